@@ -1,0 +1,120 @@
+"""Model inputs from histories: the only place that makes them, for training and for scoring alike.
+
+Rows of tokens are int32, oldest item first, padded on the right with PAD.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchrec.schemas import MASK, PAD
+from batchrec.vocabulary import Vocabulary
+
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Known items of users, oldest first, laid end to end.
+
+    items: (events,) int32 indexes; offsets: (users + 1,) int64, where each user's items start and the last one's end.
+    """
+
+    items: Ints
+    offsets: Longs
+
+    @classmethod
+    def from_arrow(cls, item_ids: pa.ListArray, vocabulary: Vocabulary) -> "Histories":
+        """Look up lists of external ids, leaving out items the model does not know."""
+        indexes = vocabulary.indexes(item_ids.flatten())
+        known = indexes != PAD
+        ends = np.concatenate([[0], np.cumsum(item_ids.value_lengths().to_numpy(), dtype=np.int64)])
+        n_known = np.concatenate([[0], np.cumsum(known, dtype=np.int64)])
+        return cls(indexes[known], n_known[ends])
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Longs:
+        """Count the items of each user: (users,)."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class SeenPairs:
+    """Which items which rows have seen: rows (pairs,) int64 and items (pairs,) int64 indexes, pair by pair."""
+
+    rows: Longs
+    items: Longs
+
+
+def spans(starts: Longs, lengths: Longs) -> Longs:
+    """Give the places start, start + 1, ... of each span, span after span: (sum of lengths,)."""
+    first = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum(), dtype=np.int64) + np.repeat(starts - first, lengths)
+
+
+def pad(items: Ints, starts: Longs, lengths: Longs, n_extra: int = 0) -> Ints:
+    """Lay spans of `items` out as rows (len(starts), longest + n_extra), PAD after each row's end."""
+    tokens = np.full((len(starts), int(lengths.max(initial=0)) + n_extra), PAD, np.int32)
+    rows = np.repeat(np.arange(len(starts)), lengths)
+    tokens[rows, spans(np.zeros_like(lengths), lengths)] = items[spans(starts, lengths)]
+    return tokens
+
+
+def next_item_tokens(histories: Histories, users: Longs, max_len: int) -> Ints:
+    """Put each user's newest max_len - 1 items, then MASK, into rows (len(users), up to max_len)."""
+    lengths = np.minimum(histories.lengths[users], max_len - 1)
+    tokens = pad(histories.items, histories.offsets[users + 1] - lengths, lengths, n_extra=1)
+    tokens[np.arange(len(users)), lengths] = MASK
+    return tokens
+
+
+def seen_pairs(histories: Histories, users: Longs) -> SeenPairs:
+    """List the full history of each user, row r for users[r]; an item seen twice stands there twice."""
+    lengths = histories.lengths[users]
+    items = histories.items[spans(histories.offsets[users], lengths)]
+    return SeenPairs(np.repeat(np.arange(len(users)), lengths), items.astype(np.int64))
+
+
+def length_sorted(lengths: Longs, batch_size: int) -> Iterator[Longs]:
+    """Split users into batches of like length, so that little of a batch is padding. Yields (batch,) row numbers."""
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def draw_windows(histories: Histories, max_len: int, generator: np.random.Generator) -> tuple[Longs, Longs]:
+    """Draw the windows of one epoch: starts and lengths, both (windows,) int64, into `histories.items`.
+
+    A history of up to max_len items is one window. A longer one gives its newest max_len items, which resemble
+    scoring, and as many windows from random places as it takes to cover its length once.
+    """
+    n_windows = -(-histories.lengths // max_len)
+    users = np.repeat(np.arange(len(histories)), n_windows)
+    lengths = np.minimum(histories.lengths[users], max_len)
+    slack = histories.lengths[users] - lengths
+    is_newest = np.concatenate([[True], np.diff(users) != 0])[: len(users)]
+    shifts = np.where(is_newest, slack, generator.integers(0, slack + 1))
+    return histories.offsets[users] + shifts, lengths
+
+
+def mask_places(
+    lengths: Longs, mask_prob: float, last_mask_prob: float, generator: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Draw which places of rows to mask: (rows, longest) bool, at least one in each row.
+
+    Each place of a row is masked with mask_prob, or else, in a share last_mask_prob of the rows, the last one alone.
+    """
+    places = np.arange(lengths.max())
+    inside = places < lengths[:, None]
+    last = places == lengths[:, None] - 1
+    masked = (generator.random(inside.shape) < mask_prob) & inside
+    last_alone = (generator.random(len(lengths)) < last_mask_prob) | ~masked.any(axis=1)
+    chosen: NDArray[np.bool_] = np.where(last_alone[:, None], last, masked)
+    return chosen

@@ -1,0 +1,124 @@
+"""The options of each job: frozen, checked when made. The command line is generated from these fields."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from batchrec.errors import ConfigError
+
+Device = Literal["auto", "cuda", "mps", "cpu"]
+
+
+def option(default: Any, text: str) -> Any:
+    """Declare a field with its default and the text of its command line help."""
+    return field(default=default, metadata={"help": text})
+
+
+def _check(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"--{name.replace('_', '-')} {value}: expected {expected}")
+
+
+def _check_at_least(config: object, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _check(value is None or value >= least, name, value, f"{least} or more")
+
+
+def _check_fraction(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _check(0 <= value < 1, name, value, "a number from 0 up to, but not, 1")
+
+
+@dataclass(frozen=True)
+class SequencesConfig:
+    """Options of `build-sequences`."""
+
+    query: str | None = option(None, "A file with one SELECT of user_id, item_id and timestamp, instead of --ratings.")
+    user_column: str = option("userId", "Column of the user's id.")
+    item_column: str = option("movieId", "Column of the item's id.")
+    timestamp_column: str = option("timestamp", "Column of the event's time (UTC): a number, ISO text or a timestamp.")
+    rating_column: str = option("rating", "Column of the rating; read only with --min-rating.")
+    min_rating: float | None = option(None, "Leave out events rated lower.")
+    min_item_events: int = option(1, "Leave out items with fewer events.")
+    min_user_events: int = option(1, "Then leave out users with fewer events.")
+    repeats: Literal["last", "first", "all"] = option("last", "Which events of a user with the same item to keep.")
+    timestamp_unit: Literal["auto", "s", "ms", "us"] = option("auto", "Unit of numeric times; auto goes by their size.")
+    max_bad_rows: str = option("0", "How many rows may be unusable before the job fails: a number, or a share like 1%.")
+    memory_limit: str | None = option(None, "Most memory DuckDB may use before it spills to disk, like 2GB.")
+    threads: int | None = option(None, "Threads DuckDB may use; all cores if not given.")
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, 1, "min_item_events", "min_user_events", "threads")
+        _check(
+            re.fullmatch(r"\d+|\d+(\.\d+)?%", self.max_bad_rows) is not None,
+            "max_bad_rows",
+            self.max_bad_rows,
+            "a number of rows like 100, or a share like 0.5%",
+        )
+
+    def bad_rows_allowed(self, n_rows: int) -> int:
+        """Count the unusable rows allowed among `n_rows`."""
+        if self.max_bad_rows.endswith("%"):
+            return int(n_rows * float(self.max_bad_rows[:-1]) / 100)
+        return int(self.max_bad_rows)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Options of `train`."""
+
+    max_len: int = option(128, "Newest items of a history that the model sees.")
+    hidden_size: int = option(64, "Size of the embeddings and of the hidden states.")
+    n_layers: int = option(2, "Transformer blocks.")
+    n_heads: int = option(2, "Attention heads in each block; divides the hidden size.")
+    dropout: float = option(0.1, "Share of activations dropped in training.")
+    mask_prob: float = option(0.2, "Share of a history's items that are masked.")
+    last_mask_prob: float = option(0.2, "Share of histories in which the last item alone is masked, as in scoring.")
+    batch_size: int = option(64, "Windows of histories in a training step.")
+    learning_rate: float = option(1e-3, "Learning rate of AdamW after warm-up.")
+    weight_decay: float = option(0.01, "Weight decay of AdamW.")
+    warmup_steps: int = option(100, "Steps in which the learning rate rises from 0.")
+    max_epochs: int = option(200, "Most passes over the histories.")
+    patience: int = option(10, "Epochs without a better NDCG@10 on held-out items before training stops.")
+    validation_users: int = option(2000, "Most users whose last item is held out; never more than half of all.")
+    seed: int = option(0, "Seed of everything random: one seed repeats a run on one machine.")
+    device: Device = option("auto", "Where to train.")
+
+    def __post_init__(self) -> None:
+        _check_at_least(
+            self, 1, "hidden_size", "n_layers", "n_heads", "batch_size", "max_epochs", "patience", "validation_users"
+        )
+        _check_at_least(self, 2, "max_len")
+        _check_at_least(self, 0, "weight_decay", "warmup_steps", "seed")
+        _check_fraction(self, "dropout", "mask_prob", "last_mask_prob")
+        _check(self.mask_prob > 0, "mask_prob", self.mask_prob, "more than 0")
+        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
+        _check(
+            self.hidden_size % self.n_heads == 0, "n_heads", self.n_heads, f"a divisor of --hidden-size {self.hidden_size}"
+        )
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """Options of `score`."""
+
+    top_k: int = option(10, "Recommendations for each user.")
+    keep_seen: bool = option(False, "Recommend items of the user's history too.")
+    device: Literal["auto", "cuda", "cpu"] = option("auto", "Where to score.")
+    chunk_size: int = option(4096, "Users read, scored and written at a time.")
+    batch_size: int | None = option(None, "Users in one run of the model; chosen by device if not given.")
+    workers: int | None = option(None, "Chunks scored at a time; chosen by device if not given.")
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, 1, "top_k", "chunk_size", "batch_size", "workers")
+
+
+@dataclass(frozen=True)
+class CatalogueConfig:
+    """Where titles of items are found."""
+
+    items: str | None = option(None, "Catalogue with a title for each item: CSV or Parquet; a file, folder or glob.")
+    item_column: str = option("movieId", "Column of the item's id in the catalogue.")
+    title_column: str = option("title", "Column of the item's title in the catalogue.")

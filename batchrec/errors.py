@@ -1,0 +1,31 @@
+"""What can go wrong that is not a bug: each error is one line that says where, what was found and what to do."""
+
+
+class BatchrecError(Exception):
+    """An error that the caller can act on."""
+
+    exit_code = 1
+
+
+class ConfigError(BatchrecError):
+    """An option, a query or an output path that cannot be used."""
+
+    exit_code = 2
+
+
+class InputError(BatchrecError):
+    """Input that breaks its contract."""
+
+    exit_code = 3
+
+
+class ModelError(BatchrecError):
+    """A model directory that is damaged, incomplete or of another version."""
+
+    exit_code = 4
+
+
+class DeviceError(BatchrecError):
+    """The device that was asked for is not there."""
+
+    exit_code = 5

@@ -1,0 +1,182 @@
+"""Raw events: loaded typed into DuckDB, the rows that cannot be used found and counted."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import groupby
+from pathlib import Path
+
+import duckdb
+
+from batchrec.config import SequencesConfig
+from batchrec.errors import ConfigError, InputError
+from batchrec.queries import materialize, select
+from batchrec.sources import Source, find_files, line_numbers, open_sources
+
+# Ids of these types become integers where every one is; those of any other type are text. All of a CSV is either.
+_NUMBERS = {"decimal", "float", "double", "hugeint", "uhugeint"}
+_NUMBERS |= {f"{sign}{size}" for sign in ("", "u") for size in ("tinyint", "smallint", "integer", "bigint")}
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that cannot be used; `line` is None where it does not come from a CSV file."""
+
+    file: str
+    line: int | None
+    reason: str
+    value: str
+
+
+@dataclass(frozen=True)
+class LoadedEvents:
+    """How many rows were read, and which of them are no events of a history."""
+
+    n_rows: int
+    n_below_min_rating: int
+    rejects: list[Reject]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The column of each role."""
+
+    user: str
+    item: str
+    timestamp: str
+    rating: str | None
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Column name -> the option that names it."""
+        named = {self.user: "--user-column", self.item: "--item-column", self.timestamp: "--timestamp-column"}
+        return named | ({self.rating: "--rating-column"} if self.rating else {})
+
+    @property
+    def ordered(self) -> list[str]:
+        # Where no rating is needed the column of the times stands in for it, and is not looked at.
+        return [self.user, self.item, self.timestamp, self.rating or self.timestamp]
+
+
+def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: SequencesConfig) -> LoadedEvents:
+    """Fill the table loaded_events (user_id, item_id, moment, problem, below_min_rating), a row an event.
+
+    user_id, item_id: int64 where every id is an integer, else text; moment: int64, microseconds UTC.
+    Raises InputError for more unusable rows than `config.max_bad_rows`, naming file, line and value of the first,
+    ConfigError for a query that does not run.
+    """
+    needs_rating = config.min_rating is not None
+    if config.query:
+        columns = _Columns("user_id", "item_id", "timestamp", "rating" if needs_rating else None)
+        sources = [_open_query(con, Path(config.query), columns)]
+    else:
+        rating = config.rating_column if needs_rating else None
+        columns = _Columns(config.user_column, config.item_column, config.timestamp_column, rating)
+        sources = list(open_sources(con, find_files(ratings, "--ratings FILE"), columns.options))
+    _unite(con, sources, columns)
+    _load(con, sources, columns, config)
+    return _check_rejects(con, columns, config)
+
+
+def _open_query(con: duckdb.DuckDBPyConnection, file: Path, columns: _Columns) -> Source:
+    try:
+        statements = con.extract_statements(file.read_text(encoding="utf-8-sig"))
+        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+            raise ConfigError(f"{file}: holds {len(statements)} statements; expected one SELECT")
+        con.sql(statements[0].query).create_view("query")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
+        raise ConfigError(f"{file}: {error}") from error
+    found = {name.lower(): name for name in con.view("query").columns}
+    missing = [name for name in columns.options if name not in found]
+    if missing:
+        raise ConfigError(f"{file}: the query has no column {missing[0]!r}; found {', '.join(found.values())}")
+    select(con, "read_query", query_file=str(file)).create_view("source_query")
+    return Source("source_query", found)
+
+
+def _unite(con: duckdb.DuckDBPyConnection, sources: list[Source], columns: _Columns) -> None:
+    roles = ("user_column", "item_column", "timestamp_column", "rating_column")
+    records = [
+        select(
+            con,
+            "records",
+            source=source.view,
+            **dict(zip(roles, [source.names[column] for column in columns.ordered], strict=True)),
+        )
+        for source in sources
+    ]
+    reduce(lambda one, other: one.union(other), records).create_view("records")
+
+
+def _load(con: duckdb.DuckDBPyConnection, sources: list[Source], columns: _Columns, config: SequencesConfig) -> None:
+    """Load the events, ids as integers where their type allows it, and once more where one turns out to be text."""
+    integers = [_may_be_integers(con, sources, column) for column in (columns.user, columns.item)]
+    while True:
+        examples = [duckdb.Value(0, "BIGINT") if integer else "" for integer in integers]
+        select(
+            con,
+            "events",
+            users_are_integers=integers[0],
+            user_type=examples[0],
+            items_are_integers=integers[1],
+            item_type=examples[1],
+            timestamp_unit=config.timestamp_unit,
+            min_rating=config.min_rating,
+        ).create_view("events")
+        materialize(con, "loaded_events")
+        fitting = select(con, "fitting_ids").fetchall()[0]
+        if all(fitting):
+            return
+        integers = [integer and fits for integer, fits in zip(integers, fitting, strict=True)]
+        con.execute("drop table loaded_events; drop table if exists reject_errors; drop table if exists reject_scans")
+
+
+def _may_be_integers(con: duckdb.DuckDBPyConnection, sources: list[Source], column: str) -> bool:
+    for source in sources:
+        relation = con.view(source.view)
+        type_id = relation.types[relation.columns.index(source.names[column])].id
+        if not (source.is_csv or type_id in _NUMBERS):
+            return False
+    return True
+
+
+def _check_rejects(con: duckdb.DuckDBPyConnection, columns: _Columns, config: SequencesConfig) -> LoadedEvents:
+    counts = dict(select(con, "event_counts").fetchall())
+    n_rows = sum(counts.values())
+    n_used, n_below = counts.get(None, 0), counts.get("below --min-rating", 0)
+    malformed = _malformed(con)
+    n_bad = n_rows - n_used - n_below + len(malformed)
+    n_rows += len(malformed)
+    if n_bad <= config.bad_rows_allowed(n_rows):
+        return LoadedEvents(n_rows, n_below, malformed + list(_unusable(con, columns, config, n_bad)))
+    first = malformed[0] if malformed else next(_unusable(con, columns, config, 1))
+    line = f" line {first.line}:" if first.line else ""
+    raise InputError(
+        f"{first.file}:{line} {first.reason}: {first.value!r}; {n_bad} of {n_rows} rows cannot be used. "
+        f"Mend them, or allow so many with --max-bad-rows (now {config.max_bad_rows})"
+    )
+
+
+def _malformed(con: duckdb.DuckDBPyConnection) -> list[Reject]:
+    try:
+        rows = select(con, "malformed_records").fetchall()
+    except duckdb.CatalogException:
+        # Only a scan of a CSV makes the table of its errors.
+        return []
+    return [Reject(*row) for row in rows]
+
+
+def _unusable(
+    con: duckdb.DuckDBPyConnection, columns: _Columns, config: SequencesConfig, most: int
+) -> Iterator[Reject]:
+    con.execute("set preserve_insertion_order = true")
+    rows = select(con, "unusable_events", most=most).fetchall()
+    for file, group in groupby(rows, key=lambda row: row[0]):
+        found = list(group)
+        records = [row[2:] for row in found]
+        lines = [None] * len(found) if config.query else line_numbers(Path(file), records, columns.ordered)
+        for (_, reason, *raw), line in zip(found, lines, strict=True):
+            value = raw[2] if reason == "unreadable time" else ",".join(text or "" for text in raw[:3])
+            yield Reject(file, line, reason, value)

@@ -1,0 +1,56 @@
+"""The SELECTs of sql/, one a file, run with every value bound."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+
+from batchrec.errors import ConfigError
+
+# In a wheel the folder lies inside the package, in a checkout beside it.
+_FOLDER = next(f for f in (Path(__file__).parent / "sql", Path(__file__).parent.parent / "sql") if f.is_dir())
+
+
+@cache
+def _text(name: str) -> str:
+    return (_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def select(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> duckdb.DuckDBPyRelation:
+    """Give the relation that sql/<name>.sql selects, lazily; `values` are its parameters."""
+    return con.sql(_text(name), params=values)
+
+
+def materialize(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> None:
+    """Store what sql/<name>.sql selects as the table <name>."""
+    select(con, name, **values).create(name)
+
+
+@contextmanager
+def connect(
+    spill_folder: Path, memory_limit: str | None = None, threads: int | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a DuckDB in memory that spills into a temporary folder under `spill_folder`, in UTC.
+
+    Raises ConfigError where DuckDB refuses a setting or the limit is too low for the work.
+    """
+    with TemporaryDirectory(prefix=".batchrec-", dir=spill_folder) as spill:
+        # Order comes from `order by` alone, so parallel reads need not keep that of the files.
+        config: dict[str, Any] = {"temp_directory": spill, "preserve_insertion_order": False}
+        config |= {"memory_limit": memory_limit} if memory_limit else {}
+        config |= {"threads": threads} if threads else {}
+        try:
+            con = duckdb.connect(config=config)
+        except duckdb.Error as error:
+            raise ConfigError(f"--memory-limit {memory_limit}: {error}") from error
+        try:
+            con.execute("set enable_progress_bar = false; set timezone = 'UTC'")
+            yield con
+        except duckdb.OutOfMemoryException as error:
+            raise ConfigError(f"--memory-limit {memory_limit or 'not given'}: too little memory: {error}") from error
+        finally:
+            con.close()

@@ -1,0 +1,71 @@
+"""The contracts: Arrow schemas of the tables between the jobs, their version in the metadata."""
+
+import pyarrow as pa
+
+from batchrec.errors import InputError
+
+CONTRACT_VERSION = 1
+
+# Indexes of the vocabulary that are not items.
+PAD = 0
+MASK = 1
+FIRST_ITEM = 2
+
+SOURCE_MODEL = "model"
+SOURCE_POPULAR = "popular"
+
+
+def id_type(found: pa.DataType, column: str, where: str) -> pa.DataType:
+    """Give the contract's type of an id column: int64 or string.
+
+    Raises InputError for any other type.
+    """
+    if pa.types.is_integer(found):
+        return pa.int64()
+    if pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found):
+        return pa.string()
+    raise InputError(f"{where}: column {column!r} is {found}; expected int64 or string")
+
+
+def _with_contract(fields: list[pa.Field], name: str) -> pa.Schema:
+    return pa.schema(fields, {"batchrec.contract": f"{name}/{CONTRACT_VERSION}"})
+
+
+def sequences_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
+    """One row a user: item_ids and timestamps (Unix seconds, UTC) of equal length, oldest first."""
+    return _with_contract(
+        [
+            pa.field("user_id", user_type, nullable=False),
+            pa.field("item_ids", pa.list_(item_type), nullable=False),
+            pa.field("timestamps", pa.list_(pa.int64()), nullable=False),
+        ],
+        "sequences",
+    )
+
+
+def items_schema(item_type: pa.DataType) -> pa.Schema:
+    """One row an item of the model: its index (items from 2, most frequent first) and its events in the histories."""
+    return _with_contract(
+        [
+            pa.field("item_id", item_type, nullable=False),
+            pa.field("item_index", pa.int32(), nullable=False),
+            pa.field("n_events", pa.int64(), nullable=False),
+        ],
+        "items",
+    )
+
+
+def recs_schema(user_type: pa.DataType, item_type: pa.DataType, *, with_titles: bool) -> pa.Schema:
+    """One row a recommendation: ranks from 1 without gaps, scores not increasing within a user and source."""
+    return _with_contract(
+        [
+            pa.field("user_id", user_type, nullable=False),
+            pa.field("rank", pa.int32(), nullable=False),
+            pa.field("item_id", item_type, nullable=False),
+            pa.field("score", pa.float32(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("model_id", pa.string(), nullable=False),
+            *([pa.field("title", pa.string())] if with_titles else []),
+        ],
+        "recs",
+    )

@@ -1,0 +1,142 @@
+"""Parquet in and out: sequences are checked against their contract as they stream, outputs appear whole or not at all."""
+
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batchrec.errors import ConfigError, InputError
+from batchrec.schemas import id_type, sequences_schema
+
+
+def check_writable(out: Path) -> None:
+    """Raise ConfigError where `out` cannot be created, before any work is done."""
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out}: folder {out.parent} does not exist. Make it, or pass another --out")
+    probe = _beside(out)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error.strerror}. Pass another --out") from error
+
+
+def _beside(out: Path) -> Path:
+    return out.with_name(f".{out.name[:100]}.{secrets.token_hex(4)}.tmp")
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """Yield a path beside `out` to write to, renamed to `out` if the block ends without an error.
+
+    A reader of `out` sees the old file or the new one, never half of it. Raises ConfigError where it cannot be written.
+    """
+    check_writable(out)
+    temporary = _beside(out)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(out)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Path) -> None:
+    """Write the batches, a row group each, to the file `out`."""
+    with replacing(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """A sequences table on disk whose columns and types hold to the contract."""
+
+    path: Path
+    schema: pa.Schema
+    n_users: int
+
+    @property
+    def user_type(self) -> pa.DataType:
+        """The type of user ids: int64 or string."""
+        return self.schema.field("user_id").type
+
+    @property
+    def item_type(self) -> pa.DataType:
+        """The type of item ids: int64 or string."""
+        return self.schema.field("item_ids").type.value_type
+
+    def batches(self, n_users: int) -> Iterator[pa.RecordBatch]:
+        """Stream the table in batches of up to `n_users` rows.
+
+        Raises InputError for nulls, lists of unequal length and histories that are not in time order.
+        """
+        try:
+            for batch in pq.ParquetFile(self.path).iter_batches(n_users, columns=self.schema.names):
+                checked = batch.select(self.schema.names).cast(self.schema)
+                _check_histories(checked, self.path)
+                yield checked
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{self.path}: {error}") from error
+
+
+def open_sequences(path: Path) -> Sequences:
+    """Open a sequences table.
+
+    Raises InputError where the file is missing, is not Parquet, is empty, or lacks a column or type of the contract.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Run batchrec build-sequences, or pass --sequences FILE")
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a Parquet file: {error}") from error
+    found = file.schema_arrow
+    for name in ("user_id", "item_ids", "timestamps"):
+        if found.get_all_field_indices(name) == []:
+            raise InputError(f"{path}: no column {name!r}; found {', '.join(found.names)}")
+    if not _is_list(found.field("item_ids").type) or not _is_list(found.field("timestamps").type):
+        raise InputError(f"{path}: columns 'item_ids' and 'timestamps' must be lists; found {found.types}")
+    if file.metadata.num_rows == 0:
+        raise InputError(f"{path}: holds no users")
+    schema = sequences_schema(
+        id_type(found.field("user_id").type, "user_id", str(path)),
+        id_type(found.field("item_ids").type.value_type, "item_ids", str(path)),
+    )
+    return Sequences(path, schema, file.metadata.num_rows)
+
+
+def _is_list(found: pa.DataType) -> bool:
+    return pa.types.is_list(found) or pa.types.is_large_list(found)
+
+
+def _check_histories(batch: pa.RecordBatch, path: Path) -> None:
+    item_ids, timestamps = batch["item_ids"], batch["timestamps"]
+    # A null list takes no room in `flatten`, but counts in the lengths.
+    lengths = pc.list_value_length(item_ids)
+    moments = timestamps.flatten()
+    for column, nulls in (
+        ("user_id", batch["user_id"].null_count),
+        ("item_ids", item_ids.null_count + item_ids.flatten().null_count),
+        ("timestamps", timestamps.null_count + moments.null_count),
+    ):
+        if nulls:
+            raise InputError(f"{path}: {nulls} null(s) in column {column!r}; expected none")
+    unequal = pc.filter(batch["user_id"], pc.not_equal(lengths, pc.list_value_length(timestamps)))
+    if len(unequal):
+        raise InputError(f"{path}: user {unequal[0]}: item_ids and timestamps are of unequal length")
+    users = np.repeat(np.arange(len(batch)), lengths.to_numpy())
+    backwards = (np.diff(moments.to_numpy()) < 0) & (np.diff(users) == 0)
+    if backwards.any():
+        user = batch["user_id"][int(users[backwards.argmax()])]
+        raise InputError(f"{path}: user {user}: the history is not in time order, oldest first")

@@ -1,0 +1,51 @@
+"""The items that a model knows: external id to index and back."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from batchrec.schemas import FIRST_ITEM, PAD, items_schema
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Items in the order of their indexes, which start at FIRST_ITEM; most frequent first.
+
+    item_ids: int64 or string, no repeats; n_events: (items,) int64, events of each in the histories trained on.
+    """
+
+    item_ids: pa.Array
+    n_events: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def size(self) -> int:
+        """Count indexes: items, PAD and MASK."""
+        return len(self) + FIRST_ITEM
+
+    def indexes(self, item_ids: pa.Array) -> NDArray[np.int32]:
+        """Look up external ids; PAD stands for an item the model does not know.
+
+        item_ids: (n,) int64 or string. Returns (n,) int32.
+        """
+        if item_ids.type != self.item_ids.type:
+            # A catalogue that has become text, or integers, since training: 1 and "1" are the same item.
+            item_ids = item_ids.cast(pa.string())
+            known: pa.Array = self.item_ids.cast(pa.string())
+        else:
+            known = self.item_ids
+        places = pc.index_in(item_ids, value_set=known)
+        found: NDArray[np.int32] = places.fill_null(PAD - FIRST_ITEM).to_numpy() + FIRST_ITEM
+        return found.astype(np.int32)
+
+    def to_table(self) -> pa.Table:
+        """Give the items table of the contract."""
+        indexes = np.arange(FIRST_ITEM, self.size, dtype=np.int32)
+        return pa.table(
+            [self.item_ids, pa.array(indexes), pa.array(self.n_events)], schema=items_schema(self.item_ids.type)
+        )

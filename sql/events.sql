@@ -1,0 +1,52 @@
+-- One row an event, typed, its moment in microseconds UTC; `problem` says why it cannot be used, null where it can.
+-- An integer id reads back as it was written ('007' is text), or is a float's spelling of one ('17850.0'); where
+-- integers are tried and an id is none, user_fits or item_fits is false: then all of them are text.
+with trimmed as (
+    select
+        *,
+        if($users_are_integers and ends_with(user_id, '.0'), user_id[:-3], user_id) as user_text,
+        if($items_are_integers and ends_with(item_id, '.0'), item_id[:-3], item_id) as item_text,
+        try_cast(event_time as double) as tick
+    from records
+),
+
+parsed as (
+    select
+        *,
+        if($users_are_integers, cast(try_cast(user_text as bigint) as varchar), user_text) as user_key,
+        if($items_are_integers, cast(try_cast(item_text as bigint) as varchar), item_text) as item_key,
+        case
+            when tick is null then epoch_us(try_cast(event_time as timestamptz))
+            when $timestamp_unit = 's' or ($timestamp_unit = 'auto' and abs(tick) < 1e11)
+                then try_cast(tick * 1000000 as bigint)
+            when $timestamp_unit = 'ms' or ($timestamp_unit = 'auto' and abs(tick) < 1e14)
+                then try_cast(tick * 1000 as bigint)
+            else try_cast(tick as bigint)
+        end as moment,
+        try_cast(rating as double) as stars
+    from trimmed
+)
+
+select
+    cast_to_type(user_key, $user_type) as user_id,
+    cast_to_type(item_key, $item_type) as item_id,
+    moment,
+    $min_rating is not null and stars < $min_rating as below_min_rating,
+    cast(
+        case
+            when user_key is null then 'no user'
+            when item_key is null then 'no item'
+            when event_time is null then 'no time'
+            when moment is null or abs(moment) > 253402300799999999 then 'unreadable time'
+            when $min_rating is not null and (stars is null or isnan(stars)) then 'no rating'
+        end
+        as enum('no user', 'no item', 'no time', 'unreadable time', 'no rating')
+    ) as problem,
+    coalesce(user_key = user_text, user_text is null or lower(user_text) = 'nan') as user_fits,
+    coalesce(item_key = item_text, item_text is null or lower(item_text) = 'nan') as item_fits,
+    user_id as raw_user,
+    item_id as raw_item,
+    event_time as raw_time,
+    rating as raw_rating,
+    file
+from parsed

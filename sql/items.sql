@@ -1,0 +1,7 @@
+-- One row an item of the histories, most frequent first; items of equal frequency by id.
+select
+    item_id,
+    count(*) as n_events
+from (select unnest(item_ids) as item_id from read_parquet($path)) as events
+group by item_id
+order by n_events desc, item_id asc

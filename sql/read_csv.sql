@@ -1,0 +1,15 @@
+-- One row a record of the CSV files, every value as its text; a record that does not parse goes to reject_errors.
+select *
+from read_csv(
+    $paths,
+    columns = $columns,
+    delim = $delimiter,
+    header = true,
+    quote = '"',
+    escape = '"',
+    comment = '',
+    auto_detect = false,
+    filename = 'batchrec_file',
+    hive_partitioning = false,
+    store_rejects = true
+)
