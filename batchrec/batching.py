@@ -44,6 +44,11 @@ class Histories:
         """Count the items of each user: (users,)."""
         return np.diff(self.offsets)
 
+    def take(self, users: Longs) -> "Histories":
+        """Give the histories of some users, in the order of `users`."""
+        lengths = self.lengths[users]
+        return Histories(self.items[spans(self.offsets[users], lengths)], np.concatenate([[0], np.cumsum(lengths)]))
+
 
 @dataclass(frozen=True)
 class SeenPairs:
@@ -77,9 +82,8 @@ def next_item_tokens(histories: Histories, users: Longs, max_len: int) -> Ints:
 
 def seen_pairs(histories: Histories, users: Longs) -> SeenPairs:
     """List the full history of each user, row r for users[r]; an item seen twice stands there twice."""
-    lengths = histories.lengths[users]
-    items = histories.items[spans(histories.offsets[users], lengths)]
-    return SeenPairs(np.repeat(np.arange(len(users)), lengths), items.astype(np.int64))
+    chosen = histories.take(users)
+    return SeenPairs(np.repeat(np.arange(len(users)), chosen.lengths), chosen.items.astype(np.int64))
 
 
 def length_sorted(lengths: Longs, batch_size: int) -> Iterator[Longs]:

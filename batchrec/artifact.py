@@ -1,0 +1,171 @@
+"""The model directory: written whole, read only if every byte is what was written.
+
+    manifest.json        contract version, model id, options, metrics, and the SHA-256 of every other file
+    encoder.onnx         the encoder with the masking of seen items and the top-k
+    items.parquet        the vocabulary
+    weights.safetensors  the encoder's weights
+    training.jsonl       a line for every epoch
+"""
+
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchrec.errors import ConfigError, ModelError
+from batchrec.schemas import CONTRACT_VERSION
+from batchrec.tables import check_writable
+from batchrec.vocabulary import Vocabulary
+
+ENCODER = "encoder.onnx"
+ITEMS = "items.parquet"
+WEIGHTS = "weights.safetensors"
+TRAINING_LOG = "training.jsonl"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model is: `config` holds its training options, `metrics` those of the epoch that was kept."""
+
+    contract_version: int
+    model_id: str
+    n_items: int
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model directory as it was read; `encoder` is the ONNX graph."""
+
+    manifest: Manifest
+    vocabulary: Vocabulary
+    encoder: bytes
+
+
+def load_model(folder: Path) -> Model:
+    """Read a model directory and check every file against its manifest.
+
+    Raises ModelError where a file is missing or changed, or the contract is of another version.
+    """
+    for _ in range(3):
+        manifest = _read_manifest(folder)
+        try:
+            contents = {name: (folder / name).read_bytes() for name in manifest.files}
+        except OSError as error:
+            problem = f"{folder}: cannot read {Path(error.filename).name}: {error.strerror}"
+        else:
+            changed = [name for name, digest in manifest.files.items() if _sha256(contents[name]) != digest]
+            if not changed:
+                return Model(manifest, _read_vocabulary(contents[ITEMS]), contents[ENCODER])
+            problem = f"{folder}: {changed[0]} is not the file that was written: its SHA-256 has changed"
+        # A newer model may have taken the directory's place between two reads.
+        if _read_manifest(folder) == manifest:
+            break
+    raise ModelError(f"{problem}. Train again, or restore the directory")
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    file = folder / "manifest.json"
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such model directory. Run batchrec train, or pass --model FOLDER")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        version = found["contract_version"]
+        if version != CONTRACT_VERSION:
+            raise ModelError(
+                f"{folder}: the model is of contract version {version}; this batchrec reads {CONTRACT_VERSION}. Train again"
+            )
+        manifest = Manifest(**found)
+        missing = {ENCODER, ITEMS, WEIGHTS} - manifest.files.keys()
+        strangers = [name for name in manifest.files if Path(name).name != name]
+        if missing or strangers:
+            raise ModelError(f"{file}: lists the wrong files: missing {sorted(missing)}, unexpected {strangers}")
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file}: cannot be read: {error!r}. Train again, or restore the directory") from error
+    return manifest
+
+
+def _read_vocabulary(contents: bytes) -> Vocabulary:
+    items = pq.read_table(pa.BufferReader(contents)).combine_chunks()
+    return Vocabulary(items["item_id"].chunk(0), items["n_events"].to_numpy())
+
+
+def _sha256(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()
+
+
+@contextmanager
+def replacing_folder(out: Path) -> Iterator[Path]:
+    """Yield a new folder beside `out` to fill, which takes the place of `out` if the block ends without an error.
+
+    Raises ConfigError where `out` cannot be written or is something other than a model directory.
+    """
+    check_writable(out)
+    if out.exists() and not (out / "manifest.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out}: exists and is no model directory. Move it away, or pass another --out")
+    temporary = out.with_name(f".{out.name[:100]}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        _replace_folder(temporary, out)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_manifest(folder: Path, vocabulary: Vocabulary, config: Any, metrics: dict[str, float]) -> Manifest:
+    """Write the vocabulary, then seal the folder: the manifest holds the SHA-256 of all that lies in it."""
+    pq.write_table(vocabulary.to_table(), folder / ITEMS)
+    files = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
+    # Named by what ranks: the same weights over the same items are the same model.
+    model_id = _sha256((files[WEIGHTS] + files[ITEMS]).encode())[:12]
+    manifest = Manifest(CONTRACT_VERSION, model_id, len(vocabulary), asdict(config), metrics, files)
+    (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+    for path in folder.iterdir():
+        with path.open("rb") as written:
+            os.fsync(written.fileno())
+    return manifest
+
+
+def _replace_folder(new: Path, old: Path) -> None:
+    """Put `new` in the place of `old`; what was there is left under the name of `new`."""
+    if not old.exists():
+        new.rename(old)
+    elif not _exchange(new, old):
+        # Without an exchange there is a moment in which a reader finds no model; what was there is never lost.
+        aside = new.with_suffix(".old")
+        old.rename(aside)
+        new.rename(old)
+        aside.rename(new)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step, where system and file system can: renameat2(2) on Linux, renamex_np on macOS."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "linux" and hasattr(libc, "renameat2"):
+        at_fdcwd, rename_exchange = -100, 2
+        failed = libc.renameat2(at_fdcwd, names[0], at_fdcwd, names[1], rename_exchange)
+    elif sys.platform == "darwin":
+        rename_swap = 2
+        failed = libc.renamex_np(*names, rename_swap)
+    else:
+        return False
+    if failed and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return not failed

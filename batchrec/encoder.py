@@ -1,0 +1,93 @@
+"""BERT4Rec's encoder: a bidirectional transformer over the items of a history.
+
+Sun et al., "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer"
+(CIKM 2019), with layer norm before each block (Xiong et al., "On Layer Normalization in the Transformer Architecture",
+ICML 2020), which trains without collapsing.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from batchrec.config import TrainingConfig
+from batchrec.schemas import PAD
+
+
+class Encoder(nn.Module):
+    """Item and position embeddings, transformer blocks, and item scores by the same item embeddings.
+
+    Positions count back from the newest item, so that they mean the same in a short and in a long history.
+    """
+
+    def __init__(self, vocabulary_size: int, config: TrainingConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.item_embeddings = nn.Embedding(vocabulary_size, size)
+        self.position_embeddings = nn.Embedding(config.max_len, size)
+        self.item_biases = nn.Parameter(torch.zeros(vocabulary_size))
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(size, config.n_heads, config.dropout) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(size)
+        self.apply(_initialize)
+
+    def forward(self, tokens: Tensor, places: Tensor) -> Tensor:
+        """Encode histories, and give the states at `places` alone: the last block computes no others.
+
+        *Shape:* tokens (users, length) int, PAD on the right; places (users, n) int64.
+        Returns (users, n, hidden_size).
+        """
+        inside = tokens != PAD
+        lengths = inside.sum(dim=1, keepdim=True)
+        ages = (lengths - 1 - torch.arange(tokens.shape[1], device=tokens.device)).clamp(min=0)
+        hidden = self.dropout(self.item_embeddings(tokens) + self.position_embeddings(ages))
+        # PAD is never attended to: (users, 1, 1, length) spreads over heads and queries.
+        mask = inside[:, None, None, :]
+        for block in self.blocks[:-1]:
+            hidden = block(hidden, hidden, mask)
+        queries = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
+        states: Tensor = self.norm(self.blocks[-1](queries, hidden, mask))
+        return states
+
+    def score_items(self, states: Tensor) -> Tensor:
+        """Score every index of the vocabulary. *Shape:* states (n, hidden_size). Returns (n, vocabulary)."""
+        return F.linear(states, self.item_embeddings.weight, self.item_biases)
+
+
+class Block(nn.Module):
+    """Self-attention and a feed-forward layer, each behind a layer norm and around a residual connection."""
+
+    def __init__(self, size: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.attention_norm = nn.LayerNorm(size)
+        self.query = nn.Linear(size, size)
+        self.key_value = nn.Linear(size, 2 * size)
+        self.attention_output = nn.Linear(size, size)
+        self.feed_forward_norm = nn.LayerNorm(size)
+        self.feed_forward = nn.Sequential(nn.Linear(size, 4 * size), nn.GELU(), nn.Linear(4 * size, size))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Let each query attend to every place of its history.
+
+        *Shape:* queries (users, n, size); hidden (users, length, size); mask (users, 1, 1, length) bool, true where
+        there is an item. Returns (users, n, size).
+        """
+        key, value = self.key_value(self.attention_norm(hidden)).chunk(2, dim=-1)
+        query = self.query(self.attention_norm(queries))
+        attended = F.scaled_dot_product_attention(
+            self._split_heads(query), self._split_heads(key), self._split_heads(value), attn_mask=mask
+        )
+        attended = attended.transpose(1, 2).flatten(2)
+        queries = queries + self.dropout(self.attention_output(attended))
+        return queries + self.dropout(self.feed_forward(self.feed_forward_norm(queries)))
+
+    def _split_heads(self, hidden: Tensor) -> Tensor:
+        return hidden.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,107 @@
+"""The encoder as an ONNX graph that ranks, checked against torch."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from batchrec.batching import Histories, next_item_tokens, seen_pairs
+from batchrec.encoder import Encoder
+from batchrec.ranker import Ranker
+from batchrec.schemas import FIRST_ITEM, PAD
+
+# Both compute in float32, in another order of additions.
+_TOLERANCE = 1e-4
+_CHECKED_USERS = 64
+
+
+class NextItemRanker(nn.Module):
+    """Histories that end in MASK in, the best items to stand there out; PAD, MASK and seen items are never among them."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        penalties = torch.zeros_like(encoder.item_biases.detach())
+        penalties[:FIRST_ITEM] = -torch.inf
+        self.register_buffer("penalties", penalties)
+
+    def score(self, tokens: Tensor, seen_rows: Tensor, seen_items: Tensor) -> Tensor:
+        """Score the vocabulary at the last place of each row.
+
+        *Shape:* tokens (rows, length) int32, PAD on the right; seen_rows and seen_items (pairs,) int64.
+        Returns (rows, vocabulary), -inf for what must not be recommended.
+        """
+        last = (tokens != PAD).sum(dim=1, keepdim=True) - 1
+        scores = self.encoder.score_items(self.encoder(tokens, last)[:, 0]) + self.penalties
+        return scores.index_put((seen_rows, seen_items), scores.new_tensor(-torch.inf))
+
+    def forward(self, tokens: Tensor, seen_rows: Tensor, seen_items: Tensor, top_k: Tensor) -> tuple[Tensor, Tensor]:
+        """Give scores (rows, top_k) float32 and items (rows, top_k) int32, best first. top_k: () int64."""
+        k = int(top_k.item())
+        torch._check(k >= 1)
+        torch._check(k <= self.penalties.numel())
+        scores, items = torch.topk(self.score(tokens, seen_rows, seen_items), k)
+        return scores, items.to(torch.int32)
+
+
+def export_encoder(encoder: Encoder, file: Path) -> None:
+    """Write the encoder as a NextItemRanker graph; rows, their length, seen pairs and top_k are free."""
+    ranker = NextItemRanker(encoder).eval().cpu()
+    # Traced with sizes that are neither 0 nor 1, which torch.export would take for constants.
+    tokens = torch.full((2, 2), FIRST_ITEM, dtype=torch.int32)
+    pairs = torch.zeros(3, dtype=torch.int64)
+    free = torch.export.Dim.DYNAMIC
+    with warnings.catch_warnings(), _quiet("torch.onnx"), _quiet("onnx_ir"):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            ranker,
+            (tokens, pairs, pairs.clone(), torch.tensor(1)),
+            dynamo=True,
+            dynamic_shapes=({0: free, 1: free}, {0: free}, {0: free}, None),
+            input_names=["tokens", "seen_rows", "seen_items", "top_k"],
+            output_names=["scores", "items"],
+            verbose=False,
+        )
+    onnx.save(program.model_proto, file)
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Keep the exporter's remarks on its own rewriting out of the log of the job."""
+    level = logging.getLogger(logger).level
+    logging.getLogger(logger).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).setLevel(level)
+
+
+def check_parity(encoder: Encoder, file: Path, histories: Histories, max_len: int) -> float:
+    """Compare the graph with torch on real histories; gives the largest difference of a score.
+
+    Raises RuntimeError, for it is a bug, where they differ by more than rounding.
+    """
+    users = np.arange(min(len(histories), _CHECKED_USERS))
+    tokens, seen = next_item_tokens(histories, users, max_len), seen_pairs(histories, users)
+    top_k = min(100, encoder.item_biases.numel() - FIRST_ITEM)
+    ranking = Ranker(file.read_bytes(), "cpu").rank(tokens, seen, top_k)
+    with torch.inference_mode():
+        ranker = NextItemRanker(encoder).eval().cpu()
+        scores = ranker.score(torch.from_numpy(tokens), torch.from_numpy(seen.rows), torch.from_numpy(seen.items))
+    best = torch.topk(scores, top_k).values.numpy()
+    same_items = scores.gather(1, torch.from_numpy(ranking.items).long()).numpy()
+    finite = np.isfinite(best)
+    if not (np.isfinite(ranking.scores) == finite).all():
+        raise RuntimeError("the ONNX graph and torch mask different items")
+    difference = max(
+        float(np.abs(ranking.scores - expected)[finite].max(initial=0.0)) for expected in (best, same_items)
+    )
+    if not difference <= _TOLERANCE * max(1.0, float(np.abs(best[finite]).max(initial=0.0))):
+        raise RuntimeError(f"the ONNX graph and torch differ by {difference}")
+    return difference

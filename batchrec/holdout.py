@@ -1,0 +1,100 @@
+"""Held-out items: the last one of a sample of users, and the rank that a model gives it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from batchrec.batching import Histories, Ints, Longs, length_sorted, next_item_tokens, seen_pairs
+from batchrec.encoder import Encoder
+from batchrec.errors import InputError
+from batchrec.metrics import hit_rate, ndcg
+from batchrec.schemas import FIRST_ITEM, PAD
+
+_USERS_AT_A_TIME = 128
+
+# Scores of the vocabulary, (users, vocabulary) or one row for all, for the users of these numbers.
+ScoreUsers = Callable[[Longs], Tensor]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Histories without their last item, and that item: (users,) int32 indexes."""
+
+    histories: Histories
+    items: Ints
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """NDCG@10 and HR@10 of the held-out items, ranked among all that the user has not seen."""
+
+    ndcg: float
+    hit_rate: float
+
+
+def hold_out(histories: Histories, most: int, generator: np.random.Generator) -> tuple[Histories, HeldOut]:
+    """Take the last item of up to `most` users, at most half of all, out of the histories.
+
+    A user qualifies with two items or more, of which the last is new to them: one seen before is never recommended.
+    Returns the histories to train on, and what was held out. Raises InputError where no user qualifies.
+    """
+    qualified = np.flatnonzero(histories.lengths >= 2)
+    qualified = qualified[_last_is_new(histories, qualified)]
+    if len(qualified) == 0:
+        raise InputError("no history has two different items: there is nothing to learn from")
+    n_held = max(1, min(most, len(qualified) // 2))
+    users = np.sort(generator.choice(qualified, n_held, replace=False))
+    last = histories.offsets[users + 1] - 1
+    kept = np.ones(len(histories.items), dtype=bool)
+    kept[last] = False
+    n_kept = np.concatenate([[0], np.cumsum(kept)])
+    training = Histories(histories.items[kept], n_kept[histories.offsets])
+    return training, HeldOut(training.take(users), histories.items[last])
+
+
+def _last_is_new(histories: Histories, users: Longs) -> NDArray[np.bool_]:
+    last = histories.items[histories.offsets[users + 1] - 1]
+    seen = seen_pairs(histories, users)
+    times_seen = np.bincount(seen.rows[seen.items == last[seen.rows]], minlength=len(users))
+    return times_seen == 1
+
+
+def popularity_accuracy(training: Histories, vocabulary_size: int, held_out: HeldOut) -> Accuracy:
+    """Measure the ranking of all items by how often they stand in the training histories."""
+    counts = np.bincount(training.items, minlength=vocabulary_size)
+    places = np.empty(vocabulary_size, dtype=np.float32)
+    places[np.argsort(-counts, kind="stable")] = np.arange(vocabulary_size)
+    scores = -torch.from_numpy(places)
+    return measure(held_out, lambda users: scores.repeat(len(users), 1))
+
+
+def encoder_accuracy(encoder: Encoder, max_len: int, held_out: HeldOut) -> Accuracy:
+    """Measure the encoder's ranking; it is left in evaluation mode."""
+    encoder.eval()
+    device = encoder.item_biases.device
+
+    def score_users(users: Longs) -> Tensor:
+        tokens = torch.from_numpy(next_item_tokens(held_out.histories, users, max_len)).to(device)
+        last = (tokens != PAD).sum(dim=1, keepdim=True) - 1
+        return encoder.score_items(encoder(tokens, last)[:, 0]).float()
+
+    return measure(held_out, score_users)
+
+
+def measure(held_out: HeldOut, score_users: ScoreUsers) -> Accuracy:
+    """Rank each user's held-out item among all items that are not in the user's history."""
+    ranks = np.empty(len(held_out.items), dtype=np.int64)
+    with torch.inference_mode():
+        for users in length_sorted(held_out.histories.lengths, _USERS_AT_A_TIME):
+            scores = score_users(users)
+            seen = seen_pairs(held_out.histories, users)
+            scores[:, :FIRST_ITEM] = -torch.inf
+            scores[torch.from_numpy(seen.rows), torch.from_numpy(seen.items)] = -torch.inf
+            items = torch.from_numpy(held_out.items[users]).long().to(scores.device)
+            # Items of equal score rank before the held-out one: scores that are all the same earn nothing.
+            ranks[users] = (scores >= scores.gather(1, items[:, None])).sum(dim=1).cpu().numpy()
+    return Accuracy(ndcg(ranks, 10), hit_rate(ranks, 10))

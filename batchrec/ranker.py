@@ -1,0 +1,90 @@
+"""One onnxruntime session that ranks: rows of tokens in, the best items of each out."""
+
+import contextlib
+import io
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from batchrec.batching import Ints, SeenPairs
+from batchrec.errors import DeviceError, ModelError
+
+_log = logging.getLogger(__name__)
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best items of each row, best first: scores (rows, k) float32, -inf where there is no k-th item; items int32."""
+
+    scores: NDArray[np.float32]
+    items: Ints
+
+
+class Ranker:
+    """The model's session on a device; `rank` may be called from several threads at once."""
+
+    def __init__(self, encoder: bytes, device: Literal["auto", "cuda", "cpu"]) -> None:
+        """Open the ONNX graph. Raises DeviceError where device is cuda and no GPU works, ModelError for a broken graph."""
+        self._session, problem = _open(encoder, CPU if device == "cpu" else CUDA)
+        self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
+        if self.device == "cpu" and device == "cuda":
+            raise DeviceError(f"--device cuda: no GPU works: {problem}. Install batchrec[cuda], or pass --device cpu")
+        if self.device == "cpu" and device == "auto":
+            _log.warning("no GPU works (%s): scoring on the CPU", problem)
+
+    def rank(self, tokens: Ints, seen: SeenPairs, top_k: int) -> Ranking:
+        """Rank the catalogue for each row, seen items left out.
+
+        tokens: (rows, length) int32, PAD on the right; top_k: up to the number of items.
+        The outputs alone come back from the device: never scores of the whole catalogue.
+        """
+        binding = self._session.io_binding()
+        for name, values in (
+            ("tokens", tokens),
+            ("seen_rows", seen.rows),
+            ("seen_items", seen.items),
+            ("top_k", np.array(top_k)),
+        ):
+            binding.bind_cpu_input(name, values)
+        binding.bind_output("scores")
+        binding.bind_output("items")
+        self._session.run_with_iobinding(binding)
+        scores, items = binding.copy_outputs_to_cpu()
+        return Ranking(scores, items)
+
+
+def _open(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, str]:
+    options = ort.SessionOptions()
+    # Several threads run the one session, each on a core of its own.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    # Lengths differ from run to run, so a plan of memory for one shape is of no use to the next.
+    options.enable_mem_pattern = False
+    problem = "onnxruntime was built without CUDA"
+    providers = [CPU]
+    if provider == CUDA and CUDA in ort.get_available_providers():
+        problem = _preload_cuda()
+        providers = [CUDA, CPU]
+    # onnxruntime lists CUDA where no GPU is, and falls back to the CPU with a page on stderr: the session's own
+    # providers tell what started.
+    ort.set_default_logger_severity(4)
+    try:
+        return ort.InferenceSession(encoder, options, providers=providers), problem
+    except Exception as error:  # onnxruntime's errors have no common base of their own
+        raise ModelError(f"encoder.onnx: onnxruntime cannot open the graph: {error}") from error
+    finally:
+        ort.set_default_logger_severity(2)
+
+
+def _preload_cuda() -> str:
+    """Load the CUDA libraries that PyPI's packages bring, and give the reason where one is missing."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        ort.preload_dlls()
+    return said.getvalue().partition("\n")[0] or "no NVIDIA device was found"
