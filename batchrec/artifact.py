@@ -1,10 +1,10 @@
 """The model directory: written whole, read only if every byte is what was written.
 
-    manifest.json        contract version, model id, options, metrics, and the SHA-256 of every other file
-    encoder.onnx         the encoder with the masking of seen items and the top-k
-    items.parquet        the vocabulary
-    weights.safetensors  the encoder's weights
-    training.jsonl       a line for every epoch
+manifest.json        contract version, model id, options, metrics, and the SHA-256 of every other file
+encoder.onnx         the encoder with the masking of seen items and the top-k
+items.parquet        the vocabulary
+weights.safetensors  the encoder's weights
+training.jsonl       a line for every epoch
 """
 
 import ctypes

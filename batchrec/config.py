@@ -96,23 +96,11 @@ class TrainingConfig:
         _check(self.mask_prob > 0, "mask_prob", self.mask_prob, "more than 0")
         _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
         _check(
-            self.hidden_size % self.n_heads == 0, "n_heads", self.n_heads, f"a divisor of --hidden-size {self.hidden_size}"
+            self.hidden_size % self.n_heads == 0,
+            "n_heads",
+            self.n_heads,
+            f"a divisor of --hidden-size {self.hidden_size}",
         )
-
-
-@dataclass(frozen=True)
-class ScoringConfig:
-    """Options of `score`."""
-
-    top_k: int = option(10, "Recommendations for each user.")
-    keep_seen: bool = option(False, "Recommend items of the user's history too.")
-    device: Literal["auto", "cuda", "cpu"] = option("auto", "Where to score.")
-    chunk_size: int = option(4096, "Users read, scored and written at a time.")
-    batch_size: int | None = option(None, "Users in one run of the model; chosen by device if not given.")
-    workers: int | None = option(None, "Chunks scored at a time; chosen by device if not given.")
-
-    def __post_init__(self) -> None:
-        _check_at_least(self, 1, "top_k", "chunk_size", "batch_size", "workers")
 
 
 @dataclass(frozen=True)
@@ -122,3 +110,29 @@ class CatalogueConfig:
     items: str | None = option(None, "Catalogue with a title for each item: CSV or Parquet; a file, folder or glob.")
     item_column: str = option("movieId", "Column of the item's id in the catalogue.")
     title_column: str = option("title", "Column of the item's title in the catalogue.")
+
+
+@dataclass(frozen=True)
+class ScoringConfig(CatalogueConfig):
+    """Options of `score`."""
+
+    top_k: int = option(10, "Recommendations for each user.")
+    keep_seen: bool = option(False, "Recommend items of the user's history too.")
+    device: Literal["auto", "cuda", "cpu"] = option("auto", "Where to score.")
+    users: str | None = option(None, "Score these users only: CSV or Parquet with a column user_id, or one column.")
+    chunk_size: int | None = option(None, "Users read, scored and written at a time; chosen by device if not given.")
+    batch_size: int | None = option(None, "Users in one run of the model; chosen by device if not given.")
+    workers: int | None = option(None, "Chunks scored at a time; chosen by device if not given.")
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, 1, "top_k", "chunk_size", "batch_size", "workers")
+
+
+@dataclass(frozen=True)
+class RecommendConfig(CatalogueConfig):
+    """Options of `recommend`."""
+
+    top_k: int = option(10, "Recommendations to show.")
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, 1, "top_k")

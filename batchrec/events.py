@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import groupby
 from pathlib import Path
 
@@ -11,21 +10,11 @@ import duckdb
 from batchrec.config import SequencesConfig
 from batchrec.errors import ConfigError, InputError
 from batchrec.queries import materialize, select
-from batchrec.sources import Source, find_files, line_numbers, open_sources
+from batchrec.sources import Reject, Source, find_files, line_numbers, malformed_records, open_sources, unite
 
 # Ids of these types become integers where every one is; those of any other type are text. All of a CSV is either.
 _NUMBERS = {"decimal", "float", "double", "hugeint", "uhugeint"}
 _NUMBERS |= {f"{sign}{size}" for sign in ("", "u") for size in ("tinyint", "smallint", "integer", "bigint")}
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A row that cannot be used; `line` is None where it does not come from a CSV file."""
-
-    file: str
-    line: int | None
-    reason: str
-    value: str
 
 
 @dataclass(frozen=True)
@@ -72,8 +61,9 @@ def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: 
     else:
         rating = config.rating_column if needs_rating else None
         columns = _Columns(config.user_column, config.item_column, config.timestamp_column, rating)
-        sources = list(open_sources(con, find_files(ratings, "--ratings FILE"), columns.options))
-    _unite(con, sources, columns)
+        sources = open_sources(con, find_files(ratings, "--ratings FILE"), columns.options)
+    roles = ("user_column", "item_column", "timestamp_column", "rating_column")
+    unite(con, sources, "records", dict(zip(roles, columns.ordered, strict=True))).create_view("records")
     _load(con, sources, columns, config)
     return _check_rejects(con, columns, config)
 
@@ -94,20 +84,6 @@ def _open_query(con: duckdb.DuckDBPyConnection, file: Path, columns: _Columns) -
         raise ConfigError(f"{file}: the query has no column {missing[0]!r}; found {', '.join(found.values())}")
     select(con, "read_query", query_file=str(file)).create_view("source_query")
     return Source("source_query", found)
-
-
-def _unite(con: duckdb.DuckDBPyConnection, sources: list[Source], columns: _Columns) -> None:
-    roles = ("user_column", "item_column", "timestamp_column", "rating_column")
-    records = [
-        select(
-            con,
-            "records",
-            source=source.view,
-            **dict(zip(roles, [source.names[column] for column in columns.ordered], strict=True)),
-        )
-        for source in sources
-    ]
-    reduce(lambda one, other: one.union(other), records).create_view("records")
 
 
 def _load(con: duckdb.DuckDBPyConnection, sources: list[Source], columns: _Columns, config: SequencesConfig) -> None:
@@ -146,26 +122,16 @@ def _check_rejects(con: duckdb.DuckDBPyConnection, columns: _Columns, config: Se
     counts = dict(select(con, "event_counts").fetchall())
     n_rows = sum(counts.values())
     n_used, n_below = counts.get(None, 0), counts.get("below --min-rating", 0)
-    malformed = _malformed(con)
+    malformed = malformed_records(con)
     n_bad = n_rows - n_used - n_below + len(malformed)
     n_rows += len(malformed)
     if n_bad <= config.bad_rows_allowed(n_rows):
         return LoadedEvents(n_rows, n_below, malformed + list(_unusable(con, columns, config, n_bad)))
     first = malformed[0] if malformed else next(_unusable(con, columns, config, 1))
-    line = f" line {first.line}:" if first.line else ""
     raise InputError(
-        f"{first.file}:{line} {first.reason}: {first.value!r}; {n_bad} of {n_rows} rows cannot be used. "
-        f"Mend them, or allow so many with --max-bad-rows (now {config.max_bad_rows})"
+        f"{first}; {n_bad} of {n_rows} rows cannot be used. "
+        f"Mend them, or allow as many with --max-bad-rows (now {config.max_bad_rows})"
     )
-
-
-def _malformed(con: duckdb.DuckDBPyConnection) -> list[Reject]:
-    try:
-        rows = select(con, "malformed_records").fetchall()
-    except duckdb.CatalogException:
-        # Only a scan of a CSV makes the table of its errors.
-        return []
-    return [Reject(*row) for row in rows]
 
 
 def _unusable(

@@ -74,9 +74,7 @@ def fit(
             raise ConfigError(f"--learning-rate {config.learning_rate}: epoch {number} has the loss {loss}. Lower it")
         model = encoder_accuracy(encoder, config.max_len, held_out)
         seconds = round(time.monotonic() - started, 3)
-        epochs.append(
-            Epoch(number, loss, model.ndcg, model.hit_rate, popularity.ndcg, popularity.hit_rate, seconds)
-        )
+        epochs.append(Epoch(number, loss, model.ndcg, model.hit_rate, popularity.ndcg, popularity.hit_rate, seconds))
         _log.info("%s", epochs[-1])
         if model.ndcg > best_ndcg:
             best_epoch, best_ndcg = number, model.ndcg

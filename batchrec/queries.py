@@ -1,5 +1,6 @@
 """The SELECTs of sql/, one a file, run with every value bound."""
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -30,11 +31,16 @@ def materialize(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> Non
     select(con, name, **values).create(name)
 
 
+def literal(path: Path) -> str:
+    """Spell a path so that DuckDB, which takes paths for globs, reads that file and no other."""
+    return glob.escape(str(path))
+
+
 @contextmanager
 def connect(
-    spill_folder: Path, memory_limit: str | None = None, threads: int | None = None
+    spill_folder: Path | None = None, memory_limit: str | None = None, threads: int | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a DuckDB in memory that spills into a temporary folder under `spill_folder`, in UTC.
+    """Open a DuckDB in memory, in UTC, that spills into a folder of its own under `spill_folder` (or the system's).
 
     Raises ConfigError where DuckDB refuses a setting or the limit is too low for the work.
     """

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
-from batchrec.events import LoadedEvents, Reject, load_events
+from batchrec.events import LoadedEvents, load_events
 from batchrec.queries import connect, materialize, select
 from batchrec.schemas import id_type, sequences_schema
+from batchrec.sources import Reject
 from batchrec.tables import check_writable, replacing, write_parquet
 
 # Events assembled and written at a time; a row group of the output.
@@ -88,9 +89,7 @@ def build_sequences(
     )
 
 
-def _fold(
-    con: duckdb.DuckDBPyConnection, loaded: LoadedEvents, config: SequencesConfig
-) -> tuple[dict[str, int], int]:
+def _fold(con: duckdb.DuckDBPyConnection, loaded: LoadedEvents, config: SequencesConfig) -> tuple[dict[str, int], int]:
     """Make the table history_events; count what filters left out, by filter, and the repeats that were folded."""
     materialize(con, "history_events", repeats=config.repeats)
     con.execute("drop table loaded_events")

@@ -6,8 +6,9 @@ import gzip
 import io
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import groupby, islice
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrec.errors import InputError
-from batchrec.queries import select
+from batchrec.queries import literal, select
 
 _SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 _DELIMITERS = ",;\t|"
@@ -37,6 +38,20 @@ class Source:
     view: str
     names: dict[str, str]
     is_csv: bool = False
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that cannot be used; `line` is None where it does not come from a CSV file."""
+
+    file: str
+    line: int | None
+    reason: str
+    value: str
+
+    def __str__(self) -> str:
+        line = f" line {self.line}:" if self.line else ""
+        return f"{self.file}:{line} {self.reason}: {self.value!r}"
 
 
 def find_files(paths: Sequence[str], option: str) -> list[Path]:
@@ -62,17 +77,17 @@ def _files_of(path: str, option: str) -> list[Path]:
     return files
 
 
-def open_sources(con: duckdb.DuckDBPyConnection, files: Sequence[Path], wanted: dict[str, str]) -> Iterator[Source]:
+def open_sources(con: duckdb.DuckDBPyConnection, files: Sequence[Path], wanted: dict[str, str]) -> list[Source]:
     """Open the files as views, those of one layout together.
 
     wanted: column name -> the option that names it.
     Raises InputError for a file that is empty, does not read, or has not each wanted column once.
     """
     layouts = {file: _layout(file, wanted) for file in files}
+    sources = []
     ordered = sorted(files, key=lambda file: (layouts[file].delimiter, layouts[file].columns, file))
     for number, (layout, group) in enumerate(groupby(ordered, key=layouts.__getitem__)):
-        # DuckDB takes a path for a glob: brackets make its characters literal.
-        paths = [glob.escape(str(file)) for file in group]
+        paths = [literal(file) for file in group]
         view = f"source_{number}"
         if layout.delimiter:
             # Columns of a CSV go by their place, so that no name in its header can mean anything to DuckDB.
@@ -83,7 +98,19 @@ def open_sources(con: duckdb.DuckDBPyConnection, files: Sequence[Path], wanted: 
             names = {column: column for column in layout.columns}
             relation = select(con, "read_parquet", paths=paths)
         relation.create_view(view)
-        yield Source(view, names, is_csv=bool(layout.delimiter))
+        sources.append(Source(view, names, is_csv=bool(layout.delimiter)))
+    return sources
+
+
+def unite(
+    con: duckdb.DuckDBPyConnection, sources: Sequence[Source], query: str, columns: dict[str, str]
+) -> duckdb.DuckDBPyRelation:
+    """Run sql/<query>.sql over each source, and give all its rows; columns: the query's parameter -> column name."""
+    relations = [
+        select(con, query, source=source.view, **{name: source.names[column] for name, column in columns.items()})
+        for source in sources
+    ]
+    return reduce(lambda one, other: one.union(other), relations)
 
 
 def _layout(file: Path, wanted: dict[str, str]) -> Layout:
@@ -94,6 +121,11 @@ def _layout(file: Path, wanted: dict[str, str]) -> Layout:
             problem = "no column" if times == 0 else f"{times} columns"
             raise InputError(f"{file}: {problem} {column!r}; found {', '.join(layout.columns)}. Pass {option}")
     return layout
+
+
+def column_names(file: Path) -> tuple[str, ...]:
+    """Read what the columns of a file are called. Raises InputError for a file that is empty or cannot be read."""
+    return _layout(file, {}).columns
 
 
 def _is_parquet(file: Path) -> bool:
@@ -115,9 +147,19 @@ def _csv_layout(file: Path, wanted: dict[str, str]) -> Layout:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file}: cannot be read: {error}") from error
     if not start.strip():
-        raise InputError(f"{file}: the file is empty; expected a header with {', '.join(wanted)}")
+        raise InputError(f"{file}: the file is empty; expected a header{' with ' if wanted else ''}{', '.join(wanted)}")
     headers = [Layout(tuple(next(csv.reader(io.StringIO(start), delimiter=d), ())), d) for d in _DELIMITERS]
     return max(headers, key=lambda layout: (len(set(wanted) & set(layout.columns)), len(layout.columns)))
+
+
+def malformed_records(con: duckdb.DuckDBPyConnection) -> list[Reject]:
+    """List the records of CSV files that did not parse in the scans so far, by file and line."""
+    try:
+        rows = select(con, "malformed_records").fetchall()
+    except duckdb.CatalogException:
+        # Only a scan of a CSV makes the table of its errors.
+        return []
+    return [Reject(*row) for row in rows]
 
 
 def line_numbers(file: Path, records: Sequence[tuple[str | None, ...]], columns: Sequence[str]) -> list[int | None]:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchrec.errors import ConfigError, InputError
+from batchrec.queries import connect, literal, select
 from batchrec.schemas import id_type, sequences_schema
 
 
@@ -93,7 +94,8 @@ class Sequences:
 def open_sequences(path: Path) -> Sequences:
     """Open a sequences table.
 
-    Raises InputError where the file is missing, is not Parquet, is empty, or lacks a column or type of the contract.
+    Raises InputError where the file is missing, is not Parquet, is empty, repeats a user, or lacks a column or type of
+    the contract.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file. Run batchrec build-sequences, or pass --sequences FILE")
@@ -113,6 +115,10 @@ def open_sequences(path: Path) -> Sequences:
         id_type(found.field("user_id").type, "user_id", str(path)),
         id_type(found.field("item_ids").type.value_type, "item_ids", str(path)),
     )
+    with connect() as con:
+        repeated = select(con, "repeated_users", path=literal(path)).fetchall()
+    if repeated:
+        raise InputError(f"{path}: user {repeated[0][0]} has {repeated[0][1]} rows; expected one row a user")
     return Sequences(path, schema, file.metadata.num_rows)
 
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from safetensors.torch import save
 
@@ -15,11 +14,11 @@ from batchrec.artifact import ENCODER, TRAINING_LOG, WEIGHTS, replacing_folder, 
 from batchrec.batching import Histories
 from batchrec.config import Device, TrainingConfig
 from batchrec.encoder import Encoder
-from batchrec.errors import DeviceError, InputError
+from batchrec.errors import DeviceError
 from batchrec.export import check_parity, export_encoder
 from batchrec.fitting import fit
 from batchrec.holdout import hold_out
-from batchrec.queries import connect, select
+from batchrec.queries import connect, literal, select
 from batchrec.tables import open_sequences
 from batchrec.vocabulary import Vocabulary
 
@@ -59,10 +58,16 @@ def train(
     started = time.monotonic()
     device = _device(config.device)
     with replacing_folder(out) as folder:
-        vocabulary, histories = _read_histories(sequences, out.parent)
+        vocabulary, histories = _read_histories(sequences)
         generator = np.random.default_rng(config.seed)
         training, held_out = hold_out(histories, config.validation_users, generator)
-        _log.info("training on %d users, %d items, %d events, on %s", len(training), len(vocabulary), len(training.items), device)
+        _log.info(
+            "training on %d users, %d items, %d events, on %s",
+            len(training),
+            len(vocabulary),
+            len(training.items),
+            device,
+        )
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             # Dropout draws from torch's global generator and takes no other: seed that, and put it back afterwards.
             torch.manual_seed(config.seed)
@@ -102,14 +107,11 @@ def _device(name: Device) -> torch.device:
     return torch.device(name)
 
 
-def _read_histories(path: Path, spill_folder: Path) -> tuple[Vocabulary, Histories]:
+def _read_histories(path: Path) -> tuple[Vocabulary, Histories]:
     """Read a whole sequences table, 4 bytes an event, and the vocabulary of all its items."""
     sequences = open_sequences(path)
-    with connect(spill_folder) as con:
-        repeated = select(con, "repeated_users", path=str(path)).fetchall()
-        if repeated:
-            raise InputError(f"{path}: user {repeated[0][0]} has {repeated[0][1]} rows; expected one row a user")
-        items = select(con, "items", path=str(path)).to_arrow_table().combine_chunks()
+    with connect() as con:
+        items = select(con, "items", path=literal(path)).to_arrow_table().combine_chunks()
     vocabulary = Vocabulary(items["item_id"].cast(sequences.item_type).chunk(0), items["n_events"].to_numpy())
     read = [Histories.from_arrow(batch["item_ids"], vocabulary) for batch in sequences.batches(_USERS_AT_A_TIME)]
     lengths = np.concatenate([histories.lengths for histories in read])

@@ -1,0 +1,47 @@
+"""batchrec: a nightly table of top-k recommendations for every user.
+
+The jobs and their options: build_sequences, train, score and recommend, with SequencesConfig, TrainingConfig,
+ScoringConfig and RecommendConfig. They load when first used: `import batchrec` itself loads none of torch, onnxruntime
+and duckdb.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchrec.config import RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
+    from batchrec.errors import BatchrecError
+    from batchrec.recommending import recommend
+    from batchrec.scoring import score
+    from batchrec.sequences import build_sequences
+    from batchrec.training import train
+
+_HOMES = {
+    "BatchrecError": "errors",
+    "RecommendConfig": "config",
+    "ScoringConfig": "config",
+    "SequencesConfig": "config",
+    "TrainingConfig": "config",
+    "build_sequences": "sequences",
+    "recommend": "recommending",
+    "score": "scoring",
+    "train": "training",
+}
+
+__all__ = [
+    "BatchrecError",
+    "RecommendConfig",
+    "ScoringConfig",
+    "SequencesConfig",
+    "TrainingConfig",
+    "build_sequences",
+    "recommend",
+    "score",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"batchrec.{_HOMES[name]}"), name)

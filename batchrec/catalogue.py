@@ -1,0 +1,110 @@
+"""Titles of items, and items by their titles."""
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchrec.config import CatalogueConfig
+from batchrec.errors import ConfigError, InputError
+from batchrec.queries import connect, select
+from batchrec.sources import find_files, malformed_records, open_sources, unite
+from batchrec.vocabulary import Vocabulary
+
+_ARTICLES = "the|a|an|le|la|les|il|lo|gli|el|los|las|der|die|das|un|une|ein|eine"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Titles by item: item_ids and titles, both (items,) string, an item once."""
+
+    item_ids: pa.Array
+    titles: pa.Array
+
+    def titles_of(self, vocabulary: Vocabulary) -> pa.Array:
+        """Give the title of each item of a vocabulary, in its order: (items,) string, null where there is none."""
+        return self.titles.take(pc.index_in(vocabulary.item_ids.cast(pa.string()), value_set=self.item_ids))
+
+    def title_of(self, item_id: str) -> str:
+        """Give the title of one item, empty where there is none."""
+        place = pc.index(self.item_ids, item_id).as_py()
+        return self.titles[place].as_py() if place >= 0 else ""
+
+
+def read_catalogue(config: CatalogueConfig, vocabulary: Vocabulary) -> Catalogue | None:
+    """Read the titles of `config.items`, None where it is not given.
+
+    Raises InputError for files that cannot be read or do not hold the columns.
+    """
+    if config.items is None:
+        return None
+    wanted = {config.item_column: "--item-column", config.title_column: "--title-column"}
+    columns = {"item_column": config.item_column, "title_column": config.title_column}
+    with connect() as con:
+        try:
+            sources = open_sources(con, find_files([config.items], "--items FILE"), wanted)
+            unite(con, sources, "catalogue", columns).create_view("catalogue")
+            integers = pa.types.is_integer(vocabulary.item_ids.type)
+            titles = select(con, "titles", items_are_integers=integers).to_arrow_table().combine_chunks()
+        except duckdb.Error as error:
+            raise InputError(f"{config.items}: {error}") from error
+        malformed = malformed_records(con)
+        if malformed:
+            raise InputError(f"{malformed[0]}. Mend the catalogue")
+    text = titles.cast(pa.schema([("item_id", pa.string()), ("title", pa.string())])).combine_chunks()
+    if len(text) == 0:
+        raise InputError(f"{config.items}: holds no titles")
+    return Catalogue(text["item_id"].chunk(0), text["title"].chunk(0))
+
+
+def find_item(wanted: str, catalogue: Catalogue) -> str:
+    """Find the id of the item that a person means by a title or an id.
+
+    Titles match without case, year, "a.k.a." part, punctuation and article; failing that by words within them.
+    Raises ConfigError for what matches no title or several, with the nearest titles.
+    """
+    titles = catalogue.titles.to_pylist()
+    query, year = _name(wanted), _year(wanted)
+    names = [set(_names(title)) for title in titles]
+    same_year = [number for number, title in enumerate(titles) if year in (None, _year(title))]
+    matches = [number for number in same_year if query and query in names[number]]
+    if not matches:
+        known = pc.index(catalogue.item_ids, wanted).as_py()
+        if known >= 0:
+            return wanted
+        matches = [n for n in same_year if query and any(f" {query} " in f" {name} " for name in names[n])]
+    if len(matches) == 1:
+        return str(catalogue.item_ids[matches[0]].as_py())
+    if matches:
+        found = ", ".join(repr(titles[number]) for number in matches[:10])
+        raise ConfigError(f"{wanted!r} is ambiguous: {found}. Add the year, or pass the item's id")
+    owners = {name: title for title, all_names in zip(titles, names, strict=True) for name in all_names}
+    nearest = [repr(owners[name]) for name in difflib.get_close_matches(query, owners, n=5, cutoff=0.5)]
+    raise ConfigError(f"{wanted!r} is no title or id of the catalogue; nearest: {', '.join(nearest) or 'none'}")
+
+
+def _names(title: str) -> Iterator[str]:
+    """Give the names a title goes by: what stands outside parentheses, and each thing within them but the year."""
+    yield _name(re.sub(r"\([^()]*\)", " ", title))
+    for other in re.findall(r"\(([^()]*)\)", title):
+        if not re.fullmatch(r"\s*\d{4}\s*", other):
+            yield _name(re.sub(r"^\s*a\.?k\.?a\.?\s", "", other, flags=re.IGNORECASE))
+
+
+def _name(text: str) -> str:
+    """Reduce a name to lower-case words without accents, year, and article at its start or moved to its end."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+    plain = re.sub(r"\(\s*\d{4}\s*\)\s*$", "", plain).strip()
+    plain = re.sub(rf",\s*({_ARTICLES}|l')$", "", plain)
+    words = re.sub(r"[^\w]+", " ", plain.replace("'", "")).strip()
+    return re.sub(rf"^({_ARTICLES})\s(?=.)", "", words)
+
+
+def _year(text: str) -> str | None:
+    found = re.search(r"\(\s*(\d{4})\s*\)\s*$", text)
+    return found.group(1) if found else None

@@ -1,0 +1,131 @@
+"""score: the top k of every user, chunk by chunk, into the recs table."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from batchrec.artifact import load_model
+from batchrec.catalogue import read_catalogue
+from batchrec.config import ScoringConfig
+from batchrec.errors import ConfigError
+from batchrec.ranker import Ranker
+from batchrec.scorer import Counts, ScoredChunk, Scorer
+from batchrec.tables import Sequences, check_writable, open_sequences, write_parquet
+from batchrec.user_list import read_user_list
+
+# A chunk is the unit of reading, scoring and writing. On a CPU each core works on one; a GPU is fed by two threads, so
+# that the next chunk is ready before the last has ended.
+_CHUNK_SIZE = {"cpu": 1024, "cuda": 8192}
+_GPU_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class ScoringReport:
+    """Who got what: users = by the model + by popularity + skipped, all of whose items they have seen."""
+
+    out: str
+    model_id: str
+    device: str
+    users: int
+    users_by_model: int
+    users_by_popularity: int
+    users_skipped_all_seen: int
+    users_with_fewer_than_top_k: int
+    unknown_items_in_histories: int
+    rows: int
+    seconds: float
+
+
+def score(
+    sequences: Path = Path("sequences.parquet"),
+    model: Path = Path("model"),
+    config: ScoringConfig = ScoringConfig(),
+    out: Path = Path("recs.parquet"),
+) -> ScoringReport:
+    """Write the top k of every user to the recs table `out`: users in the order of the sequences, best item first.
+
+    Raises InputError, ModelError, DeviceError or ConfigError where an input, the model, the device or an option is not
+    as it must be; all but a broken row far into the sequences is found before any scoring. Then `out` stays as it was.
+    """
+    started = time.monotonic()
+    check_writable(out)
+    loaded = load_model(model)
+    n_items = len(loaded.vocabulary)
+    if config.top_k > n_items:
+        raise ConfigError(f"--top-k {config.top_k}: the model knows {n_items} items. Pass {n_items} or less")
+    table = open_sequences(sequences)
+    listed = read_user_list(config.users, table.user_type) if config.users else None
+    catalogue = read_catalogue(config, loaded.vocabulary)
+    ranker = Ranker(loaded.encoder, config.device)
+    scorer = Scorer(
+        loaded,
+        ranker,
+        table.user_type,
+        top_k=config.top_k,
+        keep_seen=config.keep_seen,
+        batch_size=config.batch_size,
+        catalogue=catalogue,
+    )
+    chunks = table.batches(config.chunk_size or _CHUNK_SIZE[ranker.device])
+    if listed is not None:
+        chunks = _only(listed, chunks, table)
+    workers = config.workers or (_GPU_WORKERS if ranker.device == "cuda" else _n_cores())
+    n_users = table.n_users if listed is None else len(listed)
+    counts = Counts()
+
+    def recs() -> Iterator[pa.RecordBatch]:
+        nonlocal counts
+        with tqdm(total=n_users, desc="score", unit="user", leave=False, disable=None) as progress:
+            for chunk in _in_order(scorer, chunks, workers):
+                counts += chunk.counts
+                progress.update(chunk.n_users)
+                yield chunk.recs
+
+    write_parquet(recs(), scorer.schema, out)
+    return ScoringReport(
+        out=str(out),
+        model_id=loaded.manifest.model_id,
+        device=ranker.device,
+        users=n_users,
+        seconds=round(time.monotonic() - started, 3),
+        **asdict(counts),
+    )
+
+
+def _in_order(scorer: Scorer, chunks: Iterable[pa.RecordBatch], workers: int) -> Iterator[ScoredChunk]:
+    """Score chunks in threads, onnxruntime letting go of Python's lock, and yield them in the order they came in."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[ScoredChunk]] = deque()
+        for chunk in chunks:
+            waiting.append(pool.submit(scorer.score, chunk))
+            # One more than are worked on: a worker that is done finds the next chunk read.
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _only(listed: pa.Array, chunks: Iterable[pa.RecordBatch], table: Sequences) -> Iterator[pa.RecordBatch]:
+    """Keep the listed users of each chunk; those of whom there is no history come last, with an empty one."""
+    is_found = np.zeros(len(listed), dtype=bool)
+    for chunk in chunks:
+        places = pc.index_in(chunk["user_id"], value_set=listed)
+        is_found[places.drop_null().to_numpy()] = True
+        yield chunk.filter(places.is_valid())
+    strangers = listed.filter(pa.array(~is_found))
+    nothing = pa.array([[]] * len(strangers), table.schema.field("item_ids").type)
+    no_times = pa.array([[]] * len(strangers), table.schema.field("timestamps").type)
+    yield pa.record_batch([strangers, nothing, no_times], schema=table.schema)
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
