@@ -86,9 +86,7 @@ def _read_manifest(folder: Path) -> Manifest:
         found = json.loads(file.read_text(encoding="utf-8"))
         version = found["contract_version"]
         if version != CONTRACT_VERSION:
-            raise ModelError(
-                f"{folder}: the model is of contract version {version}; this batchrec reads {CONTRACT_VERSION}. Train again"
-            )
+            raise ModelError(f"{folder}: the contract version is {version}; expected {CONTRACT_VERSION}. Train again")
         manifest = Manifest(**found)
         missing = {ENCODER, ITEMS, WEIGHTS} - manifest.files.keys()
         strangers = [name for name in manifest.files if Path(name).name != name]
@@ -155,7 +153,7 @@ def _replace_folder(new: Path, old: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step, where system and file system can: renameat2(2) on Linux, renamex_np on macOS."""
+    """Exchange two folders in one step where that can be done: by renameat2(2) on Linux, renamex_np on macOS."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
     if sys.platform == "linux" and hasattr(libc, "renameat2"):

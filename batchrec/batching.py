@@ -42,7 +42,8 @@ class Histories:
     @property
     def lengths(self) -> Longs:
         """Count the items of each user: (users,)."""
-        return np.diff(self.offsets)
+        lengths: Longs = self.offsets[1:] - self.offsets[:-1]
+        return lengths
 
     def take(self, users: Longs) -> "Histories":
         """Give the histories of some users, in the order of `users`."""

@@ -80,10 +80,11 @@ class Block(nn.Module):
         )
         attended = attended.transpose(1, 2).flatten(2)
         queries = queries + self.dropout(self.attention_output(attended))
-        return queries + self.dropout(self.feed_forward(self.feed_forward_norm(queries)))
+        outcome: Tensor = queries + self.dropout(self.feed_forward(self.feed_forward_norm(queries)))
+        return outcome
 
     def _split_heads(self, hidden: Tensor) -> Tensor:
-        return hidden.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        return hidden.view(*hidden.shape[:2], self.n_heads, -1).transpose(1, 2)
 
 
 def _initialize(module: nn.Module) -> None:

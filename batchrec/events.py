@@ -90,7 +90,7 @@ def _load(con: duckdb.DuckDBPyConnection, sources: list[Source], columns: _Colum
     """Load the events, ids as integers where their type allows it, and once more where one turns out to be text."""
     integers = [_may_be_integers(con, sources, column) for column in (columns.user, columns.item)]
     while True:
-        examples = [duckdb.Value(0, "BIGINT") if integer else "" for integer in integers]
+        examples = [duckdb.Value(0, duckdb.sqltypes.BIGINT) if integer else "" for integer in integers]
         select(
             con,
             "events",

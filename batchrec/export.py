@@ -22,14 +22,14 @@ _CHECKED_USERS = 64
 
 
 class NextItemRanker(nn.Module):
-    """Histories that end in MASK in, the best items to stand there out; PAD, MASK and seen items are never among them."""
+    """Histories that end in MASK in, the best items to stand there out: never PAD, MASK or an item of `seen`."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
-        penalties = torch.zeros_like(encoder.item_biases.detach())
-        penalties[:FIRST_ITEM] = -torch.inf
-        self.register_buffer("penalties", penalties)
+        self.penalties: Tensor
+        self.register_buffer("penalties", torch.zeros_like(encoder.item_biases.detach()))
+        self.penalties[:FIRST_ITEM] = -torch.inf
 
     def score(self, tokens: Tensor, seen_rows: Tensor, seen_items: Tensor) -> Tensor:
         """Score the vocabulary at the last place of each row.
@@ -68,6 +68,7 @@ def export_encoder(encoder: Encoder, file: Path) -> None:
             output_names=["scores", "items"],
             verbose=False,
         )
+    assert program is not None  # noqa: S101 - only an export straight to a file gives None
     onnx.save(program.model_proto, file)
 
 

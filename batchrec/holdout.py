@@ -59,8 +59,9 @@ def hold_out(histories: Histories, most: int, generator: np.random.Generator) ->
 def _last_is_new(histories: Histories, users: Longs) -> NDArray[np.bool_]:
     last = histories.items[histories.offsets[users + 1] - 1]
     seen = seen_pairs(histories, users)
-    times_seen = np.bincount(seen.rows[seen.items == last[seen.rows]], minlength=len(users))
-    return times_seen == 1
+    is_last = seen.items == last[seen.rows]
+    is_new: NDArray[np.bool_] = np.bincount(seen.rows[is_last], minlength=len(users)) == 1
+    return is_new
 
 
 def popularity_accuracy(training: Histories, vocabulary_size: int, held_out: HeldOut) -> Accuracy:

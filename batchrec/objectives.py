@@ -25,7 +25,8 @@ def masked_item_loss(encoder: Encoder, tokens: Tensor, masked: Tensor) -> Tensor
     counts = masked.gather(1, places)
     states = encoder(tokens.masked_fill(masked, MASK), places)[counts]
     labels = tokens.gather(1, places)[counts].long()
-    loss: Tensor = _CrossEntropy.apply(states, encoder.item_embeddings.weight, encoder.item_biases, labels)
+    weights, biases = encoder.item_embeddings.weight, encoder.item_biases
+    loss: Tensor = _CrossEntropy.apply(states, weights, biases, labels)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -49,7 +50,7 @@ class _CrossEntropy(torch.autograd.Function):
             piece, label = states[rows].to(weights.dtype), labels[rows, None]
             scores = torch.addmm(biases, piece, weights.T).float()
             gradients = scores.softmax(dim=1)
-            # log(sum(exp(scores))) without a second exp: the best score has the probability exp(0) / sum(exp(scores - best)).
+            # The best score has the probability 1 / sum(exp(scores - best)): that gives the sum without a second exp.
             normalizer = scores.amax(dim=1) - gradients.amax(dim=1).log()
             loss += (normalizer - scores.gather(1, label)[:, 0]).sum()
             # Softmax less one at the label is the gradient of the scores.
@@ -62,7 +63,7 @@ class _CrossEntropy(torch.autograd.Function):
         return loss / len(states)
 
     @staticmethod
-    def backward(ctx: Any, loss_gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, loss_gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         scale = loss_gradient / ctx.n_states
         states, weights, biases = ctx.saved_tensors
         return states * scale, weights * scale, biases * scale, None

@@ -20,7 +20,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 @dataclass(frozen=True)
 class Ranking:
-    """The best items of each row, best first: scores (rows, k) float32, -inf where there is no k-th item; items int32."""
+    """The best items of each row, best first: scores (rows, k) float32, -inf beyond the last item; items int32."""
 
     scores: NDArray[np.float32]
     items: Ints
@@ -30,7 +30,10 @@ class Ranker:
     """The model's session on a device; `rank` may be called from several threads at once."""
 
     def __init__(self, encoder: bytes, device: Literal["auto", "cuda", "cpu"]) -> None:
-        """Open the ONNX graph. Raises DeviceError where device is cuda and no GPU works, ModelError for a broken graph."""
+        """Open the ONNX graph.
+
+        Raises DeviceError where device is cuda and no GPU works, ModelError for a broken graph.
+        """
         self._session, problem = _open(encoder, CPU if device == "cpu" else CUDA)
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
         if self.device == "cpu" and device == "cuda":

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from batchrec.artifact import load_model
 from batchrec.catalogue import Catalogue, find_item, read_catalogue
-from batchrec.config import RecommendConfig
+from batchrec.config import RecommendConfig, ScoringConfig
 from batchrec.errors import ConfigError
 from batchrec.ranker import Ranker
 from batchrec.schemas import FIRST_ITEM, PAD, sequences_schema
@@ -67,7 +67,8 @@ def recommend(
     user = pa.record_batch(
         [pa.array([0]), pa.ListArray.from_arrays([0, len(known)], known), pa.array([[0] * len(known)])], schema=schema
     )
-    scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), top_k=config.top_k, catalogue=catalogue)
+    scoring = ScoringConfig(top_k=config.top_k)
+    scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, catalogue)
     rows = scorer.score(user).recs.to_pylist()
     return Recommendations(
         history=history,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from batchrec.artifact import Model
 from batchrec.batching import Histories, Ints, Longs, SeenPairs, length_sorted, next_item_tokens, seen_pairs
 from batchrec.catalogue import Catalogue
+from batchrec.config import ScoringConfig
 from batchrec.ranker import Ranker, Ranking
 from batchrec.schemas import FIRST_ITEM, SOURCE_MODEL, SOURCE_POPULAR, recs_schema
 
@@ -49,19 +50,16 @@ class Scorer:
         model: Model,
         ranker: Ranker,
         user_type: pa.DataType,
-        *,
-        top_k: int,
-        keep_seen: bool = False,
-        batch_size: int | None = None,
+        config: ScoringConfig,
         catalogue: Catalogue | None = None,
     ) -> None:
         self.schema = recs_schema(user_type, model.vocabulary.item_ids.type, with_titles=catalogue is not None)
         self._model = model
         self._ranker = ranker
         self._max_len = int(model.manifest.config["max_len"])
-        self._top_k = top_k
-        self._keep_seen = keep_seen
-        self._batch_size = batch_size or _BATCH_SIZE[ranker.device]
+        self._top_k = config.top_k
+        self._keep_seen = config.keep_seen
+        self._batch_size = config.batch_size or _BATCH_SIZE[ranker.device]
         self._titles = None if catalogue is None else catalogue.titles_of(model.vocabulary)
 
     def score(self, users: pa.RecordBatch) -> ScoredChunk:

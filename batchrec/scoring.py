@@ -66,15 +66,7 @@ def score(
     listed = read_user_list(config.users, table.user_type) if config.users else None
     catalogue = read_catalogue(config, loaded.vocabulary)
     ranker = Ranker(loaded.encoder, config.device)
-    scorer = Scorer(
-        loaded,
-        ranker,
-        table.user_type,
-        top_k=config.top_k,
-        keep_seen=config.keep_seen,
-        batch_size=config.batch_size,
-        catalogue=catalogue,
-    )
+    scorer = Scorer(loaded, ranker, table.user_type, config, catalogue)
     chunks = table.batches(config.chunk_size or _CHUNK_SIZE[ranker.device])
     if listed is not None:
         chunks = _only(listed, chunks, table)

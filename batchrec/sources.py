@@ -187,6 +187,6 @@ def line_numbers(file: Path, records: Sequence[tuple[str | None, ...]], columns:
 
 
 def _open_text(file: Path) -> io.TextIOWrapper:
-    raw = gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb")
+    raw = gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb")  # noqa: SIM115 - closed with the text
     # What is no UTF-8 is found, with its line, by the scan of the whole file.
     return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")

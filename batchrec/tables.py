@@ -1,4 +1,4 @@
-"""Parquet in and out: sequences are checked against their contract as they stream, outputs appear whole or not at all."""
+"""Parquet in and out: sequences are checked as they stream; outputs appear whole or not at all."""
 
 import os
 import secrets
@@ -123,7 +123,7 @@ def open_sequences(path: Path) -> Sequences:
 
 
 def _is_list(found: pa.DataType) -> bool:
-    return pa.types.is_list(found) or pa.types.is_large_list(found)
+    return bool(pa.types.is_list(found) or pa.types.is_large_list(found))
 
 
 def _check_histories(batch: pa.RecordBatch, path: Path) -> None:
