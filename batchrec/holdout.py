@@ -40,8 +40,11 @@ def hold_out(histories: Histories, most: int, generator: np.random.Generator) ->
     """Take the last item of up to `most` users, at most half of all, out of the histories.
 
     A user qualifies with two items or more, of which the last is new to them: one seen before is never recommended.
-    Returns the histories to train on, and what was held out. Raises InputError where no user qualifies.
+    Returns the histories to train on, and what was held out. Raises InputError where no user qualifies, or there is no
+    second one to learn from.
     """
+    if len(histories) < 2:
+        raise InputError("the sequences hold one user; expected two or more, since the last item of some is held out")
     qualified = np.flatnonzero(histories.lengths >= 2)
     qualified = qualified[_last_is_new(histories, qualified)]
     if len(qualified) == 0:
@@ -96,6 +99,7 @@ def measure(held_out: HeldOut, score_users: ScoreUsers) -> Accuracy:
             scores[:, :FIRST_ITEM] = -torch.inf
             scores[torch.from_numpy(seen.rows), torch.from_numpy(seen.items)] = -torch.inf
             items = torch.from_numpy(held_out.items[users]).long().to(scores.device)
-            # Items of equal score rank before the held-out one: scores that are all the same earn nothing.
-            ranks[users] = (scores >= scores.gather(1, items[:, None])).sum(dim=1).cpu().numpy()
+            # Items of equal score rank before the held-out one, and so do all if its score is no number: scores that
+            # are all the same earn nothing.
+            ranks[users] = (~(scores < scores.gather(1, items[:, None]))).sum(dim=1).cpu().numpy()
     return Accuracy(ndcg(ranks, 10), hit_rate(ranks, 10))
