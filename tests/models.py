@@ -24,7 +24,8 @@ from batchrec.encoder import Encoder
 from batchrec.training import train
 from batchrec.vocabulary import Vocabulary
 
-CONFIG = TrainingConfig(max_epochs=2, hidden_size=8, n_heads=2, max_len=8, device="cpu")
+# One layer, for the other exports have two.
+CONFIG = TrainingConfig(max_epochs=2, n_layers=1, hidden_size=8, n_heads=2, max_len=8, device="cpu")
 N_ITEMS = 40
 Id = int | str
 
