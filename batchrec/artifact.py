@@ -1,6 +1,6 @@
 """The model directory: written whole, read only if every byte is what was written.
 
-manifest.json        contract version, model id, options, metrics, and the SHA-256 of every other file
+manifest.json        contract version, model id, options, metrics, the SHA-256 of every other file, and of itself
 encoder.onnx         the encoder with the masking of seen items and the top-k
 items.parquet        the vocabulary
 weights.safetensors  the encoder's weights
@@ -17,7 +17,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,10 @@ TRAINING_LOG = "training.jsonl"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a model is: `config` holds its training options, `metrics` those of the epoch that was kept."""
+    """What a model is: `config` holds its training options, `metrics` those of the epoch that was kept.
+
+    `files` holds the SHA-256 of every other file, `seal` that of the manifest's own text while the seal is empty.
+    """
 
     contract_version: int
     model_id: str
@@ -45,6 +48,15 @@ class Manifest:
     config: dict[str, Any]
     metrics: dict[str, float]
     files: dict[str, str]
+    seal: str = ""
+
+    def sealed(self) -> "Manifest":
+        """Give the manifest with its seal."""
+        return replace(self, seal=_sha256(replace(self, seal="").to_json()))
+
+    def to_json(self) -> bytes:
+        """Spell the manifest as its file does."""
+        return (json.dumps(asdict(self), indent=2) + "\n").encode()
 
 
 @dataclass(frozen=True)
@@ -83,15 +95,20 @@ def _read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such model directory. Run batchrec train, or pass --model FOLDER")
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        contents = file.read_bytes()
+        found = json.loads(contents)
         version = found["contract_version"]
         if version != CONTRACT_VERSION:
             raise ModelError(f"{folder}: the contract version is {version}; expected {CONTRACT_VERSION}. Train again")
         manifest = Manifest(**found)
         missing = {ENCODER, ITEMS, WEIGHTS} - manifest.files.keys()
-        strangers = [name for name in manifest.files if Path(name).name != name]
+        strangers = manifest.files.keys() - {ENCODER, ITEMS, WEIGHTS, TRAINING_LOG}
         if missing or strangers:
-            raise ModelError(f"{file}: lists the wrong files: missing {sorted(missing)}, unexpected {strangers}")
+            raise ModelError(
+                f"{file}: lists the wrong files: missing {sorted(missing)}, unexpected {sorted(strangers)}"
+            )
+        if contents != manifest.sealed().to_json():
+            raise ModelError(f"{file}: is not the file that was written. Train again, or restore the directory")
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{file}: cannot be read: {error!r}. Train again, or restore the directory") from error
     return manifest
@@ -115,6 +132,8 @@ def replacing_folder(out: Path) -> Iterator[Path]:
     check_writable(out)
     if out.exists() and not (out / "manifest.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: exists and is no model directory. Move it away, or pass another --out")
+    # A link stays one: it is the folder it leads to that is replaced.
+    out = out.resolve()
     temporary = out.with_name(f".{out.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.mkdir()
@@ -132,8 +151,8 @@ def write_manifest(folder: Path, vocabulary: Vocabulary, config: Any, metrics: d
     files = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
     # Named by what ranks: the same weights over the same items are the same model.
     model_id = _sha256((files[WEIGHTS] + files[ITEMS]).encode())[:12]
-    manifest = Manifest(CONTRACT_VERSION, model_id, len(vocabulary), asdict(config), metrics, files)
-    (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+    manifest = Manifest(CONTRACT_VERSION, model_id, len(vocabulary), asdict(config), metrics, files).sealed()
+    (folder / "manifest.json").write_bytes(manifest.to_json())
     for path in folder.iterdir():
         with path.open("rb") as written:
             os.fsync(written.fileno())
