@@ -19,6 +19,8 @@ from batchrec.schemas import id_type, sequences_schema
 
 def check_writable(out: Path) -> None:
     """Raise ConfigError where `out` cannot be created, before any work is done."""
+    if not out.name:
+        raise ConfigError(f"{out}: is a folder's path, not the name of something new. Pass another --out")
     if not out.parent.is_dir():
         raise ConfigError(f"{out}: folder {out.parent} does not exist. Make it, or pass another --out")
     probe = _beside(out)
@@ -40,6 +42,8 @@ def replacing(out: Path) -> Iterator[Path]:
     A reader of `out` sees the old file or the new one, never half of it. Raises ConfigError where it cannot be written.
     """
     check_writable(out)
+    if out.is_dir():
+        raise ConfigError(f"{out}: is a folder; expected the name of a file. Pass another --out")
     temporary = _beside(out)
     try:
         yield temporary
