@@ -56,7 +56,8 @@ def assert_ranks_like_torch(histories: list[list[int]], top_k: int, *, keep_seen
         seen = SeenPairs(seen.rows[:0], seen.items[:0])
     ranking = ranker().rank(next_item_tokens(table, users, MAX_LEN), seen, top_k)
     assert ranking.scores.shape == ranking.items.shape == (len(histories), top_k)
-    assert (ranking.scores.dtype, ranking.items.dtype) == (np.float32, np.int32)
+    assert ranking.scores.dtype == np.float32
+    assert ranking.items.dtype == np.int32
     expected = plain_scores(histories, [[] if keep_seen else history for history in histories])
     for items, scores, own in zip(ranking.items.tolist(), ranking.scores.tolist(), expected, strict=True):
         n_found = min(top_k, len(own))
