@@ -12,7 +12,6 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ import pyarrow.parquet as pq
 
 from batchrec.errors import ConfigError, ModelError
 from batchrec.schemas import CONTRACT_VERSION
-from batchrec.tables import check_writable
+from batchrec.tables import beside, check_writable
 from batchrec.vocabulary import Vocabulary
 
 ENCODER = "encoder.onnx"
@@ -132,13 +131,11 @@ def replacing_folder(out: Path) -> Iterator[Path]:
     check_writable(out)
     if out.exists() and not (out / "manifest.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: exists and is no model directory. Move it away, or pass another --out")
-    # A link stays one: it is the folder it leads to that is replaced.
-    out = out.resolve()
-    temporary = out.with_name(f".{out.name[:100]}.{secrets.token_hex(4)}.tmp")
+    temporary = beside(out)
     try:
         temporary.mkdir()
         yield temporary
-        _replace_folder(temporary, out)
+        _replace_folder(temporary, Path(os.path.realpath(out)))
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
     finally:

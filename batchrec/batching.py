@@ -62,7 +62,8 @@ class SeenPairs:
 def spans(starts: Longs, lengths: Longs) -> Longs:
     """Give the places start, start + 1, ... of each span, span after span: (sum of lengths,)."""
     first = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum(), dtype=np.int64) + np.repeat(starts - first, lengths)
+    places: Longs = np.arange(lengths.sum(), dtype=np.int64) + np.repeat(starts - first, lengths)
+    return places
 
 
 def pad(items: Ints, starts: Longs, lengths: Longs, n_extra: int = 0) -> Ints:

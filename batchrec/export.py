@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -43,7 +44,8 @@ class NextItemRanker(nn.Module):
 
     def forward(self, tokens: Tensor, seen_rows: Tensor, seen_items: Tensor, top_k: Tensor) -> tuple[Tensor, Tensor]:
         """Give scores (rows, top_k) float32 and items (rows, top_k) int32, best first. top_k: () int64."""
-        k = int(top_k.item())
+        # Left a torch.SymInt: int() of it would fix top_k at the value it is traced with.
+        k: Any = top_k.item()
         torch._check(k >= 1)
         torch._check(k <= self.penalties.numel())
         scores, items = torch.topk(self.score(tokens, seen_rows, seen_items), k)
@@ -57,7 +59,7 @@ def export_encoder(encoder: Encoder, file: Path) -> None:
     tokens = torch.full((2, 2), FIRST_ITEM, dtype=torch.int32)
     pairs = torch.zeros(3, dtype=torch.int64)
     free = torch.export.Dim.DYNAMIC
-    with warnings.catch_warnings(), _quiet("torch.onnx"), _quiet("onnx_ir"):
+    with warnings.catch_warnings(), _quiet("onnxscript"), _quiet("onnx_ir"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             ranker,

@@ -19,7 +19,7 @@ from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError
 from batchrec.ranker import Ranker
 from batchrec.scorer import Counts, ScoredChunk, Scorer
-from batchrec.tables import Sequences, check_writable, open_sequences, write_parquet
+from batchrec.tables import Sequences, check_writable_file, open_sequences, write_parquet
 from batchrec.user_list import read_user_list
 
 # A chunk is the unit of reading, scoring and writing. On a CPU each core works on one; a GPU is fed by two threads, so
@@ -57,7 +57,7 @@ def score(
     as it must be; all but a broken row far into the sequences is found before any scoring. Then `out` stays as it was.
     """
     started = time.monotonic()
-    check_writable(out)
+    check_writable_file(out)
     loaded = load_model(model)
     n_items = len(loaded.vocabulary)
     if config.top_k > n_items:

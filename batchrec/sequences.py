@@ -17,7 +17,7 @@ from batchrec.events import LoadedEvents, load_events
 from batchrec.queries import connect, materialize, select
 from batchrec.schemas import id_type, sequences_schema
 from batchrec.sources import Reject
-from batchrec.tables import check_writable, replacing, write_parquet
+from batchrec.tables import check_writable_file, replacing, write_parquet
 
 # Events assembled and written at a time; a row group of the output.
 _BATCH_EVENTS = 1 << 20
@@ -59,7 +59,7 @@ def build_sequences(
     for a query that does not run or an `out` that cannot be written. Then `out` stays as it was.
     """
     started = time.monotonic()
-    check_writable(out)
+    check_writable_file(out)
     with connect(out.parent, config.memory_limit, config.threads) as con:
         try:
             loaded = load_events(con, ratings, config)

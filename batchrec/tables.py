@@ -18,12 +18,10 @@ from batchrec.schemas import id_type, sequences_schema
 
 
 def check_writable(out: Path) -> None:
-    """Raise ConfigError where `out` cannot be created, before any work is done."""
-    if not out.name:
-        raise ConfigError(f"{out}: is a folder's path, not the name of something new. Pass another --out")
-    if not out.parent.is_dir():
+    """Raise ConfigError where the file or folder `out` cannot be created, before any work is done."""
+    probe = beside(out)
+    if not probe.parent.is_dir():
         raise ConfigError(f"{out}: folder {out.parent} does not exist. Make it, or pass another --out")
-    probe = _beside(out)
     try:
         probe.touch()
         probe.unlink()
@@ -31,8 +29,17 @@ def check_writable(out: Path) -> None:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}. Pass another --out") from error
 
 
-def _beside(out: Path) -> Path:
-    return out.with_name(f".{out.name[:100]}.{secrets.token_hex(4)}.tmp")
+def check_writable_file(out: Path) -> None:
+    """Raise ConfigError where the file `out` cannot be created, before any work is done."""
+    if out.is_dir():
+        raise ConfigError(f"{out}: is a folder; expected the name of a file. Pass another --out")
+    check_writable(out)
+
+
+def beside(out: Path) -> Path:
+    """Name a temporary neighbour of `out`, or of what `out` links to: one rename puts it in its place."""
+    target = Path(os.path.realpath(out))
+    return target.parent / f".{target.name[:100]}.{secrets.token_hex(4)}.tmp"
 
 
 @contextmanager
@@ -41,15 +48,13 @@ def replacing(out: Path) -> Iterator[Path]:
 
     A reader of `out` sees the old file or the new one, never half of it. Raises ConfigError where it cannot be written.
     """
-    check_writable(out)
-    if out.is_dir():
-        raise ConfigError(f"{out}: is a folder; expected the name of a file. Pass another --out")
-    temporary = _beside(out)
+    check_writable_file(out)
+    temporary = beside(out)
     try:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.replace(out)
+        temporary.replace(os.path.realpath(out))
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
     finally:

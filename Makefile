@@ -1,0 +1,65 @@
+# Everything runs in .venv, made on first use. `make` alone lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+SAMPLE := demo
+MOVIELENS := movielens
+# ml-latest-small or ml-25m, downloaded where no DATA folder with ratings.csv and movies.csv is given
+DATASET ?= ml-latest-small
+DATA ?= $(MOVIELENS)/$(DATASET)
+GROUPLENS ?= https://files.grouplens.org/datasets/movielens
+
+.PHONY: help demo test check wheel-test movielens readme clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)  ## generate a sample of ratings, run the whole job on it, show what users get
+	$(BIN)/python examples/generate.py $(SAMPLE)
+	cd $(SAMPLE) && ../$(BIN)/batchrec build-sequences
+	cd $(SAMPLE) && ../$(BIN)/batchrec train --max-epochs 20
+	cd $(SAMPLE) && ../$(BIN)/batchrec score --items movies.csv --out recs.parquet
+	$(BIN)/python examples/show.py $(SAMPLE)
+
+test: $(INSTALLED)  ## run all tests
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## format, lint, types, import rules, SQL, README, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/sqlfluff lint sql
+	$(BIN)/cog --check README.md
+	$(MAKE) test
+
+wheel-test: $(INSTALLED)  ## build the wheel, and run the job with it in a clean environment away from the checkout
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	PYTHON=$(PYTHON) GENERATE=$(CURDIR)/examples/generate.py CONSTRAINTS=$(CURDIR)/constraints.txt \
+		sh examples/try_wheel.sh $(CURDIR)/dist/*.whl
+
+movielens: $(INSTALLED) $(DATA)/ratings.csv  ## run the job on MovieLens: DATASET=ml-25m, or DATA=folder of your own copy
+	mkdir -p $(MOVIELENS)
+	$(BIN)/batchrec build-sequences --ratings $(DATA)/ratings.csv --out $(MOVIELENS)/sequences.parquet
+	$(BIN)/batchrec train --sequences $(MOVIELENS)/sequences.parquet --out $(MOVIELENS)/model
+	$(BIN)/batchrec score --sequences $(MOVIELENS)/sequences.parquet --model $(MOVIELENS)/model \
+		--items $(DATA)/movies.csv --out $(MOVIELENS)/recs.parquet
+
+$(MOVIELENS)/%/ratings.csv: | $(INSTALLED)
+	mkdir -p $(MOVIELENS)
+	$(BIN)/python -c 'import sys, urllib.request; urllib.request.urlretrieve(*sys.argv[1:])' \
+		$(GROUPLENS)/$*.zip $(MOVIELENS)/$*.zip
+	$(BIN)/python -m zipfile -e $(MOVIELENS)/$*.zip $(MOVIELENS)
+	touch $@
+
+readme: $(INSTALLED)  ## write the commands' help into the README
+	$(BIN)/cog -r README.md
+
+clean:  ## remove what the targets made
+	rm -rf .venv build dist $(SAMPLE) $(MOVIELENS)

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Install a wheel into a clean environment, in a folder of its own, and run the whole job with it.
+# usage: PYTHON=python3 GENERATE=generate.py CONSTRAINTS=constraints.txt sh try_wheel.sh batchrec-*.whl
+set -eu
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+"$PYTHON" -m venv "$folder/venv"
+"$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$CONSTRAINTS" "$1"
+"$PYTHON" "$GENERATE" "$folder" --users 200
+cd "$folder"
+PATH="$folder/venv/bin:$PATH"
+batchrec --version
+batchrec build-sequences
+batchrec train --max-epochs 2
+batchrec score --out recs.parquet
+batchrec recommend --items movies.csv 101 102 103
