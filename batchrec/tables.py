@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -93,6 +94,7 @@ class Sequences:
         """
         try:
             for batch in pq.ParquetFile(self.path).iter_batches(n_users, columns=self.schema.names):
+                _check_nulls(batch, self.path)
                 checked = batch.select(self.schema.names).cast(self.schema)
                 _check_histories(checked, self.path)
                 yield checked
@@ -103,8 +105,8 @@ class Sequences:
 def open_sequences(path: Path) -> Sequences:
     """Open a sequences table.
 
-    Raises InputError where the file is missing, is not Parquet, is empty, repeats a user, or lacks a column or type of
-    the contract.
+    Raises InputError where the file is missing, is not Parquet, is damaged or empty, repeats a user, or lacks a column
+    or type of the contract.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file. Run batchrec build-sequences, or pass --sequences FILE")
@@ -114,8 +116,10 @@ def open_sequences(path: Path) -> Sequences:
         raise InputError(f"{path}: not a Parquet file: {error}") from error
     found = file.schema_arrow
     for name in ("user_id", "item_ids", "timestamps"):
-        if found.get_all_field_indices(name) == []:
-            raise InputError(f"{path}: no column {name!r}; found {', '.join(found.names)}")
+        times = found.names.count(name)
+        if times != 1:
+            problem = "no column" if times == 0 else f"{times} columns"
+            raise InputError(f"{path}: {problem} {name!r}; found {', '.join(found.names)}")
     if not _is_list(found.field("item_ids").type) or not _is_list(found.field("timestamps").type):
         raise InputError(f"{path}: columns 'item_ids' and 'timestamps' must be lists; found {found.types}")
     if file.metadata.num_rows == 0:
@@ -124,8 +128,11 @@ def open_sequences(path: Path) -> Sequences:
         id_type(found.field("user_id").type, "user_id", str(path)),
         id_type(found.field("item_ids").type.value_type, "item_ids", str(path)),
     )
-    with connect() as con:
-        repeated = select(con, "repeated_users", path=literal(path)).fetchall()
+    try:
+        with connect() as con:
+            repeated = select(con, "repeated_users", path=literal(path)).fetchall()
+    except duckdb.Error as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
     if repeated:
         raise InputError(f"{path}: user {repeated[0][0]} has {repeated[0][1]} rows; expected one row a user")
     return Sequences(path, schema, file.metadata.num_rows)
@@ -135,19 +142,21 @@ def _is_list(found: pa.DataType) -> bool:
     return bool(pa.types.is_list(found) or pa.types.is_large_list(found))
 
 
-def _check_histories(batch: pa.RecordBatch, path: Path) -> None:
+def _check_nulls(batch: pa.RecordBatch, path: Path) -> None:
     item_ids, timestamps = batch["item_ids"], batch["timestamps"]
-    # A null list takes no room in `flatten`, but counts in the lengths.
-    lengths = pc.list_value_length(item_ids)
-    moments = timestamps.flatten()
     for column, nulls in (
         ("user_id", batch["user_id"].null_count),
         ("item_ids", item_ids.null_count + item_ids.flatten().null_count),
-        ("timestamps", timestamps.null_count + moments.null_count),
+        ("timestamps", timestamps.null_count + timestamps.flatten().null_count),
     ):
         if nulls:
             raise InputError(f"{path}: {nulls} null(s) in column {column!r}; expected none")
-    unequal = pc.filter(batch["user_id"], pc.not_equal(lengths, pc.list_value_length(timestamps)))
+
+
+def _check_histories(batch: pa.RecordBatch, path: Path) -> None:
+    lengths = pc.list_value_length(batch["item_ids"])
+    moments = batch["timestamps"].flatten()
+    unequal = pc.filter(batch["user_id"], pc.not_equal(lengths, pc.list_value_length(batch["timestamps"])))
     if len(unequal):
         raise InputError(f"{path}: user {unequal[0]}: item_ids and timestamps are of unequal length")
     users = np.repeat(np.arange(len(batch)), lengths.to_numpy())

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import torch
 from safetensors.torch import save
@@ -14,7 +15,7 @@ from batchrec.artifact import ENCODER, TRAINING_LOG, WEIGHTS, replacing_folder, 
 from batchrec.batching import Histories
 from batchrec.config import Device, TrainingConfig
 from batchrec.encoder import Encoder
-from batchrec.errors import DeviceError
+from batchrec.errors import DeviceError, InputError
 from batchrec.export import check_parity, export_encoder
 from batchrec.fitting import fit
 from batchrec.holdout import hold_out
@@ -110,8 +111,11 @@ def _device(name: Device) -> torch.device:
 def _read_histories(path: Path) -> tuple[Vocabulary, Histories]:
     """Read a whole sequences table, 4 bytes an event, and the vocabulary of all its items."""
     sequences = open_sequences(path)
-    with connect() as con:
-        items = select(con, "items", path=literal(path)).to_arrow_table().combine_chunks()
+    try:
+        with connect() as con:
+            items = select(con, "items", path=literal(path)).to_arrow_table().combine_chunks()
+    except duckdb.Error as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
     vocabulary = Vocabulary(items["item_id"].cast(sequences.item_type).chunk(0), items["n_events"].to_numpy())
     read = [Histories.from_arrow(batch["item_ids"], vocabulary) for batch in sequences.batches(_USERS_AT_A_TIME)]
     lengths = np.concatenate([histories.lengths for histories in read])
