@@ -12,8 +12,8 @@ from batchrec.sources import column_names, find_files, malformed_records, open_s
 def read_user_list(file: str, user_type: pa.DataType) -> pa.Array:
     """Read the user ids of a CSV or Parquet file, each once, as `user_type` (int64 or string).
 
-    The ids stand in the column user_id, or in the only column. Raises InputError where they do not, where one is
-    missing, or where one is no integer and those of the sequences are.
+    The ids stand in the column user_id, or in the only column. Raises InputError where they do not, where there are
+    none or one is missing, or where one is no integer and those of the sequences are.
     """
     paths = find_files([file], "--users FILE")
     names = column_names(paths[0])
@@ -31,12 +31,15 @@ def read_user_list(file: str, user_type: pa.DataType) -> pa.Array:
         malformed = malformed_records(con)
     if malformed:
         raise InputError(f"{malformed[0]}. Mend the list of users")
+    if len(found) == 0:
+        raise InputError(f"{file}: holds no users; expected a row a user below the header")
     if found.null_count:
         raise InputError(f"{file}: {found.null_count} of {len(found)} rows have no user")
     if pa.types.is_integer(user_type):
         # Floats' spelling of integers, as in the ratings.
         found = pc.replace_substring_regex(found, r"\.0$", "")
     try:
-        return pc.unique(found).cast(user_type)
+        # Only as integers are 7 and 007 the same user.
+        return pc.unique(found.cast(user_type))
     except pa.ArrowInvalid as error:
         raise InputError(f"{file}: {error}; expected integers, like the user ids of the sequences") from error
