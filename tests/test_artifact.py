@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import CONFIG, names_in, run_cli, scratch, trained_model, training_sequences
 
 from batchrec.artifact import load_model, replacing_folder, write_manifest
 from batchrec.errors import ConfigError, ModelError
 from batchrec.schemas import CONTRACT_VERSION
 from batchrec.vocabulary import Vocabulary
+from tests.models import CONFIG, names_in, run_cli, scratch, trained_model, training_sequences
 
 FILES = ["encoder.onnx", "items.parquet", "manifest.json", "training.jsonl", "weights.safetensors"]
 

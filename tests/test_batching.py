@@ -5,7 +5,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import indexed
 
 from batchrec.batching import (
     Histories,
@@ -19,6 +18,7 @@ from batchrec.batching import (
 )
 from batchrec.schemas import MASK, PAD
 from batchrec.vocabulary import Vocabulary
+from tests.models import indexed
 
 items = st.integers(2, 30)
 many_histories = st.lists(st.lists(items, max_size=12), min_size=1, max_size=8)

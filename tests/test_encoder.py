@@ -1,10 +1,10 @@
 import pytest
 import torch
-from models import small_encoder
 from torch import Tensor, nn
 
 from batchrec.encoder import Encoder
 from batchrec.schemas import PAD
+from tests.models import small_encoder
 
 
 def tokens_of(*rows: list[int], width: int | None = None) -> Tensor:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import indexed, scratch, small_encoder
 
 from batchrec.batching import SeenPairs, next_item_tokens, seen_pairs
 from batchrec.encoder import Encoder
@@ -15,6 +14,7 @@ from batchrec.errors import DeviceError, ModelError
 from batchrec.export import check_parity, export_encoder
 from batchrec.ranker import Ranker
 from batchrec.schemas import FIRST_ITEM
+from tests.models import indexed, scratch, small_encoder
 
 SIZE, MAX_LEN = 23, 6
 N_ITEMS = SIZE - FIRST_ITEM

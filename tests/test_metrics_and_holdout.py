@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from models import indexed, small_encoder
 
 from batchrec.batching import Histories, Longs
 from batchrec.errors import InputError
 from batchrec.holdout import Accuracy, HeldOut, encoder_accuracy, hold_out, measure, popularity_accuracy
 from batchrec.metrics import hit_rate, ndcg
 from batchrec.schemas import FIRST_ITEM, MASK
+from tests.models import indexed, small_encoder
 
 VOCABULARY_SIZE = 12
 items = st.integers(FIRST_ITEM, VOCABULARY_SIZE - 1)

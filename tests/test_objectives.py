@@ -1,13 +1,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from models import small_encoder
 from torch import Tensor
 
 from batchrec import objectives
 from batchrec.encoder import Encoder
 from batchrec.objectives import masked_item_loss
 from batchrec.schemas import MASK, PAD
+from tests.models import small_encoder
 
 TOKENS = torch.tensor([[5, 6, 7, 8, 9, 10], [3, PAD, PAD, PAD, PAD, PAD], [4, 4, 11, 2, PAD, PAD]], dtype=torch.int32)
 MASKED = torch.tensor(
