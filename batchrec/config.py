@@ -91,10 +91,12 @@ class TrainingConfig:
             self, 1, "hidden_size", "n_layers", "n_heads", "batch_size", "max_epochs", "patience", "validation_users"
         )
         _check_at_least(self, 2, "max_len")
-        _check_at_least(self, 0, "weight_decay", "warmup_steps", "seed")
+        _check_at_least(self, 0, "warmup_steps")
         _check_fraction(self, "dropout", "mask_prob", "last_mask_prob")
         _check(self.mask_prob > 0, "mask_prob", self.mask_prob, "more than 0")
-        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
+        _check(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "more than 0, and 1 or less")
+        _check(0 <= self.weight_decay <= 1, "weight_decay", self.weight_decay, "a number from 0 to 1")
+        _check(0 <= self.seed < 2**63, "seed", self.seed, "a number from 0 up to 2^63 - 1")
         _check(
             self.hidden_size % self.n_heads == 0,
             "n_heads",

@@ -116,6 +116,8 @@ def _read_histories(path: Path) -> tuple[Vocabulary, Histories]:
             items = select(con, "items", path=literal(path)).to_arrow_table().combine_chunks()
     except duckdb.Error as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
+    if len(items) == 0:
+        raise InputError(f"{path}: no history holds an item. Run batchrec build-sequences on ratings that do")
     vocabulary = Vocabulary(items["item_id"].cast(sequences.item_type).chunk(0), items["n_events"].to_numpy())
     read = [Histories.from_arrow(batch["item_ids"], vocabulary) for batch in sequences.batches(_USERS_AT_A_TIME)]
     lengths = np.concatenate([histories.lengths for histories in read])
