@@ -3,6 +3,7 @@
 import difflib
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -81,10 +82,15 @@ def find_item(wanted: str, catalogue: Catalogue) -> str:
     if len(matches) == 1:
         return str(catalogue.item_ids[matches[0]].as_py())
     if matches:
-        found = ", ".join(repr(titles[number]) for number in matches[:10])
+        found = ", ".join(f"{titles[number]!r} (id {catalogue.item_ids[number]})" for number in matches[:10])
         raise ConfigError(f"{wanted!r} is ambiguous: {found}. Add the year, or pass the item's id")
-    owners = {name: title for title, all_names in zip(titles, names, strict=True) for name in all_names}
-    nearest = [repr(owners[name]) for name in difflib.get_close_matches(query, owners, n=5, cutoff=0.5)]
+    owners: defaultdict[str, list[str]] = defaultdict(list)
+    for title, all_names in zip(titles, names, strict=True):
+        for name in all_names:
+            owners[name].append(repr(title))
+    close = difflib.get_close_matches(query, owners, n=5, cutoff=0.5)
+    # Several films have one name, and a film several.
+    nearest = list(dict.fromkeys(title for name in close for title in owners[name]))[:10]
     raise ConfigError(f"{wanted!r} is no title or id of the catalogue; nearest: {', '.join(nearest) or 'none'}")
 
 
@@ -101,7 +107,7 @@ def _name(text: str) -> str:
     plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
     plain = re.sub(r"\(\s*\d{4}\s*\)\s*$", "", plain).strip()
     plain = re.sub(rf",\s*({_ARTICLES}|l')$", "", plain)
-    words = re.sub(r"[^\w]+", " ", plain.replace("'", "")).strip()
+    words = re.sub(r"[^\w]+", " ", re.sub("['‘’]", "", plain)).strip()
     return re.sub(rf"^({_ARTICLES})\s(?=.)", "", words)
 
 

@@ -82,4 +82,6 @@ def recommend(
 
 def _named(item_id: str, vocabulary: Vocabulary, catalogue: Catalogue | None) -> NamedItem:
     title = catalogue.title_of(item_id) if catalogue else ""
-    return NamedItem(int(item_id) if pa.types.is_integer(vocabulary.item_ids.type) else item_id, title)
+    # An item that the model does not know may be called anything.
+    is_integer = pa.types.is_integer(vocabulary.item_ids.type) and item_id.removeprefix("-").isdecimal()
+    return NamedItem(int(item_id) if is_integer else item_id, title)
