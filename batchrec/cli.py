@@ -156,6 +156,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return int(cli.main(arguments, prog_name="batchrec", standalone_mode=False) or 0)
     except BatchrecError as error:
         return _complain(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return ConfigError.exit_code
     except click.ClickException as error:
         return _complain(f"{error.format_message()} See batchrec --help", ConfigError.exit_code)
     except click.Abort:
