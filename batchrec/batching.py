@@ -95,17 +95,22 @@ def length_sorted(lengths: Longs, batch_size: int) -> Iterator[Longs]:
         yield order[start : start + batch_size]
 
 
-def draw_windows(histories: Histories, max_len: int, generator: np.random.Generator) -> tuple[Longs, Longs]:
-    """Draw the windows of one epoch: starts and lengths, both (windows,) int64, into `histories.items`.
+def draw_windows(
+    histories: Histories, max_len: int, generator: np.random.Generator, least: int = 1
+) -> tuple[Longs, Longs]:
+    """Draw windows for an epoch: starts and lengths, both (windows,) int64, into `histories.items`.
 
     A history of up to max_len items is one window. A longer one gives its newest max_len items, which resemble
-    scoring, and as many windows from random places as it takes to cover its length once.
+    scoring, and as many windows from random places as it takes to cover its length once. Where all that makes fewer
+    than `least` windows, it is done several times over.
     """
     n_windows = -(-histories.lengths // max_len)
+    n_passes = -(-least // max(1, n_windows.sum()))
     users = np.repeat(np.arange(len(histories)), n_windows)
+    is_newest = np.diff(users, prepend=-1) != 0
+    users, is_newest = np.tile(users, n_passes), np.tile(is_newest, n_passes)
     lengths = np.minimum(histories.lengths[users], max_len)
     slack = histories.lengths[users] - lengths
-    is_newest = np.concatenate([[True], np.diff(users) != 0])[: len(users)]
     shifts = np.where(is_newest, slack, generator.integers(0, slack + 1))
     return histories.offsets[users] + shifts, lengths
 

@@ -80,7 +80,8 @@ class TrainingConfig:
     learning_rate: float = option(1e-3, "Learning rate of AdamW after warm-up.")
     weight_decay: float = option(0.01, "Weight decay of AdamW.")
     warmup_steps: int = option(100, "Steps in which the learning rate rises from 0.")
-    max_epochs: int = option(200, "Most passes over the histories.")
+    max_epochs: int = option(200, "Most epochs: passes over the histories, several at once where they are few.")
+    min_epoch_steps: int = option(100, "Least training steps in an epoch.")
     patience: int = option(10, "Epochs without a better NDCG@10 on held-out items before training stops.")
     validation_users: int = option(2000, "Most users whose last item is held out; never more than half of all.")
     seed: int = option(0, "Seed of everything random: one seed repeats a run on one machine.")
@@ -88,7 +89,16 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _check_at_least(
-            self, 1, "hidden_size", "n_layers", "n_heads", "batch_size", "max_epochs", "patience", "validation_users"
+            self,
+            1,
+            "hidden_size",
+            "n_layers",
+            "n_heads",
+            "batch_size",
+            "max_epochs",
+            "min_epoch_steps",
+            "patience",
+            "validation_users",
         )
         _check_at_least(self, 2, "max_len")
         _check_at_least(self, 0, "warmup_steps")

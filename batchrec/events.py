@@ -126,7 +126,9 @@ def _check_rejects(con: duckdb.DuckDBPyConnection, columns: _Columns, config: Se
     n_bad = n_rows - n_used - n_below + len(malformed)
     n_rows += len(malformed)
     if n_bad <= config.bad_rows_allowed(n_rows):
-        return LoadedEvents(n_rows, n_below, malformed + list(_unusable(con, columns, config, n_bad)))
+        n_unusable = n_bad - len(malformed)
+        unusable = list(_unusable(con, columns, config, n_unusable)) if n_unusable else []
+        return LoadedEvents(n_rows, n_below, malformed + unusable)
     first = malformed[0] if malformed else next(_unusable(con, columns, config, 1))
     raise InputError(
         f"{first}; {n_bad} of {n_rows} rows cannot be used. "

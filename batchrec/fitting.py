@@ -112,7 +112,8 @@ def _draw_batches(
     training: Histories, config: TrainingConfig, generator: np.random.Generator, title: str
 ) -> Iterator[Batch]:
     """Draw an epoch's windows and masks, batch by batch, in random order, under a progress bar on a terminal."""
-    starts, lengths = draw_windows(training, config.max_len, generator)
+    least = config.min_epoch_steps * config.batch_size
+    starts, lengths = draw_windows(training, config.max_len, generator, least)
     shuffled = generator.permutation(len(starts))
     starts, lengths = starts[shuffled], lengths[shuffled]
     batches = list(length_sorted(lengths, config.batch_size))

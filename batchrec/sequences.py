@@ -39,6 +39,8 @@ class SequencesReport:
     events: int
     users: int
     items: int
+    user_id_type: str
+    item_id_type: str
     shortest_history: int
     median_history: float
     mean_history: float
@@ -84,6 +86,8 @@ def build_sequences(
         rejects_file=_write_rejects(loaded.rejects, out.with_suffix(".rejects.csv")),
         left_out=left_out,
         duplicates_folded=n_folded,
+        user_id_type=str(schema.field("user_id").type),
+        item_id_type=str(schema.field("item_ids").type.value_type),
         seconds=round(time.monotonic() - started, 3),
         **counts,
     )
