@@ -25,7 +25,7 @@ from batchrec.training import train
 from batchrec.vocabulary import Vocabulary
 
 # One layer, for the other exports have two.
-CONFIG = TrainingConfig(max_epochs=2, n_layers=1, hidden_size=8, n_heads=2, max_len=8, device="cpu")
+CONFIG = TrainingConfig(max_epochs=2, min_epoch_steps=1, n_layers=1, hidden_size=8, n_heads=2, max_len=8, device="cpu")
 N_ITEMS = 40
 Id = int | str
 

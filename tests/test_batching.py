@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from batchrec.batching import (
@@ -99,6 +99,23 @@ def test_windows_are_pieces_of_one_history_and_cover_its_length(
         if history:
             assert (end - min(len(history), max_len), min(len(history), max_len)) in own
     assert len(windows) == sum(-(-len(history) // max_len) for history in histories)
+
+
+@given(many_histories, st.integers(2, 5), st.integers(1, 60))
+def test_few_windows_are_drawn_several_times_over(histories: list[list[int]], max_len: int, least: int) -> None:
+    assume(any(histories))
+    table = indexed(*histories)
+    n_windows = sum(-(-len(history) // max_len) for history in histories)
+    starts, lengths = draw_windows(table, max_len, np.random.default_rng(0), least)
+    n_passes = len(starts) // n_windows
+    assert least <= len(starts) == n_passes * n_windows < least + n_windows
+    windows = list(zip(starts.tolist(), lengths.tolist(), strict=True))
+    for history, end in zip(histories, table.offsets[1:].tolist(), strict=True):
+        if history:
+            newest = (end - min(len(history), max_len), min(len(history), max_len))
+            assert windows.count(newest) >= n_passes
+            own = [start for start, _ in windows if end - len(history) <= start < end]
+            assert len(own) == n_passes * -(-len(history) // max_len)
 
 
 def test_windows_reach_every_part_of_a_long_history() -> None:

@@ -33,7 +33,20 @@ from tests.models import (
     write_sequences,
 )
 
-SMALL = ("--hidden-size", 8, "--max-len", 8, "--max-epochs", 2, "--n-layers", 1, "--device", "cpu")
+SMALL = (
+    "--hidden-size",
+    8,
+    "--max-len",
+    8,
+    "--max-epochs",
+    2,
+    "--min-epoch-steps",
+    1,
+    "--n-layers",
+    1,
+    "--device",
+    "cpu",
+)
 
 
 def training_log(model: Path) -> list[dict[str, Any]]:
@@ -283,6 +296,7 @@ def test_cuda_without_a_gpu_is_an_error(tmp_path: Path, capsys: pytest.CaptureFi
         ("--seed", -1),
         ("--seed", 2**64),
         ("--max-epochs", 0),
+        ("--min-epoch-steps", 0),
         ("--patience", 0),
         ("--validation-users", 0),
         ("--batch-size", 0),
@@ -342,6 +356,7 @@ def test_what_always_follows_is_learned() -> None:
             learning_rate=3e-3,
             warmup_steps=20,
             max_epochs=25,
+            min_epoch_steps=1,
             last_mask_prob=0.5,
             patience=25,
         ),
