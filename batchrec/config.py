@@ -76,7 +76,7 @@ class TrainingConfig:
     dropout: float = option(0.1, "Share of activations dropped in training.")
     mask_prob: float = option(0.2, "Share of a history's items that are masked.")
     last_mask_prob: float = option(0.2, "Share of histories in which the last item alone is masked, as in scoring.")
-    batch_size: int = option(64, "Windows of histories in a training step.")
+    batch_size: int = option(32, "Windows of histories in a training step.")
     learning_rate: float = option(1e-3, "Learning rate of AdamW after warm-up.")
     weight_decay: float = option(0.01, "Weight decay of AdamW.")
     warmup_steps: int = option(100, "Steps in which the learning rate rises from 0.")
