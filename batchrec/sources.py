@@ -106,10 +106,11 @@ def unite(
     con: duckdb.DuckDBPyConnection, sources: Sequence[Source], query: str, columns: dict[str, str]
 ) -> duckdb.DuckDBPyRelation:
     """Run sql/<query>.sql over each source, and give all its rows; columns: the query's parameter -> column name."""
-    relations = [
-        select(con, query, source=source.view, **{name: source.names[column] for name, column in columns.items()})
-        for source in sources
-    ]
+    for source in sources:
+        names = {name: source.names[column] for name, column in columns.items()}
+        # DuckDB takes no union of two relations with parameters of one name; a view has its values within.
+        select(con, query, source=source.view, **names).create_view(f"{query}_of_{source.view}")
+    relations = [con.view(f"{query}_of_{source.view}") for source in sources]
     return reduce(lambda one, other: one.union(other), relations)
 
 
