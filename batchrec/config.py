@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Literal
 
 from batchrec.errors import ConfigError
@@ -61,7 +62,7 @@ class SequencesConfig:
     def bad_rows_allowed(self, n_rows: int) -> int:
         """Count the unusable rows allowed among `n_rows`."""
         if self.max_bad_rows.endswith("%"):
-            return int(n_rows * float(self.max_bad_rows[:-1]) / 100)
+            return int(n_rows * Fraction(self.max_bad_rows[:-1]) / 100)
         return int(self.max_bad_rows)
 
 
