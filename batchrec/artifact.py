@@ -112,7 +112,7 @@ def replacing_folder(out: Path) -> Iterator[Path]:
 
     Raises ConfigError where `out` cannot be written or is something other than a model directory.
     """
-    check_writable(out)
+    check_writable(out, folder=True)
     if out.exists() and not (out / "manifest.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: exists and is no model directory. Move it away, or pass another --out")
     temporary = out.with_name(f".{out.name[:100]}.{secrets.token_hex(4)}.tmp")

@@ -17,16 +17,22 @@ from batchrec.queries import connect, literal, select
 from batchrec.schemas import id_type, sequences_schema
 
 
-def check_writable(out: Path) -> None:
-    """Raise ConfigError where `out` cannot be created, before any work is done."""
-    if not out.parent.is_dir():
-        raise ConfigError(f"{out}: folder {out.parent} does not exist. Make it, or pass another --out")
-    probe = _beside(out)
+def check_writable(out: Path, *, folder: bool = False) -> None:
+    """Raise ConfigError where the file or folder `out` cannot be created or replaced, before any work is done."""
+    if not out.name:
+        raise ConfigError(f"{out}: is a folder that cannot be replaced. Pass another --out")
     try:
-        probe.touch()
-        probe.unlink()
+        is_folder, has_folder = out.is_dir(), out.parent.is_dir()
+        if has_folder:
+            probe = _beside(out)
+            probe.touch()
+            probe.unlink()
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}. Pass another --out") from error
+    if not has_folder:
+        raise ConfigError(f"{out}: folder {out.parent} does not exist. Make it, or pass another --out")
+    if is_folder and not folder:
+        raise ConfigError(f"{out}: is a folder; expected a file. Pass another --out")
 
 
 def _beside(out: Path) -> Path:
@@ -54,7 +60,12 @@ def replacing(out: Path) -> Iterator[Path]:
 
 def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Path) -> None:
     """Write the batches, a row group each, to the file `out`."""
-    with replacing(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with (
+        replacing(out) as temporary,
+        # An open file, for pyarrow takes a name with a colon for a URI.
+        temporary.open("wb") as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
         for batch in batches:
             writer.write_batch(batch)
 
