@@ -129,7 +129,7 @@ def build(files: list[Path], config: SequencesConfig, out: Path) -> tuple[pa.Tab
     return pq.read_table(out), asdict(report)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(integer_events | text_events, filters, st.sampled_from(["r.csv", "r.csv.gz", "r.parquet"]))
 def test_histories_and_report_equal_an_independent_computation(rows: list[Event], chosen: Filters, name: str) -> None:
     histories, counts = expected(typed(rows, name), chosen)
