@@ -287,7 +287,15 @@ def test_a_hostile_column_name_is_but_a_name(build: BuildSequences, name: str) -
     assert build("--user-column", name, "--ratings", "r.*").histories == {1: [2, 3]}
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *HOSTILE,
+        # Fails aloud, as a file that is not found.
+        pytest.param("~", marks=pytest.mark.xfail(reason="DuckDB takes a tilde at the start for a home folder")),
+        pytest.param("a\\b[1]", marks=pytest.mark.xfail(reason="DuckDB takes a backslash in a glob for a separator")),
+    ],
+)
 def test_a_hostile_file_name_is_but_a_name(build: BuildSequences, name: str) -> None:
     Path(name).mkdir()
     Path(name, f"{name}.csv").write_text(f"{HEADER}1,2,3,4\n")
