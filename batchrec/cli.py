@@ -76,7 +76,7 @@ def build_sequences_command(ratings: tuple[str, ...], out: Path, as_json: bool, 
     from batchrec.sequences import build_sequences
 
     config = SequencesConfig(**options)
-    if ratings and config.query:
+    if ratings and config.query is not None:
         raise ConfigError("--ratings and --query exclude each other: pass one of them")
     _print_report(build_sequences(ratings or ("ratings.csv",), config, out), as_json)
 

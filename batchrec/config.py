@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Literal
 
 from batchrec.errors import ConfigError
@@ -51,6 +52,7 @@ class SequencesConfig:
 
     def __post_init__(self) -> None:
         _check_at_least(self, 1, "min_item_events", "min_user_events", "threads")
+        _check(self.threads is None or self.threads <= 1024, "threads", self.threads, "1024 or less")
         _check(
             re.fullmatch(r"\d+|\d+(\.\d+)?%", self.max_bad_rows) is not None,
             "max_bad_rows",
@@ -61,7 +63,7 @@ class SequencesConfig:
     def bad_rows_allowed(self, n_rows: int) -> int:
         """Count the unusable rows allowed among `n_rows`."""
         if self.max_bad_rows.endswith("%"):
-            return int(n_rows * float(self.max_bad_rows[:-1]) / 100)
+            return int(n_rows * Fraction(self.max_bad_rows[:-1]) / 100)
         return int(self.max_bad_rows)
 
 
@@ -76,7 +78,9 @@ class TrainingConfig:
     dropout: float = option(0.1, "Share of activations dropped in training.")
     mask_prob: float = option(0.2, "Share of a history's items that are masked.")
     last_mask_prob: float = option(0.2, "Share of histories in which the last item alone is masked, as in scoring.")
-    batch_size: int = option(32, "Windows of histories in a training step.")
+    batch_size: int | None = option(
+        None, "Windows of histories in a training step; 16 to 128 if not given, the more the more there are."
+    )
     learning_rate: float = option(1e-3, "Learning rate of AdamW after warm-up.")
     weight_decay: float = option(0.01, "Weight decay of AdamW.")
     warmup_steps: int = option(100, "Steps in which the learning rate rises from 0.")

@@ -55,7 +55,7 @@ def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: 
     ConfigError for a query that does not run.
     """
     needs_rating = config.min_rating is not None
-    if config.query:
+    if config.query is not None:
         columns = _Columns("user_id", "item_id", "timestamp", "rating" if needs_rating else None)
         sources = [_open_query(con, Path(config.query), columns)]
     else:
@@ -73,10 +73,11 @@ def _open_query(con: duckdb.DuckDBPyConnection, file: Path, columns: _Columns) -
         statements = con.extract_statements(file.read_text(encoding="utf-8-sig"))
         if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
             raise ConfigError(f"{file}: holds {len(statements)} statements; expected one SELECT")
-        con.sql(statements[0].query).create_view("query")
+        # As text, for a relation takes no comment after the semicolon; it is the one SELECT that was just checked.
+        con.execute(f"create view query as {statements[0].query}")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
-    except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
+    except duckdb.ProgrammingError as error:
         raise ConfigError(f"{file}: {error}") from error
     found = {name.lower(): name for name in con.view("query").columns}
     missing = [name for name in columns.options if name not in found]
@@ -144,7 +145,8 @@ def _unusable(
     for file, group in groupby(rows, key=lambda row: row[0]):
         found = list(group)
         records = [row[2:] for row in found]
-        lines = [None] * len(found) if config.query else line_numbers(Path(file), records, columns.ordered)
+        lines = [None] * len(found) if config.query is not None else line_numbers(Path(file), records, columns.ordered)
         for (_, reason, *raw), line in zip(found, lines, strict=True):
-            value = raw[2] if reason == "unreadable time" else ",".join(text or "" for text in raw[:3])
+            n_values = 4 if reason == "no rating" else 3
+            value = raw[2] if reason == "unreadable time" else ",".join(text or "" for text in raw[:n_values])
             yield Reject(file, line, reason, value)

@@ -59,7 +59,7 @@ def export_encoder(encoder: Encoder, file: Path) -> None:
     tokens = torch.full((2, 2), FIRST_ITEM, dtype=torch.int32)
     pairs = torch.zeros(3, dtype=torch.int64)
     free = torch.export.Dim.DYNAMIC
-    with warnings.catch_warnings(), _quiet("onnxscript"), _quiet("onnx_ir"):
+    with warnings.catch_warnings(), _quiet("torch.onnx"), _quiet("onnxscript"), _quiet("onnx_ir"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             ranker,

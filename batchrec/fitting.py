@@ -112,13 +112,19 @@ def _draw_batches(
     training: Histories, config: TrainingConfig, generator: np.random.Generator, title: str
 ) -> Iterator[Batch]:
     """Draw an epoch's windows and masks, batch by batch, in random order, under a progress bar on a terminal."""
-    least = config.min_epoch_steps * config.batch_size
-    starts, lengths = draw_windows(training, config.max_len, generator, least)
+    batch_size = config.batch_size or _batch_size(training, config.max_len)
+    starts, lengths = draw_windows(training, config.max_len, generator, config.min_epoch_steps * batch_size)
     shuffled = generator.permutation(len(starts))
     starts, lengths = starts[shuffled], lengths[shuffled]
-    batches = list(length_sorted(lengths, config.batch_size))
+    batches = list(length_sorted(lengths, batch_size))
     order = generator.permutation(len(batches))
     for number in tqdm(order, title, unit="batch", leave=False, disable=None):
         rows = batches[number]
         masked = mask_places(lengths[rows], config.mask_prob, config.last_mask_prob, generator)
         yield Batch(pad(training.items, starts[rows], lengths[rows]), masked)
+
+
+def _batch_size(training: Histories, max_len: int) -> int:
+    """Choose a size that gives few histories many steps: they are what a small model learns by."""
+    n_windows = int((-(-training.lengths // max_len)).sum())
+    return min(max(16, n_windows // 64), 128)

@@ -54,7 +54,8 @@ def connect(
         except duckdb.Error as error:
             raise ConfigError(f"--memory-limit {memory_limit}: {error}") from error
         try:
-            con.execute("set enable_progress_bar = false; set timezone = 'UTC'")
+            # A name that a query does not define is an error, never a variable of this program.
+            con.execute("set enable_progress_bar = false; set timezone = 'UTC'; set python_enable_replacements = false")
             yield con
         except duckdb.OutOfMemoryException as error:
             raise ConfigError(f"--memory-limit {memory_limit or 'not given'}: too little memory: {error}") from error

@@ -62,6 +62,9 @@ def build_sequences(
     """
     started = time.monotonic()
     check_writable_file(out)
+    rejects_file = out.with_suffix(".rejects.csv")
+    check_writable_file(rejects_file)
+    where = ", ".join(ratings) if config.query is None else config.query
     with connect(out.parent, config.memory_limit, config.threads) as con:
         try:
             loaded = load_events(con, ratings, config)
@@ -70,20 +73,22 @@ def build_sequences(
             summary = select(con, "history_summary")
             counts = dict(zip(summary.columns, summary.fetchall()[0], strict=True))
             if not counts["users"]:
-                raise InputError(f"no event is left: of {loaded.n_rows} rows, {rejected | left_out or 'none'} left out")
+                raise InputError(
+                    f"{where}: no event is left: of {loaded.n_rows} rows, {rejected | left_out or 'none'} left out"
+                )
             events = select(con, "ordered_events")
             user_type, item_type, _ = (field.type for field in events.limit(0).to_arrow_table().schema)
             schema = sequences_schema(id_type(user_type, "user_id", "events"), id_type(item_type, "item_id", "events"))
             write_parquet(_histories(events.to_arrow_reader(_BATCH_EVENTS), schema), schema, out)
-        except duckdb.OutOfMemoryException:
+        except (duckdb.OutOfMemoryException, duckdb.InternalException):
             raise
         except duckdb.Error as error:
-            raise InputError(f"{config.query or ', '.join(ratings)}: {error}") from error
+            raise InputError(f"{where}: {error}") from error
     return SequencesReport(
         out=str(out),
         rows_read=loaded.n_rows,
         rejected=rejected,
-        rejects_file=_write_rejects(loaded.rejects, out.with_suffix(".rejects.csv")),
+        rejects_file=_write_rejects(loaded.rejects, rejects_file),
         left_out=left_out,
         duplicates_folded=n_folded,
         user_id_type=str(schema.field("user_id").type),

@@ -6,8 +6,8 @@ import gzip
 import io
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from functools import reduce
 from itertools import groupby, islice
 from pathlib import Path
@@ -22,13 +22,18 @@ from batchrec.queries import literal, select
 _SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 _DELIMITERS = ",;\t|"
 
+# A review may be longer than the 128 KiB at which Python's reader stops.
+csv.field_size_limit(2**31 - 1)
+
 
 @dataclass(frozen=True)
 class Layout:
-    """What a file's columns are called, in its order; `delimiter` is empty for Parquet."""
+    """How a file is laid out: what its columns are called, in its order, and its marks (CSV) or types (Parquet)."""
 
     columns: tuple[str, ...]
-    delimiter: str
+    delimiter: str = ""
+    new_line: str = ""
+    types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,15 @@ def find_files(paths: Sequence[str], option: str) -> list[Path]:
 
 
 def _files_of(path: str, option: str) -> list[Path]:
-    if Path(path).is_file():
-        return [Path(path)]
-    if Path(path).is_dir():
-        files = [f for f in Path(path).rglob("[!._]*") if f.is_file() and f.name.lower().endswith(_SUFFIXES)]
+    try:
+        if Path(path).is_file():
+            return [Path(path)]
+        # An empty path, such as that of a variable of a shell which is not set, means no folder.
+        is_folder = path != "" and Path(path).is_dir()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}. Pass {option}") from error
+    if is_folder:
+        files = [f for f in Path(path).rglob("*") if f.name.lower().endswith(_SUFFIXES) and _is_shown(f, path)]
         expected = f"a folder with {', '.join(_SUFFIXES)} files"
     else:
         files = [Path(f) for f in glob.glob(path, recursive=True) if Path(f).is_file()]
@@ -75,6 +85,11 @@ def _files_of(path: str, option: str) -> list[Path]:
     if not files:
         raise InputError(f"{path}: no file found; expected {expected}")
     return files
+
+
+def _is_shown(file: Path, folder: str) -> bool:
+    # What other tools keep for themselves: checkpoints, temporary files, logs of transactions.
+    return file.is_file() and not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
 
 
 def open_sources(con: duckdb.DuckDBPyConnection, files: Sequence[Path], wanted: dict[str, str]) -> list[Source]:
@@ -85,18 +100,19 @@ def open_sources(con: duckdb.DuckDBPyConnection, files: Sequence[Path], wanted: 
     """
     layouts = {file: _layout(file, wanted) for file in files}
     sources = []
-    ordered = sorted(files, key=lambda file: (layouts[file].delimiter, layouts[file].columns, file))
+    ordered = sorted(files, key=lambda file: (astuple(layouts[file]), file))
     for number, (layout, group) in enumerate(groupby(ordered, key=layouts.__getitem__)):
         paths = [literal(file) for file in group]
         view = f"source_{number}"
         if layout.delimiter:
             # Columns of a CSV go by their place, so that no name in its header can mean anything to DuckDB.
-            names = {column: f"column_{place}" for place, column in enumerate(layout.columns)}
             types = {f"column_{place}": "VARCHAR" for place in range(len(layout.columns))}
-            relation = select(con, "read_csv", paths=paths, columns=types, delimiter=layout.delimiter)
+            marks = {"delimiter": layout.delimiter, "new_line": layout.new_line}
+            relation = select(con, "read_csv", paths=paths, columns=types, **marks)
         else:
-            names = {column: column for column in layout.columns}
             relation = select(con, "read_parquet", paths=paths)
+        # By place too: DuckDB renames a Parquet column whose name differs from another's in case alone.
+        names = dict(zip(layout.columns, relation.columns, strict=False))
         relation.create_view(view)
         sources.append(Source(view, names, is_csv=bool(layout.delimiter)))
     return sources
@@ -106,10 +122,11 @@ def unite(
     con: duckdb.DuckDBPyConnection, sources: Sequence[Source], query: str, columns: dict[str, str]
 ) -> duckdb.DuckDBPyRelation:
     """Run sql/<query>.sql over each source, and give all its rows; columns: the query's parameter -> column name."""
-    relations = [
-        select(con, query, source=source.view, **{name: source.names[column] for name, column in columns.items()})
-        for source in sources
-    ]
+    for source in sources:
+        names = {name: source.names[column] for name, column in columns.items()}
+        # DuckDB takes no union of two relations with parameters of one name; a view has its values within.
+        select(con, query, source=source.view, **names).create_view(f"{query}_of_{source.view}")
+    relations = [con.view(f"{query}_of_{source.view}") for source in sources]
     return reduce(lambda one, other: one.union(other), relations)
 
 
@@ -134,22 +151,33 @@ def _is_parquet(file: Path) -> bool:
 
 def _parquet_layout(file: Path) -> Layout:
     try:
-        return Layout(tuple(pq.read_schema(file).names), "")
+        with file.open("rb") as opened:
+            schema = pq.read_schema(opened)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file}: not a Parquet file: {error}") from error
+    return Layout(tuple(schema.names), types=tuple(map(str, schema.types)))
 
 
 def _csv_layout(file: Path, wanted: dict[str, str]) -> Layout:
     try:
         with _open_text(file) as text:
             # A header is one record; line ends within quotes make it several lines.
-            start = "".join(islice(text, 100))
+            start = list(islice(text, 100))
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file}: cannot be read: {error}") from error
-    if not start.strip():
+    if not "".join(start).strip():
         raise InputError(f"{file}: the file is empty; expected a header{' with ' if wanted else ''}{', '.join(wanted)}")
-    headers = [Layout(tuple(next(csv.reader(io.StringIO(start), delimiter=d), ())), d) for d in _DELIMITERS]
+    headers = [_header(start, delimiter) for delimiter in _DELIMITERS]
     return max(headers, key=lambda layout: (len(set(wanted) & set(layout.columns)), len(layout.columns)))
+
+
+def _header(start: list[str], delimiter: str) -> Layout:
+    reader = csv.reader(start, delimiter=delimiter)
+    columns = tuple(next(reader))
+    # DuckDB takes the first line end for that of the records, though it may stand within quotes.
+    last_line = start[reader.line_num - 1]
+    ends = {"\r\n": r"\r\n", "\r": r"\r"}
+    return Layout(columns, delimiter, ends.get(last_line[len(last_line.rstrip("\r\n")) :], r"\n"))
 
 
 def malformed_records(con: duckdb.DuckDBPyConnection) -> list[Reject]:
@@ -159,7 +187,18 @@ def malformed_records(con: duckdb.DuckDBPyConnection) -> list[Reject]:
     except duckdb.CatalogException:
         # Only a scan of a CSV makes the table of its errors.
         return []
-    return [Reject(*row) for row in rows]
+    return [reject for file, group in groupby(rows, key=lambda row: row[0]) for reject in _located(file, group)]
+
+
+def _located(file: str, errors: Iterable[tuple[str, int, str, str]]) -> Iterator[Reject]:
+    # DuckDB counts records, not lines, but knows at which byte, from 1, each starts, with the empty lines before it.
+    with _open_text(Path(file), "latin-1") as text:
+        line, end = 0, 0
+        for _, start, reason, value in errors:
+            record = value.lstrip("\r\n")
+            while end < start + len(value) - len(record) and (found := text.readline()):
+                line, end = line + 1, end + len(found)
+            yield Reject(file, line, reason, record)
 
 
 def line_numbers(file: Path, records: Sequence[tuple[str | None, ...]], columns: Sequence[str]) -> list[int | None]:
@@ -186,7 +225,7 @@ def line_numbers(file: Path, records: Sequence[tuple[str | None, ...]], columns:
     return lines
 
 
-def _open_text(file: Path) -> io.TextIOWrapper:
+def _open_text(file: Path, encoding: str = "utf-8-sig") -> io.TextIOWrapper:
     raw = gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb")  # noqa: SIM115 - closed with the text
     # What is no UTF-8 is found, with its line, by the scan of the whole file.
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
+    return io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline="")

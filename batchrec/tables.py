@@ -21,20 +21,23 @@ from batchrec.schemas import id_type, sequences_schema
 def check_writable(out: Path) -> None:
     """Raise ConfigError where the file or folder `out` cannot be created, before any work is done."""
     probe = beside(out)
-    if not probe.parent.is_dir():
-        raise ConfigError(f"{out}: folder {out.parent} does not exist. Make it, or pass another --out")
     try:
-        probe.touch()
-        probe.unlink()
+        out.exists()  # raises for a name that is too long
+        has_folder = probe.parent.is_dir()
+        if has_folder:
+            probe.touch()
+            probe.unlink()
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}. Pass another --out") from error
+    if not has_folder:
+        raise ConfigError(f"{out}: folder {out.parent} does not exist. Make it, or pass another --out")
 
 
 def check_writable_file(out: Path) -> None:
     """Raise ConfigError where the file `out` cannot be created, before any work is done."""
+    check_writable(out)
     if out.is_dir():
         raise ConfigError(f"{out}: is a folder; expected the name of a file. Pass another --out")
-    check_writable(out)
 
 
 def beside(out: Path) -> Path:
@@ -64,7 +67,12 @@ def replacing(out: Path) -> Iterator[Path]:
 
 def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Path) -> None:
     """Write the batches, a row group each, to the file `out`."""
-    with replacing(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with (
+        replacing(out) as temporary,
+        # An open file, for pyarrow takes a name with a colon for a URI.
+        temporary.open("wb") as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
         for batch in batches:
             writer.write_batch(batch)
 

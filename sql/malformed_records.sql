@@ -1,10 +1,10 @@
--- One row a record of a CSV file that could not be parsed.
+-- One row a record of a CSV file that could not be parsed, and the byte, from 1, at which it starts.
 select
     scans.file_path as file,
-    errors.line,
+    min(errors.line_byte_position) as position,
     'malformed (' || lower(min(cast(errors.error_type as varchar))) || ')' as reason,
     any_value(errors.csv_line) as value
 from reject_errors as errors
 inner join reject_scans as scans on errors.scan_id = scans.scan_id and errors.file_id = scans.file_id
 group by scans.file_path, errors.line
-order by scans.file_path, errors.line
+order by file, position

@@ -4,6 +4,7 @@ from read_csv(
     $paths,
     columns = $columns,
     delim = $delimiter,
+    new_line = $new_line,
     header = true,
     quote = '"',
     escape = '"',

@@ -1,0 +1,50 @@
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from batchrec.cli import run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of `batchrec build-sequences --json` gave; rows are those of sequences.parquet, if it succeeded."""
+
+    exit_code: int
+    stderr: str
+    report: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    @property
+    def histories(self) -> dict[Any, list[Any]]:
+        return {row["user_id"]: row["item_ids"] for row in self.rows}
+
+    @property
+    def times(self) -> list[int]:
+        return [time for row in self.rows for time in row["timestamps"]]
+
+
+BuildSequences = Callable[..., Outcome]
+
+
+@pytest.fixture
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildSequences:
+    """Run `batchrec build-sequences` with the given arguments in an empty folder, the current one from then on."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_in_folder(*arguments: str) -> Outcome:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            exit_code = run(["build-sequences", "--json", *arguments])
+        if exit_code:
+            return Outcome(exit_code, err.getvalue(), {}, [])
+        report = json.loads(out.getvalue())
+        return Outcome(exit_code, err.getvalue(), report, pq.read_table(Path(report["out"])).to_pylist())
+
+    return run_in_folder
