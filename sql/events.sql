@@ -34,10 +34,11 @@ select
     $min_rating is not null and stars < $min_rating as below_min_rating,
     cast(
         case
-            when event_time is null then 'no time'
-            when moment is null or abs(moment) > 253402300799999999 then 'unreadable time'
+            when event_time is not null and (moment is null or abs(moment) > 253402300799999999)
+                then 'unreadable time'
             when user_key is null then 'no user'
             when item_key is null then 'no item'
+            when event_time is null then 'no time'
             when $min_rating is not null and (stars is null or isnan(stars)) then 'no rating'
         end
         as enum('no user', 'no item', 'no time', 'unreadable time', 'no rating')

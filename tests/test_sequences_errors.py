@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import BuildSequences
+
+from tests.conftest import BuildSequences
 
 HEADER = "userId,movieId,rating,timestamp\n"
 GOOD = f"{HEADER}1,2,3,4\n"

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import BuildSequences
+
+from tests.conftest import BuildSequences
 
 HEADER = "userId,movieId,rating,timestamp\n"
 NEW_YEAR = 1577836800  # 2020-01-01 00:00:00 UTC
