@@ -52,6 +52,11 @@ class Encoder(nn.Module):
         """Score every index of the vocabulary. *Shape:* states (n, hidden_size). Returns (n, vocabulary)."""
         return F.linear(states, self.item_embeddings.weight, self.item_biases)
 
+    def score_last_place(self, tokens: Tensor) -> Tensor:
+        """Score the vocabulary at each last place. *Shape:* tokens as in `forward`. Returns (users, vocabulary)."""
+        last = (tokens != PAD).sum(dim=1, keepdim=True) - 1
+        return self.score_items(self(tokens, last)[:, 0])
+
 
 class Block(nn.Module):
     """Self-attention and a feed-forward layer, each behind a layer norm and around a residual connection."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from batchrec.batching import Histories, next_item_tokens, seen_pairs
 from batchrec.encoder import Encoder
 from batchrec.ranker import Ranker
-from batchrec.schemas import FIRST_ITEM, PAD
+from batchrec.schemas import FIRST_ITEM
 
 # Both compute in float32, in another order of additions.
 _TOLERANCE = 1e-4
@@ -38,8 +38,7 @@ class NextItemRanker(nn.Module):
         *Shape:* tokens (rows, length) int32, PAD on the right; seen_rows and seen_items (pairs,) int64.
         Returns (rows, vocabulary), -inf for what must not be recommended.
         """
-        last = (tokens != PAD).sum(dim=1, keepdim=True) - 1
-        scores = self.encoder.score_items(self.encoder(tokens, last)[:, 0]) + self.penalties
+        scores = self.encoder.score_last_place(tokens) + self.penalties
         return scores.index_put((seen_rows, seen_items), scores.new_tensor(-torch.inf))
 
     def forward(self, tokens: Tensor, seen_rows: Tensor, seen_items: Tensor, top_k: Tensor) -> tuple[Tensor, Tensor]:

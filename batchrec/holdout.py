@@ -12,7 +12,7 @@ from batchrec.batching import Histories, Ints, Longs, length_sorted, next_item_t
 from batchrec.encoder import Encoder
 from batchrec.errors import InputError
 from batchrec.metrics import hit_rate, ndcg
-from batchrec.schemas import FIRST_ITEM, PAD
+from batchrec.schemas import FIRST_ITEM
 
 _USERS_AT_A_TIME = 128
 
@@ -83,8 +83,7 @@ def encoder_accuracy(encoder: Encoder, max_len: int, held_out: HeldOut) -> Accur
 
     def score_users(users: Longs) -> Tensor:
         tokens = torch.from_numpy(next_item_tokens(held_out.histories, users, max_len)).to(device)
-        last = (tokens != PAD).sum(dim=1, keepdim=True) - 1
-        return encoder.score_items(encoder(tokens, last)[:, 0]).float()
+        return encoder.score_last_place(tokens).float()
 
     return measure(held_out, score_users)
 
