@@ -23,8 +23,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import ConfigError, ModelError
-from batchrec.schemas import CONTRACT_VERSION
+from batchrec.schemas import MODEL_VERSION
 from batchrec.tables import beside, check_writable
 from batchrec.vocabulary import Vocabulary
 
@@ -38,16 +39,23 @@ TRAINING_LOG = "training.jsonl"
 class Manifest:
     """What a model is: `config` holds its training options, `metrics` those of the epoch that was kept.
 
+    `encoder` holds the fields of its EncoderShape.
     `files` holds the SHA-256 of every other file, `seal` that of the manifest's own text while the seal is empty.
     """
 
     contract_version: int
     model_id: str
     n_items: int
+    encoder: dict[str, Any]
     config: dict[str, Any]
     metrics: dict[str, float]
     files: dict[str, str]
     seal: str = ""
+
+    @property
+    def shape(self) -> EncoderShape:
+        """The shape of the encoder."""
+        return EncoderShape(**self.encoder)
 
     def sealed(self) -> "Manifest":
         """Give the manifest with its seal."""
@@ -60,11 +68,12 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Model:
-    """A model directory as it was read; `encoder` is the ONNX graph."""
+    """A model directory as it was read; `encoder` is the ONNX graph, `weights` the safetensors of its weights."""
 
     manifest: Manifest
     vocabulary: Vocabulary
     encoder: bytes
+    weights: bytes
 
 
 def load_model(folder: Path) -> Model:
@@ -81,7 +90,7 @@ def load_model(folder: Path) -> Model:
         else:
             changed = [name for name, digest in manifest.files.items() if _sha256(contents[name]) != digest]
             if not changed:
-                return Model(manifest, _read_vocabulary(contents[ITEMS]), contents[ENCODER])
+                return Model(manifest, _read_vocabulary(contents[ITEMS]), contents[ENCODER], contents[WEIGHTS])
             problem = f"{folder}: {changed[0]} is not the file that was written: its SHA-256 has changed"
         # A newer model may have taken the directory's place between two reads.
         if _read_manifest(folder) == manifest:
@@ -97,8 +106,8 @@ def _read_manifest(folder: Path) -> Manifest:
         contents = file.read_bytes()
         found = json.loads(contents)
         version = found["contract_version"]
-        if version != CONTRACT_VERSION:
-            raise ModelError(f"{folder}: the contract version is {version}; expected {CONTRACT_VERSION}. Train again")
+        if version != MODEL_VERSION:
+            raise ModelError(f"{folder}: the contract version is {version}; expected {MODEL_VERSION}. Train again")
         manifest = Manifest(**found)
         missing = {ENCODER, ITEMS, WEIGHTS} - manifest.files.keys()
         strangers = manifest.files.keys() - {ENCODER, ITEMS, WEIGHTS, TRAINING_LOG}
@@ -142,13 +151,17 @@ def replacing_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_manifest(folder: Path, vocabulary: Vocabulary, config: Any, metrics: dict[str, float]) -> Manifest:
+def write_manifest(
+    folder: Path, vocabulary: Vocabulary, shape: EncoderShape, config: TrainingConfig, metrics: dict[str, float]
+) -> Manifest:
     """Write the vocabulary, then seal the folder: the manifest holds the SHA-256 of all that lies in it."""
     pq.write_table(vocabulary.to_table(), folder / ITEMS)
     files = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
     # Named by what ranks: the same weights over the same items are the same model.
     model_id = _sha256((files[WEIGHTS] + files[ITEMS]).encode())[:12]
-    manifest = Manifest(CONTRACT_VERSION, model_id, len(vocabulary), asdict(config), metrics, files).sealed()
+    manifest = Manifest(
+        MODEL_VERSION, model_id, len(vocabulary), asdict(shape), asdict(config), metrics, files
+    ).sealed()
     (folder / "manifest.json").write_bytes(manifest.to_json())
     for path in folder.iterdir():
         with path.open("rb") as written:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchrec.config import EncoderShape
 from batchrec.schemas import MASK, PAD
 from batchrec.vocabulary import Vocabulary
 
@@ -74,11 +75,16 @@ def pad(items: Ints, starts: Longs, lengths: Longs, n_extra: int = 0) -> Ints:
     return tokens
 
 
-def next_item_tokens(histories: Histories, users: Longs, max_len: int) -> Ints:
-    """Put each user's newest max_len - 1 items, then MASK, into rows (len(users), up to max_len)."""
-    lengths = np.minimum(histories.lengths[users], max_len - 1)
-    tokens = pad(histories.items, histories.offsets[users + 1] - lengths, lengths, n_extra=1)
-    tokens[np.arange(len(users)), lengths] = MASK
+def scoring_tokens(histories: Histories, users: Longs, shape: EncoderShape) -> Ints:
+    """Lay out each user's newest items to ask for the next one at the last place: (len(users), up to max_len).
+
+    A causal encoder predicts it at the newest item; a masked one at a MASK behind that, which takes an item's place.
+    """
+    n_extra = 1 if shape.objective == "masked" else 0
+    lengths = np.minimum(histories.lengths[users], shape.max_len - n_extra)
+    tokens = pad(histories.items, histories.offsets[users + 1] - lengths, lengths, n_extra)
+    if n_extra:
+        tokens[np.arange(len(users)), lengths] = MASK
     return tokens
 
 
@@ -93,39 +99,3 @@ def length_sorted(lengths: Longs, batch_size: int) -> Iterator[Longs]:
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
-
-
-def draw_windows(
-    histories: Histories, max_len: int, generator: np.random.Generator, least: int = 1
-) -> tuple[Longs, Longs]:
-    """Draw windows for an epoch: starts and lengths, both (windows,) int64, into `histories.items`.
-
-    A history of up to max_len items is one window. A longer one gives its newest max_len items, which resemble
-    scoring, and as many windows from random places as it takes to cover its length once. Where all that makes fewer
-    than `least` windows, it is done several times over.
-    """
-    n_windows = -(-histories.lengths // max_len)
-    n_passes = -(-least // max(1, n_windows.sum()))
-    users = np.repeat(np.arange(len(histories)), n_windows)
-    is_newest = np.diff(users, prepend=-1) != 0
-    users, is_newest = np.tile(users, n_passes), np.tile(is_newest, n_passes)
-    lengths = np.minimum(histories.lengths[users], max_len)
-    slack = histories.lengths[users] - lengths
-    shifts = np.where(is_newest, slack, generator.integers(0, slack + 1))
-    return histories.offsets[users] + shifts, lengths
-
-
-def mask_places(
-    lengths: Longs, mask_prob: float, last_mask_prob: float, generator: np.random.Generator
-) -> NDArray[np.bool_]:
-    """Draw which places of rows to mask: (rows, longest) bool, at least one in each row.
-
-    Each place of a row is masked with mask_prob, or else, in a share last_mask_prob of the rows, the last one alone.
-    """
-    places = np.arange(lengths.max())
-    inside = places < lengths[:, None]
-    last = places == lengths[:, None] - 1
-    masked = (generator.random(inside.shape) < mask_prob) & inside
-    last_alone = (generator.random(len(lengths)) < last_mask_prob) | ~masked.any(axis=1)
-    chosen: NDArray[np.bool_] = np.where(last_alone[:, None], last, masked)
-    return chosen

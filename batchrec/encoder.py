@@ -1,15 +1,15 @@
-"""BERT4Rec's encoder: a bidirectional transformer over the items of a history.
+"""The encoder: a transformer over the items of a history, that looks both ways or back alone, by the objective.
 
 Sun et al., "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer"
-(CIKM 2019), with layer norm before each block (Xiong et al., "On Layer Normalization in the Transformer Architecture",
-ICML 2020), which trains without collapsing.
+(CIKM 2019); Kang & McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018). Layer norm stands before each block
+(Xiong et al., "On Layer Normalization in the Transformer Architecture", ICML 2020), which trains without collapsing.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from batchrec.config import TrainingConfig
+from batchrec.config import EncoderShape
 from batchrec.schemas import PAD
 
 
@@ -19,32 +19,38 @@ class Encoder(nn.Module):
     Positions count back from the newest item, so that they mean the same in a short and in a long history.
     """
 
-    def __init__(self, vocabulary_size: int, config: TrainingConfig) -> None:
+    def __init__(self, vocabulary_size: int, shape: EncoderShape) -> None:
         super().__init__()
-        size = config.hidden_size
+        size = shape.hidden_size
+        self.shape = shape
+        self.is_causal = shape.objective == "causal"
         self.item_embeddings = nn.Embedding(vocabulary_size, size)
-        self.position_embeddings = nn.Embedding(config.max_len, size)
+        self.position_embeddings = nn.Embedding(shape.max_len, size)
         self.item_biases = nn.Parameter(torch.zeros(vocabulary_size))
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(size, config.n_heads, config.dropout) for _ in range(config.n_layers))
+        self.dropout = nn.Dropout(shape.dropout)
+        self.blocks = nn.ModuleList(Block(size, shape.n_heads, shape.dropout) for _ in range(shape.n_layers))
         self.norm = nn.LayerNorm(size)
         self.apply(_initialize)
 
-    def forward(self, tokens: Tensor, places: Tensor) -> Tensor:
-        """Encode histories, and give the states at `places` alone: the last block computes no others.
+    def forward(self, tokens: Tensor, places: Tensor | None = None) -> Tensor:
+        """Encode histories, and give the states at `places`, the last block computing no others, or at every place.
 
         *Shape:* tokens (users, length) int, PAD on the right; places (users, n) int64.
-        Returns (users, n, hidden_size).
+        Returns (users, n or length, hidden_size).
         """
         inside = tokens != PAD
         lengths = inside.sum(dim=1, keepdim=True)
-        ages = (lengths - 1 - torch.arange(tokens.shape[1], device=tokens.device)).clamp(min=0)
-        hidden = self.dropout(self.item_embeddings(tokens) + self.position_embeddings(ages))
-        # PAD is never attended to: (users, 1, 1, length) spreads over heads and queries.
-        mask = inside[:, None, None, :]
+        at = torch.arange(tokens.shape[1], device=tokens.device)
+        hidden = self.dropout(self.item_embeddings(tokens) + self.position_embeddings((lengths - 1 - at).clamp(min=0)))
+        # PAD is never attended to: it stands on the right, where a causal encoder does not look.
+        # (users, 1, 1, length) spreads over heads and queries.
+        mask = None if self.is_causal else inside[:, None, None, :]
         for block in self.blocks[:-1]:
             hidden = block(hidden, hidden, mask)
-        queries = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
+        queries = hidden
+        if places is not None:
+            queries = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
+            mask = (at <= places[:, :, None])[:, None] if self.is_causal else mask
         states: Tensor = self.norm(self.blocks[-1](queries, hidden, mask))
         return states
 
@@ -72,16 +78,20 @@ class Block(nn.Module):
         self.feed_forward = nn.Sequential(nn.Linear(size, 4 * size), nn.GELU(), nn.Linear(4 * size, size))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Let each query attend to every place of its history.
+    def forward(self, queries: Tensor, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Let each query attend to the places of its history where the mask is true, or up to its own without a mask.
 
-        *Shape:* queries (users, n, size); hidden (users, length, size); mask (users, 1, 1, length) bool, true where
-        there is an item. Returns (users, n, size).
+        *Shape:* queries (users, n, size); hidden (users, length, size); mask (users, 1, 1 or n, length) bool; n is
+        length without one. Returns (users, n, size).
         """
         key, value = self.key_value(self.attention_norm(hidden)).chunk(2, dim=-1)
         query = self.query(self.attention_norm(queries))
         attended = F.scaled_dot_product_attention(
-            self._split_heads(query), self._split_heads(key), self._split_heads(value), attn_mask=mask
+            self._split_heads(query),
+            self._split_heads(key),
+            self._split_heads(value),
+            attn_mask=mask,
+            is_causal=mask is None,
         )
         attended = attended.transpose(1, 2).flatten(2)
         queries = queries + self.dropout(self.attention_output(attended))

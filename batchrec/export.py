@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from batchrec.batching import Histories, next_item_tokens, seen_pairs
+from batchrec.batching import Histories, scoring_tokens, seen_pairs
 from batchrec.encoder import Encoder
 from batchrec.ranker import Ranker
 from batchrec.schemas import FIRST_ITEM
@@ -23,7 +23,7 @@ _CHECKED_USERS = 64
 
 
 class NextItemRanker(nn.Module):
-    """Histories that end in MASK in, the best items to stand there out: never PAD, MASK or an item of `seen`."""
+    """The tokens of batching.scoring_tokens in, the best next items out: never PAD, MASK or an item of `seen`."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -84,13 +84,13 @@ def _quiet(logger: str) -> Iterator[None]:
         logging.getLogger(logger).setLevel(level)
 
 
-def check_parity(encoder: Encoder, file: Path, histories: Histories, max_len: int) -> float:
+def check_parity(encoder: Encoder, file: Path, histories: Histories) -> float:
     """Compare the graph with torch on real histories; gives the largest difference of a score.
 
     Raises RuntimeError, for it is a bug, where they differ by more than rounding.
     """
     users = np.arange(min(len(histories), _CHECKED_USERS))
-    tokens, seen = next_item_tokens(histories, users, max_len), seen_pairs(histories, users)
+    tokens, seen = scoring_tokens(histories, users, encoder.shape), seen_pairs(histories, users)
     top_k = min(100, encoder.item_biases.numel() - FIRST_ITEM)
     ranking = Ranker(file.read_bytes(), "cpu").rank(tokens, seen, top_k)
     with torch.inference_mode():

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchrec.batching import Histories, Ints, Longs, length_sorted, next_item_tokens, seen_pairs
+from batchrec.batching import Histories, Ints, Longs, length_sorted, scoring_tokens, seen_pairs
 from batchrec.encoder import Encoder
 from batchrec.errors import InputError
 from batchrec.metrics import hit_rate, ndcg
@@ -29,6 +29,14 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class Split:
+    """Histories to train on, and what was held out of them."""
+
+    training: Histories
+    held_out: HeldOut
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """NDCG@10 and HR@10 of the held-out items, ranked among all that the user has not seen."""
 
@@ -36,12 +44,11 @@ class Accuracy:
     hit_rate: float
 
 
-def hold_out(histories: Histories, most: int, generator: np.random.Generator) -> tuple[Histories, HeldOut]:
+def hold_out(histories: Histories, most: int, generator: np.random.Generator) -> Split:
     """Take the last item of up to `most` users, at most half of all, out of the histories.
 
     A user qualifies with two items or more, of which the last is new to them: one seen before is never recommended.
-    Returns the histories to train on, and what was held out. Raises InputError where no user qualifies, or there is no
-    second one to learn from.
+    Raises InputError where no user qualifies, or there is no second one to learn from.
     """
     if len(histories) < 2:
         raise InputError("the sequences hold one user; expected two or more, since the last item of some is held out")
@@ -56,7 +63,7 @@ def hold_out(histories: Histories, most: int, generator: np.random.Generator) ->
     kept[last] = False
     n_kept = np.concatenate([[0], np.cumsum(kept)])
     training = Histories(histories.items[kept], n_kept[histories.offsets])
-    return training, HeldOut(training.take(users), histories.items[last])
+    return Split(training, HeldOut(training.take(users), histories.items[last]))
 
 
 def _last_is_new(histories: Histories, users: Longs) -> NDArray[np.bool_]:
@@ -67,22 +74,22 @@ def _last_is_new(histories: Histories, users: Longs) -> NDArray[np.bool_]:
     return is_new
 
 
-def popularity_accuracy(training: Histories, vocabulary_size: int, held_out: HeldOut) -> Accuracy:
+def popularity_accuracy(split: Split, vocabulary_size: int) -> Accuracy:
     """Measure the ranking of all items by how often they stand in the training histories."""
-    counts = np.bincount(training.items, minlength=vocabulary_size)
+    counts = np.bincount(split.training.items, minlength=vocabulary_size)
     places = np.empty(vocabulary_size, dtype=np.float32)
     places[np.argsort(-counts, kind="stable")] = np.arange(vocabulary_size)
     scores = -torch.from_numpy(places)
-    return measure(held_out, lambda users: scores.repeat(len(users), 1))
+    return measure(split.held_out, lambda users: scores.repeat(len(users), 1))
 
 
-def encoder_accuracy(encoder: Encoder, max_len: int, held_out: HeldOut) -> Accuracy:
+def encoder_accuracy(encoder: Encoder, held_out: HeldOut) -> Accuracy:
     """Measure the encoder's ranking; it is left in evaluation mode."""
     encoder.eval()
     device = encoder.item_biases.device
 
     def score_users(users: Longs) -> Tensor:
-        tokens = torch.from_numpy(next_item_tokens(held_out.histories, users, max_len)).to(device)
+        tokens = torch.from_numpy(scoring_tokens(held_out.histories, users, encoder.shape)).to(device)
         return encoder.score_last_place(tokens).float()
 
     return measure(held_out, score_users)

@@ -5,6 +5,7 @@ import pyarrow as pa
 from batchrec.errors import InputError
 
 CONTRACT_VERSION = 1
+MODEL_VERSION = 2
 
 # Indexes of the vocabulary that are not items.
 PAD = 0

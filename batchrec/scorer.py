@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchrec.artifact import Model
-from batchrec.batching import Histories, Ints, Longs, SeenPairs, length_sorted, next_item_tokens, seen_pairs
+from batchrec.batching import Histories, Ints, Longs, SeenPairs, length_sorted, scoring_tokens, seen_pairs
 from batchrec.catalogue import Catalogue
 from batchrec.config import ScoringConfig
 from batchrec.ranker import Ranker, Ranking
@@ -56,7 +56,7 @@ class Scorer:
         self.schema = recs_schema(user_type, model.vocabulary.item_ids.type, with_titles=catalogue is not None)
         self._model = model
         self._ranker = ranker
-        self._max_len = int(model.manifest.config["max_len"])
+        self._shape = model.manifest.shape
         self._top_k = config.top_k
         self._keep_seen = config.keep_seen
         self._batch_size = config.batch_size or _BATCH_SIZE[ranker.device]
@@ -71,7 +71,7 @@ class Scorer:
         is_known = histories.lengths > 0
         ranking = self._popular(len(users))
         known = np.flatnonzero(is_known)
-        for chosen in length_sorted(np.minimum(histories.lengths[known], self._max_len), self._batch_size):
+        for chosen in length_sorted(np.minimum(histories.lengths[known], self._shape.max_len), self._batch_size):
             best = self._rank(histories, known[chosen])
             ranking.scores[known[chosen]] = best.scores
             ranking.items[known[chosen]] = best.items
@@ -91,7 +91,7 @@ class Scorer:
 
     def _rank(self, histories: Histories, users: Longs) -> Ranking:
         seen = _NOTHING_SEEN if self._keep_seen else seen_pairs(histories, users)
-        return self._ranker.rank(next_item_tokens(histories, users, self._max_len), seen, self._top_k)
+        return self._ranker.rank(scoring_tokens(histories, users, self._shape), seen, self._top_k)
 
     def _popular(self, n_users: int) -> Ranking:
         """Rank items for every row by their events in the histories trained on, the order of the vocabulary."""

@@ -3,8 +3,10 @@
 import json
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -18,10 +20,13 @@ from batchrec.encoder import Encoder
 from batchrec.errors import DeviceError, InputError
 from batchrec.export import check_parity, export_encoder
 from batchrec.fitting import fit
-from batchrec.holdout import hold_out
+from batchrec.holdout import HeldOut, hold_out
+from batchrec.processes import joined
 from batchrec.queries import connect, literal, select
+from batchrec.sizes import encoder_shape
 from batchrec.tables import open_sequences
 from batchrec.vocabulary import Vocabulary
+from batchrec.warm_start import read_start
 
 _log = logging.getLogger(__name__)
 
@@ -35,9 +40,11 @@ class TrainingReport:
     out: str
     model_id: str
     device: str
+    processes: int
     users: int
     items: int
     held_out_users: int
+    encoder: dict[str, Any]
     epochs: int
     best_epoch: int
     ndcg_at_10: float
@@ -56,46 +63,61 @@ def train(
     Raises InputError for a table that breaks its contract or has nothing to learn from, DeviceError where the device
     is not there, ConfigError where `out` cannot be written or the loss diverges. Then `out` stays as it was.
     """
-    started = time.monotonic()
     device = _device(config.device)
-    with replacing_folder(out) as folder:
+    with joined(device) as processes, replacing_folder(out) if processes.is_first else nullcontext() as folder:
+        started = time.monotonic()
         vocabulary, histories = _read_histories(sequences)
         generator = np.random.default_rng(config.seed)
-        training, held_out = hold_out(histories, config.validation_users, generator)
-        _log.info(
-            "training on %d users, %d items, %d events, on %s",
-            len(training),
-            len(vocabulary),
-            len(training.items),
-            device,
-        )
+        split = hold_out(histories, config.validation_users, generator)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             # Dropout draws from torch's global generator and takes no other: seed that, and put it back afterwards.
             torch.manual_seed(config.seed)
-            encoder = Encoder(vocabulary.size, config).to(device)
-            epochs = fit(encoder, training, held_out, config, generator)
-        best = max(epochs, key=lambda epoch: epoch.ndcg_at_10)
-        encoder = encoder.cpu().eval()
-        export_encoder(encoder, folder / ENCODER)
-        difference = check_parity(encoder, folder / ENCODER, held_out.histories, config.max_len)
-        (folder / WEIGHTS).write_bytes(save(encoder.state_dict()))
-        lines = [json.dumps(asdict(epoch)) + "\n" for epoch in epochs]
-        (folder / TRAINING_LOG).write_text("".join(lines), encoding="utf-8")
-        measured = {name: value for name, value in asdict(best).items() if name.endswith("_at_10")}
-        manifest = write_manifest(folder, vocabulary, config, measured)
-    return TrainingReport(
-        out=str(out),
-        model_id=manifest.model_id,
-        device=device.type,
-        users=len(histories),
-        items=len(vocabulary),
-        held_out_users=len(held_out.items),
-        epochs=len(epochs),
-        best_epoch=best.epoch,
-        onnx_difference=difference,
-        seconds=round(time.monotonic() - started, 3),
-        **measured,
-    )
+            encoder = _new_encoder(vocabulary, split.training, config)
+            _log.info("on %s, %d processes: %s", device, processes.size, encoder.shape)
+            torch.manual_seed(config.seed + processes.rank)
+            epochs = fit(encoder.to(device), split, config, generator, processes)
+        report = None
+        if folder is not None:
+            difference = _export(encoder, split.held_out, folder)
+            lines = [json.dumps(asdict(epoch)) + "\n" for epoch in epochs]
+            (folder / TRAINING_LOG).write_text("".join(lines), encoding="utf-8")
+            best = max(epochs, key=lambda epoch: epoch.ndcg_at_10)
+            measured = {name: value for name, value in asdict(best).items() if name.endswith("_at_10")}
+            manifest = write_manifest(folder, vocabulary, encoder.shape, config, measured)
+            report = TrainingReport(
+                out=str(out),
+                model_id=manifest.model_id,
+                device=device.type,
+                processes=processes.size,
+                users=len(histories),
+                items=len(vocabulary),
+                held_out_users=len(split.held_out.items),
+                encoder=asdict(encoder.shape),
+                epochs=len(epochs),
+                best_epoch=best.epoch,
+                onnx_difference=difference,
+                seconds=round(time.monotonic() - started, 3),
+                **measured,
+            )
+        return processes.from_first(report)
+
+
+def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingConfig) -> Encoder:
+    """Make an encoder with random weights, or those of the model to go on from."""
+    start = read_start(Path(config.init_from), config) if config.init_from else None
+    encoder = Encoder(vocabulary.size, start.shape if start else encoder_shape(config, training))
+    if start:
+        n_new = start.load_into(encoder, vocabulary, training)
+        _log.info("going on from %s: %d of %d items are new to it", config.init_from, n_new, len(vocabulary))
+    return encoder
+
+
+def _export(encoder: Encoder, held_out: HeldOut, folder: Path) -> float:
+    """Write the graph and the weights; gives the largest difference between the graph's scores and torch's."""
+    encoder = encoder.cpu().eval()
+    (folder / WEIGHTS).write_bytes(save(encoder.state_dict()))
+    export_encoder(encoder, folder / ENCODER)
+    return check_parity(encoder, folder / ENCODER, held_out.histories)
 
 
 def _device(name: Device) -> torch.device:

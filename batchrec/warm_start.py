@@ -1,0 +1,76 @@
+"""Going on from an earlier model: its weights, and its items' embeddings, found by id in tonight's vocabulary."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load
+from torch import Tensor
+
+from batchrec.artifact import load_model
+from batchrec.batching import Histories
+from batchrec.config import EncoderShape, TrainingConfig
+from batchrec.encoder import Encoder
+from batchrec.errors import ConfigError
+from batchrec.schemas import FIRST_ITEM
+from batchrec.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Start:
+    """An encoder to go on from, and the items that it knows."""
+
+    shape: EncoderShape
+    vocabulary: Vocabulary
+    weights: dict[str, Tensor]
+
+    def load_into(self, encoder: Encoder, vocabulary: Vocabulary, histories: Histories) -> int:
+        """Give an encoder of the same shape these weights, and each known item its own; returns how many are new.
+
+        A new item starts as the mean of the known items next to it in the histories, or of all where there are none,
+        with the bias of the known items that are about as frequent.
+        """
+        indexes = self.vocabulary.indexes(vocabulary.item_ids)
+        is_known = np.concatenate([np.ones(FIRST_ITEM, dtype=bool), indexes >= FIRST_ITEM])
+        places = torch.from_numpy(np.concatenate([np.arange(FIRST_ITEM), indexes]))
+        embeddings = self.weights["item_embeddings.weight"][places]
+        biases = self.weights["item_biases"][places]
+        known, new = np.flatnonzero(is_known), np.flatnonzero(~is_known)
+        embeddings[new] = _mean_of_neighbours(embeddings, is_known, histories)[new]
+        # Indexes go by frequency.
+        biases[new] = torch.from_numpy(np.interp(new, known, biases[known].numpy())).float()
+        encoder.load_state_dict(self.weights | {"item_embeddings.weight": embeddings, "item_biases": biases})
+        return len(new)
+
+
+def read_start(folder: Path, config: TrainingConfig) -> Start:
+    """Read the model to go on from; its shape is kept, but for the dropout.
+
+    Raises ModelError for a broken model directory, ConfigError where an option asks for another shape.
+    """
+    model = load_model(folder)
+    shape = model.manifest.shape
+    for name, found in asdict(shape).items():
+        wanted = getattr(config, name)
+        if wanted not in (None, found) and name != "dropout":
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{option} {wanted}: the model to go on from, {folder}, has {found}. Pass {option} {found}"
+            )
+    return Start(EncoderShape(**(asdict(shape) | {"dropout": config.dropout})), model.vocabulary, load(model.weights))
+
+
+def _mean_of_neighbours(embeddings: Tensor, is_known: NDArray[np.bool_], histories: Histories) -> Tensor:
+    """Average, for every item, the known items right before and after it; all known ones where there are none."""
+    users = np.repeat(np.arange(len(histories)), histories.lengths)
+    is_pair = users[1:] == users[:-1]
+    before, after = histories.items[:-1][is_pair], histories.items[1:][is_pair]
+    items, neighbours = np.concatenate([before, after]), np.concatenate([after, before])
+    counted = is_known[neighbours]
+    at = torch.from_numpy(items[counted])
+    sums = torch.zeros_like(embeddings).index_add_(0, at, embeddings[torch.from_numpy(neighbours[counted])])
+    n_neighbours = torch.bincount(at, minlength=len(embeddings))[:, None]
+    everything = embeddings[torch.from_numpy(is_known)][FIRST_ITEM:].mean(dim=0)
+    return torch.where(n_neighbours > 0, sums / n_neighbours.clamp(min=1), everything)

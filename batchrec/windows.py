@@ -1,0 +1,114 @@
+"""What the encoder trains on: windows of the histories, and the items to predict in them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from batchrec.batching import Histories, Ints, Longs, length_sorted, pad
+from batchrec.config import EncoderShape, TrainingConfig
+from batchrec.schemas import FIRST_ITEM, MASK, PAD
+from batchrec.sizes import batch_size, n_negatives
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of like length, and the items to predict at their places.
+
+    tokens, labels: (windows, length) int32, PAD on the right; a label is PAD where nothing is to be predicted.
+    negatives: (n,) int64 indexes in rising order for every label to stand out against; None for the whole vocabulary.
+    """
+
+    tokens: Ints
+    labels: Ints
+    negatives: Longs | None
+
+    @property
+    def n_labels(self) -> int:
+        """Count the items to predict."""
+        return int(np.count_nonzero(self.labels))
+
+    def share(self, rank: int, n_processes: int) -> "Batch":
+        """Give the windows that one of several processes works on."""
+        mine = slice(rank, None, n_processes)
+        return Batch(self.tokens[mine], self.labels[mine], self.negatives)
+
+
+def draw_batches(
+    histories: Histories,
+    vocabulary_size: int,
+    shape: EncoderShape,
+    config: TrainingConfig,
+    generator: np.random.Generator,
+) -> Iterator[Batch]:
+    """Draw an epoch's windows, labels and negatives, batch by batch in random order, under a progress bar."""
+    size, n_drawn = batch_size(config, histories, shape.max_len), n_negatives(config, vocabulary_size)
+    # A causal encoder sees max_len items, and predicts the one after them.
+    n_after = 1 if shape.objective == "causal" else 0
+    starts, lengths = draw_windows(
+        histories, shape.max_len + n_after, generator, config.min_epoch_steps * size, 1 + n_after
+    )
+    shuffled = generator.permutation(len(starts))
+    starts, lengths = starts[shuffled], lengths[shuffled]
+    batches = list(length_sorted(lengths, size))
+    for number in tqdm(generator.permutation(len(batches)), "epoch", unit="batch", leave=False, disable=None):
+        rows = batches[number]
+        items = pad(histories.items, starts[rows], lengths[rows])
+        if shape.objective == "causal":
+            tokens, labels = next_item_labels(items)
+        else:
+            masked = mask_places(lengths[rows], config.mask_prob, config.last_mask_prob, generator)
+            tokens, labels = mask_items(items, masked)
+        negatives = None
+        if n_drawn:
+            negatives = np.sort(generator.choice(vocabulary_size - FIRST_ITEM, n_drawn, replace=False)) + FIRST_ITEM
+        yield Batch(tokens, labels, negatives)
+
+
+def next_item_labels(items: Ints) -> tuple[Ints, Ints]:
+    """Ask for the next item at every place but the last: items (rows, length) to tokens, labels (rows, length - 1)."""
+    labels = np.ascontiguousarray(items[:, 1:])
+    return np.where(labels == PAD, PAD, items[:, :-1]).astype(np.int32), labels
+
+
+def mask_items(items: Ints, masked: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """Hide the items at the masked places and ask for them there: tokens and labels, both in the shape of items."""
+    return np.where(masked, MASK, items).astype(np.int32), np.where(masked, items, PAD).astype(np.int32)
+
+
+def draw_windows(
+    histories: Histories, max_len: int, generator: np.random.Generator, least: int = 1, min_length: int = 1
+) -> tuple[Longs, Longs]:
+    """Draw windows for an epoch: starts and lengths, both (windows,) int64, into `histories.items`.
+
+    A history of up to max_len items is one window. A longer one gives its newest max_len items, which resemble
+    scoring, and as many windows from random places as it takes to cover its length once. Where all that makes fewer
+    than `least` windows, it is done several times over. A history shorter than `min_length` gives none.
+    """
+    n_windows = np.where(histories.lengths < min_length, 0, -(-histories.lengths // max_len))
+    n_passes = -(-least // max(1, n_windows.sum()))
+    users = np.repeat(np.arange(len(histories)), n_windows)
+    is_newest = np.diff(users, prepend=-1) != 0
+    users, is_newest = np.tile(users, n_passes), np.tile(is_newest, n_passes)
+    lengths = np.minimum(histories.lengths[users], max_len)
+    slack = histories.lengths[users] - lengths
+    shifts = np.where(is_newest, slack, generator.integers(0, slack + 1))
+    return histories.offsets[users] + shifts, lengths
+
+
+def mask_places(
+    lengths: Longs, mask_prob: float, last_mask_prob: float, generator: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Draw which places of rows to mask: (rows, longest) bool, at least one in each row.
+
+    Each place of a row is masked with mask_prob, or else, in a share last_mask_prob of the rows, the last one alone.
+    """
+    places = np.arange(lengths.max())
+    inside = places < lengths[:, None]
+    last = places == lengths[:, None] - 1
+    masked = (generator.random(inside.shape) < mask_prob) & inside
+    last_alone = (generator.random(len(lengths)) < last_mask_prob) | ~masked.any(axis=1)
+    chosen: NDArray[np.bool_] = np.where(last_alone[:, None], last, masked)
+    return chosen
