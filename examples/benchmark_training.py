@@ -125,9 +125,7 @@ def main() -> None:
         for name, step in loops.items():
             rates[name].append(items_a_second(step, options.steps))
     reference = next(iter(rates.values()))
-    print(
-        f"{len(histories.items):,} events, mean length {histories.lengths.mean():.0f}, {torch.get_num_threads()} threads"
-    )
+    print(f"{len(histories.items):,} events of {N_USERS:,} users, {torch.get_num_threads()} threads")
     for name, found in rates.items():
         ratio = statistics.median(own / other for own, other in zip(found, reference, strict=True))
         print(f"{name:28} {statistics.median(found):10,.0f} items/s   {ratio:5.2f} x")
