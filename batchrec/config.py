@@ -87,7 +87,7 @@ class TrainingConfig:
     )
     negatives: int | None = option(
         None,
-        "Items, drawn for each step, that an item must be told from; 0 for all. All of up to 10,000, or else 3,000.",
+        "Items, drawn for each step, that an item must be told from; 0 for all. All of up to 5,000, or else 3,000.",
     )
     batch_size: int | None = option(None, "Windows of histories in a training step; 16 to 128, by their number.")
     learning_rate: float = option(1e-3, "Learning rate of AdamW after warm-up.")

@@ -9,7 +9,7 @@ from batchrec.schemas import FIRST_ITEM
 
 # Up to here the softmax over all items is cheap, and beyond it as good over some: Klenitskiy & Vasilev, "Turning Dross
 # Into Gold Loss: is BERT4Rec really better than SASRec?" (RecSys 2023), found nothing gained by more than 3,000.
-_MOST_ITEMS_IN_FULL = 10_000
+_MOST_ITEMS_IN_FULL = 5_000
 _NEGATIVES = 3_000
 _MANY_EVENTS = 5_000_000
 
