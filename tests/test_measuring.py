@@ -63,7 +63,7 @@ def by_definition(items: list[str], relevant: set[str], k: int) -> list[float]:
     return [dcg / ideal, float(any(gains)), sum(gains) / len(relevant), first]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(lists=lists_of_users, relevant=relevant_items, k=st.integers(1, 9))
 def test_the_metrics_are_those_of_the_definitions(lists: Lists, relevant: Relevant, k: int) -> None:
     found = measured(lists, relevant, k).metrics
@@ -72,7 +72,8 @@ def test_the_metrics_are_those_of_the_definitions(lists: Lists, relevant: Releva
     assert found == pytest.approx(np.array(expected))
 
 
-@settings(max_examples=10)
+@pytest.mark.filterwarnings("ignore::Warning")  # of its compiler
+@settings(max_examples=10, deadline=None)
 @given(lists=lists_of_users, relevant=relevant_items, k=st.integers(1, 9))
 def test_the_metrics_are_those_of_ranx(lists: Lists, relevant: Relevant, k: int) -> None:
     ranx = pytest.importorskip("ranx")
