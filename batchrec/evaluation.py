@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchrec import als
+from batchrec.artifact import load_model
 from batchrec.baselines import Baselines
 from batchrec.comparison import Interval, compare
 from batchrec.config import EvaluationConfig, ScoringConfig, TrainingConfig
@@ -61,7 +62,7 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class FittedModel:
-    """The model that was tested: how its training went, and all options of it."""
+    """The model that was tested: how its training went, and its options as the manifest has them."""
 
     model_id: str
     device: str
@@ -121,7 +122,10 @@ def evaluate(
             _log.info("making the lists of %s for %d users", method, parts.counts.users_tested)
             write_parquet(lists, schema, folder / "lists.parquet")
             baselines.append(measure_lists(con, method, folder / "lists.parquet", evaluation.top_k))
+        # All that is left to do needs the test items and the items; training needs the memory.
+        con.execute("drop table split; drop table training_events; drop table user_items")
         trained = train(parts.training, training, folder / "model")
+        options = load_model(folder / "model").manifest.config
         score(parts.histories, folder / "model", _scoring(evaluation, training), folder / "recs.parquet")
         model = measure_lists(con, "model", folder / "recs.parquet", evaluation.top_k)
     baselines.sort(key=lambda measured: -measured.metrics[:, 0].mean())
@@ -132,7 +136,7 @@ def evaluate(
         keep_seen=evaluation.keep_seen,
         cut=None if parts.cut is None else in_words(parts.cut),
         model=FittedModel(
-            trained.model_id, trained.device, trained.epochs, trained.best_epoch, trained.seconds, asdict(training)
+            trained.model_id, trained.device, trained.epochs, trained.best_epoch, trained.seconds, options
         ),
         best_baseline=baselines[0].method,
         methods=_results([model, *baselines], parts.counts.training_items, evaluation.n_resamples, training.seed),
@@ -177,7 +181,7 @@ def _scoring(evaluation: EvaluationConfig, training: TrainingConfig) -> ScoringC
 
 
 def _results(methods: list[MeasuredLists], n_items: int, n_resamples: int, seed: int) -> list[MethodResult]:
-    """Average over the users. methods: the model, the best baseline, the others."""
+    """Average over the users. methods: the model, the best baseline, from which gains are measured, the others."""
     values = np.stack([method.metrics for method in methods])
     comparisons = compare(values, 1, n_resamples, np.random.default_rng(seed))
     return [
@@ -204,6 +208,7 @@ def _bounds(name: str, interval: Interval) -> dict[str, float]:
 def _write(report: EvaluationReport, out: Path, json_out: Path) -> None:
     rows = [{"protocol": report.protocol, "k": report.k} | asdict(method) for method in report.methods]
     schema = evaluation_schema()
-    write_parquet(pa.Table.from_pylist(rows, schema).to_batches(), schema, out)
     with replacing(json_out) as temporary:
         temporary.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+        # Within the block: where the table cannot be written, the older JSON stays beside the older table.
+        write_parquet(pa.Table.from_pylist(rows, schema).to_batches(), schema, out)

@@ -287,7 +287,7 @@ def test_an_out_that_cannot_be_written_is_refused_first(
     assert message in assert_refused(arguments, 2, tmp_path, capsys)
 
 
-@pytest.mark.parametrize("step", ["train", "score", "compare"])
+@pytest.mark.parametrize("step", ["train", "score", "compare", "write_parquet"])
 def test_a_step_that_fails_leaves_the_older_files_and_nothing_else(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
