@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from batchrec.config import RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.config import EvaluationConfig, RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -106,6 +106,30 @@ def score_command(sequences: Path, model: Path, out: Path, as_json: bool, **opti
     from batchrec.scoring import score
 
     _print_report(score(sequences, model, config, out), as_json)
+
+
+@cli.command("evaluate", epilog=_EPILOG)
+@_path_option("--sequences", "sequences.parquet", "Histories to train and to test on.")
+@_options_of(EvaluationConfig)
+@_options_of(TrainingConfig)
+@_path_option("--out", "evaluation.parquet", "Where to write the results; the report goes beside it as JSON.")
+@_json_option
+def evaluate_command(sequences: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Show whether the model beats simple methods on your own log, and by how much.
+
+    It is trained on a part of the log with the options of train; what comes after is the test.
+    """
+    names = {field.name for field in fields(EvaluationConfig)}
+    evaluation = EvaluationConfig(**{name: value for name, value in options.items() if name in names})
+    training = TrainingConfig(**{name: value for name, value in options.items() if name not in names})
+    from batchrec.evaluation import evaluate
+    from batchrec.scoreboard import scoreboard
+
+    report = evaluate(sequences, evaluation, training, out)
+    if as_json:
+        _print_report(report, as_json)
+        return
+    click.echo(scoreboard(report))
 
 
 @cli.command("recommend", epilog=_EPILOG)
