@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
@@ -91,7 +92,9 @@ def train_command(sequences: Path, out: Path, as_json: bool, **options: Any) -> 
     config = TrainingConfig(**options)
     from batchrec.training import train
 
-    _print_report(train(sequences, config, out), as_json)
+    report = train(sequences, config, out)
+    if _is_first_process():
+        _print_report(report, as_json)
 
 
 @cli.command("score", epilog=_EPILOG)
@@ -175,7 +178,7 @@ def _in_words(value: Any) -> str:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and give its exit code; what is not a bug is one line on stderr."""
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("batchrec").setLevel(logging.INFO)
+    logging.getLogger("batchrec").setLevel(logging.INFO if _is_first_process() else logging.WARNING)
     try:
         return int(cli.main(arguments, prog_name="batchrec", standalone_mode=False) or 0)
     except BatchrecError as error:
@@ -187,6 +190,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"{error.format_message()} See batchrec --help", ConfigError.exit_code)
     except click.Abort:
         return _complain("interrupted", 130)
+
+
+def _is_first_process() -> bool:
+    """Whether this is the one of torchrun's processes that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _complain(message: str, exit_code: int) -> int:

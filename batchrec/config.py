@@ -36,7 +36,7 @@ def _check_at_least(config: object, least: int, *names: str) -> None:
 def _check_fraction(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        _check(0 <= value < 1, name, value, "a number from 0 up to, but not, 1")
+        _check(value is None or 0 <= value < 1, name, value, "a number from 0 up to, but not, 1")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class TrainingConfig:
     hidden_size: int | None = option(None, "Size of the embeddings and of the hidden states; 64 or 128, by the events.")
     n_layers: int = option(2, "Transformer blocks.")
     n_heads: int = option(2, "Attention heads in each block; divides the hidden size.")
-    dropout: float = option(0.2, "Share of activations dropped in training.")
+    dropout: float | None = option(None, "Share of activations dropped in training; 0.2 or 0.3, by the events.")
     mask_prob: float = option(0.2, "masked: share of a history's items that are masked.")
     last_mask_prob: float = option(
         0.2, "masked: share of histories of which the last item alone is masked, as in scoring."

@@ -112,8 +112,7 @@ def evaluate(
     """
     started = time.monotonic()
     json_out = _check_outs(out)
-    # Where training can go on from a model, that model may have learned what is tested here.
-    if getattr(training, "init_from", None) is not None:
+    if training.init_from is not None:
         raise ConfigError("--init-from: a model that may have learned the test; evaluate trains one from nothing")
     log = open_sequences(sequences)
     with TemporaryDirectory(prefix=".batchrec-", dir=out.parent) as name, connect(Path(name)) as con:

@@ -34,7 +34,7 @@ class SplitCounts:
 
 
 @dataclass(frozen=True)
-class Split:
+class Parts:
     """What is trained on and what is tested.
 
     training, histories: sequences tables, of the training part and of the tested users without their test items.
@@ -49,8 +49,8 @@ class Split:
 
 def split(
     con: duckdb.DuckDBPyConnection, sequences: Sequences, config: EvaluationConfig, seed: int, folder: Path
-) -> Split:
-    """Split the log by the protocol; write the two sequences tables into `folder`.
+) -> Parts:
+    """Parts the log by the protocol; write the two sequences tables into `folder`.
 
     Makes the tables split, tested_users, test_items, training_events, training_items and user_items (sql/*.sql).
     Raises InputError where nobody can be tested or there is too little to train on, or the cut is outside the log,
@@ -79,7 +79,7 @@ def split(
     sizes = dict(zip(summary.columns, summary.fetchall()[0], strict=True))
     counts = SplitCounts(users_tested=n_tested, users_not_tested=not_tested, **sizes)
     _check_training_part(counts, sequences.path, config.top_k)
-    return Split(
+    return Parts(
         training=_write(con, "training_sequences", sequences.schema, folder),
         histories=_write(con, "tested_histories", sequences.schema, folder),
         cut=cut,
