@@ -43,6 +43,7 @@ class TrainingReport:
     encoder: dict[str, Any]
     epochs: int
     best_epoch: int
+    ended_by: str
     ndcg_at_10: float
     hr_at_10: float
     popularity_ndcg_at_10: float
@@ -71,14 +72,13 @@ def train(
             encoder = _new_encoder(vocabulary, split.training, config)
             _log.info("on %s, %d processes: %s", device, processes.size, encoder.shape)
             torch.manual_seed(config.seed + processes.rank)
-            epochs = fit(encoder.to(device), split, config, processes)
+            fitted = fit(encoder.to(device), split, config, processes)
         report = None
         if folder is not None:
             difference = _export(encoder, split.held_out, folder)
-            lines = [json.dumps(asdict(epoch)) + "\n" for epoch in epochs]
+            lines = [json.dumps(asdict(epoch)) + "\n" for epoch in fitted.epochs]
             (folder / TRAINING_LOG).write_text("".join(lines), encoding="utf-8")
-            best = max(epochs, key=lambda epoch: epoch.ndcg_at_10)
-            measured = {name: value for name, value in asdict(best).items() if name.endswith("_at_10")}
+            measured = {name: value for name, value in asdict(fitted.best).items() if name.endswith("_at_10")}
             manifest = write_manifest(folder, vocabulary, encoder.shape, config, measured)
             report = TrainingReport(
                 out=str(out),
@@ -89,8 +89,9 @@ def train(
                 items=len(vocabulary),
                 held_out_users=len(split.held_out.items),
                 encoder=asdict(encoder.shape),
-                epochs=len(epochs),
-                best_epoch=best.epoch,
+                epochs=len(fitted.epochs),
+                best_epoch=fitted.best.epoch,
+                ended_by=fitted.ended_by,
                 onnx_difference=difference,
                 seconds=round(time.monotonic() - started, 3),
                 **measured,
