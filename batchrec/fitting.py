@@ -4,7 +4,6 @@ import logging
 import math
 import time
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -49,7 +48,7 @@ class Fitted:
 
     epochs: list[Epoch]
     best: Epoch
-    ended_by: Literal["patience", "max_epochs", "max_minutes"]
+    ended_by: str
 
 
 def fit(encoder: Encoder, split: Split, config: TrainingConfig, processes: Processes = Processes()) -> Fitted:
@@ -83,9 +82,7 @@ def fit(encoder: Encoder, split: Split, config: TrainingConfig, processes: Proce
     return Fitted(epochs, best, ended_by)
 
 
-def _end(
-    number: int, best: Epoch, minutes: float, config: TrainingConfig
-) -> Literal["patience", "max_epochs", "max_minutes"] | None:
+def _end(number: int, best: Epoch, minutes: float, config: TrainingConfig) -> str | None:
     """Name the option by which no epoch follows the one of this number; None where one does."""
     if number - best.epoch >= config.patience:
         return "patience"
