@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 class TrainingReport:
     """What was trained on and what came out; the accuracies are those of the epoch that was kept.
 
-    encoder: its shape. negatives: items that an item is told from in a step, 0 for all. ended_by: patience, max_epochs or
+    encoder: its shape. negatives: how many items an item is told from, 0 for all. ended_by: patience, max_epochs or
     max_minutes.
     """
 
