@@ -53,8 +53,8 @@ def hold_out(histories: Histories, most: int, users: Longs) -> Split:
     """
     if len(histories) < 2:
         raise InputError("the sequences hold one user; expected two or more, since the last item of some is held out")
-    qualified = users[histories.lengths[users] >= 2]
-    qualified = qualified[_last_is_new(histories, qualified)]
+    is_qualified = (histories.lengths >= 2) & _last_is_new(histories)
+    qualified = users[is_qualified[users]]
     if len(qualified) == 0:
         raise InputError("no history has two different items: there is nothing to learn from")
     chosen = np.sort(qualified[: max(1, min(most, len(qualified) // 2))])
@@ -66,11 +66,12 @@ def hold_out(histories: Histories, most: int, users: Longs) -> Split:
     return Split(training, HeldOut(training.take(chosen), histories.items[last]))
 
 
-def _last_is_new(histories: Histories, users: Longs) -> NDArray[np.bool_]:
-    last = histories.items[histories.offsets[users + 1] - 1]
-    seen = seen_pairs(histories, users)
-    is_last = seen.items == last[seen.rows]
-    is_new: NDArray[np.bool_] = np.bincount(seen.rows[is_last], minlength=len(users)) == 1
+def _last_is_new(histories: Histories) -> NDArray[np.bool_]:
+    """Tell for each user, (users,), whether the last item stands but once in the history."""
+    ends = histories.offsets[1:]
+    is_last = histories.items == np.repeat(histories.items[ends - 1], histories.lengths)
+    n_last = np.concatenate([[0], np.cumsum(is_last)])
+    is_new: NDArray[np.bool_] = n_last[ends] - n_last[histories.offsets[:-1]] == 1
     return is_new
 
 
