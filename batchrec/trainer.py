@@ -85,9 +85,10 @@ class Trainer:
 
 def _matrix_dtype(device: torch.device, config: TrainingConfig) -> torch.dtype:
     """Choose what matrices are multiplied in: bf16 where the device has instructions for it."""
-    capabilities = torch.cpu.get_capabilities()
-    is_fast = device.type == "cuda" or (
-        device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    )
+    if device.type == "cuda":
+        is_fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        processor = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        is_fast = bool(processor.get("avx512_bf16") or processor.get("amx_bf16"))
     is_bf16 = config.precision == "bf16" or (config.precision == "auto" and is_fast)
     return torch.bfloat16 if is_bf16 else torch.float32
