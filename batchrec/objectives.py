@@ -77,7 +77,8 @@ class _CrossEntropy(torch.autograd.Function):
             own = (piece.float() * weights[label]).sum(dim=1) + biases[label]
             scores = torch.addmm(column_biases, piece, columns.T).float()
             hits = is_negative[rows].nonzero()[:, 0]
-            scores[hits, label_places[rows][hits]] = -torch.inf
+            # Not -inf: where the label is the one negative, a softmax over nothing else would be no number.
+            scores[hits, label_places[rows][hits]] = torch.finfo(scores.dtype).min
             shares = scores.softmax(dim=1)
             # The best score has the share 1 / sum(exp(scores - best)): that gives the sum without a second exp.
             others = scores.amax(dim=1) - shares.amax(dim=1).log()
