@@ -1,0 +1,195 @@
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from batchrec.config import Objective, ScoringConfig, TrainingConfig
+from batchrec.encoder import Encoder
+from batchrec.fitting import Epoch, fit
+from batchrec.holdout import Accuracy, Split, hold_out
+from batchrec.objectives import ItemLoss
+from batchrec.schemas import PAD
+from batchrec.scoring import score
+from batchrec.training import train
+from batchrec.windows import Batch, draw_batches
+from tests.models import (
+    CONFIG,
+    N_ITEMS,
+    assert_training_fails,
+    indexed,
+    small_encoder,
+    successions,
+    trained_model,
+    training_histories,
+    training_log,
+    write_sequences,
+)
+
+
+@pytest.fixture(autouse=True)
+def older_model() -> None:
+    """The model that every test shares is made before a test breaks the training."""
+    trained_model()
+
+
+def small_split() -> Split:
+    histories = indexed(*([2 + (user + place) % N_ITEMS for place in range(5)] for user in range(20)))
+    return hold_out(histories, 5, np.random.default_rng(0))
+
+
+def fit_with(
+    accuracies: Sequence[float], monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> tuple[Encoder, list[Epoch], list[Tensor]]:
+    """Fit, the epochs' NDCG@10 being given; gives the biases that were measured after each epoch too."""
+    encoder, biases = small_encoder(N_ITEMS + 2), []
+
+    def accuracy(measured: Encoder, *_: object) -> Accuracy:
+        biases.append(measured.item_biases.detach().clone())
+        return Accuracy(accuracies[len(biases) - 1], 1.0)
+
+    monkeypatch.setattr("batchrec.fitting.encoder_accuracy", accuracy)
+    epochs = fit(encoder, small_split(), replace(CONFIG, **options), np.random.default_rng(0))
+    return encoder, epochs, biases
+
+
+def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, epochs, biases = fit_with([0.1, 0.3, 0.2, 0.3], monkeypatch, max_epochs=4)
+    assert [epoch.ndcg_at_10 for epoch in epochs] == [0.1, 0.3, 0.2, 0.3]
+    assert torch.equal(encoder.item_biases, biases[1])
+    assert not torch.equal(biases[1], biases[3])
+
+
+def test_training_stops_when_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, epochs, _ = fit_with([0.1, 0.3, 0.2, 0.3, 0.1, 0.9], monkeypatch, max_epochs=6, patience=3)
+    assert len(epochs) == 5
+
+
+@pytest.mark.parametrize(("minutes", "n_epochs"), [(1e-9, 1), (1e9, 3), (None, 3)])
+def test_no_epoch_starts_when_the_minutes_are_over(
+    minutes: float | None, n_epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, epochs, biases = fit_with([0.1, 0.2, 0.3], monkeypatch, max_epochs=3, max_minutes=minutes)
+    assert len(epochs) == n_epochs
+    assert torch.equal(encoder.item_biases, biases[-1])
+
+
+def plain_loss(encoder: Encoder, batch: Batch) -> Tensor:
+    labels = torch.from_numpy(batch.labels).long()
+    scores = encoder(torch.from_numpy(batch.tokens)) @ encoder.item_embeddings.weight.T + encoder.item_biases
+    return F.cross_entropy(scores[labels != PAD], labels[labels != PAD])
+
+
+def test_an_epoch_is_adamw_with_warm_up_and_its_model_the_average_of_the_steps(objective: Objective) -> None:
+    config = TrainingConfig(
+        objective=objective,
+        batch_size=4,
+        learning_rate=0.01,
+        weight_decay=0.1,
+        warmup_steps=3,
+        max_epochs=1,
+        min_epoch_steps=7,
+        precision="fp32",
+    )
+    encoder, plain = (small_encoder(N_ITEMS + 2, objective=objective, dropout=0.0) for _ in range(2))
+    split = small_split()
+    (epoch,) = fit(encoder, split, config, np.random.default_rng(1))
+
+    average = {name: weight.clone() for name, weight in plain.state_dict().items()}
+    decayed = [weight for weight in plain.parameters() if weight.dim() > 1]
+    free = [weight for weight in plain.parameters() if weight.dim() == 1]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": free, "weight_decay": 0.0}])
+    losses = []
+    batches = draw_batches(split.training, N_ITEMS + 2, plain.shape, config, np.random.default_rng(1))
+    for step, batch in enumerate(batches, start=1):
+        loss = plain_loss(plain, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 5.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * min(1.0, step / 4)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        for name, weight in plain.state_dict().items():
+            average[name] = average[name] * step / (step + 9) + weight * 9 / (step + 9)
+    assert len(losses) >= 7
+    assert epoch.loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    for name, weight in encoder.state_dict().items():
+        # A bias of the keys changes no attention: AdamW makes steps of what rounding leaves of its gradient.
+        start = len(weight) // 2 if name.endswith("key_value.bias") else 0
+        assert torch.allclose(weight[start:], average[name][start:], rtol=1e-4, atol=1e-5), name
+
+
+def losses_of(losses: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the epochs' losses come out as given."""
+    given = iter(losses)
+
+    def take_steps(_: object, batches: Iterator[Batch]) -> float:
+        assert any(batch.n_labels for batch in batches)
+        return next(given)
+
+    monkeypatch.setattr("batchrec.fitting._Trainer.take_steps", take_steps)
+
+
+@pytest.mark.parametrize("losses", [[math.nan], [math.inf], [3.5, math.nan], [5.0, 3.0, 4.5]], ids=str)
+def test_a_loss_that_is_no_number_or_climbs_back_ends_the_job(
+    losses: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
+    losses_of(losses * 2, monkeypatch)
+    said = assert_training_fails(sequences, capsys, 2, "--max-epochs", 5)
+    assert f"--learning-rate 0.001: epoch {len(losses)} has the loss {losses[-1]:g}" in said
+
+
+def test_a_loss_that_climbs_by_less_than_a_nat_is_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses_of([5.0, 3.0, 3.9, 4.0], monkeypatch)
+    _, epochs, _ = fit_with([0.1, 0.2, 0.3, 0.4], monkeypatch, max_epochs=4)
+    assert [epoch.loss for epoch in epochs] == [5.0, 3.0, 3.9, 4.0]
+
+
+def test_a_loss_of_nan_in_a_step_is_the_epochs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
+    forward = ItemLoss.forward
+    monkeypatch.setattr(ItemLoss, "forward", lambda *given: forward(*given) * math.nan)
+    assert "has the loss nan" in assert_training_fails(sequences, capsys, 2)
+
+
+def test_a_learning_rate_that_is_too_high_makes_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
+    options = ("--learning-rate", 1, "--warmup-steps", 5, "--min-epoch-steps", 5, "--max-epochs", 30, "--patience", 30)
+    assert "Lower it, or lengthen --warmup-steps" in assert_training_fails(sequences, capsys, 2, *options)
+
+
+def test_what_always_follows_is_learned(objective: Objective, tmp_path: Path) -> None:
+    n_items = 30
+    histories = successions(n_items, n_users=120)
+    write_sequences(tmp_path / "sequences.parquet", {user: items[:-1] for user, items in histories.items()})
+    config = TrainingConfig(
+        objective=objective,
+        n_layers=1,
+        hidden_size=32,
+        learning_rate=0.005,
+        dropout=0.0,
+        max_epochs=12,
+        patience=3,
+        validation_users=30,
+        last_mask_prob=0.5,
+        device="cpu",
+    )
+    train(tmp_path / "sequences.parquet", config, tmp_path / "model")
+    scoring = ScoringConfig(top_k=1, device="cpu")
+    score(tmp_path / "sequences.parquet", tmp_path / "model", scoring, tmp_path / "recs.parquet")
+    found = {row["user_id"]: row["item_id"] for row in pq.read_table(tmp_path / "recs.parquet").to_pylist()}
+    assert sum(found[user] == items[-1] for user, items in histories.items()) / len(histories) > 0.95
+    best = max(training_log(tmp_path / "model"), key=lambda line: float(line["ndcg_at_10"]))
+    assert best["ndcg_at_10"] > 0.95
+    assert best["popularity_ndcg_at_10"] < 0.5
