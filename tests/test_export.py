@@ -35,7 +35,7 @@ def graph(objective: Objective) -> Path:
 
 @cache
 def ranker(objective: Objective) -> Ranker:
-    return Ranker(graph("causal").read_bytes(), "cpu")
+    return Ranker(graph(objective).read_bytes(), "cpu")
 
 
 def assert_ranks_like_torch(
