@@ -9,7 +9,7 @@ DATASET ?= ml-latest-small
 DATA ?= $(MOVIELENS)/$(DATASET)
 GROUPLENS ?= https://files.grouplens.org/datasets/movielens
 
-.PHONY: help demo test check wheel-test movielens readme clean
+.PHONY: help demo test check wheel-test movielens benchmark-training readme clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -57,6 +57,9 @@ $(MOVIELENS)/%/ratings.csv: | $(INSTALLED)
 		$(GROUPLENS)/$*.zip $(MOVIELENS)/$*.zip
 	$(BIN)/python -m zipfile -e $(MOVIELENS)/$*.zip $(MOVIELENS)
 	touch $@
+
+benchmark-training: $(INSTALLED)  ## training throughput beside a plain padded PyTorch loop
+	$(BIN)/python examples/benchmark_training.py
 
 readme: $(INSTALLED)  ## write the commands' help into the README
 	$(BIN)/cog -r README.md

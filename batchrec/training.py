@@ -103,12 +103,16 @@ def train(
 
 
 def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingConfig) -> Encoder:
-    """Make an encoder with random weights, or those of the model to go on from."""
-    start = read_start(Path(config.init_from), config) if config.init_from else None
-    encoder = Encoder(vocabulary.size, start.shape if start else encoder_shape(config, training))
-    if start:
+    """Make an encoder that ranks by popularity until it has learned more, or that has learned what an older one has."""
+    if config.init_from:
+        start = read_start(Path(config.init_from), config)
+        encoder = Encoder(vocabulary.size, start.shape)
         n_new = start.load_into(encoder, vocabulary, training)
         _log.info("going on from %s: %d of %d items are new to it", config.init_from, n_new, len(vocabulary))
+        return encoder
+    encoder = Encoder(vocabulary.size, encoder_shape(config, training))
+    n_events = np.bincount(training.items, minlength=vocabulary.size) + 0.5
+    encoder.item_biases.data = torch.from_numpy(np.log(n_events / n_events.mean())).float()
     return encoder
 
 

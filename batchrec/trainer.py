@@ -1,0 +1,87 @@
+"""Training steps: gradients of the item loss, and the running average of the weights that they lead to."""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from batchrec.config import TrainingConfig
+from batchrec.encoder import Encoder
+from batchrec.objectives import ItemLoss
+from batchrec.processes import Processes
+from batchrec.windows import Batch
+
+_MAX_GRADIENT_NORM = 5.0
+# A mean over about the last 500 steps.
+_AVERAGE_DECAY = 0.998
+
+
+class Trainer:
+    """An encoder in training, with its optimizer, its schedule and the average of its weights."""
+
+    def __init__(self, encoder: Encoder, config: TrainingConfig, processes: Processes = Processes()) -> None:
+        self._encoder = encoder
+        self._processes = processes
+        self._device = encoder.item_biases.device
+        self._dtype = _matrix_dtype(self._device, config)
+        self._item_loss = processes.parallel(ItemLoss(encoder))
+        # Decay is for what multiplies: a bias or a scale pulled to 0 is not a simpler one.
+        matrices = [weight for weight in encoder.parameters() if weight.dim() > 1]
+        others = [weight for weight in encoder.parameters() if weight.dim() <= 1]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            fused=True,
+        )
+        self._warm_up = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: min(1, (step + 1) / (config.warmup_steps + 1))
+        )
+        self.averaged = copy.deepcopy(encoder).requires_grad_(False)
+        self._n_steps = 0
+
+    def take_steps(self, batches: Iterator[Batch]) -> float:
+        """Take a step for every batch; gives the mean of their losses."""
+        self._encoder.train()
+        total, n_steps = torch.zeros((), device=self._device), 0
+        for batch in batches:
+            # A batch of fewer windows than processes would leave one without work.
+            if len(batch.tokens) >= self._processes.size:
+                total += self._step(batch)
+                n_steps += 1
+        return float(self._processes.sum(total)) / n_steps
+
+    def _step(self, batch: Batch) -> Tensor:
+        """Take a step; gives this process's part of the loss."""
+        mine = batch.share(self._processes.rank, self._processes.size)
+        tokens, labels, negatives = (
+            None if array is None else torch.from_numpy(array).to(self._device)
+            for array in (mine.tokens, mine.labels, mine.negatives)
+        )
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            loss: Tensor = self._item_loss(tokens, labels, negatives) * (mine.n_labels / batch.n_labels)
+        self._optimizer.zero_grad()
+        # The mean of the gradients over the processes is that of the sum of the parts, but for their number.
+        (loss * self._processes.size).backward()
+        nn.utils.clip_grad_norm_(self._encoder.parameters(), _MAX_GRADIENT_NORM)
+        self._optimizer.step()
+        self._warm_up.step()
+        self._move_average()
+        return loss.detach()
+
+    def _move_average(self) -> None:
+        """Move the averages towards the weights of the step: fast at first, for the first weights are worth little."""
+        self._n_steps += 1
+        share = 1 - min(_AVERAGE_DECAY, self._n_steps / (self._n_steps + 9))
+        for average, weight in zip(self.averaged.parameters(), self._encoder.parameters(), strict=True):
+            average.lerp_(weight.detach(), share)
+
+
+def _matrix_dtype(device: torch.device, config: TrainingConfig) -> torch.dtype:
+    """Choose what matrices are multiplied in: bf16 where the device has instructions for it."""
+    capabilities = torch.cpu.get_capabilities()
+    is_fast = device.type == "cuda" or (
+        device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    )
+    is_bf16 = config.precision == "bf16" or (config.precision == "auto" and is_fast)
+    return torch.bfloat16 if is_bf16 else torch.float32
