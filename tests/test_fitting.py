@@ -135,7 +135,7 @@ def losses_of(losses: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
         assert any(batch.n_labels for batch in batches)
         return next(given)
 
-    monkeypatch.setattr("batchrec.fitting._Trainer.take_steps", take_steps)
+    monkeypatch.setattr("batchrec.trainer.Trainer.take_steps", take_steps)
 
 
 @pytest.mark.parametrize("losses", [[math.nan], [math.inf], [3.5, math.nan], [5.0, 3.0, 4.5]], ids=str)
