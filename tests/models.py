@@ -185,6 +185,35 @@ def successions(n_items: int, n_users: int) -> dict[int, list[int]]:
     return {user: [1000 + (start + place) % n_items for place in range(n)] for user, (start, n) in enumerate(spans)}
 
 
+SUCCESSIONS = successions(n_items=30, n_users=120)
+LEARNING = TrainingConfig(
+    n_layers=1,
+    hidden_size=32,
+    learning_rate=0.005,
+    dropout=0.0,
+    last_mask_prob=0.5,
+    max_epochs=12,
+    patience=3,
+    validation_users=30,
+    device="cpu",
+)
+
+
+@cache
+def succession_sequences() -> Path:
+    """The histories of SUCCESSIONS without their last items."""
+    shortened = {user: items[:-1] for user, items in SUCCESSIONS.items()}
+    return write_sequences(scratch() / "successions.parquet", shortened)
+
+
+@cache
+def learned_model(objective: Objective) -> Path:
+    """A model that has seen enough of the successions."""
+    out = scratch() / f"learned-{objective}"
+    train(succession_sequences(), replace(LEARNING, objective=objective), out)
+    return out
+
+
 def training_log(model: Path) -> list[dict[str, Any]]:
     """The lines of training.jsonl, a dictionary each."""
     return [json.loads(line) for line in (model / TRAINING_LOG).read_text(encoding="utf-8").splitlines()]

@@ -18,15 +18,16 @@ from batchrec.holdout import Accuracy, Split, hold_out
 from batchrec.objectives import ItemLoss
 from batchrec.schemas import PAD
 from batchrec.scoring import score
-from batchrec.training import train
 from batchrec.windows import Batch, draw_batches
 from tests.models import (
     CONFIG,
     N_ITEMS,
+    SUCCESSIONS,
     assert_training_fails,
     indexed,
+    learned_model,
     small_encoder,
-    successions,
+    succession_sequences,
     trained_model,
     training_histories,
     training_log,
@@ -170,26 +171,14 @@ def test_a_learning_rate_that_is_too_high_makes_no_model(tmp_path: Path, capsys:
 
 
 def test_what_always_follows_is_learned(objective: Objective, tmp_path: Path) -> None:
-    n_items = 30
-    histories = successions(n_items, n_users=120)
-    write_sequences(tmp_path / "sequences.parquet", {user: items[:-1] for user, items in histories.items()})
-    config = TrainingConfig(
-        objective=objective,
-        n_layers=1,
-        hidden_size=32,
-        learning_rate=0.005,
-        dropout=0.0,
-        max_epochs=12,
-        patience=3,
-        validation_users=30,
-        last_mask_prob=0.5,
-        device="cpu",
+    score(
+        succession_sequences(),
+        learned_model(objective),
+        ScoringConfig(top_k=1, device="cpu"),
+        tmp_path / "recs.parquet",
     )
-    train(tmp_path / "sequences.parquet", config, tmp_path / "model")
-    scoring = ScoringConfig(top_k=1, device="cpu")
-    score(tmp_path / "sequences.parquet", tmp_path / "model", scoring, tmp_path / "recs.parquet")
     found = {row["user_id"]: row["item_id"] for row in pq.read_table(tmp_path / "recs.parquet").to_pylist()}
-    assert sum(found[user] == items[-1] for user, items in histories.items()) / len(histories) > 0.95
-    best = max(training_log(tmp_path / "model"), key=lambda line: float(line["ndcg_at_10"]))
+    assert sum(found[user] == items[-1] for user, items in SUCCESSIONS.items()) / len(SUCCESSIONS) > 0.95
+    best = max(training_log(learned_model(objective)), key=lambda line: float(line["ndcg_at_10"]))
     assert best["ndcg_at_10"] > 0.95
     assert best["popularity_ndcg_at_10"] < 0.5
