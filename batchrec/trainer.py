@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from batchrec.config import TrainingConfig
 from batchrec.encoder import Encoder
+from batchrec.errors import InputError
 from batchrec.objectives import ItemLoss
 from batchrec.processes import Processes
 from batchrec.windows import Batch
@@ -41,7 +42,10 @@ class Trainer:
         self._n_steps = 0
 
     def take_steps(self, batches: Iterator[Batch]) -> float:
-        """Take a step for every batch; gives the mean of their losses."""
+        """Take a step for every batch; gives the mean of their losses.
+
+        Raises InputError where there is no step to take.
+        """
         self._encoder.train()
         total, n_steps = torch.zeros((), device=self._device), 0
         for batch in batches:
@@ -49,6 +53,9 @@ class Trainer:
             if len(batch.tokens) >= self._processes.size:
                 total += self._step(batch)
                 n_steps += 1
+        if n_steps == 0:
+            least = f"{self._processes.size} or more histories of two items or more in a batch"
+            raise InputError(f"too little to learn from beside the held-out items: expected {least}")
         return float(self._processes.sum(total)) / n_steps
 
     def _step(self, batch: Batch) -> Tensor:

@@ -133,6 +133,7 @@ TOO_LITTLE: dict[str, dict[int, list[int]]] = {
     "one item": {1: [1001], 2: [1001]},
     "one item often": {1: [1001, 1001], 2: [1001, 1001]},
     "nobody with two items": {1: [1001], 2: [1002], 3: [1003]},
+    "one history of two items, of which one is held out": {1: [1001, 1002], 2: [1001]},
     "no user": {},
     "no events": {1: [], 2: []},
 }
