@@ -15,9 +15,9 @@ from batchrec.training import train
 from tests.models import CONFIG, N_ITEMS, SMALL, names_in, training_log, training_sequences
 
 
-def torchrun(*options: object) -> subprocess.CompletedProcess[str]:
+def torchrun(*options: object, launch: tuple[object, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run `batchrec train` in two processes."""
-    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m")
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, *launch, "-m")
     command = [sys.executable, "-m", *map(str, launcher), "batchrec", "train", *map(str, (*SMALL, *options))]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
