@@ -1,16 +1,17 @@
 """batchrec: a nightly table of top-k recommendations for every user.
 
-The jobs and their options: build_sequences, train, score and recommend, with SequencesConfig, TrainingConfig,
-ScoringConfig and RecommendConfig. They load when first used: `import batchrec` itself loads none of torch, onnxruntime
-and duckdb.
+The jobs and their options: build_sequences, train, score, evaluate and recommend, with SequencesConfig, TrainingConfig,
+ScoringConfig, EvaluationConfig and RecommendConfig. They load when first used: `import batchrec` itself loads none of
+torch, onnxruntime and duckdb.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchrec.config import RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
+    from batchrec.config import EvaluationConfig, RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
     from batchrec.errors import BatchrecError
+    from batchrec.evaluation import evaluate
     from batchrec.recommending import recommend
     from batchrec.scoring import score
     from batchrec.sequences import build_sequences
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BatchrecError": "errors",
+    "EvaluationConfig": "config",
     "RecommendConfig": "config",
     "ScoringConfig": "config",
     "SequencesConfig": "config",
     "TrainingConfig": "config",
     "build_sequences": "sequences",
+    "evaluate": "evaluation",
     "recommend": "recommending",
     "score": "scoring",
     "train": "training",
@@ -30,11 +33,13 @@ _HOMES = {
 
 __all__ = [
     "BatchrecError",
+    "EvaluationConfig",
     "RecommendConfig",
     "ScoringConfig",
     "SequencesConfig",
     "TrainingConfig",
     "build_sequences",
+    "evaluate",
     "recommend",
     "score",
     "train",

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
@@ -10,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from batchrec.config import RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.config import EvaluationConfig, RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -91,7 +92,9 @@ def train_command(sequences: Path, out: Path, as_json: bool, **options: Any) -> 
     config = TrainingConfig(**options)
     from batchrec.training import train
 
-    _print_report(train(sequences, config, out), as_json)
+    report = train(sequences, config, out)
+    if _is_first_process():
+        _print_report(report, as_json)
 
 
 @cli.command("score", epilog=_EPILOG)
@@ -106,6 +109,30 @@ def score_command(sequences: Path, model: Path, out: Path, as_json: bool, **opti
     from batchrec.scoring import score
 
     _print_report(score(sequences, model, config, out), as_json)
+
+
+@cli.command("evaluate", epilog=_EPILOG)
+@_path_option("--sequences", "sequences.parquet", "Histories to train and to test on.")
+@_options_of(EvaluationConfig)
+@_options_of(TrainingConfig)
+@_path_option("--out", "evaluation.parquet", "Where to write the results; the report goes beside it as JSON.")
+@_json_option
+def evaluate_command(sequences: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Show whether the model beats simple methods on your own log, and by how much.
+
+    It is trained on a part of the log with the options of train; what comes after is the test.
+    """
+    names = {field.name for field in fields(EvaluationConfig)}
+    evaluation = EvaluationConfig(**{name: value for name, value in options.items() if name in names})
+    training = TrainingConfig(**{name: value for name, value in options.items() if name not in names})
+    from batchrec.evaluation import evaluate
+    from batchrec.scoreboard import scoreboard
+
+    report = evaluate(sequences, evaluation, training, out)
+    if as_json:
+        _print_report(report, as_json)
+        return
+    click.echo(scoreboard(report))
 
 
 @cli.command("recommend", epilog=_EPILOG)
@@ -151,7 +178,7 @@ def _in_words(value: Any) -> str:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and give its exit code; what is not a bug is one line on stderr."""
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("batchrec").setLevel(logging.INFO)
+    logging.getLogger("batchrec").setLevel(logging.INFO if _is_first_process() else logging.WARNING)
     try:
         return int(cli.main(arguments, prog_name="batchrec", standalone_mode=False) or 0)
     except BatchrecError as error:
@@ -163,6 +190,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"{error.format_message()} See batchrec --help", ConfigError.exit_code)
     except click.Abort:
         return _complain("interrupted", 130)
+
+
+def _is_first_process() -> bool:
+    """Whether this is the one of torchrun's processes that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _complain(message: str, exit_code: int) -> int:

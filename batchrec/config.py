@@ -1,7 +1,9 @@
 """The options of each job: frozen, checked when made. The command line is generated from these fields."""
 
+import math
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -10,6 +12,9 @@ from batchrec.errors import ConfigError
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Objective = Literal["causal", "masked"]
 Precision = Literal["auto", "fp32", "bf16"]
+
+# As many as any log spans; more would not fit into seconds.
+_MOST_DAYS = 1_000_000
 
 
 def option(default: Any, text: str) -> Any:
@@ -31,7 +36,7 @@ def _check_at_least(config: object, least: int, *names: str) -> None:
 def _check_fraction(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        _check(0 <= value < 1, name, value, "a number from 0 up to, but not, 1")
+        _check(value is None or 0 <= value < 1, name, value, "a number from 0 up to, but not, 1")
 
 
 @dataclass(frozen=True)
@@ -80,14 +85,14 @@ class TrainingConfig:
     hidden_size: int | None = option(None, "Size of the embeddings and of the hidden states; 64 or 128, by the events.")
     n_layers: int = option(2, "Transformer blocks.")
     n_heads: int = option(2, "Attention heads in each block; divides the hidden size.")
-    dropout: float = option(0.2, "Share of activations dropped in training.")
+    dropout: float | None = option(None, "Share of activations dropped in training; 0.2 or 0.3, by the events.")
     mask_prob: float = option(0.2, "masked: share of a history's items that are masked.")
     last_mask_prob: float = option(
         0.2, "masked: share of histories of which the last item alone is masked, as in scoring."
     )
     negatives: int | None = option(
         None,
-        "Items, drawn for each step, that an item must be told from; 0 for all. All of up to 10,000, or else 3,000.",
+        "Items, drawn for each step, that an item must be told from; 0 for all. All of up to 5,000, or else 3,000.",
     )
     batch_size: int | None = option(None, "Windows of histories in a training step; 16 to 128, by their number.")
     learning_rate: float = option(1e-3, "Learning rate of AdamW after warm-up.")
@@ -177,3 +182,56 @@ class RecommendConfig(CatalogueConfig):
 
     def __post_init__(self) -> None:
         _check_at_least(self, 1, "top_k")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Options of `evaluate`, beside those of the training."""
+
+    protocol: Literal["leave-one-out", "temporal"] = option(
+        "leave-one-out", "Test on each user's last item, or on all that comes after a moment."
+    )
+    cut: str | None = option(None, "temporal: the moment from which on events are the test, an ISO date or time (UTC).")
+    test_days: float | None = option(
+        None, "temporal: days at the end of the log to test on, without --cut; 7 if not given."
+    )
+    top_k: int = option(10, "Recommendations for each user, the k of the metrics.")
+    keep_seen: bool = option(False, "Recommend, and test on, items of the user's history too.")
+    test_users: int | None = option(None, "Test a random sample of that many users; all if not given.")
+    popular_days: int = option(30, "Days at the end of the training part that the newer popularity looks at.")
+    als_factors: int = option(64, "Factors of implicit ALS, where batchrec[als] is installed.")
+    n_resamples: int = option(1000, "Bootstrap resamples of the users, for the 95 % intervals.")
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, 1, "top_k", "test_users", "popular_days", "als_factors")
+        _check_at_least(self, 100, "n_resamples")
+        _check(self.popular_days <= _MOST_DAYS, "popular_days", self.popular_days, f"{_MOST_DAYS} or less")
+        _check(
+            self.test_days is None or 0 < self.test_days <= _MOST_DAYS,
+            "test_days",
+            self.test_days,
+            f"more than 0, and {_MOST_DAYS} or less",
+        )
+        if self.cut is not None:
+            _check(self.test_days is None, "test_days", self.test_days, "--cut or --test-days, not both")
+            _check(_is_moment(self.cut), "cut", self.cut, "an ISO date or time like 2024-06-01 or 2024-06-01T12:00:00")
+        if self.protocol != "temporal":
+            for name in ("cut", "test_days"):
+                value = getattr(self, name)
+                _check(value is None, name, value, "--protocol temporal with it")
+
+    @property
+    def cut_moment(self) -> int | None:
+        """Give the cut as the first whole second of the test, in Unix seconds; None where there is no --cut."""
+        if self.cut is None:
+            return None
+        moment = datetime.fromisoformat(self.cut)
+        return math.ceil((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

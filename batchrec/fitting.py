@@ -42,18 +42,13 @@ class Epoch:
         )
 
 
-def fit(
-    encoder: Encoder,
-    split: Split,
-    config: TrainingConfig,
-    generator: np.random.Generator,
-    processes: Processes = Processes(),
-) -> list[Epoch]:
+def fit(encoder: Encoder, split: Split, config: TrainingConfig, processes: Processes = Processes()) -> list[Epoch]:
     """Train the encoder, and leave it with the averaged weights of the epoch that ranks held-out items best.
 
     Raises ConfigError where the loss is no longer a number, or climbs back.
     """
     trainer = Trainer(encoder, config, processes)
+    generator = np.random.default_rng(config.seed)
     vocabulary_size = encoder.item_biases.numel()
     popularity = popularity_accuracy(split, vocabulary_size)
     epochs: list[Epoch] = []

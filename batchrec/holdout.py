@@ -44,26 +44,26 @@ class Accuracy:
     hit_rate: float
 
 
-def hold_out(histories: Histories, most: int, generator: np.random.Generator) -> Split:
-    """Take the last item of up to `most` users, at most half of all, out of the histories.
+def hold_out(histories: Histories, most: int, users: Longs) -> Split:
+    """Take the last item of up to `most` users, at most half of all, out of the histories; the first of `users` first.
 
-    A user qualifies with two items or more, of which the last is new to them: one seen before is never recommended.
+    users: (users,) int64, all of them in some order. A user qualifies with two items or more, of which the last is new
+    to them: one seen before is never recommended.
     Raises InputError where no user qualifies, or there is no second one to learn from.
     """
     if len(histories) < 2:
         raise InputError("the sequences hold one user; expected two or more, since the last item of some is held out")
-    qualified = np.flatnonzero(histories.lengths >= 2)
+    qualified = users[histories.lengths[users] >= 2]
     qualified = qualified[_last_is_new(histories, qualified)]
     if len(qualified) == 0:
         raise InputError("no history has two different items: there is nothing to learn from")
-    n_held = max(1, min(most, len(qualified) // 2))
-    users = np.sort(generator.choice(qualified, n_held, replace=False))
-    last = histories.offsets[users + 1] - 1
+    chosen = np.sort(qualified[: max(1, min(most, len(qualified) // 2))])
+    last = histories.offsets[chosen + 1] - 1
     kept = np.ones(len(histories.items), dtype=bool)
     kept[last] = False
     n_kept = np.concatenate([[0], np.cumsum(kept)])
     training = Histories(histories.items[kept], n_kept[histories.offsets])
-    return Split(training, HeldOut(training.take(users), histories.items[last]))
+    return Split(training, HeldOut(training.take(chosen), histories.items[last]))
 
 
 def _last_is_new(histories: Histories, users: Longs) -> NDArray[np.bool_]:

@@ -56,6 +56,17 @@ def items_schema(item_type: pa.DataType) -> pa.Schema:
     )
 
 
+def lists_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
+    """One row an item of a baseline's list: the columns of recs that a comparison needs."""
+    return pa.schema(
+        [
+            pa.field("user_id", user_type, nullable=False),
+            pa.field("rank", pa.int32(), nullable=False),
+            pa.field("item_id", item_type, nullable=False),
+        ]
+    )
+
+
 def recs_schema(user_type: pa.DataType, item_type: pa.DataType, *, with_titles: bool) -> pa.Schema:
     """One row a recommendation: ranks from 1 without gaps, scores not increasing within a user and source."""
     return _with_contract(
@@ -69,4 +80,25 @@ def recs_schema(user_type: pa.DataType, item_type: pa.DataType, *, with_titles: 
             *([pa.field("title", pa.string())] if with_titles else []),
         ],
         "recs",
+    )
+
+
+def evaluation_schema() -> pa.Schema:
+    """One row a method: the mean of each metric over the tested users, and the bounds of its 95 % interval."""
+    figures = ["ndcg", "hit_rate", "recall", "mrr", "ndcg_gain"]
+    return _with_contract(
+        [
+            pa.field("protocol", pa.string(), nullable=False),
+            pa.field("k", pa.int32(), nullable=False),
+            pa.field("method", pa.string(), nullable=False),
+            *(
+                pa.field(figure + bound, pa.float64(), nullable=False)
+                for figure in figures
+                for bound in ("", "_low", "_high")
+            ),
+            pa.field("coverage", pa.float64(), nullable=False),
+            pa.field("mean_popularity_rank", pa.float64()),
+            pa.field("users_with_full_list", pa.int64(), nullable=False),
+        ],
+        "evaluation",
     )

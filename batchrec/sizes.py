@@ -9,9 +9,9 @@ from batchrec.schemas import FIRST_ITEM
 
 # Up to here the softmax over all items is cheap, and beyond it as good over some: Klenitskiy & Vasilev, "Turning Dross
 # Into Gold Loss: is BERT4Rec really better than SASRec?" (RecSys 2023), found nothing gained by more than 3,000.
-_MOST_ITEMS_IN_FULL = 10_000
+_MOST_ITEMS_IN_FULL = 5_000
 _NEGATIVES = 3_000
-_MANY_EVENTS = 5_000_000
+_FEW_EVENTS, _MANY_EVENTS = 500_000, 5_000_000
 
 
 def encoder_shape(config: TrainingConfig, histories: Histories) -> EncoderShape:
@@ -19,8 +19,10 @@ def encoder_shape(config: TrainingConfig, histories: Histories) -> EncoderShape:
 
     Raises ConfigError for heads that do not divide the hidden size.
     """
+    n_events = len(histories.items)
+    dropout = config.dropout if config.dropout is not None else (0.3 if n_events < _FEW_EVENTS else 0.2)
     longest = int(np.quantile(histories.lengths, 0.9, method="higher"))
-    hidden_size = config.hidden_size or (64 if len(histories.items) < _MANY_EVENTS else 128)
+    hidden_size = config.hidden_size or (64 if n_events < _MANY_EVENTS else 128)
     if hidden_size % config.n_heads:
         raise ConfigError(f"--n-heads {config.n_heads}: expected a divisor of the hidden size {hidden_size}")
     return EncoderShape(
@@ -29,7 +31,7 @@ def encoder_shape(config: TrainingConfig, histories: Histories) -> EncoderShape:
         hidden_size=hidden_size,
         n_layers=config.n_layers,
         n_heads=config.n_heads,
-        dropout=config.dropout,
+        dropout=dropout,
     )
 
 

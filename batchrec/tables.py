@@ -77,6 +77,12 @@ def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Pat
             writer.write_batch(batch)
 
 
+def cast_batches(rows: duckdb.DuckDBPyRelation, schema: pa.Schema, n_rows: int) -> Iterator[pa.RecordBatch]:
+    """Stream the rows of a query in batches of up to `n_rows`, in the columns and types of a contract."""
+    for batch in rows.to_arrow_reader(n_rows):
+        yield batch.select(schema.names).cast(schema)
+
+
 @dataclass(frozen=True)
 class Sequences:
     """A sequences table on disk whose columns and types hold to the contract."""

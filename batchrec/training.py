@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import torch
 from safetensors.torch import save
@@ -16,21 +15,18 @@ from safetensors.torch import save
 from batchrec.artifact import ENCODER, TRAINING_LOG, WEIGHTS, replacing_folder, write_manifest
 from batchrec.batching import Histories
 from batchrec.config import Device, TrainingConfig
+from batchrec.corpus import read_corpus
 from batchrec.encoder import Encoder
-from batchrec.errors import DeviceError, InputError
+from batchrec.errors import DeviceError
 from batchrec.export import check_parity, export_encoder
 from batchrec.fitting import fit
 from batchrec.holdout import HeldOut, hold_out
 from batchrec.processes import joined
-from batchrec.queries import connect, literal, select
 from batchrec.sizes import encoder_shape
-from batchrec.tables import open_sequences
 from batchrec.vocabulary import Vocabulary
 from batchrec.warm_start import read_start
 
 _log = logging.getLogger(__name__)
-
-_USERS_AT_A_TIME = 8192
 
 
 @dataclass(frozen=True)
@@ -66,16 +62,16 @@ def train(
     device = _device(config.device)
     with joined(device) as processes, replacing_folder(out) if processes.is_first else nullcontext() as folder:
         started = time.monotonic()
-        vocabulary, histories = _read_histories(sequences)
-        generator = np.random.default_rng(config.seed)
-        split = hold_out(histories, config.validation_users, generator)
+        corpus = read_corpus(sequences, config.seed)
+        vocabulary = corpus.vocabulary
+        split = hold_out(corpus.histories, config.validation_users, corpus.holding_out)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             # Dropout draws from torch's global generator and takes no other: seed that, and put it back afterwards.
             torch.manual_seed(config.seed)
             encoder = _new_encoder(vocabulary, split.training, config)
             _log.info("on %s, %d processes: %s", device, processes.size, encoder.shape)
             torch.manual_seed(config.seed + processes.rank)
-            epochs = fit(encoder.to(device), split, config, generator, processes)
+            epochs = fit(encoder.to(device), split, config, processes)
         report = None
         if folder is not None:
             difference = _export(encoder, split.held_out, folder)
@@ -89,7 +85,7 @@ def train(
                 model_id=manifest.model_id,
                 device=device.type,
                 processes=processes.size,
-                users=len(histories),
+                users=len(corpus.histories),
                 items=len(vocabulary),
                 held_out_users=len(split.held_out.items),
                 encoder=asdict(encoder.shape),
@@ -132,20 +128,3 @@ def _device(name: Device) -> torch.device:
     if not there[name]:
         raise DeviceError(f"--device {name}: torch {torch.__version__} finds none. Pass --device auto or cpu")
     return torch.device(name)
-
-
-def _read_histories(path: Path) -> tuple[Vocabulary, Histories]:
-    """Read a whole sequences table, 4 bytes an event, and the vocabulary of all its items."""
-    sequences = open_sequences(path)
-    try:
-        with connect() as con:
-            items = select(con, "items", path=literal(path)).to_arrow_table().combine_chunks()
-    except duckdb.Error as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    if len(items) == 0:
-        raise InputError(f"{path}: no history holds an item. Run batchrec build-sequences on ratings that do")
-    vocabulary = Vocabulary(items["item_id"].cast(sequences.item_type).chunk(0), items["n_events"].to_numpy())
-    read = [Histories.from_arrow(batch["item_ids"], vocabulary) for batch in sequences.batches(_USERS_AT_A_TIME)]
-    lengths = np.concatenate([histories.lengths for histories in read])
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return vocabulary, Histories(np.concatenate([histories.items for histories in read]), offsets)

@@ -1,6 +1,6 @@
 """Going on from an earlier model: its weights, and its items' embeddings, found by id in tonight's vocabulary."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ class Start:
 
 
 def read_start(folder: Path, config: TrainingConfig) -> Start:
-    """Read the model to go on from; its shape is kept, but for the dropout.
+    """Read the model to go on from; its shape is kept, but for a dropout that is asked for.
 
     Raises ModelError for a broken model directory, ConfigError where an option asks for another shape.
     """
@@ -61,7 +61,9 @@ def read_start(folder: Path, config: TrainingConfig) -> Start:
             raise ConfigError(
                 f"{option} {wanted}: the model to go on from, {folder}, has {found}. Pass {option} {found}"
             )
-    return Start(EncoderShape(**(asdict(shape) | {"dropout": config.dropout})), model.vocabulary, load(model.weights))
+    if config.dropout is not None:
+        shape = replace(shape, dropout=config.dropout)
+    return Start(shape, model.vocabulary, load(model.weights))
 
 
 def _mean_of_neighbours(embeddings: Tensor, is_known: NDArray[np.bool_], histories: Histories) -> Tensor:

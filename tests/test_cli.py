@@ -1,28 +1,40 @@
 import json
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from batchrec.cli import cli
-from batchrec.config import RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.config import EvaluationConfig, RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from tests.models import names_in, run_cli, trained_model, training_histories, write_sequences
 
-CONFIGS = {
-    "build-sequences": SequencesConfig,
-    "train": TrainingConfig,
-    "score": ScoringConfig,
-    "recommend": RecommendConfig,
+CONFIGS: dict[str, list[type[Any]]] = {
+    "build-sequences": [SequencesConfig],
+    "train": [TrainingConfig],
+    "score": [ScoringConfig],
+    "evaluate": [EvaluationConfig, TrainingConfig],
+    "recommend": [RecommendConfig],
 }
 OF_THE_COMMAND = {
     "build-sequences": {"ratings", "out", "as_json"},
     "train": {"sequences", "out", "as_json"},
     "score": {"sequences", "model", "out", "as_json"},
+    "evaluate": {"sequences", "out", "as_json"},
     "recommend": {"model", "as_json", "items_seen"},
 }
 DEFAULTS = {"sequences": "sequences.parquet", "model": "model"}
-OUTS = {"build-sequences": "sequences.parquet", "train": "model", "score": "recs.parquet"}
+OUTS = {
+    "build-sequences": "sequences.parquet",
+    "train": "model",
+    "score": "recs.parquet",
+    "evaluate": "evaluation.parquet",
+}
+
+
+def config_fields(command: str) -> list[Field[Any]]:
+    return [field for config in CONFIGS[command] for field in fields(config)]
 
 
 def test_there_are_no_other_commands() -> None:
@@ -32,7 +44,7 @@ def test_there_are_no_other_commands() -> None:
 @pytest.mark.parametrize("command", CONFIGS)
 def test_every_field_is_an_option_with_the_same_default(command: str) -> None:
     options = {option.name: option for option in cli.commands[command].params}
-    for field in fields(CONFIGS[command]):
+    for field in config_fields(command):
         option = options[field.name]
         assert isinstance(option, click.Option)
         assert option.default == field.default
@@ -45,7 +57,13 @@ def test_every_field_is_an_option_with_the_same_default(command: str) -> None:
 @pytest.mark.parametrize("command", CONFIGS)
 def test_no_option_lacks_a_field(command: str) -> None:
     names = {option.name for option in cli.commands[command].params}
-    assert names == {field.name for field in fields(CONFIGS[command])} | OF_THE_COMMAND[command]
+    assert names == {field.name for field in config_fields(command)} | OF_THE_COMMAND[command]
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+def test_no_two_options_of_a_command_share_a_name(command: str) -> None:
+    names = [option.name for option in cli.commands[command].params]
+    assert sorted(names, key=str) == sorted(set(names), key=str)
 
 
 @pytest.mark.parametrize("command", CONFIGS)
@@ -68,6 +86,20 @@ def test_the_options_given_reach_the_job(monkeypatch: pytest.MonkeyPatch) -> Non
     run_cli("score", "--sequences", "s", "--model", "m", "--out", "o", *options)
     config = ScoringConfig(top_k=20, keep_seen=True, users="u.csv", items="m.csv", chunk_size=5)
     assert given == [Path("s"), Path("m"), config, Path("o")]
+
+
+def test_the_options_of_an_evaluation_reach_the_config_they_belong_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    def evaluate(*arguments: object) -> None:
+        given.extend(arguments)
+        raise click.Abort
+
+    monkeypatch.setattr("batchrec.evaluation.evaluate", evaluate)
+    run_cli("evaluate", "--protocol", "temporal", "--test-days", "1.5", "--top-k", 5, "--seed", 3, "--max-len", 20)
+    evaluation = EvaluationConfig(protocol="temporal", test_days=1.5, top_k=5)
+    training = TrainingConfig(seed=3, max_len=20)
+    assert given == [Path("sequences.parquet"), evaluation, training, Path("evaluation.parquet")]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in CONFIGS)])
@@ -103,6 +135,22 @@ WRONG_USE = [
     ["build-sequences", "--repeats", "some"],
     ["build-sequences", "--ratings", "r.csv", "--query", "q.sql"],
     ["build-sequences", "--max-bad-rows", "some"],
+    ["evaluate", "--no-such-option"],
+    ["evaluate", "--protocol", "random"],
+    ["evaluate", "--protocol", "temporal", "--cut", "yesterday"],
+    ["evaluate", "--protocol", "temporal", "--cut", "2024-06-01", "--test-days", "7"],
+    ["evaluate", "--cut", "2024-06-01"],
+    ["evaluate", "--test-days", "7"],
+    ["evaluate", "--protocol", "temporal", "--test-days", "0"],
+    ["evaluate", "--protocol", "temporal", "--test-days", "nan"],
+    ["evaluate", "--protocol", "temporal", "--test-days", "inf"],
+    ["evaluate", "--top-k", "0"],
+    ["evaluate", "--test-users", "0"],
+    ["evaluate", "--popular-days", "0"],
+    ["evaluate", "--popular-days", "1000001"],
+    ["evaluate", "--als-factors", "0"],
+    ["evaluate", "--n-resamples", "99"],
+    ["evaluate", "--mask-prob", "1"],
 ]
 
 

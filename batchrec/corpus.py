@@ -1,0 +1,55 @@
+"""What there is to train on: the histories of a sequences table, the items in them, the users to hold out first."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchrec.batching import Histories, Longs
+from batchrec.errors import InputError
+from batchrec.queries import connect, literal, select
+from batchrec.tables import open_sequences
+from batchrec.vocabulary import Vocabulary
+
+_USERS_AT_A_TIME = 8192
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All histories, as indexes of the vocabulary of their items.
+
+    holding_out: (users,) int64, the users in an order that is the same every night, as far as they are the same users:
+    a model that goes on from last night's has not seen what was held out then, so it must be held out again.
+    """
+
+    vocabulary: Vocabulary
+    histories: Histories
+    holding_out: Longs
+
+
+def read_corpus(path: Path, seed: int) -> Corpus:
+    """Read a whole sequences table, 4 bytes an event.
+
+    Raises InputError where it breaks its contract or holds no item.
+    """
+    sequences = open_sequences(path)
+    try:
+        with connect() as con:
+            items = select(con, "items", path=literal(path)).to_arrow_table().combine_chunks()
+            ordered = select(con, "users_to_hold_out", path=literal(path), seed=seed).to_arrow_table()["user_id"]
+    except duckdb.Error as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    if len(items) == 0:
+        raise InputError(f"{path}: no history holds an item. Run batchrec build-sequences on ratings that do")
+    vocabulary = Vocabulary(items["item_id"].cast(sequences.item_type).chunk(0), items["n_events"].to_numpy())
+    user_ids, read = [], []
+    for batch in sequences.batches(_USERS_AT_A_TIME):
+        user_ids.append(batch["user_id"])
+        read.append(Histories.from_arrow(batch["item_ids"], vocabulary))
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate([histories.lengths for histories in read]))])
+    histories = Histories(np.concatenate([histories.items for histories in read]), offsets)
+    places = pc.index_in(ordered.cast(sequences.user_type), value_set=pa.chunked_array(user_ids))
+    return Corpus(vocabulary, histories, places.to_numpy().astype(np.int64))

@@ -1,0 +1,216 @@
+"""evaluate: train on a part of the log, score its users, and compare what they get with what simple methods give."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from batchrec import als
+from batchrec.artifact import load_model
+from batchrec.baselines import Baselines
+from batchrec.comparison import Interval, compare
+from batchrec.config import EvaluationConfig, ScoringConfig, TrainingConfig
+from batchrec.errors import ConfigError
+from batchrec.measuring import METRICS, MeasuredLists, measure_lists
+from batchrec.protocols import in_words, split
+from batchrec.queries import connect
+from batchrec.schemas import evaluation_schema, lists_schema
+from batchrec.scoring import score
+from batchrec.tables import check_writable_file, open_sequences, replacing, write_parquet
+from batchrec.training import train
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """How good one method is at k, averaged over the tested users; *_low and *_high bound the 95 % interval.
+
+    coverage: share of the training part's items that are recommended to anybody. mean_popularity_rank: of the
+    recommended items, 1 for the most popular; None for a method that recommends nothing. ndcg_gain: over the best
+    baseline, by the same resamples of the same users.
+    """
+
+    method: str
+    ndcg: float
+    ndcg_low: float
+    ndcg_high: float
+    hit_rate: float
+    hit_rate_low: float
+    hit_rate_high: float
+    recall: float
+    recall_low: float
+    recall_high: float
+    mrr: float
+    mrr_low: float
+    mrr_high: float
+    coverage: float
+    mean_popularity_rank: float | None
+    users_with_full_list: int
+    ndcg_gain: float
+    ndcg_gain_low: float
+    ndcg_gain_high: float
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """The model that was tested: how its training went, and its options as the manifest has them."""
+
+    model_id: str
+    device: str
+    epochs: int
+    best_epoch: int
+    seconds: float
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What was tested, on whom, and each method's result: the model first, then the baselines, best first.
+
+    Users tested + not tested, by reason, are all users of the log. cut: the first moment of the test, None where each
+    user has an own one. unknown_test_items: those among the test items that nobody has in the training part.
+    """
+
+    out: str
+    protocol: str
+    k: int
+    keep_seen: bool
+    cut: str | None
+    users_tested: int
+    users_not_tested: dict[str, int]
+    test_items: int
+    unknown_test_items: int
+    training_users: int
+    training_items: int
+    training_events: int
+    model: FittedModel
+    best_baseline: str
+    methods: list[MethodResult]
+    seconds: float
+
+
+def evaluate(
+    sequences: Path = Path("sequences.parquet"),
+    evaluation: EvaluationConfig = EvaluationConfig(),
+    training: TrainingConfig = TrainingConfig(),
+    out: Path = Path("evaluation.parquet"),
+) -> EvaluationReport:
+    """Measure the model and the baselines on the log itself; write the evaluation table, and the report beside as JSON.
+
+    The model is trained and scored by `train` and `score`, as at night. Raises InputError for sequences that break
+    their contract or that the protocol cannot split, and ConfigError for an `out` that cannot be written or a k above
+    the number of items, all before any training; then what `train` and `score` raise. `out` then stays as it was.
+    """
+    started = time.monotonic()
+    json_out = _check_outs(out)
+    if training.init_from is not None:
+        raise ConfigError("--init-from: a model that may have learned the test; evaluate trains one from nothing")
+    log = open_sequences(sequences)
+    with TemporaryDirectory(prefix=".batchrec-", dir=out.parent) as name, connect(Path(name)) as con:
+        folder = Path(name)
+        parts = split(con, log, evaluation, training.seed, folder)
+        schema = lists_schema(log.user_type, log.item_type)
+        baselines: list[MeasuredLists] = []
+        for method, lists in _baselines(con, schema, evaluation, training.seed).items():
+            _log.info("making the lists of %s for %d users", method, parts.counts.users_tested)
+            write_parquet(lists, schema, folder / "lists.parquet")
+            baselines.append(measure_lists(con, method, folder / "lists.parquet", evaluation.top_k))
+        # All that is left to do needs the test items and the items; training needs the memory.
+        con.execute("drop table split; drop table training_events; drop table user_items")
+        trained = train(parts.training, training, folder / "model")
+        options = load_model(folder / "model").manifest.config
+        score(parts.histories, folder / "model", _scoring(evaluation, training), folder / "recs.parquet")
+        model = measure_lists(con, "model", folder / "recs.parquet", evaluation.top_k)
+    baselines.sort(key=lambda measured: -measured.metrics[:, 0].mean())
+    report = EvaluationReport(
+        out=str(out),
+        protocol=evaluation.protocol,
+        k=evaluation.top_k,
+        keep_seen=evaluation.keep_seen,
+        cut=None if parts.cut is None else in_words(parts.cut),
+        model=FittedModel(
+            trained.model_id, trained.device, trained.epochs, trained.best_epoch, trained.seconds, options
+        ),
+        best_baseline=baselines[0].method,
+        methods=_results([model, *baselines], parts.counts.training_items, evaluation.n_resamples, training.seed),
+        seconds=round(time.monotonic() - started, 3),
+        **asdict(parts.counts),
+    )
+    _write(report, out, json_out)
+    return report
+
+
+def _check_outs(out: Path) -> Path:
+    """Name the JSON beside the table. Raises ConfigError where one of the two cannot be written."""
+    check_writable_file(out)
+    json_out = out.with_suffix(".json")
+    if json_out == out:
+        raise ConfigError(f"--out {out}: that name is for the JSON beside the table. Pass one that ends in .parquet")
+    check_writable_file(json_out)
+    return json_out
+
+
+def _baselines(
+    con: duckdb.DuckDBPyConnection, schema: pa.Schema, config: EvaluationConfig, seed: int
+) -> dict[str, Iterator[pa.RecordBatch]]:
+    """Name the baselines; their lists are made when they are read."""
+    queries = Baselines(con, schema, config)
+    found = {
+        "popular": queries.popular(),
+        f"popular, last {config.popular_days} days": queries.popular_lately(),
+        "item-to-item": queries.item_to_item(),
+    }
+    if als.is_installed():
+        found["als"] = als.als_lists(con, schema, config, seed)
+    else:
+        _log.warning("als is left out: the package implicit is not there. pip install 'batchrec[als]' brings it")
+    return found
+
+
+def _scoring(evaluation: EvaluationConfig, training: TrainingConfig) -> ScoringConfig:
+    # There is no scoring on Apple's GPUs.
+    device = "auto" if training.device == "mps" else training.device
+    return ScoringConfig(top_k=evaluation.top_k, keep_seen=evaluation.keep_seen, device=device)
+
+
+def _results(methods: list[MeasuredLists], n_items: int, n_resamples: int, seed: int) -> list[MethodResult]:
+    """Average over the users. methods: the model, the best baseline, from which gains are measured, the others."""
+    values = np.stack([method.metrics for method in methods])
+    comparisons = compare(values, 1, n_resamples, np.random.default_rng(seed))
+    return [
+        MethodResult(
+            method=method.method,
+            coverage=method.n_items / n_items,
+            mean_popularity_rank=method.mean_popularity_rank,
+            users_with_full_list=method.users_with_full_list,
+            **_bounds("ndcg_gain", comparison.gain),
+            **{
+                name: value
+                for metric, interval in zip(METRICS, comparison.metrics, strict=True)
+                for name, value in _bounds(metric, interval).items()
+            },
+        )
+        for method, comparison in zip(methods, comparisons, strict=True)
+    ]
+
+
+def _bounds(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _write(report: EvaluationReport, out: Path, json_out: Path) -> None:
+    rows = [{"protocol": report.protocol, "k": report.k} | asdict(method) for method in report.methods]
+    schema = evaluation_schema()
+    with replacing(json_out) as temporary:
+        temporary.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+        # Within the block: where the table cannot be written, the older JSON stays beside the older table.
+        write_parquet(pa.Table.from_pylist(rows, schema).to_batches(), schema, out)

@@ -1,0 +1,67 @@
+"""The report of an evaluation in words: who was tested, a row a method, and a verdict."""
+
+from collections.abc import Iterator
+
+from batchrec.evaluation import EvaluationReport, MethodResult
+
+_METRICS = {"ndcg": "NDCG", "hit_rate": "HR", "recall": "recall", "mrr": "MRR"}
+
+
+def scoreboard(report: EvaluationReport) -> str:
+    """Lay the report out as lines of text: a head, a table with 95 % intervals, a sentence."""
+    return "\n".join([*_head(report), "", *_table(report), "", _verdict(report)])
+
+
+def _head(report: EvaluationReport) -> Iterator[str]:
+    cut = "" if report.cut is None else f", test from {report.cut}"
+    yield f"{report.protocol}{cut}, {'items of the history too' if report.keep_seen else 'new items only'}"
+    yield (
+        f"trained on {report.training_events:,} events of {report.training_users:,} users with "
+        f"{report.training_items:,} items, epoch {report.model.best_epoch} of {report.model.epochs} kept"
+    )
+    unknown = f", {report.unknown_test_items:,} of them unknown in training" if report.unknown_test_items else ""
+    yield f"{report.users_tested:,} users tested on {report.test_items:,} items{unknown}"
+    left_out = [f"{n:,} ({reason})" for reason, n in report.users_not_tested.items()]
+    if left_out:
+        yield f"users not tested: {', '.join(left_out)}"
+
+
+def _table(report: EvaluationReport) -> Iterator[str]:
+    heads = [f"{name}@{report.k}" for name in _METRICS.values()]
+    rows = [["mean [95 % interval]", *heads, "coverage", "mean popularity rank"], *map(_cells, report.methods)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        yield "  ".join([f"{first:<{widths[0]}}", *cells])
+
+
+def _cells(result: MethodResult) -> list[str]:
+    intervals = [
+        f"{_decimals(getattr(result, metric))} [{_decimals(getattr(result, f'{metric}_low'))}, "
+        f"{_decimals(getattr(result, f'{metric}_high'))}]"
+        for metric in _METRICS
+    ]
+    rank = result.mean_popularity_rank
+    return [result.method, *intervals, f"{result.coverage:.1%}", "none" if rank is None else f"{rank:,.1f}"]
+
+
+def _verdict(report: EvaluationReport) -> str:
+    model = report.methods[0]
+    if model.ndcg_gain_low > 0:
+        verdict = "better"
+    elif model.ndcg_gain_high < 0:
+        verdict = "worse"
+    else:
+        verdict = "no difference that these users can show"
+    low, high = _signed(model.ndcg_gain_low), _signed(model.ndcg_gain_high)
+    gain = f"NDCG@{report.k} {_signed(model.ndcg_gain)} [{low}, {high}]"
+    return f"{model.method} against {report.best_baseline}: {gain}: {verdict}"
+
+
+def _decimals(value: float) -> str:
+    """Spell a share from 0 to 1 by its decimals: .1234, 1.0000."""
+    return f"{value:.4f}".removeprefix("0")
+
+
+def _signed(value: float) -> str:
+    return f"{'-' if value < 0 else '+'}{_decimals(abs(value))}"

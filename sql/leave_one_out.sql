@@ -1,0 +1,14 @@
+-- One row a user, numbered: the history, how many of its oldest events are trained on, and why the user cannot be
+-- tested, null where the last event is the test. Three events at least: one to score from, one for training to hold
+-- out, and the test.
+select
+    user_id,
+    row_number() over (order by user_id) - 1 as user_index,
+    item_ids,
+    timestamps,
+    case
+        when len(item_ids) < 3 then 'fewer than 3 events'
+        when not $keep_seen and list_contains(item_ids[:-2], item_ids[-1]) then 'last item seen before'
+    end as reason,
+    if(reason is null, len(item_ids) - 1, len(item_ids)) as n_training
+from read_parquet($path)

@@ -1,0 +1,63 @@
+-- One row a recommendation for tested users number $first to $last: the items with most events, of all time or of the
+-- last days of the training part, equals in the order of ids. A user needs no more of them than k and as many as there
+-- are items to leave out.
+with span as (
+    select max(moment) as newest
+    from training_events
+),
+
+popular as (
+    select
+        training_items.item_id,
+        training_items.item_index,
+        row_number() over (order by count(*) desc, training_items.item_index asc) as place
+    from training_events
+    inner join training_items on training_events.item_id = training_items.item_id
+    cross join span
+    where $days is null or training_events.moment > span.newest - 86400 * $days
+    group by training_items.item_id, training_items.item_index
+),
+
+users as (
+    select
+        user_id,
+        user_index
+    from tested_users
+    where place between $first and $last
+),
+
+seen as (
+    select
+        users.user_index,
+        user_items.item_index
+    from users
+    inner join user_items on users.user_index = user_items.user_index
+    where not $keep_seen
+),
+
+n_seen as (
+    select
+        user_index,
+        count(*) as n_items
+    from seen
+    group by user_index
+),
+
+places as (
+    select
+        users.user_id,
+        users.user_index,
+        unnest(range(1, $k + coalesce(n_seen.n_items, 0) + 1)) as place
+    from users
+    left join n_seen on users.user_index = n_seen.user_index
+)
+
+select
+    places.user_id,
+    popular.item_id,
+    row_number() over (partition by places.user_index order by popular.place) as rank
+from places
+inner join popular on places.place = popular.place
+anti join seen on places.user_index = seen.user_index and popular.item_index = seen.item_index
+qualify rank <= $k
+order by places.user_id, rank

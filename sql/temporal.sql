@@ -1,0 +1,24 @@
+-- One row a user, numbered: the history, how many of its oldest events are trained on, all those before the cut, and
+-- why the user cannot be tested, null where what follows is the test.
+with histories as (
+    select
+        user_id,
+        item_ids,
+        timestamps,
+        len(list_filter(timestamps, lambda moment: moment < $cut)) as n_training
+    from read_parquet($path)
+)
+
+select
+    user_id,
+    row_number() over (order by user_id) - 1 as user_index,
+    item_ids,
+    timestamps,
+    n_training,
+    case
+        when n_training = len(item_ids) then 'no event after the cut'
+        when n_training = 0 then 'no history before the cut'
+        when not $keep_seen and list_has_all(item_ids[:n_training], item_ids[n_training + 1:])
+            then 'nothing new after the cut'
+    end as reason
+from histories

@@ -1,0 +1,8 @@
+-- One row a user: the part of the history that is trained on, as in the sequences table.
+select
+    user_id,
+    item_ids[:n_training] as item_ids,
+    timestamps[:n_training] as timestamps
+from split
+where n_training > 0
+order by user_id

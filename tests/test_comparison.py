@@ -1,0 +1,75 @@
+"""Bootstrap intervals, against normal theory and resampling done directly."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from batchrec.comparison import Interval, compare
+
+
+def draws(*shape: int, seed: int = 1) -> NDArray[np.float64]:
+    return np.random.default_rng(seed).random(shape)
+
+
+def generator() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_the_means_are_those_of_the_users() -> None:
+    values = draws(3, 50, 4)
+    for method, comparison in zip(values, compare(values, 1, 100, generator()), strict=True):
+        assert [interval.mean for interval in comparison.metrics] == pytest.approx(method.mean(axis=0))
+        assert comparison.gain.mean == pytest.approx(method[:, 0].mean() - values[1, :, 0].mean())
+
+
+def test_the_intervals_are_the_percentiles_of_the_means_of_users_drawn_again() -> None:
+    values = draws(2, 30, 3)
+    drawn = generator()
+    means = np.array([values[:, drawn.integers(30, size=30)].mean(axis=1) for _ in range(200)])
+    lows, highs = np.quantile(means, [0.025, 0.975], axis=0)
+    gain_low, gain_high = np.quantile(means[:, 0, 0] - means[:, 1, 0], [0.025, 0.975])
+    found = compare(values, 1, 200, generator())
+    for method, comparison in enumerate(found):
+        assert [interval.low for interval in comparison.metrics] == pytest.approx(lows[method])
+        assert [interval.high for interval in comparison.metrics] == pytest.approx(highs[method])
+    assert (found[0].gain.low, found[0].gain.high) == pytest.approx((gain_low, gain_high))
+
+
+def test_the_intervals_are_as_wide_as_normal_theory_says() -> None:
+    values = draws(1, 2000, 1)
+    ((interval,),) = (comparison.metrics for comparison in compare(values, 0, 2000, generator()))
+    width = 2 * 1.96 * values.std() / np.sqrt(2000)
+    assert interval.high - interval.low == pytest.approx(width, rel=0.1)
+    assert interval.low < interval.mean < interval.high
+
+
+def test_a_small_gain_for_every_user_shows_though_the_intervals_overlap() -> None:
+    reference = draws(200, 1)
+    better, same = compare(np.stack([reference + 0.01, reference]), 1, 500, generator())
+    assert better.metrics[0].low < same.metrics[0].high
+    assert (better.gain.low, better.gain.high) == pytest.approx((0.01, 0.01))
+    assert same.gain == Interval(0, 0, 0)
+
+
+def test_a_clear_gain_and_a_clear_loss_exclude_zero_and_none_does_not() -> None:
+    reference, noise = draws(500, 1), draws(3, 500, 1, seed=2) - 0.5
+    better, worse, equal, _ = compare(
+        np.stack([reference + 0.2 + noise[0], reference - 0.2 + noise[1], reference + noise[2], reference]),
+        3,
+        500,
+        generator(),
+    )
+    assert better.gain.low > 0
+    assert worse.gain.high < 0
+    assert equal.gain.low < 0 < equal.gain.high
+
+
+def test_one_seed_gives_one_result() -> None:
+    values = draws(2, 40, 4)
+    assert compare(values, 0, 100, generator()) == compare(values, 0, 100, generator())
+    assert compare(values, 0, 100, generator()) != compare(values, 0, 100, np.random.default_rng(1))
+
+
+def test_one_user_is_drawn_every_time() -> None:
+    ((comparison),) = compare(np.array([[[0.25]]]), 0, 100, generator())
+    assert comparison.metrics == [Interval(0.25, 0.25, 0.25)]
