@@ -30,7 +30,7 @@ from batchrec.vocabulary import Vocabulary
 
 # One layer, for the other exports have two.
 CONFIG = TrainingConfig(max_epochs=2, min_epoch_steps=1, n_layers=1, hidden_size=8, n_heads=2, max_len=8, device="cpu")
-SHAPE = EncoderShape(objective="causal", max_len=8, hidden_size=8, n_layers=1, n_heads=2, dropout=0.2)
+SHAPE = EncoderShape(objective="causal", max_len=8, hidden_size=8, n_layers=1, n_heads=2, dropout=0.3)
 # The same as options.
 SMALL = (
     *("--hidden-size", 8, "--max-len", 8, "--n-layers", 1),
@@ -79,8 +79,8 @@ def indexed(*histories: Sequence[int]) -> Histories:
     )
 
 
-def longs(values: Sequence[int]) -> Longs:
-    return np.array(values, dtype=np.int64)
+def longs(values: Iterable[int]) -> Longs:
+    return np.array(list(values), dtype=np.int64)
 
 
 def small_encoder(vocabulary_size: int = 12, seed: int = 0, **options: Any) -> Encoder:

@@ -1,5 +1,6 @@
 """Training by several processes: torchrun, gloo and a CPU."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,9 +16,9 @@ from batchrec.training import train
 from tests.models import CONFIG, N_ITEMS, SMALL, names_in, training_log, training_sequences
 
 
-def torchrun(*options: object, launch: tuple[object, ...] = ()) -> subprocess.CompletedProcess[str]:
+def torchrun(*options: object) -> subprocess.CompletedProcess[str]:
     """Run `batchrec train` in two processes."""
-    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, *launch, "-m")
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m")
     command = [sys.executable, "-m", *map(str, launcher), "batchrec", "train", *map(str, (*SMALL, *options))]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -34,8 +35,11 @@ def test_two_processes_learn_what_one_does(objective: Objective, tmp_path: Path)
     config = replace(CONFIG, objective=objective, dropout=0.0, precision="fp32", batch_size=7, negatives=9, seed=4)
     options = ("objective", "dropout", "precision", "batch_size", "negatives", "seed")
     arguments = [part for name in options for part in (f"--{name.replace('_', '-')}", getattr(config, name))]
-    together = torchrun("--sequences", training_sequences(), "--out", tmp_path / "two", *arguments)
+    together = torchrun("--sequences", training_sequences(), "--out", tmp_path / "two", *arguments, "--json")
     assert together.returncode == 0, together.stderr
+    # One of them speaks for all.
+    assert json.loads(together.stdout)["processes"] == 2
+    assert together.stderr.count("epoch 2:") == 1
     train(training_sequences(), config, tmp_path / "one")
     one, two = without_seconds(tmp_path / "one"), without_seconds(tmp_path / "two")
     assert len(one) == len(two) == 2
