@@ -2,7 +2,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from batchrec.config import Objective, ScoringConfig, TrainingConfig
+from batchrec.config import Objective, Precision, ScoringConfig, TrainingConfig
 from batchrec.encoder import Encoder
 from batchrec.fitting import Epoch, fit
 from batchrec.holdout import Accuracy, Split, hold_out
@@ -128,6 +128,19 @@ def test_an_epoch_is_adamw_with_warm_up_and_its_model_the_average_of_the_steps(o
         # A bias of the keys changes no attention: AdamW makes steps of what rounding leaves of its gradient.
         start = len(weight) // 2 if name.endswith("key_value.bias") else 0
         assert torch.allclose(weight[start:], average[name][start:], rtol=1e-4, atol=1e-5), name
+
+
+def test_bf16_rounds_what_an_epoch_computes_and_keeps_weights_of_fp32(objective: Objective) -> None:
+    losses = {}
+    for precision in get_args(Precision):
+        encoder = small_encoder(N_ITEMS + 2, objective=objective, dropout=0.0)
+        config = replace(CONFIG, objective=objective, precision=precision, max_epochs=1, min_epoch_steps=5)
+        (epoch,) = fit(encoder, small_split(), config)
+        losses[precision] = epoch.loss
+        assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["auto"] in {losses["fp32"], losses["bf16"]}
 
 
 def losses_of(losses: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:

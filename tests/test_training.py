@@ -3,16 +3,20 @@ import math
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load
 
 from batchrec.artifact import load_model
 from batchrec.config import Objective, TrainingConfig
+from batchrec.corpus import read_corpus
 from batchrec.errors import BatchrecError, ConfigError
+from batchrec.holdout import hold_out
 from batchrec.training import train
 from tests.models import (
     CONFIG,
@@ -128,6 +132,17 @@ def test_a_second_training_replaces_the_first_whole(tmp_path: Path) -> None:
     assert names_in(tmp_path) == {"model"}
 
 
+@pytest.mark.usefixtures("no_export")
+def test_a_model_that_has_learned_nothing_yet_goes_by_popularity(tmp_path: Path) -> None:
+    config = replace(CONFIG, learning_rate=1e-30, max_epochs=1)
+    train(training_sequences(), config, tmp_path / "model")
+    corpus = read_corpus(training_sequences(), config.seed)
+    items = hold_out(corpus.histories, config.validation_users, corpus.holding_out).training.items.tolist()
+    counts = [items.count(index) + 0.5 for index in range(N_ITEMS + 2)]
+    biases = load(load_model(tmp_path / "model").weights)["item_biases"].tolist()
+    assert biases == pytest.approx([math.log(count / fmean(counts)) for count in counts], abs=1e-5)
+
+
 TOO_LITTLE: dict[str, dict[int, list[int]]] = {
     "one user": {1: [1001, 1002, 1003]},
     "one item": {1: [1001], 2: [1001]},
@@ -208,6 +223,13 @@ def test_cuda_without_a_gpu_is_an_error(tmp_path: Path, capsys: pytest.CaptureFi
         ("--patience", 0),
         ("--validation-users", 0),
         ("--batch-size", 0),
+        ("--learning-rate", 1.5),
+        ("--learning-rate", "inf"),
+        ("--objective", "both"),
+        ("--precision", "fp64"),
+        ("--negatives", -1),
+        ("--max-minutes", 0),
+        ("--max-minutes", "nan"),
         ("--out", "missing/model"),
     ],
 )
