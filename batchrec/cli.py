@@ -88,7 +88,7 @@ def build_sequences_command(ratings: tuple[str, ...], out: Path, as_json: bool, 
 @_path_option("--out", "model", "Model directory to write; replaces an older one when the new one is complete.")
 @_json_option
 def train_command(sequences: Path, out: Path, as_json: bool, **options: Any) -> None:
-    """Train BERT4Rec on the histories and export it to ONNX."""
+    """Train an encoder on the histories, SASRec or BERT4Rec, and export it to ONNX."""
     config = TrainingConfig(**options)
     from batchrec.training import train
 

@@ -42,7 +42,16 @@ class Epoch:
         )
 
 
-def fit(encoder: Encoder, split: Split, config: TrainingConfig, processes: Processes = Processes()) -> list[Epoch]:
+@dataclass(frozen=True)
+class Fitted:
+    """How training went: every epoch, the one that was kept, and the option that ended it."""
+
+    epochs: list[Epoch]
+    best: Epoch
+    ended_by: str
+
+
+def fit(encoder: Encoder, split: Split, config: TrainingConfig, processes: Processes = Processes()) -> Fitted:
     """Train the encoder, and leave it with the averaged weights of the epoch that ranks held-out items best.
 
     Raises ConfigError where the loss is no longer a number, or climbs back.
@@ -52,9 +61,9 @@ def fit(encoder: Encoder, split: Split, config: TrainingConfig, processes: Proce
     vocabulary_size = encoder.item_biases.numel()
     popularity = popularity_accuracy(split, vocabulary_size)
     epochs: list[Epoch] = []
-    best_epoch, best_ndcg, best_weights = 0, -1.0, encoder.state_dict()
     started = time.monotonic()
-    while len(epochs) < config.max_epochs and len(epochs) - best_epoch < config.patience:
+    ended_by = None
+    while ended_by is None:
         epoch_started = time.monotonic()
         number = len(epochs) + 1
         with logging_redirect_tqdm():
@@ -65,14 +74,21 @@ def fit(encoder: Encoder, split: Split, config: TrainingConfig, processes: Proce
         seconds = round(time.monotonic() - epoch_started, 3)
         epochs.append(Epoch(number, loss, model.ndcg, model.hit_rate, popularity.ndcg, popularity.hit_rate, seconds))
         _log.info("%s", epochs[-1])
-        if model.ndcg > best_ndcg:
-            best_epoch, best_ndcg = number, model.ndcg
+        best = max(epochs, key=lambda epoch: epoch.ndcg_at_10)
+        if best is epochs[-1]:
             best_weights = {name: weight.clone() for name, weight in trainer.averaged.state_dict().items()}
-        is_late = config.max_minutes is not None and time.monotonic() - started > 60 * config.max_minutes
-        if processes.from_first(is_late):
-            break
+        ended_by = processes.from_first(_end(number, best, (time.monotonic() - started) / 60, config))
     encoder.load_state_dict(best_weights)
-    return epochs
+    return Fitted(epochs, best, ended_by)
+
+
+def _end(number: int, best: Epoch, minutes: float, config: TrainingConfig) -> str | None:
+    """Name the option by which no epoch follows the one of this number; None where one does."""
+    if number - best.epoch >= config.patience:
+        return "patience"
+    if number >= config.max_epochs:
+        return "max_epochs"
+    return "max_minutes" if minutes >= config.max_minutes else None
 
 
 def _check_loss(loss: float, epochs: list[Epoch], config: TrainingConfig) -> None:

@@ -38,7 +38,7 @@ def encoder_shape(config: TrainingConfig, histories: Histories) -> EncoderShape:
 def batch_size(config: TrainingConfig, histories: Histories, max_len: int) -> int:
     """Choose a size that gives few histories many steps: they are what a small model learns by."""
     n_windows = int((-(-histories.lengths // max_len)).sum())
-    return config.batch_size or min(max(16, n_windows // 64), 128)
+    return config.batch_size or min(max(16, n_windows // 128), 256)
 
 
 def n_negatives(config: TrainingConfig, vocabulary_size: int) -> int:

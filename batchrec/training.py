@@ -22,7 +22,7 @@ from batchrec.export import check_parity, export_encoder
 from batchrec.fitting import fit
 from batchrec.holdout import HeldOut, hold_out
 from batchrec.processes import joined
-from batchrec.sizes import encoder_shape
+from batchrec.sizes import batch_size, encoder_shape, n_negatives
 from batchrec.vocabulary import Vocabulary
 from batchrec.warm_start import read_start
 
@@ -31,7 +31,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What was trained on and what came out; the accuracies are those of the epoch that was kept."""
+    """What was trained on and what came out; the accuracies are those of the epoch that was kept.
+
+    encoder: its shape. negatives: how many items an item is told from, 0 for all. ended_by: patience, max_epochs or
+    max_minutes.
+    """
 
     out: str
     model_id: str
@@ -41,8 +45,11 @@ class TrainingReport:
     items: int
     held_out_users: int
     encoder: dict[str, Any]
+    batch_size: int
+    negatives: int
     epochs: int
     best_epoch: int
+    ended_by: str
     ndcg_at_10: float
     hr_at_10: float
     popularity_ndcg_at_10: float
@@ -69,16 +76,19 @@ def train(
             # Dropout draws from torch's global generator and takes no other: seed that, and put it back afterwards.
             torch.manual_seed(config.seed)
             encoder = _new_encoder(vocabulary, split.training, config)
-            _log.info("on %s, %d processes: %s", device, processes.size, encoder.shape)
+            sizes = {
+                "batch_size": batch_size(config, split.training, encoder.shape.max_len),
+                "negatives": n_negatives(config, vocabulary.size),
+            }
+            _log.info("on %s, %d process(es): %s, %s", device, processes.size, encoder.shape, sizes)
             torch.manual_seed(config.seed + processes.rank)
-            epochs = fit(encoder.to(device), split, config, processes)
+            fitted = fit(encoder.to(device), split, config, processes)
         report = None
         if folder is not None:
             difference = _export(encoder, split.held_out, folder)
-            lines = [json.dumps(asdict(epoch)) + "\n" for epoch in epochs]
+            lines = [json.dumps(asdict(epoch)) + "\n" for epoch in fitted.epochs]
             (folder / TRAINING_LOG).write_text("".join(lines), encoding="utf-8")
-            best = max(epochs, key=lambda epoch: epoch.ndcg_at_10)
-            measured = {name: value for name, value in asdict(best).items() if name.endswith("_at_10")}
+            measured = {name: value for name, value in asdict(fitted.best).items() if name.endswith("_at_10")}
             manifest = write_manifest(folder, vocabulary, encoder.shape, config, measured)
             report = TrainingReport(
                 out=str(out),
@@ -89,8 +99,10 @@ def train(
                 items=len(vocabulary),
                 held_out_users=len(split.held_out.items),
                 encoder=asdict(encoder.shape),
-                epochs=len(epochs),
-                best_epoch=best.epoch,
+                **sizes,
+                epochs=len(fitted.epochs),
+                best_epoch=fitted.best.epoch,
+                ended_by=fitted.ended_by,
                 onnx_difference=difference,
                 seconds=round(time.monotonic() - started, 3),
                 **measured,

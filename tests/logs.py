@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from batchrec.config import EvaluationConfig
-from batchrec.protocols import Split, split
+from batchrec.protocols import Parts, split
 from batchrec.queries import connect
 from batchrec.schemas import lists_schema
 from batchrec.tables import open_sequences
@@ -44,7 +44,7 @@ class SplitLog:
     """A split, and the database that holds its tables."""
 
     con: duckdb.DuckDBPyConnection
-    parts: Split
+    parts: Parts
     lists_schema: pa.Schema
 
     def rows(self, table: str, columns: str) -> list[tuple[Any, ...]]:
