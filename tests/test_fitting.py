@@ -13,7 +13,7 @@ from torch import Tensor
 
 from batchrec.config import Objective, Precision, ScoringConfig, TrainingConfig
 from batchrec.encoder import Encoder
-from batchrec.fitting import Epoch, fit
+from batchrec.fitting import Fitted, fit
 from batchrec.holdout import Accuracy, Split, hold_out
 from batchrec.objectives import ItemLoss
 from batchrec.schemas import PAD
@@ -49,7 +49,7 @@ def small_split() -> Split:
 
 def fit_with(
     accuracies: Sequence[float], monkeypatch: pytest.MonkeyPatch, **options: Any
-) -> tuple[Encoder, list[Epoch], list[Tensor]]:
+) -> tuple[Encoder, Fitted, list[Tensor]]:
     """Fit, the epochs' NDCG@10 being given; gives the biases that were measured after each epoch too."""
     encoder, biases = small_encoder(N_ITEMS + 2), []
 
@@ -58,28 +58,29 @@ def fit_with(
         return Accuracy(accuracies[len(biases) - 1], 1.0)
 
     monkeypatch.setattr("batchrec.fitting.encoder_accuracy", accuracy)
-    epochs = fit(encoder, small_split(), replace(CONFIG, **options))
-    return encoder, epochs, biases
+    fitted = fit(encoder, small_split(), replace(CONFIG, **options))
+    return encoder, fitted, biases
 
 
 def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, epochs, biases = fit_with([0.1, 0.3, 0.2, 0.3], monkeypatch, max_epochs=4)
-    assert [epoch.ndcg_at_10 for epoch in epochs] == [0.1, 0.3, 0.2, 0.3]
+    encoder, fitted, biases = fit_with([0.1, 0.3, 0.2, 0.3], monkeypatch, max_epochs=4)
+    assert [epoch.ndcg_at_10 for epoch in fitted.epochs] == [0.1, 0.3, 0.2, 0.3]
+    assert (fitted.best, fitted.best.epoch, fitted.ended_by) == (fitted.epochs[1], 2, "max_epochs")
     assert torch.equal(encoder.item_biases, biases[1])
     assert not torch.equal(biases[1], biases[3])
 
 
 def test_training_stops_when_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, epochs, _ = fit_with([0.1, 0.3, 0.2, 0.3, 0.1, 0.9], monkeypatch, max_epochs=6, patience=3)
-    assert len(epochs) == 5
+    _, fitted, _ = fit_with([0.1, 0.3, 0.2, 0.3, 0.1, 0.9], monkeypatch, max_epochs=6, patience=3)
+    assert (len(fitted.epochs), fitted.ended_by) == (5, "patience")
 
 
-@pytest.mark.parametrize(("minutes", "n_epochs"), [(1e-9, 1), (1e9, 3), (None, 3)])
+@pytest.mark.parametrize(("minutes", "n_epochs", "ended_by"), [(1e-9, 1, "max_minutes"), (1e9, 3, "max_epochs")])
 def test_no_epoch_starts_when_the_minutes_are_over(
-    minutes: float | None, n_epochs: int, monkeypatch: pytest.MonkeyPatch
+    minutes: float, n_epochs: int, ended_by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder, epochs, biases = fit_with([0.1, 0.2, 0.3], monkeypatch, max_epochs=3, max_minutes=minutes)
-    assert len(epochs) == n_epochs
+    encoder, fitted, biases = fit_with([0.1, 0.2, 0.3], monkeypatch, max_epochs=3, max_minutes=minutes)
+    assert (len(fitted.epochs), fitted.ended_by) == (n_epochs, ended_by)
     assert torch.equal(encoder.item_biases, biases[-1])
 
 
@@ -103,7 +104,7 @@ def test_an_epoch_is_adamw_with_warm_up_and_its_model_the_average_of_the_steps(o
     )
     encoder, plain = (small_encoder(N_ITEMS + 2, objective=objective, dropout=0.0) for _ in range(2))
     split = small_split()
-    (epoch,) = fit(encoder, split, config)
+    (epoch,) = fit(encoder, split, config).epochs
 
     average = {name: weight.clone() for name, weight in plain.state_dict().items()}
     decayed = [weight for weight in plain.parameters() if weight.dim() > 1]
@@ -135,8 +136,7 @@ def test_bf16_rounds_what_an_epoch_computes_and_keeps_weights_of_fp32(objective:
     for precision in get_args(Precision):
         encoder = small_encoder(N_ITEMS + 2, objective=objective, dropout=0.0)
         config = replace(CONFIG, objective=objective, precision=precision, max_epochs=1, min_epoch_steps=5)
-        (epoch,) = fit(encoder, small_split(), config)
-        losses[precision] = epoch.loss
+        losses[precision] = fit(encoder, small_split(), config).best.loss
         assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
     assert losses["bf16"] != losses["fp32"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
@@ -166,8 +166,8 @@ def test_a_loss_that_is_no_number_or_climbs_back_ends_the_job(
 
 def test_a_loss_that_climbs_by_less_than_a_nat_is_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     losses_of([5.0, 3.0, 3.9, 4.0], monkeypatch)
-    _, epochs, _ = fit_with([0.1, 0.2, 0.3, 0.4], monkeypatch, max_epochs=4)
-    assert [epoch.loss for epoch in epochs] == [5.0, 3.0, 3.9, 4.0]
+    _, fitted, _ = fit_with([0.1, 0.2, 0.3, 0.4], monkeypatch, max_epochs=4)
+    assert [epoch.loss for epoch in fitted.epochs] == [5.0, 3.0, 3.9, 4.0]
 
 
 def test_a_loss_of_nan_in_a_step_is_the_epochs(

@@ -64,14 +64,14 @@ def test_the_other_sizes_are_the_options() -> None:
     ("n_histories", "length", "max_len", "size"),
     [
         (10, 5, 20, 16),
-        (1024, 5, 20, 16),
-        (1024, 21, 20, 32),
-        (6400, 20, 20, 100),
-        (64 * 128, 1, 20, 128),
-        (100_000, 1, 20, 128),
+        (2048, 5, 20, 16),
+        (2048, 21, 20, 32),
+        (12800, 20, 20, 100),
+        (128 * 256, 1, 20, 256),
+        (100_000, 1, 20, 256),
     ],
 )
-def test_an_epoch_has_64_steps_or_more_where_batches_of_16_windows_allow_and_batches_have_128_at_most(
+def test_an_epoch_has_128_steps_or_more_where_batches_of_16_windows_allow_and_batches_have_256_at_most(
     n_histories: int, length: int, max_len: int, size: int
 ) -> None:
     histories = histories_of(*[length] * n_histories)
