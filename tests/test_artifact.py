@@ -174,6 +174,14 @@ def test_a_manifest_without_the_files_is_refused(
     assert_refused(model, capsys)
 
 
+@pytest.mark.parametrize("encoder", [None, [], {}, {"max_len": 8}, 7], ids=str)
+def test_a_manifest_without_the_encoders_shape_is_refused(
+    encoder: object, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_manifest(model, encoder=encoder)
+    assert "manifest.json" in assert_refused(model, capsys)
+
+
 @pytest.mark.parametrize("stranger", ["../secret", "/etc/passwd", "a/b", "", ".", "..", "a\x00b"])
 def test_a_manifest_names_no_file_outside_the_folder(
     stranger: str, model: Path, capsys: pytest.CaptureFixture[str]
