@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from batchrec.encoder import Encoder
@@ -35,74 +36,67 @@ class ItemLoss(nn.Module):
             # The labelled places of each row first; a row with fewer is filled up with places that do not count.
             places = is_labelled.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :n_places]
             is_labelled, labels = is_labelled.gather(1, places), labels.gather(1, places)
-        states, wanted = self.encoder(tokens, places)[is_labelled], labels[is_labelled].long()
+        return self._loss(self.encoder(tokens, places)[is_labelled], labels[is_labelled].long(), negatives)
+
+    def _loss(self, states: Tensor, labels: Tensor, negatives: Tensor | None) -> Tensor:
+        """Tell labels (n,) int64 from the negatives at states (n, size)."""
         weights, biases = self.encoder.item_embeddings.weight, self.encoder.item_biases
+        own = (states * F.embedding(labels, weights)).sum(dim=1) + biases[labels]
         if negatives is None:
-            negatives = torch.arange(len(weights), device=weights.device)
-        loss: Tensor = _CrossEntropy.apply(states, weights, biases, wanted, negatives)  # type: ignore[no-untyped-call]
-        return loss
+            return _cross_entropy(own, states, weights, biases, labels)
+        places = torch.searchsorted(negatives, labels).clamp(max=len(negatives) - 1)
+        own_places = torch.where(negatives[places] == labels, places, -1)
+        return _cross_entropy(own, states, F.embedding(negatives, weights), biases[negatives], own_places)
+
+
+def _cross_entropy(own: Tensor, states: Tensor, weights: Tensor, biases: Tensor, own_places: Tensor) -> Tensor:
+    loss: Tensor = _CrossEntropy.apply(own, states, weights, biases, own_places)  # type: ignore[no-untyped-call]
+    return loss
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of scores = states @ weights.T + biases of the label and the negatives, a piece at a time.
+    """Mean of log(exp(own) + sum(exp(others))) - own, with others = states @ weights.T + biases, a piece at a time.
 
     The gradient of a piece is made while its scores are at hand, so scores are neither kept nor made twice: memory is
     flat in the number of states. Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models" (ICLR 2025), and
     the Liger kernels do the same on GPUs.
-    *Shape:* states (n, size); weights (vocabulary, size); biases (vocabulary,); labels (n,) and negatives (m,) int64.
+    *Shape:* own (n,) scores of the labels; states (n, size); weights (m, size); biases (m,); own_places (n,) int64, the
+    row of `weights` that is the label's own and does not count, -1 where there is none.
     """
 
     @staticmethod
     def forward(  # noqa: PLR0913, PLR0917
-        ctx: Any, states: Tensor, weights: Tensor, biases: Tensor, labels: Tensor, negatives: Tensor
+        ctx: Any, own: Tensor, states: Tensor, weights: Tensor, biases: Tensor, own_places: Tensor
     ) -> Tensor:
         device = states.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weights.dtype
-        is_all = len(negatives) == len(weights)
-        columns = (weights if is_all else weights[negatives]).to(dtype)
-        column_biases = (biases if is_all else biases[negatives]).to(dtype)
-        label_places = torch.searchsorted(negatives, labels).clamp(max=len(negatives) - 1)
-        is_negative = negatives[label_places] == labels
-        state_gradients = torch.empty_like(states, dtype=torch.float32)
-        column_gradients, bias_gradients = (
-            torch.zeros_like(columns, dtype=torch.float32),
-            torch.zeros_like(column_biases, dtype=torch.float32),
-        )
-        label_gradients = torch.empty(len(states), dtype=torch.float32, device=states.device)
-        loss = states.new_zeros((), dtype=torch.float32)
-        n_rows = max(_PIECE_ROWS, _PIECE_SCORES[device] // len(columns))
+        columns, column_biases = weights.to(dtype), biases.to(dtype)
+        own_gradients, state_gradients = torch.empty_like(own), torch.empty_like(states)
+        weight_gradients, bias_gradients = torch.zeros_like(weights), torch.zeros_like(biases)
+        loss = own.new_zeros(())
+        n_rows = max(_PIECE_ROWS, _PIECE_SCORES[device] // len(weights))
         for start in range(0, len(states), n_rows):
             rows = slice(start, start + n_rows)
-            piece, label = states[rows].to(dtype), labels[rows]
-            own = (piece.float() * weights[label]).sum(dim=1) + biases[label]
+            piece = states[rows].to(dtype)
             scores = torch.addmm(column_biases, piece, columns.T).float()
-            hits = is_negative[rows].nonzero()[:, 0]
+            hits = (own_places[rows] >= 0).nonzero()[:, 0]
             # Not -inf: where the label is the one negative, a softmax over nothing else would be no number.
-            scores[hits, label_places[rows][hits]] = torch.finfo(scores.dtype).min
+            scores[hits, own_places[rows][hits]] = torch.finfo(scores.dtype).min
             shares = scores.softmax(dim=1)
             # The best score has the share 1 / sum(exp(scores - best)): that gives the sum without a second exp.
             others = scores.amax(dim=1) - shares.amax(dim=1).log()
-            normalizer = torch.logaddexp(others, own)
-            loss += (normalizer - own).sum()
-            scale = (others - normalizer).exp()[:, None]
-            shares = shares.to(dtype)
-            own_gradient = torch.expm1(own - normalizer)
-            label_gradients[rows] = own_gradient
-            state_gradients[rows] = scale * (shares @ columns).float() + own_gradient[:, None] * weights[label]
-            column_gradients += (shares.T @ (piece * scale.to(dtype))).float()
-            bias_gradients += (shares.T @ scale.to(dtype))[:, 0].float()
-        weight_gradients = column_gradients
-        if not is_all:
-            weight_gradients = torch.zeros_like(weights).index_copy_(0, negatives, column_gradients)
-            bias_gradients = torch.zeros_like(biases).index_copy_(0, negatives, bias_gradients)
-        weight_gradients.index_add_(0, labels, label_gradients[:, None] * states.float())
-        bias_gradients.index_add_(0, labels, label_gradients)
-        ctx.save_for_backward(state_gradients, weight_gradients, bias_gradients)
-        ctx.n_states, ctx.dtype = len(states), states.dtype
+            normalizer = torch.logaddexp(others, own[rows])
+            loss += (normalizer - own[rows]).sum()
+            own_gradients[rows] = torch.expm1(own[rows] - normalizer)
+            scale, shares = (others - normalizer).exp()[:, None].to(dtype), shares.to(dtype)
+            state_gradients[rows] = scale * (shares @ columns)
+            weight_gradients += shares.T @ (scale * piece)
+            bias_gradients += (shares.T @ scale)[:, 0]
+        ctx.save_for_backward(own_gradients, state_gradients, weight_gradients, bias_gradients)
         return loss / len(states)
 
     @staticmethod
-    def backward(ctx: Any, loss_gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        scale = loss_gradient / ctx.n_states
-        states, weights, biases = ctx.saved_tensors
-        return (states * scale).to(ctx.dtype), weights * scale, biases * scale, None, None
+    def backward(ctx: Any, loss_gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        own, states, weights, biases = ctx.saved_tensors
+        scale = loss_gradient / len(own)
+        return own * scale, states * scale, weights * scale, biases * scale, None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from batchrec.config import TrainingConfig
 from batchrec.encoder import Encoder
-from batchrec.errors import InputError
+from batchrec.errors import ConfigError
 from batchrec.objectives import ItemLoss
 from batchrec.processes import Processes
 from batchrec.windows import Batch
@@ -44,7 +44,7 @@ class Trainer:
     def take_steps(self, batches: Iterator[Batch]) -> float:
         """Take a step for every batch; gives the mean of their losses.
 
-        Raises InputError where there is no step to take.
+        Raises ConfigError where no batch has a window for each process.
         """
         self._encoder.train()
         total, n_steps = torch.zeros((), device=self._device), 0
@@ -54,8 +54,7 @@ class Trainer:
                 total += self._step(batch)
                 n_steps += 1
         if n_steps == 0:
-            least = f"{self._processes.size} or more histories of two items or more in a batch"
-            raise InputError(f"too little to learn from beside the held-out items: expected {least}")
+            raise ConfigError(f"{self._processes.size} processes share batches of fewer windows: start fewer processes")
         return float(self._processes.sum(total)) / n_steps
 
     def _step(self, batch: Batch) -> Tensor:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from batchrec.batching import Histories, Ints, Longs, length_sorted, pad
 from batchrec.config import EncoderShape, TrainingConfig
+from batchrec.errors import InputError
 from batchrec.schemas import FIRST_ITEM, MASK, PAD
 from batchrec.sizes import batch_size, n_negatives
 
@@ -43,13 +44,18 @@ def draw_batches(
     config: TrainingConfig,
     generator: np.random.Generator,
 ) -> Iterator[Batch]:
-    """Draw an epoch's windows, labels and negatives, batch by batch in random order, under a progress bar."""
+    """Draw an epoch's windows, labels and negatives, batch by batch in random order, under a progress bar.
+
+    Raises InputError where no history has a next item to learn from.
+    """
     size, n_drawn = batch_size(config, histories, shape.max_len), n_negatives(config, vocabulary_size)
     # A causal encoder sees max_len items, and predicts the one after them.
     n_after = 1 if shape.objective == "causal" else 0
     starts, lengths = draw_windows(
         histories, shape.max_len + n_after, generator, config.min_epoch_steps * size, 1 + n_after
     )
+    if len(starts) == 0:
+        raise InputError("no history has two items beside what is held out: there is no next item to learn from")
     shuffled = generator.permutation(len(starts))
     starts, lengths = starts[shuffled], lengths[shuffled]
     batches = list(length_sorted(lengths, size))
