@@ -1,4 +1,5 @@
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -179,10 +180,16 @@ def test_a_loss_of_nan_in_a_step_is_the_epochs(
     assert "has the loss nan" in assert_training_fails(sequences, capsys, 2)
 
 
-def test_a_learning_rate_that_is_too_high_makes_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
-    options = ("--learning-rate", 1, "--warmup-steps", 5, "--min-epoch-steps", 5, "--max-epochs", 30, "--patience", 30)
-    assert "Lower it, or lengthen --warmup-steps" in assert_training_fails(sequences, capsys, 2, *options)
+def test_a_learning_rate_that_ruins_a_good_model_ends_the_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sequences = Path(shutil.copy(succession_sequences(), tmp_path / "sequences.parquet"))
+    learned = ("--init-from", learned_model("causal"), "--hidden-size", 32, "--max-len", 16)
+    # The rate rises from next to nothing, so that the first epochs know how low the loss can be.
+    rising = ("--learning-rate", 1, "--warmup-steps", 1000, "--max-epochs", 300, "--patience", 300)
+    said = assert_training_fails(sequences, capsys, 2, *learned, *rising)
+    assert "--learning-rate 1.0: epoch " in said
+    assert "training has collapsed. Lower it, or lengthen --warmup-steps" in said
 
 
 def test_what_always_follows_is_learned(objective: Objective, tmp_path: Path) -> None:
