@@ -52,6 +52,10 @@ class Manifest:
     files: dict[str, str]
     seal: str = ""
 
+    def __post_init__(self) -> None:
+        # Refused here, by a TypeError, rather than when the first user is scored.
+        EncoderShape(**self.encoder)
+
     @property
     def shape(self) -> EncoderShape:
         """The shape of the encoder."""

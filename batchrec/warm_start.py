@@ -30,14 +30,16 @@ class Start:
         """Give an encoder of the same shape these weights, and each known item its own; returns how many are new.
 
         A new item starts as the mean of the known items next to it in the histories, or of all where there are none,
-        with the bias of the known items that are about as frequent.
+        with the bias of the known items that are about as frequent. Raises ConfigError where none is known.
         """
         indexes = self.vocabulary.indexes(vocabulary.item_ids)
         is_known = np.concatenate([np.ones(FIRST_ITEM, dtype=bool), indexes >= FIRST_ITEM])
         places = torch.from_numpy(np.concatenate([np.arange(FIRST_ITEM), indexes]))
         embeddings = self.weights["item_embeddings.weight"][places]
         biases = self.weights["item_biases"][places]
-        known, new = np.flatnonzero(is_known), np.flatnonzero(~is_known)
+        known, new = np.flatnonzero(is_known)[FIRST_ITEM:], np.flatnonzero(~is_known)
+        if len(known) == 0:
+            raise ConfigError("--init-from: the model knows none of the sequences' items. Train without it")
         embeddings[new] = _mean_of_neighbours(embeddings, is_known, histories)[new]
         # Indexes go by frequency.
         biases[new] = torch.from_numpy(np.interp(new, known, biases[known].numpy())).float()

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrec.cli import run
+from batchrec.config import Objective
+from tests.models import OBJECTIVES
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,20 @@ class Outcome:
 
 
 BuildSequences = Callable[..., Outcome]
+
+
+@pytest.fixture(params=OBJECTIVES, scope="session")
+def objective(request: pytest.FixtureRequest) -> Objective:
+    """Each objective in turn."""
+    chosen: Objective = request.param
+    return chosen
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph takes most of the time, and is tested elsewhere."""
+    monkeypatch.setattr("batchrec.training.export_encoder", lambda encoder, file: file.write_bytes(b"graph"))
+    monkeypatch.setattr("batchrec.training.check_parity", lambda *_: 0.0)
 
 
 @pytest.fixture

@@ -1,31 +1,42 @@
-"""A tiny model, trained once for all tests, and what is needed to compare with it."""
+"""Tiny models, one of each objective, trained once for all tests, and what is needed to compare with them."""
 
 import atexit
+import json
 import random
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 from hypothesis import settings
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from batchrec.artifact import ENCODER, TRAINING_LOG, WEIGHTS, Model, load_model, write_manifest
-from batchrec.batching import Histories
+from batchrec.batching import Histories, Longs
 from batchrec.cli import run
-from batchrec.config import TrainingConfig
+from batchrec.config import EncoderShape, Objective, TrainingConfig
 from batchrec.encoder import Encoder
+from batchrec.schemas import MASK, PAD
 from batchrec.training import train
 from batchrec.vocabulary import Vocabulary
 
 # One layer, for the other exports have two.
 CONFIG = TrainingConfig(max_epochs=2, min_epoch_steps=1, n_layers=1, hidden_size=8, n_heads=2, max_len=8, device="cpu")
+SHAPE = EncoderShape(objective="causal", max_len=8, hidden_size=8, n_layers=1, n_heads=2, dropout=0.3)
+# The same as options.
+SMALL = (
+    *("--hidden-size", 8, "--max-len", 8, "--n-layers", 1),
+    *("--max-epochs", 2, "--min-epoch-steps", 1, "--device", "cpu"),
+)
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 N_ITEMS = 40
 Id = int | str
 
@@ -68,12 +79,15 @@ def indexed(*histories: Sequence[int]) -> Histories:
     )
 
 
+def longs(values: Iterable[int]) -> Longs:
+    return np.array(list(values), dtype=np.int64)
+
+
 def small_encoder(vocabulary_size: int = 12, seed: int = 0, **options: Any) -> Encoder:
     """An encoder in evaluation mode, with weights large enough that differences between histories show."""
-    config = TrainingConfig(**{"hidden_size": 8, "n_heads": 2, "max_len": 6, **options})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        encoder = Encoder(vocabulary_size, config)
+        encoder = Encoder(vocabulary_size, replace(SHAPE, **{"max_len": 6, "n_layers": 2, **options}))
         with torch.no_grad():
             for weight in encoder.parameters():
                 weight.normal_(std=0.5)
@@ -103,10 +117,15 @@ def training_sequences() -> Path:
 
 
 @cache
-def trained_model() -> Path:
+def model_of(objective: Objective) -> Path:
     """The model directory; its item ids are integers."""
-    train(training_sequences(), CONFIG, scratch() / "model")
-    return scratch() / "model"
+    train(training_sequences(), replace(CONFIG, objective=objective), scratch() / objective)
+    return scratch() / objective
+
+
+def trained_model() -> Path:
+    """The model directory by the objective that is the default."""
+    return model_of(CONFIG.objective)
 
 
 @cache
@@ -118,14 +137,14 @@ def string_model() -> Path:
         shutil.copy(trained_model() / name, folder / name)
     vocabulary = load_model(trained_model()).vocabulary
     names = pa.array([f"item-{item}" for item in vocabulary.item_ids.to_pylist()])
-    write_manifest(folder, Vocabulary(names, vocabulary.n_events), CONFIG, {})
+    write_manifest(folder, Vocabulary(names, vocabulary.n_events), SHAPE, CONFIG, {})
     return folder
 
 
 @cache
-def trained_encoder() -> Encoder:
-    encoder = Encoder(N_ITEMS + 2, CONFIG)
-    encoder.load_state_dict(load_file(trained_model() / WEIGHTS))
+def trained_encoder(objective: Objective) -> Encoder:
+    encoder = Encoder(N_ITEMS + 2, replace(SHAPE, objective=objective))
+    encoder.load_state_dict(load(load_model(model_of(objective)).weights))
     return encoder.eval()
 
 
@@ -138,13 +157,66 @@ def known_items(model: Model) -> list[Id]:
 def torch_scores(history: Iterable[Id], model: Model) -> dict[Id, float]:
     """The score of every item after one history, by torch, one user at a time; the history as the model knows it."""
     items = known_items(model)
-    places = {item: index for index, item in enumerate(items, start=2)}
-    tokens = [*[places[item] for item in history if item in places][-(CONFIG.max_len - 1) :], 1]
-    encoder = trained_encoder()
+    indexes = {item: index for index, item in enumerate(items, start=2)}
+    known = [indexes[item] for item in history if item in indexes]
+    scores = next_item_scores(trained_encoder(model.manifest.shape.objective), known)
+    return dict(zip(items, scores[2:], strict=True))
+
+
+def next_item_scores(encoder: Encoder, history: Sequence[int]) -> list[float]:
+    """The score of every index after one history of indexes, all places being computed."""
+    max_len = encoder.shape.max_len
+    tokens = list(history[-max_len:]) if encoder.is_causal else [*history[-(max_len - 1) :], MASK]
     with torch.inference_mode():
-        states = encoder(torch.tensor([tokens]), torch.tensor([[len(tokens) - 1]]))[:, 0]
-        scores = encoder.score_items(states)[0, 2:].tolist()
-    return dict(zip(items, scores, strict=True))
+        scores: list[float] = encoder.score_items(encoder(torch.tensor([tokens]))[0, -1:])[0].tolist()
+    return scores
+
+
+def tokens_of(*rows: Sequence[int], width: int | None = None) -> torch.Tensor:
+    """Rows of indexes, with PAD on the right."""
+    width = width or max(map(len, rows))
+    return torch.tensor([[*row, *[PAD] * (width - len(row))] for row in rows], dtype=torch.int32)
+
+
+def successions(n_items: int, n_users: int) -> dict[int, list[int]]:
+    """Histories of 5 to 12 items from random starts: item i is always followed by i + 1, and the last by the first."""
+    chance = random.Random(3)  # noqa: S311 - a sample, no secret
+    spans = [(chance.randrange(n_items), chance.randint(5, 12)) for _ in range(n_users)]
+    return {user: [1000 + (start + place) % n_items for place in range(n)] for user, (start, n) in enumerate(spans)}
+
+
+SUCCESSIONS = successions(n_items=30, n_users=120)
+LEARNING = TrainingConfig(
+    n_layers=1,
+    hidden_size=32,
+    learning_rate=0.005,
+    dropout=0.0,
+    last_mask_prob=0.5,
+    max_epochs=12,
+    patience=3,
+    validation_users=30,
+    device="cpu",
+)
+
+
+@cache
+def succession_sequences() -> Path:
+    """The histories of SUCCESSIONS without their last items."""
+    shortened = {user: items[:-1] for user, items in SUCCESSIONS.items()}
+    return write_sequences(scratch() / "successions.parquet", shortened)
+
+
+@cache
+def learned_model(objective: Objective) -> Path:
+    """A model that has seen enough of the successions."""
+    out = scratch() / f"learned-{objective}"
+    train(succession_sequences(), replace(LEARNING, objective=objective), out)
+    return out
+
+
+def training_log(model: Path) -> list[dict[str, Any]]:
+    """The lines of training.jsonl, a dictionary each."""
+    return [json.loads(line) for line in (model / TRAINING_LOG).read_text(encoding="utf-8").splitlines()]
 
 
 def run_cli(*arguments: object) -> int:
@@ -155,3 +227,22 @@ def run_cli(*arguments: object) -> int:
 def names_in(folder: Path) -> set[str]:
     """What lies in a folder, hidden files too."""
     return {path.name for path in folder.iterdir()}
+
+
+def assert_training_fails(sequences: Path, capsys: pytest.CaptureFixture[str], exit_code: int, *options: object) -> str:
+    """Training fails with one line, which is given, and leaves nothing, and an older model as it was."""
+    out = sequences.parent / "model"
+    assert not out.exists()
+    for older in (False, True):
+        if older:
+            shutil.copytree(trained_model(), out)
+        capsys.readouterr()
+        assert run_cli("train", "--sequences", sequences, "--out", out, *SMALL, *options) == exit_code
+        said = capsys.readouterr()
+        assert said.out == ""
+        lines = [line for line in said.err.splitlines() if line.startswith("batchrec: error:")]
+        assert len(lines) == 1
+        assert out.exists() == older
+        assert not [name for name in names_in(sequences.parent) if name.startswith(".")]
+    assert load_model(out).manifest == load_model(trained_model()).manifest
+    return lines[0]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from batchrec.artifact import load_model, replacing_folder, write_manifest
 from batchrec.errors import ConfigError, ModelError
-from batchrec.schemas import CONTRACT_VERSION
+from batchrec.schemas import MODEL_VERSION
 from batchrec.vocabulary import Vocabulary
-from tests.models import CONFIG, names_in, run_cli, scratch, trained_model, training_sequences
+from tests.models import CONFIG, SHAPE, names_in, run_cli, scratch, trained_model, training_sequences
 
 FILES = ["encoder.onnx", "items.parquet", "manifest.json", "training.jsonl", "weights.safetensors"]
 
@@ -52,7 +52,7 @@ def assert_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> str:
 def write_model(folder: Path, vocabulary: Vocabulary) -> None:
     (folder / "encoder.onnx").write_bytes(b"graph")
     (folder / "weights.safetensors").write_bytes(b"weights")
-    write_manifest(folder, vocabulary, CONFIG, {"ndcg_at_10": 0.5})
+    write_manifest(folder, vocabulary, SHAPE, CONFIG, {"ndcg_at_10": 0.5})
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=5), unique=True, min_size=1, max_size=6))
@@ -64,9 +64,10 @@ def test_a_model_is_read_as_it_was_written(items: list[str]) -> None:
     assert loaded.vocabulary.item_ids.to_pylist() == items
     assert loaded.vocabulary.item_ids.type == pa.string()
     assert loaded.vocabulary.n_events.tolist() == vocabulary.n_events.tolist()
-    assert loaded.encoder == b"graph"
+    assert (loaded.encoder, loaded.weights) == (b"graph", b"weights")
+    assert loaded.manifest.shape == SHAPE
     assert loaded.manifest.metrics == {"ndcg_at_10": 0.5}
-    assert loaded.manifest.contract_version == CONTRACT_VERSION
+    assert loaded.manifest.contract_version == MODEL_VERSION
     assert loaded.manifest.n_items == len(items)
 
 
@@ -74,7 +75,7 @@ def test_a_model_holds_what_the_contract_lists() -> None:
     assert sorted(names_in(trained_model())) == FILES
     manifest = json.loads((trained_model() / "manifest.json").read_text(encoding="utf-8"))
     assert sorted(manifest["files"]) == [name for name in FILES if name != "manifest.json"]
-    assert manifest["config"]["max_len"] == CONFIG.max_len
+    assert manifest["config"]["max_len"] == manifest["encoder"]["max_len"] == CONFIG.max_len
     assert load_model(trained_model()).vocabulary.item_ids.type == pa.int64()
 
 
@@ -136,7 +137,7 @@ def test_a_folder_in_the_place_of_a_file_is_found(model: Path, capsys: pytest.Ca
     assert_refused(model, capsys)
 
 
-@pytest.mark.parametrize("version", [CONTRACT_VERSION + 1, 0, "1", None])
+@pytest.mark.parametrize("version", [MODEL_VERSION + 1, MODEL_VERSION - 1, 0, "1", None])
 def test_another_contract_version_is_refused(version: object, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit_manifest(model, contract_version=version)
     assert "version" in assert_refused(model, capsys)
@@ -144,7 +145,7 @@ def test_another_contract_version_is_refused(version: object, model: Path, capsy
 
 @pytest.mark.parametrize(
     "text",
-    ["", "no json", "[]", "{}", "null", "7", '{"contract_version": 1}', "\x00\x01", '{"contract_version": 1'],
+    ["", "no json", "[]", "{}", "null", "7", '{"contract_version": 2}', "\x00\x01", '{"contract_version": 1'],
 )
 def test_a_manifest_that_is_none_is_refused(text: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model / "manifest.json").write_text(text, encoding="utf-8")
@@ -171,6 +172,14 @@ def test_a_manifest_without_the_files_is_refused(
 ) -> None:
     edit_manifest(model, files=files)
     assert_refused(model, capsys)
+
+
+@pytest.mark.parametrize("encoder", [None, [], {}, {"max_len": 8}, 7], ids=str)
+def test_a_manifest_without_the_encoders_shape_is_refused(
+    encoder: object, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_manifest(model, encoder=encoder)
+    assert "manifest.json" in assert_refused(model, capsys)
 
 
 @pytest.mark.parametrize("stranger", ["../secret", "/etc/passwd", "a/b", "", ".", "..", "a\x00b"])

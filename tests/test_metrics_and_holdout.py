@@ -8,11 +8,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from batchrec.batching import Histories, Longs
+from batchrec.config import Objective
 from batchrec.errors import InputError
-from batchrec.holdout import Accuracy, HeldOut, encoder_accuracy, hold_out, measure, popularity_accuracy
+from batchrec.holdout import Accuracy, HeldOut, Split, encoder_accuracy, hold_out, measure, popularity_accuracy
 from batchrec.metrics import hit_rate, ndcg
-from batchrec.schemas import FIRST_ITEM, MASK
-from tests.models import indexed, small_encoder
+from batchrec.schemas import FIRST_ITEM
+from tests.models import indexed, longs, next_item_scores, small_encoder
 
 VOCABULARY_SIZE = 12
 items = st.integers(FIRST_ITEM, VOCABULARY_SIZE - 1)
@@ -45,22 +46,20 @@ def test_ndcg_and_hit_rate_by_hand() -> None:
     assert (hit_rate(ranks, 1), ndcg(ranks, 1)) == (0.25, 0.25)
 
 
-@given(many_histories, st.integers(1, 12), st.integers(0, 9))
-def test_held_out_items_are_the_last_and_new_to_their_user(histories: list[list[int]], most: int, seed: int) -> None:
-    assume(any(history and len(history) > history.count(history[-1]) == 1 for history in histories))
-    training, held_out = hold_out(indexed(*histories), most, np.random.default_rng(seed))
-    kept, without_last = lists_of(training), lists_of(held_out.histories)
-    shortened = [user for user, history in enumerate(histories) if len(kept[user]) < len(history)]
-    assert len(kept) == len(histories)
-    assert 1 <= len(shortened) == len(held_out.items) <= min(most, len(histories) / 2)
-    assert [histories[user] for user in shortened] == [
-        [*history, item] for history, item in zip(without_last, held_out.items.tolist(), strict=True)
+@given(many_histories, st.integers(1, 12), st.data())
+def test_held_out_items_are_the_last_of_the_first_users_to_whom_they_are_new(
+    histories: list[list[int]], most: int, data: st.DataObject
+) -> None:
+    order = data.draw(st.permutations(range(len(histories))))
+    qualified = [user for user in order if histories[user] and histories[user][-1] not in histories[user][:-1] != []]
+    assume(qualified)
+    split = hold_out(indexed(*histories), most, longs(order))
+    chosen = sorted(qualified[: max(1, min(most, len(qualified) // 2))])
+    assert lists_of(split.held_out.histories) == [histories[user][:-1] for user in chosen]
+    assert split.held_out.items.tolist() == [histories[user][-1] for user in chosen]
+    assert lists_of(split.training) == [
+        history[:-1] if user in chosen else history for user, history in enumerate(histories)
     ]
-    for user, item in zip(shortened, held_out.items.tolist(), strict=True):
-        assert item not in kept[user]
-        assert kept[user]
-    untouched = set(range(len(histories))) - set(shortened)
-    assert all(kept[user] == histories[user] for user in untouched)
 
 
 @pytest.mark.parametrize(
@@ -75,13 +74,7 @@ def test_held_out_items_are_the_last_and_new_to_their_user(histories: list[list[
 )
 def test_without_two_users_and_a_new_item_there_is_nothing_to_hold_out(histories: list[list[int]]) -> None:
     with pytest.raises(InputError):
-        hold_out(indexed(*histories), 10, np.random.default_rng(0))
-
-
-def test_one_seed_holds_out_the_same_users_and_another_others() -> None:
-    histories = indexed(*([2, 3, 4 + user % 8] for user in range(40)))
-    draws = [hold_out(histories, 10, np.random.default_rng(seed))[0].offsets.tolist() for seed in (1, 1, 2)]
-    assert draws[0] == draws[1] != draws[2]
+        hold_out(indexed(*histories), 10, longs(range(len(histories))))
 
 
 @given(many_histories, st.data())
@@ -111,22 +104,17 @@ def test_popularity_is_measured_by_events_in_the_training_histories(
     # Items are numbered by frequency: of two as frequent, the lower index is the more popular.
     scores = [[events.count(item) - item / 1000 for item in range(VOCABULARY_SIZE)]] * len(histories)
     held_out = HeldOut(indexed(*histories), np.array(held, dtype=np.int32))
-    found = popularity_accuracy(indexed(*training), VOCABULARY_SIZE, held_out)
+    found = popularity_accuracy(Split(indexed(*training), held_out), VOCABULARY_SIZE)
     assert_close(found, plain_accuracy(histories, held, scores))
 
 
-def test_the_encoder_is_measured_like_one_user_at_a_time() -> None:
-    encoder, max_len = small_encoder(VOCABULARY_SIZE), 4
+def test_the_encoder_is_measured_like_one_user_at_a_time(objective: Objective) -> None:
+    encoder = small_encoder(VOCABULARY_SIZE, objective=objective, max_len=4)
     histories = [[2, 3, 4, 5, 6, 7], [8], [9, 2], [3, 3, 3, 3, 3], [10, 11]]
     held = [11, 3, 4, 5, 9]
-    scores = []
-    for history in histories:
-        tokens = torch.tensor([[*history[-(max_len - 1) :], MASK]])
-        with torch.inference_mode():
-            states = encoder(tokens, torch.tensor([[tokens.shape[1] - 1]]))[:, 0]
-            scores.append(encoder.score_items(states)[0].tolist())
+    scores = [next_item_scores(encoder, history) for history in histories]
     held_out = HeldOut(indexed(*histories), np.array(held, dtype=np.int32))
-    assert_close(encoder_accuracy(encoder.train(), max_len, held_out), plain_accuracy(histories, held, scores))
+    assert_close(encoder_accuracy(encoder.train(), held_out), plain_accuracy(histories, held, scores))
     assert not encoder.training
 
 

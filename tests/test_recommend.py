@@ -11,7 +11,7 @@ from batchrec.config import RecommendConfig
 from batchrec.errors import ConfigError, InputError, ModelError
 from batchrec.recommending import recommend
 from batchrec.vocabulary import Vocabulary
-from tests.models import CONFIG, N_ITEMS, names_in, run_cli, string_model, torch_scores, trained_model
+from tests.models import CONFIG, N_ITEMS, SHAPE, names_in, run_cli, string_model, torch_scores, trained_model
 
 FILMS = {
     1: "Toy Story (1995)",
@@ -237,7 +237,7 @@ def test_a_seed_of_integers_and_text_of_integers_are_the_same(tmp_path: Path) ->
     vocabulary = load_model(folder).vocabulary
     for name in ("manifest.json", "items.parquet"):
         (folder / name).unlink()
-    write_manifest(folder, Vocabulary(vocabulary.item_ids.cast(pa.string()), vocabulary.n_events), CONFIG, {})
+    write_manifest(folder, Vocabulary(vocabulary.item_ids.cast(pa.string()), vocabulary.n_events), SHAPE, CONFIG, {})
     integers, text = recommend(["1003"], trained_model()), recommend(["1003"], folder)
     assert [str(row.item_id) for row in integers.recommendations] == [row.item_id for row in text.recommendations]
     assert names_in(tmp_path) == {"model"}

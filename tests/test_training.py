@@ -1,91 +1,47 @@
 import json
 import math
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load
 
 from batchrec.artifact import load_model
-from batchrec.config import TrainingConfig
-from batchrec.encoder import Encoder
+from batchrec.config import Objective, TrainingConfig
+from batchrec.corpus import read_corpus
 from batchrec.errors import BatchrecError, ConfigError
-from batchrec.fitting import Epoch, fit
-from batchrec.holdout import Accuracy, encoder_accuracy, hold_out
-from batchrec.objectives import masked_item_loss
+from batchrec.holdout import hold_out
 from batchrec.training import train
 from tests.models import (
     CONFIG,
     N_ITEMS,
-    indexed,
+    SHAPE,
+    SMALL,
+    assert_training_fails,
     names_in,
     run_cli,
     sequences_table,
     trained_model,
     training_histories,
+    training_log,
     training_sequences,
     write_sequences,
 )
 
-SMALL = (
-    "--hidden-size",
-    8,
-    "--max-len",
-    8,
-    "--max-epochs",
-    2,
-    "--min-epoch-steps",
-    1,
-    "--n-layers",
-    1,
-    "--device",
-    "cpu",
-)
-
-
-def training_log(model: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (model / "training.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-@pytest.fixture
-def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graph takes most of the time, and is tested elsewhere."""
-    monkeypatch.setattr("batchrec.training.export_encoder", lambda encoder, file: file.write_bytes(b"graph"))
-    monkeypatch.setattr("batchrec.training.check_parity", lambda *_: 0.0)
-
-
-def assert_fails(sequences: Path, capsys: pytest.CaptureFixture[str], exit_code: int, *options: object) -> str:
-    """Training fails with one line, which is given, and leaves nothing, and an older model as it was."""
-    out = sequences.parent / "model"
-    assert not out.exists()
-    for older in (False, True):
-        if older:
-            shutil.copytree(trained_model(), out)
-        capsys.readouterr()
-        assert run_cli("train", "--sequences", sequences, "--out", out, *SMALL, *options) == exit_code
-        said = capsys.readouterr()
-        assert said.out == ""
-        lines = [line for line in said.err.splitlines() if line.startswith("batchrec: error:")]
-        assert len(lines) == 1
-        assert out.exists() == older
-        assert not [name for name in names_in(sequences.parent) if name.startswith(".")]
-    assert load_model(out).manifest == load_model(trained_model()).manifest
-    return lines[0]
-
 
 @pytest.mark.usefixtures("no_export")
-def test_one_seed_gives_one_model_and_another_seed_another(tmp_path: Path) -> None:
+def test_one_seed_gives_one_model_and_another_seed_another(objective: Objective, tmp_path: Path) -> None:
     for name, seed in (("one", 5), ("again", 5), ("other", 6)):
         # What has been drawn from the global generators before is of no account.
         torch.rand(3)
         np.random.rand(3)
-        train(training_sequences(), replace(CONFIG, seed=seed), tmp_path / name)
+        train(training_sequences(), replace(CONFIG, objective=objective, seed=seed), tmp_path / name)
     weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("one", "again", "other")]
     assert weights[0] == weights[1] != weights[2]
     logs = [
@@ -113,6 +69,8 @@ def test_the_report_says_what_was_trained_on(tmp_path: Path, capsys: pytest.Capt
     assert 1 <= report["held_out_users"] <= 30
     assert report["model_id"] == load_model(out).manifest.model_id
     assert 0 <= report["onnx_difference"] < 1e-4
+    assert (report["processes"], report["ended_by"], report["negatives"]) == (1, "max_epochs", 0)
+    assert report["encoder"] == asdict(SHAPE)
     assert report["out"] == str(out)
     assert names_in(tmp_path) == {"model"}
 
@@ -152,53 +110,6 @@ def test_the_vocabulary_counts_all_events_held_out_ones_too() -> None:
     assert vocabulary.item_ids.to_pylist() == order
 
 
-def fit_with(
-    accuracies: Sequence[float], monkeypatch: pytest.MonkeyPatch, **options: Any
-) -> tuple[Encoder, list[Epoch], list[Any]]:
-    """Fit, the epochs' NDCG@10 being given; gives the biases after each epoch too."""
-    config = replace(CONFIG, **options)
-    encoder, biases = Encoder(N_ITEMS + 2, config), []
-
-    def accuracy(trained: Encoder, *_: object) -> Accuracy:
-        biases.append(trained.item_biases.detach().clone())
-        return Accuracy(accuracies[len(biases) - 1], 1.0)
-
-    monkeypatch.setattr("batchrec.fitting.encoder_accuracy", accuracy)
-    histories = indexed(*([2 + (user + place) % N_ITEMS for place in range(5)] for user in range(20)))
-    training, held_out = hold_out(histories, 5, np.random.default_rng(0))
-    epochs = fit(encoder, training, held_out, config, np.random.default_rng(0))
-    return encoder, epochs, biases
-
-
-def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, epochs, biases = fit_with([0.1, 0.3, 0.2, 0.3], monkeypatch, max_epochs=4)
-    assert [epoch.ndcg_at_10 for epoch in epochs] == [0.1, 0.3, 0.2, 0.3]
-    assert torch.equal(encoder.item_biases, biases[1])
-    assert not torch.equal(biases[1], biases[3])
-
-
-def test_training_stops_when_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, epochs, _ = fit_with([0.1, 0.3, 0.2, 0.3, 0.1, 0.9], monkeypatch, max_epochs=6, patience=3)
-    assert len(epochs) == 5
-
-
-def test_a_loss_that_is_no_number_ends_the_job(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
-    monkeypatch.setattr("batchrec.fitting.masked_item_loss", lambda *given: masked_item_loss(*given) * float("nan"))
-    assert "--learning-rate" in assert_fails(sequences, capsys, 2)
-
-
-@pytest.mark.parametrize("rate", [1e30, 3e38, "inf"])
-def test_a_rate_that_breaks_the_weights_in_the_last_step_makes_no_model(
-    rate: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
-    options = ("--learning-rate", rate, "--warmup-steps", 0, "--batch-size", 10000, "--max-epochs", 1)
-    assert "--learning-rate" in assert_fails(sequences, capsys, 2, *options)
-
-
 def test_an_error_after_the_fit_leaves_the_older_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Path(shutil.copytree(trained_model(), tmp_path / "model"))
     before = {path.name: path.read_bytes() for path in model.iterdir()}
@@ -221,11 +132,23 @@ def test_a_second_training_replaces_the_first_whole(tmp_path: Path) -> None:
     assert names_in(tmp_path) == {"model"}
 
 
+@pytest.mark.usefixtures("no_export")
+def test_a_model_that_has_learned_nothing_yet_goes_by_popularity(tmp_path: Path) -> None:
+    config = replace(CONFIG, learning_rate=1e-30, max_epochs=1)
+    train(training_sequences(), config, tmp_path / "model")
+    corpus = read_corpus(training_sequences(), config.seed)
+    items = hold_out(corpus.histories, config.validation_users, corpus.holding_out).training.items.tolist()
+    counts = [items.count(index) + 0.5 for index in range(N_ITEMS + 2)]
+    biases = load(load_model(tmp_path / "model").weights)["item_biases"].tolist()
+    assert biases == pytest.approx([math.log(count / fmean(counts)) for count in counts], abs=1e-5)
+
+
 TOO_LITTLE: dict[str, dict[int, list[int]]] = {
     "one user": {1: [1001, 1002, 1003]},
     "one item": {1: [1001], 2: [1001]},
     "one item often": {1: [1001, 1001], 2: [1001, 1001]},
     "nobody with two items": {1: [1001], 2: [1002], 3: [1003]},
+    "one history of two items, of which one is held out": {1: [1001, 1002], 2: [1001]},
     "no user": {},
     "no events": {1: [], 2: []},
 }
@@ -235,7 +158,7 @@ TOO_LITTLE: dict[str, dict[int, list[int]]] = {
 def test_too_little_to_learn_from_is_refused(
     histories: dict[int, list[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert_fails(write_sequences(tmp_path / "sequences.parquet", histories), capsys, 3)
+    assert_training_fails(write_sequences(tmp_path / "sequences.parquet", histories), capsys, 3)
 
 
 lists = pa.list_(pa.int64())
@@ -256,7 +179,7 @@ def test_sequences_that_break_the_contract_are_refused(
 ) -> None:
     table = sequences_table({1: [1001, 1002], 2: [1003, 1004]}).to_pydict()
     pq.write_table(pa.table(table | {column: values}), tmp_path / "sequences.parquet")
-    assert "sequences.parquet" in assert_fails(tmp_path / "sequences.parquet", capsys, 3)
+    assert "sequences.parquet" in assert_training_fails(tmp_path / "sequences.parquet", capsys, 3)
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
@@ -267,17 +190,17 @@ def test_pages_that_are_garbage_are_refused(column: int, tmp_path: Path, capsys:
     start = chunk.dictionary_page_offset or chunk.data_page_offset
     contents[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
     sequences.write_bytes(contents)
-    assert "sequences.parquet" in assert_fails(sequences, capsys, 3)
+    assert "sequences.parquet" in assert_training_fails(sequences, capsys, 3)
 
 
 def test_missing_sequences_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "build-sequences" in assert_fails(tmp_path / "sequences.parquet", capsys, 3)
+    assert "build-sequences" in assert_training_fails(tmp_path / "sequences.parquet", capsys, 3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
-    assert "--device" in assert_fails(sequences, capsys, 5, "--device", "cuda")
+    assert "--device" in assert_training_fails(sequences, capsys, 5, "--device", "cuda")
 
 
 @pytest.mark.parametrize(
@@ -300,6 +223,13 @@ def test_cuda_without_a_gpu_is_an_error(tmp_path: Path, capsys: pytest.CaptureFi
         ("--patience", 0),
         ("--validation-users", 0),
         ("--batch-size", 0),
+        ("--learning-rate", 1.5),
+        ("--learning-rate", "inf"),
+        ("--objective", "both"),
+        ("--precision", "fp64"),
+        ("--negatives", -1),
+        ("--max-minutes", 0),
+        ("--max-minutes", "nan"),
         ("--out", "missing/model"),
     ],
 )
@@ -307,7 +237,7 @@ def test_options_that_cannot_be_used_are_refused(
     options: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
-    assert str(options[0]) in assert_fails(sequences, capsys, 2, *options)
+    assert str(options[0]) in assert_training_fails(sequences, capsys, 2, *options)
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", "thesis"])
@@ -342,34 +272,3 @@ def test_two_users_are_enough(tmp_path: Path) -> None:
 def test_errors_are_of_the_packages_own_kind() -> None:
     with pytest.raises(BatchrecError):
         train(Path("nowhere.parquet"), CONFIG, Path("nowhere/model"))
-
-
-def test_what_always_follows_is_learned() -> None:
-    n_items, config = (
-        30,
-        TrainingConfig(
-            max_len=8,
-            hidden_size=32,
-            n_layers=1,
-            dropout=0.0,
-            batch_size=16,
-            learning_rate=3e-3,
-            warmup_steps=20,
-            max_epochs=25,
-            min_epoch_steps=1,
-            last_mask_prob=0.5,
-            patience=25,
-        ),
-    )
-    # Item i is followed by i + 1, from random starts.
-    starts = np.random.default_rng(0).integers(0, n_items, 300)
-    histories = indexed(*([2 + (int(start) + place) % n_items for place in range(10)] for start in starts))
-    training, held_out = hold_out(histories, 60, np.random.default_rng(0))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        encoder = Encoder(n_items + 2, config)
-        epochs = fit(encoder, training, held_out, config, np.random.default_rng(0))
-    accuracy = encoder_accuracy(encoder, config.max_len, held_out)
-    assert accuracy.ndcg > 0.95
-    assert accuracy.ndcg == max(epoch.ndcg_at_10 for epoch in epochs)
-    assert epochs[0].popularity_ndcg_at_10 < 0.5

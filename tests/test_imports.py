@@ -1,0 +1,42 @@
+"""What each module loads."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.models import trained_model, write_sequences
+
+
+@pytest.mark.parametrize(
+    ("imported", "banned"),
+    [
+        ("batchrec", {"torch", "onnxruntime", "duckdb", "click", "pyarrow", "numpy"}),
+        ("batchrec.scoring", {"torch", "onnx", "click"}),
+        ("batchrec.recommending", {"torch", "onnx", "click"}),
+        ("batchrec.cli", {"torch", "onnxruntime", "duckdb"}),
+        ("batchrec.sequences", {"torch", "onnxruntime", "click"}),
+        ("batchrec.training", {"click"}),
+    ],
+)
+def test_imports_load_no_more_than_they_need(imported: str, banned: set[str]) -> None:
+    program = f"import sys, {imported}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {re.split(r"\.", module)[0] for module in done.stdout.split()}
+    assert not loaded & banned
+
+
+def test_scoring_runs_where_there_is_no_torch(tmp_path: Path) -> None:
+    sequences = write_sequences(tmp_path / "sequences.parquet", {1: [1001]})
+    program = f"""
+import sys
+sys.modules["torch"] = None
+from pathlib import Path
+from batchrec import score, ScoringConfig
+report = score(Path({str(sequences)!r}), Path({str(trained_model())!r}), ScoringConfig(), Path({str(tmp_path / "r")!r}))
+print(report.users)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "1\n", done.stderr

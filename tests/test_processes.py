@@ -1,0 +1,61 @@
+"""Training by several processes: torchrun, gloo and a CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrec.artifact import load_model
+from batchrec.config import Objective
+from batchrec.training import train
+from tests.models import CONFIG, N_ITEMS, SMALL, names_in, training_log, training_sequences
+
+
+def torchrun(*options: object) -> subprocess.CompletedProcess[str]:
+    """Run `batchrec train` in two processes."""
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m")
+    command = [sys.executable, "-m", *map(str, launcher), "batchrec", "train", *map(str, (*SMALL, *options))]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def without_seconds(model: Path) -> list[dict[str, Any]]:
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in training_log(model)]
+
+
+@pytest.mark.usefixtures("no_export")
+def test_two_processes_learn_what_one_does(objective: Objective, tmp_path: Path) -> None:
+    # Each process draws the whole batch, and what it is to be told from, and takes its share.
+    config = replace(CONFIG, objective=objective, dropout=0.0, precision="fp32", batch_size=7, negatives=9, seed=4)
+    options = ("objective", "dropout", "precision", "batch_size", "negatives", "seed")
+    arguments = [part for name in options for part in (f"--{name.replace('_', '-')}", getattr(config, name))]
+    together = torchrun("--sequences", training_sequences(), "--out", tmp_path / "two", *arguments, "--json")
+    assert together.returncode == 0, together.stderr
+    # One of them speaks for all.
+    assert json.loads(together.stdout)["processes"] == 2
+    assert together.stderr.count("epoch 2:") == 1
+    train(training_sequences(), config, tmp_path / "one")
+    one, two = without_seconds(tmp_path / "one"), without_seconds(tmp_path / "two")
+    assert len(one) == len(two) == 2
+    for alone, joint in zip(one, two, strict=True):
+        assert joint["loss"] == pytest.approx(alone["loss"], rel=1e-4)
+        assert joint == pytest.approx(alone, abs=0.05)
+    assert load_model(tmp_path / "two").manifest.n_items == N_ITEMS
+    assert names_in(tmp_path) == {"one", "two"}
+
+
+def test_what_ends_one_process_ends_all(tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("no model", encoding="utf-8")
+    # The first process alone looks at where the model is to be written.
+    failed = torchrun("--sequences", training_sequences(), "--out", tmp_path / "thesis")
+    assert failed.returncode != 0
+    lines = [line for line in failed.stderr.splitlines() if "batchrec: error:" in line]
+    assert len(lines) == 1
+    assert "thesis: exists and is no model directory" in lines[0]
+    assert names_in(tmp_path) == {"thesis"}
