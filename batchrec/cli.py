@@ -122,6 +122,8 @@ def evaluate_command(sequences: Path, out: Path, as_json: bool, **options: Any) 
 
     It is trained on a part of the log with the options of train; what comes after is the test.
     """
+    if _is_one_of_several():
+        raise ConfigError("evaluate runs in one process: start it without torchrun")
     names = {field.name for field in fields(EvaluationConfig)}
     evaluation = EvaluationConfig(**{name: value for name, value in options.items() if name in names})
     training = TrainingConfig(**{name: value for name, value in options.items() if name not in names})
@@ -192,9 +194,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _complain("interrupted", 130)
 
 
+def _is_one_of_several() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def _is_first_process() -> bool:
-    """Whether this is the one of torchrun's processes that speaks for all."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this is the one of torchrun's processes that speaks for all, or alone."""
+    return not _is_one_of_several() or os.environ["RANK"] == "0"
 
 
 def _complain(message: str, exit_code: int) -> int:
