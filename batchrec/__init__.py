@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from batchrec.config import EvaluationConfig, RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
     from batchrec.errors import BatchrecError
-    from batchrec.evaluation import evaluate
+    from batchrec.evaluation.evaluate import evaluate
     from batchrec.recommending import recommend
     from batchrec.scoring import score
     from batchrec.sequences import build_sequences
-    from batchrec.training import train
+    from batchrec.training.train import train
 
 _HOMES = {
     "BatchrecError": "errors",
@@ -25,10 +25,10 @@ _HOMES = {
     "SequencesConfig": "config",
     "TrainingConfig": "config",
     "build_sequences": "sequences",
-    "evaluate": "evaluation",
+    "evaluate": "evaluation.evaluate",
     "recommend": "recommending",
     "score": "scoring",
-    "train": "training",
+    "train": "training.train",
 }
 
 __all__ = [

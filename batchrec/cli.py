@@ -90,7 +90,7 @@ def build_sequences_command(ratings: tuple[str, ...], out: Path, as_json: bool, 
 def train_command(sequences: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Train an encoder on the histories, SASRec or BERT4Rec, and export it to ONNX."""
     config = TrainingConfig(**options)
-    from batchrec.training import train
+    from batchrec.training.train import train
 
     report = train(sequences, config, out)
     if _is_first_process():
@@ -127,8 +127,8 @@ def evaluate_command(sequences: Path, out: Path, as_json: bool, **options: Any) 
     names = {field.name for field in fields(EvaluationConfig)}
     evaluation = EvaluationConfig(**{name: value for name, value in options.items() if name in names})
     training = TrainingConfig(**{name: value for name, value in options.items() if name not in names})
-    from batchrec.evaluation import evaluate
-    from batchrec.scoreboard import scoreboard
+    from batchrec.evaluation.evaluate import evaluate
+    from batchrec.evaluation.scoreboard import scoreboard
 
     report = evaluate(sequences, evaluation, training, out)
     if as_json:

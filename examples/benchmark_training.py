@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from batchrec.batching import Histories, Longs, pad
 from batchrec.config import Precision, TrainingConfig
-from batchrec.encoder import Encoder
 from batchrec.schemas import FIRST_ITEM, PAD
-from batchrec.sizes import encoder_shape
-from batchrec.trainer import Trainer
-from batchrec.windows import Batch, draw_batches
+from batchrec.training.encoder import Encoder
+from batchrec.training.sizes import encoder_shape
+from batchrec.training.trainer import Trainer
+from batchrec.training.windows import Batch, draw_batches
 
 N_USERS, N_ITEMS, MAX_LEN, SIZE, BATCH_SIZE = 6040, 3416, 200, 64, 128
 

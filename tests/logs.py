@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from batchrec.config import EvaluationConfig
-from batchrec.protocols import Parts, split
+from batchrec.evaluation.protocols import Parts, split
 from batchrec.queries import connect
 from batchrec.schemas import lists_schema
 from batchrec.tables import open_sequences

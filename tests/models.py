@@ -23,9 +23,9 @@ from batchrec.artifact import ENCODER, TRAINING_LOG, WEIGHTS, Model, load_model,
 from batchrec.batching import Histories, Longs
 from batchrec.cli import run
 from batchrec.config import EncoderShape, Objective, TrainingConfig
-from batchrec.encoder import Encoder
 from batchrec.schemas import MASK, PAD
-from batchrec.training import train
+from batchrec.training.encoder import Encoder
+from batchrec.training.train import train
 from batchrec.vocabulary import Vocabulary
 
 # One layer, for the other exports have two.

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrec.als import als_lists
-from batchrec.baselines import Baselines
 from batchrec.config import EvaluationConfig
+from batchrec.evaluation.als import als_lists
+from batchrec.evaluation.baselines import Baselines
 from batchrec.queries import materialize
 from tests.logs import Log, SplitLog, logs, split_log
 
@@ -27,7 +27,7 @@ Lists = dict[Any, list[Any]]
 def small_limits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         for name, limit in LIMITS.items():
-            patched.setattr(f"batchrec.baselines.{name}", limit)
+            patched.setattr(f"batchrec.evaluation.baselines.{name}", limit)
         yield
 
 
@@ -172,7 +172,7 @@ def test_als_recommends_seen_items_where_they_are_kept() -> None:
 def test_als_gives_one_list_for_one_seed_however_many_users_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with split_log(two_circles(), config()) as found:
         once = als(found, seed=2**62)
-        monkeypatch.setattr("batchrec.als._USERS_AT_A_TIME", 7)
+        monkeypatch.setattr("batchrec.evaluation.als._USERS_AT_A_TIME", 7)
         assert als(found, seed=2**62) == once
 
 

@@ -95,7 +95,7 @@ def test_the_options_of_an_evaluation_reach_the_config_they_belong_to(monkeypatc
         given.extend(arguments)
         raise click.Abort
 
-    monkeypatch.setattr("batchrec.evaluation.evaluate", evaluate)
+    monkeypatch.setattr("batchrec.evaluation.evaluate.evaluate", evaluate)
     run_cli("evaluate", "--protocol", "temporal", "--test-days", "1.5", "--top-k", 5, "--seed", 3, "--max-len", 20)
     evaluation = EvaluationConfig(protocol="temporal", test_days=1.5, top_k=5)
     training = TrainingConfig(seed=3, max_len=20)
@@ -131,6 +131,7 @@ WRONG_USE = [
     ["train", "--max-len", "many"],
     ["train", "--learning-rate", "0,1"],
     ["train", "--device", "tpu"],
+    ["evaluate", "--init-from", "model"],
     ["recommend"],
     ["build-sequences", "--repeats", "some"],
     ["build-sequences", "--ratings", "r.csv", "--query", "q.sql"],
@@ -165,6 +166,15 @@ def test_wrong_use_is_one_line(
     assert len(said.err.splitlines()) == 1
     assert said.err.startswith("batchrec: error: ")
     assert names_in(tmp_path) == set()
+
+
+def test_evaluate_does_not_run_under_torchrun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", "0")
+    assert run_cli("evaluate") == 2
+    assert "one process" in capsys.readouterr().err
 
 
 def test_a_line_stays_one_line_whatever_a_file_is_called(capsys: pytest.CaptureFixture[str]) -> None:

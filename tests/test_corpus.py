@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from batchrec.corpus import read_corpus
+from batchrec.training.corpus import read_corpus
 from tests.models import write_sequences
 
 Users = Iterable[int | str]

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from batchrec.config import Objective
-from batchrec.encoder import Encoder
 from batchrec.schemas import PAD
+from batchrec.training.encoder import Encoder
 from tests.models import small_encoder, tokens_of
 
 

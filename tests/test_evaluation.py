@@ -13,12 +13,12 @@ import pytest
 
 import batchrec
 from batchrec.artifact import load_model
-from batchrec.comparison import Interval
 from batchrec.config import EvaluationConfig, TrainingConfig
-from batchrec.evaluation import EvaluationReport, evaluate
-from batchrec.measuring import MeasuredLists, measure_lists
-from batchrec.scoreboard import scoreboard
-from batchrec.training import TrainingReport, train
+from batchrec.evaluation.comparison import Interval
+from batchrec.evaluation.evaluate import EvaluationReport, evaluate
+from batchrec.evaluation.measuring import MeasuredLists, measure_lists
+from batchrec.evaluation.scoreboard import scoreboard
+from batchrec.training.train import TrainingReport, train
 from tests.logs import write_log
 from tests.models import names_in, run_cli, scratch, training_histories, training_sequences, write_sequences
 
@@ -57,7 +57,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         pytest.fail("training began")
 
-    monkeypatch.setattr("batchrec.evaluation.train", fail)
+    monkeypatch.setattr("batchrec.evaluation.evaluate.train", fail)
 
 
 def test_the_table_and_the_json_hold_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,8 +186,8 @@ def test_nothing_after_the_cut_reaches_the_model_or_a_list(tmp_path: Path, monke
         known.append(set(pq.read_table(lists)["item_id"].to_pylist()))
         return measure_lists(con, method, lists, k)
 
-    monkeypatch.setattr("batchrec.evaluation.train", train_and_look)
-    monkeypatch.setattr("batchrec.evaluation.measure_lists", measure_and_look)
+    monkeypatch.setattr("batchrec.evaluation.evaluate.train", train_and_look)
+    monkeypatch.setattr("batchrec.evaluation.evaluate.measure_lists", measure_and_look)
     evaluation = EvaluationConfig("temporal", "1970-01-16", top_k=2, n_resamples=100)
     report = evaluate(sequences, evaluation, QUICK, tmp_path / "e.parquet")
     assert len(known) == len(report.methods) + 1
@@ -209,7 +209,7 @@ def test_a_sample_of_the_users_is_tested(tmp_path: Path) -> None:
 def test_without_implicit_als_is_left_out_and_a_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("batchrec.als.find_spec", lambda _: None)
+    monkeypatch.setattr("batchrec.evaluation.als.find_spec", lambda _: None)
     with caplog.at_level(logging.WARNING, "batchrec"):
         report = evaluate(training_sequences(), EvaluationConfig(n_resamples=100), QUICK, tmp_path / "e.parquet")
     assert "als" not in by_method(report)
@@ -297,7 +297,7 @@ def test_a_step_that_fails_leaves_the_older_files_and_nothing_else(
     def fail(*_: object) -> None:
         raise RuntimeError(step)
 
-    monkeypatch.setattr(f"batchrec.evaluation.{step}", fail)
+    monkeypatch.setattr(f"batchrec.evaluation.evaluate.{step}", fail)
     with pytest.raises(RuntimeError):
         evaluate(training_sequences(), EvaluationConfig(), QUICK, tmp_path / "e.parquet")
     assert names_in(tmp_path) == {"e.parquet", "e.json"}

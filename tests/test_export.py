@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from batchrec.batching import SeenPairs, scoring_tokens, seen_pairs
 from batchrec.config import Objective
-from batchrec.encoder import Encoder
 from batchrec.errors import DeviceError, ModelError
-from batchrec.export import check_parity, export_encoder
 from batchrec.ranker import Ranker
 from batchrec.schemas import FIRST_ITEM
+from batchrec.training.encoder import Encoder
+from batchrec.training.export import check_parity, export_encoder
 from tests.models import indexed, next_item_scores, scratch, small_encoder
 
 SIZE, MAX_LEN = 23, 6

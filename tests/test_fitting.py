@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from batchrec.config import Objective, Precision, ScoringConfig, TrainingConfig
-from batchrec.encoder import Encoder
-from batchrec.fitting import Fitted, fit
-from batchrec.holdout import Accuracy, Split, hold_out
-from batchrec.objectives import ItemLoss
 from batchrec.schemas import PAD
 from batchrec.scoring import score
-from batchrec.windows import Batch, draw_batches
+from batchrec.training.encoder import Encoder
+from batchrec.training.fitting import Fitted, fit
+from batchrec.training.holdout import Accuracy, Split, hold_out
+from batchrec.training.objectives import ItemLoss
+from batchrec.training.windows import Batch, draw_batches
 from tests.models import (
     CONFIG,
     N_ITEMS,
@@ -58,7 +58,7 @@ def fit_with(
         biases.append(measured.item_biases.detach().clone())
         return Accuracy(accuracies[len(biases) - 1], 1.0)
 
-    monkeypatch.setattr("batchrec.fitting.encoder_accuracy", accuracy)
+    monkeypatch.setattr("batchrec.training.fitting.encoder_accuracy", accuracy)
     fitted = fit(encoder, small_split(), replace(CONFIG, **options))
     return encoder, fitted, biases
 
@@ -152,7 +152,7 @@ def losses_of(losses: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
         assert any(batch.n_labels for batch in batches)
         return next(given)
 
-    monkeypatch.setattr("batchrec.trainer.Trainer.take_steps", take_steps)
+    monkeypatch.setattr("batchrec.training.trainer.Trainer.take_steps", take_steps)
 
 
 @pytest.mark.parametrize("losses", [[math.nan], [math.inf], [3.5, math.nan], [5.0, 3.0, 4.5]], ids=str)

@@ -18,7 +18,7 @@ from tests.models import trained_model, write_sequences
         ("batchrec.recommending", {"torch", "onnx", "click"}),
         ("batchrec.cli", {"torch", "onnxruntime", "duckdb"}),
         ("batchrec.sequences", {"torch", "onnxruntime", "click"}),
-        ("batchrec.training", {"click"}),
+        ("batchrec.training.train", {"click"}),
     ],
 )
 def test_imports_load_no_more_than_they_need(imported: str, banned: set[str]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrec.measuring import METRICS, MeasuredLists, measure_lists
+from batchrec.evaluation.measuring import METRICS, MeasuredLists, measure_lists
 from batchrec.queries import connect
 
 # Most popular first.

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from batchrec.batching import Histories, Longs
 from batchrec.config import Objective
 from batchrec.errors import InputError
-from batchrec.holdout import Accuracy, HeldOut, Split, encoder_accuracy, hold_out, measure, popularity_accuracy
 from batchrec.metrics import hit_rate, ndcg
 from batchrec.schemas import FIRST_ITEM
+from batchrec.training.holdout import Accuracy, HeldOut, Split, encoder_accuracy, hold_out, measure, popularity_accuracy
 from tests.models import indexed, longs, next_item_scores, small_encoder
 
 VOCABULARY_SIZE = 12

@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from batchrec import objectives
 from batchrec.config import Objective
-from batchrec.encoder import Encoder
-from batchrec.objectives import ItemLoss
 from batchrec.schemas import MASK, PAD
-from batchrec.windows import mask_items, next_item_labels
+from batchrec.training import objectives
+from batchrec.training.encoder import Encoder
+from batchrec.training.objectives import ItemLoss
+from batchrec.training.windows import mask_items, next_item_labels
 from tests.models import small_encoder, tokens_of
 
 VOCABULARY_SIZE = 12

@@ -12,7 +12,7 @@ import pytest
 
 from batchrec.artifact import load_model
 from batchrec.config import Objective
-from batchrec.training import train
+from batchrec.training.train import train
 from tests.models import CONFIG, N_ITEMS, SMALL, names_in, training_log, training_sequences
 
 

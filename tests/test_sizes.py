@@ -6,7 +6,7 @@ import pytest
 
 from batchrec.batching import Histories
 from batchrec.config import EncoderShape, TrainingConfig
-from batchrec.sizes import batch_size, encoder_shape, n_negatives
+from batchrec.training.sizes import batch_size, encoder_shape, n_negatives
 from tests.models import names_in, run_cli, training_sequences
 
 

@@ -14,10 +14,10 @@ from safetensors.torch import load
 
 from batchrec.artifact import load_model
 from batchrec.config import Objective, TrainingConfig
-from batchrec.corpus import read_corpus
 from batchrec.errors import BatchrecError, ConfigError
-from batchrec.holdout import hold_out
-from batchrec.training import train
+from batchrec.training.corpus import read_corpus
+from batchrec.training.holdout import hold_out
+from batchrec.training.train import train
 from tests.models import (
     CONFIG,
     N_ITEMS,
@@ -117,7 +117,7 @@ def test_an_error_after_the_fit_leaves_the_older_model(tmp_path: Path, monkeypat
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("batchrec.training.export_encoder", fail)
+    monkeypatch.setattr("batchrec.training.train.export_encoder", fail)
     with pytest.raises(ZeroDivisionError):
         train(training_sequences(), replace(CONFIG, seed=1), model)
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before

@@ -13,11 +13,11 @@ import torch
 
 from batchrec.artifact import load_model
 from batchrec.config import Objective, TrainingConfig
-from batchrec.encoder import Encoder
 from batchrec.errors import ConfigError
-from batchrec.training import train
+from batchrec.training.encoder import Encoder
+from batchrec.training.train import train
+from batchrec.training.warm_start import Start
 from batchrec.vocabulary import Vocabulary
-from batchrec.warm_start import Start
 from tests.models import (
     CONFIG,
     LEARNING,

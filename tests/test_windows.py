@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from batchrec.batching import Histories
 from batchrec.config import Objective, TrainingConfig
 from batchrec.schemas import FIRST_ITEM, MASK, PAD
-from batchrec.windows import Batch, draw_batches, draw_windows, mask_items, mask_places, next_item_labels
+from batchrec.training.windows import Batch, draw_batches, draw_windows, mask_items, mask_places, next_item_labels
 from tests.models import SHAPE, indexed, longs, tokens_of
 
 items = st.integers(2, 30)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from batchrec.evaluation import EvaluationReport, MethodResult
+from batchrec.evaluation.evaluate import EvaluationReport, MethodResult
 
 _METRICS = {"ndcg": "NDCG", "hit_rate": "HR", "recall": "recall", "mrr": "MRR"}
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from batchrec.batching import Histories, Ints, Longs, length_sorted, scoring_tokens, seen_pairs
-from batchrec.encoder import Encoder
 from batchrec.errors import InputError
 from batchrec.metrics import hit_rate, ndcg
 from batchrec.schemas import FIRST_ITEM
+from batchrec.training.encoder import Encoder
 
 _USERS_AT_A_TIME = 128
 

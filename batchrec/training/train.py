@@ -15,16 +15,16 @@ from safetensors.torch import save
 from batchrec.artifact import ENCODER, TRAINING_LOG, WEIGHTS, replacing_folder, write_manifest
 from batchrec.batching import Histories
 from batchrec.config import Device, TrainingConfig
-from batchrec.corpus import read_corpus
-from batchrec.encoder import Encoder
 from batchrec.errors import DeviceError
-from batchrec.export import check_parity, export_encoder
-from batchrec.fitting import fit
-from batchrec.holdout import HeldOut, hold_out
-from batchrec.processes import joined
-from batchrec.sizes import batch_size, encoder_shape, n_negatives
+from batchrec.training.corpus import read_corpus
+from batchrec.training.encoder import Encoder
+from batchrec.training.export import check_parity, export_encoder
+from batchrec.training.fitting import fit
+from batchrec.training.holdout import HeldOut, hold_out
+from batchrec.training.processes import joined
+from batchrec.training.sizes import batch_size, encoder_shape, n_negatives
+from batchrec.training.warm_start import read_start
 from batchrec.vocabulary import Vocabulary
-from batchrec.warm_start import read_start
 
 _log = logging.getLogger(__name__)
 

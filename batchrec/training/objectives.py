@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from batchrec.encoder import Encoder
 from batchrec.schemas import PAD
+from batchrec.training.encoder import Encoder
 
 # Scores held at a time on a CPU, where they should stay near its cache, and on a GPU, which wants more work at once;
 # with a large catalogue, enough rows that reading all of its embeddings pays.

@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from batchrec.comparison import Floats
+from batchrec.evaluation.comparison import Floats
 from batchrec.queries import literal, select
 
 METRICS = ("ndcg", "hit_rate", "recall", "mrr")

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from batchrec.config import TrainingConfig
-from batchrec.encoder import Encoder
 from batchrec.errors import ConfigError
-from batchrec.objectives import ItemLoss
-from batchrec.processes import Processes
-from batchrec.windows import Batch
+from batchrec.training.encoder import Encoder
+from batchrec.training.objectives import ItemLoss
+from batchrec.training.processes import Processes
+from batchrec.training.windows import Batch
 
 _MAX_GRADIENT_NORM = 5.0
 # A mean over about the last 500 steps.

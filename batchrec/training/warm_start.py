@@ -12,9 +12,9 @@ from torch import Tensor
 from batchrec.artifact import load_model
 from batchrec.batching import Histories
 from batchrec.config import EncoderShape, TrainingConfig
-from batchrec.encoder import Encoder
 from batchrec.errors import ConfigError
 from batchrec.schemas import FIRST_ITEM
+from batchrec.training.encoder import Encoder
 from batchrec.vocabulary import Vocabulary
 
 

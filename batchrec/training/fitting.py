@@ -9,12 +9,12 @@ import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from batchrec.config import TrainingConfig
-from batchrec.encoder import Encoder
 from batchrec.errors import ConfigError
-from batchrec.holdout import Split, encoder_accuracy, popularity_accuracy
-from batchrec.processes import Processes
-from batchrec.trainer import Trainer
-from batchrec.windows import draw_batches
+from batchrec.training.encoder import Encoder
+from batchrec.training.holdout import Split, encoder_accuracy, popularity_accuracy
+from batchrec.training.processes import Processes
+from batchrec.training.trainer import Trainer
+from batchrec.training.windows import draw_batches
 
 _log = logging.getLogger(__name__)
 

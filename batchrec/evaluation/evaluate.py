@@ -13,19 +13,19 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from batchrec import als
 from batchrec.artifact import load_model
-from batchrec.baselines import Baselines
-from batchrec.comparison import Interval, compare
 from batchrec.config import EvaluationConfig, ScoringConfig, TrainingConfig
 from batchrec.errors import ConfigError
-from batchrec.measuring import METRICS, MeasuredLists, measure_lists
-from batchrec.protocols import in_words, split
+from batchrec.evaluation import als
+from batchrec.evaluation.baselines import Baselines
+from batchrec.evaluation.comparison import Interval, compare
+from batchrec.evaluation.measuring import METRICS, MeasuredLists, measure_lists
+from batchrec.evaluation.protocols import in_words, split
 from batchrec.queries import connect
 from batchrec.schemas import evaluation_schema, lists_schema
 from batchrec.scoring import score
 from batchrec.tables import check_writable_file, open_sequences, replacing, write_parquet
-from batchrec.training import train
+from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)
 

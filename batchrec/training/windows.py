@@ -11,7 +11,7 @@ from batchrec.batching import Histories, Ints, Longs, length_sorted, pad
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import InputError
 from batchrec.schemas import FIRST_ITEM, MASK, PAD
-from batchrec.sizes import batch_size, n_negatives
+from batchrec.training.sizes import batch_size, n_negatives
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from batchrec.batching import Histories, scoring_tokens, seen_pairs
-from batchrec.encoder import Encoder
 from batchrec.ranker import Ranker
 from batchrec.schemas import FIRST_ITEM
+from batchrec.training.encoder import Encoder
 
 # Both compute in float32, in another order of additions.
 _TOLERANCE = 1e-4
