@@ -23,19 +23,28 @@ class Histories:
     """Known items of users, oldest first, laid end to end.
 
     items: (events,) int32 indexes; offsets: (users + 1,) int64, where each user's items start and the last one's end.
+    ties: (events,) bool, whether an item is of the same moment as the one before it; None where moments do not matter.
     """
 
     items: Ints
     offsets: Longs
+    ties: NDArray[np.bool_] | None = None
 
     @classmethod
-    def from_arrow(cls, item_ids: pa.ListArray, vocabulary: Vocabulary) -> "Histories":
-        """Look up lists of external ids, leaving out items the model does not know."""
+    def from_arrow(
+        cls, item_ids: pa.ListArray, vocabulary: Vocabulary, timestamps: pa.ListArray | None = None
+    ) -> "Histories":
+        """Look up lists of external ids, leaving out items the model does not know; ties go by the timestamps."""
         indexes = vocabulary.indexes(item_ids.flatten())
         known = indexes != PAD
         ends = np.concatenate([[0], np.cumsum(item_ids.value_lengths().to_numpy(), dtype=np.int64)])
-        n_known = np.concatenate([[0], np.cumsum(known, dtype=np.int64)])
-        return cls(indexes[known], n_known[ends])
+        offsets = np.concatenate([[0], np.cumsum(known, dtype=np.int64)])[ends]
+        if timestamps is None:
+            return cls(indexes[known], offsets)
+        moments = timestamps.flatten().to_numpy()[known]
+        users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        ties = (np.diff(moments, prepend=0) == 0) & (np.diff(users, prepend=-1) == 0)
+        return cls(indexes[known], offsets, ties)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -49,7 +58,9 @@ class Histories:
     def take(self, users: Longs) -> "Histories":
         """Give the histories of some users, in the order of `users`."""
         lengths = self.lengths[users]
-        return Histories(self.items[spans(self.offsets[users], lengths)], np.concatenate([[0], np.cumsum(lengths)]))
+        places = spans(self.offsets[users], lengths)
+        ties = None if self.ties is None else self.ties[places]
+        return Histories(self.items[places], np.concatenate([[0], np.cumsum(lengths)]), ties)
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ def spans(starts: Longs, lengths: Longs) -> Longs:
     return places
 
 
-def pad(items: Ints, starts: Longs, lengths: Longs, n_extra: int = 0) -> Ints:
+def pad(items: Ints | NDArray[np.bool_], starts: Longs, lengths: Longs, n_extra: int = 0) -> Ints:
     """Lay spans of `items` out as rows (len(starts), longest + n_extra), PAD after each row's end."""
     tokens = np.full((len(starts), int(lengths.max(initial=0)) + n_extra), PAD, np.int32)
     rows = np.repeat(np.arange(len(starts)), lengths)

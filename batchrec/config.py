@@ -86,6 +86,9 @@ class TrainingConfig:
     n_layers: int = option(2, "Transformer blocks.")
     n_heads: int = option(2, "Attention heads in each block; divides the hidden size.")
     dropout: float | None = option(None, "Share of activations dropped in training; 0.2 or 0.3, by the events.")
+    keep_ties: bool = option(
+        False, "Learn the order in which items of one moment stand, instead of a new random one every time."
+    )
     mask_prob: float = option(0.2, "masked: share of a history's items that are masked.")
     last_mask_prob: float = option(
         0.2, "masked: share of histories of which the last item alone is masked, as in scoring."

@@ -62,7 +62,9 @@ def hold_out(histories: Histories, most: int, users: Longs) -> Split:
     kept = np.ones(len(histories.items), dtype=bool)
     kept[last] = False
     n_kept = np.concatenate([[0], np.cumsum(kept)])
-    training = Histories(histories.items[kept], n_kept[histories.offsets])
+    # Ties are with the item before: what goes is the last of a history, before which nothing changes.
+    ties = None if histories.ties is None else histories.ties[kept]
+    training = Histories(histories.items[kept], n_kept[histories.offsets], ties)
     return Split(training, HeldOut(training.take(chosen), histories.items[last]))
 
 

@@ -62,6 +62,9 @@ def draw_batches(
     for number in tqdm(generator.permutation(len(batches)), "epoch", unit="batch", leave=False, disable=None):
         rows = batches[number]
         items = pad(histories.items, starts[rows], lengths[rows])
+        if histories.ties is not None and not config.keep_ties:
+            ties = pad(histories.ties, starts[rows], lengths[rows]).astype(bool)
+            items = shuffle_ties(items, ties, generator)
         if shape.objective == "causal":
             tokens, labels = next_item_labels(items)
         else:
@@ -71,6 +74,15 @@ def draw_batches(
         if n_drawn:
             negatives = np.sort(generator.choice(vocabulary_size - FIRST_ITEM, n_drawn, replace=False)) + FIRST_ITEM
         yield Batch(tokens, labels, negatives)
+
+
+def shuffle_ties(items: Ints, ties: NDArray[np.bool_], generator: np.random.Generator) -> Ints:
+    """Put the items of each moment of a row in a random order, for the order in which they stand means nothing.
+
+    items: (rows, length), PAD on the right; ties: of the same shape, true where an item is of the moment before it.
+    """
+    moments = np.cumsum(~ties, axis=1)
+    return np.take_along_axis(items, np.argsort(moments + generator.random(items.shape), axis=1), axis=1)
 
 
 def next_item_labels(items: Ints) -> tuple[Ints, Ints]:
