@@ -104,7 +104,7 @@ class TrainingConfig:
     max_epochs: int = option(200, "Most epochs: passes over the histories, several at once where they are few.")
     min_epoch_steps: int = option(100, "Least training steps in an epoch.")
     max_minutes: float = option(55.0, "Start no further epoch after so many minutes of training.")
-    patience: int = option(10, "Epochs without a better NDCG@10 on held-out items before training stops.")
+    patience: int = option(15, "Epochs without a better NDCG@10 on held-out items before training stops.")
     validation_users: int = option(2000, "Most users whose last item is held out; never more than half of all.")
     seed: int = option(0, "Seed of everything random: one seed repeats a run on one machine.")
     device: Device = option("auto", "Where to train.")
