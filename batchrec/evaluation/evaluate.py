@@ -13,7 +13,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from batchrec.artifact import load_model
 from batchrec.config import EvaluationConfig, ScoringConfig, TrainingConfig
 from batchrec.errors import ConfigError
 from batchrec.evaluation import als
@@ -62,7 +61,7 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class FittedModel:
-    """The model that was tested: how its training went, and its options as the manifest has them."""
+    """The model that was tested: how its training went, and the options it was asked for."""
 
     model_id: str
     device: str
@@ -127,7 +126,6 @@ def evaluate(
         # All that is left to do needs the test items and the items; training needs the memory.
         con.execute("drop table split; drop table training_events; drop table user_items")
         trained = train(parts.training, training, folder / "model")
-        options = load_model(folder / "model").manifest.config
         score(parts.histories, folder / "model", _scoring(evaluation, training), folder / "recs.parquet")
         model = measure_lists(con, "model", folder / "recs.parquet", evaluation.top_k)
     baselines.sort(key=lambda measured: -measured.metrics[:, 0].mean())
@@ -138,7 +136,7 @@ def evaluate(
         keep_seen=evaluation.keep_seen,
         cut=None if parts.cut is None else in_words(parts.cut),
         model=FittedModel(
-            trained.model_id, trained.device, trained.epochs, trained.best_epoch, trained.seconds, options
+            trained.model_id, trained.device, trained.epochs, trained.best_epoch, trained.seconds, asdict(training)
         ),
         best_baseline=baselines[0].method,
         methods=_results([model, *baselines], parts.counts.training_items, evaluation.n_resamples, training.seed),

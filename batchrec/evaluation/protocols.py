@@ -50,7 +50,7 @@ class Parts:
 def split(
     con: duckdb.DuckDBPyConnection, sequences: Sequences, config: EvaluationConfig, seed: int, folder: Path
 ) -> Parts:
-    """Parts the log by the protocol; write the two sequences tables into `folder`.
+    """Split the log by the protocol; write the two sequences tables into `folder`.
 
     Makes the tables split, tested_users, test_items, training_events, training_items and user_items (sql/*.sql).
     Raises InputError where nobody can be tested or there is too little to train on, or the cut is outside the log,
