@@ -170,11 +170,11 @@ class ScoringConfig(CatalogueConfig):
     device: Literal["auto", "cuda", "cpu"] = option("auto", "Where to score.")
     users: str | None = option(None, "Score these users only: CSV or Parquet with a column user_id, or one column.")
     chunk_size: int | None = option(None, "Users read, scored and written at a time; chosen by device if not given.")
-    batch_size: int | None = option(None, "Users in one run of the model; chosen by device if not given.")
+    batch_tokens: int | None = option(None, "Items of histories in one run of the model; chosen by device if not given.")
     workers: int | None = option(None, "Chunks scored at a time; chosen by device if not given.")
 
     def __post_init__(self) -> None:
-        _check_at_least(self, 1, "top_k", "chunk_size", "batch_size", "workers")
+        _check_at_least(self, 1, "top_k", "chunk_size", "batch_tokens", "workers")
 
 
 @dataclass(frozen=True)

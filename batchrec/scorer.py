@@ -7,14 +7,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchrec.artifact import Model
-from batchrec.batching import Histories, Ints, Longs, SeenPairs, length_sorted, scoring_tokens, seen_pairs
+from batchrec.batching import Histories, Ints, Longs, SeenPairs, scoring_tokens, seen_pairs, token_batches
 from batchrec.catalogue import Catalogue
 from batchrec.config import ScoringConfig
 from batchrec.ranker import Ranker, Ranking
 from batchrec.schemas import FIRST_ITEM, SOURCE_MODEL, SOURCE_POPULAR, recs_schema
 
-# Users in one run of the model. On a CPU few, so that their scores stay in its cache; a GPU wants more work at once.
-_BATCH_SIZE = {"cpu": 32, "cuda": 2048}
+# Tokens in one run of the model, and scores of items: on a CPU few, for its cache; a GPU wants more work at once.
+_BATCH_TOKENS = {"cpu": 1 << 11, "cuda": 1 << 18}
+_BATCH_SCORES = {"cpu": 1 << 22, "cuda": 1 << 27}
 _NOTHING_SEEN = SeenPairs(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
@@ -59,7 +60,8 @@ class Scorer:
         self._shape = model.manifest.shape
         self._top_k = config.top_k
         self._keep_seen = config.keep_seen
-        self._batch_size = config.batch_size or _BATCH_SIZE[ranker.device]
+        self._batch_tokens = config.batch_tokens or _BATCH_TOKENS[ranker.device]
+        self._most_users = max(1, _BATCH_SCORES[ranker.device] // model.vocabulary.size)
         self._titles = None if catalogue is None else catalogue.titles_of(model.vocabulary)
 
     def score(self, users: pa.RecordBatch) -> ScoredChunk:
@@ -71,7 +73,8 @@ class Scorer:
         is_known = histories.lengths > 0
         ranking = self._popular(len(users))
         known = np.flatnonzero(is_known)
-        for chosen in length_sorted(np.minimum(histories.lengths[known], self._shape.max_len), self._batch_size):
+        lengths = np.minimum(histories.lengths[known], self._shape.max_len)
+        for chosen in token_batches(lengths, self._batch_tokens, self._most_users):
             best = self._rank(histories, known[chosen])
             ranking.scores[known[chosen]] = best.scores
             ranking.items[known[chosen]] = best.items

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,8 +23,9 @@ from batchrec.tables import Sequences, check_writable_file, open_sequences, writ
 from batchrec.user_list import read_user_list
 
 # A chunk is the unit of reading, scoring and writing. On a CPU each core works on one; a GPU is fed by two threads, so
-# that the next chunk is ready before the last has ended.
-_CHUNK_SIZE = {"cpu": 1024, "cuda": 8192}
+# that the next batch is ready before the last has ended.
+_CHUNK_SIZE = {"cpu": 4096, "cuda": 16384}
+_LEAST_CHUNK_SIZE = 256
 _GPU_WORKERS = 2
 
 
@@ -67,10 +68,12 @@ def score(
     catalogue = read_catalogue(config, loaded.vocabulary)
     ranker = Ranker(loaded.encoder, config.device)
     scorer = Scorer(loaded, ranker, table.user_type, config, catalogue)
-    chunks = table.batches(config.chunk_size or _CHUNK_SIZE[ranker.device])
+    workers = config.workers or (_GPU_WORKERS if ranker.device == "cuda" else _n_cores())
+    # A small table is several chunks too, so that every worker has one.
+    share = max(_LEAST_CHUNK_SIZE, table.n_users // (4 * workers))
+    chunks = table.batches(config.chunk_size or min(_CHUNK_SIZE[ranker.device], share))
     if listed is not None:
         chunks = _only(listed, chunks, table)
-    workers = config.workers or (_GPU_WORKERS if ranker.device == "cuda" else _n_cores())
     n_users = table.n_users if listed is None else len(listed)
     counts = Counts()
 
@@ -93,20 +96,25 @@ def score(
     )
 
 
-def _in_order(scorer: Scorer, chunks: Iterable[pa.RecordBatch], workers: int) -> Iterator[ScoredChunk]:
-    """Score chunks in threads, onnxruntime letting go of Python's lock, and yield them in the order they came in."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[ScoredChunk]] = deque()
-        for chunk in chunks:
-            waiting.append(pool.submit(scorer.score, chunk))
-            # One more than are worked on: a worker that is done finds the next chunk read.
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+def _in_order(scorer: Scorer, chunks: Iterator[pa.RecordBatch], workers: int) -> Iterator[ScoredChunk]:
+    """Yield the chunks' recommendations in the order of the chunks.
+
+    Reading, scoring and what is done with a chunk that is yielded overlap: onnxruntime and Arrow let go of Python's lock.
+    """
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(workers) as scorers:
+
+        def start_next() -> Future[ScoredChunk | None]:
+            read = reader.submit(next, chunks, None)
+            return scorers.submit(lambda: None if (chunk := read.result()) is None else scorer.score(chunk))
+
+        # One more than are worked on: a worker that is done finds the next chunk read.
+        waiting = deque(start_next() for _ in range(workers + 1))
+        while (scored := waiting.popleft().result()) is not None:
+            waiting.append(start_next())
+            yield scored
 
 
-def _only(listed: pa.Array, chunks: Iterable[pa.RecordBatch], table: Sequences) -> Iterator[pa.RecordBatch]:
+def _only(listed: pa.Array, chunks: Iterator[pa.RecordBatch], table: Sequences) -> Iterator[pa.RecordBatch]:
     """Keep the listed users of each chunk; those of whom there is no history come last, with an empty one."""
     is_found = np.zeros(len(listed), dtype=bool)
     for chunk in chunks:

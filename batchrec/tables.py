@@ -17,6 +17,9 @@ from batchrec.errors import ConfigError, InputError
 from batchrec.queries import connect, literal, select
 from batchrec.schemas import id_type, sequences_schema
 
+# Columns of which hardly two values are the same: a dictionary of them takes more time and space than they do.
+_NEVER_ALIKE = {"timestamps", "score"}
+
 
 def check_writable(out: Path) -> None:
     """Raise ConfigError where the file or folder `out` cannot be created, before any work is done."""
@@ -67,11 +70,16 @@ def replacing(out: Path) -> Iterator[Path]:
 
 def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Path) -> None:
     """Write the batches, a row group each, to the file `out`."""
+    alike = [
+        f"{field.name}.list.element" if _is_list(field.type) else field.name
+        for field in schema
+        if field.name not in _NEVER_ALIKE
+    ]
     with (
         replacing(out) as temporary,
         # An open file, for pyarrow takes a name with a colon for a URI.
         temporary.open("wb") as file,
-        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+        pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=alike) as writer,
     ):
         for batch in batches:
             writer.write_batch(batch)

@@ -190,9 +190,9 @@ def reference_recs() -> dict[Id, list[Row]]:
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 100_000])
-@pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (5, 2), (64, 3)])
-def test_sizes_and_workers_change_nothing(chunk_size: int, batch_size: int, workers: int, tmp_path: Path) -> None:
-    recs = scored(tmp_path, chunk_size=chunk_size, batch_size=batch_size, workers=workers)
+@pytest.mark.parametrize(("batch_tokens", "workers"), [(1, 1), (20, 2), (500, 3)])
+def test_sizes_and_workers_change_nothing(chunk_size: int, batch_tokens: int, workers: int, tmp_path: Path) -> None:
+    recs = scored(tmp_path, chunk_size=chunk_size, batch_tokens=batch_tokens, workers=workers)
     assert list(recs) == list(reference_recs())
     for user, rows in recs.items():
         expected = reference_recs()[user]

@@ -152,7 +152,7 @@ def test_a_missing_model_is_refused(job: Job) -> None:
         (("--top-k", N_ITEMS + 1), str(N_ITEMS)),
         (("--top-k", "ten"), "--top-k"),
         (("--chunk-size", 0), "--chunk-size"),
-        (("--batch-size", 0), "--batch-size"),
+        (("--batch-tokens", 0), "--batch-tokens"),
         (("--workers", 0), "--workers"),
         (("--device", "tpu"), "--device"),
     ],
