@@ -84,22 +84,19 @@ class Block(nn.Module):
         *Shape:* queries (users, n, size); hidden (users, length, size); mask (users, 1, 1 or n, length) bool; n is
         length without one. Returns (users, n, size).
         """
-        key, value = self.key_value(self.attention_norm(hidden)).chunk(2, dim=-1)
+        n_users, _, size = hidden.shape
+        # A row a place, not a matrix a user: onnxruntime then adds the biases while it multiplies.
+        queries, hidden = queries.flatten(0, 1), hidden.flatten(0, 1)
         query = self.query(self.attention_norm(queries))
+        key, value = self.key_value(self.attention_norm(hidden)).chunk(2, dim=-1)
         attended = F.scaled_dot_product_attention(
-            self._split_heads(query),
-            self._split_heads(key),
-            self._split_heads(value),
+            *(part.view(n_users, -1, self.n_heads, size // self.n_heads).transpose(1, 2) for part in (query, key, value)),
             attn_mask=mask,
             is_causal=mask is None,
         )
-        attended = attended.transpose(1, 2).flatten(2)
-        queries = queries + self.dropout(self.attention_output(attended))
-        outcome: Tensor = queries + self.dropout(self.feed_forward(self.feed_forward_norm(queries)))
-        return outcome
-
-    def _split_heads(self, hidden: Tensor) -> Tensor:
-        return hidden.view(*hidden.shape[:2], self.n_heads, -1).transpose(1, 2)
+        queries = queries + self.dropout(self.attention_output(attended.transpose(1, 2).flatten(2).flatten(0, 1)))
+        outcome = queries + self.dropout(self.feed_forward(self.feed_forward_norm(queries)))
+        return outcome.view(n_users, -1, size)
 
 
 def _initialize(module: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """The encoder as an ONNX graph that ranks, checked against torch."""
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -27,10 +28,8 @@ class NextItemRanker(nn.Module):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.penalties: Tensor
-        self.register_buffer("penalties", torch.zeros_like(encoder.item_biases.detach()))
-        self.penalties[:FIRST_ITEM] = -torch.inf
+        self.encoder = copy.deepcopy(encoder).eval().cpu().requires_grad_(False)
+        self.encoder.item_biases[:FIRST_ITEM] = -torch.inf
 
     def score(self, tokens: Tensor, seen_rows: Tensor, seen_items: Tensor) -> Tensor:
         """Score the vocabulary at the last place of each row.
@@ -38,7 +37,7 @@ class NextItemRanker(nn.Module):
         *Shape:* tokens (rows, length) int32, PAD on the right; seen_rows and seen_items (pairs,) int64.
         Returns (rows, vocabulary), -inf for what must not be recommended.
         """
-        scores = self.encoder.score_last_place(tokens) + self.penalties
+        scores: Tensor = self.encoder.score_last_place(tokens)
         return scores.index_put((seen_rows, seen_items), scores.new_tensor(-torch.inf))
 
     def forward(self, tokens: Tensor, seen_rows: Tensor, seen_items: Tensor, top_k: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,14 +45,14 @@ class NextItemRanker(nn.Module):
         # Left a torch.SymInt: int() of it would fix top_k at the value it is traced with.
         k: Any = top_k.item()
         torch._check(k >= 1)
-        torch._check(k <= self.penalties.numel())
+        torch._check(k <= self.encoder.item_biases.numel())
         scores, items = torch.topk(self.score(tokens, seen_rows, seen_items), k)
         return scores, items.to(torch.int32)
 
 
 def export_encoder(encoder: Encoder, file: Path) -> None:
     """Write the encoder as a NextItemRanker graph; rows, their length, seen pairs and top_k are free."""
-    ranker = NextItemRanker(encoder).eval().cpu()
+    ranker = NextItemRanker(encoder)
     # Traced with sizes that are neither 0 nor 1, which torch.export would take for constants.
     tokens = torch.full((2, 2), FIRST_ITEM, dtype=torch.int32)
     pairs = torch.zeros(3, dtype=torch.int64)
@@ -94,7 +93,7 @@ def check_parity(encoder: Encoder, file: Path, histories: Histories) -> float:
     top_k = min(100, encoder.item_biases.numel() - FIRST_ITEM)
     ranking = Ranker(file.read_bytes(), "cpu").rank(tokens, seen, top_k)
     with torch.inference_mode():
-        ranker = NextItemRanker(encoder).eval().cpu()
+        ranker = NextItemRanker(encoder)
         scores = ranker.score(torch.from_numpy(tokens), torch.from_numpy(seen.rows), torch.from_numpy(seen.items))
     best = torch.topk(scores, top_k).values.numpy()
     same_items = scores.gather(1, torch.from_numpy(ranking.items).long()).numpy()
