@@ -11,7 +11,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from batchrec.batching import Ints, SeenPairs
+from batchrec.config import ScoringPrecision
 from batchrec.errors import DeviceError, ModelError
+from batchrec.precision import at_precision
 
 _log = logging.getLogger(__name__)
 
@@ -29,12 +31,16 @@ class Ranking:
 class Ranker:
     """The model's session on a device; `rank` may be called from several threads at once."""
 
-    def __init__(self, encoder: bytes, device: Literal["auto", "cuda", "cpu"]) -> None:
-        """Open the ONNX graph.
+    def __init__(
+        self, encoder: bytes, device: Literal["auto", "cuda", "cpu"], precision: ScoringPrecision = "fp32"
+    ) -> None:
+        """Open the ONNX graph; int8 is for a CPU.
 
         Raises DeviceError where device is cuda and no GPU works, ModelError for a broken graph.
         """
-        self._session, problem = _open(encoder, CPU if device == "cpu" else CUDA)
+        if precision == "int8":
+            device = "cpu"
+        self._session, problem = _open(encoder, CPU if device == "cpu" else CUDA, precision)
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
         if self.device == "cpu" and device == "cuda":
             raise DeviceError(f"--device cuda: no GPU works: {problem}. Install batchrec[cuda], or pass --device cpu")
@@ -62,7 +68,7 @@ class Ranker:
         return Ranking(scores, items)
 
 
-def _open(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, str]:
+def _open(encoder: bytes, provider: str, precision: ScoringPrecision) -> tuple[ort.InferenceSession, str]:
     options = ort.SessionOptions()
     # Several threads run the one session, each on a core of its own.
     options.intra_op_num_threads = 1
@@ -78,8 +84,9 @@ def _open(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, str]:
     # providers tell what started.
     ort.set_default_logger_severity(4)
     try:
-        return ort.InferenceSession(encoder, options, providers=providers), problem
-    except Exception as error:  # onnxruntime's errors have no common base of their own
+        graph = at_precision(encoder, precision)
+        return ort.InferenceSession(graph, options, providers=providers), problem
+    except Exception as error:  # errors of onnx and onnxruntime have no common base of their own
         raise ModelError(f"encoder.onnx: onnxruntime cannot open the graph: {error}") from error
     finally:
         ort.set_default_logger_severity(2)

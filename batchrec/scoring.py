@@ -66,7 +66,7 @@ def score(
     table = open_sequences(sequences)
     listed = read_user_list(config.users, table.user_type) if config.users else None
     catalogue = read_catalogue(config, loaded.vocabulary)
-    ranker = Ranker(loaded.encoder, config.device)
+    ranker = Ranker(loaded.encoder, config.device, config.precision)
     scorer = Scorer(loaded, ranker, table.user_type, config, catalogue)
     workers = config.workers or (_GPU_WORKERS if ranker.device == "cuda" else _n_cores())
     # A small table is several chunks too, so that every worker has one.
@@ -99,7 +99,7 @@ def score(
 def _in_order(scorer: Scorer, chunks: Iterator[pa.RecordBatch], workers: int) -> Iterator[ScoredChunk]:
     """Yield the chunks' recommendations in the order of the chunks.
 
-    Reading, scoring and what is done with a chunk that is yielded overlap: onnxruntime and Arrow let go of Python's lock.
+    Reading, scoring and the caller's work overlap: onnxruntime and Arrow let go of Python's lock.
     """
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(workers) as scorers:
 

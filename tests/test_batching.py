@@ -6,7 +6,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrec.batching import Histories, length_sorted, pad, scoring_tokens, seen_pairs, spans
+from batchrec.batching import Histories, length_sorted, pad, scoring_tokens, seen_pairs, spans, token_batches
 from batchrec.schemas import MASK, PAD
 from batchrec.vocabulary import Vocabulary
 from tests.models import SHAPE, indexed, longs
@@ -81,6 +81,19 @@ def test_length_sorted_batches_hold_each_user_once_and_rise_in_length(lengths: l
     assert order == sorted(range(len(lengths)), key=lambda row: lengths[row])
     assert all(len(batch) == batch_size for batch in batches[:-1])
     assert all(0 < len(batch) <= batch_size for batch in batches)
+
+
+@given(st.lists(st.integers(1, 20), max_size=40), st.integers(1, 60), st.integers(1, 9))
+def test_token_batches_are_as_large_as_tokens_and_users_allow(lengths: list[int], tokens: int, users: int) -> None:
+    batches = [batch.tolist() for batch in token_batches(longs(lengths), tokens, users)]
+    order = [row for batch in batches for row in batch]
+    assert order == sorted(range(len(lengths)), key=lambda row: lengths[row])
+
+    def is_allowed(batch: list[int]) -> bool:
+        return len(batch) == 1 or (len(batch) <= users and len(batch) * max(lengths[row] for row in batch) <= tokens)
+
+    assert all(is_allowed(batch) for batch in batches)
+    assert not any(is_allowed([*batch, following[0]]) for batch, following in pairwise(batches))
 
 
 @given(

@@ -1,4 +1,4 @@
-"""Logs of ratings in the shape of MovieLens: as many users, items and ratings, as unevenly spread, and no sense in them."""
+"""Logs of ratings in the shape of MovieLens: as many users, items and ratings, spread as unevenly."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,9 @@ import pyarrow.csv
 from batchrec.batching import Longs, spans
 from batchrec.errors import ConfigError
 
-_SCHEMA = pa.schema([("userId", pa.int64()), ("movieId", pa.int64()), ("rating", pa.float32()), ("timestamp", pa.int64())])
+_SCHEMA = pa.schema(
+    [("userId", pa.int64()), ("movieId", pa.int64()), ("rating", pa.float32()), ("timestamp", pa.int64())]
+)
 _LEAST_RATINGS = 20
 # MovieLens-25M: users have rated 71 films in the median and 154 in the mean. What is above the least 20 is log-normal
 # with this standard deviation, for exp(s^2 / 2) = (154 - 20) / (71 - 20).
@@ -47,7 +49,7 @@ def write_ratings(shape: Shape, seed: int, out: Path) -> None:
     """
     if not shape.users <= shape.ratings <= shape.users * (shape.items // 2):
         raise ConfigError(
-            f"--ratings {shape.ratings}: {shape.users} users have at least 1 and at most half of {shape.items} items each"
+            f"--ratings {shape.ratings}: {shape.users} users have 1 to {shape.items // 2}, half of the items, each"
         )
     generator = np.random.default_rng(seed)
     # Ids have gaps, as real ones do: the most popular items are anywhere among them.
@@ -81,7 +83,7 @@ def _ratings(first_user: int, lengths: Longs, item_ids: Longs, generator: np.ran
     places = spans(np.zeros_like(lengths), lengths)
     # A user's items are drawn one from each of as many equal parts of the distribution, in order of popularity. Where
     # parts are narrower than an item, the next ones not taken follow.
-    drawn = ((places + generator.random(n_ratings)) / lengths[users] * np.log(n_items + 1))
+    drawn = (places + generator.random(n_ratings)) / lengths[users] * np.log(n_items + 1)
     ranks = np.exp(drawn).astype(np.int64) - 1
     free = np.maximum.accumulate(ranks - places + users * 2 * n_items) - users * 2 * n_items
     ranks = np.minimum(free + places, n_items - lengths[users] + places)

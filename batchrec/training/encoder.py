@@ -89,13 +89,12 @@ class Block(nn.Module):
         queries, hidden = queries.flatten(0, 1), hidden.flatten(0, 1)
         query = self.query(self.attention_norm(queries))
         key, value = self.key_value(self.attention_norm(hidden)).chunk(2, dim=-1)
-        attended = F.scaled_dot_product_attention(
-            *(part.view(n_users, -1, self.n_heads, size // self.n_heads).transpose(1, 2) for part in (query, key, value)),
-            attn_mask=mask,
-            is_causal=mask is None,
+        query, key, value = (
+            part.view(n_users, -1, self.n_heads, size // self.n_heads).transpose(1, 2) for part in (query, key, value)
         )
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
         queries = queries + self.dropout(self.attention_output(attended.transpose(1, 2).flatten(2).flatten(0, 1)))
-        outcome = queries + self.dropout(self.feed_forward(self.feed_forward_norm(queries)))
+        outcome: Tensor = queries + self.dropout(self.feed_forward(self.feed_forward_norm(queries)))
         return outcome.view(n_users, -1, size)
 
 

@@ -1,0 +1,57 @@
+"""The model's graph in numbers of fewer bits, made from the fp32 graph when that is opened."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from batchrec.config import ScoringPrecision
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def at_precision(encoder: bytes, precision: ScoringPrecision) -> bytes:
+    """Give a graph of fp32 with its weights and arithmetic in `precision`; inputs and outputs keep their types."""
+    if precision == "fp32":
+        return encoder
+    return _to_fp16(encoder) if precision == "fp16" else _to_int8(encoder)
+
+
+def _to_fp16(encoder: bytes) -> bytes:
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = onnx.load_model_from_string(encoder)
+    return bytes(convert_float_to_float16(model, keep_io_types=True).SerializeToString())
+
+
+def _to_int8(encoder: bytes) -> bytes:
+    """Round matrices of weights, with a scale for each column, and the states that they are multiplied with.
+
+    Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"
+    (CVPR 2018); states are scaled as they come.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+    model = onnx.load_model_from_string(encoder)
+    _untie_weights(model)
+    # onnxruntime asks for shapes to be inferred first: the export has done so.
+    add_pre_process_metadata(model)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "int8.onnx"
+        quantize_dynamic(
+            model, file, op_types_to_quantize=["Gemm", "MatMul"], per_channel=True, weight_type=QuantType.QInt8
+        )
+        return file.read_bytes()
+
+
+def _untie_weights(model: "onnx.ModelProto") -> None:
+    """Give each product weights of its own: onnxruntime turns them round in place, and embeddings are looked up too."""
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Gemm" and node.input[1] in weights:
+            own = model.graph.initializer.add()
+            own.CopyFrom(weights[node.input[1]])
+            own.name = node.input[1] = f"{own.name}.{node.name}"
