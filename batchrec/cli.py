@@ -11,7 +11,14 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from batchrec.config import EvaluationConfig, RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.config import (
+    BenchConfig,
+    EvaluationConfig,
+    RecommendConfig,
+    ScoringConfig,
+    SequencesConfig,
+    TrainingConfig,
+)
 from batchrec.errors import BatchrecError, ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -135,6 +142,25 @@ def evaluate_command(sequences: Path, out: Path, as_json: bool, **options: Any) 
         _print_report(report, as_json)
         return
     click.echo(scoreboard(report))
+
+
+@cli.command("bench", epilog=_EPILOG)
+@_options_of(BenchConfig)
+@_json_option
+def bench_command(as_json: bool, **options: Any) -> None:
+    """Show how long the night is on this machine, beside what the machine could do.
+
+    A log in the shape of MovieLens is generated; each stage runs on it in a process of its own, several times.
+    """
+    config = BenchConfig(**options)
+    from batchrec.benchmark.bench import bench
+    from batchrec.benchmark.table import as_text
+
+    report = bench(config)
+    if as_json:
+        _print_report(report, as_json)
+        return
+    click.echo(as_text(report))
 
 
 @cli.command("recommend", epilog=_EPILOG)

@@ -68,7 +68,7 @@ def score(
     catalogue = read_catalogue(config, loaded.vocabulary)
     ranker = Ranker(loaded.encoder, config.device, config.precision)
     scorer = Scorer(loaded, ranker, table.user_type, config, catalogue)
-    workers = config.workers or (_GPU_WORKERS if ranker.device == "cuda" else _n_cores())
+    workers = config.workers or (_GPU_WORKERS if ranker.device == "cuda" else n_cores())
     # A small table is several chunks too, so that every worker has one.
     share = max(_LEAST_CHUNK_SIZE, table.n_users // (4 * workers))
     chunks = table.batches(config.chunk_size or min(_CHUNK_SIZE[ranker.device], share))
@@ -127,5 +127,6 @@ def _only(listed: pa.Array, chunks: Iterator[pa.RecordBatch], table: Sequences) 
     yield pa.record_batch([strangers, nothing, no_times], schema=table.schema)
 
 
-def _n_cores() -> int:
+def n_cores() -> int:
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,193 @@
+"""bench: generate a log, run each stage of the night on it in a process of its own, and set a limit beside it."""
+
+import logging
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from batchrec.benchmark import limits
+from batchrec.benchmark.measuring import Measured, measure
+from batchrec.benchmark.models import write_instant, write_untrained
+from batchrec.benchmark.polars_sequences import is_installed, polars_sequences
+from batchrec.benchmark.shapes import SHAPES, Shape, write_ratings
+from batchrec.config import BenchConfig, EncoderShape, ScoringConfig, SequencesConfig
+from batchrec.scoring import n_cores, score
+from batchrec.sequences import build_sequences
+
+_log = logging.getLogger(__name__)
+
+ENCODER = EncoderShape(objective="causal", max_len=128, hidden_size=128, n_layers=2, n_heads=4, dropout=0.0)
+_SHARES = (1 / 16, 1 / 4, 1.0)
+_SCAN, _ARITHMETIC, _COPY = "DuckDB's scan of the CSV", "its arithmetic, by BLAS", "a copy of its output"
+# By stage: what of the log it goes through, and what limits it.
+_LIMITS = {
+    "build-sequences": ("ratings", _SCAN),
+    "the same by polars": ("ratings", _SCAN),
+    "score": ("users", _ARITHMETIC),
+    "score, all but the model": ("users", _COPY),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage at the whole shape: medians over the repeats.
+
+    n: how many of `unit` it handles. limit: what limit_seconds are the time of; ratio: seconds to limit_seconds, the
+    median of each repeat's own.
+    """
+
+    name: str
+    n: int
+    unit: str
+    seconds: float
+    peak_mib: float
+    limit: str
+    limit_seconds: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A stage at shares of the users: the time grows with their number to the power of `exponent`, by a fit."""
+
+    name: str
+    users: list[int]
+    seconds: list[float]
+    peak_mib: list[float]
+    exponent: float
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What was run, on what, and how long it took."""
+
+    users: int
+    items: int
+    ratings: int
+    encoder: dict[str, Any]
+    top_k: int
+    precision: str
+    device: str
+    cores: int
+    repeats: int
+    stages: list[Stage]
+    growth: list[Growth]
+
+
+@dataclass(frozen=True)
+class _Log:
+    """The files of a night over one log."""
+
+    shape: Shape
+    folder: Path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+
+def bench(config: BenchConfig = BenchConfig()) -> BenchReport:
+    """Time the stages of a night on a generated log, each repeat in turn with what limits it.
+
+    Raises ConfigError for a shape that no log can have, DeviceError where the device is not there.
+    """
+    shape = SHAPES[config.shape]
+    if config.users and config.items and config.ratings:
+        shape = Shape(config.users, config.items, config.ratings)
+    with TemporaryDirectory(prefix="batchrec-bench-", dir=config.folder) as name:
+        folder = Path(name)
+        logs = [_Log(shape.fraction(share), folder / str(number)) for number, share in enumerate(_SHARES)]
+        for log in logs:
+            log.folder.mkdir()
+            measure(write_ratings, log.shape, config.seed, log / "ratings.csv")
+        whole = logs[-1]
+        # Not counted: it brings the files into memory, as it does the items of the models.
+        measure(build_sequences, [str(whole / "ratings.csv")], SequencesConfig(), whole / "sequences.parquet")
+        measure(write_untrained, whole / "sequences.parquet", ENCODER, folder / "model")
+        measure(write_instant, folder / "model", folder / "instant")
+        turns = [
+            _turn(logs, folder, config, f"{number} of {config.repeats}") for number in range(1, config.repeats + 1)
+        ]
+    return BenchReport(
+        users=shape.users,
+        items=shape.items,
+        ratings=shape.ratings,
+        encoder=asdict(ENCODER),
+        top_k=config.top_k,
+        precision=config.precision,
+        device=turns[0]["score", len(_SHARES) - 1].value.device,
+        cores=n_cores(),
+        repeats=config.repeats,
+        stages=list(_stages(turns, shape)),
+        growth=[_growth(name, turns, logs) for name in ("build-sequences", "score")],
+    )
+
+
+def _turn(logs: Sequence[_Log], folder: Path, config: BenchConfig, number: str) -> dict[tuple[str, int], Measured]:
+    """Run everything once; gives each stage by its name and the number of its log."""
+    scoring = ScoringConfig(top_k=config.top_k, device=config.device, precision=config.precision)
+    on_cpu = ScoringConfig(top_k=config.top_k, device="cpu")
+    turn: dict[tuple[str, int], Measured] = {}
+
+    def run(stage: str, log: int, function: Callable[..., Any], *arguments: Any) -> None:
+        turn[stage, log] = measured = measure(function, *arguments)
+        _log.info("turn %s: %s, %d users: %.2f s", number, stage, logs[log].shape.users, measured.seconds)
+
+    for n, log in enumerate(logs):
+        run(
+            "build-sequences",
+            n,
+            build_sequences,
+            [str(log / "ratings.csv")],
+            SequencesConfig(),
+            log / "sequences.parquet",
+        )
+        run("score", n, score, log / "sequences.parquet", folder / "model", scoring, log / "recs.parquet")
+    run(_SCAN, n, limits.scan, log / "ratings.csv")
+    run(_ARITHMETIC, n, limits.scoring_seconds, log / "sequences.parquet", folder / "model")
+    # It is not run but computed: its seconds are what comes back.
+    turn[_ARITHMETIC, n] = replace(turn[_ARITHMETIC, n], seconds=turn[_ARITHMETIC, n].value)
+    run(
+        "score, all but the model",
+        n,
+        score,
+        log / "sequences.parquet",
+        folder / "instant",
+        on_cpu,
+        log / "host.parquet",
+    )
+    run(_COPY, n, limits.copy, log / "host.parquet", log / "copy.parquet")
+    if is_installed():
+        run("the same by polars", n, polars_sequences, log / "ratings.csv", log / "polars.parquet")
+    return turn
+
+
+def _stages(turns: Sequence[dict[tuple[str, int], Measured]], shape: Shape) -> Iterator[Stage]:
+    last = len(_SHARES) - 1
+    for name, (unit, limit) in _LIMITS.items():
+        if (name, last) in turns[0]:
+            own, limits_of_turns = ([turn[key, last] for turn in turns] for key in (name, limit))
+            yield Stage(
+                name=name,
+                n=getattr(shape, unit),
+                unit=unit,
+                seconds=statistics.median(measured.seconds for measured in own),
+                peak_mib=statistics.median(measured.peak_mib for measured in own),
+                limit=limit,
+                limit_seconds=statistics.median(measured.seconds for measured in limits_of_turns),
+                ratio=statistics.median(
+                    measured.seconds / least.seconds for measured, least in zip(own, limits_of_turns, strict=True)
+                ),
+            )
+
+
+def _growth(name: str, turns: Sequence[dict[tuple[str, int], Measured]], logs: Sequence[_Log]) -> Growth:
+    users = [log.shape.users for log in logs]
+    seconds = [statistics.median(turn[name, n].seconds for turn in turns) for n in range(len(logs))]
+    peaks = [statistics.median(turn[name, n].peak_mib for turn in turns) for n in range(len(logs))]
+    exponent = float(np.polyfit(np.log(users), np.log(seconds), 1)[0])
+    return Growth(name, users, seconds, peaks, exponent)

@@ -1,0 +1,62 @@
+"""What the machine could do: the least that a stage has to wait for, measured without the stage."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from batchrec.artifact import load_model
+from batchrec.batching import Longs
+from batchrec.config import EncoderShape
+from batchrec.queries import connect, literal, select
+
+_MATRIX_SIZE, _PRODUCTS = 3072, 6
+
+
+def scan(csv: Path) -> None:
+    """Read every value of a CSV file with DuckDB, and count them."""
+    with connect() as con:
+        select(con, "scan", path=literal(csv)).fetchall()
+
+
+def copy(table: Path, out: Path) -> None:
+    """Copy a Parquet table with pyarrow, a row group at a time."""
+    file = pq.ParquetFile(table)
+    with pq.ParquetWriter(out, file.schema_arrow, compression="zstd") as writer:
+        for number in range(file.num_row_groups):
+            writer.write_table(file.read_row_group(number))
+
+
+def scoring_seconds(sequences: Path, model: Path) -> float:
+    """Give the seconds that the arithmetic of scoring would take at the rate of the BLAS under numpy, on all cores."""
+    lists = pq.read_table(sequences, columns=["item_ids"])["item_ids"]
+    lengths = np.concatenate([chunk.value_lengths().to_numpy() for chunk in lists.chunks]).astype(np.int64)
+    manifest = load_model(model).manifest
+    return scoring_flops(lengths, manifest.shape, manifest.n_items) / _flops_a_second()
+
+
+def _flops_a_second() -> float:
+    """Measure the rate of large products of float32 matrices."""
+    matrix = np.random.default_rng(0).random((_MATRIX_SIZE, _MATRIX_SIZE), dtype=np.float32)
+    seconds = []
+    for _ in range(_PRODUCTS):
+        started = time.perf_counter()
+        matrix @ matrix
+        seconds.append(time.perf_counter() - started)
+    return 2 * _MATRIX_SIZE**3 / min(seconds)
+
+
+def scoring_flops(lengths: Longs, shape: EncoderShape, n_items: int) -> float:
+    """Count the floating-point operations that scoring histories of these lengths takes, without any padding.
+
+    A multiplication and an addition are two. The last block computes keys and values alone but for the last place.
+    """
+    is_masked = shape.objective == "masked"
+    n, size = np.minimum(lengths + is_masked, shape.max_len), shape.hidden_size
+    # A causal place attends to those up to its own.
+    pairs = n * n if is_masked else n * (n + 1) / 2
+    block = 24 * size**2 * n + 4 * size * pairs
+    last_block = 4 * size**2 * n + 20 * size**2 + 4 * size * n
+    flops: float = ((shape.n_layers - 1) * block + last_block + 2 * size * n_items).sum()
+    return flops

@@ -1,0 +1,77 @@
+"""Models to score with that nobody has trained: how long they take says how long a trained one does."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save
+
+from batchrec.artifact import ENCODER, WEIGHTS, load_model, replacing_folder, write_manifest
+from batchrec.config import EncoderShape, TrainingConfig
+from batchrec.training.corpus import read_corpus
+from batchrec.training.encoder import Encoder
+from batchrec.training.export import export_encoder
+
+
+def write_untrained(sequences: Path, shape: EncoderShape, out: Path) -> None:
+    """Write a model directory that knows the items of a sequences table, its weights as they are before training."""
+    vocabulary = read_corpus(sequences, seed=0).vocabulary
+    torch.manual_seed(0)
+    encoder = Encoder(vocabulary.size, shape).eval()
+    with replacing_folder(out) as folder:
+        (folder / WEIGHTS).write_bytes(save(encoder.state_dict()))
+        export_encoder(encoder, folder / ENCODER)
+        write_manifest(folder, vocabulary, shape, TrainingConfig(), {})
+
+
+def write_instant(model: Path, out: Path) -> None:
+    """Write a model directory whose graph ranks in no time: the items that follow a user's first one in the vocabulary.
+
+    It leaves all the work around the model to be done, for lists as different as a model's.
+    """
+    loaded = load_model(model)
+    with replacing_folder(out) as folder:
+        (folder / WEIGHTS).write_bytes(loaded.weights)
+        onnx.save(_instant_graph(loaded.vocabulary.size), folder / ENCODER)
+        write_manifest(folder, loaded.vocabulary, loaded.manifest.shape, TrainingConfig(), {})
+
+
+def _instant_graph(vocabulary_size: int) -> onnx.ModelProto:
+    def constant(name: str, value: object) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.array(value, np.int64), name)
+
+    nodes = [
+        helper.make_node("Slice", ["tokens", "zero_places", "one_place", "second_axis"], ["first_tokens"]),
+        helper.make_node("Cast", ["first_tokens"], ["firsts"], to=TensorProto.INT64),
+        helper.make_node("Range", ["zero", "top_k", "one"], ["places"]),
+        helper.make_node("Add", ["firsts", "places"], ["following"]),
+        # Items are the indexes from 2.
+        helper.make_node("Mod", ["following", "n_items"], ["wrapped"]),
+        helper.make_node("Add", ["wrapped", "two"], ["indexes"]),
+        helper.make_node("Cast", ["indexes"], ["items"], to=TensorProto.INT32),
+        helper.make_node("Sub", ["firsts", "following"], ["falling"]),
+        helper.make_node("Cast", ["falling"], ["scores"], to=TensorProto.FLOAT),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("tokens", TensorProto.INT32, ["users", "length"]),
+        helper.make_tensor_value_info("seen_rows", TensorProto.INT64, ["pairs"]),
+        helper.make_tensor_value_info("seen_items", TensorProto.INT64, ["pairs"]),
+        helper.make_tensor_value_info("top_k", TensorProto.INT64, []),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["users", "k"]),
+        helper.make_tensor_value_info("items", TensorProto.INT32, ["users", "k"]),
+    ]
+    constants = [
+        constant("zero", 0),
+        constant("one", 1),
+        constant("two", 2),
+        constant("n_items", vocabulary_size - 2),
+        constant("zero_places", [0]),
+        constant("one_place", [1]),
+        constant("second_axis", [1]),
+    ]
+    graph = helper.make_graph(nodes, "instant", inputs, outputs, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

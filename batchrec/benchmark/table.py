@@ -1,0 +1,47 @@
+"""The report of a benchmark in words: what was run, a row a stage, and how stages grow."""
+
+from collections.abc import Iterator
+
+from batchrec.benchmark.bench import BenchReport, Growth, Stage
+
+
+def as_text(report: BenchReport) -> str:
+    """Lay the report out as lines of text."""
+    return "\n".join([*_head(report), "", *_stages(report.stages), "", *map(_growth, report.growth)])
+
+
+def _head(report: BenchReport) -> Iterator[str]:
+    encoder = report.encoder
+    yield f"{report.ratings:,} ratings of {report.users:,} users and {report.items:,} items"
+    yield (
+        f"top {report.top_k}, histories filtered, {encoder['n_layers']} blocks, {encoder['hidden_size']} hidden, "
+        f"{encoder['n_heads']} heads, {encoder['max_len']} items, {report.precision} on {report.device}"
+    )
+    yield f"{report.cores} cores, median of {report.repeats}"
+
+
+def _stages(stages: list[Stage]) -> Iterator[str]:
+    rows = [("stage", "seconds", "a second", "peak", "times the limit", "limit"), *map(_cells, stages)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *figures, limit in rows:
+        cells = [f"{figure:>{width}}" for figure, width in zip(figures, widths[1:-1], strict=True)]
+        yield "  ".join([f"{name:<{widths[0]}}", *cells, limit])
+
+
+def _cells(stage: Stage) -> tuple[str, ...]:
+    return (
+        stage.name,
+        f"{stage.seconds:,.1f}",
+        f"{stage.n / stage.seconds:,.0f} {stage.unit}",
+        f"{stage.peak_mib:,.0f} MiB",
+        f"{stage.ratio:.2f}",
+        f"{stage.limit_seconds:,.1f} s: {stage.limit}",
+    )
+
+
+def _growth(growth: Growth) -> str:
+    steps = ", ".join(
+        f"{n:,}: {seconds:,.1f} s, {peak:,.0f} MiB"
+        for n, seconds, peak in zip(growth.users, growth.seconds, growth.peak_mib, strict=True)
+    )
+    return f"{growth.name} by users: {steps}; time grows as users^{growth.exponent:.2f}"
