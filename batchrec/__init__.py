@@ -1,8 +1,8 @@
 """batchrec: a nightly table of top-k recommendations for every user.
 
 The jobs and their options: build_sequences, train, score, evaluate and recommend, with SequencesConfig, TrainingConfig,
-ScoringConfig, EvaluationConfig and RecommendConfig. They load when first used: `import batchrec` itself loads none of
-torch, onnxruntime and duckdb.
+ScoringConfig, EvaluationConfig and RecommendConfig; diagnose looks at the machine. They load when first used:
+`import batchrec` itself loads none of torch, onnxruntime and duckdb.
 """
 
 from importlib import import_module
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from batchrec.config import EvaluationConfig, RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
+    from batchrec.doctor import diagnose
     from batchrec.errors import BatchrecError
     from batchrec.evaluation.evaluate import evaluate
     from batchrec.recommending import recommend
@@ -25,6 +26,7 @@ _HOMES = {
     "SequencesConfig": "config",
     "TrainingConfig": "config",
     "build_sequences": "sequences",
+    "diagnose": "doctor",
     "evaluate": "evaluation.evaluate",
     "recommend": "recommending",
     "score": "scoring",
@@ -39,6 +41,7 @@ __all__ = [
     "SequencesConfig",
     "TrainingConfig",
     "build_sequences",
+    "diagnose",
     "evaluate",
     "recommend",
     "score",

@@ -186,11 +186,34 @@ def recommend_command(items_seen: tuple[str, ...], model: Path, as_json: bool, *
         click.echo(f"{row.rank:4}  {row.title or row.item_id}  ({row.score:.2f})")
 
 
-def _print_report(report: Any, as_json: bool) -> None:
-    values = asdict(report)
+@cli.command("doctor", epilog=_EPILOG)
+@_json_option
+def doctor_command(as_json: bool) -> None:
+    """Say what this machine has for the jobs, what it lacks for a GPU, and what score runs on."""
+    from batchrec.doctor import diagnose
+
+    report = diagnose()
     if as_json:
-        click.echo(json.dumps(values))
+        _print_report(report, as_json)
         return
+    figures = asdict(report)
+    del figures["problems"], figures["score_runs_on"]
+    if report.gpus is None:
+        figures["gpus"] = "torch cannot tell"
+    _print_figures(figures)
+    for problem in report.problems:
+        click.echo(f"\n{problem.what}\n  -> {problem.to_do}")
+    click.echo(f"\nscore runs on: {report.score_runs_on}")
+
+
+def _print_report(report: Any, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+    else:
+        _print_figures(asdict(report))
+
+
+def _print_figures(values: dict[str, Any]) -> None:
     for name, value in values.items():
         click.echo(f"{name.replace('_', ' '):30} {_in_words(value)}")
 
@@ -198,6 +221,8 @@ def _print_report(report: Any, as_json: bool) -> None:
 def _in_words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_in_words(part)}" for name, part in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value)) or "none"
     if isinstance(value, float):
         return f"{value:,.4f}".rstrip("0").rstrip(".")
     return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -40,7 +40,8 @@ class Ranker:
         """
         if precision == "int8":
             device = "cpu"
-        self._session, problem = _open(encoder, CPU if device == "cpu" else CUDA, precision)
+        graph = at_precision(encoder, precision)
+        self._session, problem = open_session(graph, CPU if device == "cpu" else CUDA)
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
         if self.device == "cpu" and device == "cuda":
             raise DeviceError(f"--device cuda: no GPU works: {problem}. Install batchrec[cuda], or pass --device cpu")
@@ -68,33 +69,32 @@ class Ranker:
         return Ranking(scores, items)
 
 
-def _open(encoder: bytes, provider: str, precision: ScoringPrecision) -> tuple[ort.InferenceSession, str]:
+def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, str]:
+    """Open an ONNX graph with CPU or CUDA, and on the CPU where CUDA does not start: the second value says why.
+
+    Raises ModelError for a broken graph. The session's own providers tell what started: onnxruntime lists CUDA even
+    where no GPU is.
+    """
     options = ort.SessionOptions()
     # Several threads run the one session, each on a core of its own.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     # Lengths differ from run to run, so a plan of memory for one shape is of no use to the next.
     options.enable_mem_pattern = False
-    problem = "onnxruntime was built without CUDA"
-    providers = [CPU]
-    if provider == CUDA and CUDA in ort.get_available_providers():
-        problem = _preload_cuda()
-        providers = [CUDA, CPU]
-    # onnxruntime lists CUDA where no GPU is, and falls back to the CPU with a page on stderr: the session's own
-    # providers tell what started.
+    wants_cuda = provider == CUDA and CUDA in ort.get_available_providers()
+    said = io.StringIO()
+    # Where CUDA does not start, onnxruntime fills stderr, and prints the reason on stdout, where the report goes.
     ort.set_default_logger_severity(4)
     try:
-        graph = at_precision(encoder, precision)
-        return ort.InferenceSession(graph, options, providers=providers), problem
-    except Exception as error:  # errors of onnx and onnxruntime have no common base of their own
+        with contextlib.redirect_stdout(said):
+            if wants_cuda:
+                ort.preload_dlls()  # the CUDA libraries that PyPI's packages bring
+            session = ort.InferenceSession(encoder, options, providers=[CUDA, CPU] if wants_cuda else [CPU])
+    except Exception as error:  # onnxruntime's errors have no common base of their own
         raise ModelError(f"encoder.onnx: onnxruntime cannot open the graph: {error}") from error
     finally:
         ort.set_default_logger_severity(2)
-
-
-def _preload_cuda() -> str:
-    """Load the CUDA libraries that PyPI's packages bring, and give the reason where one is missing."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        ort.preload_dlls()
-    return said.getvalue().partition("\n")[0] or "no NVIDIA device was found"
+    if not wants_cuda:
+        return session, "onnxruntime was built without CUDA"
+    reasons = (line for line in said.getvalue().splitlines() if not line.startswith("***"))
+    return session, next(reasons, "no NVIDIA device was found")

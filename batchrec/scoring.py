@@ -1,6 +1,5 @@
 """score: the top k of every user, chunk by chunk, into the recs table."""
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from batchrec.artifact import load_model
 from batchrec.catalogue import read_catalogue
 from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError
+from batchrec.machine import n_cores
 from batchrec.ranker import Ranker
 from batchrec.scorer import Counts, ScoredChunk, Scorer
 from batchrec.tables import Sequences, check_writable_file, open_sequences, write_parquet
@@ -125,8 +125,3 @@ def _only(listed: pa.Array, chunks: Iterator[pa.RecordBatch], table: Sequences) 
     nothing = pa.array([[]] * len(strangers), table.schema.field("item_ids").type)
     no_times = pa.array([[]] * len(strangers), table.schema.field("timestamps").type)
     yield pa.record_batch([strangers, nothing, no_times], schema=table.schema)
-
-
-def n_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

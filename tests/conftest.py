@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
 
 from batchrec.cli import run
 from batchrec.config import Objective
+from batchrec.ranker import CPU, CUDA
 from tests.models import OBJECTIVES
 
 
@@ -47,6 +49,23 @@ def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph takes most of the time, and is tested elsewhere."""
     monkeypatch.setattr("batchrec.training.train.export_encoder", lambda encoder, file: file.write_bytes(b"graph"))
     monkeypatch.setattr("batchrec.training.train.check_parity", lambda *_: 0.0)
+
+
+@pytest.fixture
+def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's libraries and driver are there, and a GPU is not: onnxruntime falls back, and prints so."""
+    if CUDA not in ort.get_available_providers():
+        pytest.skip("onnxruntime is built without CUDA")
+    create = ort.InferenceSession._create_inference_session
+
+    def fail(session: Any, providers: list[str], *rest: Any) -> None:
+        if CUDA in providers:
+            session._fallback_providers = [CPU]
+            raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
+        create(session, providers, *rest)
+
+    monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", fail)
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
 
 
 @pytest.fixture

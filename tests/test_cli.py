@@ -16,6 +16,7 @@ CONFIGS: dict[str, list[type[Any]]] = {
     "score": [ScoringConfig],
     "evaluate": [EvaluationConfig, TrainingConfig],
     "recommend": [RecommendConfig],
+    "doctor": [],
 }
 OF_THE_COMMAND = {
     "build-sequences": {"ratings", "out", "as_json"},
@@ -23,6 +24,7 @@ OF_THE_COMMAND = {
     "score": {"sequences", "model", "out", "as_json"},
     "evaluate": {"sequences", "out", "as_json"},
     "recommend": {"model", "as_json", "items_seen"},
+    "doctor": {"as_json"},
 }
 DEFAULTS = {"sequences": "sequences.parquet", "model": "model"}
 OUTS = {
@@ -127,6 +129,7 @@ WRONG_USE = [
     ["no-such-command"],
     ["--no-such-option"],
     ["score", "surplus"],
+    ["doctor", "surplus"],
     ["train", "--max-len"],
     ["train", "--max-len", "many"],
     ["train", "--learning-rate", "0,1"],

@@ -17,6 +17,7 @@ from tests.models import trained_model, write_sequences
         ("batchrec.scoring", {"torch", "onnx", "click"}),
         ("batchrec.recommending", {"torch", "onnx", "click"}),
         ("batchrec.cli", {"torch", "onnxruntime", "duckdb"}),
+        ("batchrec.doctor", {"torch", "onnxruntime", "onnx", "click"}),
         ("batchrec.sequences", {"torch", "onnxruntime", "click"}),
         ("batchrec.training.train", {"click"}),
     ],
@@ -26,6 +27,13 @@ def test_imports_load_no_more_than_they_need(imported: str, banned: set[str]) ->
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = {re.split(r"\.", module)[0] for module in done.stdout.split()}
     assert not loaded & banned
+
+
+def test_help_loads_no_more_than_it_needs() -> None:
+    program = "import sys; from batchrec.cli import run; run(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "Usage: batchrec" in done.stdout
+    assert not set(done.stderr.split()) & {"torch", "onnxruntime", "duckdb", "pyarrow", "numpy"}
 
 
 def test_scoring_runs_where_there_is_no_torch(tmp_path: Path) -> None:

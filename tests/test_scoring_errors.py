@@ -188,6 +188,15 @@ def test_auto_without_a_gpu_warns_once_and_reports_cpu(
     assert "CPU" in caplog.text
 
 
+@pytest.mark.usefixtures("no_device")
+def test_what_onnxruntime_prints_is_kept_out_of_the_report(
+    job: Job, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run_cli("score", "--sequences", job.sequences, "--model", trained_model(), "--out", job.out, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["device"] == "cpu"
+    assert "CUDA failure 100" in caplog.text
+
+
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_a_run_as_a_program_says_no_more_than_it_must(device: str, job: Job) -> None:
     command = [sys.executable, "-m", "batchrec", "score", "--device", device]

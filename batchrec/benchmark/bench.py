@@ -16,7 +16,8 @@ from batchrec.benchmark.models import write_instant, write_untrained
 from batchrec.benchmark.polars_sequences import is_installed, polars_sequences
 from batchrec.benchmark.shapes import SHAPES, Shape, write_ratings
 from batchrec.config import BenchConfig, EncoderShape, ScoringConfig, SequencesConfig
-from batchrec.scoring import n_cores, score
+from batchrec.machine import n_cores
+from batchrec.scoring import score
 from batchrec.sequences import build_sequences
 
 _log = logging.getLogger(__name__)
