@@ -1,5 +1,6 @@
 """Time and memory of a function, in a process of its own."""
 
+import re
 import resource
 import sys
 import time
@@ -7,10 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
-
-# What a kernel counts memory in: bytes on macOS, KiB elsewhere.
-_MIB = 1 << 20 if sys.platform == "darwin" else 1 << 10
 
 
 @dataclass(frozen=True)
@@ -31,5 +30,13 @@ def measure(function: Callable[..., Any], *arguments: Any) -> Measured:
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Measured:
     started = time.perf_counter()
     value = function(*arguments)
-    seconds = time.perf_counter() - started
-    return Measured(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB, value)
+    return Measured(time.perf_counter() - started, _peak_mib(), value)
+
+
+def _peak_mib() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage also counts what the parent held when it started this process.
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
