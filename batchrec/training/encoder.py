@@ -38,13 +38,16 @@ class Encoder(nn.Module):
         *Shape:* tokens (users, length) int, PAD on the right; places (users, n) int64.
         Returns (users, n or length, hidden_size).
         """
-        inside = tokens != PAD
+        inside = _is_inside(tokens)
         lengths = inside.sum(dim=1, keepdim=True)
         at = torch.arange(tokens.shape[1], device=tokens.device)
         hidden = self.dropout(self.item_embeddings(tokens) + self.position_embeddings((lengths - 1 - at).clamp(min=0)))
         # PAD is never attended to: it stands on the right, where a causal encoder does not look.
         # (users, 1, 1, length) spreads over heads and queries.
         mask = None if self.is_causal else inside[:, None, None, :]
+        if self.is_causal and torch.compiler.is_exporting():
+            # Left to itself, the exporter makes the causal mask by Equal, see _is_inside.
+            mask = torch.where(at <= at[:, None], 0.0, -torch.inf)
         for block in self.blocks[:-1]:
             hidden = block(hidden, hidden, mask)
         queries = hidden
@@ -60,7 +63,7 @@ class Encoder(nn.Module):
 
     def score_last_place(self, tokens: Tensor) -> Tensor:
         """Score the vocabulary at each last place. *Shape:* tokens as in `forward`. Returns (users, vocabulary)."""
-        last = (tokens != PAD).sum(dim=1, keepdim=True) - 1
+        last = _is_inside(tokens).sum(dim=1, keepdim=True) - 1
         return self.score_items(self(tokens, last)[:, 0])
 
 
@@ -81,8 +84,8 @@ class Block(nn.Module):
     def forward(self, queries: Tensor, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Let each query attend to the places of its history where the mask is true, or up to its own without a mask.
 
-        *Shape:* queries (users, n, size); hidden (users, length, size); mask (users, 1, 1 or n, length) bool; n is
-        length without one. Returns (users, n, size).
+        *Shape:* queries (users, n, size); hidden (users, length, size); mask, spread to (users, heads, n, length), bool
+        or float to be added to the logits; n is length without one. Returns (users, n, size).
         """
         n_users, _, size = hidden.shape
         # A row a place, not a matrix a user: onnxruntime then adds the biases while it multiplies.
@@ -96,6 +99,14 @@ class Block(nn.Module):
         queries = queries + self.dropout(self.attention_output(attended.transpose(1, 2).flatten(2).flatten(0, 1)))
         outcome: Tensor = queries + self.dropout(self.feed_forward(self.feed_forward_norm(queries)))
         return outcome.view(n_users, -1, size)
+
+
+def _is_inside(tokens: Tensor) -> Tensor:
+    """Tell items and MASK, true, from PAD, the least index.
+
+    Not by `!=`: onnxruntime has no CUDA kernel for ONNX's Equal of opset 19, and would copy to the CPU and back.
+    """
+    return tokens > PAD
 
 
 def _initialize(module: nn.Module) -> None:
