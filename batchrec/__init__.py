@@ -1,15 +1,23 @@
 """batchrec: a nightly table of top-k recommendations for every user.
 
-The jobs and their options: build_sequences, train, score, evaluate and recommend, with SequencesConfig, TrainingConfig,
-ScoringConfig, EvaluationConfig and RecommendConfig; diagnose looks at the machine. They load when first used:
-`import batchrec` itself loads none of torch, onnxruntime and duckdb.
+The jobs and their options: build_sequences, train, score, evaluate, recommend and bench, with SequencesConfig,
+TrainingConfig, ScoringConfig, EvaluationConfig, RecommendConfig and BenchConfig; diagnose looks at the machine. They load
+when first used: `import batchrec` itself loads none of torch, onnxruntime and duckdb.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchrec.config import EvaluationConfig, RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
+    from batchrec.benchmark.bench import bench
+    from batchrec.config import (
+        BenchConfig,
+        EvaluationConfig,
+        RecommendConfig,
+        ScoringConfig,
+        SequencesConfig,
+        TrainingConfig,
+    )
     from batchrec.doctor import diagnose
     from batchrec.errors import BatchrecError
     from batchrec.evaluation.evaluate import evaluate
@@ -20,11 +28,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BatchrecError": "errors",
+    "BenchConfig": "config",
     "EvaluationConfig": "config",
     "RecommendConfig": "config",
     "ScoringConfig": "config",
     "SequencesConfig": "config",
     "TrainingConfig": "config",
+    "bench": "benchmark.bench",
     "build_sequences": "sequences",
     "diagnose": "doctor",
     "evaluate": "evaluation.evaluate",
@@ -35,11 +45,13 @@ _HOMES = {
 
 __all__ = [
     "BatchrecError",
+    "BenchConfig",
     "EvaluationConfig",
     "RecommendConfig",
     "ScoringConfig",
     "SequencesConfig",
     "TrainingConfig",
+    "bench",
     "build_sequences",
     "diagnose",
     "evaluate",

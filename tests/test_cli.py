@@ -7,7 +7,14 @@ import click
 import pytest
 
 from batchrec.cli import cli
-from batchrec.config import EvaluationConfig, RecommendConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.config import (
+    BenchConfig,
+    EvaluationConfig,
+    RecommendConfig,
+    ScoringConfig,
+    SequencesConfig,
+    TrainingConfig,
+)
 from tests.models import names_in, run_cli, trained_model, training_histories, write_sequences
 
 CONFIGS: dict[str, list[type[Any]]] = {
@@ -15,6 +22,7 @@ CONFIGS: dict[str, list[type[Any]]] = {
     "train": [TrainingConfig],
     "score": [ScoringConfig],
     "evaluate": [EvaluationConfig, TrainingConfig],
+    "bench": [BenchConfig],
     "recommend": [RecommendConfig],
     "doctor": [],
 }
@@ -23,6 +31,7 @@ OF_THE_COMMAND = {
     "train": {"sequences", "out", "as_json"},
     "score": {"sequences", "model", "out", "as_json"},
     "evaluate": {"sequences", "out", "as_json"},
+    "bench": {"as_json"},
     "recommend": {"model", "as_json", "items_seen"},
     "doctor": {"as_json"},
 }
