@@ -1,8 +1,8 @@
 """batchrec: a nightly table of top-k recommendations for every user.
 
 The jobs and their options: build_sequences, train, score, evaluate, recommend and bench, with SequencesConfig,
-TrainingConfig, ScoringConfig, EvaluationConfig, RecommendConfig and BenchConfig; diagnose looks at the machine. They load
-when first used: `import batchrec` itself loads none of torch, onnxruntime and duckdb.
+TrainingConfig, ScoringConfig, EvaluationConfig, RecommendConfig and BenchConfig; diagnose looks at the machine. They
+load when first used: `import batchrec` itself loads none of torch, onnxruntime and duckdb.
 """
 
 from importlib import import_module
