@@ -105,6 +105,21 @@ def seen_pairs(histories: Histories, users: Longs) -> SeenPairs:
     return SeenPairs(np.repeat(np.arange(len(users)), chosen.lengths), chosen.items.astype(np.int64))
 
 
+def history_digests(histories: Histories) -> Longs:
+    """Sum up each history in a number that changes with any item, or the place of one: (users,) int64.
+
+    Items and their places are mixed by the finalizer of SplitMix64 (Steele et al., "Fast Splittable Pseudorandom Number
+    Generators", OOPSLA 2014).
+    """
+    places = np.arange(len(histories.items)) - np.repeat(histories.offsets[:-1], histories.lengths)
+    mixed = (histories.items.astype(np.uint64) << np.uint64(32)) + places.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed ^ (mixed >> np.uint64(31)))])
+    digests: Longs = (sums[histories.offsets[1:]] - sums[histories.offsets[:-1]]).view(np.int64)
+    return digests
+
+
 def length_sorted(lengths: Longs, batch_size: int) -> Iterator[Longs]:
     """Split users into batches of like length, so that little of a batch is padding. Yields (batch,) row numbers."""
     order = np.argsort(lengths, kind="stable")

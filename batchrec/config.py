@@ -169,6 +169,9 @@ class ScoringConfig(CatalogueConfig):
     top_k: int = option(10, "Recommendations for each user.")
     keep_seen: bool = option(False, "Recommend items of the user's history too.")
     device: Literal["auto", "cuda", "cpu"] = option("auto", "Where to score.")
+    previous: str | None = option(
+        None, "Recommendations of an earlier night: users whose history is the same keep theirs, if the model is too."
+    )
     precision: ScoringPrecision = option(
         "fp32",
         "Numbers that the model computes in; int8 is faster on a CPU, fp16 on a GPU, the ranking nearly the same.",

@@ -27,6 +27,12 @@ class Ranking:
     scores: NDArray[np.float32]
     items: Ints
 
+    @property
+    def is_there(self) -> NDArray[np.bool_]:
+        """Tell what is an item that may be recommended: a row of fewer than k has none at its end. (rows, k)."""
+        is_there: NDArray[np.bool_] = self.scores != -np.inf
+        return is_there
+
 
 class Ranker:
     """The model's session on a device; `rank` may be called from several threads at once."""

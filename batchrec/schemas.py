@@ -1,5 +1,8 @@
 """The contracts: Arrow schemas of the tables between the jobs, their version in the metadata."""
 
+import json
+from typing import Any
+
 import pyarrow as pa
 
 from batchrec.errors import InputError
@@ -67,9 +70,14 @@ def lists_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
     )
 
 
-def recs_schema(user_type: pa.DataType, item_type: pa.DataType, *, with_titles: bool) -> pa.Schema:
-    """One row a recommendation: ranks from 1 without gaps, scores not increasing within a user and source."""
-    return _with_contract(
+def recs_schema(
+    user_type: pa.DataType, item_type: pa.DataType, *, with_titles: bool, made_by: dict[str, Any]
+) -> pa.Schema:
+    """One row a recommendation: ranks from 1 without gaps, scores not increasing within a user and source.
+
+    history_digest: see batching.history_digests. made_by: what else the rows depend on; it stands in the metadata.
+    """
+    schema = _with_contract(
         [
             pa.field("user_id", user_type, nullable=False),
             pa.field("rank", pa.int32(), nullable=False),
@@ -77,10 +85,12 @@ def recs_schema(user_type: pa.DataType, item_type: pa.DataType, *, with_titles: 
             pa.field("score", pa.float32(), nullable=False),
             pa.field("source", pa.string(), nullable=False),
             pa.field("model_id", pa.string(), nullable=False),
+            pa.field("history_digest", pa.int64(), nullable=False),
             *([pa.field("title", pa.string())] if with_titles else []),
         ],
         "recs",
     )
+    return schema.with_metadata({**schema.metadata, "batchrec.made_by": json.dumps(made_by)})
 
 
 def evaluation_schema() -> pa.Schema:

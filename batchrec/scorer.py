@@ -1,15 +1,18 @@
 """One object that maps a batch of histories to a batch of recommendations, Arrow to Arrow, with no state in between."""
 
 from dataclasses import astuple, dataclass
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchrec.artifact import Model
-from batchrec.batching import Histories, Ints, Longs, SeenPairs, scoring_tokens, seen_pairs, token_batches
+from batchrec.batching import Histories, Longs, SeenPairs, history_digests, scoring_tokens, seen_pairs, token_batches
 from batchrec.catalogue import Catalogue
 from batchrec.config import ScoringConfig
+from batchrec.previous_recs import open_previous
 from batchrec.ranker import Ranker, Ranking
 from batchrec.schemas import FIRST_ITEM, SOURCE_MODEL, SOURCE_POPULAR, recs_schema
 
@@ -27,6 +30,7 @@ class Counts:
     users_by_popularity: int = 0
     users_skipped_all_seen: int = 0
     users_with_fewer_than_top_k: int = 0
+    users_carried_over: int = 0
     unknown_items_in_histories: int = 0
     rows: int = 0
 
@@ -54,7 +58,6 @@ class Scorer:
         config: ScoringConfig,
         catalogue: Catalogue | None = None,
     ) -> None:
-        self.schema = recs_schema(user_type, model.vocabulary.item_ids.type, with_titles=catalogue is not None)
         self._model = model
         self._ranker = ranker
         self._shape = model.manifest.shape
@@ -63,6 +66,19 @@ class Scorer:
         self._batch_tokens = config.batch_tokens or _BATCH_TOKENS[ranker.device]
         self._most_users = max(1, _BATCH_SCORES[ranker.device] // model.vocabulary.size)
         self._titles = None if catalogue is None else catalogue.titles_of(model.vocabulary)
+        self.schema = recs_schema(
+            user_type,
+            model.vocabulary.item_ids.type,
+            with_titles=self._titles is not None,
+            made_by={
+                "model_id": model.manifest.model_id,
+                "top_k": config.top_k,
+                "keep_seen": config.keep_seen,
+                "precision": config.precision,
+                "titles": None if self._titles is None else sha256(repr(self._titles.to_pylist()).encode()).hexdigest(),
+            },
+        )
+        self._previous = None if config.previous is None else open_previous(Path(config.previous), self.schema)
 
     def score(self, users: pa.RecordBatch) -> ScoredChunk:
         """Recommend to the users of a sequences batch: columns user_id and item_ids.
@@ -70,27 +86,40 @@ class Scorer:
         A user of whose history the model knows nothing gets the most popular items.
         """
         histories = Histories.from_arrow(users["item_ids"], self._model.vocabulary)
+        digests = history_digests(histories)
         is_known = histories.lengths > 0
-        ranking = self._popular(len(users))
-        known = np.flatnonzero(is_known)
-        lengths = np.minimum(histories.lengths[known], self._shape.max_len)
-        for chosen in token_batches(lengths, self._batch_tokens, self._most_users):
-            best = self._rank(histories, known[chosen])
-            ranking.scores[known[chosen]] = best.scores
-            ranking.items[known[chosen]] = best.items
-        # Fewer unseen items than top_k leave -inf at the end of a row.
-        is_there = ranking.scores != -np.inf
-        n_found = is_there.sum(axis=1)
-        recs = self._to_arrow(users["user_id"], ranking, is_there, is_known)
+        found = np.full(len(users), -1) if self._previous is None else self._previous.find(users["user_id"], digests)
+        fresh, carried = np.flatnonzero(found < 0), np.flatnonzero(found >= 0)
+        n_recs = np.zeros(len(users), np.int64)
+        ranking = self._best(histories, fresh)
+        n_recs[fresh] = ranking.is_there.sum(axis=1)
+        recs = self._to_arrow(users["user_id"].take(pa.array(fresh)), digests[fresh], is_known[fresh], ranking)
+        if self._previous is not None and len(carried):
+            n_recs[carried] = self._previous.n_rows[found[carried]]
+            both = pa.concat_batches([recs, self._previous.rows(found[carried]).cast(self.schema)])
+            users_of_rows = np.repeat(np.concatenate([fresh, carried]), n_recs[np.concatenate([fresh, carried])])
+            recs = both.take(pa.array(np.argsort(users_of_rows, kind="stable")))
         counts = Counts(
-            users_by_model=int((is_known & (n_found > 0)).sum()),
+            users_by_model=int((is_known & (n_recs > 0)).sum()),
             users_by_popularity=int((~is_known).sum()),
-            users_skipped_all_seen=int((n_found == 0).sum()),
-            users_with_fewer_than_top_k=int(((n_found > 0) & (n_found < self._top_k)).sum()),
+            users_skipped_all_seen=int((n_recs == 0).sum()),
+            users_with_fewer_than_top_k=int(((n_recs > 0) & (n_recs < self._top_k)).sum()),
+            users_carried_over=len(carried),
             unknown_items_in_histories=len(users["item_ids"].flatten()) - len(histories.items),
             rows=len(recs),
         )
         return ScoredChunk(recs, len(users), counts)
+
+    def _best(self, histories: Histories, users: Longs) -> Ranking:
+        """Rank for each of `users`: by the model, or by popularity where it knows nothing of the history."""
+        ranking = self._popular(len(users))
+        known = np.flatnonzero(histories.lengths[users] > 0)
+        lengths = np.minimum(histories.lengths[users[known]], self._shape.max_len)
+        for batch in token_batches(lengths, self._batch_tokens, self._most_users):
+            best = self._rank(histories, users[known[batch]])
+            ranking.scores[known[batch]] = best.scores
+            ranking.items[known[batch]] = best.items
+        return ranking
 
     def _rank(self, histories: Histories, users: Longs) -> Ranking:
         seen = _NOTHING_SEEN if self._keep_seen else seen_pairs(histories, users)
@@ -103,19 +132,20 @@ class Scorer:
         return Ranking(np.tile(scores, (n_users, 1)), np.tile(items, (n_users, 1)))
 
     def _to_arrow(
-        self, user_ids: pa.Array, ranking: Ranking, is_there: NDArray[np.bool_], is_known: NDArray[np.bool_]
+        self, user_ids: pa.Array, digests: Longs, is_known: NDArray[np.bool_], ranking: Ranking
     ) -> pa.RecordBatch:
-        rows, places = np.nonzero(is_there)
-        items: Ints = ranking.items[is_there] - FIRST_ITEM
+        rows, places = np.nonzero(ranking.is_there)
+        items = pa.array(ranking.items[ranking.is_there] - FIRST_ITEM)
         sources = pa.array([SOURCE_POPULAR, SOURCE_MODEL])
         columns = [
             user_ids.take(pa.array(rows)),
             pa.array((places + 1).astype(np.int32)),
-            self._model.vocabulary.item_ids.take(pa.array(items)),
-            pa.array(ranking.scores[is_there]),
+            self._model.vocabulary.item_ids.take(items),
+            pa.array(ranking.scores[ranking.is_there]),
             sources.take(pa.array(is_known[rows].astype(np.int8))),
             pa.repeat(self._model.manifest.model_id, len(rows)),
+            pa.array(digests[rows]),
         ]
         if self._titles is not None:
-            columns.append(self._titles.take(pa.array(items)))
+            columns.append(self._titles.take(items))
         return pa.record_batch(columns, schema=self.schema)

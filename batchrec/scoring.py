@@ -41,6 +41,7 @@ class ScoringReport:
     users_by_popularity: int
     users_skipped_all_seen: int
     users_with_fewer_than_top_k: int
+    users_carried_over: int
     unknown_items_in_histories: int
     rows: int
     seconds: float

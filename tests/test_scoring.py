@@ -161,6 +161,7 @@ def test_the_table_holds_to_the_contract(tmp_path: Path) -> None:
         ("score", "float", False),
         ("source", "string", False),
         ("model_id", "string", False),
+        ("history_digest", "int64", False),
     ]
     # Users stand in the order of the sequences.
     assert list(recs) == [user for user in HISTORIES if user != 503]

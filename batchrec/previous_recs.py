@@ -1,0 +1,91 @@
+"""The recs table of an earlier night: what would come out the same is carried over."""
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batchrec.batching import Longs, spans
+from batchrec.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+
+class PreviousRecs:
+    """Recommendations by user, of a table that was made as the one to come is.
+
+    n_rows: (users,) int64, how many recommendations each of its users has.
+    """
+
+    def __init__(self, file: pq.ParquetFile, where: Path) -> None:
+        """Read whose recommendations stand where, 16 bytes a user and the id.
+
+        Raises InputError where the file is damaged.
+        """
+        self._file, self._where = file, where
+        sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+        self._starts: Longs = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        # Chunks are scored one after another: the next one's rows are mostly in the group that was read last.
+        self._group: Callable[[int], pa.RecordBatch] = lru_cache(maxsize=4)(self._read_group)
+        ids: list[pa.Array] = []
+        digests, firsts = [], []
+        for number, start in enumerate(self._starts[:-1].tolist()):
+            group = self._read_group(number, ["user_id", "history_digest"])
+            is_first = np.ones(len(group), bool)
+            is_first[1:] = pc.not_equal(group["user_id"][1:], group["user_id"][:-1]).to_numpy(zero_copy_only=False)
+            if ids and len(ids[-1]) and group["user_id"][0] == ids[-1][-1]:
+                is_first[0] = False  # the rows of a user go on in this group
+            firsts.append(start + np.flatnonzero(is_first))
+            ids.append(group["user_id"].filter(pa.array(is_first)))
+            digests.append(group["history_digest"].to_numpy()[is_first])
+        self._user_ids = pa.chunked_array(ids)
+        self._digests, self._firsts = np.concatenate(digests), np.concatenate(firsts)
+        self.n_rows: Longs = np.diff(self._firsts, append=self._starts[-1])
+
+    def find(self, user_ids: pa.Array, digests: Longs) -> Longs:
+        """Give the place of each user whose history has this digest: (users,) int64, -1 for all others."""
+        places = pc.index_in(user_ids, value_set=self._user_ids).fill_null(-1).to_numpy().astype(np.int64)
+        return np.where((places >= 0) & (self._digests[places] == digests), places, -1)
+
+    def rows(self, places: Longs) -> pa.RecordBatch:
+        """Give the recommendations of the users at `places`, in that order.
+
+        Raises InputError where the file is damaged.
+        """
+        rows = spans(self._firsts[places], self.n_rows[places])
+        groups = np.searchsorted(self._starts, rows, side="right") - 1
+        touched = np.unique(groups)
+        read = pa.concat_batches([self._group(number) for number in touched.tolist()])
+        read_starts = np.cumsum([0, *np.diff(self._starts)[touched[:-1]]])
+        return read.take(pa.array(rows - self._starts[groups] + read_starts[np.searchsorted(touched, groups)]))
+
+    def _read_group(self, number: int, columns: list[str] | None = None) -> pa.RecordBatch:
+        try:
+            return self._file.read_row_group(number, columns=columns).combine_chunks().to_batches()[0]
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{self._where}: {error}. Leave --previous out, to score everybody") from error
+
+
+def open_previous(path: Path, schema: pa.Schema) -> PreviousRecs | None:
+    """Open an earlier recs table; None, and a line in the log, where it was made in another way than `schema` says.
+
+    The schema's metadata name the model and the options that a user's recommendations depend on.
+    """
+    if not path.exists():
+        _log.info("%s: no such file: everybody is scored", path)
+        return None
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a Parquet file: {error}. Leave --previous out, to score everybody") from error
+    found = file.schema_arrow
+    made_alike = {key: (found.metadata or {}).get(key) for key in schema.metadata} == schema.metadata
+    if not made_alike or not found.equals(schema) or file.metadata.num_rows == 0:
+        _log.info("%s: of another model, or other options: everybody is scored", path)
+        return None
+    return PreviousRecs(file, path)
