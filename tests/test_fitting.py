@@ -19,7 +19,6 @@ from batchrec.training.encoder import Encoder
 from batchrec.training.fitting import Fitted, fit
 from batchrec.training.holdout import Accuracy, Split, hold_out
 from batchrec.training.objectives import ItemLoss
-from batchrec.training.trainer import Trainer
 from batchrec.training.windows import Batch, draw_batches
 from tests.models import (
     CONFIG,
@@ -131,24 +130,6 @@ def test_an_epoch_is_adamw_with_warm_up_and_its_model_the_average_of_the_steps(o
         # A bias of the keys changes no attention: AdamW makes steps of what rounding leaves of its gradient.
         start = len(weight) // 2 if name.endswith("key_value.bias") else 0
         assert torch.allclose(weight[start:], average[name][start:], rtol=1e-4, atol=1e-5), name
-
-
-def test_the_learning_rate_falls_where_accuracy_has_not_risen_for_a_third_of_the_patience() -> None:
-    config = replace(CONFIG, patience=9, warmup_steps=0, precision="fp32")
-    split = small_split()
-    moved = {}
-    for accuracies in [(0.1, 0.2, 0.3, 0.4, 0.5), (0.5, 0.1, 0.2, 0.3, 0.4), (0.5, 0.1, 0.2, 0.3)]:
-        encoder = small_encoder(N_ITEMS + 2, dropout=0.0)
-        trainer = Trainer(encoder, config)
-        batch = next(draw_batches(split.training, N_ITEMS + 2, encoder.shape, config, np.random.default_rng(0)))
-        for accuracy in accuracies:
-            trainer.decay_on_plateau(accuracy)
-        before = encoder.item_biases.detach().clone()
-        trainer.take_steps(iter([batch]))
-        moved[accuracies] = float((encoder.item_biases.detach() - before).abs().max())
-    rising, fallen, waiting = moved.values()
-    assert rising == waiting == pytest.approx(config.learning_rate, rel=0.01)
-    assert fallen == pytest.approx(0.3 * rising, rel=0.01)
 
 
 def test_bf16_rounds_what_an_epoch_computes_and_keeps_weights_of_fp32(objective: Objective) -> None:

@@ -71,7 +71,6 @@ def fit(encoder: Encoder, split: Split, config: TrainingConfig, processes: Proce
             loss = trainer.take_steps(batches)
         _check_loss(loss, epochs, config)
         model = processes.from_first(encoder_accuracy(trainer.averaged, split.held_out) if processes.is_first else None)
-        trainer.decay_on_plateau(model.ndcg)
         seconds = round(time.monotonic() - epoch_started, 3)
         epochs.append(Epoch(number, loss, model.ndcg, model.hit_rate, popularity.ndcg, popularity.hit_rate, seconds))
         _log.info("%s", epochs[-1])

@@ -16,8 +16,6 @@ from batchrec.training.windows import Batch
 _MAX_GRADIENT_NORM = 5.0
 # A mean over about the last 500 steps.
 _AVERAGE_DECAY = 0.998
-# What is left of the learning rate when accuracy has not risen for a third of the epochs that end training.
-_RATE_DECAY = 0.3
 
 
 class Trainer:
@@ -40,9 +38,6 @@ class Trainer:
         self._warm_up = torch.optim.lr_scheduler.LinearLR(
             self._optimizer, start_factor=1 / (config.warmup_steps + 1), total_iters=config.warmup_steps
         )
-        self._decay = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self._optimizer, mode="max", factor=_RATE_DECAY, patience=config.patience // 3, threshold=0.0
-        )
         self.averaged = copy.deepcopy(encoder).requires_grad_(False)
         self._n_steps = 0
 
@@ -61,10 +56,6 @@ class Trainer:
         if n_steps == 0:
             raise ConfigError(f"{self._processes.size} processes share batches of fewer windows: start fewer processes")
         return float(self._processes.sum(total)) / n_steps
-
-    def decay_on_plateau(self, accuracy: float) -> None:
-        """Lower the learning rate where the accuracy after an epoch has not risen for some epochs."""
-        self._decay.step(accuracy)
 
     def _step(self, batch: Batch) -> Tensor:
         """Take a step; gives this process's part of the loss."""
