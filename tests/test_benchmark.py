@@ -15,7 +15,7 @@ from batchrec.benchmark.bench import ENCODER
 from batchrec.benchmark.measuring import measure
 from batchrec.benchmark.models import write_instant
 from batchrec.benchmark.polars_sequences import polars_sequences
-from batchrec.benchmark.shapes import SHAPES, Shape, write_ratings
+from batchrec.benchmark.shapes import SHAPES, Shape, shorten_histories, write_ratings
 from batchrec.config import EncoderShape, Objective, ScoringConfig, SequencesConfig
 from batchrec.errors import ConfigError
 from batchrec.scoring import score
@@ -111,6 +111,14 @@ def test_polars_makes_the_same_histories(ratings: Path, tmp_path: Path) -> None:
         assert sorted(mine["item_ids"]) == sorted(other["item_ids"])
 
 
+def test_every_so_many_th_user_loses_the_newest_item(tmp_path: Path) -> None:
+    shorten_histories(training_sequences(), 7, tmp_path / "shorter.parquet")
+    before, after = (pq.read_table(path).to_pylist() for path in (training_sequences(), tmp_path / "shorter.parquet"))
+    for number, (old, new) in enumerate(zip(before, after, strict=True)):
+        end = -1 if number % 7 == 0 else None
+        assert new == {**old, "item_ids": old["item_ids"][:end], "timestamps": old["timestamps"][:end]}
+
+
 def _hold(mib: int) -> int:
     return len(bytearray(b"x") * (mib << 20))
 
@@ -127,7 +135,13 @@ def test_bench_prints_each_stage_beside_its_limit(capsys: pytest.CaptureFixture[
     assert run_cli("bench", *options, "--folder", tmp_path, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     stages = {stage["name"]: stage for stage in report["stages"]}
-    assert list(stages) == ["build-sequences", "the same by polars", "score", "score, all but the model"]
+    assert list(stages) == [
+        "build-sequences",
+        "the same by polars",
+        "score",
+        "score, all but the model",
+        "score, 5% of users changed",
+    ]
     for stage in stages.values():
         assert stage["ratio"] == pytest.approx(stage["seconds"] / stage["limit_seconds"])
         assert stage["peak_mib"] > 50

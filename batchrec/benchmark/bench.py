@@ -14,7 +14,7 @@ from batchrec.benchmark import limits
 from batchrec.benchmark.measuring import Measured, measure
 from batchrec.benchmark.models import write_instant, write_untrained
 from batchrec.benchmark.polars_sequences import is_installed, polars_sequences
-from batchrec.benchmark.shapes import SHAPES, Shape, write_ratings
+from batchrec.benchmark.shapes import SHAPES, Shape, shorten_histories, write_ratings
 from batchrec.config import BenchConfig, EncoderShape, ScoringConfig, SequencesConfig
 from batchrec.machine import n_cores
 from batchrec.scoring import score
@@ -25,12 +25,15 @@ _log = logging.getLogger(__name__)
 ENCODER = EncoderShape(objective="causal", max_len=128, hidden_size=128, n_layers=2, n_heads=4, dropout=0.0)
 _SHARES = (1 / 16, 1 / 4, 1.0)
 _SCAN, _ARITHMETIC, _COPY = "DuckDB's scan of the CSV", "its arithmetic, by BLAS", "a copy of its output"
+_CHANGED = 20
+_RESCORE = f"score, {1 / _CHANGED:.0%} of users changed"
 # By stage: what of the log it goes through, and what limits it.
 _LIMITS = {
     "build-sequences": ("ratings", _SCAN),
     "the same by polars": ("ratings", _SCAN),
     "score": ("users", _ARITHMETIC),
     "score, all but the model": ("users", _COPY),
+    _RESCORE: ("users", "score"),
 }
 
 
@@ -148,6 +151,9 @@ def _turn(logs: Sequence[_Log], folder: Path, config: BenchConfig, number: str) 
             log / "sequences.parquet",
         )
         run("score", n, score, log / "sequences.parquet", folder / "model", scoring, log / "recs.parquet")
+    measure(shorten_histories, log / "sequences.parquet", _CHANGED, log / "changed.parquet")
+    rescoring = replace(scoring, previous=str(log / "recs.parquet"))
+    run(_RESCORE, n, score, log / "changed.parquet", folder / "model", rescoring, log / "rescored.parquet")
     run(_SCAN, n, limits.scan, log / "ratings.csv")
     run(_ARITHMETIC, n, limits.scoring_seconds, log / "sequences.parquet", folder / "model")
     # It is not run but computed: its seconds are what comes back.

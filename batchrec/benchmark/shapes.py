@@ -1,5 +1,6 @@
-"""Logs of ratings in the shape of MovieLens: as many users, items and ratings, spread as unevenly."""
+"""Logs of ratings as large and as unevenly spread as MovieLens, and histories of the night after."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow.csv
 
 from batchrec.batching import Longs, spans
 from batchrec.errors import ConfigError
+from batchrec.tables import open_sequences, write_parquet
 
 _SCHEMA = pa.schema(
     [("userId", pa.int64()), ("movieId", pa.int64()), ("rating", pa.float32()), ("timestamp", pa.int64())]
@@ -96,3 +98,22 @@ def _ratings(first_user: int, lengths: Longs, item_ids: Longs, generator: np.ran
     }
     order = np.lexsort((columns["movieId"], users))
     return pa.record_batch({name: column[order] for name, column in columns.items()}).cast(_SCHEMA)
+
+
+def shorten_histories(sequences: Path, every: int, out: Path) -> None:
+    """Copy a sequences table in which every so many-th user lacks the newest item."""
+    table = open_sequences(sequences)
+
+    def shortened() -> Iterator[pa.RecordBatch]:
+        for batch in table.batches(_USERS_AT_A_TIME):
+            lengths = batch["item_ids"].value_lengths().to_numpy()
+            is_left = np.ones(lengths.sum(), bool)
+            is_left[np.cumsum(lengths)[::every] - 1] = False
+            offsets = pa.array(np.concatenate([[0], np.cumsum(is_left)])[np.concatenate([[0], np.cumsum(lengths)])])
+            lists = [
+                pa.ListArray.from_arrays(offsets.cast(pa.int32()), batch[name].flatten().filter(pa.array(is_left)))
+                for name in ("item_ids", "timestamps")
+            ]
+            yield pa.record_batch([batch["user_id"], *lists], schema=table.schema)
+
+    write_parquet(shortened(), table.schema, out)
