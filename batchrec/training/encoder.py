@@ -43,17 +43,15 @@ class Encoder(nn.Module):
         at = torch.arange(tokens.shape[1], device=tokens.device)
         hidden = self.dropout(self.item_embeddings(tokens) + self.position_embeddings((lengths - 1 - at).clamp(min=0)))
         # PAD is never attended to: it stands on the right, where a causal encoder does not look.
-        # (users, 1, 1, length) spreads over heads and queries.
-        mask = None if self.is_causal else inside[:, None, None, :]
-        if self.is_causal and torch.compiler.is_exporting():
-            # Left to itself, the exporter makes the causal mask by Equal, see _is_inside.
-            mask = torch.where(at <= at[:, None], 0.0, -torch.inf)
+        # (users, 1, queries, length) spreads over heads.
+        mask = None if self.is_causal else inside[:, None, None, :].expand(-1, -1, len(at), -1)
         for block in self.blocks[:-1]:
             hidden = block(hidden, hidden, mask)
         queries = hidden
         if places is not None:
             queries = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
-            mask = (at <= places[:, :, None])[:, None] if self.is_causal else mask
+            is_seen = at <= places[:, :, None] if self.is_causal else inside[:, None].expand(-1, places.shape[1], -1)
+            mask = is_seen[:, None]
         states: Tensor = self.norm(self.blocks[-1](queries, hidden, mask))
         return states
 
@@ -84,8 +82,8 @@ class Block(nn.Module):
     def forward(self, queries: Tensor, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Let each query attend to the places of its history where the mask is true, or up to its own without a mask.
 
-        *Shape:* queries (users, n, size); hidden (users, length, size); mask, spread to (users, heads, n, length), bool
-        or float to be added to the logits; n is length without one. Returns (users, n, size).
+        *Shape:* queries (users, n, size); hidden (users, length, size); mask (users, 1, n, length) bool; n is length
+        without one. Returns (users, n, size).
         """
         n_users, _, size = hidden.shape
         # A row a place, not a matrix a user: onnxruntime then adds the biases while it multiplies.
