@@ -118,7 +118,7 @@ def _fold(con: duckdb.DuckDBPyConnection, loaded: LoadedEvents, config: Sequence
 def _histories(events: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Gather events that stand in the order of the histories into one row a user.
 
-    events: user_id, item_id, timestamp; the events of a user stand together, maybe in several batches.
+    events: user_id, item_id, moment; the events of a user stand together, maybe in several batches.
     """
     rest: list[pa.RecordBatch] = []
     for batch in events:
@@ -137,11 +137,12 @@ def _history_batch(events: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     users = pc.run_end_encode(events["user_id"])
     offsets = pa.concat_arrays([pa.array([0], pa.int32()), users.run_ends])
     item_ids = events["item_id"].cast(schema.field("item_ids").type.value_type)
+    seconds = events["moment"].to_numpy() // 1_000_000
     return pa.record_batch(
         [
             users.values.cast(schema.field("user_id").type),
             pa.ListArray.from_arrays(offsets, item_ids),
-            pa.ListArray.from_arrays(offsets, events["timestamp"]),
+            pa.ListArray.from_arrays(offsets, pa.array(seconds)),
         ],
         schema=schema,
     )
