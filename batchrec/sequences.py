@@ -4,10 +4,11 @@ import csv
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -51,6 +52,14 @@ class SequencesReport:
     seconds: float
 
 
+@dataclass
+class _Written:
+    """Account of the histories that were written: their lengths, and the oldest and newest moment of each batch."""
+
+    lengths: list[pa.Array] = field(default_factory=list)
+    moments: list[int] = field(default_factory=list)
+
+
 def build_sequences(
     ratings: Sequence[str], config: SequencesConfig = SequencesConfig(), out: Path = Path("sequences.parquet")
 ) -> SequencesReport:
@@ -69,17 +78,22 @@ def build_sequences(
         try:
             loaded = load_events(con, ratings, config)
             rejected = dict(Counter(reject.reason for reject in loaded.rejects))
-            left_out, n_folded = _fold(con, loaded, config)
-            summary = select(con, "history_summary")
-            counts = dict(zip(summary.columns, summary.fetchall()[0], strict=True))
-            if not counts["users"]:
+            left_out = _filter(con, loaded, config)
+            n_items = select(con, "history_items").fetchall()[0][0]
+            if not n_items:
                 raise InputError(
                     f"{where}: no event is left: of {loaded.n_rows} rows, {rejected | left_out or 'none'} left out"
                 )
             events = select(con, "ordered_events")
-            user_type, item_type, _ = (field.type for field in events.limit(0).to_arrow_table().schema)
+            user_type, item_type, _ = (column.type for column in events.limit(0).to_arrow_table().schema)
             schema = sequences_schema(id_type(user_type, "user_id", "events"), id_type(item_type, "item_id", "events"))
-            write_parquet(_histories(events.to_arrow_reader(_BATCH_EVENTS), schema), schema, out)
+            written = _Written()
+            batches = events.to_arrow_reader(_BATCH_EVENTS)
+            write_parquet(_histories(batches, schema, config.repeats, written), schema, out)
+            con.from_arrow(pa.table({"n_events": pa.chunked_array(written.lengths)})).create_view("histories")
+            oldest, newest = min(written.moments), max(written.moments)
+            summary = select(con, "history_summary", n_items=n_items, oldest=oldest, newest=newest)
+            counts = dict(zip(summary.columns, summary.fetchall()[0], strict=True))
         except (duckdb.OutOfMemoryException, duckdb.InternalException):
             raise
         except duckdb.Error as error:
@@ -90,7 +104,7 @@ def build_sequences(
         rejected=rejected,
         rejects_file=_write_rejects(loaded.rejects, rejects_file),
         left_out=left_out,
-        duplicates_folded=n_folded,
+        duplicates_folded=loaded.n_rows - len(loaded.rejects) - sum(left_out.values()) - counts["events"],
         user_id_type=str(schema.field("user_id").type),
         item_id_type=str(schema.field("item_ids").type.value_type),
         seconds=round(time.monotonic() - started, 3),
@@ -98,28 +112,55 @@ def build_sequences(
     )
 
 
-def _fold(con: duckdb.DuckDBPyConnection, loaded: LoadedEvents, config: SequencesConfig) -> tuple[dict[str, int], int]:
-    """Make the table history_events; count what filters left out, by filter, and the repeats that were folded."""
-    materialize(con, "history_events", repeats=config.repeats)
-    con.execute("drop table loaded_events")
-    n_events = len(con.table("history_events"))
-    n_folded = loaded.n_rows - len(loaded.rejects) - loaded.n_below_min_rating - n_events
+def _filter(con: duckdb.DuckDBPyConnection, loaded: LoadedEvents, config: SequencesConfig) -> dict[str, int]:
+    """Make the view history_events; count what filters left out, by filter."""
     left_out = {"below --min-rating": loaded.n_below_min_rating}
+    table = "loaded_events"
+    select(con, "history_events").create_view("history_events")
+
+    def replace(query: str, **values: object) -> int:
+        """Run a query over history_events and let it show the result; count the events that are fewer."""
+        nonlocal table
+        n_events = len(con.view("history_events"))
+        materialize(con, query, **values)
+        con.table(query).create_view("history_events")
+        con.execute(f"drop table {table}")
+        table = query
+        return n_events - len(con.view("history_events"))
+
+    if config.repeats != "all" and max(config.min_item_events, config.min_user_events) > 1:
+        # The filters count events without repeats; where there are none, repeats go as the histories are written.
+        replace("folded_events", repeats=config.repeats)
     for name, least in (("item", config.min_item_events), ("user", config.min_user_events)):
         if least > 1:
-            materialize(con, f"frequent_{name}s", **{f"min_{name}_events": least})
-            con.execute(f"drop table history_events; alter table frequent_{name}s rename to history_events")
-            n_left = len(con.table("history_events"))
-            left_out[f"below --min-{name}-events"] = n_events - n_left
-            n_events = n_left
-    return {reason: n for reason, n in left_out.items() if n}, n_folded
+            left_out[f"below --min-{name}-events"] = replace(f"frequent_{name}s", **{f"min_{name}_events": least})
+    return {reason: n for reason, n in left_out.items() if n}
 
 
-def _histories(events: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Gather events that stand in the order of the histories into one row a user.
+def _histories(
+    events: Iterable[pa.RecordBatch], schema: pa.Schema, repeats: str, written: _Written
+) -> Iterator[pa.RecordBatch]:
+    """Gather events that stand in the order of the histories into one row a user, and keep account of the rows.
 
-    events: user_id, item_id, timestamp; the events of a user stand together, maybe in several batches.
+    events: user_id, item_id, moment; the events of a user stand together, maybe in several batches.
     """
+    for whole in _whole_users(events):
+        kept = whole if repeats == "all" else _without_repeats(whole, first=repeats == "first")
+        users = pc.run_end_encode(kept["user_id"])
+        offsets = pa.concat_arrays([pa.array([0], pa.int32()), users.run_ends])
+        moments = kept["moment"].to_numpy()
+        written.lengths.append(pa.array(np.diff(offsets)))
+        written.moments += [int(moments.min()), int(moments.max())]
+        columns = [
+            users.values.cast(schema.field("user_id").type),
+            pa.ListArray.from_arrays(offsets, kept["item_id"].cast(schema.field("item_ids").type.value_type)),
+            pa.ListArray.from_arrays(offsets, pa.array(moments // 1_000_000)),
+        ]
+        yield pa.record_batch(columns, schema=schema)
+
+
+def _whole_users(events: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Regroup the batches so that none ends within a user's events."""
     rest: list[pa.RecordBatch] = []
     for batch in events:
         ends = pc.run_end_encode(batch["user_id"]).run_ends
@@ -128,23 +169,20 @@ def _histories(events: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[
             continue
         table = pa.concat_batches([*rest, batch])
         last_user_starts = table.num_rows - (batch.num_rows - (ends[-2].as_py() if len(ends) > 1 else 0))
-        yield _history_batch(table.slice(0, last_user_starts), schema)
+        yield table.slice(0, last_user_starts)
         rest = [table.slice(last_user_starts)]
-    yield _history_batch(pa.concat_batches(rest), schema)
+    yield pa.concat_batches(rest)
 
 
-def _history_batch(events: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    users = pc.run_end_encode(events["user_id"])
-    offsets = pa.concat_arrays([pa.array([0], pa.int32()), users.run_ends])
-    item_ids = events["item_id"].cast(schema.field("item_ids").type.value_type)
-    return pa.record_batch(
-        [
-            users.values.cast(schema.field("user_id").type),
-            pa.ListArray.from_arrays(offsets, item_ids),
-            pa.ListArray.from_arrays(offsets, events["timestamp"]),
-        ],
-        schema=schema,
-    )
+def _without_repeats(events: pa.RecordBatch, first: bool) -> pa.RecordBatch:
+    """Keep the first or the last event of each user with each item."""
+    ends = pc.run_end_encode(events["user_id"]).run_ends.to_numpy()
+    items = events["item_id"].dictionary_encode()
+    pairs = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0)) * len(items.dictionary) + items.indices.to_numpy()
+    kept = np.unique(pairs if first else pairs[::-1], return_index=True)[1]
+    if len(kept) == len(pairs):
+        return events
+    return events.take(np.sort(kept if first else len(pairs) - 1 - kept))
 
 
 def _write_rejects(rejects: list[Reject], out: Path) -> str | None:

@@ -1,20 +1,20 @@
 -- One row an event, typed, its moment in microseconds UTC; `problem` says why it cannot be used, null where it can.
 -- An integer id reads back as it was written ('007' is text), or is a float's spelling of one ('17850.0'); where
 -- integers are tried and an id is none, user_fits or item_fits is false: then all of them are text.
-with trimmed as (
+with parsed as (
     select
         *,
-        if($users_are_integers and ends_with(user_id, '.0'), user_id[:-3], user_id) as user_text,
-        if($items_are_integers and ends_with(item_id, '.0'), item_id[:-3], item_id) as item_text,
-        try_cast(event_time as double) as tick
-    from records
-),
-
-parsed as (
-    select
-        *,
-        if($users_are_integers, cast(try_cast(user_text as bigint) as varchar), user_text) as user_key,
-        if($items_are_integers, cast(try_cast(item_text as bigint) as varchar), item_text) as item_key,
+        if(
+            $users_are_integers,
+            cast_to_type(try_cast(user_id as bigint), $user_type),
+            cast_to_type(user_id, $user_type)
+        ) as user_key,
+        if(
+            $items_are_integers,
+            cast_to_type(try_cast(item_id as bigint), $item_type),
+            cast_to_type(item_id, $item_type)
+        ) as item_key,
+        try_cast(event_time as double) as tick,
         case
             when tick is null then epoch_us(try_cast(event_time as timestamptz))
             when $timestamp_unit = 's' or ($timestamp_unit = 'auto' and abs(tick) < 1e11)
@@ -24,12 +24,12 @@ parsed as (
             else try_cast(tick as bigint)
         end as moment,
         try_cast(rating as double) as stars
-    from trimmed
+    from records
 )
 
 select
-    cast_to_type(user_key, $user_type) as user_id,
-    cast_to_type(item_key, $item_type) as item_id,
+    user_key as user_id,
+    item_key as item_id,
     moment,
     $min_rating is not null and stars < $min_rating as below_min_rating,
     cast(
@@ -43,8 +43,16 @@ select
         end
         as enum('no user', 'no item', 'no time', 'unreadable time', 'no rating')
     ) as problem,
-    coalesce(user_key = user_text, user_text is null or lower(user_text) = 'nan') as user_fits,
-    coalesce(item_key = item_text, item_text is null or lower(item_text) = 'nan') as item_fits,
+    if(
+        cast(user_key as varchar) = user_id,
+        true,
+        coalesce(cast(user_key as varchar) || '.0' = user_id, user_id is null or lower(user_id) = 'nan')
+    ) as user_fits,
+    if(
+        cast(item_key as varchar) = item_id,
+        true,
+        coalesce(cast(item_key as varchar) || '.0' = item_id, item_id is null or lower(item_id) = 'nan')
+    ) as item_fits,
     user_id as raw_user,
     item_id as raw_item,
     event_time as raw_time,
