@@ -2,11 +2,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batchrec.artifact import load_model
 from batchrec.config import Objective, ScoringConfig
@@ -203,6 +206,27 @@ def test_sizes_and_workers_change_nothing(chunk_size: int, batch_tokens: int, wo
             # Another item is right only where it ties with the last one.
             assert scores.get(row["item_id"], expected[-1]["score"]) == pytest.approx(row["score"], abs=1e-5)
         assert [row["rank"] for row in rows] == [row["rank"] for row in expected]
+
+
+some_items = st.lists(st.sampled_from([*ITEMS, 7, 8]), max_size=30)
+sizes = st.integers(1, 40)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(some_items, min_size=1, max_size=25), st.integers(1, N_ITEMS), sizes, sizes, st.integers(1, 4))
+def test_any_users_get_what_a_plain_loop_over_users_gives(
+    lists: list[list[int]], top_k: int, chunk_size: int, batch_tokens: int, workers: int
+) -> None:
+    model, histories = load_model(trained_model()), dict(enumerate(lists))
+    with TemporaryDirectory() as folder:
+        options: dict[str, Any] = {"chunk_size": chunk_size, "batch_tokens": batch_tokens, "workers": workers}
+        recs = scored(Path(folder), histories, top_k=top_k, **options)
+    for user, history in histories.items():
+        rows, known = recs.get(user, []), [item for item in history if item in set(ITEMS)]
+        if known:
+            assert_best(rows, torch_scores(history, model), history, top_k)
+        else:
+            assert [(row["item_id"], row["score"]) for row in rows] == popular_rows([], top_k)
 
 
 def test_row_groups_of_the_input_change_nothing(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from batchrec.artifact import load_model
 from batchrec.benchmark import limits
 from batchrec.benchmark.measuring import Measured, measure
 from batchrec.benchmark.models import write_instant, write_untrained
@@ -17,6 +18,7 @@ from batchrec.benchmark.polars_sequences import is_installed, polars_sequences
 from batchrec.benchmark.shapes import SHAPES, Shape, shorten_histories, write_ratings
 from batchrec.config import BenchConfig, EncoderShape, ScoringConfig, SequencesConfig
 from batchrec.machine import n_cores
+from batchrec.ranker import Ranker
 from batchrec.scoring import score
 from batchrec.sequences import build_sequences
 
@@ -123,12 +125,16 @@ def bench(config: BenchConfig = BenchConfig()) -> BenchReport:
         encoder=asdict(ENCODER),
         top_k=config.top_k,
         precision=config.precision,
-        device=turns[0]["score", len(_SHARES) - 1].value.device,
+        device=config.device,
         cores=n_cores(),
         repeats=config.repeats,
         stages=list(_stages(turns, shape)),
         growth=[_growth(name, turns, logs) for name in ("build-sequences", "score")],
     )
+
+
+def _device(model: Path, wanted: Literal["auto", "cuda", "cpu"]) -> str:
+    return Ranker(load_model(model).encoder, wanted).device
 
 
 def _turn(logs: Sequence[_Log], folder: Path, config: BenchConfig, number: str) -> dict[tuple[str, int], Measured]:
