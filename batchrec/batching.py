@@ -111,11 +111,13 @@ def history_digests(histories: Histories) -> Longs:
     Items and their places are mixed by the finalizer of SplitMix64 (Steele et al., "Fast Splittable Pseudorandom Number
     Generators", OOPSLA 2014).
     """
-    places = np.arange(len(histories.items)) - np.repeat(histories.offsets[:-1], histories.lengths)
-    mixed = (histories.items.astype(np.uint64) << np.uint64(32)) + places.astype(np.uint64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed ^ (mixed >> np.uint64(31)))])
+    mixed = histories.items.astype(np.uint64)
+    mixed <<= np.uint64(32)
+    mixed += spans(np.zeros_like(histories.lengths), histories.lengths).view(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed)])
     digests: Longs = (sums[histories.offsets[1:]] - sums[histories.offsets[:-1]]).view(np.int64)
     return digests
 

@@ -134,18 +134,21 @@ class Scorer:
     def _to_arrow(
         self, user_ids: pa.Array, digests: Longs, is_known: NDArray[np.bool_], ranking: Ranking
     ) -> pa.RecordBatch:
-        rows, places = np.nonzero(ranking.is_there)
-        items = pa.array(ranking.items[ranking.is_there] - FIRST_ITEM)
+        n_users, top_k = ranking.scores.shape
+        # Where no item is left, PAD or MASK may stand: any item does instead, for the row is left out.
+        items = pa.array(np.maximum(ranking.items.ravel() - FIRST_ITEM, 0))
         sources = pa.array([SOURCE_POPULAR, SOURCE_MODEL])
         columns = [
-            user_ids.take(pa.array(rows)),
-            pa.array((places + 1).astype(np.int32)),
+            user_ids.take(pa.array(np.repeat(np.arange(n_users), top_k))),
+            pa.array(np.tile(np.arange(1, top_k + 1, dtype=np.int32), n_users)),
             self._model.vocabulary.item_ids.take(items),
-            pa.array(ranking.scores[ranking.is_there]),
-            sources.take(pa.array(is_known[rows].astype(np.int8))),
-            pa.repeat(self._model.manifest.model_id, len(rows)),
-            pa.array(digests[rows]),
+            pa.array(ranking.scores.ravel()),
+            sources.take(pa.array(np.repeat(is_known.astype(np.int8), top_k))),
+            pa.repeat(self._model.manifest.model_id, n_users * top_k),
+            pa.array(np.repeat(digests, top_k)),
         ]
         if self._titles is not None:
             columns.append(self._titles.take(items))
-        return pa.record_batch(columns, schema=self.schema)
+        recs = pa.record_batch(columns, schema=self.schema)
+        is_there = ranking.is_there.ravel()
+        return recs if is_there.all() else recs.filter(pa.array(is_there))

@@ -24,7 +24,7 @@ from batchrec.user_list import read_user_list
 
 # A chunk is the unit of reading, scoring and writing. On a CPU each core works on one; a GPU is fed by two threads, so
 # that the next batch is ready before the last has ended.
-_CHUNK_SIZE = {"cpu": 4096, "cuda": 16384}
+_CHUNK_SIZE = {"cpu": 2048, "cuda": 16384}
 _LEAST_CHUNK_SIZE = 256
 _GPU_WORKERS = 2
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchrec.batching import Longs
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
 from batchrec.events import LoadedEvents, load_events
@@ -177,12 +178,25 @@ def _whole_users(events: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _without_repeats(events: pa.RecordBatch, first: bool) -> pa.RecordBatch:
     """Keep the first or the last event of each user with each item."""
     ends = pc.run_end_encode(events["user_id"]).run_ends.to_numpy()
-    items = events["item_id"].dictionary_encode()
-    pairs = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0)) * len(items.dictionary) + items.indices.to_numpy()
-    kept = np.unique(pairs if first else pairs[::-1], return_index=True)[1]
-    if len(kept) == len(pairs):
+    users = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+    items = _item_codes(events["item_id"])
+    pairs = users * (int(items.max()) + 1) + items
+    in_order = np.sort(pairs)
+    if (in_order[1:] != in_order[:-1]).all():
         return events
+    kept = np.unique(pairs if first else pairs[::-1], return_index=True)[1]
     return events.take(np.sort(kept if first else len(pairs) - 1 - kept))
+
+
+def _item_codes(item_ids: pa.Array) -> Longs:
+    """Give each item a number from 0 to 2^40: by its id, where ids are integers that are close enough."""
+    if pa.types.is_integer(item_ids.type):
+        ids: Longs = item_ids.to_numpy()
+        lowest = int(ids.min())
+        if int(ids.max()) - lowest < 1 << 40:
+            return ids - lowest
+    codes: Longs = item_ids.dictionary_encode().indices.to_numpy().astype(np.int64)
+    return codes
 
 
 def _write_rejects(rejects: list[Reject], out: Path) -> str | None:

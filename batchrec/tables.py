@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def replacing(out: Path) -> Iterator[Path]:
 
 
 def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Path) -> None:
-    """Write the batches, a row group each, to the file `out`."""
+    """Write the batches, a row group each, to the file `out`, the next one being made while one is written."""
     alike = [
         f"{field.name}.list.element" if _is_list(field.type) else field.name
         for field in schema
@@ -81,8 +82,16 @@ def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Pat
         temporary.open("wb") as file,
         pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=alike) as writer,
     ):
-        for batch in batches:
+        for batch in _made_ahead(iter(batches)):
             writer.write_batch(batch)
+
+
+def _made_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = pool.submit(next, batches, None)
+            yield batch
 
 
 def cast_batches(rows: duckdb.DuckDBPyRelation, schema: pa.Schema, n_rows: int) -> Iterator[pa.RecordBatch]:
