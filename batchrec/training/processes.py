@@ -1,5 +1,6 @@
 """The processes that train together, as torchrun starts them; one that was not started so is alone."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,5 +55,9 @@ def joined(device: torch.device) -> Iterator[Processes]:
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size())
+        # torchrun ends all when one ends badly: none leaves before the first has put the model in its place.
+        distributed.barrier()
     finally:
+        # What still holds the group, like a module of parallel(), would take it apart while Python ends.
+        gc.collect()
         distributed.destroy_process_group()
