@@ -115,6 +115,7 @@ def bench(config: BenchConfig = BenchConfig()) -> BenchReport:
         measure(build_sequences, [str(whole / "ratings.csv")], SequencesConfig(), whole / "sequences.parquet")
         measure(write_untrained, whole / "sequences.parquet", ENCODER, folder / "model")
         measure(write_instant, folder / "model", folder / "instant")
+        config = replace(config, device=measure(_device, folder / "model", config.device).value)
         turns = [
             _turn(logs, folder, config, f"{number} of {config.repeats}") for number in range(1, config.repeats + 1)
         ]
