@@ -10,6 +10,12 @@ import pytest
 from batchrec.cli import run
 from examples.generate import generate
 
+SMALL_TRAINING = " --max-epochs 2 --min-epoch-steps 2"
+SMALLER = {
+    "train": SMALL_TRAINING,
+    "evaluate": SMALL_TRAINING,
+    "bench": " --users 80 --items 220 --ratings 2000 --repeats 1",
+}
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -32,8 +38,7 @@ def test_the_three_commands_and_what_follows_them_run(sample: Path) -> None:
 
     assert on_the_sample[:3] == ["batchrec build-sequences", "batchrec train", "batchrec score --out recs.parquet"]
     for command in on_the_sample:
-        quick = " --max-epochs 2 --min-epoch-steps 2" if command.split()[1] in ("train", "evaluate") else ""
-        assert run(shlex.split(command + quick)[1:]) == 0, command
+        assert run(shlex.split(command + SMALLER.get(command.split()[1], ""))[1:]) == 0, command
     assert (sample / "recs.parquet").is_file()
 
 
