@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,8 @@ class PreviousRecs:
         Raises InputError where the file is damaged.
         """
         self._file, self._where = file, where
+        # Workers share the file, which is for one reader at a time.
+        self._reading = Lock()
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         self._starts: Longs = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         # Chunks are scored one after another: the next one's rows are mostly in the group that was read last.
@@ -66,7 +69,8 @@ class PreviousRecs:
 
     def _read_group(self, number: int, columns: list[str] | None = None) -> pa.RecordBatch:
         try:
-            return self._file.read_row_group(number, columns=columns).combine_chunks().to_batches()[0]
+            with self._reading:
+                return self._file.read_row_group(number, columns=columns).combine_chunks().to_batches()[0]
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self._where}: {error}. Leave --previous out, to score everybody") from error
 
