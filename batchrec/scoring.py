@@ -98,21 +98,16 @@ def score(
 
 
 def _in_order(scorer: Scorer, chunks: Iterator[pa.RecordBatch], workers: int) -> Iterator[ScoredChunk]:
-    """Yield the chunks' recommendations in the order of the chunks.
-
-    Reading, scoring and the caller's work overlap: onnxruntime and Arrow let go of Python's lock.
-    """
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(workers) as scorers:
-
-        def start_next() -> Future[ScoredChunk | None]:
-            read = reader.submit(next, chunks, None)
-            return scorers.submit(lambda: None if (chunk := read.result()) is None else scorer.score(chunk))
-
-        # One more than are worked on: a worker that is done finds the next chunk read.
-        waiting = deque(start_next() for _ in range(workers + 1))
-        while (scored := waiting.popleft().result()) is not None:
-            waiting.append(start_next())
-            yield scored
+    """Score chunks in threads, onnxruntime letting go of Python's lock, and yield them in the order they came in."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[ScoredChunk]] = deque()
+        for chunk in chunks:
+            waiting.append(pool.submit(scorer.score, chunk))
+            # One more than are worked on: a worker that is done finds the next chunk read.
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _only(listed: pa.Array, chunks: Iterator[pa.RecordBatch], table: Sequences) -> Iterator[pa.RecordBatch]:
