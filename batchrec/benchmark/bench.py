@@ -158,25 +158,26 @@ def _turn(logs: Sequence[_Log], folder: Path, config: BenchConfig, number: str) 
             log / "sequences.parquet",
         )
         run("score", n, score, log / "sequences.parquet", folder / "model", scoring, log / "recs.parquet")
-    measure(shorten_histories, log / "sequences.parquet", _CHANGED, log / "changed.parquet")
-    rescoring = replace(scoring, previous=str(log / "recs.parquet"))
-    run(_RESCORE, n, score, log / "changed.parquet", folder / "model", rescoring, log / "rescored.parquet")
-    run(_SCAN, n, limits.scan, log / "ratings.csv")
-    run(_ARITHMETIC, n, limits.scoring_seconds, log / "sequences.parquet", folder / "model")
+    last, whole = len(logs) - 1, logs[-1]
+    measure(shorten_histories, whole / "sequences.parquet", _CHANGED, whole / "changed.parquet")
+    rescoring = replace(scoring, previous=str(whole / "recs.parquet"))
+    run(_RESCORE, last, score, whole / "changed.parquet", folder / "model", rescoring, whole / "rescored.parquet")
+    run(_SCAN, last, limits.scan, whole / "ratings.csv")
+    run(_ARITHMETIC, last, limits.scoring_seconds, whole / "sequences.parquet", folder / "model")
     # It is not run but computed: its seconds are what comes back.
-    turn[_ARITHMETIC, n] = replace(turn[_ARITHMETIC, n], seconds=turn[_ARITHMETIC, n].value)
+    turn[_ARITHMETIC, last] = replace(turn[_ARITHMETIC, last], seconds=turn[_ARITHMETIC, last].value)
     run(
         "score, all but the model",
-        n,
+        last,
         score,
-        log / "sequences.parquet",
+        whole / "sequences.parquet",
         folder / "instant",
         on_cpu,
-        log / "host.parquet",
+        whole / "host.parquet",
     )
-    run(_COPY, n, limits.copy, log / "host.parquet", log / "copy.parquet")
+    run(_COPY, last, limits.copy, whole / "host.parquet", whole / "copy.parquet")
     if is_installed():
-        run("the same by polars", n, polars_sequences, log / "ratings.csv", log / "polars.parquet")
+        run("the same by polars", last, polars_sequences, whole / "ratings.csv", whole / "polars.parquet")
     return turn
 
 

@@ -6,13 +6,12 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.torch import save
 
 from batchrec.artifact import ENCODER, WEIGHTS, load_model, replacing_folder, write_manifest
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
-from batchrec.training.export import export_encoder
+from batchrec.training.export import write_encoder
 
 
 def write_untrained(sequences: Path, shape: EncoderShape, out: Path) -> None:
@@ -21,8 +20,7 @@ def write_untrained(sequences: Path, shape: EncoderShape, out: Path) -> None:
     torch.manual_seed(0)
     encoder = Encoder(vocabulary.size, shape).eval()
     with replacing_folder(out) as folder:
-        (folder / WEIGHTS).write_bytes(save(encoder.state_dict()))
-        export_encoder(encoder, folder / ENCODER)
+        write_encoder(encoder, folder)
         write_manifest(folder, vocabulary, shape, TrainingConfig(), {})
 
 

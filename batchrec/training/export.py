@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from batchrec.artifact import ENCODER, WEIGHTS
 from batchrec.batching import Histories, scoring_tokens, seen_pairs
 from batchrec.ranker import Ranker
 from batchrec.schemas import FIRST_ITEM
@@ -50,6 +52,12 @@ class NextItemRanker(nn.Module):
         torch._check(k <= self.encoder.item_biases.numel())
         scores, items = torch.topk(self.score(tokens, seen_rows, seen_items), k)
         return scores, items.to(torch.int32)
+
+
+def write_encoder(encoder: Encoder, folder: Path) -> None:
+    """Write the weights and the graph of an encoder into a model directory."""
+    (folder / WEIGHTS).write_bytes(save(encoder.state_dict()))
+    export_encoder(encoder, folder / ENCODER)
 
 
 def export_encoder(encoder: Encoder, file: Path) -> None:

@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 
-from batchrec.artifact import ENCODER, TRAINING_LOG, WEIGHTS, replacing_folder, write_manifest
+from batchrec.artifact import ENCODER, TRAINING_LOG, replacing_folder, write_manifest
 from batchrec.batching import Histories
 from batchrec.config import Device, TrainingConfig
 from batchrec.errors import DeviceError
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
-from batchrec.training.export import check_parity, export_encoder
+from batchrec.training.export import check_parity, write_encoder
 from batchrec.training.fitting import fit
-from batchrec.training.holdout import HeldOut, hold_out
+from batchrec.training.holdout import hold_out
 from batchrec.training.processes import joined
 from batchrec.training.sizes import batch_size, encoder_shape, n_negatives
 from batchrec.training.warm_start import read_start
@@ -85,7 +84,9 @@ def train(
             fitted = fit(encoder.to(device), split, config, processes)
         report = None
         if folder is not None:
-            difference = _export(encoder, split.held_out, folder)
+            encoder = encoder.cpu().eval()
+            write_encoder(encoder, folder)
+            difference = check_parity(encoder, folder / ENCODER, split.held_out.histories)
             lines = [json.dumps(asdict(epoch)) + "\n" for epoch in fitted.epochs]
             (folder / TRAINING_LOG).write_text("".join(lines), encoding="utf-8")
             measured = {name: value for name, value in asdict(fitted.best).items() if name.endswith("_at_10")}
@@ -122,14 +123,6 @@ def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingCo
     n_events = np.bincount(training.items, minlength=vocabulary.size) + 0.5
     encoder.item_biases.data = torch.from_numpy(np.log(n_events / n_events.mean())).float()
     return encoder
-
-
-def _export(encoder: Encoder, held_out: HeldOut, folder: Path) -> float:
-    """Write the graph and the weights; gives the largest difference between the graph's scores and torch's."""
-    encoder = encoder.cpu().eval()
-    (folder / WEIGHTS).write_bytes(save(encoder.state_dict()))
-    export_encoder(encoder, folder / ENCODER)
-    return check_parity(encoder, folder / ENCODER, held_out.histories)
 
 
 def _device(name: Device) -> torch.device:
