@@ -117,7 +117,7 @@ def test_an_error_after_the_fit_leaves_the_older_model(tmp_path: Path, monkeypat
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("batchrec.training.train.export_encoder", fail)
+    monkeypatch.setattr("batchrec.training.export.export_encoder", fail)
     with pytest.raises(ZeroDivisionError):
         train(training_sequences(), replace(CONFIG, seed=1), model)
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
