@@ -1,4 +1,4 @@
-"""The command line: options to a config, one job, one report. The options themselves stand in config.py."""
+"""The command line: options to a config, one job, one report. The options themselves stand in config/."""
 
 import json
 import logging

@@ -1,0 +1,31 @@
+"""How a config declares an option, and checks its value."""
+
+from dataclasses import field
+from typing import Any
+
+from batchrec.errors import ConfigError
+
+
+def option(default: Any, text: str) -> Any:
+    """Declare a field with its default and the text of its command line help."""
+    return field(default=default, metadata={"help": text})
+
+
+def check(holds: bool, name: str, value: object, expected: str) -> None:
+    """Raise ConfigError for the value of an option where something does not hold."""
+    if not holds:
+        raise ConfigError(f"--{name.replace('_', '-')} {value}: expected {expected}")
+
+
+def check_at_least(config: object, least: int, *names: str) -> None:
+    """Raise ConfigError where an option that is given is less than `least`."""
+    for name in names:
+        value = getattr(config, name)
+        check(value is None or value >= least, name, value, f"{least} or more")
+
+
+def check_fraction(config: object, *names: str) -> None:
+    """Raise ConfigError where an option that is given is no fraction below 1."""
+    for name in names:
+        value = getattr(config, name)
+        check(value is None or 0 <= value < 1, name, value, "a number from 0 up to, but not, 1")

@@ -1,0 +1,53 @@
+"""The options of score and recommend."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from batchrec.config.options import check, check_at_least, option
+
+ScoringPrecision = Literal["fp32", "fp16", "int8"]
+
+
+@dataclass(frozen=True)
+class CatalogueConfig:
+    """Where titles of items are found."""
+
+    items: str | None = option(None, "Catalogue with a title for each item: CSV or Parquet; a file, folder or glob.")
+    item_column: str = option("movieId", "Column of the item's id in the catalogue.")
+    title_column: str = option("title", "Column of the item's title in the catalogue.")
+
+
+@dataclass(frozen=True)
+class ScoringConfig(CatalogueConfig):
+    """Options of `score`."""
+
+    top_k: int = option(10, "Recommendations for each user.")
+    keep_seen: bool = option(False, "Recommend items of the user's history too.")
+    device: Literal["auto", "cuda", "cpu"] = option("auto", "Where to score.")
+    previous: str | None = option(
+        None, "Recommendations of an earlier night: users whose history is the same keep theirs, if the model is too."
+    )
+    precision: ScoringPrecision = option(
+        "fp32",
+        "Numbers that the model computes in; int8 is faster on a CPU, fp16 on a GPU, the ranking nearly the same.",
+    )
+    users: str | None = option(None, "Score these users only: CSV or Parquet with a column user_id, or one column.")
+    chunk_size: int | None = option(None, "Users read, scored and written at a time; chosen by device if not given.")
+    batch_tokens: int | None = option(
+        None, "Items of histories in one run of the model; chosen by device if not given."
+    )
+    workers: int | None = option(None, "Chunks scored at a time; chosen by device if not given.")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "top_k", "chunk_size", "batch_tokens", "workers")
+        check(self.precision != "int8" or self.device != "cuda", "precision", self.precision, "fp16 or fp32 on a GPU")
+
+
+@dataclass(frozen=True)
+class RecommendConfig(CatalogueConfig):
+    """Options of `recommend`."""
+
+    top_k: int = option(10, "Recommendations to show.")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "top_k")
