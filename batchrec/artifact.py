@@ -29,6 +29,7 @@ from batchrec.schemas import MODEL_VERSION
 from batchrec.tables import beside, check_writable
 from batchrec.vocabulary import Vocabulary
 
+MANIFEST = "manifest.json"
 ENCODER = "encoder.onnx"
 ITEMS = "items.parquet"
 WEIGHTS = "weights.safetensors"
@@ -86,7 +87,7 @@ def load_model(folder: Path) -> Model:
     Raises ModelError where a file is missing or changed, or the contract is of another version.
     """
     for _ in range(3):
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         try:
             contents = {name: (folder / name).read_bytes() for name in manifest.files}
         except OSError as error:
@@ -97,13 +98,14 @@ def load_model(folder: Path) -> Model:
                 return Model(manifest, _read_vocabulary(contents[ITEMS]), contents[ENCODER], contents[WEIGHTS])
             problem = f"{folder}: {changed[0]} is not the file that was written: its SHA-256 has changed"
         # A newer model may have taken the directory's place between two reads.
-        if _read_manifest(folder) == manifest:
+        if read_manifest(folder) == manifest:
             break
     raise ModelError(f"{problem}. Train again, or restore the directory")
 
 
-def _read_manifest(folder: Path) -> Manifest:
-    file = folder / "manifest.json"
+def read_manifest(folder: Path) -> Manifest:
+    """Read what a model directory is. Raises ModelError where it is none, or its manifest has changed."""
+    file = folder / MANIFEST
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such model directory. Run batchrec train, or pass --model FOLDER")
     try:
@@ -136,14 +138,15 @@ def _sha256(contents: bytes) -> str:
 
 
 @contextmanager
-def replacing_folder(out: Path) -> Iterator[Path]:
+def replacing_folder(out: Path, marked_by: str = MANIFEST) -> Iterator[Path]:
     """Yield a new folder beside `out` to fill, which takes the place of `out` if the block ends without an error.
 
-    Raises ConfigError where `out` cannot be written or is something other than a model directory.
+    marked_by: the file by which a folder of the kind is known.
+    Raises ConfigError where `out` cannot be written or is something other than such a folder.
     """
     check_writable(out)
-    if out.exists() and not (out / "manifest.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out}: exists and is no model directory. Move it away, or pass another --out")
+    if out.exists() and not (out / marked_by).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out}: exists and holds no {marked_by}. Move it away, or pass another --out")
     temporary = beside(out)
     try:
         temporary.mkdir()
@@ -166,7 +169,7 @@ def write_manifest(
     manifest = Manifest(
         MODEL_VERSION, model_id, len(vocabulary), asdict(shape), asdict(config), metrics, files
     ).sealed()
-    (folder / "manifest.json").write_bytes(manifest.to_json())
+    (folder / MANIFEST).write_bytes(manifest.to_json())
     for path in folder.iterdir():
         with path.open("rb") as written:
             os.fsync(written.fileno())

@@ -2,6 +2,7 @@
 
 from batchrec.config.bench import BenchConfig
 from batchrec.config.evaluation import EvaluationConfig
+from batchrec.config.nightly import RunConfig
 from batchrec.config.scoring import CatalogueConfig, RecommendConfig, ScoringConfig, ScoringPrecision
 from batchrec.config.sequences import SequencesConfig
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig
@@ -15,6 +16,7 @@ __all__ = [
     "Objective",
     "Precision",
     "RecommendConfig",
+    "RunConfig",
     "ScoringConfig",
     "ScoringPrecision",
     "SequencesConfig",

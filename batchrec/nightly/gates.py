@@ -1,0 +1,61 @@
+"""The gates: what must hold of the input, the model and the finished table for a night to be published."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from statistics import median
+from typing import Any
+
+from batchrec.config import RunConfig
+from batchrec.nightly.measuring import TableFigures
+from batchrec.nightly.report import Check, ModelFigures
+from batchrec.scoring import ScoringReport
+from batchrec.sequences import SequencesReport
+
+
+def input_checks(
+    built: SequencesReport, earlier: Sequence[dict[str, Any]], config: RunConfig, run_date: date
+) -> list[Check]:
+    """Hold the histories against those of earlier nights, given by the stages of their reports."""
+    checks = []
+    for figure in ("rows_read", "users", "items"):
+        before = [stages["build-sequences"][figure] for stages in earlier]
+        if before:
+            least = config.gate_min_input * median(before)
+            checks.append(Check("input", figure.replace("_", " "), getattr(built, figure), least=least))
+    rejected = sum(built.rejected.values()) / built.rows_read
+    checks.append(Check("input", "share of rejected rows", rejected, most=config.gate_max_rejected))
+    if config.gate_max_age_days is not None:
+        # The whole of the run date is still tonight.
+        age = (run_date - datetime.fromisoformat(built.newest).astimezone(UTC).date()).days
+        checks.append(Check("input", "days since the newest event", age, most=config.gate_max_age_days))
+    return checks
+
+
+def model_checks(tonight: ModelFigures, in_use: ModelFigures | None, config: RunConfig) -> list[Check]:
+    """Hold the model of tonight against popularity and, where it is another, the one in use."""
+    checks = [Check("model", "NDCG@10", tonight.ndcg_at_10, least=tonight.popularity_ndcg_at_10)]
+    if in_use is not None and in_use.model_id != tonight.model_id:
+        least = (1 - config.gate_max_ndcg_drop) * in_use.ndcg_at_10
+        checks.append(Check("model", "NDCG@10 beside the model in use", tonight.ndcg_at_10, least=least))
+    return checks
+
+
+def table_checks(found: TableFigures, scored: ScoringReport, n_items: int, config: RunConfig) -> list[Check]:
+    """Hold the finished table against its contract and its bounds."""
+    # Of twenty items any ten are half of all that there is to recommend.
+    most_top_items = max(config.gate_max_top_items, min(1.0, 20 / n_items))
+    checks = [Check("output", name.replace("_", " "), number, most=0) for name, number in found.faults.items()]
+    checks += [
+        Check("output", "share of users covered", found.users / scored.users, least=config.gate_min_users),
+        Check(
+            "output",
+            "share of users with a full list",
+            found.users_with_full_list / scored.users,
+            least=config.gate_min_full_lists,
+        ),
+        Check("output", "share of the items recommended", found.items / n_items, least=config.gate_min_coverage),
+        Check("output", "share of the ten most frequent items", found.top_items_share, most=most_top_items),
+    ]
+    if found.overlap is not None:
+        checks.append(Check("output", "overlap with last night", found.overlap, least=config.gate_min_overlap))
+    return checks

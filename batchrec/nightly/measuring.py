@@ -1,0 +1,100 @@
+"""The figures that gates look at: a model's on tonight's held-out items, and the finished table's own, by SQL."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from batchrec.artifact import load_model
+from batchrec.config import ScoringConfig, TrainingConfig
+from batchrec.metrics import ndcg
+from batchrec.nightly.report import ModelFigures
+from batchrec.queries import connect, literal, materialize, select
+from batchrec.ranker import Ranker
+from batchrec.schemas import PAD
+from batchrec.scorer import Scorer
+from batchrec.tables import open_sequences
+
+# Of the newest events, of which unknown items are counted.
+_NEWEST_SHARE = 0.05
+_K = 10
+
+
+@dataclass(frozen=True)
+class HeldOutItems:
+    """Histories without their last item, which is held out, and the items of the newest events."""
+
+    con: duckdb.DuckDBPyConnection
+    sequences: Path
+    user_type: pa.DataType
+    popularity_ndcg: float
+
+    def measure(self, model: Path, scoring: ScoringConfig) -> ModelFigures:
+        """Rank each user's held-out item by a model, among all that it knows and the user has not seen.
+
+        Raises ModelError for a damaged model directory, DeviceError where the device is not there.
+        """
+        loaded = load_model(model)
+        ranker = Ranker(loaded.encoder, scoring.device, scoring.precision)
+        config = ScoringConfig(top_k=min(_K, len(loaded.vocabulary)))
+        scorer = Scorer(loaded, ranker, self.user_type, config)
+        histories = self.con.table("held_out").to_arrow_table().combine_chunks()
+        chunks = [scorer.score(batch).recs for batch in histories.to_batches()]
+        self.con.from_arrow(pa.Table.from_batches(chunks)).create_view("recs", replace=True)
+        newest = select(self.con, "newest_events", path=literal(self.sequences), share=_NEWEST_SHARE)
+        counted = newest.to_arrow_table().combine_chunks()
+        n_events = counted["n_events"].to_numpy()
+        is_unknown = loaded.vocabulary.indexes(counted["item_id"].combine_chunks()) == PAD
+        return ModelFigures(
+            model_id=loaded.manifest.model_id,
+            ndcg_at_10=_ndcg(select(self.con, "model_ranks")),
+            popularity_ndcg_at_10=self.popularity_ndcg,
+            unknown_share=float(n_events[is_unknown].sum() / n_events.sum()),
+        )
+
+
+@contextmanager
+def held_out_items(sequences: Path, training: TrainingConfig) -> Iterator[HeldOutItems]:
+    """Hold out what a training with these options holds out tonight."""
+    path = literal(sequences)
+    with connect(sequences.parent) as con:
+        materialize(con, "held_out", path=path, seed=training.seed, most=training.validation_users)
+        popularity = _ndcg(select(con, "popularity_ranks", path=path))
+        yield HeldOutItems(con, sequences, open_sequences(sequences).user_type, popularity)
+
+
+def _ndcg(ranks: duckdb.DuckDBPyRelation) -> float:
+    """Average over the held-out items; a rank that is null is that of an item not found."""
+    found = np.ma.filled(ranks.fetchnumpy()["rank"].astype(np.int64), _K + 1)
+    return ndcg(found, _K) if len(found) else 0.0
+
+
+@dataclass(frozen=True)
+class TableFigures:
+    """What a finished recs table holds. faults: how many of each thing that must not be there. overlap: None if new."""
+
+    faults: dict[str, int]
+    users: int
+    users_with_full_list: int
+    items: int
+    top_items_share: float
+    overlap: float | None
+
+
+def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: ScoringConfig) -> TableFigures:
+    """Measure a recs table against the histories and, if there is one, an earlier table."""
+    with connect(recs.parent) as con:
+        faults = select(
+            con, "recs_faults", recs=literal(recs), sequences=literal(sequences), keep_seen=scoring.keep_seen
+        )
+        found = dict(zip(faults.columns, map(int, faults.fetchall()[0]), strict=True))
+        users, n_full, n_items, top_share = select(con, "recs_reach", recs=literal(recs), k=scoring.top_k).fetchall()[0]
+        overlap = None
+        if previous is not None:
+            compared = select(con, "recs_overlap", recs=literal(recs), previous=literal(previous))
+            overlap = compared.fetchall()[0][0]
+        return TableFigures(found, users, n_full, n_items, top_share or 0.0, overlap)

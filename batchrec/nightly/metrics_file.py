@@ -1,0 +1,51 @@
+"""What a monitor reads of a night: a file in Prometheus' text format, for node_exporter's textfile collector."""
+
+from datetime import datetime
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+
+from batchrec.errors import ConfigError
+from batchrec.nightly.nights import Nights
+from batchrec.nightly.report import NightReport
+
+
+def write_metrics(file: Path, report: NightReport, exit_code: int, nights: Nights) -> None:
+    """Write the figures of a night, whether it was published or not, in one step.
+
+    Raises ConfigError where the file cannot be written.
+    """
+    registry = CollectorRegistry()
+
+    def gauge(name: str, text: str, **labels: str) -> Gauge:
+        return Gauge(f"batchrec_{name}", text, list(labels), registry=registry)
+
+    finished = [nights.report(night)["finished"] for night in nights.dates()]
+    if finished:
+        newest = max(map(datetime.fromisoformat, finished))
+        gauge("last_success_timestamp_seconds", "When a night was published last.").set(newest.timestamp())
+    gauge("last_run_timestamp_seconds", "When the newest run ended.").set(
+        datetime.fromisoformat(report.finished).timestamp()
+    )
+    gauge("exit_code", "Exit code of the newest run.").set(exit_code)
+    gauge("run_seconds", "How long the newest run took.").set(report.seconds)
+    seconds = Gauge("batchrec_stage_seconds", "How long a stage took.", ["stage"], registry=registry)
+    rows = Gauge("batchrec_stage_rows", "Rows that a stage read or wrote.", ["stage"], registry=registry)
+    for name, stage in report.stages.items():
+        seconds.labels(name).set(stage["seconds"])
+        n_rows = stage.get("rows", stage.get("rows_read"))
+        if n_rows is not None:
+            rows.labels(name).set(n_rows)
+    ndcg = Gauge("batchrec_ndcg_at_10", "NDCG@10 on held-out items.", ["model"], registry=registry)
+    for figures in report.models:
+        ndcg.labels(figures["model_id"]).set(figures["ndcg_at_10"])
+        ndcg.labels("popularity").set(figures["popularity_ndcg_at_10"])
+    value = Gauge("batchrec_gate_value", "A figure of a gate.", ["gate", "figure"], registry=registry)
+    passed = Gauge("batchrec_gate_passed", "Whether it is within bounds.", ["gate", "figure"], registry=registry)
+    for check in report.checks:
+        value.labels(check["gate"], check["figure"]).set(check["value"])
+        passed.labels(check["gate"], check["figure"]).set(check["passed"])
+    try:
+        write_to_textfile(str(file), registry)
+    except OSError as error:
+        raise ConfigError(f"--metrics-file {file}: cannot be written: {error.strerror}") from error

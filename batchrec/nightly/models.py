@@ -1,0 +1,98 @@
+"""The models folder: a version for every training that passed the gate, and a link to the one in use."""
+
+import re
+import shutil
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from batchrec.artifact import Manifest, load_model, read_manifest
+from batchrec.errors import ConfigError
+
+_CURRENT = "current"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model of the folder, named by the night it was trained in and by its id."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
+
+    @property
+    def trained_on(self) -> date:
+        """The run date of the night it was trained in."""
+        return date.fromisoformat(self.name[:10])
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the model is. Raises ModelError where it is damaged."""
+        return read_manifest(self.folder)
+
+
+@dataclass(frozen=True)
+class Models:
+    """The versions in a folder; `current` in it is a link to the one in use, for every reader."""
+
+    folder: Path
+
+    @property
+    def current(self) -> Version | None:
+        """The model in use. Raises ModelError where the link leads to none."""
+        link = self.folder / _CURRENT
+        if not link.is_symlink():
+            return None
+        version = Version(self.folder / link.readlink())
+        read_manifest(version.folder)
+        return version
+
+    def versions(self) -> list[Version]:
+        """List all models, the oldest training first."""
+        folders = [path for path in self.folder.iterdir() if re.fullmatch(r"\d{4}-\d\d-\d\d-[0-9a-f]+", path.name)]
+        # Two of one night stand in the order in which they came to be there.
+        return [Version(path) for path in sorted(folders, key=lambda path: (path.name[:10], path.stat().st_mtime_ns))]
+
+    def add(self, model: Path, run_date: date) -> Version:
+        """Move a complete model directory into the folder, not in use yet."""
+        version = Version(self.folder / f"{run_date}-{read_manifest(model).model_id}")
+        if version.folder.exists():
+            # The same weights over the same items, maybe left by a run that was killed here.
+            shutil.rmtree(version.folder)
+        model.rename(version.folder)
+        return version
+
+    def use(self, version: Version) -> None:
+        """Let `current` lead to a version: one rename. Raises ModelError where a byte of the model has changed."""
+        load_model(version.folder)
+        link = self.folder / f".{_CURRENT}.tmp"
+        link.unlink(missing_ok=True)
+        link.symlink_to(version.name)
+        link.replace(self.folder / _CURRENT)
+
+    def find(self, name: str) -> Version:
+        """Find a version by its name. Raises ConfigError where there is none."""
+        for version in self.versions():
+            if version.name == name:
+                return version
+        known = ", ".join(version.name for version in self.versions()) or "none"
+        raise ConfigError(f"{self.folder}: no model {name!r}; found {known}")
+
+    def before_current(self) -> Version:
+        """Give the version before the one in use. Raises ConfigError where there is none."""
+        names = [version.name for version in self.versions()]
+        place = names.index(self.current.name) if self.current else 0
+        if place == 0:
+            raise ConfigError(f"{self.folder}: there is no model before {names[0] if names else 'the first'}")
+        return self.versions()[place - 1]
+
+    def prune(self, keep: int) -> list[str]:
+        """Delete all but the newest `keep` versions and the one in use; gives the names of those that went."""
+        current = self.current
+        gone = [version for version in self.versions()[:-keep] if current is None or version.name != current.name]
+        for version in gone:
+            shutil.rmtree(version.folder)
+        return [version.name for version in gone]

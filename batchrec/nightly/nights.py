@@ -1,0 +1,158 @@
+"""The folder of the nights: the table and the report of each, and the one that is out."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from batchrec.artifact import replacing_folder
+from batchrec.errors import ConfigError, LockedError
+from batchrec.tables import replacing
+
+_REPORT, _RECS = "report.json", "recs.parquet"
+
+
+@dataclass(frozen=True)
+class Nights:
+    """The nights in `folder`, of which the newest one's table stands at `out` too, for every reader.
+
+    folder/run_date=2026-11-24/   recs.parquet and report.json of a night that was published
+    folder/.run_date=2026-11-24/  work on a night that is not published yet
+    folder/failed/2026-11-24.json why it was not
+    """
+
+    folder: Path
+    out: Path
+
+    @contextmanager
+    def locked(self, otherwise: Literal["fail", "wait"]) -> Iterator[None]:
+        """Let no other run work on these nights until the block ends; the lock of a process ends with it.
+
+        Raises LockedError where another run is at work and `otherwise` is fail, ConfigError for a folder that cannot
+        be written.
+        """
+        lock = FileLock(self.folder / ".lock", timeout=0 if otherwise == "fail" else -1, mode=0o600)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout as error:
+            raise LockedError(f"{self.folder}: another run is at work. Wait for it, or pass --lock wait") from error
+        except OSError as error:
+            raise ConfigError(f"{self.folder}: cannot be written: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def work(self, run_date: date) -> Path:
+        """Name the folder in which a night is made."""
+        return self.folder / f".run_date={run_date}"
+
+    def dates(self) -> list[date]:
+        """List the nights that were published, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        names = [path.name.removeprefix("run_date=") for path in self.folder.glob("run_date=*") if path.is_dir()]
+        return sorted(date.fromisoformat(name) for name in names if re.fullmatch(r"\d{4}-\d\d-\d\d", name))
+
+    def table(self, run_date: date) -> Path:
+        """Name the table of a published night."""
+        return self.folder / f"run_date={run_date}" / _RECS
+
+    def report(self, run_date: date) -> dict[str, Any]:
+        """Read the report of a published night. Raises ConfigError where it is damaged."""
+        file = self.folder / f"run_date={run_date}" / _REPORT
+        try:
+            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{file}: cannot be read: {error}. Delete the folder of that night") from error
+        return found
+
+    def is_whole(self, run_date: date) -> bool:
+        """Tell whether the table of a published night is still the one that was published."""
+        table = self.table(run_date)
+        return table.is_file() and sha256(table) == self.report(run_date)["recs_sha256"]
+
+    def is_out(self, run_date: date) -> bool:
+        """Tell whether the table at `out` is that of a night, byte by byte."""
+        return self.out.is_file() and sha256(self.out) == self.report(run_date)["recs_sha256"]
+
+    def is_published(self, run_date: date, recs_sha256: str) -> bool:
+        """Tell whether the table of a night has these bytes already, and there is one at `out`."""
+        if run_date not in self.dates() or self.report(run_date)["recs_sha256"] != recs_sha256:
+            return False
+        return self.is_whole(run_date) and self.out.exists()
+
+    def publish(self, run_date: date, recs: Path, report: dict[str, Any]) -> None:
+        """Put a night's table and report in their place, and at `out` if no later night is out: a rename for each."""
+        night = self.folder / f"run_date={run_date}"
+        with replacing_folder(night, marked_by=_REPORT) as folder:
+            os.link(recs, folder / _RECS)
+            (folder / _REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            for path in folder.iterdir():
+                with path.open("rb") as written:
+                    os.fsync(written.fileno())
+        if run_date == self.dates()[-1]:
+            self.put_out(run_date)
+        self._failed(run_date).unlink(missing_ok=True)
+        for work in self.folder.glob(".run_date=*"):
+            # Of this night, and of earlier ones that were given up.
+            if work.name <= self.work(run_date).name:
+                shutil.rmtree(work)
+
+    def put_out(self, run_date: date) -> None:
+        """Let the table at `out` be that of a night. Raises ConfigError where a byte of that has changed."""
+        table = self.table(run_date)
+        if not self.is_whole(run_date):
+            raise ConfigError(f"{table}: is not the table that was published: its SHA-256 has changed")
+        with replacing(self.out) as temporary:
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(table, temporary)
+            except OSError:
+                # On another disk, or one that knows no links.
+                shutil.copyfile(table, temporary)
+
+    def roll_back(self) -> date:
+        """Put the table of the night before the one that is out in its place; gives its run date.
+
+        Raises ConfigError where the table at `out` is of none of the nights, or of the first.
+        """
+        dates = self.dates()
+        place = next((number for number in reversed(range(len(dates))) if self.is_out(dates[number])), None)
+        if not place:
+            reason = "is the table of no night" if place is None else f"is that of {dates[0]}, the oldest that is kept"
+            raise ConfigError(f"{self.out}: {reason}: nothing to go back to. {self.folder} holds {len(dates)} nights")
+        self.put_out(dates[place - 1])
+        return dates[place - 1]
+
+    def keep_failed(self, run_date: date, report: dict[str, Any]) -> None:
+        """Keep the report of a night that was not published."""
+        file = self._failed(run_date)
+        file.parent.mkdir(exist_ok=True)
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+    def prune(self, keep: int) -> None:
+        """Delete all nights but the newest `keep` and the one that is out."""
+        for run_date in self.dates()[:-keep]:
+            if not self.is_out(run_date):
+                shutil.rmtree(self.table(run_date).parent)
+
+    def _failed(self, run_date: date) -> Path:
+        return self.folder / "failed" / f"{run_date}.json"
+
+
+def sha256(file: Path) -> str:
+    """Give the SHA-256 of a file's bytes."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,62 @@
+"""What a night did: its stages, its figures, and the gates they passed or did not."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Check:
+    """A figure of a gate and the bounds that it must keep."""
+
+    gate: str
+    figure: str
+    value: float
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value is a number within the bounds."""
+        # No comparison holds for a value that is not a number.
+        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
+
+    def __str__(self) -> str:
+        bounds = [f"at least {self.least:.6g}"] if self.least is not None else []
+        bounds += [f"at most {self.most:.6g}"] if self.most is not None else []
+        return f"{self.figure} is {self.value:.6g}, expected {' and '.join(bounds)}"
+
+
+@dataclass(frozen=True)
+class ModelFigures:
+    """How a model ranks tonight's held-out items, and what of the newest events it does not know."""
+
+    model_id: str
+    ndcg_at_10: float
+    popularity_ndcg_at_10: float
+    unknown_share: float
+
+
+@dataclass(frozen=True)
+class NightReport:
+    """A night. `stages` holds each job's own report, with its seconds, in the order of their running.
+
+    failed: why it was not published; None if it was. trained_because: why a new model was trained; None where the one
+    in use did. models: the figures of the one in use, then of the new one. recs_sha256: of the table's bytes.
+    """
+
+    run_id: str
+    run_date: str
+    started: str
+    finished: str
+    seconds: float
+    resumed: bool
+    failed: str | None
+    trained_because: str | None
+    model: str | None
+    users: int | None
+    rows: int | None
+    users_carried_over: int | None
+    recs_sha256: str | None
+    checks: list[dict[str, Any]]
+    models: list[dict[str, Any]]
+    stages: dict[str, dict[str, Any]]

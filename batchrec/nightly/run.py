@@ -1,0 +1,214 @@
+"""run: the whole night as one job, that publishes a table that is right, or leaves last night's as it was."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.errors import BatchrecError, ConfigError, InputError, NothingToDoError
+from batchrec.logs import context
+from batchrec.nightly.account import Account
+from batchrec.nightly.gates import input_checks, model_checks, table_checks
+from batchrec.nightly.measuring import held_out_items, measure_table
+from batchrec.nightly.metrics_file import write_metrics
+from batchrec.nightly.models import Models, Version
+from batchrec.nightly.nights import Nights, sha256
+from batchrec.nightly.report import NightReport
+from batchrec.nightly.training_due import due_by_age, due_by_figures, starting_from
+from batchrec.scoring import ScoringReport, score
+from batchrec.sequences import build_sequences
+from batchrec.tables import check_writable_file
+from batchrec.training.train import train
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of a night: what they read, their options, and where the table is published."""
+
+    ratings: Sequence[str]
+    sequences: SequencesConfig
+    training: TrainingConfig
+    scoring: ScoringConfig
+    out: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a night would do, and why, as far as that can be told without reading the events."""
+
+    run_date: str
+    goes_on: bool
+    model_in_use: str | None
+    trains: str
+    publishes: list[str]
+
+
+def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
+    """Say what `run` would do. Reads the folders, and writes nothing."""
+    nights, models = Nights(Path(config.nights), jobs.out), Models(Path(config.models))
+    tonight = _run_date(run_date, nights)
+    in_use = models.current
+    is_newest = all(other <= tonight for other in nights.dates())
+    return Plan(
+        run_date=str(tonight),
+        goes_on=nights.work(tonight).exists(),
+        model_in_use=None if in_use is None else in_use.name,
+        trains=due_by_age(in_use, config, tonight) or "only if the model in use ranks tonight's events badly",
+        publishes=[str(nights.table(tonight)), *([str(jobs.out)] if is_newest else [])],
+    )
+
+
+def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_file: Path | None = None) -> NightReport:
+    """Make and publish the table of a night: today's (UTC), or that of `run_date`.
+
+    What an earlier, interrupted run of the same night has finished is used again.
+    Raises GateError where a gate is not passed, LockedError where another run is at work, NothingToDoError where the
+    same table is published already, and what the jobs raise: then no table and no model in use has changed.
+    """
+    nights, models = Nights(Path(config.nights), jobs.out), Models(Path(config.models))
+    with nights.locked(config.lock):
+        tonight = _run_date(run_date, nights)
+        account = Account(tonight, resumed=nights.work(tonight).exists())
+        # What is left standing where neither of the two below happens: a bug, or a signal.
+        failed, exit_code = "ended by a bug or a signal", 1
+        with context(run_id=account.run_id, run_date=str(tonight)):
+            try:
+                check_writable_file(jobs.out)
+                _Night(jobs, config, nights, models, account).run()
+                failed, exit_code = "", 0
+            except BatchrecError as error:
+                failed, exit_code = str(error), error.exit_code
+                raise
+            except OSError as error:
+                failed = f"{error.filename or nights.folder}: cannot be written: {error.strerror}"
+                exit_code = ConfigError.exit_code
+                raise ConfigError(failed) from error
+            finally:
+                report = account.report(failed or None)
+                if exit_code not in (0, NothingToDoError.exit_code):
+                    nights.keep_failed(tonight, asdict(report))
+                if metrics_file is not None:
+                    write_metrics(metrics_file, report, exit_code, nights)
+        return report
+
+
+def _run_date(given: date | None, nights: Nights) -> date:
+    """Give tonight's date. Raises ConfigError where the clock has gone back behind a night that is published."""
+    today = datetime.now(UTC).date()
+    newest = max(nights.dates(), default=today)
+    if given is None and newest > today:
+        raise ConfigError(f"the clock says {today}, but night {newest} is published already. Pass --run-date")
+    return given or today
+
+
+@dataclass(frozen=True)
+class _Night:
+    """A night in the making, in a folder of its own until all of it is right."""
+
+    jobs: Jobs
+    config: RunConfig
+    nights: Nights
+    models: Models
+    account: Account
+
+    @property
+    def run_date(self) -> date:
+        return self.account.run_date
+
+    @property
+    def work(self) -> Path:
+        return self.nights.work(self.run_date)
+
+    @property
+    def sequences(self) -> Path:
+        return self.work / "sequences.parquet"
+
+    @property
+    def recs(self) -> Path:
+        return self.work / "recs.parquet"
+
+    def run(self) -> None:
+        self.work.mkdir(mode=0o700, exist_ok=True)
+        self.models.folder.mkdir(parents=True, exist_ok=True)
+        self._build_sequences()
+        histories = sha256(self.sequences)
+        in_use = self.models.current
+        model = self._model(in_use)
+        scored = self._score(model)
+        self._check(scored, model)
+        if sha256(self.sequences) != histories:
+            raise InputError(f"{self.sequences}: has been changed while the night was made. Run it again")
+        self._publish(model, in_use)
+
+    def _build_sequences(self) -> None:
+        """Build the histories: again in a run that goes on, for only their bytes tell whether the input is the same."""
+        with self.account.stage("build-sequences") as found:
+            built = build_sequences(self.jobs.ratings, self.jobs.sequences, self.sequences)
+            found.update(asdict(built))
+        before = [night for night in self.nights.dates() if night < self.run_date][-self.config.gate_nights :]
+        earlier = [self.nights.report(night)["stages"] for night in before]
+        self.account.check(input_checks(built, earlier, self.config, self.run_date))
+
+    def _model(self, in_use: Version | None) -> Path:
+        """Give the model to score with: the one in use, or a new one where that is due."""
+        account, figures = self.account, None
+        with held_out_items(self.sequences, self.jobs.training) as held_out:
+            if in_use is not None:
+                with account.stage("evaluate") as found:
+                    figures = account.measured(held_out.measure(in_use.folder, self.jobs.scoring))
+                    found.update(asdict(figures))
+            reason = due_by_age(in_use, self.config, self.run_date)
+            if figures is not None and reason is None:
+                reason = due_by_figures(figures, self.config)
+            account.trained_because = reason
+            if in_use is not None and figures is not None and reason is None:
+                account.check(model_checks(figures, None, self.config))
+                return in_use.folder
+            _log.info("training: %s", reason)
+            new = self.work / "model"
+            with account.stage("train") as found:
+                training = starting_from(in_use, self.jobs.training, self.config)
+                found.update(asdict(train(self.sequences, training, new, self.work / "training")))
+            with account.stage("evaluate-new") as found:
+                new_figures = account.measured(held_out.measure(new, self.jobs.scoring))
+                found.update(asdict(new_figures))
+        account.check(model_checks(new_figures, figures, self.config))
+        return new
+
+    def _score(self, model: Path) -> ScoringReport:
+        nights = [night for night in self.nights.dates() if night <= self.run_date]
+        previous = str(self.nights.table(nights[-1])) if nights and self.nights.is_whole(nights[-1]) else None
+        with self.account.stage("score") as found:
+            config = replace(self.jobs.scoring, previous=previous, run_date=str(self.run_date))
+            scored = score(self.sequences, model, config, self.recs, self.work / "scoring")
+            found.update(asdict(scored))
+        return scored
+
+    def _check(self, scored: ScoringReport, model: Path) -> None:
+        before = [night for night in self.nights.dates() if night < self.run_date]
+        with self.account.stage("check") as found:
+            previous = self.nights.table(before[-1]) if before else None
+            figures = measure_table(self.recs, self.sequences, previous, self.jobs.scoring)
+            found.update(asdict(figures))
+        n_items = Version(model).manifest.n_items
+        self.account.check(table_checks(figures, scored, n_items, self.config))
+        self.account.recs_sha256 = sha256(self.recs)
+
+    def _publish(self, model: Path, in_use: Version | None) -> None:
+        """Switch the model, then the table: each by a rename, and again by the next run if this one ends in between."""
+        is_new = in_use is None or model != in_use.folder
+        if not self.account.resumed and not is_new and self.nights.is_published(self.run_date, sha256(self.recs)):
+            shutil.rmtree(self.work)
+            raise NothingToDoError(f"night {self.run_date} is published, and would come out the same")
+        version = self.models.add(model, self.run_date) if is_new else Version(model)
+        self.account.model = version.name
+        with self.account.stage("publish"):
+            self.models.use(version)
+            self.nights.publish(self.run_date, self.recs, asdict(self.account.report()))
+            self.nights.prune(self.config.keep)
+            self.models.prune(self.config.keep_models)

@@ -1,0 +1,20 @@
+-- One row an item: its events among the newest $share of all in the histories at $path.
+with events as (
+    select
+        unnest(item_ids) as item_id,
+        unnest(timestamps) as moment
+    from read_parquet($path)
+),
+
+newest as (
+    select quantile_cont(moment, 1 - $share) as first_moment
+    from events
+)
+
+select
+    events.item_id,
+    count(*) as n_events
+from events
+cross join newest
+where events.moment >= newest.first_moment
+group by events.item_id

@@ -1,0 +1,42 @@
+-- One row an item of held_out: its rank by events in the histories at $path, what is held out of them not counted,
+-- among the items that are not in the user's history.
+with events as (
+    select
+        unnest(item_ids) as item_id,
+        1 as n
+    from read_parquet($path)
+    union all
+    select
+        item_id,
+        -1 as n
+    from held_out
+),
+
+popular as (
+    select
+        item_id,
+        row_number() over (order by sum(n) desc, item_id asc) as place
+    from events
+    group by item_id
+),
+
+seen as (
+    select distinct
+        user_id,
+        unnest(item_ids) as item_id
+    from held_out
+),
+
+seen_places as (
+    select
+        seen.user_id,
+        popular.place
+    from seen
+    inner join popular on seen.item_id = popular.item_id
+)
+
+select popular.place - count(seen_places.place) as rank
+from held_out
+inner join popular on held_out.item_id = popular.item_id
+left join seen_places on held_out.user_id = seen_places.user_id and popular.place > seen_places.place
+group by held_out.user_id, popular.place
