@@ -1,5 +1,5 @@
 -- One row an item of held_out: its rank by events in the histories at $path, what is held out of them not counted,
--- among the items that are not in the user's history.
+-- among the items that are not in the user's history. Equals stand in the order of the vocabulary.
 with events as (
     select
         unnest(item_ids) as item_id,
@@ -15,7 +15,7 @@ with events as (
 popular as (
     select
         item_id,
-        row_number() over (order by sum(n) desc, item_id asc) as place
+        row_number() over (order by sum(n) desc, sum(n) filter (where n > 0) desc, item_id asc) as place
     from events
     group by item_id
 ),

@@ -122,18 +122,27 @@ class Nights:
                 # On another disk, or one that knows no links.
                 shutil.copyfile(table, temporary)
 
-    def roll_back(self) -> date:
-        """Put the table of the night before the one that is out in its place; gives its run date.
+    def roll_back(self, to: date | None = None) -> date:
+        """Put the table of a night at `out`, or of the newest before the one that is there; gives its run date.
 
-        Raises ConfigError where the table at `out` is of none of the nights, or of the first.
+        Raises ConfigError where there is no such night, or the table at `out` is of none.
         """
         dates = self.dates()
-        place = next((number for number in reversed(range(len(dates))) if self.is_out(dates[number])), None)
-        if not place:
-            reason = "is the table of no night" if place is None else f"is that of {dates[0]}, the oldest that is kept"
-            raise ConfigError(f"{self.out}: {reason}: nothing to go back to. {self.folder} holds {len(dates)} nights")
-        self.put_out(dates[place - 1])
-        return dates[place - 1]
+        if to is None:
+            out = sha256(self.out) if self.out.is_file() else None
+            tables = [self.report(night)["recs_sha256"] for night in dates]
+            if out not in tables:
+                raise ConfigError(f"{self.out}: is the table of no night in {self.folder}. Pass --to a run date")
+            place = len(tables) - 1 - tables[::-1].index(out)
+            # A night that changed nothing is no other table.
+            dates = [night for night, table in zip(dates[:place], tables, strict=False) if table != out]
+        elif to not in dates:
+            dates = []
+        if not dates:
+            raise ConfigError(f"{self.folder}: there is no {f'night {to}' if to else 'other night before this one'}")
+        night = to or dates[-1]
+        self.put_out(night)
+        return night
 
     def keep_failed(self, run_date: date, report: dict[str, Any]) -> None:
         """Keep the report of a night that was not published."""
