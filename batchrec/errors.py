@@ -29,3 +29,21 @@ class DeviceError(BatchrecError):
     """The device that was asked for is not there."""
 
     exit_code = 5
+
+
+class GateError(BatchrecError):
+    """A gate was not passed: nothing was published."""
+
+    exit_code = 6
+
+
+class LockedError(BatchrecError):
+    """Another run is at work."""
+
+    exit_code = 7
+
+
+class NothingToDo(BatchrecError):  # noqa: N818 - no error: there is only nothing to do
+    """What was asked for is done already."""
+
+    exit_code = 99
