@@ -32,7 +32,7 @@ class DeviceError(BatchrecError):
 
 
 class GateError(BatchrecError):
-    """A gate that was not passed: nothing was published."""
+    """A gate was not passed: nothing was published."""
 
     exit_code = 6
 
@@ -43,7 +43,7 @@ class LockedError(BatchrecError):
     exit_code = 7
 
 
-class NothingToDoError(BatchrecError):
-    """What was asked for is there already."""
+class NothingToDo(BatchrecError):  # noqa: N818 - no error: there is only nothing to do
+    """What was asked for is done already."""
 
     exit_code = 99

@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 
 from batchrec.errors import ConfigError
+from batchrec.stopping import interrupting
 
 # In a wheel the folder lies inside the package, in a checkout beside it.
 _FOLDER = next(f for f in (Path(__file__).parent / "sql", Path(__file__).parent.parent / "sql") if f.is_dir())
@@ -56,7 +57,9 @@ def connect(
         try:
             # A name that a query does not define is an error, never a variable of this program.
             con.execute("set enable_progress_bar = false; set timezone = 'UTC'; set python_enable_replacements = false")
-            yield con
+            # A query may run in a thread of write_parquet, which no signal reaches.
+            with interrupting(con.interrupt):
+                yield con
         except duckdb.OutOfMemoryException as error:
             raise ConfigError(f"--memory-limit {memory_limit or 'not given'}: too little memory: {error}") from error
         finally:

@@ -16,6 +16,7 @@ from batchrec.artifact import load_model
 from batchrec.catalogue import read_catalogue
 from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError
+from batchrec.logs import no_bars
 from batchrec.machine import n_cores
 from batchrec.ranker import Ranker
 from batchrec.scorer import Counts, ScoredChunk, Scorer
@@ -80,7 +81,7 @@ def score(
 
     def recs() -> Iterator[pa.RecordBatch]:
         nonlocal counts
-        with tqdm(total=n_users, desc="score", unit="user", leave=False, disable=None) as progress:
+        with tqdm(total=n_users, desc="score", unit="user", leave=False, disable=no_bars()) as progress:
             for chunk in _in_order(scorer, chunks, workers):
                 counts += chunk.counts
                 progress.update(chunk.n_users)
@@ -101,13 +102,17 @@ def _in_order(scorer: Scorer, chunks: Iterator[pa.RecordBatch], workers: int) ->
     """Score chunks in threads, onnxruntime letting go of Python's lock, and yield them in the order they came in."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[ScoredChunk]] = deque()
-        for chunk in chunks:
-            waiting.append(pool.submit(scorer.score, chunk))
-            # One more than are worked on: a worker that is done finds the next chunk read.
-            if len(waiting) > workers:
+        try:
+            for chunk in chunks:
+                waiting.append(pool.submit(scorer.score, chunk))
+                # One more than are worked on: a worker that is done finds the next chunk read.
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        finally:
+            # Who stops halfway waits for the chunks that are worked on alone.
+            pool.shutdown(cancel_futures=True)
 
 
 def _only(listed: pa.Array, chunks: Iterator[pa.RecordBatch], table: Sequences) -> Iterator[pa.RecordBatch]:

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,10 +88,16 @@ def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Pat
 
 def _made_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, batches, None)
-        while (batch := following.result()) is not None:
+        try:
             following = pool.submit(next, batches, None)
-            yield batch
+            while (batch := following.result()) is not None:
+                following = pool.submit(next, batches, None)
+                yield batch
+        finally:
+            # A generator that is left halfway stops its own threads now, not when Python comes to it.
+            pool.shutdown(cancel_futures=True)
+            if isinstance(batches, Generator):
+                batches.close()
 
 
 def cast_batches(rows: duckdb.DuckDBPyRelation, schema: pa.Schema, n_rows: int) -> Iterator[pa.RecordBatch]:

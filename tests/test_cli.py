@@ -25,15 +25,17 @@ CONFIGS: dict[str, list[type[Any]]] = {
     "bench": [BenchConfig],
     "recommend": [RecommendConfig],
     "doctor": [],
+    "init": [],
 }
 OF_THE_COMMAND = {
-    "build-sequences": {"ratings", "out", "as_json"},
-    "train": {"sequences", "out", "as_json"},
-    "score": {"sequences", "model", "out", "as_json"},
-    "evaluate": {"sequences", "out", "as_json"},
-    "bench": {"as_json"},
-    "recommend": {"model", "as_json", "items_seen"},
-    "doctor": {"as_json"},
+    "build-sequences": {"ratings", "out", "log_format", "json"},
+    "train": {"sequences", "out", "log_format", "json"},
+    "score": {"sequences", "model", "out", "log_format", "json"},
+    "evaluate": {"sequences", "out", "log_format", "json"},
+    "bench": {"json"},
+    "recommend": {"model", "json", "items_seen"},
+    "doctor": {"json"},
+    "init": {"out"},
 }
 DEFAULTS = {"sequences": "sequences.parquet", "model": "model"}
 OUTS = {
@@ -41,6 +43,7 @@ OUTS = {
     "train": "model",
     "score": "recs.parquet",
     "evaluate": "evaluation.parquet",
+    "init": "batchrec.toml",
 }
 
 

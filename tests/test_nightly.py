@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from batchrec.artifact import load_model
-from batchrec.errors import ConfigError, GateError, InputError, LockedError, ModelError, NothingToDoError
+from batchrec.errors import ConfigError, GateError, InputError, LockedError, ModelError, NothingToDo
 from batchrec.nightly import run as run_module
 from batchrec.nightly.measuring import HeldOutItems
 from batchrec.nightly.models import Models
@@ -164,7 +164,7 @@ def test_a_table_that_reaches_too_few_is_not_published(shop: Company) -> None:
 def test_a_night_that_is_repeated_for_nothing_says_so(shop: Company) -> None:
     shop.run()
     before = shop.state()
-    with pytest.raises(NothingToDoError):
+    with pytest.raises(NothingToDo):
         shop.run()
     assert shop.state() == before
     assert names_in(shop.folder / "nights") == {".lock", f"run_date={FIRST}"}

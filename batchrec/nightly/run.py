@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
-from batchrec.errors import BatchrecError, ConfigError, InputError, NothingToDoError
+from batchrec.errors import BatchrecError, ConfigError, InputError, NothingToDo
 from batchrec.logs import context
 from batchrec.nightly.account import Account
 from batchrec.nightly.gates import input_checks, model_checks, table_checks
@@ -67,7 +67,7 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     """Make and publish the table of a night: today's (UTC), or that of `run_date`.
 
     What an earlier, interrupted run of the same night has finished is used again.
-    Raises GateError where a gate is not passed, LockedError where another run is at work, NothingToDoError where the
+    Raises GateError where a gate is not passed, LockedError where another run is at work, NothingToDo where the
     same table is published already, and what the jobs raise: then no table and no model in use has changed.
     """
     nights, models = Nights(Path(config.nights), jobs.out), Models(Path(config.models))
@@ -90,7 +90,7 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
                 raise ConfigError(failed) from error
             finally:
                 report = account.report(failed or None)
-                if exit_code not in (0, NothingToDoError.exit_code):
+                if exit_code not in (0, NothingToDo.exit_code):
                     nights.keep_failed(tonight, asdict(report))
                 if metrics_file is not None:
                     write_metrics(metrics_file, report, exit_code, nights)
@@ -204,7 +204,7 @@ class _Night:
         is_new = in_use is None or model != in_use.folder
         if not self.account.resumed and not is_new and self.nights.is_published(self.run_date, sha256(self.recs)):
             shutil.rmtree(self.work)
-            raise NothingToDoError(f"night {self.run_date} is published, and would come out the same")
+            raise NothingToDo(f"night {self.run_date} is published, and would come out the same")
         version = self.models.add(model, self.run_date) if is_new else Version(model)
         self.account.model = version.name
         with self.account.stage("publish"):

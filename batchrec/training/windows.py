@@ -10,6 +10,7 @@ from tqdm import tqdm
 from batchrec.batching import Histories, Ints, Longs, length_sorted, pad
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import InputError
+from batchrec.logs import no_bars
 from batchrec.schemas import FIRST_ITEM, MASK, PAD
 from batchrec.training.sizes import batch_size, n_negatives
 
@@ -59,7 +60,7 @@ def draw_batches(
     shuffled = generator.permutation(len(starts))
     starts, lengths = starts[shuffled], lengths[shuffled]
     batches = list(length_sorted(lengths, size))
-    for number in tqdm(generator.permutation(len(batches)), "epoch", unit="batch", leave=False, disable=None):
+    for number in tqdm(generator.permutation(len(batches)), "epoch", unit="batch", leave=False, disable=no_bars()):
         rows = batches[number]
         items = pad(histories.items, starts[rows], lengths[rows])
         if histories.ties is not None and not config.keep_ties:

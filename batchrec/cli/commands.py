@@ -1,0 +1,200 @@
+"""The commands: options to a config, one job, one report."""
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchrec.cli.defaults import read_defaults, settled
+from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of, path_option
+from batchrec.cli.printing import echo, print_figures, print_report
+from batchrec.cli.processes import is_first_process, is_one_of_several
+from batchrec.cli.template import template
+from batchrec.config import (
+    BenchConfig,
+    EvaluationConfig,
+    RecommendConfig,
+    ScoringConfig,
+    SequencesConfig,
+    TrainingConfig,
+)
+from batchrec.config_file import DEFAULT_FILE
+from batchrec.errors import ConfigError
+
+_EPILOG = (
+    "Exit codes: 0 done; 1 a bug, with its traceback; 2 wrong use or configuration; 3 input that breaks its contract; "
+    "4 a damaged or unfitting model directory; 5 the device asked for is not there; 6 a gate was not passed: nothing "
+    "was published; 7 locked: another run is at work; 99 nothing to do; 130 interrupted; 143 terminated."
+)
+
+
+@click.group(context_settings={"max_content_width": 110, "auto_envvar_prefix": "BATCHREC"}, epilog=_EPILOG)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="File with options of the commands, a table each; batchrec.toml if it is there. See batchrec init.",
+)
+@click.version_option(package_name="batchrec")
+@click.pass_context
+def cli(context: click.Context, config: Path | None) -> None:
+    """Top-k recommendations for every user, from a log of who watched, bought or played what, and when.
+
+    What is not given is the environment's, BATCHREC_SCORE_TOP_K for score --top-k, or else that of batchrec.toml.
+    """
+    context.default_map = read_defaults(cli, config)
+
+
+@cli.command("build-sequences", cls=JobCommand, epilog=_EPILOG)
+@click.option(
+    "--ratings",
+    multiple=True,
+    metavar="PATH",
+    help="File, folder or glob of CSV, CSV.gz or Parquet; may be given several times.  [default: ratings.csv]",
+)
+@options_of(SequencesConfig)
+@path_option("--out", "sequences.parquet", "Where to write the histories.")
+@log_format_option
+@json_option
+@click.pass_context
+def build_sequences_command(context: click.Context, /, out: Path, json: bool, **options: Any) -> None:
+    """Build each user's history, oldest event first, from raw ratings."""
+    from batchrec.sequences import build_sequences
+
+    given = settled(context, "ratings", "query")
+    config = SequencesConfig(**{name: given[name] for name in options if name != "ratings"})
+    print_report(build_sequences(given["ratings"] or ("ratings.csv",), config, out), json)
+
+
+@cli.command("train", cls=JobCommand, epilog=_EPILOG)
+@path_option("--sequences", "sequences.parquet", "Histories to train on.")
+@options_of(TrainingConfig)
+@path_option("--out", "model", "Model directory to write; replaces an older one when the new one is complete.")
+@log_format_option
+@json_option
+def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> None:
+    """Train an encoder on the histories, SASRec or BERT4Rec, and export it to ONNX."""
+    config = TrainingConfig(**options)
+    from batchrec.training.train import train
+
+    report = train(sequences, config, out)
+    if is_first_process():
+        print_report(report, json)
+
+
+@cli.command("score", cls=JobCommand, epilog=_EPILOG)
+@path_option("--sequences", "sequences.parquet", "Histories of the users to score.")
+@path_option("--model", "model", "Model directory.")
+@options_of(ScoringConfig)
+@path_option("--out", "recs.parquet", "Where to write the recommendations.")
+@log_format_option
+@json_option
+def score_command(sequences: Path, model: Path, out: Path, json: bool, **options: Any) -> None:
+    """Write the top k items of every user."""
+    config = ScoringConfig(**options)
+    from batchrec.scoring import score
+
+    print_report(score(sequences, model, config, out), json)
+
+
+@cli.command("evaluate", cls=JobCommand, epilog=_EPILOG)
+@path_option("--sequences", "sequences.parquet", "Histories to train and to test on.")
+@options_of(EvaluationConfig)
+@options_of(TrainingConfig)
+@path_option("--out", "evaluation.parquet", "Where to write the results; the report goes beside it as JSON.")
+@log_format_option
+@json_option
+def evaluate_command(sequences: Path, out: Path, json: bool, **options: Any) -> None:
+    """Show whether the model beats simple methods on your own log, and by how much.
+
+    It is trained on a part of the log with the options of train; what comes after is the test.
+    """
+    if is_one_of_several():
+        raise ConfigError("evaluate runs in one process: start it without torchrun")
+    names = {field.name for field in fields(EvaluationConfig)}
+    evaluation = EvaluationConfig(**{name: value for name, value in options.items() if name in names})
+    training = TrainingConfig(**{name: value for name, value in options.items() if name not in names})
+    from batchrec.evaluation.evaluate import evaluate
+    from batchrec.evaluation.scoreboard import scoreboard
+
+    report = evaluate(sequences, evaluation, training, out)
+    if json:
+        print_report(report, json)
+        return
+    echo(scoreboard(report))
+
+
+@cli.command("bench", epilog=_EPILOG)
+@options_of(BenchConfig)
+@json_option
+def bench_command(json: bool, **options: Any) -> None:
+    """Show how long the night is on this machine, beside what the machine could do.
+
+    A log in the shape of MovieLens is generated; each stage runs on it in a process of its own, several times.
+    """
+    config = BenchConfig(**options)
+    from batchrec.benchmark.bench import bench
+    from batchrec.benchmark.table import as_text
+
+    report = bench(config)
+    if json:
+        print_report(report, json)
+        return
+    echo(as_text(report))
+
+
+@cli.command("recommend", epilog=_EPILOG)
+@click.argument("items_seen", nargs=-1, required=True, metavar="TITLE_OR_ID...")
+@path_option("--model", "model", "Model directory.")
+@options_of(RecommendConfig)
+@json_option
+def recommend_command(items_seen: tuple[str, ...], model: Path, json: bool, **options: Any) -> None:
+    """Show what the model recommends after the given items, oldest first."""
+    config = RecommendConfig(**options)
+    from batchrec.recommending import recommend
+
+    found = recommend(items_seen, model, config)
+    if json:
+        print_report(found, json)
+        return
+    echo("After")
+    for item in found.history:
+        note = "  (the model does not know it)" if item in found.unknown_to_model else ""
+        echo(f"      {item.title or item.item_id}{note}")
+    echo("the model recommends")
+    for row in found.recommendations:
+        echo(f"{row.rank:4}  {row.title or row.item_id}  ({row.score:.2f})")
+
+
+@cli.command("doctor", epilog=_EPILOG)
+@json_option
+def doctor_command(json: bool) -> None:
+    """Say what this machine has for the jobs, what it lacks for a GPU, and what score runs on."""
+    from batchrec.doctor import diagnose
+
+    report = diagnose()
+    if json:
+        print_report(report, json)
+        return
+    figures = asdict(report)
+    del figures["problems"], figures["score_runs_on"]
+    if report.gpus is None:
+        figures["gpus"] = "torch cannot tell"
+    print_figures(figures)
+    for problem in report.problems:
+        echo(f"\n{problem.what}\n  -> {problem.to_do}")
+    echo(f"\nscore runs on: {report.score_runs_on}")
+
+
+@cli.command("init", epilog=_EPILOG)
+@path_option("--out", DEFAULT_FILE, "File to write; one that is there is left as it is.")
+def init_command(out: Path) -> None:
+    """Write a batchrec.toml with every option of every command, commented out, at its default."""
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(template(cli))
+    except FileExistsError as error:
+        raise ConfigError(f"{out}: is there already; move it away, or pass another --out") from error
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error.strerror}. Pass another --out") from error
+    echo(f"{out}: uncomment what you want to change")

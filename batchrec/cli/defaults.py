@@ -1,0 +1,77 @@
+"""What options are where the command line does not give them: environment, batchrec.toml, defaults, in that order."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchrec import logs
+from batchrec.config_file import DEFAULT_FILE, FileOption, Kind, read_config_file
+from batchrec.errors import ConfigError
+
+# Of no use in the file that it writes.
+_NOT_IN_FILE = {"init"}
+
+
+def read_defaults(group: click.Group, file: Path | None) -> dict[str, dict[str, Any]] | None:
+    """Read click's default_map from `file`, or from batchrec.toml where there is one and no other is asked for."""
+    if file is None and not Path(DEFAULT_FILE).is_file():
+        return None
+    options = {name: file_options(command) for name, command in in_file(group).items()}
+    return read_config_file(file or Path(DEFAULT_FILE), options)
+
+
+def in_file(group: click.Group) -> dict[str, click.Command]:
+    """Give the commands that have a table in batchrec.toml."""
+    return {name: command for name, command in group.commands.items() if name not in _NOT_IN_FILE}
+
+
+def file_options(command: click.Command) -> dict[str, FileOption]:
+    """Give what may stand in a command's table: each option's name, spelled with hyphens, and what it may be."""
+    return {
+        option.opts[0].removeprefix("--"): _file_option(option)
+        for option in command.params
+        if isinstance(option, click.Option) and option.name
+    }
+
+
+def _file_option(option: click.Option) -> FileOption:
+    kinds: Mapping[str, Kind] = {"boolean": "true or false", "integer": "an integer", "float": "a number"}
+    choices = tuple(option.type.choices) if isinstance(option.type, click.Choice) else ()
+    return FileOption(str(option.name), kinds.get(option.type.name, "text"), choices, option.multiple)
+
+
+def resolved(context: click.Context, command: str) -> dict[str, Any]:
+    """Give the options of another command as they are without a command line: parameter -> value.
+
+    context: of a command that runs, or of the group. Raises ConfigError, and click's errors, for unusable values.
+    """
+    root = context.find_root()
+    group = root.command
+    if not isinstance(group, click.Group) or command not in group.commands:
+        raise ConfigError(f"{command}: no command of that name")
+    # The log format is that of the command that runs.
+    former = logs.current()
+    try:
+        with group.commands[command].make_context(command, [], parent=root) as own:
+            return settled(own, "ratings", "query")
+    finally:
+        logs.use(former)
+
+
+def settled(context: click.Context, one: str, other: str) -> dict[str, Any]:
+    """Give a command's values, of two options that exclude each other the one from nearer by the command line alone.
+
+    Raises ConfigError where both are from the same place.
+    """
+    values = dict(context.params)
+    if not (values.get(one) and values.get(other)):
+        return values
+    sources = {name: context.get_parameter_source(name) for name in (one, other)}
+    if sources[one] == sources[other]:
+        raise ConfigError(f"--{one} and --{other} exclude each other: pass one of them")
+    order = list(click.core.ParameterSource)
+    weaker = max(sources, key=lambda name: order.index(sources[name] or order[-1]))
+    values[weaker] = () if isinstance(values[weaker], tuple) else None
+    return values

@@ -1,0 +1,132 @@
+"""batchrec.toml: a table for each command, with the options that its command line takes too."""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, time
+from pathlib import Path
+from typing import Any, Literal
+
+from batchrec.errors import ConfigError
+
+DEFAULT_FILE = "batchrec.toml"
+
+Kind = Literal["true or false", "an integer", "a number", "text"]
+
+
+@dataclass(frozen=True)
+class FileOption:
+    """What an option may be set to, and the name of its parameter."""
+
+    parameter: str
+    kind: Kind
+    choices: tuple[str, ...] = ()
+    is_list: bool = False
+
+    @property
+    def expected(self) -> str:
+        """Say what a value must be."""
+        if self.is_list:
+            return f"{self.kind}, or a list of it"
+        return f"one of {', '.join(self.choices)}" if self.choices else self.kind
+
+
+# Command -> option, spelled with hyphens -> what it may be.
+Options = Mapping[str, Mapping[str, FileOption]]
+
+
+def read_config_file(path: Path, options: Options) -> dict[str, dict[str, Any]]:
+    """Give the values of a file: command -> parameter -> value.
+
+    Keys may be spelled with hyphens or underscores; a table within a command's table is a part of the key:
+    `[run.gate] min-ndcg` is `gate-min-ndcg` of run. Empty text and empty lists mean an option that is not given.
+    Raises ConfigError for a file that cannot be read, a table or key that is no command or option, and a wrong value.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    for command, key, value in _entries(path, options):
+        option = options[command].get(_spelled(key))
+        if option is None:
+            raise ConfigError(f"{path}: [{command}] has no option {key!r}; {_known(_spelled(key), options[command])}")
+        if option.parameter in values.setdefault(command, {}):
+            raise ConfigError(f"{path}: [{command}] {key} is there twice; leave one")
+        values[command][option.parameter] = _value(value, option, f"{path}: [{command}] {key}")
+    return {
+        command: {name: value for name, value in of_command.items() if value not in ("", [])}
+        for command, of_command in values.items()
+    }
+
+
+def _entries(path: Path, options: Options) -> Iterator[tuple[str, str, Any]]:
+    """Yield command, key and value of each entry."""
+    for name, table in _load(path).items():
+        command = _spelled(name)
+        if command not in options:
+            raise ConfigError(f"{path}: no command {name!r}; {_known(command, options)}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: {name}: found {_shown(table)}; expected a table [{command}] of its options")
+        for key, value in _flat(table, options[command]):
+            # How often a run trains is said beside how it trains.
+            is_every = (command, key) == ("train", "every") and "train-every" in options.get("run", {})
+            yield ("run", "train-every", value) if is_every else (command, key, value)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}. Pass another --config, or none") from error
+
+
+def _flat(table: dict[str, Any], options: Mapping[str, FileOption], start: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        key = f"{start}{name}"
+        if isinstance(value, dict) and _spelled(key) not in options:
+            yield from _flat(value, options, f"{key}-")
+        else:
+            yield key, value
+
+
+def _spelled(key: str) -> str:
+    return key.replace("_", "-")
+
+
+def _known(name: str, names: Mapping[str, object]) -> str:
+    nearest = difflib.get_close_matches(name, names, n=1)
+    meant = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return f"{meant}expected one of {', '.join(sorted(names))}"
+
+
+def _value(value: Any, option: FileOption, where: str) -> Any:
+    """Give the value as the command line takes it. Raises ConfigError for one that is of another kind."""
+    if value == "" and isinstance(value, str):
+        return value
+    if option.is_list:
+        return [_single(part, option, where) for part in (value if isinstance(value, list) else [value])]
+    return _single(value, option, where)
+
+
+def _single(value: Any, option: FileOption, where: str) -> Any:
+    if isinstance(value, date | time) and option.kind == "text":
+        value = value.isoformat()
+    # A bool is an int to Python.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        "true or false": isinstance(value, bool),
+        "an integer": is_number and isinstance(value, int),
+        "a number": is_number,
+        "text": isinstance(value, str) or (is_number and isinstance(value, int) and not option.choices),
+    }[option.kind]
+    if not fits or (option.choices and value not in option.choices):
+        raise ConfigError(f"{where}: found {_shown(value)}; expected {option.expected}")
+    return str(value) if option.kind == "text" else value
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "a list"
+    return f"{value!r}".lower() if isinstance(value, bool) else f"{value!r}"

@@ -1,0 +1,68 @@
+"""SIGTERM and SIGINT: long queries are interrupted, and temporaries cleaned up on the way out, undisturbed."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# Of the process, as its signals are.
+_to_interrupt: list[Callable[[], None]] = []
+_n_resumable: list[None] = []
+
+
+class Terminated(SystemExit):
+    """SIGTERM has come: the process exits with code 143, and says whether the same command can go on from there."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+        goes_on = ": the same command goes on where it stopped" if _n_resumable else ""
+        self.message = f"terminated{goes_on}"
+
+
+@contextmanager
+def interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Call `interrupt` where a signal ends the block: for work that no exception in the main thread would reach."""
+    _to_interrupt.append(interrupt)
+    try:
+        yield
+    finally:
+        _to_interrupt.remove(interrupt)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Let the block's end by SIGTERM be announced as one after which the same command goes on where it stopped."""
+    _n_resumable.append(None)
+    try:
+        yield
+    finally:
+        _n_resumable.pop()
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[Callable[[], BaseException | None]]:
+    """Raise Terminated for SIGTERM and KeyboardInterrupt for SIGINT in the block; further ones do nothing.
+
+    Yields a function that gives what the first signal has raised: what it interrupts may fail in its own way instead.
+    """
+    raised: list[BaseException] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        # A second exception would break off the cleaning up after the first.
+        if raised:
+            return
+        raised.append(KeyboardInterrupt() if number == signal.SIGINT else Terminated())
+        for interrupt in _to_interrupt:
+            interrupt()
+        raise raised[0]
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    # Only the main thread may set handlers, and only it gets signals.
+    is_main = threading.current_thread() is threading.main_thread()
+    former = {number: signal.signal(number, stop) for number in numbers} if is_main else {}
+    try:
+        yield lambda: raised[0] if raised else None
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
