@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -97,9 +98,11 @@ def build_sequences_command(ratings: tuple[str, ...], out: Path, as_json: bool, 
 def train_command(sequences: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Train an encoder on the histories, SASRec or BERT4Rec, and export it to ONNX."""
     config = TrainingConfig(**options)
+    from batchrec.attempts import resumable
     from batchrec.training.train import train
 
-    report = train(sequences, config, out)
+    with resumable(out) if _is_first_process() else nullcontext() as progress:
+        report = train(sequences, config, out, progress)
     if _is_first_process():
         _print_report(report, as_json)
 
@@ -113,9 +116,12 @@ def train_command(sequences: Path, out: Path, as_json: bool, **options: Any) -> 
 def score_command(sequences: Path, model: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Write the top k items of every user."""
     config = ScoringConfig(**options)
+    from batchrec.attempts import resumable
     from batchrec.scoring import score
 
-    _print_report(score(sequences, model, config, out), as_json)
+    with resumable(out) as progress:
+        report = score(sequences, model, config, out, progress)
+    _print_report(report, as_json)
 
 
 @cli.command("evaluate", epilog=_EPILOG)
