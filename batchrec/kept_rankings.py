@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -65,7 +66,7 @@ def open_progress(
         # Which histories the model sees together moves the last bits of the scores.
         "batch_tokens": config.batch_tokens,
     }
-    progress = Progress(folder, fingerprint_of(depends_on, ("batchrec", "onnxruntime", "numpy")))
+    progress = Progress(folder, fingerprint_of(depends_on, ort))
     if len(progress):
         _log.info("going on: %d chunk(s) of an earlier run are there, and are used where they fit", len(progress))
     return progress
@@ -73,15 +74,15 @@ def open_progress(
 
 def _key(user_ids: pa.Array, digests: Longs, is_fresh: NDArray[np.bool_]) -> str:
     """Sum up whose histories are ranked: the SHA-256 of the ids, int64 or string without nulls, and the arrays."""
-    summed = sha256(np.ascontiguousarray(digests))
-    summed.update(np.ascontiguousarray(is_fresh))
+    summed = sha256(digests.tobytes())
+    summed.update(is_fresh.tobytes())
     if pa.types.is_string(user_ids.type):
         # Text without its lengths would be the same for other cuts of it.
         first, last = user_ids.offset, user_ids.offset + len(user_ids)
         offsets = np.frombuffer(user_ids.buffers()[1], np.int32)[first : last + 1]
-        summed.update(np.diff(offsets))
+        summed.update(np.diff(offsets).tobytes())
         if offsets[-1] > offsets[0]:
             summed.update(memoryview(user_ids.buffers()[2])[offsets[0] : offsets[-1]])
     else:
-        summed.update(np.ascontiguousarray(user_ids.to_numpy()))
+        summed.update(user_ids.to_numpy().tobytes())
     return summed.hexdigest()

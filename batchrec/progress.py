@@ -3,10 +3,12 @@
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,9 +31,12 @@ class Part:
     metadata: dict[str, Any]
 
 
-def fingerprint_of(depends_on: Mapping[str, object], packages: tuple[str, ...]) -> bytes:
+def fingerprint_of(depends_on: Mapping[str, object], *packages: ModuleType) -> bytes:
     """Sum up, in 32 bytes, what the parts of a job depend on: JSON values, and the versions of packages."""
-    versions = {name: version(name) for name in packages}
+    versions = {package.__name__: str(package.__version__) for package in (*packages, np)}
+    # A checkout on the path has no version.
+    with suppress(PackageNotFoundError):
+        versions["batchrec"] = version("batchrec")
     return sha256(json.dumps([depends_on, versions], sort_keys=True).encode()).digest()
 
 

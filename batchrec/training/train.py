@@ -133,7 +133,7 @@ def _kept(
         "device": device.type,
         "processes": processes.size,
     }
-    return Progress(folder, fingerprint_of(depends_on, ("batchrec", "torch", "numpy")))
+    return Progress(folder, fingerprint_of(depends_on, torch))
 
 
 def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingConfig) -> Encoder:
