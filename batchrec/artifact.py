@@ -12,7 +12,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,8 @@ import pyarrow.parquet as pq
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import ConfigError, ModelError
 from batchrec.schemas import MODEL_VERSION
-from batchrec.tables import beside, check_writable
+from batchrec.tables import check_writable
+from batchrec.temporaries import modes_by_umask, temporary_folder
 from batchrec.vocabulary import Vocabulary
 
 MANIFEST = "manifest.json"
@@ -147,15 +147,14 @@ def replacing_folder(out: Path, marked_by: str = MANIFEST) -> Iterator[Path]:
     check_writable(out)
     if out.exists() and not (out / marked_by).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: exists and holds no {marked_by}. Move it away, or pass another --out")
-    temporary = beside(out)
     try:
-        temporary.mkdir()
-        yield temporary
-        _replace_folder(temporary, Path(os.path.realpath(out)))
+        _, mode = modes_by_umask(out)
+        with temporary_folder(out) as temporary:
+            yield temporary
+            temporary.chmod(mode)
+            _replace_folder(temporary, Path(os.path.realpath(out)))
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_manifest(

@@ -1,18 +1,23 @@
 """The SELECTs of sql/, one a file, run with every value bound."""
 
+import errno
 import glob
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import Any
 
 import duckdb
 
 from batchrec.errors import ConfigError
 from batchrec.stopping import interrupting
+from batchrec.temporaries import temporary_folder
 
+# DuckDB's errors have no number of their own.
+_FULL = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 # In a wheel the folder lies inside the package, in a checkout beside it.
 _FOLDER = next(f for f in (Path(__file__).parent / "sql", Path(__file__).parent.parent / "sql") if f.is_dir())
 
@@ -37,17 +42,27 @@ def literal(path: Path) -> str:
     return glob.escape(str(path))
 
 
+def is_disk_full(error: duckdb.Error) -> bool:
+    """Tell whether DuckDB could not spill, for the disk, a quota or a limit on the size of files."""
+    return isinstance(error, duckdb.IOException) and any(reason in str(error) for reason in _FULL)
+
+
 @contextmanager
 def connect(
     spill_folder: Path | None = None, memory_limit: str | None = None, threads: int | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a DuckDB in memory, in UTC, that spills into a folder of its own under `spill_folder` (or the system's).
 
-    Raises ConfigError where DuckDB refuses a setting or the limit is too low for the work.
+    Raises ConfigError where DuckDB refuses a setting, or memory or disk are too little for the work.
     """
-    with TemporaryDirectory(prefix=".batchrec-", dir=spill_folder) as spill:
+    parent = spill_folder or Path(gettempdir())
+    with ExitStack() as stack:
+        try:
+            spill = stack.enter_context(temporary_folder(parent / "batchrec"))
+        except OSError as error:
+            raise ConfigError(f"{parent}: cannot be written: {error.strerror or error}") from error
         # Order comes from `order by` alone, so parallel reads need not keep that of the files.
-        config: dict[str, Any] = {"temp_directory": spill, "preserve_insertion_order": False}
+        config: dict[str, Any] = {"temp_directory": str(spill), "preserve_insertion_order": False}
         config |= {"memory_limit": memory_limit} if memory_limit else {}
         config |= {"threads": threads} if threads else {}
         try:
@@ -62,5 +77,9 @@ def connect(
                 yield con
         except duckdb.OutOfMemoryException as error:
             raise ConfigError(f"--memory-limit {memory_limit or 'not given'}: too little memory: {error}") from error
+        except duckdb.Error as error:
+            if is_disk_full(error):
+                raise ConfigError(f"{parent}: cannot be written: {error}. Make room, or free memory") from error
+            raise
         finally:
             con.close()

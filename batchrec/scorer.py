@@ -12,6 +12,7 @@ from batchrec.artifact import Model
 from batchrec.batching import Histories, Longs, SeenPairs, history_digests, scoring_tokens, seen_pairs, token_batches
 from batchrec.catalogue import Catalogue
 from batchrec.config import ScoringConfig
+from batchrec.kept_rankings import KeptRanking
 from batchrec.previous_recs import open_previous
 from batchrec.ranker import Ranker, Ranking
 from batchrec.schemas import FIRST_ITEM, SOURCE_MODEL, SOURCE_POPULAR, recs_schema
@@ -80,7 +81,7 @@ class Scorer:
         )
         self._previous = None if config.previous is None else open_previous(Path(config.previous), self.schema)
 
-    def score(self, users: pa.RecordBatch) -> ScoredChunk:
+    def score(self, users: pa.RecordBatch, kept: KeptRanking = KeptRanking(None, 0)) -> ScoredChunk:
         """Recommend to the users of a sequences batch: columns user_id and item_ids.
 
         A user of whose history the model knows nothing gets the most popular items.
@@ -91,7 +92,7 @@ class Scorer:
         found = np.full(len(users), -1) if self._previous is None else self._previous.find(users["user_id"], digests)
         fresh, carried = np.flatnonzero(found < 0), np.flatnonzero(found >= 0)
         n_recs = np.zeros(len(users), np.int64)
-        ranking = self._best(histories, fresh)
+        ranking = kept.ranking(users["user_id"], digests, found < 0, lambda: self._best(histories, fresh))
         n_recs[fresh] = ranking.is_there.sum(axis=1)
         recs = self._to_arrow(users["user_id"].take(pa.array(fresh)), digests[fresh], is_known[fresh], ranking)
         if self._previous is not None and len(carried):

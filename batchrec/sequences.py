@@ -16,7 +16,7 @@ from batchrec.batching import Longs
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
 from batchrec.events import LoadedEvents, load_events
-from batchrec.queries import connect, materialize, select
+from batchrec.queries import connect, is_disk_full, materialize, select
 from batchrec.schemas import id_type, sequences_schema
 from batchrec.sources import Reject
 from batchrec.tables import check_writable_file, replacing, write_parquet
@@ -98,6 +98,8 @@ def build_sequences(
         except (duckdb.OutOfMemoryException, duckdb.InternalException):
             raise
         except duckdb.Error as error:
+            if is_disk_full(error):
+                raise
             raise InputError(f"{where}: {error}") from error
     return SequencesReport(
         out=str(out),

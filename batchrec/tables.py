@@ -1,7 +1,6 @@
 """Parquet in and out: sequences are checked as they stream; outputs appear whole or not at all."""
 
 import os
-import secrets
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from batchrec.errors import ConfigError, InputError
 from batchrec.queries import connect, literal, select
 from batchrec.schemas import id_type, sequences_schema
+from batchrec.temporaries import modes_by_umask, probe_of, temporary_file
 
 # Columns of which hardly two values are the same: a dictionary of them takes more time and space than they do.
 _NEVER_ALIKE = {"timestamps", "score"}
@@ -24,7 +24,7 @@ _NEVER_ALIKE = {"timestamps", "score"}
 
 def check_writable(out: Path) -> None:
     """Raise ConfigError where the file or folder `out` cannot be created, before any work is done."""
-    probe = beside(out)
+    probe = probe_of(out)
     try:
         out.exists()  # raises for a name that is too long
         has_folder = probe.parent.is_dir()
@@ -44,29 +44,24 @@ def check_writable_file(out: Path) -> None:
         raise ConfigError(f"{out}: is a folder; expected the name of a file. Pass another --out")
 
 
-def beside(out: Path) -> Path:
-    """Name a temporary neighbour of `out`, or of what `out` links to: one rename puts it in its place."""
-    target = Path(os.path.realpath(out))
-    return target.parent / f".{target.name[:100]}.{secrets.token_hex(4)}.tmp"
-
-
 @contextmanager
 def replacing(out: Path) -> Iterator[Path]:
     """Yield a path beside `out` to write to, renamed to `out` if the block ends without an error.
 
-    A reader of `out` sees the old file or the new one, never half of it. Raises ConfigError where it cannot be written.
+    A reader of `out` sees the old file or the new one, never half of it, and the temporary one is for its owner alone.
+    Raises ConfigError where it cannot be written.
     """
     check_writable_file(out)
-    temporary = beside(out)
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(os.path.realpath(out))
+        mode, _ = modes_by_umask(out)
+        with temporary_file(out) as temporary:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(mode)
+            temporary.replace(os.path.realpath(out))
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Path) -> None:

@@ -88,7 +88,8 @@ def test_paths_have_the_nightly_jobs_defaults(command: str) -> None:
     assert str(options.get("out")) == OUTS.get(command, "None")
 
 
-def test_the_options_given_reach_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_options_given_reach_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     given: list[object] = []
 
     def score(*arguments: object) -> None:
@@ -99,7 +100,8 @@ def test_the_options_given_reach_the_job(monkeypatch: pytest.MonkeyPatch) -> Non
     options = ("--top-k", 20, "--keep-seen", "--users", "u.csv", "--items", "m.csv", "--chunk-size", 5)
     run_cli("score", "--sequences", "s", "--model", "m", "--out", "o", *options)
     config = ScoringConfig(top_k=20, keep_seen=True, users="u.csv", items="m.csv", chunk_size=5)
-    assert given == [Path("s"), Path("m"), config, Path("o")]
+    assert given == [Path("s"), Path("m"), config, Path("o"), Path.cwd() / ".o.progress"]
+    assert not list(Path.cwd().iterdir())
 
 
 def test_the_options_of_an_evaluation_reach_the_config_they_belong_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ def test_an_epoch_is_adamw_with_warm_up_and_its_model_the_average_of_the_steps(o
     free = [weight for weight in plain.parameters() if weight.dim() == 1]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": free, "weight_decay": 0.0}])
     losses = []
-    batches = draw_batches(split.training, N_ITEMS + 2, plain.shape, config, np.random.default_rng(1))
+    batches = draw_batches(split.training, N_ITEMS + 2, plain.shape, config, np.random.default_rng([1, 1]))
     for step, batch in enumerate(batches, start=1):
         loss = plain_loss(plain, batch)
         optimizer.zero_grad()

@@ -103,7 +103,10 @@ def test_from_scratch_or_with_another_shape_nothing_is_taken_from_the_model_in_u
 
 @pytest.mark.parametrize(
     ("figures", "reason"),
-    [({"ndcg_at_10": 0.05}, "gate: NDCG@10"), ({"unknown_share": 0.2}, "drift: the model in use knows nothing of 20.0%")],
+    [
+        ({"ndcg_at_10": 0.05}, "gate: NDCG@10"),
+        ({"unknown_share": 0.2}, "drift: the model in use knows nothing of 20.0%"),
+    ],
 )
 def test_a_model_is_trained_anew_where_the_one_in_use_fails(
     shop: Company, figures: dict[str, float], reason: str

@@ -1,5 +1,6 @@
 """The commands: options to a config, one job, one report."""
 
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,11 @@ def build_sequences_command(context: click.Context, /, out: Path, json: bool, **
 def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> None:
     """Train an encoder on the histories, SASRec or BERT4Rec, and export it to ONNX."""
     config = TrainingConfig(**options)
+    from batchrec.attempts import resumable
     from batchrec.training.train import train
 
-    report = train(sequences, config, out)
+    with resumable(out) if is_first_process() else nullcontext() as progress:
+        report = train(sequences, config, out, progress)
     if is_first_process():
         print_report(report, json)
 
@@ -92,9 +95,12 @@ def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> Non
 def score_command(sequences: Path, model: Path, out: Path, json: bool, **options: Any) -> None:
     """Write the top k items of every user."""
     config = ScoringConfig(**options)
+    from batchrec.attempts import resumable
     from batchrec.scoring import score
 
-    print_report(score(sequences, model, config, out), json)
+    with resumable(out) as progress:
+        report = score(sequences, model, config, out, progress)
+    print_report(report, json)
 
 
 @cli.command("evaluate", cls=JobCommand, epilog=_EPILOG)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -24,6 +23,7 @@ from batchrec.queries import connect
 from batchrec.schemas import evaluation_schema, lists_schema
 from batchrec.scoring import score
 from batchrec.tables import check_writable_file, open_sequences, replacing, write_parquet
+from batchrec.temporaries import temporary_folder
 from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)
@@ -114,8 +114,7 @@ def evaluate(
     if training.init_from is not None:
         raise ConfigError("--init-from: a model that may have learned the test; evaluate trains one from nothing")
     log = open_sequences(sequences)
-    with TemporaryDirectory(prefix=".batchrec-", dir=out.parent) as name, connect(Path(name)) as con:
-        folder = Path(name)
+    with temporary_folder(out.parent / "batchrec") as folder, connect(folder) as con:
         parts = split(con, log, evaluation, training.seed, folder)
         schema = lists_schema(log.user_type, log.item_type)
         baselines: list[MeasuredLists] = []

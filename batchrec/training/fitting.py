@@ -3,23 +3,28 @@
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from batchrec.config import TrainingConfig
 from batchrec.errors import ConfigError
+from batchrec.progress import Part, Progress
 from batchrec.training.encoder import Encoder
 from batchrec.training.holdout import Split, encoder_accuracy, popularity_accuracy
 from batchrec.training.processes import Processes
-from batchrec.training.trainer import Trainer
+from batchrec.training.trainer import Trainer, TrainerState, tensors_of
 from batchrec.training.windows import draw_batches
 
 _log = logging.getLogger(__name__)
 
 # Nats above its best at which a loss is no longer noise: training has come apart.
 _COLLAPSE = 1.0
+# The name of what is kept after every epoch.
+_PART = "training"
 
 
 @dataclass(frozen=True)
@@ -51,50 +56,94 @@ class Fitted:
     ended_by: str
 
 
-def fit(encoder: Encoder, split: Split, config: TrainingConfig, processes: Processes = Processes()) -> Fitted:
+def fit(
+    encoder: Encoder,
+    split: Split,
+    config: TrainingConfig,
+    processes: Processes = Processes(),
+    progress: Progress | None = None,
+) -> Fitted:
     """Train the encoder, and leave it with the averaged weights of the epoch that ranks held-out items best.
 
+    What is random in an epoch depends on the seed and the number of the epoch alone, so a run that goes on from the
+    `progress` of another, which the first process reads and writes, does what the other would have done.
+    torch's global generator is seeded: dropout draws from it, and takes no other.
     Raises ConfigError where the loss is no longer a number, or climbs back.
     """
     trainer = Trainer(encoder, config, processes)
-    generator = np.random.default_rng(config.seed)
     vocabulary_size = encoder.item_biases.numel()
     popularity = popularity_accuracy(split, vocabulary_size)
     epochs: list[Epoch] = []
-    started = time.monotonic()
-    ended_by = None
-    while ended_by is None:
-        epoch_started = time.monotonic()
+    best_weights: dict[str, Tensor] = {}
+    kept = processes.from_first(_read(progress) if processes.is_first else None)
+    if kept is not None:
+        epochs, best_weights = _restore(kept, trainer)
+    while (ended_by := processes.from_first(_end(epochs, config))) is None:
+        started = time.monotonic()
         number = len(epochs) + 1
+        generator = _generator(config.seed, number, processes.rank)
         with logging_redirect_tqdm():
             batches = draw_batches(split.training, vocabulary_size, encoder.shape, config, generator)
             loss = trainer.take_steps(batches)
-        _check_loss(loss, epochs, config)
+        _check_loss(loss, epochs, config, progress)
         model = processes.from_first(encoder_accuracy(trainer.averaged, split.held_out) if processes.is_first else None)
-        seconds = round(time.monotonic() - epoch_started, 3)
+        seconds = round(time.monotonic() - started, 3)
         epochs.append(Epoch(number, loss, model.ndcg, model.hit_rate, popularity.ndcg, popularity.hit_rate, seconds))
         _log.info("%s", epochs[-1])
-        best = max(epochs, key=lambda epoch: epoch.ndcg_at_10)
-        if best is epochs[-1]:
+        if _best(epochs) is epochs[-1]:
             best_weights = {name: weight.clone() for name, weight in trainer.averaged.state_dict().items()}
-        ended_by = processes.from_first(_end(number, best, (time.monotonic() - started) / 60, config))
+        if progress is not None and processes.is_first:
+            _keep(progress, trainer, epochs, best_weights)
     encoder.load_state_dict(best_weights)
-    return Fitted(epochs, best, ended_by)
+    return Fitted(epochs, _best(epochs), ended_by)
 
 
-def _end(number: int, best: Epoch, minutes: float, config: TrainingConfig) -> str | None:
-    """Name the option by which no epoch follows the one of this number; None where one does."""
-    if number - best.epoch >= config.patience:
+def _generator(seed: int, epoch: int, rank: int) -> np.random.Generator:
+    """Seed what an epoch draws from: all processes draw the same batches, and each another dropout."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0]))
+    return np.random.default_rng([seed, epoch])
+
+
+def _keep(progress: Progress, trainer: Trainer, epochs: list[Epoch], best_weights: dict[str, Tensor]) -> None:
+    state = trainer.state()
+    best = {f"best.{name}": weight.cpu().numpy() for name, weight in best_weights.items()}
+    metadata = {"schedule": state.schedule, "epochs": [asdict(epoch) for epoch in epochs]}
+    progress.write(_PART, state.arrays | best, metadata)
+
+
+def _read(progress: Progress | None) -> Part | None:
+    return None if progress is None else progress.read(_PART)
+
+
+def _restore(kept: Part, trainer: Trainer) -> tuple[list[Epoch], dict[str, Tensor]]:
+    """Put the trainer where it was when the part was kept; gives the epochs so far and the best weights."""
+    trainer.restore(TrainerState(kept.arrays, kept.metadata["schedule"]))
+    epochs = [Epoch(**epoch) for epoch in kept.metadata["epochs"]]
+    _log.info("going on after epoch %d, where an earlier run was ended", len(epochs))
+    return epochs, tensors_of(kept.arrays, "best.")
+
+
+def _best(epochs: list[Epoch]) -> Epoch:
+    return max(epochs, key=lambda epoch: epoch.ndcg_at_10)
+
+
+def _end(epochs: list[Epoch], config: TrainingConfig) -> str | None:
+    """Name the option by which no epoch follows; None where one does."""
+    if not epochs:
+        return None
+    if len(epochs) - _best(epochs).epoch >= config.patience:
         return "patience"
-    if number >= config.max_epochs:
+    if len(epochs) >= config.max_epochs:
         return "max_epochs"
-    return "max_minutes" if minutes >= config.max_minutes else None
+    return "max_minutes" if sum(epoch.seconds for epoch in epochs) / 60 >= config.max_minutes else None
 
 
-def _check_loss(loss: float, epochs: list[Epoch], config: TrainingConfig) -> None:
-    """Raise ConfigError for a loss that is no number or far above the best so far."""
+def _check_loss(loss: float, epochs: list[Epoch], config: TrainingConfig, progress: Progress | None) -> None:
+    """Raise ConfigError for a loss that is no number or far above the best so far: there is nothing to go on from."""
     best = min((epoch.loss for epoch in epochs), default=math.inf)
     if not math.isfinite(loss) or loss > best + _COLLAPSE:
+        if progress is not None:
+            progress.remove(_PART)
         raise ConfigError(
             f"--learning-rate {config.learning_rate}: epoch {len(epochs) + 1} has the loss {loss:.4g}, "
             f"the best before it {best:.4g}: training has collapsed. Lower it, or lengthen --warmup-steps"

@@ -5,22 +5,24 @@ import logging
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from batchrec.artifact import ENCODER, TRAINING_LOG, replacing_folder, write_manifest
+from batchrec.artifact import ENCODER, TRAINING_LOG, load_model, replacing_folder, write_manifest
 from batchrec.batching import Histories
 from batchrec.config import Device, TrainingConfig
 from batchrec.errors import DeviceError
+from batchrec.progress import Progress, fingerprint_of
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, write_encoder
 from batchrec.training.fitting import fit
 from batchrec.training.holdout import hold_out
-from batchrec.training.processes import joined
+from batchrec.training.processes import Processes, joined
 from batchrec.training.sizes import batch_size, encoder_shape, n_negatives
 from batchrec.training.warm_start import read_start
 from batchrec.vocabulary import Vocabulary
@@ -58,10 +60,15 @@ class TrainingReport:
 
 
 def train(
-    sequences: Path = Path("sequences.parquet"), config: TrainingConfig = TrainingConfig(), out: Path = Path("model")
+    sequences: Path = Path("sequences.parquet"),
+    config: TrainingConfig = TrainingConfig(),
+    out: Path = Path("model"),
+    progress: Path | None = None,
 ) -> TrainingReport:
     """Train on a sequences table and write the model directory `out`, replacing an older one when all is done.
 
+    progress: a folder, made if need be, in which every epoch is kept; a run that was killed goes on from there when it
+    is called again in the same way. Nothing removes it.
     Raises InputError for a table that breaks its contract or has nothing to learn from, DeviceError where the device
     is not there, ConfigError where `out` cannot be written or the loss diverges. Then `out` stays as it was.
     """
@@ -80,8 +87,8 @@ def train(
                 "negatives": n_negatives(config, vocabulary.size),
             }
             _log.info("on %s, %d process(es): %s, %s", device, processes.size, encoder.shape, sizes)
-            torch.manual_seed(config.seed + processes.rank)
-            fitted = fit(encoder.to(device), split, config, processes)
+            kept = _kept(progress, sequences, config, device, processes)
+            fitted = fit(encoder.to(device), split, config, processes, kept)
         report = None
         if folder is not None:
             encoder = encoder.cpu().eval()
@@ -109,6 +116,24 @@ def train(
                 **measured,
             )
         return processes.from_first(report)
+
+
+def _kept(
+    folder: Path | None, sequences: Path, config: TrainingConfig, device: torch.device, processes: Processes
+) -> Progress | None:
+    """Open the progress of this very training, which the first process keeps for all."""
+    if folder is None or not processes.is_first:
+        return None
+    with sequences.open("rb") as file:
+        digest = file_digest(file, "sha256").hexdigest()
+    depends_on = {
+        "sequences": digest,
+        "config": asdict(config),
+        "init_from": load_model(Path(config.init_from)).manifest.seal if config.init_from else None,
+        "device": device.type,
+        "processes": processes.size,
+    }
+    return Progress(folder, fingerprint_of(depends_on, torch))
 
 
 def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingConfig) -> Encoder:

@@ -2,8 +2,12 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batchrec.config import TrainingConfig
@@ -16,6 +20,14 @@ from batchrec.training.windows import Batch
 _MAX_GRADIENT_NORM = 5.0
 # A mean over about the last 500 steps.
 _AVERAGE_DECAY = 0.998
+
+
+@dataclass(frozen=True)
+class TrainerState:
+    """All that a trainer has changed: tensors as arrays, by name, and the schedule as JSON values."""
+
+    arrays: dict[str, NDArray[Any]]
+    schedule: dict[str, Any]
 
 
 class Trainer:
@@ -57,6 +69,35 @@ class Trainer:
             raise ConfigError(f"{self._processes.size} processes share batches of fewer windows: start fewer processes")
         return float(self._processes.sum(total)) / n_steps
 
+    def state(self) -> TrainerState:
+        """Give what has changed since the trainer was made; the arrays may share the memory of the tensors."""
+        states = self._optimizer.state_dict()["state"]
+        tensors = {f"encoder.{name}": weight for name, weight in self._encoder.state_dict().items()}
+        tensors |= {f"averaged.{name}": weight for name, weight in self.averaged.state_dict().items()}
+        tensors |= {f"adamw.{i}.{name}": value for i, state in states.items() for name, value in state.items()}
+        schedule = {
+            "n_steps": self._n_steps,
+            "warm_up": self._warm_up.state_dict(),
+            # The schedule makes each rate from the one before: one computed anew differs in the last bit.
+            "learning_rates": [group["lr"] for group in self._optimizer.param_groups],
+        }
+        return TrainerState({name: tensor.cpu().numpy() for name, tensor in tensors.items()}, schedule)
+
+    def restore(self, state: TrainerState) -> None:
+        """Go on from a state that a trainer of the same encoder, config and processes has given."""
+        self._encoder.load_state_dict(tensors_of(state.arrays, "encoder."))
+        self.averaged.load_state_dict(tensors_of(state.arrays, "averaged."))
+        optimizer = self._optimizer.state_dict()
+        optimizer["state"] = {}
+        for name, value in tensors_of(state.arrays, "adamw.").items():
+            index, _, key = name.partition(".")
+            optimizer["state"].setdefault(int(index), {})[key] = value
+        for group, rate in zip(optimizer["param_groups"], state.schedule["learning_rates"], strict=True):
+            group["lr"] = rate
+        self._optimizer.load_state_dict(optimizer)
+        self._warm_up.load_state_dict(state.schedule["warm_up"])
+        self._n_steps = state.schedule["n_steps"]
+
     def _step(self, batch: Batch) -> Tensor:
         """Take a step; gives this process's part of the loss."""
         mine = batch.share(self._processes.rank, self._processes.size)
@@ -81,6 +122,15 @@ class Trainer:
         share = 1 - min(_AVERAGE_DECAY, self._n_steps / (self._n_steps + 9))
         for average, weight in zip(self.averaged.parameters(), self._encoder.parameters(), strict=True):
             average.lerp_(weight.detach(), share)
+
+
+def tensors_of(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, Tensor]:
+    """Copy the arrays whose names begin with a prefix, which the names lose, into tensors on the CPU."""
+    return {
+        name.removeprefix(prefix): torch.from_numpy(np.array(array))
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
 
 
 def _matrix_dtype(device: torch.device, config: TrainingConfig) -> torch.dtype:
