@@ -32,9 +32,10 @@ class DeviceError(BatchrecError):
 
 
 class GateError(BatchrecError):
-    """A gate was not passed: nothing was published."""
+    """A gate was not passed: nothing was published. report: the night's figures."""
 
     exit_code = 6
+    report: object = None
 
 
 class LockedError(BatchrecError):

@@ -48,7 +48,14 @@ class Company:
     @property
     def jobs(self) -> Jobs:
         out = self.folder / "recs.parquet"
-        return Jobs([str(self.folder / "ratings.csv")], SequencesConfig(), TrainingConfig(), self.scoring, out)
+        return Jobs(
+            [str(self.folder / "ratings.csv")], SequencesConfig(), TrainingConfig(n_layers=1), self.scoring, out
+        )
+
+    @property
+    def settled(self) -> RunConfig:
+        """The config, with the company's own folders."""
+        return replace(self.config, nights=str(self.folder / "nights"), models=str(self.folder / "models"))
 
     @property
     def nights(self) -> Nights:
@@ -67,8 +74,7 @@ class Company:
 
     def run(self, night: int = 0, **options: Any) -> NightReport:
         """Run the night so many days after the first."""
-        folders = {"nights": str(self.folder / "nights"), "models": str(self.folder / "models")}
-        config = replace(self.config, **folders, **options)
+        config = replace(self.settled, **options)
         return run(self.jobs, config, FIRST + timedelta(days=night), self.folder / "metrics.prom")
 
     def rows(self, run_date: date | None = None) -> list[dict[str, Any]]:

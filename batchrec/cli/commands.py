@@ -23,14 +23,14 @@ from batchrec.config import (
 from batchrec.config_file import DEFAULT_FILE
 from batchrec.errors import ConfigError
 
-_EPILOG = (
+EPILOG = (
     "Exit codes: 0 done; 1 a bug, with its traceback; 2 wrong use or configuration; 3 input that breaks its contract; "
     "4 a damaged or unfitting model directory; 5 the device asked for is not there; 6 a gate was not passed: nothing "
     "was published; 7 locked: another run is at work; 99 nothing to do; 130 interrupted; 143 terminated."
 )
 
 
-@click.group(context_settings={"max_content_width": 110, "auto_envvar_prefix": "BATCHREC"}, epilog=_EPILOG)
+@click.group(context_settings={"max_content_width": 110, "auto_envvar_prefix": "BATCHREC"}, epilog=EPILOG)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -46,7 +46,7 @@ def cli(context: click.Context, config: Path | None) -> None:
     context.default_map = read_defaults(cli, config)
 
 
-@cli.command("build-sequences", cls=JobCommand, epilog=_EPILOG)
+@cli.command("build-sequences", cls=JobCommand, epilog=EPILOG)
 @click.option(
     "--ratings",
     multiple=True,
@@ -67,7 +67,7 @@ def build_sequences_command(context: click.Context, /, out: Path, json: bool, **
     print_report(build_sequences(given["ratings"] or ("ratings.csv",), config, out), json)
 
 
-@cli.command("train", cls=JobCommand, epilog=_EPILOG)
+@cli.command("train", cls=JobCommand, epilog=EPILOG)
 @path_option("--sequences", "sequences.parquet", "Histories to train on.")
 @options_of(TrainingConfig)
 @path_option("--out", "model", "Model directory to write; replaces an older one when the new one is complete.")
@@ -85,7 +85,7 @@ def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> Non
         print_report(report, json)
 
 
-@cli.command("score", cls=JobCommand, epilog=_EPILOG)
+@cli.command("score", cls=JobCommand, epilog=EPILOG)
 @path_option("--sequences", "sequences.parquet", "Histories of the users to score.")
 @path_option("--model", "model", "Model directory.")
 @options_of(ScoringConfig)
@@ -103,7 +103,7 @@ def score_command(sequences: Path, model: Path, out: Path, json: bool, **options
     print_report(report, json)
 
 
-@cli.command("evaluate", cls=JobCommand, epilog=_EPILOG)
+@cli.command("evaluate", cls=JobCommand, epilog=EPILOG)
 @path_option("--sequences", "sequences.parquet", "Histories to train and to test on.")
 @options_of(EvaluationConfig)
 @options_of(TrainingConfig)
@@ -130,7 +130,7 @@ def evaluate_command(sequences: Path, out: Path, json: bool, **options: Any) -> 
     echo(scoreboard(report))
 
 
-@cli.command("bench", epilog=_EPILOG)
+@cli.command("bench", epilog=EPILOG)
 @options_of(BenchConfig)
 @json_option
 def bench_command(json: bool, **options: Any) -> None:
@@ -149,7 +149,7 @@ def bench_command(json: bool, **options: Any) -> None:
     echo(as_text(report))
 
 
-@cli.command("recommend", epilog=_EPILOG)
+@cli.command("recommend", epilog=EPILOG)
 @click.argument("items_seen", nargs=-1, required=True, metavar="TITLE_OR_ID...")
 @path_option("--model", "model", "Model directory.")
 @options_of(RecommendConfig)
@@ -172,7 +172,7 @@ def recommend_command(items_seen: tuple[str, ...], model: Path, json: bool, **op
         echo(f"{row.rank:4}  {row.title or row.item_id}  ({row.score:.2f})")
 
 
-@cli.command("doctor", epilog=_EPILOG)
+@cli.command("doctor", epilog=EPILOG)
 @json_option
 def doctor_command(json: bool) -> None:
     """Say what this machine has for the jobs, what it lacks for a GPU, and what score runs on."""
@@ -192,7 +192,7 @@ def doctor_command(json: bool) -> None:
     echo(f"\nscore runs on: {report.score_runs_on}")
 
 
-@cli.command("init", epilog=_EPILOG)
+@cli.command("init", epilog=EPILOG)
 @path_option("--out", DEFAULT_FILE, "File to write; one that is there is left as it is.")
 def init_command(out: Path) -> None:
     """Write a batchrec.toml with every option of every command, commented out, at its default."""

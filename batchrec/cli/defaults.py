@@ -10,8 +10,8 @@ from batchrec import logs
 from batchrec.config_file import DEFAULT_FILE, FileOption, Kind, read_config_file
 from batchrec.errors import ConfigError
 
-# Of no use in the file that it writes.
-_NOT_IN_FILE = {"init"}
+# What is asked for by hand.
+_NOT_IN_FILE = {"init", "models", "rollback"}
 
 
 def read_defaults(group: click.Group, file: Path | None) -> dict[str, dict[str, Any]] | None:

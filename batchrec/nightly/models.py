@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 
 from batchrec.artifact import Manifest, load_model, read_manifest
-from batchrec.errors import ConfigError
+from batchrec.errors import ConfigError, ModelError
 
 _CURRENT = "current"
 
@@ -50,8 +50,17 @@ class Models:
         read_manifest(version.folder)
         return version
 
+    def in_use(self) -> Version:
+        """Give the model in use. Raises ModelError where there is none."""
+        current = self.current
+        if current is None:
+            raise ModelError(f"{self.folder}: no model is in use yet. Start batchrec run")
+        return current
+
     def versions(self) -> list[Version]:
         """List all models, the oldest training first."""
+        if not self.folder.is_dir():
+            return []
         folders = [path for path in self.folder.iterdir() if re.fullmatch(r"\d{4}-\d\d-\d\d-[0-9a-f]+", path.name)]
         # Two of one night stand in the order in which they came to be there.
         return [Version(path) for path in sorted(folders, key=lambda path: (path.name[:10], path.stat().st_mtime_ns))]

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
-from batchrec.errors import BatchrecError, ConfigError, InputError, NothingToDo
+from batchrec.errors import BatchrecError, ConfigError, GateError, InputError, NothingToDo
 from batchrec.logs import context
 from batchrec.nightly.account import Account
 from batchrec.nightly.gates import input_checks, model_checks, table_checks
@@ -83,6 +83,8 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
                 failed, exit_code = "", 0
             except BatchrecError as error:
                 failed, exit_code = str(error), error.exit_code
+                if isinstance(error, GateError):
+                    error.report = account.report(failed)
                 raise
             except OSError as error:
                 failed = f"{error.filename or nights.folder}: cannot be written: {error.strerror}"
@@ -140,9 +142,9 @@ class _Night:
         in_use = self.models.current
         model = self._model(in_use)
         scored = self._score(model)
-        self._check(scored, model)
         if sha256(self.sequences) != histories:
-            raise InputError(f"{self.sequences}: has been changed while the night was made. Run it again")
+            raise InputError(f"{self.sequences}: was changed while the night was made. Start it again")
+        self._check(scored, model)
         self._publish(model, in_use)
 
     def _build_sequences(self) -> None:
