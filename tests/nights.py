@@ -41,7 +41,7 @@ class Company:
 
     folder: Path
     config: RunConfig = LENIENT
-    scoring: ScoringConfig = ScoringConfig(top_k=3, device="cpu")
+    scoring: ScoringConfig = field(default_factory=lambda: ScoringConfig(top_k=3, device="cpu"))
     trainings: list[TrainingConfig] = field(default_factory=list)
     figures: dict[str, ModelFigures] = field(default_factory=dict)
 

@@ -142,7 +142,7 @@ def test_a_log_of_half_is_not_published_and_the_next_whole_one_is(shop: Company)
     shop.run()
     before = shop.state()
     shop.write_log(dict(list(training_histories().items())[:20]))
-    with pytest.raises(GateError, match="input gate: rows read is .* expected at least"):
+    with pytest.raises(GateError, match=r"input gate: rows read is .* expected at least"):
         shop.run(1)
     assert shop.state() == before
     assert f"run_date={FIRST + timedelta(days=1)}" not in names_in(shop.folder / "nights")
@@ -158,7 +158,7 @@ def test_an_old_log_is_not_published(shop: Company) -> None:
 
 
 def test_a_table_that_reaches_too_few_is_not_published(shop: Company) -> None:
-    with pytest.raises(GateError, match="output gate: share of the items recommended is .*, expected at least 1"):
+    with pytest.raises(GateError, match=r"output gate: share of the items recommended is .*, expected at least 1"):
         shop.run(gate_min_coverage=1.0)
     assert not (shop.folder / "recs.parquet").exists()
     assert shop.models.current is None
