@@ -12,12 +12,12 @@ _n_resumable: list[None] = []
 
 
 class Terminated(SystemExit):
-    """SIGTERM has come: the process exits with code 143, and says whether the same command can go on from there."""
+    """A signal has come: SIGTERM, exit code 143, or SIGINT, 130. The message says whether the same command can go on."""
 
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
         goes_on = ": the same command goes on where it stopped" if _n_resumable else ""
-        self.message = f"terminated{goes_on}"
+        self.message = f"{'interrupted' if number == signal.SIGINT else 'terminated'}{goes_on}"
 
 
 @contextmanager
@@ -41,18 +41,18 @@ def resumable() -> Iterator[None]:
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[Callable[[], BaseException | None]]:
-    """Raise Terminated for SIGTERM and KeyboardInterrupt for SIGINT in the block; further ones do nothing.
+def stopped_by_signals() -> Iterator[Callable[[], Terminated | None]]:
+    """Raise Terminated for SIGTERM and SIGINT in the block; further ones do nothing.
 
     Yields a function that gives what the first signal has raised: what it interrupts may fail in its own way instead.
     """
-    raised: list[BaseException] = []
+    raised: list[Terminated] = []
 
     def stop(number: int, _: FrameType | None) -> None:
         # A second exception would break off the cleaning up after the first.
         if raised:
             return
-        raised.append(KeyboardInterrupt() if number == signal.SIGINT else Terminated())
+        raised.append(Terminated(number))
         for interrupt in _to_interrupt:
             interrupt()
         raise raised[0]

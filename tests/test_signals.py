@@ -1,0 +1,147 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batchrec.stopping import Terminated, resumable, stopped_by_signals
+from tests.models import names_in, trained_model, training_sequences, write_sequences
+
+ENDLESS = "select a.range as user_id, b.range as item_id, 1 as timestamp from range(1000000) a, range(1000000) b"
+ENDLESS_TRAINING = ("--max-epochs", "100000", "--patience", "100000", "--device", "cpu", "--hidden-size", "8")
+
+
+def ended_by(
+    folder: Path, program: list[str], is_at_work: Callable[[], bool], *numbers: signal.Signals
+) -> tuple[int, str]:
+    """Start a program in a folder, send it signals once it is at work, and give its exit code and stderr."""
+    with (folder.parent / "stderr").open("w+", encoding="utf-8") as stderr:
+        started = [sys.executable, *program]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(
+            started, cwd=folder, stderr=stderr, stdout=subprocess.DEVNULL, env=environment
+        ) as process:
+            try:
+                wait_for(lambda: is_at_work() or process.poll() is not None)
+                for number in numbers:
+                    process.send_signal(number)
+                    time.sleep(0.05)
+                process.wait(10)
+            finally:
+                process.kill()
+        stderr.seek(0)
+        return process.returncode, stderr.read()
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    return folder
+
+
+def has_temporary(folder: Path, start: str) -> bool:
+    return any(name.startswith(start) for name in names_in(folder))
+
+
+def said_by(folder: Path) -> str:
+    file = folder.parent / "stderr"
+    return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_long_query_is_interrupted(folder: Path, number: signal.Signals, exit_code: int, word: str) -> None:
+    (folder / "q.sql").write_text(ENDLESS, encoding="utf-8")
+    (folder / "sequences.parquet").write_text("old", encoding="utf-8")
+    program = ["-m", "batchrec", "build-sequences", "--query", "q.sql", "--memory-limit", "200MB"]
+    assert ended_by(folder, program, lambda: has_temporary(folder, ".batchrec-"), number) == (
+        exit_code,
+        f"batchrec: {word}\n",
+    )
+    assert names_in(folder) == {"q.sql", "sequences.parquet"}
+    assert (folder / "sequences.parquet").read_text(encoding="utf-8") == "old"
+
+
+def test_a_query_in_the_thread_that_makes_the_next_batch_is_interrupted(folder: Path) -> None:
+    program = f"""
+from pathlib import Path
+import pyarrow as pa
+from batchrec.queries import connect
+from batchrec.stopping import stopped_by_signals
+from batchrec.tables import write_parquet
+def batches():
+    yield from rows.to_arrow_reader(100)
+with stopped_by_signals(), connect(Path()) as con:
+    rows = con.sql("select * from ({ENDLESS}) where user_id + item_id < 0")
+    schema = pa.schema([("user_id", pa.int64())])
+    write_parquet(batches(), schema, Path("out.parquet"))
+"""  # noqa: S608 - the query is ours
+    exit_code, _ = ended_by(folder, ["-c", program], lambda: has_temporary(folder, ".out.parquet"), signal.SIGTERM)
+    assert exit_code == 143
+    assert names_in(folder) == set()
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGTERM] * 3, [signal.SIGTERM, signal.SIGINT]])
+def test_training_is_terminated_and_the_old_model_stays(folder: Path, numbers: list[signal.Signals]) -> None:
+    shutil.copytree(trained_model(), folder / "model")
+    manifest = (folder / "model" / "manifest.json").read_bytes()
+    program = ["-m", "batchrec", "train", "--sequences", str(training_sequences()), *ENDLESS_TRAINING]
+    exit_code, said = ended_by(folder, program, lambda: "NDCG@10" in said_by(folder), *numbers)
+    assert exit_code == 143
+    assert said.splitlines()[-1] == "batchrec: terminated"
+    assert "Traceback" not in said
+    assert names_in(folder) == {"model"}
+    assert (folder / "model" / "manifest.json").read_bytes() == manifest
+
+
+def test_scoring_is_terminated_in_json_too(folder: Path) -> None:
+    sequences = write_sequences(folder.parent / "s.parquet", {user: [1000 + user % 40] for user in range(200_000)})
+    (folder / "recs.parquet").write_text("old", encoding="utf-8")
+    program = ["-m", "batchrec", "score", "--sequences", str(sequences), "--model", str(trained_model())]
+    program += ["--device", "cpu", "--chunk-size", "300", "--batch-tokens", "8", "--log-format", "json"]
+    exit_code, said = ended_by(folder, program, lambda: has_temporary(folder, ".recs.parquet"), signal.SIGTERM)
+    assert exit_code == 143
+    line = json.loads(said)
+    assert (line["level"], line["message"], line["exit_code"]) == ("ERROR", "terminated", 143)
+    assert names_in(folder) == {"recs.parquet"}
+    assert (folder / "recs.parquet").read_text(encoding="utf-8") == "old"
+
+
+def test_a_resumable_command_says_that_it_goes_on() -> None:
+    with stopped_by_signals() as stopped, resumable(), pytest.raises(Terminated) as raised:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert raised.value.message == "terminated: the same command goes on where it stopped"
+    assert stopped() is raised.value
+
+
+def test_a_second_signal_disturbs_no_cleaning_up() -> None:
+    cleaned = False
+    with stopped_by_signals(), pytest.raises(Terminated):  # noqa: PT012 - the second comes on the way out of the first
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            cleaned = True
+    assert cleaned
+
+
+def test_the_handlers_of_a_program_around_batchrec_come_back() -> None:
+    former = signal.getsignal(signal.SIGTERM)
+    with stopped_by_signals():
+        assert signal.getsignal(signal.SIGTERM) is not former
+    assert signal.getsignal(signal.SIGTERM) is former
