@@ -33,6 +33,8 @@ def _in_words(value: Any) -> str:
         return ", ".join(f"{name}: {_in_words(part)}" for name, part in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(map(_in_words, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.4f}".rstrip("0").rstrip(".")
     return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
