@@ -1,5 +1,6 @@
 """What options are where the command line does not give them: environment, batchrec.toml, defaults, in that order."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ _NOT_IN_FILE = {"init", "models", "rollback"}
 
 def read_defaults(group: click.Group, file: Path | None) -> dict[str, dict[str, Any]] | None:
     """Read click's default_map from `file`, or from batchrec.toml where there is one and no other is asked for."""
-    if file is None and not Path(DEFAULT_FILE).is_file():
+    if file is None and not os.path.lexists(DEFAULT_FILE):
         return None
     options = {name: file_options(command) for name, command in in_file(group).items()}
     return read_config_file(file or Path(DEFAULT_FILE), options)

@@ -10,6 +10,12 @@ from batchrec.nightly.nights import Nights
 from batchrec.nightly.report import NightReport
 
 
+def check_metrics_file(file: Path) -> None:
+    """Raise ConfigError where the file can be none, before any work is done."""
+    if file.is_dir() or not file.parent.is_dir():
+        raise ConfigError(f"--metrics-file {file}: expected the name of a file, in a folder that is there")
+
+
 def write_metrics(file: Path, report: NightReport, exit_code: int, nights: Nights) -> None:
     """Write the figures of a night, whether it was published or not, in one step.
 

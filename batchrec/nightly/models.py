@@ -10,6 +10,7 @@ from batchrec.artifact import Manifest, load_model, read_manifest
 from batchrec.errors import ConfigError, ModelError
 
 _CURRENT = "current"
+_VERSION = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,13 @@ class Models:
         """The model in use. Raises ModelError where the link leads to none."""
         link = self.folder / _CURRENT
         if not link.is_symlink():
+            if link.exists():
+                raise ModelError(f"{link}: is no link to a model. Move it away; batchrec models list shows what there is")
             return None
-        version = Version(self.folder / link.readlink())
+        name = str(link.readlink())
+        if not _VERSION.fullmatch(name):
+            raise ModelError(f"{link}: leads to {name}, which is no model of this folder. Pass one to models rollback")
+        version = Version(self.folder / name)
         read_manifest(version.folder)
         return version
 
@@ -61,7 +67,7 @@ class Models:
         """List all models, the oldest training first."""
         if not self.folder.is_dir():
             return []
-        folders = [path for path in self.folder.iterdir() if re.fullmatch(r"\d{4}-\d\d-\d\d-[0-9a-f]+", path.name)]
+        folders = [path for path in self.folder.iterdir() if _VERSION.fullmatch(path.name)]
         # Two of one night stand in the order in which they came to be there.
         return [Version(path) for path in sorted(folders, key=lambda path: (path.name[:10], path.stat().st_mtime_ns))]
 

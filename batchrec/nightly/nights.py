@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,10 +72,19 @@ class Nights:
         """Read the report of a published night. Raises ConfigError where it is damaged."""
         file = self.folder / f"run_date={run_date}" / _REPORT
         try:
-            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{file}: cannot be read: {error}. Delete the folder of that night") from error
-        return found
+            found = json.loads(file.read_text(encoding="utf-8"))
+            # Refused here, rather than where a gate or a monitor looks for a figure.
+            figures = [found["stages"]["build-sequences"][name] for name in ("rows_read", "users", "items")]
+            if not all(isinstance(figure, int) for figure in figures):
+                raise ValueError(f"no numbers {figures}")  # noqa: TRY301 - one of several ways to be damaged
+            datetime.fromisoformat(found["finished"])
+            str.encode(found["recs_sha256"])
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read: {error.strerror}. Delete the folder of that night") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{file}: cannot be read: {error!r}. Delete the folder of that night") from error
+        report: dict[str, Any] = found
+        return report
 
     def is_whole(self, run_date: date) -> bool:
         """Tell whether the table of a published night is still the one that was published."""

@@ -13,7 +13,7 @@ from batchrec.logs import context
 from batchrec.nightly.account import Account
 from batchrec.nightly.gates import input_checks, model_checks, table_checks
 from batchrec.nightly.measuring import held_out_items, measure_table
-from batchrec.nightly.metrics_file import write_metrics
+from batchrec.nightly.metrics_file import check_metrics_file, write_metrics
 from batchrec.nightly.models import Models, Version
 from batchrec.nightly.nights import Nights, sha256
 from batchrec.nightly.report import NightReport
@@ -79,6 +79,8 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
         with context(run_id=account.run_id, run_date=str(tonight)):
             try:
                 check_writable_file(jobs.out)
+                if metrics_file is not None:
+                    check_metrics_file(metrics_file)
                 _Night(jobs, config, nights, models, account).run()
                 failed, exit_code = "", 0
             except BatchrecError as error:
@@ -92,11 +94,20 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
                 raise ConfigError(failed) from error
             finally:
                 report = account.report(failed or None)
-                if exit_code not in (0, NothingToDo.exit_code):
-                    nights.keep_failed(tonight, asdict(report))
-                if metrics_file is not None:
-                    write_metrics(metrics_file, report, exit_code, nights)
+                _tell(report, exit_code, nights, metrics_file)
         return report
+
+
+def _tell(report: NightReport, exit_code: int, nights: Nights, metrics_file: Path | None) -> None:
+    """Leave a report of a night that was not published, and the figures for a monitor, where that can be done."""
+    try:
+        if exit_code not in (0, NothingToDo.exit_code):
+            nights.keep_failed(date.fromisoformat(report.run_date), asdict(report))
+        if metrics_file is not None:
+            write_metrics(metrics_file, report, exit_code, nights)
+    except (ConfigError, OSError) as error:
+        # The night has ended as it has: on a disk that is full, say, of which its own error tells.
+        _log.warning("no report of how the night has ended: %s", error)
 
 
 def _run_date(given: date | None, nights: Nights) -> date:

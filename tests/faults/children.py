@@ -1,0 +1,169 @@
+"""Processes that run batchrec, to be killed: forked from one that has imported all of it, or started as a user does."""
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+from tests.models import scratch
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE_S = 120.0
+# Names in the environment that a night must not take from whoever runs the tests.
+_OURS = "BATCHREC_"
+_CHANGES = {"os.rename", "os.remove", "os.link", "os.symlink", "os.mkdir", "os.rmdir", "os.chmod", "ctypes.dlopen"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What befalls a process: killed before its n-th change of a file or folder; no file larger than so many bytes."""
+
+    kill_at_change: int | None = None
+    file_bytes: int | None = None
+    is_plain: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
+    umask: int = 0o022
+
+
+@dataclass
+class Child:
+    """A process at work, and what it has said so far."""
+
+    process: Any
+    said_by: int
+    said: str = ""
+    is_over: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON lines on stderr so far."""
+        while not self.is_over:
+            try:
+                more = os.read(self.said_by, 1 << 16)
+            except BlockingIOError:
+                break
+            if not more:
+                break
+            self.said += more.decode()
+        whole = self.said[: self.said.rfind("\n") + 1]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+
+    @property
+    def stage(self) -> str:
+        """The stage that the process is in, or was in when it ended."""
+        stages = [line["stage"] for line in self.lines() if "stage" in line]
+        return stages[-1] if stages else "start"
+
+    @property
+    def errors(self) -> list[str]:
+        return [line["message"] for line in self.lines() if line["level"] == "ERROR"]
+
+    def wait_for(self, holds: Callable[[], bool]) -> bool:
+        """Wait until something holds, or the process has ended: then False."""
+        while not holds():
+            if not self.process.is_alive():
+                return False
+            assert time.monotonic() < self.started + PATIENCE_S
+            time.sleep(0.001)
+        return True
+
+    def pause(self, seconds: float) -> None:
+        """Let it work for so long, or to its end."""
+        until = time.monotonic() + seconds
+        self.wait_for(lambda: time.monotonic() > until)
+
+    def send(self, number: signal.Signals) -> None:
+        # It may have ended by itself.
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
+
+    def wait(self, most_s: float = PATIENCE_S) -> int:
+        """Give the exit code; that of a signal is negative."""
+        self.process.join(most_s)
+        code = self.process.exitcode
+        if code is None:
+            self.process.kill()
+        assert code is not None, f"still at work after {most_s} s: {self.said}"
+        self.lines()
+        self.is_over = True
+        os.close(self.said_by)
+        self.process.close()
+        return int(code)
+
+
+_context = multiprocessing.get_context("forkserver")
+
+
+def start(folder: Path, arguments: Sequence[object], limits: Limits = Limits()) -> Child:
+    """Start `batchrec` in a folder."""
+    _start_server()
+    pipe = scratch() / f"said-{random.getrandbits(64):x}"  # noqa: S311 - a name
+    os.mkfifo(pipe)
+    said_by = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    process = _context.Process(target=_be_batchrec, args=(folder, [str(a) for a in arguments], pipe, limits))
+    process.start()
+    return Child(process, said_by)
+
+
+def run(folder: Path, arguments: Sequence[object], limits: Limits = Limits()) -> tuple[int, Child]:
+    """Run `batchrec` in a folder to its end."""
+    child = start(folder, arguments, limits)
+    return child.wait(), child
+
+
+def _start_server() -> None:
+    """Start the process that the others are forked from, alone on one thread, once."""
+    before = dict(os.environ)
+    for name in [name for name in before if name.startswith(_OURS)]:
+        del os.environ[name]
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    try:
+        _context.set_forkserver_preload(["tests.faults.preloaded"])
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _be_batchrec(folder: Path, arguments: list[str], pipe: Path, limits: Limits) -> None:
+    os.chdir(folder)
+    os.dup2(os.open(pipe, os.O_WRONLY), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    pipe.unlink()
+    os.umask(limits.umask)
+    os.environ.update(limits.environment)
+    if limits.file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
+    if limits.is_plain:
+        os.execv(sys.executable, [sys.executable, "-m", "batchrec", *arguments])  # noqa: S606 - the tests' own words
+    if limits.kill_at_change is not None:
+        sys.addaudithook(_killer(limits.kill_at_change))
+    from batchrec.cli import main  # noqa: PLC0415 - as late as in a process of its own
+
+    sys.argv = ["batchrec", *arguments]
+    main()
+
+
+def _killer(number: int) -> Callable[[str, tuple[Any, ...]], None]:
+    """Count the changes of files and folders, and kill this process before the one of a number."""
+    n_changes = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal n_changes
+        is_write = event == "open" and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        if is_write or event in _CHANGES:
+            n_changes += 1
+            if n_changes == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return hook

@@ -1,0 +1,20 @@
+"""Imported once by the process that all nights are forked from: what a night loads, down to what an export needs."""
+
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.dataset as ds
+import torch
+
+import batchrec.nightly.run
+from batchrec.config import EncoderShape
+from batchrec.training.encoder import Encoder
+from batchrec.training.export import write_encoder
+
+LOADED = (pd, ds, batchrec.nightly.run)
+
+torch.set_num_threads(1)
+SHAPE = EncoderShape(objective="causal", max_len=4, hidden_size=4, n_layers=1, n_heads=1, dropout=0.0)
+with tempfile.TemporaryDirectory() as folder:
+    write_encoder(Encoder(6, SHAPE).eval(), Path(folder))

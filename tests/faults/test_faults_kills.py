@@ -1,0 +1,55 @@
+"""Nights that are killed with -9, at random and at every change of a file, and go on to the very same table."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.faults import counts
+from tests.faults.kills import STAGES, Moment, kill_until_done
+from tests.faults.scenes import KINDS, scene
+
+CHANCE = random.Random(5)  # noqa: S311 - a sample, no secret
+# Chains of kills of each kind of night, each of up to so many.
+# A night makes at least so many changes of files and folders.
+LEAST_CHANGES = 40
+N_CHAINS, MOST_KILLS = (6, 6) if counts.IS_LONG else (1, 3)
+
+
+def random_moments() -> list[Moment]:
+    """Some moments at random, others within a stage: the short ones would hardly be hit otherwise."""
+    aimed = [Moment(CHANCE.uniform(0, 0.03), stage=CHANCE.choice(STAGES)) for _ in range(CHANCE.randint(0, 3))]
+    others = [Moment(CHANCE.uniform(0, 1.5)) for _ in range(CHANCE.randint(1, MOST_KILLS - 1))]
+    moments = [*aimed, *others][:MOST_KILLS]
+    CHANCE.shuffle(moments)
+    return moments
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_night_that_is_killed_at_random_goes_on_to_the_same_table(kind: str, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        chains = [pool.submit(kill_until_done, scene(kind), tmp_path / str(n), random_moments()) for n in range(N_CHAINS)]
+    assert all(chain.result() >= 0 for chain in chains)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_night_that_is_killed_before_any_change_of_a_file_goes_on_to_the_same_table(
+    kind: str, tmp_path: Path
+) -> None:
+    def kill_at(change: int) -> bool:
+        return kill_until_done(scene(kind), tmp_path / str(change), [Moment(change=change)]) > 0
+
+    with ThreadPoolExecutor(2) as pool:
+        if not counts.IS_LONG:
+            assert all(pool.map(kill_at, CHANCE.sample(range(1, LEAST_CHANGES), 2)))
+            return
+        # Every second one; the two before the end show that it was reached.
+        n_kills = sum(pool.map(kill_at, range(CHANCE.randint(1, 2), 200, 2)))
+    assert n_kills >= LEAST_CHANGES // 2
+
+
+def test_a_night_that_is_started_as_users_do_is_killed_and_goes_on(tmp_path: Path) -> None:
+    for number in range(4 if counts.IS_LONG else 1):
+        moments = [Moment(CHANCE.uniform(0, 0.3), stage="train", is_plain=True), Moment(CHANCE.uniform(0, 1))]
+        assert kill_until_done(scene("warm start"), tmp_path / str(number), moments) >= 1

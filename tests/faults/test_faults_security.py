@@ -1,0 +1,313 @@
+"""Names and values that would like to be SQL or a shell's, pickles, changed bytes, secrets, and who may read what."""
+
+import ast
+import csv
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import stat
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import batchrec
+from batchrec.artifact import MANIFEST, Manifest, read_manifest
+from tests.faults import counts
+from tests.faults.bad_inputs import flipped, option
+from tests.faults.children import Limits, run, start
+from tests.faults.scenes import scene
+from tests.faults.shop import N_ITEMS, Shop, empty_shop, night_of, shop_after_first_night
+from tests.models import run_cli
+
+CHANCE = random.Random(19)  # noqa: S311 - a sample, no secret
+HOSTILE = [
+    "'; drop table loaded_events; --",
+    '"; copy (select 1) to "pwned"; --',
+    "x') union select 1, 2, 3; --",
+    "$(touch pwned)",
+    "`touch pwned`",
+    "; touch pwned #",
+    "| touch pwned",
+    "two\nlines",
+    "[r]*?.csv",
+    "$1 {user} %s :name @x",
+    "getenv('HOME')",
+    "-x --y=z",
+    "\u202etxt.\u200b",
+]
+IDS = [ascii(text) for text in HOSTILE]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def write_csv(file: Path, *rows: tuple[Any, ...]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        csv.writer(opened, lineterminator="\n").writerows(rows)
+
+
+def histories_in(file: Path) -> dict[int, list[int]]:
+    return {row["user_id"]: row["item_ids"] for row in pq.read_table(file).to_pylist()}
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=IDS)
+def test_the_names_of_columns_are_names(name: str, folder: Path) -> None:
+    write_csv(folder / "ratings.csv", (f"u{name}", f"i{name}", f"t{name}"), (1, 10, 5), (1, 11, 6))
+    columns = [f"--{what}-column={what[0]}{name}" for what in ("user", "item", "timestamp")]
+    assert run_cli("build-sequences", *columns) == 0
+    assert histories_in(folder / "sequences.parquet") == {1: [10, 11]}
+    assert not (folder / "pwned").exists()
+    counts.add("hostile names and values")
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=IDS)
+def test_the_names_of_files_are_names(name: str, folder: Path) -> None:
+    ratings, out = folder / f"r{name.replace('/', '')}.csv", f"out{name.replace('/', '')}"
+    write_csv(ratings, ("userId", "movieId", "timestamp"), (1, 10, 5), (1, 11, 6))
+    # What a glob of that name would find too.
+    write_csv(folder / "rrr.csv", ("userId", "movieId", "timestamp"), (2, 20, 5))
+    assert run_cli("build-sequences", "--ratings", ratings.name, "--out", out) == 0
+    assert histories_in(folder / out) == {1: [10, 11]}
+    assert not (folder / "pwned").exists()
+    counts.add("hostile names and values")
+
+
+def test_titles_are_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    shop = shop_after_first_night().copy(tmp_path / "shop")
+    monkeypatch.chdir(shop.folder)
+    titles = [HOSTILE[item % len(HOSTILE)] for item in range(N_ITEMS)]
+    write_csv(Path("movies.csv"), ("movieId", "title"), *((1000 + n, title) for n, title in enumerate(titles)))
+    shop.run(1)
+    rows = pq.read_table("recs.parquet").to_pylist()
+    assert {(row["item_id"], row["title"]) for row in rows} <= {(1000 + n, title) for n, title in enumerate(titles)}
+    capsys.readouterr()
+    assert run_cli("recommend", "--model", "models/current", "--items", "movies.csv", "1001", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["recommendations"]
+    assert {row["title"] for row in found} <= set(titles)
+    assert not (shop.folder / "pwned").exists()
+    counts.add("hostile names and values", len(HOSTILE))
+
+
+def test_a_night_runs_in_folders_of_any_name(tmp_path: Path) -> None:
+    name = "'; drop table x; -- $(touch pwned) `touch pwned` [r]*? \n\"end"
+    shop = empty_shop(tmp_path / name)
+    (shop.folder / "ratings.csv").rename(shop.folder / f"ratings{name}.csv")
+    text = (shop.folder / "batchrec.toml").read_text(encoding="utf-8")
+    values = {key: json.dumps(f"{key}{name}") for key in ("nights", "models", "out")}
+    text = text.replace("[run]", f"[run]\nnights = {values['nights']}\nmodels = {values['models']}")
+    text = text.replace("[score]", f"[score]\nout = {values['out']}")
+    text = text.replace("[build-sequences]", f"[build-sequences]\nratings = {json.dumps(f'ratings{name}.csv')}")
+    (shop.folder / "batchrec.toml").write_text(text, encoding="utf-8")
+    shop.run(0, "--metrics-file", f"metrics{name}.prom")
+    assert (shop.folder / f"out{name}").read_bytes() == (shop_after_first_night().folder / "recs.parquet").read_bytes()
+    assert not list(tmp_path.rglob("pwned"))
+    counts.add("hostile names and values")
+
+
+VALUES = [
+    ("build-sequences", "memory-limit", 2),
+    ("build-sequences", "max-bad-rows", 2),
+    ("build-sequences", "user-column", 3),
+    ("build-sequences", "ratings", 3),
+    ("build-sequences", "query", 2),
+    ("train", "every", 2),
+    ("train", "device", 2),
+    ("score", "items", 3),
+    ("score", "title-column", 3),
+    ("score", "users", 3),
+    ("run", "lock", 2),
+]
+
+
+@pytest.mark.parametrize(("table", "key", "exit_code"), VALUES, ids=[key for _, key, _ in VALUES])
+def test_the_values_of_options_are_values(
+    table: str,
+    key: str,
+    exit_code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shop = shop_after_first_night().copy(tmp_path / "shop")
+    monkeypatch.chdir(shop.folder)
+    for value in HOSTILE:
+        shutil.copy(shop_after_first_night().folder / "batchrec.toml", "batchrec.toml")
+        option(table, f"{key} = {json.dumps(value)}")(shop.folder)
+        capsys.readouterr()
+        assert run_cli("run", "--run-date", "2024-03-02") == exit_code
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("batchrec: error:")]
+        assert len(errors) == 1
+        assert not list(tmp_path.rglob("pwned"))
+        counts.add("hostile names and values")
+
+
+def test_nothing_in_the_program_unpickles() -> None:
+    files = list(Path(batchrec.__file__).parent.rglob("*.py"))
+    assert len(files) > 50
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Attribute):
+                names = [ast.unparse(node)]
+            else:
+                continue
+            unsafe = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "torch.load", "np.load", "numpy.load"}
+            assert not [name for name in names if name in unsafe or name.startswith("pickle.")], file
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("pwned",)
+
+
+def resealed(model: Path, name: str, contents: bytes) -> None:
+    """Put other bytes into a model, with checksums that fit them."""
+    (model / name).write_bytes(contents)
+    found = read_manifest(model)
+    files = found.files | {name: sha256(contents).hexdigest()}
+    sealed = Manifest(**{**vars(found), "files": files, "seal": ""}).sealed()
+    (model / MANIFEST).write_bytes(sealed.to_json())
+
+
+MODEL_FILES = ["weights.safetensors", "encoder.onnx", "items.parquet", "training.jsonl", "manifest.json"]
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "encoder.onnx", "items.parquet", "data.pkl"])
+def test_a_pickle_in_a_model_is_refused_even_with_its_checksum(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = shop_after_first_night().copy(tmp_path / "shop")
+    monkeypatch.chdir(shop.folder)
+    assert run_cli("build-sequences") == 0
+    resealed(Path("models/current").resolve(), name, pickle.dumps(Evil()))
+    for command in (
+        ["run", "--run-date", "2024-03-08"],
+        ["score", "--model", "models/current", "--out", "r"],
+        ["train", "--init-from", "models/current", "--out", "m"],
+        ["recommend", "--model", "models/current", "1001"],
+    ):
+        if name == "weights.safetensors" and command[0] in {"score", "recommend"}:
+            continue  # they rank by the graph alone
+        if name == "encoder.onnx" and command[0] == "train":
+            continue  # it starts from the weights alone
+        capsys.readouterr()
+        assert run_cli(*command) == 4, command
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("batchrec: error:")]
+        assert len(errors) == 1
+    assert not (shop.folder / "pwned").exists()
+    counts.add("pickles")
+
+
+@pytest.mark.parametrize("name", MODEL_FILES)
+def test_a_changed_byte_of_a_model_is_found_before_its_use(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = shop_after_first_night().copy(tmp_path / "shop")
+    monkeypatch.chdir(shop.folder)
+    assert run_cli("build-sequences") == 0
+    before = shop.state()
+    version = next(iter(shop.models.versions())).name
+    for share in (0.0, CHANCE.random(), 0.999):
+        whole = (shop.folder / "models" / version / name).read_bytes()
+        flipped(f"models/{version}/{name}", share)(shop.folder)
+        for command in (
+            ["run", "--run-date", "2024-03-02"],
+            ["score", "--model", "models/current", "--out", "r"],
+            ["train", "--init-from", "models/current", "--out", "m"],
+            ["recommend", "--model", "models/current", "1001"],
+            ["models", "rollback", version],
+        ):
+            assert run_cli(*command) == 4, command
+        counts.add("model files with a changed byte")
+        (shop.folder / "models" / version / name).write_bytes(whole)
+    assert shop.state() == before
+
+
+SECRET = "hunter2-SECRET"  # noqa: S105 - it is to be looked for
+SECRET_VALUES = [
+    ("build-sequences", "ratings", f"postgresql://shop:{SECRET}@db.example/log"),
+    ("build-sequences", "ratings", f"https://x.example/r.csv?token={SECRET}"),
+    ("build-sequences", "query", f"s3://KEY:{SECRET}@bucket/q.sql"),
+    ("score", "items", f"postgresql://shop:{SECRET}@db.example/items"),
+    ("score", "users", f"password={SECRET}"),
+]
+
+
+@pytest.mark.parametrize("by", ["file", "environment"])
+@pytest.mark.parametrize(("table", "key", "value"), SECRET_VALUES)
+def test_a_secret_reaches_no_log_report_or_metrics(table: str, key: str, value: str, by: str, tmp_path: Path) -> None:
+    shop = shop_after_first_night().copy(tmp_path / "shop")
+    environment: tuple[tuple[str, str], ...] = ()
+    if by == "file":
+        option(table, f"{key} = {json.dumps(value)}")(shop.folder)
+    else:
+        environment = ((f"BATCHREC_{table}_{key}".upper().replace("-", "_"), value),)
+    for log_format in ("json", "text"):
+        command = ["run", "--run-date", "2024-03-02", "--metrics-file", "m.prom", "--log-format", log_format]
+        code, child = run(shop.folder, command, Limits(environment=environment))
+        assert code in {2, 3}, child.said
+        assert SECRET not in child.said
+    assert_nowhere(shop)
+    counts.add("secrets")
+
+
+def test_a_secret_in_the_name_of_a_folder_is_in_no_table_or_report(tmp_path: Path) -> None:
+    shop = empty_shop(tmp_path / "shop")
+    secret = f"password={SECRET}"
+    (shop.folder / secret).mkdir()
+    for name, table, key in (("ratings.csv", "build-sequences", "ratings"), ("movies.csv", "score", "items")):
+        (shop.folder / name).rename(shop.folder / secret / name)
+        option(table, f"{key} = {json.dumps(f'{secret}/{name}')}")(shop.folder)
+    shop.run(0, "--metrics-file", "m.prom")
+    assert_nowhere(shop)
+    counts.add("secrets")
+
+
+def assert_nowhere(shop: Shop) -> None:
+    """No file holds the secret but the one of the options."""
+    holding = [path for path in shop.folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert [path.name for path in holding if path.name != "batchrec.toml"] == []
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077, 0o002])
+def test_what_is_published_has_the_modes_of_the_umask(umask: int, tmp_path: Path) -> None:
+    shop = scene("carry-over").begin(tmp_path / "shop")
+    given = {path for path in shop.folder.rglob("*") if "nights" not in path.parts}
+    code, child = run(shop.folder, night_of(1, "--metrics-file", "m.prom"), Limits(umask=umask))
+    assert code == 0, child.said
+    new = set(shop.folder.rglob("*")) - given - {shop.folder / "nights/.lock"} - set(shop.folder.glob("nights/*01*"))
+    for path in {*new, shop.folder / "recs.parquet"} - set(shop.folder.glob("nights/*01/*")) - {shop.folder / "nights"}:
+        expected = (0o777 if path.is_dir() else 0o666) & ~umask
+        assert stat.S_IMODE(path.stat().st_mode) == expected, path
+    counts.add("umasks")
+
+
+@pytest.mark.parametrize("stage", ["build-sequences", "train", "score", "check"])
+def test_what_is_not_finished_is_for_its_owner_alone(stage: str, tmp_path: Path) -> None:
+    for number in range(8 if counts.IS_LONG else 1):
+        shop = empty_shop(tmp_path / str(number))
+        given = set(shop.folder.rglob("*")) | {shop.folder / "nights", shop.folder / "models"}
+        child = start(shop.folder, night_of(0), Limits(umask=0))
+        child.wait_for(lambda c=child: any(line["message"] == f"{stage}: begun" for line in c.lines()))
+        child.pause(CHANCE.uniform(0, 0.02))
+        child.send(signal.SIGKILL)
+        child.wait()
+        left = set(shop.folder.rglob("*")) - given
+        assert left
+        for path in left:
+            assert any(stat.S_IMODE(part.stat().st_mode) & 0o077 == 0 for part in (path, *path.parents)), path
+        counts.add("unfinished files and folders looked at", len(left))
