@@ -9,7 +9,7 @@ DATASET ?= ml-latest-small
 DATA ?= $(MOVIELENS)/$(DATASET)
 GROUPLENS ?= https://files.grouplens.org/datasets/movielens
 
-.PHONY: help demo test check wheel-test movielens benchmark-training readme clean
+.PHONY: help demo test faults check wheel-test movielens benchmark-training readme clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -28,6 +28,9 @@ demo: $(INSTALLED)  ## generate a sample of ratings, run the whole job on it, sh
 
 test: $(INSTALLED)  ## run all tests
 	$(BIN)/python -m pytest
+
+faults: $(INSTALLED)  ## the long form of the fault suite: hundreds of kills, full disks and signals; some minutes
+	BATCHREC_FAULTS=long $(BIN)/python -m pytest tests/faults
 
 check: $(INSTALLED)  ## format, lint, types, import rules, SQL, README, tests
 	$(BIN)/ruff format --check .

@@ -95,7 +95,8 @@ def load_model(folder: Path) -> Model:
         else:
             changed = [name for name, digest in manifest.files.items() if _sha256(contents[name]) != digest]
             if not changed:
-                return Model(manifest, _read_vocabulary(contents[ITEMS]), contents[ENCODER], contents[WEIGHTS])
+                vocabulary = _read_vocabulary(contents[ITEMS], folder)
+                return Model(manifest, vocabulary, contents[ENCODER], contents[WEIGHTS])
             problem = f"{folder}: {changed[0]} is not the file that was written: its SHA-256 has changed"
         # A newer model may have taken the directory's place between two reads.
         if read_manifest(folder) == manifest:
@@ -128,8 +129,11 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _read_vocabulary(contents: bytes) -> Vocabulary:
-    items = pq.read_table(pa.BufferReader(contents)).combine_chunks()
+def _read_vocabulary(contents: bytes, folder: Path) -> Vocabulary:
+    try:
+        items = pq.read_table(pa.BufferReader(contents)).combine_chunks()
+    except pa.ArrowException as error:
+        raise ModelError(f"{folder}: {ITEMS} is not a Parquet file: {error}. Train again") from error
     return Vocabulary(items["item_id"].chunk(0), items["n_events"].to_numpy())
 
 

@@ -29,6 +29,13 @@ class SequencesConfig:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "min_item_events", "min_user_events", "threads")
         check(self.threads is None or self.threads <= 1024, "threads", self.threads, "1024 or less")
+        # DuckDB takes whatever begins with a minus for no limit.
+        check(
+            self.memory_limit is None or re.match(r"\d", self.memory_limit) is not None,
+            "memory_limit",
+            self.memory_limit,
+            "a size like 2GB",
+        )
         check(
             re.fullmatch(r"\d+|\d+(\.\d+)?%", self.max_bad_rows) is not None,
             "max_bad_rows",

@@ -47,7 +47,9 @@ class Models:
         link = self.folder / _CURRENT
         if not link.is_symlink():
             if link.exists():
-                raise ModelError(f"{link}: is no link to a model. Move it away; batchrec models list shows what there is")
+                raise ModelError(
+                    f"{link}: is no link to a model. Move it away; batchrec models list shows what there is"
+                )
             return None
         name = str(link.readlink())
         if not _VERSION.fullmatch(name):

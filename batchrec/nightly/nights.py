@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from batchrec.artifact import replacing_folder
 from batchrec.errors import ConfigError, LockedError
+from batchrec.logs import redacted_values
 from batchrec.tables import replacing
 
 _REPORT, _RECS = "report.json", "recs.parquet"
@@ -106,7 +107,7 @@ class Nights:
         night = self.folder / f"run_date={run_date}"
         with replacing_folder(night, marked_by=_REPORT) as folder:
             os.link(recs, folder / _RECS)
-            (folder / _REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            (folder / _REPORT).write_text(_to_json(report), encoding="utf-8")
             for path in folder.iterdir():
                 with path.open("rb") as written:
                     os.fsync(written.fileno())
@@ -158,7 +159,7 @@ class Nights:
         file = self._failed(run_date)
         file.parent.mkdir(exist_ok=True)
         with replacing(file) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(_to_json(report), encoding="utf-8")
 
     def prune(self, keep: int) -> None:
         """Delete all nights but the newest `keep` and the one that is out."""
@@ -168,6 +169,11 @@ class Nights:
 
     def _failed(self, run_date: date) -> Path:
         return self.folder / "failed" / f"{run_date}.json"
+
+
+def _to_json(report: dict[str, Any]) -> str:
+    """Spell a report, without its secrets: paths may hold them, and what an error says."""
+    return json.dumps(redacted_values(report), indent=2) + "\n"
 
 
 def sha256(file: Path) -> str:

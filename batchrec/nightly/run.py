@@ -205,7 +205,11 @@ class _Night:
     def _check(self, scored: ScoringReport, model: Path) -> None:
         before = [night for night in self.nights.dates() if night < self.run_date]
         with self.account.stage("check") as found:
-            previous = self.nights.table(before[-1]) if before else None
+            previous = None
+            if before and self.nights.is_whole(before[-1]):
+                previous = self.nights.table(before[-1])
+            elif before:
+                _log.warning("%s: lost or damaged: there is no overlap to hold against", self.nights.table(before[-1]))
             figures = measure_table(self.recs, self.sequences, previous, self.jobs.scoring)
             found.update(asdict(figures))
         n_items = Version(model).manifest.n_items

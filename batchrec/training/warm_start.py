@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
 from batchrec.artifact import load_model
 from batchrec.batching import Histories
 from batchrec.config import EncoderShape, TrainingConfig
-from batchrec.errors import ConfigError
+from batchrec.errors import ConfigError, ModelError
 from batchrec.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
 from batchrec.vocabulary import Vocabulary
@@ -63,7 +64,11 @@ def read_start(folder: Path, config: TrainingConfig) -> Start:
             )
     if config.dropout is not None:
         shape = replace(shape, dropout=config.dropout)
-    return Start(shape, model.vocabulary, load(model.weights))
+    try:
+        weights = load(model.weights)
+    except SafetensorError as error:
+        raise ModelError(f"{folder}: the weights are no safetensors: {error}. Train again") from error
+    return Start(shape, model.vocabulary, weights)
 
 
 def _mean_of_neighbours(embeddings: Tensor, is_known: NDArray[np.bool_], histories: Histories) -> Tensor:

@@ -153,8 +153,8 @@ LOGS = [
     Bad("an endless time", more("1,1000,infinity"), RUN, 3, r"line \d+: unreadable time: 'infinity'"),
     Bad("an event of nobody", more(",1000,5"), RUN, 3, r"line \d+: no user"),
     Bad("an event of nothing", more("1,,5"), RUN, 3, r"line \d+: no item"),
-    Bad("a short row", more("1,1000"), RUN, 3, r"line \d+: missing columns"),
-    Bad("a long row", more("1,1000,5,6"), RUN, 3, r"line \d+: too many columns"),
+    Bad("a short row", more("1,1000"), RUN, 3, r"line \d+: malformed \(missing columns\)"),
+    Bad("a long row", more("1,1000,5,6"), RUN, 3, r"line \d+: malformed \(too many columns\)"),
     Bad("quotes without an end", more('1,"1000,5'), RUN, 3, r"line \d+: malformed"),
     Bad("a log in Latin-1", log(f"{HEADER}1,café,5\n".encode("latin-1")), RUN, 3, "ratings.csv.*line 2.*encoding"),
     Bad("a log in UTF-16", log(f"{HEADER}1,2,3\n".encode("utf-16")), RUN, 3, "ratings.csv: no column 'userId'"),
@@ -212,7 +212,9 @@ CONFIGS = [
     Bad("a fraction of an item", option("score", "top-k = 2.5"), RUN, 2, "top-k: found 2.5; expected an integer"),
     Bad("a list as number", option("train", "max-len = [8]"), RUN, 2, "max-len: found a list; expected an integer"),
     Bad("an unknown device", option("train", 'device = "tpu"'), RUN, 2, "device: found 'tpu'; expected one of auto"),
-    Bad("a key twice", option("run", "keep_models = 2"), RUN, 2, "keep-models is there twice|keep_models is there twice"),
+    Bad(
+        "a key twice", option("run", "keep_models = 2"), RUN, 2, "keep-models is there twice|keep_models is there twice"
+    ),
     Bad("no items at all", option("score", "top-k = 0"), RUN, 2, "--top-k 0: expected 1 or more"),
     Bad("more items than there are", option("score", "top-k = 99"), RUN, 2, "--top-k 99: the model knows 40 items"),
     Bad("an age that is none", option("train", 'every = "1y"'), RUN, 2, "--train-every 1y: expected days like 7d"),

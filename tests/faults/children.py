@@ -107,7 +107,7 @@ _context = multiprocessing.get_context("forkserver")
 def start(folder: Path, arguments: Sequence[object], limits: Limits = Limits()) -> Child:
     """Start `batchrec` in a folder."""
     _start_server()
-    pipe = scratch() / f"said-{random.getrandbits(64):x}"  # noqa: S311 - a name
+    pipe = scratch() / f"said-{random.getrandbits(64):x}"
     os.mkfifo(pipe)
     said_by = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     process = _context.Process(target=_be_batchrec, args=(folder, [str(a) for a in arguments], pipe, limits))

@@ -111,7 +111,7 @@ def polled(shop: Shop, scene: Scene) -> Iterator[Reader]:
         while not is_over.wait(0.002):
             try:
                 reader.poll()
-            except Exception as error:  # noqa: BLE001 - whatever it is, a reader must not meet it
+            except Exception as error:
                 reader.wrong.append(repr(error))
 
     thread = threading.Thread(target=poll)

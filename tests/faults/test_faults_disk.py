@@ -1,4 +1,4 @@
-"""Disks that are full, and folders that cannot be written: one line, exit code 2, and tables and models as they were."""
+"""Disks that are full, folders that cannot be written: one line, exit code 2, and tables and models as they were."""
 
 import os
 import random

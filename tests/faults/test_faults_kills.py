@@ -29,7 +29,9 @@ def random_moments() -> list[Moment]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_night_that_is_killed_at_random_goes_on_to_the_same_table(kind: str, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
-        chains = [pool.submit(kill_until_done, scene(kind), tmp_path / str(n), random_moments()) for n in range(N_CHAINS)]
+        chains = [
+            pool.submit(kill_until_done, scene(kind), tmp_path / str(n), random_moments()) for n in range(N_CHAINS)
+        ]
     assert all(chain.result() >= 0 for chain in chains)
 
 
