@@ -8,7 +8,7 @@ import pyarrow as pa
 from batchrec.errors import InputError
 
 CONTRACT_VERSION = 1
-MODEL_VERSION = 2
+MODEL_VERSION = 3
 
 # Indexes of the vocabulary that are not items.
 PAD = 0

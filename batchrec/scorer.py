@@ -65,7 +65,7 @@ class Scorer:
         self._keep_seen = config.keep_seen
         self._batch_tokens = config.batch_tokens or _BATCH_TOKENS[ranker.device]
         self._most_users = max(1, _BATCH_SCORES[ranker.device] // model.vocabulary.size)
-        self._titles = None if catalogue is None else catalogue.titles_of(model.vocabulary)
+        self._titles = None if catalogue is None else catalogue.titles_of(model.vocabulary.item_ids)
         self.schema = recs_schema(
             user_type,
             model.vocabulary.item_ids.type,
