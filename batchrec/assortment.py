@@ -32,7 +32,7 @@ class Assortment:
         n_new = len(self.vocabulary) - self.n_model_items
         return self.rules.item_offsets[: self.vocabulary.size - n_new]
 
-    def titles(self, vocabulary: Vocabulary) -> pa.Array | None:
+    def titles(self, vocabulary: Vocabulary) -> pa.Array:
         """Give the title of each item, null where there is none; None without a catalogue."""
         return None if self.catalogue is None else self.catalogue.titles_of(vocabulary.item_ids)
 

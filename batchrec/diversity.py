@@ -22,7 +22,7 @@ def choose_unlike(pool: Pool, is_open: Bools, stands: Bools, how: Selection) -> 
     """Choose among the open items of each pool, beside the pins that stand.
 
     is_open: (rows, depth) bool; stands: (rows, pins) bool.
-    Returns the columns in the pool, (rows, up to top_k) int64, in the order in which they are chosen, -1 beyond the last.
+    Returns columns of the pool, (rows, up to top_k) int64, in the order in which they are chosen, -1 beyond the last.
     """
     assert how.directions is not None  # noqa: S101 - else all items are alike
     n_rows, depth = pool.items.shape

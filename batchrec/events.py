@@ -8,9 +8,18 @@ from pathlib import Path
 import duckdb
 
 from batchrec.config import SequencesConfig
-from batchrec.errors import ConfigError, InputError
+from batchrec.errors import InputError
 from batchrec.queries import materialize, select
-from batchrec.sources import Reject, Source, find_files, line_numbers, malformed_records, open_query, open_sources, unite
+from batchrec.sources import (
+    Reject,
+    Source,
+    find_files,
+    line_numbers,
+    malformed_records,
+    open_query,
+    open_sources,
+    unite,
+)
 
 # Ids of these types become integers where every one is; those of any other type are text. All of a CSV is either.
 _NUMBERS = {"decimal", "float", "double", "hugeint", "uhugeint"}

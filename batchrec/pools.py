@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from batchrec.batching import Ints, Longs
 from batchrec.ranker import Floats, Ranking
 from batchrec.rules import Bools
+from batchrec.schemas import BY_MODEL
 
 Codes = NDArray[np.int8]
 
@@ -20,13 +21,23 @@ class Lists(Ranking):
 
     @classmethod
     def empty(cls, n_rows: int, top_k: int) -> "Lists":
-        """Make lists to fill."""
+        """Make lists to fill, of items by the model."""
         shape = (n_rows, top_k)
-        return cls(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32), np.zeros(shape, np.int8))
+        return cls(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32), np.full(shape, BY_MODEL, np.int8))
 
-    def put(self, rows: Longs, lists: "Lists") -> None:
+    def put(self, rows: Longs, lists: Ranking) -> None:
         """Fill some rows."""
-        self.scores[rows], self.items[rows], self.sources[rows] = lists.scores, lists.items, lists.sources
+        self.scores[rows], self.items[rows] = lists.scores, lists.items
+        if isinstance(lists, Lists):
+            self.sources[rows] = lists.sources
+
+    def take_along(self, order: Longs) -> "Lists":
+        """Put the items of each row in another order: (rows, k) columns."""
+        return Lists(
+            np.take_along_axis(self.scores, order, axis=1),
+            np.take_along_axis(self.items, order, axis=1),
+            np.take_along_axis(self.sources, order, axis=1),
+        )
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class Selection:
     """How to choose.
 
     pins: (pins,) int32, and their places, int64 from 0. categories: (size,) int32, -1 for an item that counts nowhere;
-    None for no cap. directions: (size, hidden_size) float32, embeddings of length 1, or 0; None where items may be alike.
+    None for no cap. directions: (size, hidden_size) float32, embeddings of length 1 or 0; None if items may be alike.
     """
 
     top_k: int

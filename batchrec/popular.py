@@ -17,7 +17,7 @@ from batchrec.popular_lists import Order, PopularLists
 from batchrec.queries import connect, literal, select
 from batchrec.rule_tables import as_ids, read_rule_table
 from batchrec.rulebook import Rulebook
-from batchrec.schemas import BY_ALL_TIME, BY_RECENT, BY_SEGMENT
+from batchrec.schemas import BY_ALL_TIME, BY_RECENT, BY_SEGMENT, FIRST_ITEM
 from batchrec.vocabulary import Vocabulary
 
 
@@ -31,7 +31,8 @@ class Segments:
     def of(self, user_ids: pa.Array) -> Longs:
         """Give the segment of each user, -1 for who is in none."""
         places = pc.index_in(user_ids, value_set=self.user_ids).fill_null(-1).to_numpy()
-        return np.append(self.numbers, -1)[places]
+        numbers: Longs = np.append(self.numbers, -1)[places]
+        return numbers
 
 
 def read_segments(config: ScoringConfig, user_type: pa.DataType) -> Segments | None:
@@ -52,9 +53,14 @@ class PopularItems:
     """The popular items of the sequences, counted when somebody needs them first: it costs a scan of the file."""
 
     def __init__(
-        self, sequences: Path | None, config: ScoringConfig, rulebook: Rulebook, vocabulary: Vocabulary, users: pa.DataType
+        self,
+        sequences: Path | None,
+        config: ScoringConfig,
+        rulebook: Rulebook,
+        vocabulary: Vocabulary,
+        users: pa.DataType,
     ) -> None:
-        """Read the segments, and no sequences yet; without any, all-time popularity, by the vocabulary, is all there is.
+        """Read the segments, and no sequences yet; without any, popularity of all time, by the vocabulary, is all.
 
         users: the type of user ids.
         """
@@ -80,9 +86,8 @@ class PopularItems:
         vocabulary = self._vocabulary.extended(recent["item_id"].combine_chunks())
         rules = self._rulebook.over(vocabulary)
         trained_on = np.flatnonzero(vocabulary.n_events)
-        all_time = Order.of(
-            (vocabulary.indexes(vocabulary.item_ids)[trained_on]), vocabulary.n_events[trained_on], BY_ALL_TIME, rules
-        )
+        of_model = (FIRST_ITEM + trained_on).astype(np.int32)
+        all_time = Order.of(of_model, vocabulary.n_events[trained_on], BY_ALL_TIME, rules)
 
         def order_of(counted: pa.Table, source: int) -> Order:
             items = vocabulary.indexes(counted["item_id"].combine_chunks())
@@ -104,7 +109,9 @@ class PopularItems:
         segments = pa.table({"user_id": [], "segment": []})
         if self.segments is not None:
             segments = pa.table({"user_id": self.segments.user_ids, "segment": self.segments.numbers})
-        empty = pa.table({"item_id": pa.array([], self._vocabulary.item_ids.type), "n_events": pa.array([], pa.int64())})
+        empty = pa.table(
+            {"item_id": pa.array([], self._vocabulary.item_ids.type), "n_events": pa.array([], pa.int64())}
+        )
         if self._sequences is None:
             return empty, empty.append_column("segment", [pa.array([], pa.int64())])
         values = {"path": literal(self._sequences), "days": self._config.popular_days}

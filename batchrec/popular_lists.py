@@ -47,7 +47,7 @@ class Order:
 
 @dataclass(frozen=True)
 class PopularLists:
-    """Orders over a vocabulary, the model's with new items behind it; by_segment: number of the segment -> its order."""
+    """Orders over a vocabulary, the model's with new items behind it; by_segment: a segment's number -> its order."""
 
     vocabulary: Vocabulary
     rules: Rules

@@ -25,7 +25,7 @@ _NO_PAIRS = SeenPairs(np.empty(0, np.int64), np.empty(0, np.int64))
 
 @dataclass(frozen=True)
 class Limits:
-    """What each user may not have, seen and blocked for the user, and may have alone; a row a user, None for no rule."""
+    """What users may not have, seen or blocked for them, and may have alone: a row a user, None where nothing is."""
 
     seen: Histories | None
     blocked: Histories | None
@@ -107,8 +107,7 @@ class RuledRanker:
         def pool_of(rows: Longs, depth: int) -> Pool:
             excluded = limits.excluded(users[rows])
             ranking, pin_scores = self._best(tokens[rows], excluded, depth)
-            sources = np.full(ranking.items.shape, BY_MODEL, np.int8)
-            return Pool(ranking.scores, ranking.items, sources, pin_scores, ranking.scores[:, -1] == -np.inf)
+            return _by_model(ranking, pin_scores, is_whole=~ranking.is_there[:, -1])
 
         return deepen(pool_of, len(tokens), self._depths, self._how)
 
@@ -130,12 +129,10 @@ class RuledRanker:
         known = pairs.items < self._size
         pairs = SeenPairs(pairs.rows[known], pairs.items[known])
         ranking = as_rows(pairs, self._scores(states, pairs), len(tokens))
-        sources = np.full(ranking.items.shape, BY_MODEL, np.int8)
 
         def pool_of(rows: Longs, depth: int) -> Pool:
-            parts = (part[rows, :depth] for part in (ranking.scores, ranking.items, sources))
-            is_whole = ~ranking.is_there[rows, depth - 1 :].any(axis=1)
-            return Pool(*parts, pin_scores=pin_scores[rows], is_whole=is_whole)
+            best = Ranking(ranking.scores[rows, :depth], ranking.items[rows, :depth])
+            return _by_model(best, pin_scores[rows], is_whole=~ranking.is_there[rows, depth - 1])
 
         depths = min(self._depths[0], ranking.items.shape[1]), ranking.items.shape[1]
         return deepen(pool_of, len(tokens), depths, self._how)
@@ -156,6 +153,11 @@ class RuledRanker:
         scores[:, known] = states @ self._embeddings[pins[known]].T + self._biases[pins[known]]
         scores[~may_be_pinned(self._rules, len(states), excluded, candidates)] = -np.inf
         return scores
+
+
+def _by_model(ranking: Ranking, pin_scores: Floats, is_whole: Bools) -> Pool:
+    sources = np.full(ranking.items.shape, BY_MODEL, np.int8)
+    return Pool(ranking.scores, ranking.items, sources, pin_scores, is_whole)
 
 
 def selection_of(rules: Rules, top_k: int, embeddings: Floats | None = None) -> Selection:

@@ -1,6 +1,5 @@
 """The rules of a night: which items may stand in whose list, and where."""
 
-from collections import Counter
 from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import sha256
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchrec.batching import Histories, Ints, Longs, SeenPairs
+from batchrec.batching import Histories, Ints, Longs
 from batchrec.schemas import FIRST_ITEM
 
 Bools = NDArray[np.bool_]
@@ -81,29 +80,3 @@ class Rules:
             else:
                 summed.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
         return summed.hexdigest()
-
-    def emptied_by(self, n_rows: int, seen: SeenPairs, blocked: SeenPairs) -> Counter[str]:
-        """Count rows without a list by the first rule that left them nothing; none for who has seen everything.
-
-        seen, blocked: what the rows have seen, and what --block-for-user keeps from them.
-        """
-        everything = np.ones(len(self.is_allowed), bool)
-        everything[:FIRST_ITEM] = False
-        both = SeenPairs(np.append(seen.rows, blocked.rows), np.append(seen.items, blocked.items))
-        steps = {
-            "": _n_left(everything, seen, n_rows),
-            "--allow": _n_left(everything & self.is_allowed, seen, n_rows),
-            "--block": _n_left(self.is_eligible, seen, n_rows),
-            "--block-for-user": _n_left(self.is_eligible, both, n_rows),
-            "--candidates": np.zeros(n_rows, np.int64),
-        }
-        is_nothing = np.array(list(steps.values())) == 0
-        first = np.bincount(is_nothing.argmax(axis=0), minlength=len(steps)).tolist()
-        return Counter({name: n for name, n in zip(steps, first, strict=True) if name and n})
-
-
-def _n_left(is_open: Bools, gone: SeenPairs, n_rows: int) -> Longs:
-    pairs = np.unique(gone.rows * len(is_open) + gone.items)
-    pairs = pairs[is_open[pairs % len(is_open)]]
-    n_left: Longs = is_open.sum() - np.bincount(pairs // len(is_open), minlength=n_rows)
-    return n_left

@@ -12,6 +12,7 @@ from batchrec.schemas import BY_PIN
 
 _DEEPER = 4
 
+
 def select(pool: Pool, how: Selection) -> Lists:
     """Choose each row's list: pins first, then the best others, all under the cap, in which the pins count.
 
@@ -81,5 +82,4 @@ def _lay_out(pool: Pool, chosen: Longs, stands: Bools, how: Selection) -> Lists:
     lists.scores[rows, places] = pool.scores[rows, columns]
     lists.items[rows, places] = pool.items[rows, columns]
     lists.sources[rows, places] = pool.sources[rows, columns]
-    order = np.argsort(~lists.is_there, axis=1, kind="stable")
-    return Lists(*(np.take_along_axis(part, order, axis=1) for part in (lists.scores, lists.items, lists.sources)))
+    return lists.take_along(np.argsort(~lists.is_there, axis=1, kind="stable"))

@@ -40,7 +40,9 @@ class Vocabulary:
         new = pc.unique(item_ids.filter(pc.equal(pa.array(self.indexes(item_ids)), PAD)))
         if len(new) == 0:
             return self
-        return Vocabulary(pa.concat_arrays([self.item_ids, new]), np.append(self.n_events, np.zeros(len(new), np.int64)))
+        return Vocabulary(
+            pa.concat_arrays([self.item_ids, new]), np.append(self.n_events, np.zeros(len(new), np.int64))
+        )
 
     def indexes(self, item_ids: pa.Array) -> NDArray[np.int32]:
         """Look up external ids; PAD stands for an item the model does not know.

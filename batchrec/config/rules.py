@@ -31,7 +31,8 @@ class RulesConfig(CatalogueConfig):
     )
     pins: str | None = option(None, "Put items at fixed ranks of every list: a table of item_id and position.")
     diversity: float = option(
-        0.0, "From 0 to 1: how much unlikeness to the items above counts, beside the score (maximal marginal relevance)."
+        0.0,
+        "From 0 to 1: how much unlikeness to the items above counts, beside the score (maximal marginal relevance).",
     )
     popular_days: int = option(
         30, "Users the model knows nothing of get the popular items of so many days at the end of the log."
