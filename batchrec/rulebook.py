@@ -184,8 +184,8 @@ class _Reader:
 
     def _items(self, text: pa.Array, option: str) -> pa.Array:
         item_ids = as_ids(text, self.vocabulary.item_ids.type)
-        distinct = pc.unique(item_ids.drop_null())
-        n_unknown = int((self.vocabulary.indexes(distinct) == PAD).sum())
-        if n_unknown:
-            _log.info("%s: the model knows %d of %d items", option, len(distinct) - n_unknown, len(distinct))
+        n_known = int((self.vocabulary.indexes(pc.unique(item_ids.drop_null())) != PAD).sum())
+        n_items = pc.count_distinct(text).as_py()
+        if n_known < n_items:
+            _log.info("%s: the model knows %d of %d items", option, n_known, n_items)
         return item_ids

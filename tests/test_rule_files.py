@@ -107,7 +107,7 @@ def test_a_category_column_that_is_not_there_is_named(tmp_path: Path, capsys: py
 
 
 def test_items_and_users_that_nobody_knows_do_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tables = {
+    tables: dict[str, tuple[str, list[tuple[object, ...]]]] = {
         "block": ("item_id", [("abc",), (5,), (1010,)]),
         "allow": ("item_id", [("abc",), *((item,) for item in ITEMS)]),
         "boost": ("item_id,factor", [("abc", 2), (6, 2)]),
