@@ -117,17 +117,19 @@ class Scorer:
         recs = self._to_arrow(users["user_id"].take(pa.array(fresh)), digests[fresh], lists, vocabulary)
         if self._previous is not None and len(carried):
             n_recs[carried] = self._previous.n_rows[found[carried]]
-            both = pa.concat_batches([recs, self._previous.rows(found[carried]).cast(self.schema)])
+            earlier, rows = self._previous.rows(found[carried])
+            both = pa.concat_batches([recs, *(batch.cast(self.schema) for batch in earlier)])
+            places = np.concatenate([np.arange(len(recs)), len(recs) + rows])
             users_of_rows = np.repeat(np.concatenate([fresh, carried]), n_recs[np.concatenate([fresh, carried])])
-            recs = both.take(pa.array(np.argsort(users_of_rows, kind="stable")))
+            recs = both.take(pa.array(places[np.argsort(users_of_rows, kind="stable")]))
         is_empty = n_recs == 0
         emptied = self._emptied_by(users.filter(pa.array(is_empty)), is_known[is_empty])
         counts = Counts(
-            users_by_model=int((is_known & (n_recs > 0)).sum()),
-            users_by_popularity=int((~is_known & (n_recs > 0)).sum()),
+            users_by_model=int((is_known & ~is_empty).sum()),
+            users_by_popularity=int((~is_known & ~is_empty).sum()),
             users_skipped_all_seen=int(is_empty.sum()) - emptied.total(),
             emptied_by=emptied,
-            users_with_fewer_than_top_k=int(((n_recs > 0) & (n_recs < self._top_k)).sum()),
+            users_with_fewer_than_top_k=int((~is_empty & (n_recs < self._top_k)).sum()),
             users_carried_over=len(carried),
             unknown_items_in_histories=len(users["item_ids"].flatten()) - len(known.items),
             rows=len(recs),

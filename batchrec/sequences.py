@@ -181,11 +181,13 @@ def _without_repeats(events: pa.RecordBatch, first: bool) -> pa.RecordBatch:
     users = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
     items = _item_codes(events["item_id"])
     pairs = users * (int(items.max()) + 1) + items
-    in_order = np.sort(pairs)
-    if (in_order[1:] != in_order[:-1]).all():
+    # A stable sort gains from the users being in order.
+    order = np.argsort(pairs, kind="stable")
+    is_new = np.diff(pairs[order]) != 0
+    if is_new.all():
         return events
-    kept = np.unique(pairs if first else pairs[::-1], return_index=True)[1]
-    return events.take(np.sort(kept if first else len(pairs) - 1 - kept))
+    kept = order[np.append(True, is_new) if first else np.append(is_new, True)]
+    return events.take(np.sort(kept))
 
 
 def _item_codes(item_ids: pa.Array) -> Longs:
