@@ -1,12 +1,13 @@
 """recommend: what a model recommends after a few items named by a person."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from batchrec.artifact import load_model
+from batchrec.assortment import read_assortment
 from batchrec.catalogue import Catalogue, find_item, read_catalogue
 from batchrec.config import RecommendConfig, ScoringConfig
 from batchrec.errors import ConfigError
@@ -68,7 +69,8 @@ def recommend(
         [pa.array([0]), pa.ListArray.from_arrays([0, len(known)], known), pa.array([[0] * len(known)])], schema=schema
     )
     scoring = ScoringConfig(top_k=config.top_k)
-    scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, catalogue)
+    assortment = replace(read_assortment(vocabulary, scoring, pa.int64()), catalogue=catalogue)
+    scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, assortment)
     rows = scorer.score(user).recs.to_pylist()
     return Recommendations(
         history=history,

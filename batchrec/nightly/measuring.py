@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchrec.artifact import load_model
+from batchrec.assortment import read_assortment
 from batchrec.config import ScoringConfig, TrainingConfig
 from batchrec.metrics import ndcg
 from batchrec.nightly.report import ModelFigures
@@ -41,7 +42,9 @@ class HeldOutItems:
         loaded = load_model(model)
         ranker = Ranker(loaded.encoder, scoring.device, scoring.precision)
         config = ScoringConfig(top_k=min(_K, len(loaded.vocabulary)))
-        scorer = Scorer(loaded, ranker, self.user_type, config)
+        scorer = Scorer(
+            loaded, ranker, self.user_type, config, read_assortment(loaded.vocabulary, config, self.user_type)
+        )
         histories = self.con.table("held_out").to_arrow_table().combine_chunks()
         chunks = [scorer.score(batch).recs for batch in histories.to_batches()]
         self.con.from_arrow(pa.Table.from_batches(chunks)).create_view("recs", replace=True)

@@ -186,7 +186,7 @@ class _Night:
         nights = [night for night in self.nights.dates() if night <= self.run_date]
         previous = str(self.nights.table(nights[-1])) if nights and self.nights.is_whole(nights[-1]) else None
         with self.account.stage("score") as found:
-            config = replace(self.jobs.scoring, previous=previous)
+            config = replace(self.jobs.scoring, previous=previous, run_date=str(self.run_date))
             scored = score(self.sequences, model, config, self.recs, self.work / "scoring")
             found.update(asdict(scored))
         return scored
