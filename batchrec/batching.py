@@ -17,6 +17,8 @@ from batchrec.vocabulary import Vocabulary
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
+_DIGESTED_USERS = 256
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -37,8 +39,10 @@ class Histories:
         """Look up lists of external ids, leaving out items the model does not know; ties go by the timestamps."""
         indexes = vocabulary.indexes(item_ids.flatten())
         known = indexes != PAD
-        ends = np.concatenate([[0], np.cumsum(item_ids.value_lengths().to_numpy(), dtype=np.int64)])
-        offsets = np.concatenate([[0], np.cumsum(known, dtype=np.int64)])[ends]
+        offsets = np.concatenate([[0], np.cumsum(item_ids.value_lengths().to_numpy(), dtype=np.int64)])
+        if timestamps is None and known.all():
+            return cls(indexes, offsets)
+        offsets = np.concatenate([[0], np.cumsum(known, dtype=np.int64)])[offsets]
         if timestamps is None:
             return cls(indexes[known], offsets)
         moments = timestamps.flatten().to_numpy()[known]
@@ -80,9 +84,12 @@ def spans(starts: Longs, lengths: Longs) -> Longs:
 
 def pad(items: Ints | NDArray[np.bool_], starts: Longs, lengths: Longs, n_extra: int = 0) -> Ints:
     """Lay spans of `items` out as rows (len(starts), longest + n_extra), PAD after each row's end."""
-    tokens = np.full((len(starts), int(lengths.max(initial=0)) + n_extra), PAD, np.int32)
-    rows = np.repeat(np.arange(len(starts)), lengths)
-    tokens[rows, spans(np.zeros_like(lengths), lengths)] = items[spans(starts, lengths)]
+    places = np.arange(int(lengths.max(initial=0)) + n_extra)
+    if len(items) == 0:
+        return np.full((len(starts), len(places)), PAD, np.int32)
+    # Rows are taken at their full width, and what follows a span covered: cheaper than an index of each value.
+    tokens: Ints = items.take(starts[:, None] + places, mode="clip").astype(np.int32, copy=False)
+    tokens[places >= lengths[:, None]] = PAD
     return tokens
 
 
@@ -101,8 +108,10 @@ def scoring_tokens(histories: Histories, users: Longs, shape: EncoderShape) -> I
 
 def seen_pairs(histories: Histories, users: Longs) -> SeenPairs:
     """List the full history of each user, row r for users[r]; an item seen twice stands there twice."""
-    chosen = histories.take(users)
-    return SeenPairs(np.repeat(np.arange(len(users)), chosen.lengths), chosen.items.astype(np.int64))
+    bounds = zip(histories.offsets[users].tolist(), histories.offsets[users + 1].tolist(), strict=True)
+    # A slice for each user is cheaper than an index of each item; the empty one is for nobody.
+    items = [histories.items[:0], *(histories.items[start:end] for start, end in bounds)]
+    return SeenPairs(np.repeat(np.arange(len(users)), histories.lengths[users]), np.concatenate(items, dtype=np.int64))
 
 
 def history_digests(histories: Histories) -> Longs:
@@ -111,14 +120,18 @@ def history_digests(histories: Histories) -> Longs:
     Items and their places are mixed by the finalizer of SplitMix64 (Steele et al., "Fast Splittable Pseudorandom Number
     Generators", OOPSLA 2014).
     """
-    mixed = histories.items.astype(np.uint64)
-    mixed <<= np.uint64(32)
-    mixed += spans(np.zeros_like(histories.lengths), histories.lengths).view(np.uint64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-        mixed ^= mixed >> np.uint64(shift)
-        mixed *= np.uint64(factor)
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed)])
-    digests: Longs = (sums[histories.offsets[1:]] - sums[histories.offsets[:-1]]).view(np.int64)
+    digests: Longs = np.empty(len(histories), np.int64)
+    # Few users at a time, so that all steps find their numbers in the cache.
+    for first in range(0, len(histories), _DIGESTED_USERS):
+        offsets = histories.offsets[first : first + _DIGESTED_USERS + 1]
+        mixed = histories.items[offsets[0] : offsets[-1]].astype(np.uint64)
+        mixed <<= np.uint64(32)
+        mixed += spans(np.zeros(len(offsets) - 1, np.int64), np.diff(offsets)).view(np.uint64)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+            mixed ^= mixed >> np.uint64(shift)
+            mixed *= np.uint64(factor)
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed)])[offsets - offsets[0]]
+        digests[first : first + _DIGESTED_USERS] = np.diff(sums).view(np.int64)
     return digests
 
 

@@ -24,7 +24,7 @@ class PreviousRecs:
     """
 
     def __init__(self, file: pq.ParquetFile, where: Path) -> None:
-        """Read whose recommendations stand where, 16 bytes a user and the id.
+        """Read whose recommendations stand where, 32 bytes a user and the id.
 
         Raises InputError where the file is damaged.
         """
@@ -46,26 +46,32 @@ class PreviousRecs:
             firsts.append(start + np.flatnonzero(is_first))
             ids.append(group["user_id"].filter(pa.array(is_first)))
             digests.append(group["history_digest"].to_numpy()[is_first])
-        self._user_ids = pa.chunked_array(ids)
+        user_ids = pa.concat_arrays(ids)
+        # Sorted once: a hash table would be made of all users again for every chunk that is looked up.
+        order = pc.sort_indices(user_ids)
+        self._sorted_ids, self._places = user_ids.take(order), order.to_numpy().astype(np.int64)
         self._digests, self._firsts = np.concatenate(digests), np.concatenate(firsts)
         self.n_rows: Longs = np.diff(self._firsts, append=self._starts[-1])
 
     def find(self, user_ids: pa.Array, digests: Longs) -> Longs:
         """Give the place of each user whose history has this digest: (users,) int64, -1 for all others."""
-        places = pc.index_in(user_ids, value_set=self._user_ids).fill_null(-1).to_numpy().astype(np.int64)
-        return np.where((places >= 0) & (self._digests[places] == digests), places, -1)
+        nearest = np.minimum(_n_below(self._sorted_ids, user_ids), len(self._sorted_ids) - 1)
+        places = self._places[nearest]
+        is_same = pc.equal(self._sorted_ids.take(pa.array(nearest)), user_ids).to_numpy(zero_copy_only=False)
+        return np.where(is_same & (self._digests[places] == digests), places, -1)
 
-    def rows(self, places: Longs) -> pa.RecordBatch:
-        """Give the recommendations of the users at `places`, in that order.
+    def rows(self, places: Longs) -> tuple[list[pa.RecordBatch], Longs]:
+        """Give batches that hold the recommendations of the users at `places`, and the rows of those, in that order.
 
-        Raises InputError where the file is damaged.
+        The rows are counted through all batches, in which source and model_id are dictionaries. Raises InputError where
+        the file is damaged.
         """
         rows = spans(self._firsts[places], self.n_rows[places])
         groups = np.searchsorted(self._starts, rows, side="right") - 1
         touched = np.unique(groups)
-        read = pa.concat_batches([self._group(number) for number in touched.tolist()])
+        read = [self._group(number) for number in touched.tolist()]
         read_starts = np.cumsum([0, *np.diff(self._starts)[touched[:-1]]])
-        return read.take(pa.array(rows - self._starts[groups] + read_starts[np.searchsorted(touched, groups)]))
+        return read, rows - self._starts[groups] + read_starts[np.searchsorted(touched, groups)]
 
     def _read_group(self, number: int, columns: list[str] | None = None) -> pa.RecordBatch:
         try:
@@ -73,6 +79,18 @@ class PreviousRecs:
                 return self._file.read_row_group(number, columns=columns).combine_chunks().to_batches()[0]
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self._where}: {error}. Leave --previous out, to score everybody") from error
+
+
+def _n_below(sorted_ids: pa.Array, wanted: pa.Array) -> Longs:
+    """Count the ids that are less than each of `wanted`, by binary searches side by side: (wanted,) int64."""
+    below = np.zeros(len(wanted), np.int64)
+    for step in (1 << bit for bit in reversed(range(len(sorted_ids).bit_length()))):
+        probed = below + step
+        is_there = probed <= len(sorted_ids)
+        probes = sorted_ids.take(pa.array(np.where(is_there, probed, 1) - 1))
+        is_less = pc.less(probes, wanted).to_numpy(zero_copy_only=False)
+        below = np.where(is_there & is_less, probed, below)
+    return below
 
 
 def open_previous(path: Path, schema: pa.Schema) -> PreviousRecs | None:
@@ -92,4 +110,5 @@ def open_previous(path: Path, schema: pa.Schema) -> PreviousRecs | None:
     if not made_alike or not found.equals(schema) or file.metadata.num_rows == 0:
         _log.info("%s: of another model, or other options: everybody is scored", path)
         return None
-    return PreviousRecs(file, path)
+    # Texts that repeat are read several times as fast as what their dictionaries hold.
+    return PreviousRecs(pq.ParquetFile(path, read_dictionary=["source", "model_id"]), path)

@@ -68,7 +68,8 @@ class Progress:
             # Not forced to the disk: what a power cut leaves of it does not fit the seal.
             unfinished.replace(file)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
+            with suppress(OSError):
+                unfinished.unlink()
             raise ConfigError(f"{self._folder}: cannot be written: {error.strerror or error}") from error
 
     def read(self, name: str) -> Part | None:

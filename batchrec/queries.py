@@ -79,7 +79,9 @@ def connect(
             raise ConfigError(f"--memory-limit {memory_limit or 'not given'}: too little memory: {error}") from error
         except duckdb.Error as error:
             if is_disk_full(error):
-                raise ConfigError(f"{parent}: cannot be written: {error}. Make room, or free memory") from error
+                raise ConfigError(
+                    f"{parent}: cannot be written: {error}. Make room there, or raise --memory-limit"
+                ) from error
             raise
         finally:
             con.close()

@@ -97,9 +97,11 @@ class Scorer:
         recs = self._to_arrow(users["user_id"].take(pa.array(fresh)), digests[fresh], is_known[fresh], ranking)
         if self._previous is not None and len(carried):
             n_recs[carried] = self._previous.n_rows[found[carried]]
-            both = pa.concat_batches([recs, self._previous.rows(found[carried]).cast(self.schema)])
+            earlier, rows = self._previous.rows(found[carried])
+            both = pa.concat_batches([recs, *(batch.cast(self.schema) for batch in earlier)])
+            places = np.concatenate([np.arange(len(recs)), len(recs) + rows])
             users_of_rows = np.repeat(np.concatenate([fresh, carried]), n_recs[np.concatenate([fresh, carried])])
-            recs = both.take(pa.array(np.argsort(users_of_rows, kind="stable")))
+            recs = both.take(pa.array(places[np.argsort(users_of_rows, kind="stable")]))
         counts = Counts(
             users_by_model=int((is_known & (n_recs > 0)).sum()),
             users_by_popularity=int((~is_known).sum()),

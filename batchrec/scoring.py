@@ -122,7 +122,7 @@ def _check_space(out: Path, n_users: int, config: ScoringConfig, kept: Progress 
     free = shutil.disk_usage(Path(os.path.realpath(out)).parent).free
     if needed > free:
         raise ConfigError(
-            f"{out}: needs up to {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free. Make room, or pass "
+            f"{out}: needs up to {needed / 1e6:,.3f} MB, and {free / 1e6:,.3f} MB are free. Make room, or pass "
             "another --out"
         )
 

@@ -12,7 +12,7 @@ _n_resumable: list[None] = []
 
 
 class Terminated(SystemExit):
-    """A signal has come: SIGTERM, exit code 143, or SIGINT, 130. The message says whether the same command can go on."""
+    """A signal has come: SIGTERM, exit code 143, or SIGINT, 130. The message says whether the command can go on."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -66,3 +66,9 @@ def stopped_by_signals() -> Iterator[Callable[[], Terminated | None]]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def ignore_signals() -> None:
+    """Let no signal change the exit code of a program that is about to end."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

@@ -81,6 +81,9 @@ class Company:
         """What is out, or the table of a night."""
         return rows_of(self.folder / "recs.parquet" if run_date is None else self.nights.table(run_date))
 
+    def rows_of(self, name: str) -> list[dict[str, Any]]:
+        return rows_of(self.folder / name)
+
     def state(self) -> dict[str, bytes | str]:
         """Everything that a reader may look at: the tables by night, what is out, and the models."""
         tables: dict[str, bytes | str] = {

@@ -11,6 +11,7 @@ from batchrec.config import (
     BenchConfig,
     EvaluationConfig,
     RecommendConfig,
+    RunConfig,
     ScoringConfig,
     SequencesConfig,
     TrainingConfig,
@@ -26,6 +27,9 @@ CONFIGS: dict[str, list[type[Any]]] = {
     "recommend": [RecommendConfig],
     "doctor": [],
     "init": [],
+    "run": [RunConfig],
+    "rollback": [],
+    "models": [],
 }
 OF_THE_COMMAND = {
     "build-sequences": {"ratings", "out", "log_format", "json"},
@@ -36,6 +40,9 @@ OF_THE_COMMAND = {
     "recommend": {"model", "json", "items_seen"},
     "doctor": {"json"},
     "init": {"out"},
+    "run": {"config", "run_date", "metrics_file", "dry_run", "log_format", "json"},
+    "rollback": {"to"},
+    "models": set(),
 }
 DEFAULTS = {"sequences": "sequences.parquet", "model": "model"}
 OUTS = {

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from batchrec.batching import history_digests
 from batchrec.config import ScoringConfig
+from batchrec.previous_recs import PreviousRecs
 from batchrec.scoring import ScoringReport, score
 from tests.models import (
     Id,
@@ -161,3 +163,24 @@ def test_digests_tell_histories_apart(many: list[list[int]], one: list[int]) -> 
         assert (digest == digests[-1]) == (history == one)
     # The same whoever stands beside.
     assert history_digests(indexed(one)).tolist() == digests[-1:]
+
+
+def test_digests_are_the_same_however_many_users_there_are() -> None:
+    many = [[2 + n % 5] * (n % 7) for n in range(700)]
+    assert history_digests(indexed(*many)).tolist() == [history_digests(indexed(one))[0] for one in many]
+
+
+@given(st.lists(st.integers(-20, 20), min_size=1, unique=True), st.lists(st.integers(-25, 25)), st.booleans())
+def test_users_are_found_whatever_their_ids_and_order(
+    tmp_path_factory: pytest.TempPathFactory, earlier_ids: list[int], wanted: list[int], are_texts: bool
+) -> None:
+    path = tmp_path_factory.mktemp("found") / "earlier.parquet"
+    kind = pa.string() if are_texts else pa.int64()
+    digests = list(range(len(earlier_ids)))
+    pq.write_table(pa.table({"user_id": pa.array(earlier_ids).cast(kind), "history_digest": digests}), path)
+    previous = PreviousRecs(pq.ParquetFile(path), path)
+    places = [earlier_ids.index(user) if user in earlier_ids else -1 for user in wanted]
+    assert previous.find(pa.array(wanted, pa.int64()).cast(kind), np.array(places, np.int64)).tolist() == places
+    assert previous.find(pa.array(wanted, pa.int64()).cast(kind), np.full(len(wanted), 99)).tolist() == [-1] * len(
+        wanted
+    )

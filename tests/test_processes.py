@@ -16,10 +16,10 @@ from batchrec.training.train import train
 from tests.models import CONFIG, N_ITEMS, SMALL, names_in, training_log, training_sequences
 
 
-def torchrun(*options: object) -> subprocess.CompletedProcess[str]:
+def torchrun(*options: object, program: tuple[object, ...] = ("-m", "batchrec")) -> subprocess.CompletedProcess[str]:
     """Run `batchrec train` in two processes."""
-    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m")
-    command = [sys.executable, "-m", *map(str, launcher), "batchrec", "train", *map(str, (*SMALL, *options))]
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    command = [sys.executable, "-m", *map(str, (*launcher, *program, "train", *SMALL, *options))]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
@@ -57,5 +57,34 @@ def test_what_ends_one_process_ends_all(tmp_path: Path) -> None:
     assert failed.returncode != 0
     lines = [line for line in failed.stderr.splitlines() if "batchrec: error:" in line]
     assert len(lines) == 1
-    assert "thesis: exists and is no model directory" in lines[0]
+    assert "thesis: exists and holds no manifest.json" in lines[0]
     assert names_in(tmp_path) == {"thesis"}
+
+
+def test_two_processes_that_were_killed_go_on(tmp_path: Path) -> None:
+    program = tmp_path / "killed.py"
+    program.write_text(
+        """
+import os, signal, sys
+from batchrec.cli import run
+from batchrec.training import fitting
+keep = fitting._keep
+def keep_and_die(*arguments):
+    keep(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+fitting._keep = keep_and_die
+sys.exit(run())
+""",
+        encoding="utf-8",
+    )
+    options = ("--sequences", training_sequences(), "--precision", "fp32", "--dropout", 0.3, "--seed", 4)
+    whole = torchrun(*options, "--out", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    assert torchrun(*options, "--out", tmp_path / "resumed", program=(program,)).returncode != 0
+    assert ".resumed.progress" in names_in(tmp_path)
+    resumed = torchrun(*options, "--out", tmp_path / "resumed")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stderr.count("going on after epoch 1") == 1
+    assert without_seconds(tmp_path / "resumed") == without_seconds(tmp_path / "whole")
+    assert load_model(tmp_path / "resumed").weights == load_model(tmp_path / "whole").weights
+    assert names_in(tmp_path) == {"killed.py", "whole", "resumed"}

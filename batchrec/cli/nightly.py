@@ -13,6 +13,7 @@ from batchrec.cli.options import JobCommand, json_option, log_format_option, opt
 from batchrec.cli.printing import echo, print_figures, print_report
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import GateError
+from batchrec.stopping import resumable
 
 if TYPE_CHECKING:
     from batchrec.nightly.models import Models
@@ -77,7 +78,8 @@ def run_command(
         print_report(plan(jobs, config, run_date), json)
         return
     try:
-        report = run(jobs, config, run_date, metrics_file)
+        with resumable():
+            report = run(jobs, config, run_date, metrics_file)
     except GateError as error:
         if json:
             print_report(error.report, json)

@@ -11,7 +11,7 @@ from batchrec import logs
 from batchrec.cli.commands import cli
 from batchrec.cli.processes import is_first_process
 from batchrec.errors import BatchrecError, ConfigError
-from batchrec.stopping import Terminated, stopped_by_signals
+from batchrec.stopping import Terminated, ignore_signals, stopped_by_signals
 
 _log = logging.getLogger("batchrec")
 
@@ -62,7 +62,9 @@ def _say(message: str, exit_code: int) -> int:
 def main() -> None:
     """Be the `batchrec` program."""
     try:
-        sys.exit(run())
+        exit_code = run()
+        ignore_signals()
+        sys.exit(exit_code)
     except Exception:
         click.echo(logs.redacted(traceback.format_exc()), err=True, nl=False)
         sys.exit(1)
