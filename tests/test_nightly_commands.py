@@ -138,3 +138,12 @@ def test_a_record_that_cannot_be_written_hides_no_reason(
     said = capsys.readouterr().err.splitlines()
     assert "ratings.csv: no file found" in said[-1]
     assert sum("No space left on device" in line for line in said) == 2
+
+
+def test_the_log_says_in_which_stage_a_night_was_broken_off(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
+    (shop.folder / "ratings.csv").unlink()
+    assert run_cli("run", "--run-date", night(0), "--log-format", "json") == 3
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    broken_off = next(line for line in lines if "broken off" in line["message"])
+    assert (broken_off["stage"], broken_off["run_date"], broken_off["level"]) == ("build-sequences", night(0), "ERROR")
+    assert lines[-1]["exit_code"] == 3

@@ -212,7 +212,9 @@ class _Night:
             figures = measure_table(self.recs, self.sequences, previous, self.jobs.scoring)
             found.update(asdict(figures))
         n_items = Version(model).manifest.n_items
-        self.account.check(table_checks(figures, scored, n_items, self.config))
+        # Of the users in the histories, whatever the scorer says; only with --users is it they whom it was to score.
+        n_users = figures.histories if self.jobs.scoring.users is None else scored.users
+        self.account.check(table_checks(figures, n_users, n_items, self.config))
         self.account.recs_sha256 = sha256(self.recs)
 
     def _publish(self, model: Path, in_use: Version | None) -> None:
