@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
@@ -162,6 +163,21 @@ def test_a_table_that_reaches_too_few_is_not_published(shop: Company) -> None:
         shop.run(gate_min_coverage=1.0)
     assert not (shop.folder / "recs.parquet").exists()
     assert shop.models.current is None
+
+
+@pytest.mark.parametrize(("n_rows", "said"), [(0, "is 0, expected"), (30, r"is 0\.\d+, expected")])
+def test_a_table_without_some_users_is_not_published_whatever_the_scorer_says(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, n_rows: int, said: str
+) -> None:
+    def losing(sequences: Path, model: Path, config: Any, out: Path, progress: Path) -> Any:
+        report = score(sequences, model, config, out, progress)
+        pq.write_table(pq.read_table(out).slice(0, n_rows), out)
+        return replace(report, users=n_rows // 3)
+
+    monkeypatch.setattr(run_module, "score", losing)
+    with pytest.raises(GateError, match=f"output gate: share of users covered {said}"):
+        shop.run(gate_min_users=0.5)
+    assert not (shop.folder / "recs.parquet").exists()
 
 
 def test_a_night_that_is_repeated_for_nothing_says_so(shop: Company) -> None:

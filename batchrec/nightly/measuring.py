@@ -86,6 +86,7 @@ class TableFigures:
     items: int
     top_items_share: float
     overlap: float | None
+    histories: int
 
 
 def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: ScoringConfig) -> TableFigures:
@@ -95,9 +96,10 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
             con, "recs_faults", recs=literal(recs), sequences=literal(sequences), keep_seen=scoring.keep_seen
         )
         found = dict(zip(faults.columns, map(int, faults.fetchall()[0]), strict=True))
-        users, n_full, n_items, top_share = select(con, "recs_reach", recs=literal(recs), k=scoring.top_k).fetchall()[0]
+        reach = select(con, "recs_reach", recs=literal(recs), sequences=literal(sequences), k=scoring.top_k)
+        users, n_full, n_items, top_share, n_histories = reach.fetchall()[0]
         overlap = None
         if previous is not None:
             compared = select(con, "recs_overlap", recs=literal(recs), previous=literal(previous))
             overlap = compared.fetchall()[0][0]
-        return TableFigures(found, users, n_full, n_items, top_share or 0.0, overlap)
+        return TableFigures(found, users, n_full, n_items, top_share or 0.0, overlap, n_histories)

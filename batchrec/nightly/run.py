@@ -2,7 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -79,6 +80,8 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
         with context(run_id=account.run_id, run_date=str(tonight)):
             try:
                 check_writable_file(jobs.out)
+                if metrics_file is not None:
+                    check_writable_file(metrics_file)
                 _Night(jobs, config, nights, models, account).run()
                 failed, exit_code = "", 0
             except BatchrecError as error:
@@ -93,10 +96,21 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
             finally:
                 report = account.report(failed or None)
                 if exit_code not in (0, NothingToDo.exit_code):
-                    nights.keep_failed(tonight, asdict(report))
+                    with _not_hiding_the_reason():
+                        nights.keep_failed(tonight, asdict(report))
                 if metrics_file is not None:
-                    write_metrics(metrics_file, report, exit_code, nights)
+                    with _not_hiding_the_reason():
+                        write_metrics(metrics_file, report, exit_code, nights)
         return report
+
+
+@contextmanager
+def _not_hiding_the_reason() -> Iterator[None]:
+    """Only log that a record of the night cannot be written: how the night itself ended is what counts."""
+    try:
+        yield
+    except (BatchrecError, OSError) as error:
+        _log.error("%s", error)
 
 
 def _run_date(given: date | None, nights: Nights) -> date:
@@ -198,7 +212,9 @@ class _Night:
             figures = measure_table(self.recs, self.sequences, previous, self.jobs.scoring)
             found.update(asdict(figures))
         n_items = Version(model).manifest.n_items
-        self.account.check(table_checks(figures, scored, n_items, self.config))
+        # Of the users in the histories, whatever the scorer says; only with --users is it they whom it was to score.
+        n_users = figures.histories if self.jobs.scoring.users is None else scored.users
+        self.account.check(table_checks(figures, n_users, n_items, self.config))
         self.account.recs_sha256 = sha256(self.recs)
 
     def _publish(self, model: Path, in_use: Version | None) -> None:
