@@ -149,13 +149,17 @@ class Nights:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
     def prune(self, keep: int) -> None:
-        """Delete all nights but the newest `keep` and the one that is out."""
+        """Delete all nights but the newest `keep` and the one that is out, and reports of failed ones before them."""
         for night in self.dates()[:-keep]:
             if not self.is_out(night):
                 self._clear(night)
                 # Out of sight in one step: a night without its report would stop all that follow.
                 self.table(night).parent.rename(self.work(night))
                 self._clear(night)
+        oldest = str(self.dates()[0])
+        for file in self._failed(self.dates()[0]).parent.glob("*.json"):
+            if file.stem < oldest:
+                file.unlink()
 
     def _clear(self, run_date: date) -> None:
         """Delete the work on a night, and on earlier ones, which were given up."""

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
-from batchrec.errors import BatchrecError, ConfigError, GateError, InputError, NothingToDo
+from batchrec.errors import BatchrecError, ConfigError, InputError, NothingToDo
 from batchrec.logs import context
 from batchrec.nightly.account import Account
 from batchrec.nightly.gates import input_checks, model_checks, table_checks
@@ -75,8 +75,8 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     with nights.locked(config.lock):
         tonight = _run_date(run_date, nights)
         account = Account(tonight, resumed=nights.work(tonight).exists())
-        # What is left standing where neither of the two below happens: a bug, or a signal.
-        failed, exit_code = "ended by a bug or a signal", 1
+        # What is left standing where none of those below happens.
+        failed, exit_code = "ended by a bug", 1
         with context(run_id=account.run_id, run_date=str(tonight)):
             try:
                 check_writable_file(jobs.out)
@@ -86,8 +86,10 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
                 failed, exit_code = "", 0
             except BatchrecError as error:
                 failed, exit_code = str(error), error.exit_code
-                if isinstance(error, GateError):
-                    error.report = account.report(failed)
+                error.report = account.report(failed)
+                raise
+            except SystemExit as error:
+                failed, exit_code = "ended by a signal", int(error.code or 1)
                 raise
             except OSError as error:
                 failed = f"{error.filename or nights.folder}: cannot be written: {error.strerror}"
