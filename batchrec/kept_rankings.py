@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from batchrec.artifact import ENCODER, Manifest
 from batchrec.batching import Longs
 from batchrec.config import ScoringConfig
-from batchrec.pools import Lists
 from batchrec.progress import Progress, fingerprint_of
+from batchrec.rules.pools import Lists
 
 _log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from batchrec.artifact import load_model
-from batchrec.assortment import read_assortment
 from batchrec.catalogue import Catalogue, find_item, read_catalogue
 from batchrec.config import RecommendConfig, ScoringConfig
 from batchrec.errors import ConfigError
 from batchrec.ranker import Ranker
+from batchrec.rules.assortment import read_assortment
 from batchrec.schemas import FIRST_ITEM, PAD, sequences_schema
 from batchrec.scorer import Scorer
 from batchrec.vocabulary import Vocabulary

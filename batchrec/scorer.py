@@ -8,16 +8,16 @@ import numpy as np
 import pyarrow as pa
 
 from batchrec.artifact import Model
-from batchrec.assortment import Assortment
 from batchrec.batching import Histories, Longs, history_digests, scoring_tokens, token_batches
 from batchrec.config import ScoringConfig
-from batchrec.emptied import emptied_by
 from batchrec.kept_rankings import KeptRanking
-from batchrec.pools import Lists
 from batchrec.previous_recs import open_previous
 from batchrec.ranker import Ranker, Ranking
-from batchrec.ruled import Limits, RuledRanker, limits_of
-from batchrec.rules import Bools
+from batchrec.rules.assortment import Assortment
+from batchrec.rules.emptied import emptied_by
+from batchrec.rules.pools import Lists
+from batchrec.rules.ruled_ranker import Limits, RuledRanker, limits_of
+from batchrec.rules.rules import Bools
 from batchrec.schemas import FIRST_ITEM, SOURCES, recs_schema
 from batchrec.vocabulary import Vocabulary
 

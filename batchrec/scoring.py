@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from batchrec.artifact import load_model
-from batchrec.assortment import read_assortment
 from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError
 from batchrec.kept_rankings import RANKING_BYTES, KeptRanking, open_progress
@@ -23,6 +22,7 @@ from batchrec.logs import no_bars
 from batchrec.machine import n_cores
 from batchrec.progress import Progress
 from batchrec.ranker import Ranker
+from batchrec.rules.assortment import read_assortment
 from batchrec.scorer import Counts, ScoredChunk, Scorer
 from batchrec.tables import Sequences, check_writable_file, open_sequences, write_parquet
 from batchrec.user_list import read_user_list

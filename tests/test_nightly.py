@@ -353,14 +353,17 @@ def test_no_table_is_put_back_of_which_a_byte_has_changed(shop: Company) -> None
 
 
 def test_old_nights_and_models_are_deleted_but_never_what_is_in_use(shop: Company) -> None:
+    with pytest.raises(GateError):
+        shop.run(0, gate_min_coverage=1.0)
     for night in range(0, 28, 7):
         shop.write_log(later(5 + night))
-        shop.run(night, keep=2, keep_models=1)
-    assert shop.nights.dates() == [FIRST + timedelta(days=14), FIRST + timedelta(days=21)]
+        shop.run(night + 1, keep=2, keep_models=1)
+    assert names_in(shop.folder / "nights/failed") == set()
+    assert shop.nights.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
     assert len(shop.models.versions()) == 1
     shop.nights.roll_back()
     shop.nights.prune(1)
-    assert shop.nights.dates() == [FIRST + timedelta(days=14), FIRST + timedelta(days=21)]
+    assert shop.nights.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
 
 
 def test_a_model_can_be_put_back(shop: Company) -> None:
@@ -382,6 +385,7 @@ def test_what_a_monitor_reads_tells_success_from_failure(shop: Company) -> None:
     shop.run()
     read = (shop.folder / "metrics.prom").read_text()
     assert "batchrec_exit_code 0.0" in read
+    assert 'batchrec_ndcg_at_10{model="new"} 0.2' in read
     assert f'batchrec_stage_rows{{stage="score"}} {float(len(shop.rows()))}' in read
     success = next(line for line in read.splitlines() if line.startswith("batchrec_last_success_timestamp_seconds "))
     with pytest.raises(GateError):

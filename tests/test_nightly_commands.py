@@ -48,6 +48,10 @@ def test_the_last_line_of_stdout_is_the_report(shop: Company, capsys: pytest.Cap
     report = json.loads(said.out.splitlines()[-1])
     assert report["failed"] in said.err
     assert [check["figure"] for check in report["checks"] if not check["passed"]] == ["share of the items recommended"]
+    (shop.folder / "ratings.csv").unlink()
+    assert run_cli("run", "--run-date", night(1), "--json") == 3
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1])["failed"] in said.err
 
 
 def test_log_lines_say_of_which_run_and_stage_they_are(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:

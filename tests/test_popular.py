@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrec.artifact import load_model
-from batchrec.assortment import read_assortment
 from batchrec.config import ScoringConfig
-from batchrec.popular import PopularItems
-from batchrec.popular_lists import PopularLists
+from batchrec.rules.assortment import read_assortment
+from batchrec.rules.popular import PopularItems
+from batchrec.rules.popular_lists import PopularLists
 from batchrec.scoring import score
 from tests.models import write_sequences
 from tests.plain_rules import ITEMS, Night, model, write_table

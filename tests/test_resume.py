@@ -20,8 +20,8 @@ from batchrec.attempts import progress_folder, resumable
 from batchrec.batching import Histories, Longs
 from batchrec.config import Objective, ScoringConfig, TrainingConfig
 from batchrec.kept_rankings import _key
-from batchrec.pools import Lists
-from batchrec.ruled import Limits
+from batchrec.rules.pools import Lists
+from batchrec.rules.ruled_ranker import Limits
 from batchrec.scorer import Scorer
 from batchrec.scoring import score
 from batchrec.training import fitting

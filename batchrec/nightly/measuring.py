@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from batchrec.artifact import load_model
-from batchrec.assortment import read_assortment
 from batchrec.config import ScoringConfig, TrainingConfig
 from batchrec.metrics import ndcg
 from batchrec.nightly.report import ModelFigures
 from batchrec.queries import connect, literal, materialize, select
 from batchrec.ranker import Ranker
+from batchrec.rules.assortment import read_assortment
 from batchrec.schemas import PAD
 from batchrec.scorer import Scorer
 from batchrec.tables import open_sequences

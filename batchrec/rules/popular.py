@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 from batchrec.batching import Longs
 from batchrec.config import ScoringConfig
 from batchrec.errors import InputError
-from batchrec.pools import Lists
-from batchrec.popular_lists import Order, PopularLists
 from batchrec.queries import connect, literal, select
-from batchrec.rule_tables import as_ids, read_rule_table
-from batchrec.rulebook import Rulebook
+from batchrec.rules.pools import Lists
+from batchrec.rules.popular_lists import Order, PopularLists
+from batchrec.rules.rulebook import Rulebook
+from batchrec.rules.tables import as_ids, read_rule_table
 from batchrec.schemas import BY_ALL_TIME, BY_RECENT, BY_SEGMENT, FIRST_ITEM
 from batchrec.vocabulary import Vocabulary
 

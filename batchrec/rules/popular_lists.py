@@ -7,12 +7,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchrec.batching import Histories, Ints, Longs, SeenPairs
-from batchrec.pools import Codes, Lists, Pool, Selection
 from batchrec.ranker import Floats
-from batchrec.ruled import Limits, allowed_candidates, as_rows, limits_of, may_be_pinned, selection_of
-from batchrec.rules import Rules
+from batchrec.rules.pools import Codes, Lists, Pool, Selection
+from batchrec.rules.ruled_ranker import Limits, allowed_candidates, as_rows, limits_of, may_be_pinned, selection_of
+from batchrec.rules.rules import Rules
+from batchrec.rules.selecting import deepen
 from batchrec.schemas import PAD
-from batchrec.selecting import deepen
 from batchrec.vocabulary import Vocabulary
 
 # Items looked at first, for each one of a list.

@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from batchrec.catalogue import Catalogue, read_catalogue
 from batchrec.config import ScoringConfig
-from batchrec.popular import PopularItems
 from batchrec.ranker import Floats
-from batchrec.rulebook import Rulebook, read_rules
-from batchrec.rules import Rules
+from batchrec.rules.popular import PopularItems
+from batchrec.rules.rulebook import Rulebook, read_rules
+from batchrec.rules.rules import Rules
 from batchrec.vocabulary import Vocabulary
 
 

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 
 from batchrec.batching import Longs, SeenPairs
-from batchrec.ruled import Limits
-from batchrec.rules import Bools, Rules
+from batchrec.rules.ruled_ranker import Limits
+from batchrec.rules.rules import Bools, Rules
 from batchrec.schemas import FIRST_ITEM
 
 

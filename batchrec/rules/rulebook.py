@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from batchrec.batching import Histories, Ints, Longs
 from batchrec.catalogue import Catalogue, read_column
 from batchrec.config import RulesConfig
-from batchrec.rule_tables import RuleTable, as_ids, read_rule_table, valid_items
-from batchrec.rules import Bools, Rules, UserLists
+from batchrec.rules.rules import Bools, Rules, UserLists
+from batchrec.rules.tables import RuleTable, as_ids, read_rule_table, valid_items
 from batchrec.schemas import FIRST_ITEM, PAD
 from batchrec.vocabulary import Vocabulary
 

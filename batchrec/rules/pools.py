@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from batchrec.batching import Ints, Longs
 from batchrec.ranker import Floats, Ranking
-from batchrec.rules import Bools
+from batchrec.rules.rules import Bools
 from batchrec.schemas import BY_MODEL
 
 Codes = NDArray[np.int8]

@@ -10,11 +10,11 @@ from safetensors.numpy import load
 
 from batchrec.artifact import Model
 from batchrec.batching import Histories, Ints, Longs, SeenPairs, seen_pairs
-from batchrec.pools import Lists, Pool, Selection
 from batchrec.ranker import Floats, Ranker, Ranking
-from batchrec.rules import Bools, Rules
+from batchrec.rules.pools import Lists, Pool, Selection
+from batchrec.rules.rules import Bools, Rules
+from batchrec.rules.selecting import deepen
 from batchrec.schemas import BY_MODEL, FIRST_ITEM
-from batchrec.selecting import deepen
 
 # Scores of pairs of a user and an item that are made at a time.
 _PAIRS = 1 << 16
