@@ -9,7 +9,7 @@ DATASET ?= ml-latest-small
 DATA ?= $(MOVIELENS)/$(DATASET)
 GROUPLENS ?= https://files.grouplens.org/datasets/movielens
 
-.PHONY: help demo test faults check wheel-test movielens benchmark-training readme clean
+.PHONY: help demo test faults check wheel-test movielens benchmark-training thirty-nights readme clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -64,8 +64,20 @@ $(MOVIELENS)/%/ratings.csv: | $(INSTALLED)
 benchmark-training: $(INSTALLED)  ## training throughput beside a plain padded PyTorch loop
 	$(BIN)/python examples/benchmark_training.py
 
+# Where the shop of the thirty nights is set up, and is left to look at
+NIGHTS := thirty-nights
+ONLINE_RETAIL := $(if $(filter-out file,$(origin DATA)),$(DATA))
+
+thirty-nights: $(INSTALLED)  ## thirty nights of a shop: DATA=folder of Online Retail's files, one CSV a day
+ifeq ($(ONLINE_RETAIL),)
+	@echo "skipped: DATA names no folder of Online Retail's files, one CSV a day (https://doi.org/10.24432/C5BW33)"
+else
+	rm -rf $(NIGHTS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/thirty_nights.py "$(ONLINE_RETAIL)" $(NIGHTS)
+endif
+
 readme: $(INSTALLED)  ## write the commands' help into the README
 	$(BIN)/cog -r README.md
 
 clean:  ## remove what the targets made
-	rm -rf .venv build dist $(SAMPLE) $(MOVIELENS)
+	rm -rf .venv build dist $(SAMPLE) $(MOVIELENS) $(NIGHTS)

@@ -59,6 +59,12 @@ class Histories:
         lengths: Longs = self.offsets[1:] - self.offsets[:-1]
         return lengths
 
+    def below(self, size: int) -> "Histories":
+        """Leave out items whose index is not below `size`."""
+        is_kept = self.items < size
+        offsets = np.concatenate([[0], np.cumsum(is_kept, dtype=np.int64)])[self.offsets]
+        return Histories(self.items[is_kept], offsets, None if self.ties is None else self.ties[is_kept])
+
     def take(self, users: Longs) -> "Histories":
         """Give the histories of some users, in the order of `users`."""
         lengths = self.lengths[users]

@@ -27,9 +27,9 @@ class Catalogue:
     item_ids: pa.Array
     titles: pa.Array
 
-    def titles_of(self, vocabulary: Vocabulary) -> pa.Array:
-        """Give the title of each item of a vocabulary, in its order: (items,) string, null where there is none."""
-        return self.titles.take(pc.index_in(vocabulary.item_ids.cast(pa.string()), value_set=self.item_ids))
+    def titles_of(self, item_ids: pa.Array) -> pa.Array:
+        """Give the title of each item, in their order: (items,) string, null where there is none."""
+        return self.titles.take(pc.index_in(item_ids.cast(pa.string()), value_set=self.item_ids))
 
     def title_of(self, item_id: str) -> str:
         """Give the title of one item, empty where there is none."""
@@ -44,22 +44,30 @@ def read_catalogue(config: CatalogueConfig, vocabulary: Vocabulary) -> Catalogue
     """
     if config.items is None:
         return None
-    wanted = {config.item_column: "--item-column", config.title_column: "--title-column"}
-    columns = {"item_column": config.item_column, "title_column": config.title_column}
+    return read_column(config.items, config.item_column, (config.title_column, "--title-column"), vocabulary)
+
+
+def read_column(items: str, item_column: str, named: tuple[str, str], vocabulary: Vocabulary) -> Catalogue:
+    """Read any column of a catalogue as its titles; named: the column, and the option that names it.
+
+    Raises InputError as `read_catalogue` does.
+    """
+    wanted = {item_column: "--item-column", named[0]: named[1]}
+    columns = {"item_column": item_column, "title_column": named[0]}
     with connect() as con:
         try:
-            sources = open_sources(con, find_files([config.items], "--items FILE"), wanted)
+            sources = open_sources(con, find_files([items], "--items FILE"), wanted)
             unite(con, sources, "catalogue", columns).create_view("catalogue")
             integers = pa.types.is_integer(vocabulary.item_ids.type)
             titles = select(con, "titles", items_are_integers=integers).to_arrow_table().combine_chunks()
         except duckdb.Error as error:
-            raise InputError(f"{config.items}: {error}") from error
+            raise InputError(f"{items}: {error}") from error
         malformed = malformed_records(con)
         if malformed:
             raise InputError(f"{malformed[0]}. Mend the catalogue")
     text = titles.cast(pa.schema([("item_id", pa.string()), ("title", pa.string())])).combine_chunks()
     if len(text) == 0:
-        raise InputError(f"{config.items}: holds no titles")
+        raise InputError(f"{items}: holds no {'titles' if named[1] == '--title-column' else named[0]}")
     return Catalogue(text["item_id"].chunk(0), text["title"].chunk(0))
 
 

@@ -2,9 +2,10 @@
 
 
 class BatchrecError(Exception):
-    """An error that the caller can act on."""
+    """An error that the caller can act on. report: what is known of the night that it ended, if it ended one."""
 
     exit_code = 1
+    report: object = None
 
 
 class ConfigError(BatchrecError):
@@ -32,10 +33,9 @@ class DeviceError(BatchrecError):
 
 
 class GateError(BatchrecError):
-    """A gate was not passed: nothing was published. report: the night's figures."""
+    """A gate was not passed: nothing was published."""
 
     exit_code = 6
-    report: object = None
 
 
 class LockedError(BatchrecError):

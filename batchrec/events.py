@@ -8,9 +8,18 @@ from pathlib import Path
 import duckdb
 
 from batchrec.config import SequencesConfig
-from batchrec.errors import ConfigError, InputError
+from batchrec.errors import InputError
 from batchrec.queries import materialize, select
-from batchrec.sources import Reject, Source, find_files, line_numbers, malformed_records, open_sources, unite
+from batchrec.sources import (
+    Reject,
+    Source,
+    find_files,
+    line_numbers,
+    malformed_records,
+    open_query,
+    open_sources,
+    unite,
+)
 
 # Ids of these types become integers where every one is; those of any other type are text. All of a CSV is either.
 _NUMBERS = {"decimal", "float", "double", "hugeint", "uhugeint"}
@@ -57,7 +66,7 @@ def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: 
     needs_rating = config.min_rating is not None
     if config.query is not None:
         columns = _Columns("user_id", "item_id", "timestamp", "rating" if needs_rating else None)
-        sources = [_open_query(con, Path(config.query), columns)]
+        sources = [open_query(con, Path(config.query), columns.options)]
     else:
         rating = config.rating_column if needs_rating else None
         columns = _Columns(config.user_column, config.item_column, config.timestamp_column, rating)
@@ -66,25 +75,6 @@ def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: 
     unite(con, sources, "records", dict(zip(roles, columns.ordered, strict=True))).create_view("records")
     _load(con, sources, columns, config)
     return _check_rejects(con, columns, config)
-
-
-def _open_query(con: duckdb.DuckDBPyConnection, file: Path, columns: _Columns) -> Source:
-    try:
-        statements = con.extract_statements(file.read_text(encoding="utf-8-sig"))
-        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-            raise ConfigError(f"{file}: holds {len(statements)} statements; expected one SELECT")
-        # As text, for a relation takes no comment after the semicolon; it is the one SELECT that was just checked.
-        con.execute(f"create view query as {statements[0].query}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
-    except duckdb.ProgrammingError as error:
-        raise ConfigError(f"{file}: {error}") from error
-    found = {name.lower(): name for name in con.view("query").columns}
-    missing = [name for name in columns.options if name not in found]
-    if missing:
-        raise ConfigError(f"{file}: the query has no column {missing[0]!r}; found {', '.join(found.values())}")
-    select(con, "read_query", query_file=str(file)).create_view("source_query")
-    return Source("source_query", found)
 
 
 def _load(con: duckdb.DuckDBPyConnection, sources: list[Source], columns: _Columns, config: SequencesConfig) -> None:

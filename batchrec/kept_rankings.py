@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from batchrec.artifact import ENCODER, Manifest
 from batchrec.batching import Longs
 from batchrec.config import ScoringConfig
 from batchrec.progress import Progress, fingerprint_of
-from batchrec.ranker import Ranking
+from batchrec.rules.pools import Lists
 
 _log = logging.getLogger(__name__)
 
-# A row of a kept ranking: a score and an item.
-RANKING_BYTES = 8
+# A row of a kept list: a score, an item and a source.
+RANKING_BYTES = 9
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class KeptRanking:
     progress: Progress | None
     number: int
 
-    def ranking(
-        self, user_ids: pa.Array, digests: Longs, is_fresh: NDArray[np.bool_], rank: Callable[[], Ranking]
-    ) -> Ranking:
-        """Give the ranking of the fresh users of a chunk as it was kept, or have it made and keep it.
+    def lists(
+        self, user_ids: pa.Array, digests: Longs, is_fresh: NDArray[np.bool_], rank: Callable[[], Lists]
+    ) -> Lists:
+        """Give the model's lists for the fresh users of a chunk as they were kept, or have them made and keep them.
 
-        user_ids, digests, is_fresh: (users,) of the chunk; a ranking kept for others is not looked at.
+        user_ids, digests, is_fresh: (users,) of the chunk; what was kept for others is not looked at.
         Raises ConfigError where it cannot be written.
         """
         if self.progress is None or not is_fresh.any():
@@ -44,10 +44,11 @@ class KeptRanking:
         name, key = f"chunk-{self.number}", _key(user_ids, digests, is_fresh)
         part = self.progress.read(name)
         if part is not None and part.metadata["key"] == key:
-            return Ranking(part.arrays["scores"], part.arrays["items"])
-        ranking = rank()
-        self.progress.write(name, {"scores": ranking.scores, "items": ranking.items}, {"key": key})
-        return ranking
+            # Copies: those of users whom the model does not know are put in later.
+            return Lists(*(part.arrays[field.name].copy() for field in fields(Lists)))
+        lists = rank()
+        self.progress.write(name, {field.name: getattr(lists, field.name) for field in fields(lists)}, {"key": key})
+        return lists
 
 
 def open_progress(

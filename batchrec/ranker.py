@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -20,11 +20,14 @@ _log = logging.getLogger(__name__)
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
+Floats = NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class Ranking:
     """The best items of each row, best first: scores (rows, k) float32, -inf beyond the last item; items int32."""
 
-    scores: NDArray[np.float32]
+    scores: Floats
     items: Ints
 
     @property
@@ -38,10 +41,15 @@ class Ranker:
     """The model's session on a device; `rank` may be called from several threads at once."""
 
     def __init__(
-        self, encoder: bytes, device: Literal["auto", "cuda", "cpu"], precision: ScoringPrecision = "fp32"
+        self,
+        encoder: bytes,
+        device: Literal["auto", "cuda", "cpu"],
+        precision: ScoringPrecision = "fp32",
+        item_offsets: Floats | None = None,
     ) -> None:
         """Open the ONNX graph; int8 is for a CPU.
 
+        item_offsets: (vocabulary,) float32, added to the scores of items, -inf for what nobody may get; none if None.
         Raises DeviceError where device is cuda and no GPU works, ModelError for a broken graph.
         """
         if precision == "int8":
@@ -53,6 +61,11 @@ class Ranker:
             raise DeviceError(f"--device cuda: no GPU works: {problem}. Install batchrec[cuda], or pass --device cpu")
         if self.device == "cpu" and device == "auto":
             _log.warning("no GPU works (%s): scoring on the CPU", problem)
+        sizes = {argument.name: argument.shape for argument in self._session.get_inputs()}
+        if item_offsets is None:
+            item_offsets = np.zeros(sizes["item_offsets"], np.float32)
+        # Once, for it is the same in every run.
+        self._item_offsets = ort.OrtValue.ortvalue_from_numpy(item_offsets, self.device, 0)
 
     def rank(self, tokens: Ints, seen: SeenPairs, top_k: int) -> Ranking:
         """Rank the catalogue for each row, seen items left out.
@@ -60,6 +73,15 @@ class Ranker:
         tokens: (rows, length) int32, PAD on the right; top_k: up to the number of items.
         The outputs alone come back from the device: never scores of the whole catalogue.
         """
+        scores, items = self._run(tokens, seen, top_k, "scores", "items")
+        return Ranking(scores, items)
+
+    def rank_and_encode(self, tokens: Ints, seen: SeenPairs, top_k: int) -> tuple[Ranking, Floats]:
+        """Rank as `rank` does, and give the states (rows, hidden_size) float32 that the items' scores are made of."""
+        scores, items, states = self._run(tokens, seen, top_k, "scores", "items", "states")
+        return Ranking(scores, items), states
+
+    def _run(self, tokens: Ints, seen: SeenPairs, top_k: int, *outputs: str) -> list[NDArray[Any]]:
         binding = self._session.io_binding()
         for name, values in (
             ("tokens", tokens),
@@ -68,11 +90,12 @@ class Ranker:
             ("top_k", np.array(top_k)),
         ):
             binding.bind_cpu_input(name, values)
-        binding.bind_output("scores")
-        binding.bind_output("items")
+        binding.bind_ortvalue_input("item_offsets", self._item_offsets)
+        for name in outputs:
+            binding.bind_output(name)
         self._session.run_with_iobinding(binding)
-        scores, items = binding.copy_outputs_to_cpu()
-        return Ranking(scores, items)
+        found: list[NDArray[Any]] = binding.copy_outputs_to_cpu()
+        return found
 
 
 def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, str]:

@@ -1,7 +1,7 @@
 """recommend: what a model recommends after a few items named by a person."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ from batchrec.catalogue import Catalogue, find_item, read_catalogue
 from batchrec.config import RecommendConfig, ScoringConfig
 from batchrec.errors import ConfigError
 from batchrec.ranker import Ranker
+from batchrec.rules.assortment import read_assortment
 from batchrec.schemas import FIRST_ITEM, PAD, sequences_schema
 from batchrec.scorer import Scorer
 from batchrec.vocabulary import Vocabulary
@@ -68,7 +69,8 @@ def recommend(
         [pa.array([0]), pa.ListArray.from_arrays([0, len(known)], known), pa.array([[0] * len(known)])], schema=schema
     )
     scoring = ScoringConfig(top_k=config.top_k)
-    scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, catalogue)
+    assortment = replace(read_assortment(vocabulary, scoring, pa.int64()), catalogue=catalogue)
+    scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, assortment)
     rows = scorer.score(user).recs.to_pylist()
     return Recommendations(
         history=history,

@@ -8,15 +8,16 @@ import pyarrow as pa
 from batchrec.errors import InputError
 
 CONTRACT_VERSION = 1
-MODEL_VERSION = 2
+MODEL_VERSION = 3
 
 # Indexes of the vocabulary that are not items.
 PAD = 0
 MASK = 1
 FIRST_ITEM = 2
 
-SOURCE_MODEL = "model"
-SOURCE_POPULAR = "popular"
+# Where a row comes from, and the code of each in arrays.
+SOURCES = ("model", "popular_segment", "popular", "popular_all_time", "pinned")
+BY_MODEL, BY_SEGMENT, BY_RECENT, BY_ALL_TIME, BY_PIN = range(len(SOURCES))
 
 
 def id_type(found: pa.DataType, column: str, where: str) -> pa.DataType:

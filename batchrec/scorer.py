@@ -1,42 +1,49 @@
 """One object that maps a batch of histories to a batch of recommendations, Arrow to Arrow, with no state in between."""
 
-from dataclasses import astuple, dataclass
-from hashlib import sha256
+from collections import Counter
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from batchrec.artifact import Model
-from batchrec.batching import Histories, Longs, SeenPairs, history_digests, scoring_tokens, seen_pairs, token_batches
-from batchrec.catalogue import Catalogue
+from batchrec.batching import Histories, Longs, history_digests, scoring_tokens, token_batches
 from batchrec.config import ScoringConfig
 from batchrec.kept_rankings import KeptRanking
 from batchrec.previous_recs import open_previous
 from batchrec.ranker import Ranker, Ranking
-from batchrec.schemas import FIRST_ITEM, SOURCE_MODEL, SOURCE_POPULAR, recs_schema
+from batchrec.rules.assortment import Assortment
+from batchrec.rules.emptied import emptied_by
+from batchrec.rules.pools import Lists
+from batchrec.rules.ruled_ranker import Limits, RuledRanker, limits_of
+from batchrec.rules.rules import Bools
+from batchrec.schemas import FIRST_ITEM, SOURCES, recs_schema
+from batchrec.vocabulary import Vocabulary
 
 # Tokens in one run of the model, and scores of items: on a CPU few, for its cache; a GPU wants more work at once.
 _BATCH_TOKENS = {"cpu": 1 << 11, "cuda": 1 << 18}
 _BATCH_SCORES = {"cpu": 1 << 22, "cuda": 1 << 27}
-_NOTHING_SEEN = SeenPairs(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Users by where their recommendations come from; each is in one of the first three."""
+    """Users by where their recommendations come from; each is in one of the first four.
+
+    emptied_by: users without a list by the rule, as its option, that left them nothing.
+    """
 
     users_by_model: int = 0
     users_by_popularity: int = 0
     users_skipped_all_seen: int = 0
+    emptied_by: Counter[str] = field(default_factory=Counter)
     users_with_fewer_than_top_k: int = 0
     users_carried_over: int = 0
     unknown_items_in_histories: int = 0
     rows: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
+        return Counts(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -57,16 +64,21 @@ class Scorer:
         ranker: Ranker,
         user_type: pa.DataType,
         config: ScoringConfig,
-        catalogue: Catalogue | None = None,
+        assortment: Assortment,
     ) -> None:
         self._model = model
         self._ranker = ranker
+        self._assortment = assortment
+        rules = assortment.rules
+        knows_all = assortment.vocabulary.size == model.vocabulary.size
+        # Without rules the graph's best are the list.
+        self._ruled = RuledRanker(ranker, model, rules, config.top_k) if rules.choose or not knows_all else None
         self._shape = model.manifest.shape
         self._top_k = config.top_k
         self._keep_seen = config.keep_seen
         self._batch_tokens = config.batch_tokens or _BATCH_TOKENS[ranker.device]
         self._most_users = max(1, _BATCH_SCORES[ranker.device] // model.vocabulary.size)
-        self._titles = None if catalogue is None else catalogue.titles_of(model.vocabulary)
+        self._titles = assortment.titles(assortment.vocabulary)
         self.schema = recs_schema(
             user_type,
             model.vocabulary.item_ids.type,
@@ -76,7 +88,7 @@ class Scorer:
                 "top_k": config.top_k,
                 "keep_seen": config.keep_seen,
                 "precision": config.precision,
-                "titles": None if self._titles is None else sha256(repr(self._titles.to_pylist()).encode()).hexdigest(),
+                **assortment.digests(),
             },
         )
         self._previous = None if config.previous is None else open_previous(Path(config.previous), self.schema)
@@ -84,17 +96,26 @@ class Scorer:
     def score(self, users: pa.RecordBatch, kept: KeptRanking = KeptRanking(None, 0)) -> ScoredChunk:
         """Recommend to the users of a sequences batch: columns user_id and item_ids.
 
-        A user of whose history the model knows nothing gets the most popular items.
+        A user of whose history the model knows nothing gets popular items, anew every night.
         """
-        histories = Histories.from_arrow(users["item_ids"], self._model.vocabulary)
+        histories = Histories.from_arrow(users["item_ids"], self._assortment.vocabulary)
         digests = history_digests(histories)
-        is_known = histories.lengths > 0
-        found = np.full(len(users), -1) if self._previous is None else self._previous.find(users["user_id"], digests)
+        known = histories if self._ruled is None else histories.below(self._model.vocabulary.size)
+        is_known = known.lengths > 0
+        found = np.full(len(users), -1)
+        if self._previous is not None:
+            found = np.where(is_known, self._previous.find(users["user_id"], digests), -1)
         fresh, carried = np.flatnonzero(found < 0), np.flatnonzero(found >= 0)
         n_recs = np.zeros(len(users), np.int64)
-        ranking = kept.ranking(users["user_id"], digests, found < 0, lambda: self._best(histories, fresh))
-        n_recs[fresh] = ranking.is_there.sum(axis=1)
-        recs = self._to_arrow(users["user_id"].take(pa.array(fresh)), digests[fresh], is_known[fresh], ranking)
+        limits = limits_of(self._assortment.rules, None if self._keep_seen else histories, users["user_id"])
+        lists = kept.lists(users["user_id"], digests, found < 0, lambda: self._best(known, fresh, limits))
+        cold = np.flatnonzero(~is_known[fresh])
+        vocabulary = self._assortment.vocabulary
+        if len(cold):
+            lists.put(cold, self._assortment.popular.lists(users.take(pa.array(fresh[cold]))))
+            vocabulary = self._assortment.popular.open().vocabulary
+        n_recs[fresh] = lists.is_there.sum(axis=1)
+        recs = self._to_arrow(users["user_id"].take(pa.array(fresh)), digests[fresh], lists, vocabulary)
         if self._previous is not None and len(carried):
             n_recs[carried] = self._previous.n_rows[found[carried]]
             earlier, rows = self._previous.rows(found[carried])
@@ -102,56 +123,67 @@ class Scorer:
             places = np.concatenate([np.arange(len(recs)), len(recs) + rows])
             users_of_rows = np.repeat(np.concatenate([fresh, carried]), n_recs[np.concatenate([fresh, carried])])
             recs = both.take(pa.array(places[np.argsort(users_of_rows, kind="stable")]))
+        is_empty = n_recs == 0
+        emptied = self._emptied_by(users.filter(pa.array(is_empty)), is_known[is_empty])
         counts = Counts(
-            users_by_model=int((is_known & (n_recs > 0)).sum()),
-            users_by_popularity=int((~is_known).sum()),
-            users_skipped_all_seen=int((n_recs == 0).sum()),
-            users_with_fewer_than_top_k=int(((n_recs > 0) & (n_recs < self._top_k)).sum()),
+            users_by_model=int((is_known & ~is_empty).sum()),
+            users_by_popularity=int((~is_known & ~is_empty).sum()),
+            users_skipped_all_seen=int(is_empty.sum()) - emptied.total(),
+            emptied_by=emptied,
+            users_with_fewer_than_top_k=int((~is_empty & (n_recs < self._top_k)).sum()),
             users_carried_over=len(carried),
-            unknown_items_in_histories=len(users["item_ids"].flatten()) - len(histories.items),
+            unknown_items_in_histories=len(users["item_ids"].flatten()) - len(known.items),
             rows=len(recs),
         )
         return ScoredChunk(recs, len(users), counts)
 
-    def _best(self, histories: Histories, users: Longs) -> Ranking:
-        """Rank for each of `users`: by the model, or by popularity where it knows nothing of the history."""
-        ranking = self._popular(len(users))
+    def _best(self, histories: Histories, users: Longs, limits: Limits) -> Lists:
+        """Give the model's list for each of `users`, empty where it knows nothing of the history."""
+        lists = Lists.empty(len(users), self._top_k)
         known = np.flatnonzero(histories.lengths[users] > 0)
         lengths = np.minimum(histories.lengths[users[known]], self._shape.max_len)
         for batch in token_batches(lengths, self._batch_tokens, self._most_users):
-            best = self._rank(histories, users[known[batch]])
-            ranking.scores[known[batch]] = best.scores
-            ranking.items[known[batch]] = best.items
-        return ranking
+            lists.put(known[batch], self._rank(histories, users[known[batch]], limits))
+        return lists
 
-    def _rank(self, histories: Histories, users: Longs) -> Ranking:
-        seen = _NOTHING_SEEN if self._keep_seen else seen_pairs(histories, users)
-        return self._ranker.rank(scoring_tokens(histories, users, self._shape), seen, self._top_k)
+    def _rank(self, histories: Histories, users: Longs, limits: Limits) -> Ranking:
+        tokens = scoring_tokens(histories, users, self._shape)
+        if self._ruled is not None:
+            return self._ruled.rank(tokens, users, limits)
+        return self._ranker.rank(tokens, limits.excluded(users), self._top_k)
 
-    def _popular(self, n_users: int) -> Ranking:
-        """Rank items for every row by their events in the histories trained on, the order of the vocabulary."""
-        items = np.arange(FIRST_ITEM, FIRST_ITEM + self._top_k, dtype=np.int32)
-        scores = self._model.vocabulary.n_events[: self._top_k].astype(np.float32)
-        return Ranking(np.tile(scores, (n_users, 1)), np.tile(items, (n_users, 1)))
+    def _emptied_by(self, users: pa.RecordBatch, is_known: Bools) -> Counter[str]:
+        """Count users, all without a list, by the rule that left them nothing."""
+        counted: Counter[str] = Counter()
+        if self._assortment.rulebook.is_empty:
+            return counted
+        for which, is_cold in ((is_known, False), (~is_known, True)):
+            if which.any():
+                chosen = users.filter(pa.array(which))
+                offer = self._assortment.popular.open() if is_cold else self._assortment
+                histories = None if self._keep_seen else Histories.from_arrow(chosen["item_ids"], offer.vocabulary)
+                limits = limits_of(offer.rules, histories, chosen["user_id"])
+                counted += emptied_by(offer.rules, limits, len(chosen))
+        return counted
 
-    def _to_arrow(
-        self, user_ids: pa.Array, digests: Longs, is_known: NDArray[np.bool_], ranking: Ranking
-    ) -> pa.RecordBatch:
-        n_users, top_k = ranking.scores.shape
+    def _to_arrow(self, user_ids: pa.Array, digests: Longs, lists: Lists, vocabulary: Vocabulary) -> pa.RecordBatch:
+        """Spell lists as rows of recs, their items those of a vocabulary."""
+        n_users, top_k = lists.scores.shape
         # Where no item is left, PAD or MASK may stand: any item does instead, for the row is left out.
-        items = pa.array(np.maximum(ranking.items.ravel() - FIRST_ITEM, 0))
-        sources = pa.array([SOURCE_POPULAR, SOURCE_MODEL])
+        items = pa.array(np.maximum(lists.items.ravel() - FIRST_ITEM, 0))
         columns = [
             user_ids.take(pa.array(np.repeat(np.arange(n_users), top_k))),
             pa.array(np.tile(np.arange(1, top_k + 1, dtype=np.int32), n_users)),
-            self._model.vocabulary.item_ids.take(items),
-            pa.array(ranking.scores.ravel()),
-            sources.take(pa.array(np.repeat(is_known.astype(np.int8), top_k))),
+            vocabulary.item_ids.take(items),
+            pa.array(lists.scores.ravel()),
+            pa.array(SOURCES).take(pa.array(lists.sources.ravel())),
             pa.repeat(self._model.manifest.model_id, n_users * top_k),
             pa.array(np.repeat(digests, top_k)),
         ]
         if self._titles is not None:
-            columns.append(self._titles.take(items))
+            is_own = vocabulary is self._assortment.vocabulary
+            titles = self._titles if is_own else self._assortment.titles(vocabulary)
+            columns.append(titles.take(items))
         recs = pa.record_batch(columns, schema=self.schema)
-        is_there = ranking.is_there.ravel()
+        is_there = lists.is_there.ravel()
         return recs if is_there.all() else recs.filter(pa.array(is_there))

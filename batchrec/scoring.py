@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from batchrec.artifact import load_model
-from batchrec.catalogue import read_catalogue
 from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError
 from batchrec.kept_rankings import RANKING_BYTES, KeptRanking, open_progress
@@ -23,6 +22,7 @@ from batchrec.logs import no_bars
 from batchrec.machine import n_cores
 from batchrec.progress import Progress
 from batchrec.ranker import Ranker
+from batchrec.rules.assortment import read_assortment
 from batchrec.scorer import Counts, ScoredChunk, Scorer
 from batchrec.tables import Sequences, check_writable_file, open_sequences, write_parquet
 from batchrec.user_list import read_user_list
@@ -41,7 +41,10 @@ _TITLED_ROW_BYTES = 16
 
 @dataclass(frozen=True)
 class ScoringReport:
-    """Who got what: users = by the model + by popularity + skipped, all of whose items they have seen."""
+    """Who got what: users = by the model + by popularity + skipped, all of whose items they have seen, + emptied.
+
+    emptied_by: users without a list by the rule, as its option, that left them nothing.
+    """
 
     out: str
     model_id: str
@@ -50,6 +53,7 @@ class ScoringReport:
     users_by_model: int
     users_by_popularity: int
     users_skipped_all_seen: int
+    emptied_by: dict[str, int]
     users_with_fewer_than_top_k: int
     users_carried_over: int
     unknown_items_in_histories: int
@@ -79,25 +83,28 @@ def score(
         raise ConfigError(f"--top-k {config.top_k}: the model knows {n_items} items. Pass {n_items} or less")
     table = open_sequences(sequences)
     listed = read_user_list(config.users, table.user_type) if config.users else None
-    catalogue = read_catalogue(config, loaded.vocabulary)
-    ranker = Ranker(loaded.encoder, config.device, config.precision)
-    scorer = Scorer(loaded, ranker, table.user_type, config, catalogue)
+    assortment = read_assortment(loaded.vocabulary, config, table.user_type, sequences)
+    ranker = Ranker(loaded.encoder, config.device, config.precision, assortment.item_offsets)
+    scorer = Scorer(loaded, ranker, table.user_type, config, assortment)
     workers = config.workers or (_GPU_WORKERS if ranker.device == "cuda" else n_cores())
     # A small table is several chunks too, so that every worker has one.
     share = max(_LEAST_CHUNK_SIZE, table.n_users // (4 * workers))
     chunks = table.batches(config.chunk_size or min(_CHUNK_SIZE[ranker.device], share))
     if listed is not None:
         chunks = _only(listed, chunks, table)
+    elif assortment.popular.segments is not None:
+        chunks = _and_strangers(assortment.popular.segments.user_ids, chunks, table)
     n_users = table.n_users if listed is None else len(listed)
     kept = open_progress(progress, loaded.manifest, config, ranker.device, scorer.schema)
     _check_space(out, n_users, config, kept)
-    counts = Counts()
+    counts, n_scored = Counts(), 0
 
     def recs() -> Iterator[pa.RecordBatch]:
-        nonlocal counts
+        nonlocal counts, n_scored
         with tqdm(total=n_users, desc="score", unit="user", leave=False, disable=no_bars()) as bar:
             for chunk in _in_order(scorer, chunks, workers, kept):
                 counts += chunk.counts
+                n_scored += chunk.n_users
                 bar.update(chunk.n_users)
                 yield chunk.recs
 
@@ -106,9 +113,9 @@ def score(
         out=str(out),
         model_id=loaded.manifest.model_id,
         device=ranker.device,
-        users=n_users,
+        users=n_scored,
         seconds=round(time.monotonic() - started, 3),
-        **asdict(counts),
+        **{part.name: getattr(counts, part.name) for part in fields(counts)} | {"emptied_by": dict(counts.emptied_by)},
     )
 
 
@@ -153,7 +160,19 @@ def _only(listed: pa.Array, chunks: Iterator[pa.RecordBatch], table: Sequences) 
         places = pc.index_in(chunk["user_id"], value_set=listed)
         is_found[places.drop_null().to_numpy()] = True
         yield chunk.filter(places.is_valid())
-    strangers = listed.filter(pa.array(~is_found))
+    yield _strangers(listed.filter(pa.array(~is_found)), table)
+
+
+def _and_strangers(others: pa.Array, chunks: Iterator[pa.RecordBatch], table: Sequences) -> Iterator[pa.RecordBatch]:
+    """Let those others of whom there is no history follow the chunks, with an empty one."""
+    is_found = np.zeros(len(others), dtype=bool)
+    for chunk in chunks:
+        is_found[pc.index_in(chunk["user_id"], value_set=others).drop_null().to_numpy()] = True
+        yield chunk
+    yield _strangers(others.filter(pa.array(~is_found)), table)
+
+
+def _strangers(strangers: pa.Array, table: Sequences) -> pa.RecordBatch:
     nothing = pa.array([[]] * len(strangers), table.schema.field("item_ids").type)
     no_times = pa.array([[]] * len(strangers), table.schema.field("timestamps").type)
-    yield pa.record_batch([strangers, nothing, no_times], schema=table.schema)
+    return pa.record_batch([strangers, nothing, no_times], schema=table.schema)

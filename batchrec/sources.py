@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrec.errors import InputError
+from batchrec.errors import ConfigError, InputError
 from batchrec.queries import literal, select
 
 _SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -116,6 +116,29 @@ def open_sources(con: duckdb.DuckDBPyConnection, files: Sequence[Path], wanted: 
         relation.create_view(view)
         sources.append(Source(view, names, is_csv=bool(layout.delimiter)))
     return sources
+
+
+def open_query(con: duckdb.DuckDBPyConnection, file: Path, wanted: Iterable[str]) -> Source:
+    """Open the rows of the one SELECT that a file holds as a view.
+
+    Raises ConfigError for a file that holds anything else, or a query without each wanted column.
+    """
+    try:
+        statements = con.extract_statements(file.read_text(encoding="utf-8-sig"))
+        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+            raise ConfigError(f"{file}: holds {len(statements)} statements; expected one SELECT")
+        # As text, for a relation takes no comment after the semicolon; it is the one SELECT that was just checked.
+        con.execute(f"create view query as {statements[0].query}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    except duckdb.ProgrammingError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    found = {name.lower(): name for name in con.view("query").columns}
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise ConfigError(f"{file}: the query has no column {missing[0]!r}; found {', '.join(found.values())}")
+    select(con, "read_query", query_file=str(file)).create_view("source_query")
+    return Source("source_query", found)
 
 
 def unite(

@@ -32,6 +32,18 @@ class Vocabulary:
         """Count indexes: items, PAD and MASK."""
         return len(self) + FIRST_ITEM
 
+    def extended(self, item_ids: pa.Array) -> "Vocabulary":
+        """Add the items that are not there yet, in their order and without events, behind all others.
+
+        item_ids: of the same type, no nulls.
+        """
+        new = pc.unique(item_ids.filter(pc.equal(pa.array(self.indexes(item_ids)), PAD)))
+        if len(new) == 0:
+            return self
+        return Vocabulary(
+            pa.concat_arrays([self.item_ids, new]), np.append(self.n_events, np.zeros(len(new), np.int64))
+        )
+
     def indexes(self, item_ids: pa.Array) -> NDArray[np.int32]:
         """Look up external ids; PAD stands for an item the model does not know.
 

@@ -1,10 +1,15 @@
--- One row: what the recommendations at $recs reach: users, users with $k items, different items, and the share of all
--- rows that the ten most frequent items make up, null where there are no rows.
+-- One row: what the recommendations at $recs reach: users, users with $k items, different items, the share of all rows
+-- that the ten most frequent items make up, null where there are no rows, and how many histories are at $sequences.
 with users as (
     select
         count(distinct user_id) as n_users,
         count(*) filter (where rank = $k) as n_full
     from read_parquet($recs)
+),
+
+histories as (
+    select count(*) as n_histories
+    from read_parquet($sequences)
 ),
 
 items as (
@@ -13,12 +18,21 @@ items as (
         row_number() over (order by count(*) desc) as place
     from read_parquet($recs)
     group by item_id
+),
+
+reached as (
+    select
+        count(*) as n_items,
+        sum(n_rows) filter (where place <= 10) / sum(n_rows) as top_items_share
+    from items
 )
 
 select
-    any_value(users.n_users) as users,
-    any_value(users.n_full) as users_with_full_list,
-    count(*) as items,
-    sum(items.n_rows) filter (where items.place <= 10) / sum(items.n_rows) as top_items_share
-from items
-cross join users
+    users.n_users as users,
+    users.n_full as users_with_full_list,
+    reached.n_items as items,
+    reached.top_items_share,
+    histories.n_histories as histories
+from users
+cross join reached
+cross join histories

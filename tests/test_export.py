@@ -93,6 +93,40 @@ def test_who_has_seen_everything_gets_nothing(objective: Objective) -> None:
     assert_ranks_like_torch(objective, [list(range(FIRST_ITEM, SIZE)), [2]], N_ITEMS)
 
 
+def test_offsets_are_added_to_the_scores_of_items(objective: Objective) -> None:
+    offsets = np.linspace(-3, 3, SIZE, dtype=np.float32)
+    offsets[[4, 9]] = -np.inf
+    history = [5, 6, 7]
+    table, users = indexed(history), np.arange(1)
+    tokens = scoring_tokens(table, users, encoder(objective).shape)
+    ranking = Ranker(graph(objective).read_bytes(), "cpu", item_offsets=offsets).rank(
+        tokens, seen_pairs(table, users), N_ITEMS
+    )
+    own = np.array(next_item_scores(encoder(objective), history)) + offsets
+    assert set(range(FIRST_ITEM, SIZE)) - set(ranking.items[0, :16].tolist()) == {4, 9, *history}
+    assert ranking.scores[0, :16] == pytest.approx(own[ranking.items[0, :16]], abs=1e-4)
+    assert (ranking.scores[0, 16:] == -np.inf).all()
+
+
+def test_scores_are_made_of_the_states_that_are_given(objective: Objective) -> None:
+    histories = [[5, 6, 7], [2], list(range(2, 12))]
+    table, users = indexed(*histories), np.arange(3)
+    tokens, nothing = scoring_tokens(table, users, encoder(objective).shape), np.empty(0, np.int64)
+    ranking, states = ranker(objective).rank_and_encode(tokens, SeenPairs(nothing, nothing), 4)
+    weights, biases = encoder(objective).item_embeddings.weight.detach().numpy(), encoder(objective).item_biases
+    scores = states @ weights.T + biases.detach().numpy()
+    assert np.take_along_axis(scores, ranking.items, axis=1) == pytest.approx(ranking.scores, abs=1e-4)
+    for history, row in zip(histories, scores.tolist(), strict=True):
+        assert row == pytest.approx(next_item_scores(encoder(objective), history), abs=1e-4)
+
+
+def test_the_catalogue_is_scored_by_one_product(objective: Objective) -> None:
+    model = onnx.load(graph(objective)).graph
+    of_all_items = {tensor.name for tensor in model.initializer if SIZE in tensor.dims and len(tensor.dims) == 2}
+    users = [node for node in model.node if of_all_items & set(node.input)]
+    assert sorted(node.op_type for node in users) == ["Gather", "Gemm"]
+
+
 def test_an_item_seen_many_times_is_masked_like_one_seen_once(objective: Objective) -> None:
     assert_ranks_like_torch(objective, [[7] * 5000 + [8], [9]], 4)
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
@@ -162,6 +163,21 @@ def test_a_table_that_reaches_too_few_is_not_published(shop: Company) -> None:
         shop.run(gate_min_coverage=1.0)
     assert not (shop.folder / "recs.parquet").exists()
     assert shop.models.current is None
+
+
+@pytest.mark.parametrize(("n_rows", "said"), [(0, "is 0, expected"), (30, r"is 0\.\d+, expected")])
+def test_a_table_without_some_users_is_not_published_whatever_the_scorer_says(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, n_rows: int, said: str
+) -> None:
+    def losing(sequences: Path, model: Path, config: Any, out: Path, progress: Path) -> Any:
+        report = score(sequences, model, config, out, progress)
+        pq.write_table(pq.read_table(out).slice(0, n_rows), out)
+        return replace(report, users=n_rows // 3)
+
+    monkeypatch.setattr(run_module, "score", losing)
+    with pytest.raises(GateError, match=f"output gate: share of users covered {said}"):
+        shop.run(gate_min_users=0.5)
+    assert not (shop.folder / "recs.parquet").exists()
 
 
 def test_a_night_that_is_repeated_for_nothing_says_so(shop: Company) -> None:
@@ -337,14 +353,17 @@ def test_no_table_is_put_back_of_which_a_byte_has_changed(shop: Company) -> None
 
 
 def test_old_nights_and_models_are_deleted_but_never_what_is_in_use(shop: Company) -> None:
+    with pytest.raises(GateError):
+        shop.run(0, gate_min_coverage=1.0)
     for night in range(0, 28, 7):
         shop.write_log(later(5 + night))
-        shop.run(night, keep=2, keep_models=1)
-    assert shop.nights.dates() == [FIRST + timedelta(days=14), FIRST + timedelta(days=21)]
+        shop.run(night + 1, keep=2, keep_models=1)
+    assert names_in(shop.folder / "nights/failed") == set()
+    assert shop.nights.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
     assert len(shop.models.versions()) == 1
     shop.nights.roll_back()
     shop.nights.prune(1)
-    assert shop.nights.dates() == [FIRST + timedelta(days=14), FIRST + timedelta(days=21)]
+    assert shop.nights.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
 
 
 def test_a_model_can_be_put_back(shop: Company) -> None:
@@ -366,6 +385,7 @@ def test_what_a_monitor_reads_tells_success_from_failure(shop: Company) -> None:
     shop.run()
     read = (shop.folder / "metrics.prom").read_text()
     assert "batchrec_exit_code 0.0" in read
+    assert 'batchrec_ndcg_at_10{model="new"} 0.2' in read
     assert f'batchrec_stage_rows{{stage="score"}} {float(len(shop.rows()))}' in read
     success = next(line for line in read.splitlines() if line.startswith("batchrec_last_success_timestamp_seconds "))
     with pytest.raises(GateError):

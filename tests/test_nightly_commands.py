@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from batchrec.nightly.nights import Nights
 from tests.models import OBJECTIVES, run_cli
 from tests.nights import FIRST, Company, company
 
@@ -47,6 +48,10 @@ def test_the_last_line_of_stdout_is_the_report(shop: Company, capsys: pytest.Cap
     report = json.loads(said.out.splitlines()[-1])
     assert report["failed"] in said.err
     assert [check["figure"] for check in report["checks"] if not check["passed"]] == ["share of the items recommended"]
+    (shop.folder / "ratings.csv").unlink()
+    assert run_cli("run", "--run-date", night(1), "--json") == 3
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1])["failed"] in said.err
 
 
 def test_log_lines_say_of_which_run_and_stage_they_are(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,3 +111,43 @@ def test_an_operator_goes_back_to_an_earlier_table_and_model(shop: Company, caps
     assert run_cli("models", "prune", "--keep", 1) == 0
     # The newest, and the one in use.
     assert len(shop.models.versions()) == 2
+
+
+def test_nothing_to_do_is_no_error(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
+    run_cli("run", "--run-date", night(0))
+    assert run_cli("run", "--run-date", night(0)) == 99
+    assert "error" not in capsys.readouterr().err
+    assert run_cli("run", "--run-date", night(0), "--log-format", "json") == 99
+    assert json.loads(capsys.readouterr().err.splitlines()[-1])["level"] == "INFO"
+
+
+def test_a_metrics_file_that_cannot_be_written_is_refused_before_the_night(
+    shop: Company, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("run", "--run-date", night(0), "--metrics-file", "nowhere/m.prom") == 2
+    assert "nowhere does not exist" in capsys.readouterr().err.splitlines()[-1]
+    assert not shop.trainings
+
+
+def test_a_record_that_cannot_be_written_hides_no_reason(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Nights, "keep_failed", full)
+    monkeypatch.setattr("batchrec.nightly.run.write_metrics", full)
+    (shop.folder / "ratings.csv").unlink()
+    assert run_cli("run", "--run-date", night(0), "--metrics-file", "m.prom") == 3
+    said = capsys.readouterr().err.splitlines()
+    assert "ratings.csv: no file found" in said[-1]
+    assert sum("No space left on device" in line for line in said) == 2
+
+
+def test_the_log_says_in_which_stage_a_night_was_broken_off(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
+    (shop.folder / "ratings.csv").unlink()
+    assert run_cli("run", "--run-date", night(0), "--log-format", "json") == 3
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    broken_off = next(line for line in lines if "broken off" in line["message"])
+    assert (broken_off["stage"], broken_off["run_date"], broken_off["level"]) == ("build-sequences", night(0), "ERROR")
+    assert lines[-1]["exit_code"] == 3

@@ -58,6 +58,22 @@ def test_scores_are_rounded_and_nothing_else(precision: ScoringPrecision, object
 
 
 @fewer_bits
+def test_offsets_hold_in_fewer_bits(precision: ScoringPrecision, tmp_path: Path) -> None:
+    encoder = small_encoder(SIZE)
+    export_encoder(encoder, tmp_path / "encoder.onnx")
+    offsets = np.zeros(SIZE, np.float32)
+    offsets[FIRST_ITEM : SIZE - 10], offsets[SIZE - 1] = -np.inf, 50
+    ranker = Ranker((tmp_path / "encoder.onnx").read_bytes(), "cpu", precision, offsets)
+    histories, users = indexed([3, 4], [5]), np.arange(2)
+    tokens = scoring_tokens(histories, users, encoder.shape)
+    ranking, states = ranker.rank_and_encode(tokens, seen_pairs(histories, users), 12)
+    assert {item for row in ranking.items[:, :10].tolist() for item in row} == set(range(SIZE - 10, SIZE))
+    assert (ranking.items[:, 0] == SIZE - 1).all()
+    assert (ranking.scores[:, 10:] == -np.inf).all()
+    assert states.dtype == np.float32
+
+
+@fewer_bits
 def test_what_was_learned_is_still_known(precision: ScoringPrecision, objective: Objective, tmp_path: Path) -> None:
     config = ScoringConfig(device="cpu", precision=precision, top_k=1)
     score(succession_sequences(), learned_model(objective), config, tmp_path / "recs.parquet")

@@ -57,7 +57,7 @@ def test_what_ends_one_process_ends_all(tmp_path: Path) -> None:
     assert failed.returncode != 0
     lines = [line for line in failed.stderr.splitlines() if "batchrec: error:" in line]
     assert len(lines) == 1
-    assert "thesis: exists and is no model directory" in lines[0]
+    assert "thesis: exists and holds no manifest.json" in lines[0]
     assert names_in(tmp_path) == {"thesis"}
 
 

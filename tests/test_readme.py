@@ -27,6 +27,9 @@ def blocks(language: str) -> Iterator[str]:
 def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     generate(tmp_path, n_users=40, seed=1)
     monkeypatch.chdir(tmp_path)
+    # run takes the options of train from the environment.
+    monkeypatch.setenv("BATCHREC_TRAIN_MAX_EPOCHS", "2")
+    monkeypatch.setenv("BATCHREC_TRAIN_MIN_EPOCH_STEPS", "2")
     return tmp_path
 
 

@@ -20,7 +20,8 @@ from batchrec.attempts import progress_folder, resumable
 from batchrec.batching import Histories, Longs
 from batchrec.config import Objective, ScoringConfig, TrainingConfig
 from batchrec.kept_rankings import _key
-from batchrec.ranker import Ranking
+from batchrec.rules.pools import Lists
+from batchrec.rules.ruled_ranker import Limits
 from batchrec.scorer import Scorer
 from batchrec.scoring import score
 from batchrec.training import fitting
@@ -216,11 +217,11 @@ class Rankings:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int = 1000) -> None:
         self.n, best = 0, Scorer._best
 
-        def count(scorer: Scorer, given: Histories, users: Longs) -> Ranking:
+        def count(scorer: Scorer, given: Histories, users: Longs, limits: Limits) -> Lists:
             self.n += 1
             if self.n > most:
                 raise Stopped
-            return best(scorer, given, users)
+            return best(scorer, given, users, limits)
 
         monkeypatch.setattr(Scorer, "_best", count)
 

@@ -1,4 +1,4 @@
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from batchrec.scoring import score
 from tests.models import (
     N_ITEMS,
     Id,
+    known_items,
     model_of,
     scratch,
     sequences_table,
@@ -69,10 +70,18 @@ def assert_best(rows: list[Row], scores: Mapping[Id, float], seen: Iterable[Id],
     assert len({row["item_id"] for row in rows}) == len(rows)
 
 
-def popular_rows(seen: Iterable[Id], top_k: int) -> list[tuple[Id, float]]:
-    vocabulary = load_model(trained_model()).vocabulary
-    pairs = zip(vocabulary.item_ids.to_pylist(), vocabulary.n_events.tolist(), strict=True)
-    return [(item, float(n_events)) for item, n_events in pairs if item not in set(seen)][:top_k]
+def popular_rows(histories: Mapping[Any, Sequence[Any]], seen: Iterable[Id], top_k: int) -> list[tuple[Id, float]]:
+    """The items with most events in the histories, all of the last 30 days, then the others by those trained on."""
+    model = load_model(trained_model())
+    counts = Counter(item for history in histories.values() for item in history)
+    known = known_items(model)
+    order = [*known, *sorted(set(counts) - set(known))]
+    recent = sorted(counts, key=lambda item: (-counts[item], order.index(item)))
+    trained_on = dict(zip(known, model.vocabulary.n_events.tolist(), strict=True))
+    rows = [(item, counts[item]) for item in recent] + [
+        (item, trained_on[item]) for item in known if item not in counts
+    ]
+    return [(item, float(n_events)) for item, n_events in rows if item not in set(seen)][:top_k]
 
 
 @pytest.mark.parametrize("top_k", [1, 10, N_ITEMS])
@@ -122,14 +131,14 @@ def test_a_model_may_recommend_nothing_to_anybody(tmp_path: Path) -> None:
 def test_who_is_unknown_gets_popular_items(tmp_path: Path) -> None:
     recs = scored(tmp_path, top_k=7)
     for user in (504, 506):
-        assert [(row["item_id"], row["score"]) for row in recs[user]] == popular_rows([], 7)
+        assert [(row["item_id"], row["score"]) for row in recs[user]] == popular_rows(HISTORIES, HISTORIES[user], 7)
         assert {row["source"] for row in recs[user]} == {"popular"}
 
 
 def test_popular_items_are_those_with_most_events() -> None:
     events = [item for history in training_histories().values() for item in history]
     expected = sorted(set(events), key=lambda item: (-events.count(item), item))
-    assert [item for item, _ in popular_rows([], N_ITEMS)] == expected
+    assert known_items(load_model(trained_model())) == expected
 
 
 def test_unknown_items_are_left_out_of_the_models_input(tmp_path: Path) -> None:
@@ -226,7 +235,7 @@ def test_any_users_get_what_a_plain_loop_over_users_gives(
         if known:
             assert_best(rows, torch_scores(history, model), history, top_k)
         else:
-            assert [(row["item_id"], row["score"]) for row in rows] == popular_rows([], top_k)
+            assert [(row["item_id"], row["score"]) for row in rows] == popular_rows(histories, history, top_k)
 
 
 def test_row_groups_of_the_input_change_nothing(tmp_path: Path) -> None:
@@ -314,7 +323,7 @@ def test_unknown_listed_users_get_popular_items(tmp_path: Path) -> None:
     assert set(recs) == {3, 9000, 9001}
     assert recs[3] == reference_recs()[3]
     for user in (9000, 9001):
-        assert [(row["item_id"], row["score"]) for row in recs[user]] == popular_rows([], 10)
+        assert [(row["item_id"], row["score"]) for row in recs[user]] == popular_rows(HISTORIES, [], 10)
         assert {row["source"] for row in recs[user]} == {"popular"}
     assert (report["users"], report["users_by_popularity"], report["users_skipped_all_seen"]) == (4, 2, 1)
 

@@ -56,6 +56,7 @@ def _instant_graph(vocabulary_size: int) -> onnx.ModelProto:
         helper.make_tensor_value_info("tokens", TensorProto.INT32, ["users", "length"]),
         helper.make_tensor_value_info("seen_rows", TensorProto.INT64, ["pairs"]),
         helper.make_tensor_value_info("seen_items", TensorProto.INT64, ["pairs"]),
+        helper.make_tensor_value_info("item_offsets", TensorProto.FLOAT, [vocabulary_size]),
         helper.make_tensor_value_info("top_k", TensorProto.INT64, []),
     ]
     outputs = [

@@ -12,7 +12,7 @@ from batchrec.cli.defaults import read_defaults, resolved
 from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of
 from batchrec.cli.printing import echo, print_figures, print_report
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
-from batchrec.errors import GateError
+from batchrec.errors import BatchrecError
 from batchrec.stopping import resumable
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def run_command(
     try:
         with resumable():
             report = run(jobs, config, run_date, metrics_file)
-    except GateError as error:
-        if json:
+    except BatchrecError as error:
+        if json and error.report is not None:
             print_report(error.report, json)
         raise
     if json:

@@ -10,7 +10,7 @@ import click
 from batchrec import logs
 from batchrec.cli.commands import cli
 from batchrec.cli.processes import is_first_process
-from batchrec.errors import BatchrecError, ConfigError
+from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.stopping import Terminated, ignore_signals, stopped_by_signals
 
 _log = logging.getLogger("batchrec")
@@ -33,7 +33,8 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, click.Abort | KeyboardInterrupt):
         return _complain("interrupted", 130)
     if isinstance(error, BatchrecError):
-        return _complain(str(error), error.exit_code)
+        level = logging.INFO if isinstance(error, NothingToDo) else logging.ERROR
+        return _complain(str(error), error.exit_code, level)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
         return ConfigError.exit_code
@@ -45,15 +46,16 @@ def _exit_code(error: BaseException) -> int:
     raise error
 
 
-def _complain(message: str, exit_code: int) -> int:
-    return _say(message if logs.is_json() else f"error: {message}", exit_code)
+def _complain(message: str, exit_code: int, level: int = logging.ERROR) -> int:
+    is_plain = logs.is_json() or level < logging.ERROR
+    return _say(message if is_plain else f"error: {message}", exit_code, level)
 
 
-def _say(message: str, exit_code: int) -> int:
+def _say(message: str, exit_code: int, level: int = logging.ERROR) -> int:
     # Names of files and columns may hold anything: a line stays a line, and a terminal is told nothing but text.
     line = logs.redacted("".join(c if c.isprintable() else " " for c in " ".join(message.split())))
     if logs.is_json():
-        _log.error("%s", line, extra={"exit_code": exit_code})
+        _log.log(level, "%s", line, extra={"exit_code": exit_code})
     else:
         click.echo(f"batchrec: {line}", err=True)
     return exit_code

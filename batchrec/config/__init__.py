@@ -1,9 +1,11 @@
 """The options of each job: frozen, checked when made. The command line is generated from these fields."""
 
 from batchrec.config.bench import BenchConfig
+from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.evaluation import EvaluationConfig
 from batchrec.config.nightly import RunConfig
-from batchrec.config.scoring import CatalogueConfig, RecommendConfig, ScoringConfig, ScoringPrecision
+from batchrec.config.rules import RulesConfig
+from batchrec.config.scoring import RecommendConfig, ScoringConfig, ScoringPrecision
 from batchrec.config.sequences import SequencesConfig
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig
 
@@ -16,6 +18,7 @@ __all__ = [
     "Objective",
     "Precision",
     "RecommendConfig",
+    "RulesConfig",
     "RunConfig",
     "ScoringConfig",
     "ScoringPrecision",

@@ -3,22 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.options import check, check_at_least, option
+from batchrec.config.rules import RulesConfig
 
 ScoringPrecision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True)
-class CatalogueConfig:
-    """Where titles of items are found."""
-
-    items: str | None = option(None, "Catalogue with a title for each item: CSV or Parquet; a file, folder or glob.")
-    item_column: str = option("movieId", "Column of the item's id in the catalogue.")
-    title_column: str = option("title", "Column of the item's title in the catalogue.")
-
-
-@dataclass(frozen=True)
-class ScoringConfig(CatalogueConfig):
+class ScoringConfig(RulesConfig):
     """Options of `score`."""
 
     top_k: int = option(10, "Recommendations for each user.")
@@ -40,6 +33,7 @@ class ScoringConfig(CatalogueConfig):
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "top_k", "chunk_size", "batch_tokens", "workers")
+        self.check_rules()
         check(self.precision != "int8" or self.device != "cuda", "precision", self.precision, "fp16 or fp32 on a GPU")
 
 

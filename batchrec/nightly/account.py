@@ -39,7 +39,11 @@ class Account:
         started = time.monotonic()
         with context(stage=name):
             _log.info("%s: begun", name)
-            yield found
+            try:
+                yield found
+            except BaseException:
+                _log.error("%s: broken off after %.1f s", name, time.monotonic() - started)
+                raise
             found["seconds"] = round(time.monotonic() - started, 3)
             self.stages[name] = found
             counts = {key: value for key, value in found.items() if isinstance(value, int)}

@@ -15,6 +15,7 @@ from batchrec.metrics import ndcg
 from batchrec.nightly.report import ModelFigures
 from batchrec.queries import connect, literal, materialize, select
 from batchrec.ranker import Ranker
+from batchrec.rules.assortment import read_assortment
 from batchrec.schemas import PAD
 from batchrec.scorer import Scorer
 from batchrec.tables import open_sequences
@@ -41,7 +42,9 @@ class HeldOutItems:
         loaded = load_model(model)
         ranker = Ranker(loaded.encoder, scoring.device, scoring.precision)
         config = ScoringConfig(top_k=min(_K, len(loaded.vocabulary)))
-        scorer = Scorer(loaded, ranker, self.user_type, config)
+        scorer = Scorer(
+            loaded, ranker, self.user_type, config, read_assortment(loaded.vocabulary, config, self.user_type)
+        )
         histories = self.con.table("held_out").to_arrow_table().combine_chunks()
         chunks = [scorer.score(batch).recs for batch in histories.to_batches()]
         self.con.from_arrow(pa.Table.from_batches(chunks)).create_view("recs", replace=True)
@@ -83,6 +86,7 @@ class TableFigures:
     items: int
     top_items_share: float
     overlap: float | None
+    histories: int
 
 
 def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: ScoringConfig) -> TableFigures:
@@ -92,9 +96,10 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
             con, "recs_faults", recs=literal(recs), sequences=literal(sequences), keep_seen=scoring.keep_seen
         )
         found = dict(zip(faults.columns, map(int, faults.fetchall()[0]), strict=True))
-        users, n_full, n_items, top_share = select(con, "recs_reach", recs=literal(recs), k=scoring.top_k).fetchall()[0]
+        reach = select(con, "recs_reach", recs=literal(recs), sequences=literal(sequences), k=scoring.top_k)
+        users, n_full, n_items, top_share, n_histories = reach.fetchall()[0]
         overlap = None
         if previous is not None:
             compared = select(con, "recs_overlap", recs=literal(recs), previous=literal(previous))
             overlap = compared.fetchall()[0][0]
-        return TableFigures(found, users, n_full, n_items, top_share or 0.0, overlap)
+        return TableFigures(found, users, n_full, n_items, top_share or 0.0, overlap, n_histories)

@@ -10,12 +10,6 @@ from batchrec.nightly.nights import Nights
 from batchrec.nightly.report import NightReport
 
 
-def check_metrics_file(file: Path) -> None:
-    """Raise ConfigError where the file can be none, before any work is done."""
-    if file.is_dir() or not file.parent.is_dir():
-        raise ConfigError(f"--metrics-file {file}: expected the name of a file, in a folder that is there")
-
-
 def write_metrics(file: Path, report: NightReport, exit_code: int, nights: Nights) -> None:
     """Write the figures of a night, whether it was published or not, in one step.
 
@@ -37,15 +31,17 @@ def write_metrics(file: Path, report: NightReport, exit_code: int, nights: Night
     gauge("run_seconds", "How long the newest run took.").set(report.seconds)
     seconds = Gauge("batchrec_stage_seconds", "How long a stage took.", ["stage"], registry=registry)
     rows = Gauge("batchrec_stage_rows", "Rows that a stage read or wrote.", ["stage"], registry=registry)
-    for name, stage in report.stages.items():
-        seconds.labels(name).set(stage["seconds"])
-        n_rows = stage.get("rows", stage.get("rows_read"))
+    for name, found in report.stages.items():
+        seconds.labels(name).set(found["seconds"])
+        n_rows = found.get("rows", found.get("rows_read"))
         if n_rows is not None:
             rows.labels(name).set(n_rows)
     ndcg = Gauge("batchrec_ndcg_at_10", "NDCG@10 on held-out items.", ["model"], registry=registry)
-    for figures in report.models:
-        ndcg.labels(figures["model_id"]).set(figures["ndcg_at_10"])
-        ndcg.labels("popularity").set(figures["popularity_ndcg_at_10"])
+    # By what it is: an id would be another series after every training.
+    for stage, model in (("evaluate", "in_use"), ("evaluate-new", "new")):
+        if stage in report.stages:
+            ndcg.labels(model).set(report.stages[stage]["ndcg_at_10"])
+            ndcg.labels("popularity").set(report.stages[stage]["popularity_ndcg_at_10"])
     value = Gauge("batchrec_gate_value", "A figure of a gate.", ["gate", "figure"], registry=registry)
     passed = Gauge("batchrec_gate_passed", "Whether it is within bounds.", ["gate", "figure"], registry=registry)
     for check in report.checks:

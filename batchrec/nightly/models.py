@@ -76,10 +76,9 @@ class Models:
     def add(self, model: Path, run_date: date) -> Version:
         """Move a complete model directory into the folder, not in use yet."""
         version = Version(self.folder / f"{run_date}-{read_manifest(model).model_id}")
-        if version.folder.exists():
-            # The same weights over the same items, maybe left by a run that was killed here.
-            shutil.rmtree(version.folder)
-        model.rename(version.folder)
+        if not version.folder.exists():
+            model.rename(version.folder)
+        # Else a run that was killed here has left it: the same weights over the same items.
         return version
 
     def use(self, version: Version) -> None:
@@ -111,5 +110,8 @@ class Models:
         current = self.current
         gone = [version for version in self.versions()[:-keep] if current is None or version.name != current.name]
         for version in gone:
-            shutil.rmtree(version.folder)
+            # Out of sight in one step: no reader takes half of one for a model.
+            version.folder.rename(version.folder.with_name(f".{version.name}"))
+        for folder in self.folder.glob(".????-??-??-*"):
+            shutil.rmtree(folder)
         return [version.name for version in gone]

@@ -114,10 +114,7 @@ class Nights:
         if run_date == self.dates()[-1]:
             self.put_out(run_date)
         self._failed(run_date).unlink(missing_ok=True)
-        for work in self.folder.glob(".run_date=*"):
-            # Of this night, and of earlier ones that were given up.
-            if work.name <= self.work(run_date).name:
-                shutil.rmtree(work)
+        self._clear(run_date)
 
     def put_out(self, run_date: date) -> None:
         """Let the table at `out` be that of a night. Raises ConfigError where a byte of that has changed."""
@@ -162,10 +159,23 @@ class Nights:
             temporary.write_text(_to_json(report), encoding="utf-8")
 
     def prune(self, keep: int) -> None:
-        """Delete all nights but the newest `keep` and the one that is out."""
-        for run_date in self.dates()[:-keep]:
-            if not self.is_out(run_date):
-                shutil.rmtree(self.table(run_date).parent)
+        """Delete all nights but the newest `keep` and the one that is out, and reports of failed ones before them."""
+        for night in self.dates()[:-keep]:
+            if not self.is_out(night):
+                self._clear(night)
+                # Out of sight in one step: a night without its report would stop all that follow.
+                self.table(night).parent.rename(self.work(night))
+                self._clear(night)
+        oldest = str(self.dates()[0])
+        for file in self._failed(self.dates()[0]).parent.glob("*.json"):
+            if file.stem < oldest:
+                file.unlink()
+
+    def _clear(self, run_date: date) -> None:
+        """Delete the work on a night, and on earlier ones, which were given up."""
+        for work in self.folder.glob(".run_date=*"):
+            if work.name <= self.work(run_date).name:
+                shutil.rmtree(work)
 
     def _failed(self, run_date: date) -> Path:
         return self.folder / "failed" / f"{run_date}.json"

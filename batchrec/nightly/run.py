@@ -2,18 +2,19 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
-from batchrec.errors import BatchrecError, ConfigError, GateError, InputError, NothingToDo
+from batchrec.errors import BatchrecError, ConfigError, InputError, NothingToDo
 from batchrec.logs import context
 from batchrec.nightly.account import Account
 from batchrec.nightly.gates import input_checks, model_checks, table_checks
 from batchrec.nightly.measuring import held_out_items, measure_table
-from batchrec.nightly.metrics_file import check_metrics_file, write_metrics
+from batchrec.nightly.metrics_file import write_metrics
 from batchrec.nightly.models import Models, Version
 from batchrec.nightly.nights import Nights, sha256
 from batchrec.nightly.report import NightReport
@@ -74,19 +75,21 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     with nights.locked(config.lock):
         tonight = _run_date(run_date, nights)
         account = Account(tonight, resumed=nights.work(tonight).exists())
-        # What is left standing where neither of the two below happens: a bug, or a signal.
-        failed, exit_code = "ended by a bug or a signal", 1
+        # What is left standing where none of those below happens.
+        failed, exit_code = "ended by a bug", 1
         with context(run_id=account.run_id, run_date=str(tonight)):
             try:
                 check_writable_file(jobs.out)
                 if metrics_file is not None:
-                    check_metrics_file(metrics_file)
+                    check_writable_file(metrics_file)
                 _Night(jobs, config, nights, models, account).run()
                 failed, exit_code = "", 0
             except BatchrecError as error:
                 failed, exit_code = str(error), error.exit_code
-                if isinstance(error, GateError):
-                    error.report = account.report(failed)
+                error.report = account.report(failed)
+                raise
+            except SystemExit as error:
+                failed, exit_code = "ended by a signal", int(error.code or 1)
                 raise
             except OSError as error:
                 failed = f"{error.filename or nights.folder}: cannot be written: {error.strerror}"
@@ -94,20 +97,22 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
                 raise ConfigError(failed) from error
             finally:
                 report = account.report(failed or None)
-                _tell(report, exit_code, nights, metrics_file)
+                if exit_code not in (0, NothingToDo.exit_code):
+                    with _not_hiding_the_reason():
+                        nights.keep_failed(tonight, asdict(report))
+                if metrics_file is not None:
+                    with _not_hiding_the_reason():
+                        write_metrics(metrics_file, report, exit_code, nights)
         return report
 
 
-def _tell(report: NightReport, exit_code: int, nights: Nights, metrics_file: Path | None) -> None:
-    """Leave a report of a night that was not published, and the figures for a monitor, where that can be done."""
+@contextmanager
+def _not_hiding_the_reason() -> Iterator[None]:
+    """Only log that a record of the night cannot be written: how the night itself ended is what counts."""
     try:
-        if exit_code not in (0, NothingToDo.exit_code):
-            nights.keep_failed(date.fromisoformat(report.run_date), asdict(report))
-        if metrics_file is not None:
-            write_metrics(metrics_file, report, exit_code, nights)
-    except (ConfigError, OSError) as error:
-        # The night has ended as it has: on a disk that is full, say, of which its own error tells.
-        _log.warning("no report of how the night has ended: %s", error)
+        yield
+    except (BatchrecError, OSError) as error:
+        _log.warning("%s", error)
 
 
 def _run_date(given: date | None, nights: Nights) -> date:
@@ -197,7 +202,7 @@ class _Night:
         nights = [night for night in self.nights.dates() if night <= self.run_date]
         previous = str(self.nights.table(nights[-1])) if nights and self.nights.is_whole(nights[-1]) else None
         with self.account.stage("score") as found:
-            config = replace(self.jobs.scoring, previous=previous)
+            config = replace(self.jobs.scoring, previous=previous, run_date=str(self.run_date))
             scored = score(self.sequences, model, config, self.recs, self.work / "scoring")
             found.update(asdict(scored))
         return scored
@@ -213,7 +218,9 @@ class _Night:
             figures = measure_table(self.recs, self.sequences, previous, self.jobs.scoring)
             found.update(asdict(figures))
         n_items = Version(model).manifest.n_items
-        self.account.check(table_checks(figures, scored, n_items, self.config))
+        # Of the users in the histories, whatever the scorer says; only with --users is it they whom it was to score.
+        n_users = figures.histories if self.jobs.scoring.users is None else scored.users
+        self.account.check(table_checks(figures, n_users, n_items, self.config))
         self.account.recs_sha256 = sha256(self.recs)
 
     def _publish(self, model: Path, in_use: Version | None) -> None:

@@ -59,10 +59,15 @@ class Encoder(nn.Module):
         """Score every index of the vocabulary. *Shape:* states (n, hidden_size). Returns (n, vocabulary)."""
         return F.linear(states, self.item_embeddings.weight, self.item_biases)
 
+    def last_states(self, tokens: Tensor) -> Tensor:
+        """Encode each last place. *Shape:* tokens as in `forward`. Returns (users, hidden_size)."""
+        last = _is_inside(tokens).sum(dim=1, keepdim=True) - 1
+        states: Tensor = self(tokens, last)[:, 0]
+        return states
+
     def score_last_place(self, tokens: Tensor) -> Tensor:
         """Score the vocabulary at each last place. *Shape:* tokens as in `forward`. Returns (users, vocabulary)."""
-        last = _is_inside(tokens).sum(dim=1, keepdim=True) - 1
-        return self.score_items(self(tokens, last)[:, 0])
+        return self.score_items(self.last_states(tokens))
 
 
 class Block(nn.Module):

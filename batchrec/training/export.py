@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -35,23 +36,33 @@ class NextItemRanker(nn.Module):
         self.encoder = copy.deepcopy(encoder).eval().cpu().requires_grad_(False)
         self.encoder.item_biases[:FIRST_ITEM] = -torch.inf
 
-    def score(self, tokens: Tensor, seen_rows: Tensor, seen_items: Tensor) -> Tensor:
-        """Score the vocabulary at the last place of each row.
+    def score(self, states: Tensor, seen_rows: Tensor, seen_items: Tensor, item_offsets: Tensor) -> Tensor:
+        """Score the vocabulary after each state.
 
-        *Shape:* tokens (rows, length) int32, PAD on the right; seen_rows and seen_items (pairs,) int64.
+        *Shape:* states (rows, hidden_size); seen_rows and seen_items (pairs,) int64; item_offsets (vocabulary,)
+        float32, added to the scores, -inf for what nobody may get.
         Returns (rows, vocabulary), -inf for what must not be recommended.
         """
-        scores: Tensor = self.encoder.score_last_place(tokens)
+        # To the biases, not to the scores: it stays one product with a bias.
+        biases = self.encoder.item_biases + item_offsets
+        scores = F.linear(states, self.encoder.item_embeddings.weight, biases)
         return scores.index_put((seen_rows, seen_items), scores.new_tensor(-torch.inf))
 
-    def forward(self, tokens: Tensor, seen_rows: Tensor, seen_items: Tensor, top_k: Tensor) -> tuple[Tensor, Tensor]:
-        """Give scores (rows, top_k) float32 and items (rows, top_k) int32, best first. top_k: () int64."""
+    def forward(
+        self, tokens: Tensor, seen_rows: Tensor, seen_items: Tensor, item_offsets: Tensor, top_k: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Give scores (rows, top_k) float32 and items (rows, top_k) int32, best first, and what they are made of.
+
+        *Shape:* tokens (rows, length) int32, PAD on the right; top_k () int64; the others as in `score`.
+        The states, (rows, hidden_size) float32, come last.
+        """
         # Left a torch.SymInt: int() of it would fix top_k at the value it is traced with.
         k: Any = top_k.item()
         torch._check(k >= 1)
         torch._check(k <= self.encoder.item_biases.numel())
-        scores, items = torch.topk(self.score(tokens, seen_rows, seen_items), k)
-        return scores, items.to(torch.int32)
+        states = self.encoder.last_states(tokens)
+        scores, items = torch.topk(self.score(states, seen_rows, seen_items, item_offsets), k)
+        return scores, items.to(torch.int32), states
 
 
 def write_encoder(encoder: Encoder, folder: Path) -> None:
@@ -71,12 +82,12 @@ def export_encoder(encoder: Encoder, file: Path) -> None:
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             ranker,
-            (tokens, pairs, pairs.clone(), torch.tensor(1)),
+            (tokens, pairs, pairs.clone(), torch.zeros_like(encoder.item_biases), torch.tensor(1)),
             dynamo=True,
             opset_version=_OPSET,
-            dynamic_shapes=({0: free, 1: free}, {0: free}, {0: free}, None),
-            input_names=["tokens", "seen_rows", "seen_items", "top_k"],
-            output_names=["scores", "items"],
+            dynamic_shapes=({0: free, 1: free}, {0: free}, {0: free}, None, None),
+            input_names=["tokens", "seen_rows", "seen_items", "item_offsets", "top_k"],
+            output_names=["scores", "items", "states"],
             verbose=False,
         )
     assert program is not None  # noqa: S101 - only an export straight to a file gives None
@@ -105,7 +116,9 @@ def check_parity(encoder: Encoder, file: Path, histories: Histories) -> float:
     ranking = Ranker(file.read_bytes(), "cpu").rank(tokens, seen, top_k)
     with torch.inference_mode():
         ranker = NextItemRanker(encoder)
-        scores = ranker.score(torch.from_numpy(tokens), torch.from_numpy(seen.rows), torch.from_numpy(seen.items))
+        states = ranker.encoder.last_states(torch.from_numpy(tokens))
+        no_offsets = torch.zeros_like(encoder.item_biases)
+        scores = ranker.score(states, torch.from_numpy(seen.rows), torch.from_numpy(seen.items), no_offsets)
     best = torch.topk(scores, top_k).values.numpy()
     same_items = scores.gather(1, torch.from_numpy(ranking.items).long()).numpy()
     is_there = best != -np.inf

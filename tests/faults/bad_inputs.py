@@ -239,8 +239,8 @@ OPTIONS = [
     Bad("something surplus", nothing, f"{RUN} surplus", 2, "unexpected extra argument"),
     Bad("a file as nights", nothing, f"{RUN} --nights movies.csv", 2, "movies.csv: cannot be written"),
     Bad("a file as models", nothing, f"{RUN} --models movies.csv", 2, "movies.csv: cannot be written"),
-    Bad("lost metrics", nothing, f"{RUN} --metrics-file no/m.prom", 2, "--metrics-file no/m.prom: expected"),
-    Bad("a folder as metrics", folder("m.prom"), f"{RUN} --metrics-file m.prom", 2, "--metrics-file m.prom: expected"),
+    Bad("lost metrics", nothing, f"{RUN} --metrics-file no/m.prom", 2, "no/m.prom: folder no does not exist"),
+    Bad("a folder as metrics", folder("m.prom"), f"{RUN} --metrics-file m.prom", 2, "m.prom: is a folder"),
     Bad("a folder as table", folder("recs.parquet"), RUN, 2, "recs.parquet: is a folder"),
     Bad("a lost folder of the table", option("score", 'out = "no/r"'), RUN, 2, "no/r: folder no does not exist"),
 ]

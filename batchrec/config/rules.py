@@ -1,0 +1,66 @@
+"""The options of score that say what may stand in a list, and what new users get."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from batchrec.config.catalogue import CatalogueConfig
+from batchrec.config.options import check, check_at_least, option
+
+
+@dataclass(frozen=True)
+class RulesConfig(CatalogueConfig):
+    """The rules of a night; each table is CSV, Parquet, or a .sql file with one SELECT."""
+
+    allow: str | None = option(
+        None, "Recommend these items only: a table of item_id, and valid_from and valid_to if you like."
+    )
+    block: str | None = option(None, "Recommend none of these items: a table as for --allow.")
+    run_date: str | None = option(
+        None, "The night's date, that valid_from and valid_to are held against; today in UTC if not given."
+    )
+    block_for_user: str | None = option(None, "Keep items from single users: a table of user_id and item_id.")
+    candidates: str | None = option(
+        None, "Make each user's list of these items only: a table of user_id and item_id; who is not in it gets none."
+    )
+    max_per_category: int | None = option(None, "Most items of one category in a list.")
+    category_column: str | None = option(
+        None, "Column of the item's category in the catalogue --items, for --max-per-category."
+    )
+    boost: str | None = option(
+        None, "Multiply the odds of items: a table of item_id and factor; below 1 makes an item rarer."
+    )
+    pins: str | None = option(None, "Put items at fixed ranks of every list: a table of item_id and position.")
+    diversity: float = option(
+        0.0,
+        "From 0 to 1: how much unlikeness to the items above counts, beside the score (maximal marginal relevance).",
+    )
+    popular_days: int = option(
+        30, "Users the model knows nothing of get the popular items of so many days at the end of the log."
+    )
+    segments: str | None = option(None, "Popular items by segment: a table of user_id and --segment-column.")
+    segment_column: str = option("segment", "Column of the user's segment in --segments.")
+
+    def check_rules(self) -> None:
+        """Raise ConfigError for a value that cannot be used."""
+        check_at_least(self, 1, "max_per_category", "popular_days")
+        check(self.popular_days <= 1_000_000, "popular_days", self.popular_days, "1000000 or less")
+        check(0 <= self.diversity <= 1, "diversity", self.diversity, "a number from 0 to 1")
+        check(_is_date(self.run_date), "run_date", self.run_date, "a date like 2024-06-01")
+        is_alone = (self.max_per_category is None) != (self.category_column is None)
+        name = "category_column" if self.max_per_category is None else "max_per_category"
+        check(not is_alone, name, getattr(self, name), "--category-column and --max-per-category, both or none")
+        check(
+            self.category_column is None or self.items is not None, "category_column", self.category_column, "--items"
+        )
+
+    @property
+    def night(self) -> date:
+        """The date that the rules are held against."""
+        return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
+
+
+def _is_date(text: str | None) -> bool:
+    try:
+        return text is None or date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False

@@ -1,0 +1,131 @@
+"""What users get of whose history the model knows nothing: the popular items of the last days, and of their segment."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchrec.batching import Longs
+from batchrec.config import ScoringConfig
+from batchrec.errors import InputError
+from batchrec.queries import connect, literal, select
+from batchrec.rules.pools import Lists
+from batchrec.rules.popular_lists import Order, PopularLists
+from batchrec.rules.rulebook import Rulebook
+from batchrec.rules.tables import as_ids, read_rule_table
+from batchrec.schemas import BY_ALL_TIME, BY_RECENT, BY_SEGMENT, FIRST_ITEM
+from batchrec.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Who is in which segment: user_ids (users,), a user once; numbers (users,) int64, of the segments, from 0."""
+
+    user_ids: pa.Array
+    numbers: Longs
+
+    def of(self, user_ids: pa.Array) -> Longs:
+        """Give the segment of each user, -1 for who is in none."""
+        places = pc.index_in(user_ids, value_set=self.user_ids).fill_null(-1).to_numpy()
+        numbers: Longs = np.append(self.numbers, -1)[places]
+        return numbers
+
+
+def read_segments(config: ScoringConfig, user_type: pa.DataType) -> Segments | None:
+    """Read the table of `config.segments`, None where it is not given.
+
+    Raises InputError where it cannot be read, or has a user without a segment or with several.
+    """
+    if config.segments is None:
+        return None
+    table = read_rule_table(config.segments, "--segments", ["user_id", config.segment_column])
+    user_ids = as_ids(table.required("user_id"), user_type)
+    table.refuse_repeats("user_id", user_ids)
+    numbers = table.required(config.segment_column).dictionary_encode().indices.filter(user_ids.is_valid())
+    return Segments(user_ids.drop_null(), numbers.to_numpy().astype(np.int64))
+
+
+class PopularItems:
+    """The popular items of the sequences, counted when somebody needs them first: it costs a scan of the file."""
+
+    def __init__(
+        self,
+        sequences: Path | None,
+        config: ScoringConfig,
+        rulebook: Rulebook,
+        vocabulary: Vocabulary,
+        users: pa.DataType,
+    ) -> None:
+        """Read the segments, and no sequences yet; without any, popularity of all time, by the vocabulary, is all.
+
+        users: the type of user ids.
+        """
+        self._sequences, self._config, self._rulebook, self._vocabulary = sequences, config, rulebook, vocabulary
+        self.segments = read_segments(config, users)
+        self._opening = Lock()
+        self._opened: PopularLists | None = None
+
+    def open(self) -> PopularLists:
+        """Count, the first time. Raises InputError where the sequences cannot be read."""
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._count()
+            return self._opened
+
+    def lists(self, users: pa.RecordBatch) -> Lists:
+        """Give the lists of users, over the vocabulary of `open`; users: columns user_id and item_ids."""
+        segments = np.full(len(users), -1) if self.segments is None else self.segments.of(users["user_id"])
+        return self.open().lists(users, segments, self._config.top_k, self._config.keep_seen)
+
+    def _count(self) -> PopularLists:
+        recent, by_segment = self._recent_items()
+        vocabulary = self._vocabulary.extended(recent["item_id"].combine_chunks())
+        rules = self._rulebook.over(vocabulary)
+        trained_on = np.flatnonzero(vocabulary.n_events)
+        of_model = (FIRST_ITEM + trained_on).astype(np.int32)
+        all_time = Order.of(of_model, vocabulary.n_events[trained_on], BY_ALL_TIME, rules)
+
+        def order_of(counted: pa.Table, source: int) -> Order:
+            items = vocabulary.indexes(counted["item_id"].combine_chunks())
+            return Order.of(items, counted["n_events"].to_numpy(), source, rules)
+
+        segments = by_segment["segment"].to_numpy()
+        return PopularLists(
+            vocabulary,
+            rules,
+            order_of(recent, BY_RECENT).then(all_time),
+            {
+                number: order_of(by_segment.filter(pa.array(segments == number)), BY_SEGMENT)
+                for number in np.unique(segments).tolist()
+            },
+        )
+
+    def _recent_items(self) -> tuple[pa.Table, pa.Table]:
+        """Count the events of items in the last days, and of items in segments; ids in the type of the vocabulary's."""
+        segments = pa.table({"user_id": [], "segment": []})
+        if self.segments is not None:
+            segments = pa.table({"user_id": self.segments.user_ids, "segment": self.segments.numbers})
+        empty = pa.table(
+            {"item_id": pa.array([], self._vocabulary.item_ids.type), "n_events": pa.array([], pa.int64())}
+        )
+        if self._sequences is None:
+            return empty, empty.append_column("segment", [pa.array([], pa.int64())])
+        values = {"path": literal(self._sequences), "days": self._config.popular_days}
+        try:
+            with connect() as con:
+                con.register("segments", segments)
+                recent = select(con, "recent_items", **values).to_arrow_table()
+                by_segment = select(con, "segment_items", **values).to_arrow_table()
+        except duckdb.Error as error:
+            raise InputError(f"{self._sequences}: {error}") from error
+        return self._by_id(recent), self._by_id(by_segment)
+
+    def _by_id(self, counted: pa.Table) -> pa.Table:
+        """Leave out items whose ids the recs table cannot hold."""
+        item_ids = as_ids(counted["item_id"].combine_chunks().cast(pa.string()), self._vocabulary.item_ids.type)
+        place = counted.schema.get_field_index("item_id")
+        return counted.set_column(place, "item_id", item_ids).filter(item_ids.is_valid())
