@@ -18,7 +18,7 @@ from tests.faults.scenes import KINDS, Scene, scene
 from tests.faults.shop import Shop, night_of
 
 CHANCE = random.Random(11)  # noqa: S311 - a sample, no secret
-N_RUNS = 12 if counts.IS_LONG else 1
+N_RUNS = 8 if counts.IS_LONG else 1
 
 
 def tried(shop: Shop, scene: Scene, limits: Limits = Limits()) -> Child | None:
