@@ -19,14 +19,14 @@ N_CHAINS, MOST_KILLS = (6, 6) if counts.IS_LONG else (1, 3)
 
 def random_moments() -> list[Moment]:
     """Some moments at random, others within a stage: the short ones would hardly be hit otherwise."""
-    aimed = [Moment(CHANCE.uniform(0, 0.03), stage=CHANCE.choice(STAGES)) for _ in range(CHANCE.randint(0, 3))]
-    others = [Moment(CHANCE.uniform(0, 1.5)) for _ in range(CHANCE.randint(1, MOST_KILLS - 1))]
+    aimed = [Moment(CHANCE.uniform(0, 0.03), stage=CHANCE.choice(STAGES)) for _ in range(CHANCE.randint(1, 4))]
+    others = [Moment(CHANCE.uniform(0.1, 3)) for _ in range(CHANCE.randint(1, MOST_KILLS - 1))]
     moments = [*aimed, *others][:MOST_KILLS]
     CHANCE.shuffle(moments)
     return moments
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", counts.some(KINDS, "warm start", "carry-over"))
 def test_a_night_that_is_killed_at_random_goes_on_to_the_same_table(kind: str, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         chains = [
@@ -35,7 +35,7 @@ def test_a_night_that_is_killed_at_random_goes_on_to_the_same_table(kind: str, t
     assert all(chain.result() >= 0 for chain in chains)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", counts.some(KINDS, "repeated date"))
 def test_a_night_that_is_killed_before_any_change_of_a_file_goes_on_to_the_same_table(
     kind: str, tmp_path: Path
 ) -> None:
@@ -53,7 +53,8 @@ def test_a_night_that_is_killed_before_any_change_of_a_file_goes_on_to_the_same_
     assert n_kills + sum(killed) >= LEAST_CHANGES // 2
 
 
+@counts.long_form
 def test_a_night_that_is_started_as_users_do_is_killed_and_goes_on(tmp_path: Path) -> None:
-    for number in range(4 if counts.IS_LONG else 1):
+    for number in range(4):
         moments = [Moment(CHANCE.uniform(0, 0.3), stage="train", is_plain=True), Moment(CHANCE.uniform(0, 1))]
         assert kill_until_done(scene("warm start"), tmp_path / str(number), moments) >= 1

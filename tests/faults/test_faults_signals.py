@@ -19,7 +19,7 @@ N_SIGNALS = 12 if counts.IS_LONG else 1
 PROMISED_S = 10.0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", counts.some(KINDS, "warm start", "carry-over"))
 def test_a_night_that_is_terminated_ends_soon_and_goes_on_to_the_same_table(kind: str, tmp_path: Path) -> None:
     for number in range(N_SIGNALS):
         shop = scene(kind).begin(tmp_path / str(number))
