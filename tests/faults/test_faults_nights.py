@@ -23,7 +23,7 @@ CHANCE = random.Random(17)  # noqa: S311 - a sample, no secret
 
 
 def begun(child: Child, stage: str) -> bool:
-    return child.wait_for(lambda: any(line["message"] == f"{stage}: begun" for line in child.lines()))
+    return child.wait_for_line(f"{stage}: begun")
 
 
 def test_the_second_of_two_runs_is_refused_or_waits(tmp_path: Path) -> None:
