@@ -66,7 +66,7 @@ class Child:
 
     @property
     def errors(self) -> list[str]:
-        return [line["message"] for line in self.lines() if line["level"] == "ERROR"]
+        return [line["message"] for line in self.lines() if "exit_code" in line]
 
     def wait_for(self, holds: Callable[[], bool]) -> bool:
         """Wait until something holds, or the process has ended: then False."""
