@@ -2,7 +2,8 @@
 
 The jobs and their options: build_sequences, train, score, evaluate, recommend and bench, with SequencesConfig,
 TrainingConfig, ScoringConfig, EvaluationConfig, RecommendConfig and BenchConfig; run makes a whole night of Jobs, with
-RunConfig; diagnose looks at the machine. They load when first used: `import batchrec` itself loads none of torch, onnxruntime and duckdb.
+RunConfig; diagnose looks at the machine. They load when first used: `import batchrec` itself loads none of torch,
+onnxruntime and duckdb.
 """
 
 from importlib import import_module
