@@ -12,8 +12,9 @@ from typing import Any, Literal, TextIO
 LogFormat = Literal["text", "json"]
 
 _HIDDEN = "***"
-# scheme://user:password@, as a path with one slash: up to the last @ before the path, or up to the next one where the
-# password holds a slash. Digits up to a slash are a port.
+# scheme://user:password@, or scheme:/ as a path spells it: up to the last @ before the path, or up to the next one
+# where the password holds a slash.
+# Digits up to a slash are a port.
 _URL_PASSWORD = re.compile(r"(:/{1,2}[^\s/:@'\"]*:)(?!\d*[/?#])(?:[^\s/?#'\"]*|[^\s'\"]*?)@")
 _NAME = r"(?<![\w.-])[\w.-]*(?:password|passwd|passphrase|pwd|secret|token|key|sig|signature|credentials?)"
 _SECRET_PAIR = re.compile(

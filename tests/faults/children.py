@@ -77,6 +77,9 @@ class Child:
             time.sleep(0.001)
         return True
 
+    def wait_for_line(self, message: str) -> bool:
+        return self.wait_for(lambda: any(line["message"] == message for line in self.lines()))
+
     def pause(self, seconds: float) -> None:
         """Let it work for so long, or to its end."""
         until = time.monotonic() + seconds

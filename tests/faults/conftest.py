@@ -4,9 +4,11 @@ from tests.faults import counts
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    """Show what was done to the nights."""
     lines = counts.lines()
     if lines:
-        terminalreporter.section("faults, with nothing lost" if not terminalreporter.stats.get("failed") else "faults")
+        title = "faults, and nothing was lost" if exitstatus == pytest.ExitCode.OK else "faults"
+        terminalreporter.section(title)
         for line in lines:
             terminalreporter.line(line)

@@ -13,8 +13,6 @@ from tests.faults.reader import polled
 from tests.faults.scenes import Scene
 from tests.faults.shop import Shop, night_of
 
-STAGES = ("build-sequences", "evaluate", "train", "evaluate-new", "score", "check", "publish")
-
 
 @dataclass(frozen=True)
 class Moment:
@@ -30,9 +28,8 @@ def end(shop: Shop, scene: Scene, moment: Moment, number: signal.Signals = signa
     """Start a night and end it at a moment, if it has not ended by then; gives it with its exit code."""
     child = start(shop.folder, night_of(scene.night), Limits(moment.change, is_plain=moment.is_plain))
     if moment.change is None:
-        begun = f"{moment.stage}: begun"
         if moment.stage is not None:
-            child.wait_for(lambda: any(line["message"] == begun for line in child.lines()))
+            child.wait_for_line(f"{moment.stage}: begun")
         child.pause(moment.seconds)
         child.send(number)
     return child, child.wait()

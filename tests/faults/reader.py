@@ -94,7 +94,7 @@ class Reader:
 def reader_of(shop: Shop, scene: Scene) -> Reader:
     """A reader that allows what is there before and after a night."""
     nights = {*scene.before.tables, *scene.after.tables, FIRST}
-    allowed = {
+    allowed: dict[str, set[str | None]] = {
         f"run_date={night}": {state.tables[night] for state in (scene.before, scene.after) if night in state.tables}
         for night in nights
     }

@@ -2,22 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
-from tests.faults.shop import Shop, State, empty_shop, histories, shop_after_first_night
+from tests.faults.shop import FIRST, Shop, State, empty_shop, histories, shop_after_first_night
 from tests.models import scratch
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A night to come, and the state before and after it."""
+    """A night to come, the state before and after it, and the stages it has."""
 
     name: str
     night: int
     shop: Shop
     before: State
     after: State
+    stages: tuple[str, ...]
 
     def begin(self, folder: Path) -> Shop:
         """Give a shop of its own, as it is before the night."""
@@ -63,4 +65,5 @@ def scene(name: str) -> Scene:
     whole = shop.copy(scratch() / f"after {name}")
     whole.run(night)
     assert whole.leftovers() == []
-    return Scene(name, night, shop, shop.state(), whole.state())
+    stages = tuple(whole.nights.report(FIRST + timedelta(days=night))["stages"])
+    return Scene(name, night, shop, shop.state(), whole.state(), (*stages, "publish"))

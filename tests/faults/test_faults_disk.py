@@ -18,7 +18,7 @@ from tests.faults.scenes import KINDS, Scene, scene
 from tests.faults.shop import Shop, night_of
 
 CHANCE = random.Random(11)  # noqa: S311 - a sample, no secret
-N_RUNS = 12 if counts.IS_LONG else 1
+N_RUNS = 8 if counts.IS_LONG else 1
 
 
 def tried(shop: Shop, scene: Scene, limits: Limits = Limits()) -> Child | None:
@@ -43,7 +43,7 @@ def assert_works_afterwards(shop: Shop, scene: Scene) -> None:
     assert shop.leftovers() == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", counts.some(KINDS, "carry-over"))
 def test_a_file_that_cannot_grow_ends_a_night_and_not_the_next(kind: str, tmp_path: Path) -> None:
     for number in range(N_RUNS):
         shop = scene(kind).begin(tmp_path / str(number))
@@ -76,7 +76,7 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Callable[[int], None]]:
         subprocess.run(["umount", folder], check=True)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", counts.some(KINDS, "carry-over"))
 def test_a_full_disk_ends_a_night_and_not_the_next(kind: str, tmp_path: Path) -> None:
     for number in range(N_RUNS):
         with small_disk(tmp_path / str(number), 20_000) as resize:
@@ -112,7 +112,7 @@ def read_only(folder: Path) -> Iterator[None]:
             folder.chmod(0o700)
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", counts.some(FOLDERS, "nights"))
 def test_a_folder_that_cannot_be_written_leaves_all_as_it_was(name: str, tmp_path: Path) -> None:
     kind = scene("warm start")
     shop = kind.begin(tmp_path / "shop")

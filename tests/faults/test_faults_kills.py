@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import counts
-from tests.faults.kills import STAGES, Moment, kill_until_done
+from tests.faults.kills import Moment, kill_until_done
 from tests.faults.scenes import KINDS, scene
 
 CHANCE = random.Random(5)  # noqa: S311 - a sample, no secret
@@ -17,41 +17,48 @@ LEAST_CHANGES = 40
 N_CHAINS, MOST_KILLS = (6, 6) if counts.IS_LONG else (1, 3)
 
 
-def random_moments() -> list[Moment]:
+def random_moments(stages: tuple[str, ...]) -> list[Moment]:
     """Some moments at random, others within a stage: the short ones would hardly be hit otherwise."""
-    aimed = [Moment(CHANCE.uniform(0, 0.03), stage=CHANCE.choice(STAGES)) for _ in range(CHANCE.randint(0, 3))]
-    others = [Moment(CHANCE.uniform(0, 1.5)) for _ in range(CHANCE.randint(1, MOST_KILLS - 1))]
+    aimed = [Moment(CHANCE.uniform(0, 0.03), stage=CHANCE.choice(stages)) for _ in range(CHANCE.randint(1, 4))]
+    others = [Moment(CHANCE.uniform(0.1, 3)) for _ in range(CHANCE.randint(1, MOST_KILLS - 1))]
     moments = [*aimed, *others][:MOST_KILLS]
     CHANCE.shuffle(moments)
     return moments
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", counts.some(KINDS, "warm start", "carry-over"))
 def test_a_night_that_is_killed_at_random_goes_on_to_the_same_table(kind: str, tmp_path: Path) -> None:
+    night = scene(kind)
     with ThreadPoolExecutor(2) as pool:
         chains = [
-            pool.submit(kill_until_done, scene(kind), tmp_path / str(n), random_moments()) for n in range(N_CHAINS)
+            pool.submit(kill_until_done, night, tmp_path / str(number), random_moments(night.stages))
+            for number in range(N_CHAINS)
         ]
     assert all(chain.result() >= 0 for chain in chains)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", counts.some(KINDS, "repeated date"))
 def test_a_night_that_is_killed_before_any_change_of_a_file_goes_on_to_the_same_table(
     kind: str, tmp_path: Path
 ) -> None:
+    night = scene(kind)
+
     def kill_at(change: int) -> bool:
-        return kill_until_done(scene(kind), tmp_path / str(change), [Moment(change=change)]) > 0
+        return kill_until_done(night, tmp_path / str(change), [Moment(change=change)]) > 0
 
     with ThreadPoolExecutor(2) as pool:
         if not counts.IS_LONG:
             assert all(pool.map(kill_at, CHANCE.sample(range(1, LEAST_CHANGES), 2)))
             return
-        # Every second one; the two before the end show that it was reached.
-        n_kills = sum(pool.map(kill_at, range(CHANCE.randint(1, 2), 200, 2)))
-    assert n_kills >= LEAST_CHANGES // 2
+        # Every second one, until a night ends before it.
+        n_kills, first = 0, CHANCE.randint(1, 2)
+        while all(killed := list(pool.map(kill_at, range(first, first + 16, 2)))):
+            n_kills, first = n_kills + len(killed), first + 16
+    assert n_kills + sum(killed) >= LEAST_CHANGES // 2
 
 
+@counts.long_form
 def test_a_night_that_is_started_as_users_do_is_killed_and_goes_on(tmp_path: Path) -> None:
-    for number in range(4 if counts.IS_LONG else 1):
+    for number in range(4):
         moments = [Moment(CHANCE.uniform(0, 0.3), stage="train", is_plain=True), Moment(CHANCE.uniform(0, 1))]
         assert kill_until_done(scene("warm start"), tmp_path / str(number), moments) >= 1

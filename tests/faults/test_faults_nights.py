@@ -23,7 +23,7 @@ CHANCE = random.Random(17)  # noqa: S311 - a sample, no secret
 
 
 def begun(child: Child, stage: str) -> bool:
-    return child.wait_for(lambda: any(line["message"] == f"{stage}: begun" for line in child.lines()))
+    return child.wait_for_line(f"{stage}: begun")
 
 
 def test_the_second_of_two_runs_is_refused_or_waits(tmp_path: Path) -> None:
@@ -60,6 +60,7 @@ def test_a_run_that_waits_goes_on_for_one_that_is_killed(tmp_path: Path) -> None
     counts.add("two runs at once")
 
 
+@counts.long_form
 def test_many_runs_at_once_publish_once(tmp_path: Path) -> None:
     carry = scene("carry-over")
     shop = carry.begin(tmp_path / "shop")
@@ -86,7 +87,7 @@ def test_a_clock_that_has_gone_back_is_noticed(tmp_path: Path) -> None:
     counts.add("clocks that went back")
 
 
-@pytest.mark.parametrize("stage", ["build-sequences", "train", "evaluate-new", "score", "check"])
+@pytest.mark.parametrize("stage", counts.some(("build-sequences", "train", "evaluate-new", "score", "check"), "score"))
 def test_a_log_that_changes_after_a_kill_gives_the_table_of_the_new_log(stage: str, tmp_path: Path) -> None:
     warm = scene("warm start")
     shop = warm.begin(tmp_path / "shop")
@@ -117,7 +118,7 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("what", DAMAGED)
+@pytest.mark.parametrize("what", counts.some(DAMAGED, "the training", "the scores"))
 def test_a_part_of_which_a_byte_has_changed_is_made_again(what: str, tmp_path: Path) -> None:
     stage, name, seconds = DAMAGED[what]
     warm = scene("warm start")
@@ -172,16 +173,20 @@ def in_several_files(shop: Shop) -> None:
         (shop.folder / f"ratings.csv/{CHANCE.random()}.csv").write_text(f"{text}\n", encoding="utf-8")
 
 
-@pytest.mark.parametrize("shuffle", [in_one_file, in_several_files])
-def test_a_shuffled_log_gives_the_same_table(shuffle: Callable[[Shop], None], tmp_path: Path) -> None:
+SHUFFLES: dict[str, Callable[[Shop], None]] = {"in one file": in_one_file, "in several files": in_several_files}
+
+
+@pytest.mark.parametrize("shuffle", counts.some(SHUFFLES, "in several files"))
+def test_a_shuffled_log_gives_the_same_table(shuffle: str, tmp_path: Path) -> None:
     warm = scene("warm start")
     shop = warm.begin(tmp_path / "shop")
-    shuffle(shop)
+    SHUFFLES[shuffle](shop)
     shop.run(warm.night)
     assert shop.state() == warm.after
     counts.add("shuffled logs")
 
 
+@counts.long_form
 def test_a_night_that_is_killed_again_and_again_still_ends(tmp_path: Path) -> None:
     moments = [Moment(change=change) for change in (10, 20, 30, 40, 50)]
     assert kill_until_done(scene("carry-over"), tmp_path / "shop", moments) >= 4

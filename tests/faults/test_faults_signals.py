@@ -9,7 +9,6 @@ import pytest
 from batchrec.errors import NothingToDo
 from tests.faults import counts
 from tests.faults.children import run, start
-from tests.faults.kills import STAGES
 from tests.faults.reader import polled
 from tests.faults.scenes import KINDS, scene
 from tests.faults.shop import night_of
@@ -19,16 +18,15 @@ N_SIGNALS = 12 if counts.IS_LONG else 1
 PROMISED_S = 10.0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", counts.some(KINDS, "warm start", "carry-over"))
 def test_a_night_that_is_terminated_ends_soon_and_goes_on_to_the_same_table(kind: str, tmp_path: Path) -> None:
     for number in range(N_SIGNALS):
         shop = scene(kind).begin(tmp_path / str(number))
-        stage = CHANCE.choice(["build-sequences", *STAGES, None])
+        stage = CHANCE.choice(["build-sequences", *scene(kind).stages, None])
         sent = CHANCE.choice([signal.SIGTERM, signal.SIGTERM, signal.SIGINT])
         with polled(shop, scene(kind)):
             child = start(shop.folder, night_of(scene(kind).night))
-            begun = "build-sequences: begun" if stage is None else f"{stage}: begun"
-            at_work = child.wait_for(lambda c=child, b=begun: any(line["message"] == b for line in c.lines()))
+            at_work = child.wait_for_line(f"{stage or 'build-sequences'}: begun")
             child.pause(CHANCE.uniform(0, 1.0 if stage is None else 0.05))
             child.send(sent)
             code = child.wait(PROMISED_S)
