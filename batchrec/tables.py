@@ -31,7 +31,7 @@ def check_writable(out: Path) -> None:
         has_folder = probe.parent.is_dir()
         if has_folder:
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}. Pass another --out") from error
     if not has_folder:

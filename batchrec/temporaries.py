@@ -29,18 +29,21 @@ def beside(out: Path) -> Path:
 
 
 def probe_of(out: Path) -> Path:
-    """Name a neighbour of `out` that no other run removes: for less than a moment, without a lock."""
+    """Name a neighbour of `out` that is there for less than a moment, without a lock: the next run may remove it."""
     return beside(out).with_suffix(".probe")
 
 
 def modes_by_umask(out: Path) -> tuple[int, int]:
     """Tell what modes a new file and a new folder beside `out` have, by the umask and the folder they lie in."""
     # Only setting the umask tells it, and for all threads: files of others would get the wrong modes.
-    probe = probe_of(out)
-    probe.mkdir()
-    mode = stat.S_IMODE(probe.stat().st_mode)
-    probe.rmdir()
-    return mode & 0o666, mode
+    while True:
+        probe = probe_of(out)
+        probe.mkdir()
+        # Another run may take it for that of a dead one.
+        with suppress(FileNotFoundError):
+            mode = stat.S_IMODE(probe.stat().st_mode)
+            probe.rmdir()
+            return mode & 0o666, mode
 
 
 @contextmanager
@@ -87,11 +90,16 @@ def _claimed(out: Path, make: Callable[[Path], None]) -> Iterator[Path]:
 
 
 def _remove_dead(out: Path) -> None:
-    """Remove the temporary neighbours of `out` that no process holds."""
+    """Remove the temporary neighbours of `out` that no process holds, and its probes."""
     target = Path(os.path.realpath(out))
     name = target.name[:100]
-    for path in target.parent.glob(f".{glob.escape(name)}.*.tmp"):
-        if re.fullmatch(re.escape(f".{name}.") + r"[0-9a-f]{8}\.tmp", path.name) is None:
+    for path in target.parent.glob(f".{glob.escape(name)}.*"):
+        found = re.fullmatch(re.escape(f".{name}.") + r"[0-9a-f]{8}\.(tmp|probe)", path.name)
+        if found is None:
+            continue
+        if found[1] == "probe":
+            with suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
             continue
         lock = _lock(path, wait=False)
         if lock is not None:

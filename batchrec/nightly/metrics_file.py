@@ -3,11 +3,11 @@
 from datetime import datetime
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from batchrec.errors import ConfigError
 from batchrec.nightly.nights import Nights
 from batchrec.nightly.report import NightReport
+from batchrec.tables import replacing
 
 
 def write_metrics(file: Path, report: NightReport, exit_code: int, nights: Nights) -> None:
@@ -47,7 +47,5 @@ def write_metrics(file: Path, report: NightReport, exit_code: int, nights: Night
     for check in report.checks:
         value.labels(check["gate"], check["figure"]).set(check["value"])
         passed.labels(check["gate"], check["figure"]).set(check["passed"])
-    try:
-        write_to_textfile(str(file), registry)
-    except OSError as error:
-        raise ConfigError(f"--metrics-file {file}: cannot be written: {error.strerror}") from error
+    with replacing(file) as temporary:
+        temporary.write_bytes(generate_latest(registry))

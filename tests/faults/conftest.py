@@ -1,6 +1,11 @@
 import pytest
 
-from tests.faults import counts
+# Before they are imported: what they assert is explained too.
+pytest.register_assert_rewrite(
+    "tests.faults.children", "tests.faults.kills", "tests.faults.reader", "tests.faults.shop"
+)
+
+from tests.faults import counts  # noqa: E402
 
 
 @pytest.hookimpl(trylast=True)

@@ -40,6 +40,7 @@ workers = 1
 chunk-size = 40
 items = "movies.csv"
 [run]
+metrics-file = "metrics.prom"
 keep = 2
 keep-models = 1
 gate-max-top-items = 1.0
