@@ -1,8 +1,9 @@
 """batchrec: a nightly table of top-k recommendations for every user.
 
 The jobs and their options: build_sequences, train, score, evaluate, recommend and bench, with SequencesConfig,
-TrainingConfig, ScoringConfig, EvaluationConfig, RecommendConfig and BenchConfig; diagnose looks at the machine. They
-load when first used: `import batchrec` itself loads none of torch, onnxruntime and duckdb.
+TrainingConfig, ScoringConfig, EvaluationConfig, RecommendConfig and BenchConfig; run makes a whole night of Jobs, with
+RunConfig; diagnose looks at the machine. They load when first used: `import batchrec` itself loads none of torch,
+onnxruntime and duckdb.
 """
 
 from importlib import import_module
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
         BenchConfig,
         EvaluationConfig,
         RecommendConfig,
+        RunConfig,
         ScoringConfig,
         SequencesConfig,
         TrainingConfig,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from batchrec.doctor import diagnose
     from batchrec.errors import BatchrecError
     from batchrec.evaluation.evaluate import evaluate
+    from batchrec.nightly.run import Jobs, run
     from batchrec.recommending import recommend
     from batchrec.scoring import score
     from batchrec.sequences import build_sequences
@@ -30,7 +33,9 @@ _HOMES = {
     "BatchrecError": "errors",
     "BenchConfig": "config",
     "EvaluationConfig": "config",
+    "Jobs": "nightly.run",
     "RecommendConfig": "config",
+    "RunConfig": "config",
     "ScoringConfig": "config",
     "SequencesConfig": "config",
     "TrainingConfig": "config",
@@ -39,6 +44,7 @@ _HOMES = {
     "diagnose": "doctor",
     "evaluate": "evaluation.evaluate",
     "recommend": "recommending",
+    "run": "nightly.run",
     "score": "scoring",
     "train": "training.train",
 }
@@ -47,7 +53,9 @@ __all__ = [
     "BatchrecError",
     "BenchConfig",
     "EvaluationConfig",
+    "Jobs",
     "RecommendConfig",
+    "RunConfig",
     "ScoringConfig",
     "SequencesConfig",
     "TrainingConfig",
@@ -56,6 +64,7 @@ __all__ = [
     "diagnose",
     "evaluate",
     "recommend",
+    "run",
     "score",
     "train",
 ]

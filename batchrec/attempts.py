@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from batchrec.errors import ConfigError
+from batchrec.stopping import can_go_on
 from batchrec.tables import check_writable
 
 _log = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ def resumable(out: Path) -> Iterator[Path | None]:
         raise ConfigError(f"{folder}: cannot be written: {error.strerror or error}") from error
     is_done = False
     try:
-        yield folder
+        with can_go_on():
+            yield folder
         is_done = True
     finally:
         if is_done or not _parts(folder):

@@ -31,7 +31,7 @@ def interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
+def can_go_on() -> Iterator[None]:
     """Let the block's end by SIGTERM be announced as one after which the same command goes on where it stopped."""
     _n_resumable.append(None)
     try:

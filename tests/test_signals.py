@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batchrec.stopping import Terminated, resumable, stopped_by_signals
+from batchrec.stopping import Terminated, can_go_on, stopped_by_signals
 from tests.models import names_in, trained_model, training_sequences, write_sequences
 
 ENDLESS = "select a.range as user_id, b.range as item_id, 1 as timestamp from range(1000000) a, range(1000000) b"
@@ -69,7 +69,7 @@ def test_a_long_query_is_interrupted(folder: Path, number: signal.Signals, exit_
     (folder / "q.sql").write_text(ENDLESS, encoding="utf-8")
     (folder / "sequences.parquet").write_text("old", encoding="utf-8")
     program = ["-m", "batchrec", "build-sequences", "--query", "q.sql", "--memory-limit", "200MB"]
-    assert ended_by(folder, program, lambda: has_temporary(folder, ".batchrec-"), number) == (
+    assert ended_by(folder, program, lambda: has_temporary(folder, ".batchrec."), number) == (
         exit_code,
         f"batchrec: {word}\n",
     )
@@ -103,9 +103,9 @@ def test_training_is_terminated_and_the_old_model_stays(folder: Path, numbers: l
     program = ["-m", "batchrec", "train", "--sequences", str(training_sequences()), *ENDLESS_TRAINING]
     exit_code, said = ended_by(folder, program, lambda: "NDCG@10" in said_by(folder), *numbers)
     assert exit_code == 143
-    assert said.splitlines()[-1] == "batchrec: terminated"
+    assert said.splitlines()[-1] == "batchrec: terminated: the same command goes on where it stopped"
     assert "Traceback" not in said
-    assert names_in(folder) == {"model"}
+    assert names_in(folder) == {"model", ".model.progress"}
     assert (folder / "model" / "manifest.json").read_bytes() == manifest
 
 
@@ -116,14 +116,15 @@ def test_scoring_is_terminated_in_json_too(folder: Path) -> None:
     program += ["--device", "cpu", "--chunk-size", "300", "--batch-tokens", "8", "--log-format", "json"]
     exit_code, said = ended_by(folder, program, lambda: has_temporary(folder, ".recs.parquet"), signal.SIGTERM)
     assert exit_code == 143
-    line = json.loads(said)
-    assert (line["level"], line["message"], line["exit_code"]) == ("ERROR", "terminated", 143)
-    assert names_in(folder) == {"recs.parquet"}
+    line = json.loads(said.splitlines()[-1])
+    message = "terminated: the same command goes on where it stopped"
+    assert (line["level"], line["message"], line["exit_code"]) == ("ERROR", message, 143)
+    assert names_in(folder) <= {"recs.parquet", ".recs.parquet.progress"}
     assert (folder / "recs.parquet").read_text(encoding="utf-8") == "old"
 
 
 def test_a_resumable_command_says_that_it_goes_on() -> None:
-    with stopped_by_signals() as stopped, resumable(), pytest.raises(Terminated) as raised:
+    with stopped_by_signals() as stopped, can_go_on(), pytest.raises(Terminated) as raised:
         os.kill(os.getpid(), signal.SIGTERM)
     assert raised.value.message == "terminated: the same command goes on where it stopped"
     assert stopped() is raised.value

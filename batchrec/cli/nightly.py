@@ -13,7 +13,7 @@ from batchrec.cli.options import JobCommand, json_option, log_format_option, opt
 from batchrec.cli.printing import echo, print_figures, print_report
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError
-from batchrec.stopping import resumable
+from batchrec.stopping import can_go_on
 
 if TYPE_CHECKING:
     from batchrec.nightly.models import Models
@@ -78,7 +78,7 @@ def run_command(
         print_report(plan(jobs, config, run_date), json)
         return
     try:
-        with resumable():
+        with can_go_on():
             report = run(jobs, config, run_date, metrics_file)
     except BatchrecError as error:
         if json and error.report is not None:

@@ -42,7 +42,7 @@ class Account:
             try:
                 yield found
             except BaseException:
-                _log.error("%s: broken off after %.1f s", name, time.monotonic() - started)
+                _log.warning("%s: broken off after %.1f s", name, time.monotonic() - started)
                 raise
             found["seconds"] = round(time.monotonic() - started, 3)
             self.stages[name] = found
