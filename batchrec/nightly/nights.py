@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -102,8 +102,11 @@ class Nights:
             return False
         return self.is_whole(run_date) and self.out.exists()
 
-    def publish(self, run_date: date, recs: Path, report: dict[str, Any]) -> None:
-        """Put a night's table and report in their place, and at `out` if no later night is out: a rename for each."""
+    def publish(self, run_date: date, recs: Path, report: dict[str, Any], use_model: Callable[[], None]) -> None:
+        """Put a night's table and report in their place, and at `out` if no later night is out: a rename for each.
+
+        use_model: switches the model; called when all is written, so that a full disk is found before.
+        """
         night = self.folder / f"run_date={run_date}"
         with replacing_folder(night, marked_by=_REPORT) as folder:
             os.link(recs, folder / _RECS)
@@ -111,6 +114,7 @@ class Nights:
             for path in folder.iterdir():
                 with path.open("rb") as written:
                     os.fsync(written.fileno())
+            use_model()
         if run_date == self.dates()[-1]:
             self.put_out(run_date)
         self._failed(run_date).unlink(missing_ok=True)

@@ -232,7 +232,7 @@ class _Night:
         version = self.models.add(model, self.run_date) if is_new else Version(model)
         self.account.model = version.name
         with self.account.stage("publish"):
-            self.models.use(version)
-            self.nights.publish(self.run_date, self.recs, asdict(self.account.report()))
+            report = asdict(self.account.report())
+            self.nights.publish(self.run_date, self.recs, report, lambda: self.models.use(version))
             self.nights.prune(self.config.keep)
             self.models.prune(self.config.keep_models)

@@ -14,6 +14,7 @@ CHANCE = random.Random(5)  # noqa: S311 - a sample, no secret
 # Chains of kills of each kind of night, each of up to so many.
 # A night makes at least so many changes of files and folders.
 LEAST_CHANGES = 40
+N_PARTS = 4
 N_CHAINS, MOST_KILLS = (6, 6) if counts.IS_LONG else (1, 3)
 
 
@@ -38,8 +39,9 @@ def test_a_night_that_is_killed_at_random_goes_on_to_the_same_table(kind: str, t
 
 
 @pytest.mark.parametrize("kind", counts.some(KINDS, "repeated date"))
+@pytest.mark.parametrize("part", range(N_PARTS if counts.IS_LONG else 1))
 def test_a_night_that_is_killed_before_any_change_of_a_file_goes_on_to_the_same_table(
-    kind: str, tmp_path: Path
+    kind: str, part: int, tmp_path: Path
 ) -> None:
     night = scene(kind)
 
@@ -50,12 +52,11 @@ def test_a_night_that_is_killed_before_any_change_of_a_file_goes_on_to_the_same_
         if not counts.IS_LONG:
             assert all(pool.map(kill_at, CHANCE.sample(range(1, LEAST_CHANGES), 2)))
             return
-        # Every second one, or fourth where a night is long, until one ends before it.
-        step = 4 if "train" in night.stages else 2
-        n_kills, first = 0, CHANCE.randint(1, step)
-        while all(killed := list(pool.map(kill_at, range(first, first + 6 * step, step)))):
-            n_kills, first = n_kills + len(killed), first + 6 * step
-    assert n_kills + sum(killed) >= LEAST_CHANGES // step
+        # Until a night ends before the change.
+        n_kills, first = 0, 1 + part
+        while all(killed := list(pool.map(kill_at, range(first, first + 6 * N_PARTS, N_PARTS)))):
+            n_kills, first = n_kills + len(killed), first + 6 * N_PARTS
+    assert n_kills + sum(killed) >= LEAST_CHANGES // N_PARTS
 
 
 @counts.long_form

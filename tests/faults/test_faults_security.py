@@ -35,7 +35,7 @@ HOSTILE = [
     "; touch pwned #",
     "| touch pwned",
     "two\nlines",
-    "[r]*?.csv",
+    "[z]*?.csv",
     "$1 {user} %s :name @x",
     "getenv('HOME')",
     "-x --y=z",
@@ -76,7 +76,7 @@ def test_the_names_of_files_are_names(name: str, folder: Path) -> None:
     ratings, out = folder / f"r{name.replace('/', '')}.csv", f"out{name.replace('/', '')}"
     write_csv(ratings, ("userId", "movieId", "timestamp"), (1, 10, 5), (1, 11, 6))
     # What a glob of that name would find too.
-    write_csv(folder / "rrr.csv", ("userId", "movieId", "timestamp"), (2, 20, 5))
+    write_csv(folder / "rzz.csv", ("userId", "movieId", "timestamp"), (2, 20, 5))
     assert run_cli("build-sequences", "--ratings", ratings.name, "--out", out) == 0
     assert histories_in(folder / out) == {1: [10, 11]}
     assert not (folder / "pwned").exists()
