@@ -149,5 +149,9 @@ def test_the_log_says_in_which_stage_a_night_was_broken_off(shop: Company, capsy
     assert run_cli("run", "--run-date", night(0), "--log-format", "json") == 3
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     broken_off = next(line for line in lines if "broken off" in line["message"])
-    assert (broken_off["stage"], broken_off["run_date"], broken_off["level"]) == ("build-sequences", night(0), "ERROR")
+    assert (broken_off["stage"], broken_off["run_date"], broken_off["level"]) == (
+        "build-sequences",
+        night(0),
+        "WARNING",
+    )
     assert lines[-1]["exit_code"] == 3
