@@ -87,6 +87,7 @@ def test_a_clock_that_has_gone_back_is_noticed(tmp_path: Path) -> None:
     counts.add("clocks that went back")
 
 
+@counts.long_form
 @pytest.mark.parametrize("stage", counts.some(("build-sequences", "train", "evaluate-new", "score", "check"), "score"))
 def test_a_log_that_changes_after_a_kill_gives_the_table_of_the_new_log(stage: str, tmp_path: Path) -> None:
     warm = scene("warm start")
@@ -118,7 +119,7 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("what", counts.some(DAMAGED, "the training", "the scores"))
+@pytest.mark.parametrize("what", counts.some(DAMAGED, "the training"))
 def test_a_part_of_which_a_byte_has_changed_is_made_again(what: str, tmp_path: Path) -> None:
     stage, name, seconds = DAMAGED[what]
     warm = scene("warm start")
@@ -176,6 +177,7 @@ def in_several_files(shop: Shop) -> None:
 SHUFFLES: dict[str, Callable[[Shop], None]] = {"in one file": in_one_file, "in several files": in_several_files}
 
 
+@counts.long_form
 @pytest.mark.parametrize("shuffle", counts.some(SHUFFLES, "in several files"))
 def test_a_shuffled_log_gives_the_same_table(shuffle: str, tmp_path: Path) -> None:
     warm = scene("warm start")

@@ -246,7 +246,7 @@ SECRET_VALUES = [
 ]
 
 
-@pytest.mark.parametrize("by", ["file", "environment"])
+@pytest.mark.parametrize("by", counts.some(("file", "environment"), "environment"))
 @pytest.mark.parametrize(("table", "key", "value"), SECRET_VALUES)
 def test_a_secret_reaches_no_log_report_or_metrics(table: str, key: str, value: str, by: str, tmp_path: Path) -> None:
     shop = shop_after_first_night().copy(tmp_path / "shop")
@@ -282,7 +282,7 @@ def assert_nowhere(shop: Shop) -> None:
     assert [path.name for path in holding if path.name != "batchrec.toml"] == []
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077, 0o002])
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077, 0o002] if counts.IS_LONG else [0o027])
 def test_what_is_published_has_the_modes_of_the_umask(umask: int, tmp_path: Path) -> None:
     shop = scene("carry-over").begin(tmp_path / "shop")
     given = {path for path in shop.folder.rglob("*") if "nights" not in path.parts}
@@ -295,7 +295,7 @@ def test_what_is_published_has_the_modes_of_the_umask(umask: int, tmp_path: Path
     counts.add("umasks")
 
 
-@pytest.mark.parametrize("stage", ["build-sequences", "train", "score", "check"])
+@pytest.mark.parametrize("stage", counts.some(("build-sequences", "train", "score", "check"), "check"))
 def test_what_is_not_finished_is_for_its_owner_alone(stage: str, tmp_path: Path) -> None:
     for number in range(8 if counts.IS_LONG else 1):
         shop = empty_shop(tmp_path / str(number))
