@@ -26,7 +26,7 @@ from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import ConfigError, ModelError
 from batchrec.schemas import MODEL_VERSION
 from batchrec.tables import check_writable
-from batchrec.temporaries import modes_by_umask, temporary_folder
+from batchrec.temporaries import modes_by_umask, put_on_disk, temporary_folder
 from batchrec.vocabulary import Vocabulary
 
 MANIFEST = "manifest.json"
@@ -141,6 +141,12 @@ def _sha256(contents: bytes) -> str:
     return hashlib.sha256(contents).hexdigest()
 
 
+def file_sha256(file: Path) -> str:
+    """Give the SHA-256 of a file's bytes, which need not fit into memory."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 @contextmanager
 def replacing_folder(out: Path, marked_by: str = MANIFEST) -> Iterator[Path]:
     """Yield a new folder beside `out` to fill, which takes the place of `out` if the block ends without an error.
@@ -173,9 +179,7 @@ def write_manifest(
         MODEL_VERSION, model_id, len(vocabulary), asdict(shape), asdict(config), metrics, files
     ).sealed()
     (folder / MANIFEST).write_bytes(manifest.to_json())
-    for path in folder.iterdir():
-        with path.open("rb") as written:
-            os.fsync(written.fileno())
+    put_on_disk(folder.iterdir())
     return manifest
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from batchrec.errors import ConfigError, InputError
 from batchrec.queries import connect, literal, select
 from batchrec.schemas import id_type, sequences_schema
-from batchrec.temporaries import modes_by_umask, probe_of, temporary_file
+from batchrec.temporaries import modes_by_umask, probe_of, put_on_disk, temporary_file
 
 # Columns of numbers of which hardly two are the same, or that come in runs or in turn, which zstd packs as well: a
 # dictionary of them takes more time, and no less space, than they do.
@@ -57,8 +57,7 @@ def replacing(out: Path) -> Iterator[Path]:
         mode, _ = modes_by_umask(out)
         with temporary_file(out) as temporary:
             yield temporary
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
+            put_on_disk([temporary])
             temporary.chmod(mode)
             temporary.replace(os.path.realpath(out))
     except OSError as error:

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -44,6 +44,13 @@ def modes_by_umask(out: Path) -> tuple[int, int]:
             mode = stat.S_IMODE(probe.stat().st_mode)
             probe.rmdir()
             return mode & 0o666, mode
+
+
+def put_on_disk(files: Iterable[Path]) -> None:
+    """Wait until the disk holds what was written. Raises OSError where it cannot: a full disk may be found only now."""
+    for file in files:
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
 
 
 @contextmanager

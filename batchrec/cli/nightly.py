@@ -115,11 +115,11 @@ def _jobs(context: click.Context) -> "Jobs":
 @click.pass_context
 def rollback_command(context: click.Context, to: date | None) -> None:
     """Put the table of an earlier night back in its place, at score's --out."""
-    from batchrec.nightly.nights import Nights
+    from batchrec.nightly.nights import Nights, locked
 
     options = resolved(context, "run")
     nights = Nights(Path(options["nights"]), resolved(context, "score")["out"])
-    with nights.locked(options["lock"]):
+    with locked(nights.folder, options["lock"]):
         echo(f"{nights.out}: the table of {nights.roll_back(to)}")
 
 
@@ -153,10 +153,10 @@ def models_show_command(context: click.Context, name: str | None, json: bool) ->
 @click.pass_context
 def models_rollback_command(context: click.Context, name: str | None) -> None:
     """Put an earlier model in use: the one before, if no other is named."""
-    from batchrec.nightly.nights import Nights
+    from batchrec.nightly.nights import locked
 
     options, models = resolved(context, "run"), _models(context)
-    with Nights(Path(options["nights"]), Path()).locked(options["lock"]):
+    with locked(Path(options["nights"]), options["lock"]):
         version = models.find(name) if name else models.before_current()
         models.use(version)
         echo(f"{models.folder}: {version.name} is in use")
@@ -167,11 +167,11 @@ def models_rollback_command(context: click.Context, name: str | None) -> None:
 @click.pass_context
 def models_prune_command(context: click.Context, keep: int | None) -> None:
     """Delete all but the newest models and the one in use."""
-    from batchrec.nightly.nights import Nights
+    from batchrec.nightly.nights import locked
 
     options = resolved(context, "run")
     config = RunConfig(keep_models=options["keep_models"] if keep is None else keep)
-    with Nights(Path(options["nights"]), Path()).locked(options["lock"]):
+    with locked(Path(options["nights"]), options["lock"]):
         for name in _models(context).prune(config.keep_models):
             echo(f"{name}: deleted")
 

@@ -1,6 +1,5 @@
 """The folder of the nights: the table and the report of each, and the one that is out."""
 
-import hashlib
 import json
 import os
 import re
@@ -14,12 +13,34 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from batchrec.artifact import replacing_folder
+from batchrec.artifact import file_sha256, replacing_folder
 from batchrec.errors import ConfigError, LockedError
 from batchrec.logs import redacted_values
 from batchrec.tables import replacing
+from batchrec.temporaries import put_on_disk
 
 _REPORT, _RECS = "report.json", "recs.parquet"
+
+
+@contextmanager
+def locked(nights: Path, otherwise: Literal["fail", "wait"]) -> Iterator[None]:
+    """Let no other run work on a folder of nights until the block ends; the lock of a process ends with it.
+
+    Raises LockedError where another run is at work and `otherwise` is fail, ConfigError for a folder that cannot be
+    written.
+    """
+    lock = FileLock(nights / ".lock", timeout=0 if otherwise == "fail" else -1, mode=0o600)
+    try:
+        nights.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise LockedError(f"{nights}: another run is at work. Wait for it, or pass --lock wait") from error
+    except OSError as error:
+        raise ConfigError(f"{nights}: cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -34,26 +55,6 @@ class Nights:
     folder: Path
     out: Path
 
-    @contextmanager
-    def locked(self, otherwise: Literal["fail", "wait"]) -> Iterator[None]:
-        """Let no other run work on these nights until the block ends; the lock of a process ends with it.
-
-        Raises LockedError where another run is at work and `otherwise` is fail, ConfigError for a folder that cannot
-        be written.
-        """
-        lock = FileLock(self.folder / ".lock", timeout=0 if otherwise == "fail" else -1, mode=0o600)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout as error:
-            raise LockedError(f"{self.folder}: another run is at work. Wait for it, or pass --lock wait") from error
-        except OSError as error:
-            raise ConfigError(f"{self.folder}: cannot be written: {error.strerror}") from error
-        try:
-            yield
-        finally:
-            lock.release()
-
     def work(self, run_date: date) -> Path:
         """Name the folder in which a night is made."""
         return self.folder / f".run_date={run_date}"
@@ -64,6 +65,10 @@ class Nights:
             return []
         names = [path.name.removeprefix("run_date=") for path in self.folder.glob("run_date=*") if path.is_dir()]
         return sorted(date.fromisoformat(name) for name in names if re.fullmatch(r"\d{4}-\d\d-\d\d", name))
+
+    def before(self, run_date: date) -> list[date]:
+        """List those before a night."""
+        return [night for night in self.dates() if night < run_date]
 
     def table(self, run_date: date) -> Path:
         """Name the table of a published night."""
@@ -90,11 +95,11 @@ class Nights:
     def is_whole(self, run_date: date) -> bool:
         """Tell whether the table of a published night is still the one that was published."""
         table = self.table(run_date)
-        return table.is_file() and sha256(table) == self.report(run_date)["recs_sha256"]
+        return table.is_file() and file_sha256(table) == self.report(run_date)["recs_sha256"]
 
     def is_out(self, run_date: date) -> bool:
         """Tell whether the table at `out` is that of a night, byte by byte."""
-        return self.out.is_file() and sha256(self.out) == self.report(run_date)["recs_sha256"]
+        return self.out.is_file() and file_sha256(self.out) == self.report(run_date)["recs_sha256"]
 
     def is_published(self, run_date: date, recs_sha256: str) -> bool:
         """Tell whether the table of a night has these bytes already, and there is one at `out`."""
@@ -111,9 +116,7 @@ class Nights:
         with replacing_folder(night, marked_by=_REPORT) as folder:
             os.link(recs, folder / _RECS)
             (folder / _REPORT).write_text(_to_json(report), encoding="utf-8")
-            for path in folder.iterdir():
-                with path.open("rb") as written:
-                    os.fsync(written.fileno())
+            put_on_disk(folder.iterdir())
             use_model()
         if run_date == self.dates()[-1]:
             self.put_out(run_date)
@@ -140,7 +143,7 @@ class Nights:
         """
         dates = self.dates()
         if to is None:
-            out = sha256(self.out) if self.out.is_file() else None
+            out = file_sha256(self.out) if self.out.is_file() else None
             tables = [self.report(night)["recs_sha256"] for night in dates]
             if out not in tables:
                 raise ConfigError(f"{self.out}: is the table of no night in {self.folder}. Pass --to a run date")
@@ -188,9 +191,3 @@ class Nights:
 def _to_json(report: dict[str, Any]) -> str:
     """Spell a report, without its secrets: paths may hold them, and what an error says."""
     return json.dumps(redacted_values(report), indent=2) + "\n"
-
-
-def sha256(file: Path) -> str:
-    """Give the SHA-256 of a file's bytes."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

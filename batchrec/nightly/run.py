@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+from batchrec.artifact import file_sha256
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError, InputError, NothingToDo
 from batchrec.logs import context
@@ -16,7 +17,7 @@ from batchrec.nightly.gates import input_checks, model_checks, table_checks
 from batchrec.nightly.measuring import held_out_items, measure_table
 from batchrec.nightly.metrics_file import write_metrics
 from batchrec.nightly.models import Models, Version
-from batchrec.nightly.nights import Nights, sha256
+from batchrec.nightly.nights import Nights, locked
 from batchrec.nightly.report import NightReport
 from batchrec.nightly.training_due import due_by_age, due_by_figures, starting_from
 from batchrec.scoring import ScoringReport, score
@@ -72,7 +73,7 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     same table is published already, and what the jobs raise: then no table and no model in use has changed.
     """
     nights, models = Nights(Path(config.nights), jobs.out), Models(Path(config.models))
-    with nights.locked(config.lock):
+    with locked(nights.folder, config.lock):
         tonight = _run_date(run_date, nights)
         account = Account(tonight, resumed=nights.work(tonight).exists())
         # What is left standing where none of those below happens.
@@ -154,11 +155,11 @@ class _Night:
         self.work.mkdir(mode=0o700, exist_ok=True)
         self.models.folder.mkdir(parents=True, exist_ok=True)
         self._build_sequences()
-        histories = sha256(self.sequences)
+        histories = file_sha256(self.sequences)
         in_use = self.models.current
         model = self._model(in_use)
         scored = self._score(model)
-        if sha256(self.sequences) != histories:
+        if file_sha256(self.sequences) != histories:
             raise InputError(f"{self.sequences}: was changed while the night was made. Start it again")
         self._check(scored, model)
         self._publish(model, in_use)
@@ -168,7 +169,7 @@ class _Night:
         with self.account.stage("build-sequences") as found:
             built = build_sequences(self.jobs.ratings, self.jobs.sequences, self.sequences)
             found.update(asdict(built))
-        before = [night for night in self.nights.dates() if night < self.run_date][-self.config.gate_nights :]
+        before = self.nights.before(self.run_date)[-self.config.gate_nights :]
         earlier = [self.nights.report(night)["stages"] for night in before]
         self.account.check(input_checks(built, earlier, self.config, self.run_date))
 
@@ -208,7 +209,7 @@ class _Night:
         return scored
 
     def _check(self, scored: ScoringReport, model: Path) -> None:
-        before = [night for night in self.nights.dates() if night < self.run_date]
+        before = self.nights.before(self.run_date)
         with self.account.stage("check") as found:
             previous = None
             if before and self.nights.is_whole(before[-1]):
@@ -221,12 +222,12 @@ class _Night:
         # Of the users in the histories, whatever the scorer says; only with --users is it they whom it was to score.
         n_users = figures.histories if self.jobs.scoring.users is None else scored.users
         self.account.check(table_checks(figures, n_users, n_items, self.config))
-        self.account.recs_sha256 = sha256(self.recs)
 
     def _publish(self, model: Path, in_use: Version | None) -> None:
         """Switch the model, then the table: each by a rename, and again by the next run if this one ends in between."""
         is_new = in_use is None or model != in_use.folder
-        if not self.account.resumed and not is_new and self.nights.is_published(self.run_date, sha256(self.recs)):
+        self.account.recs_sha256 = recs_sha256 = file_sha256(self.recs)
+        if not self.account.resumed and not is_new and self.nights.is_published(self.run_date, recs_sha256):
             shutil.rmtree(self.work)
             raise NothingToDo(f"night {self.run_date} is published, and would come out the same")
         version = self.models.add(model, self.run_date) if is_new else Version(model)

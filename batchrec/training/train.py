@@ -5,14 +5,13 @@ import logging
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from batchrec.artifact import ENCODER, TRAINING_LOG, load_model, replacing_folder, write_manifest
+from batchrec.artifact import ENCODER, TRAINING_LOG, file_sha256, load_model, replacing_folder, write_manifest
 from batchrec.batching import Histories
 from batchrec.config import Device, TrainingConfig
 from batchrec.errors import DeviceError
@@ -124,10 +123,8 @@ def _kept(
     """Open the progress of this very training, which the first process keeps for all."""
     if folder is None or not processes.is_first:
         return None
-    with sequences.open("rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
     depends_on = {
-        "sequences": digest,
+        "sequences": file_sha256(sequences),
         "config": asdict(config),
         "init_from": load_model(Path(config.init_from)).manifest.seal if config.init_from else None,
         "device": device.type,
