@@ -1,4 +1,5 @@
--- One row an item of the last days of the histories, and its events in them.
+-- One row an item of the last days of the histories, and its events in them, segment null; and one a segment and item
+-- of its users' events in those days.
 with span as (
     select cast(max(list_max(timestamps)) as bigint) as newest
     from read_parquet($path)
@@ -6,16 +7,20 @@ with span as (
 
 events as (
     select
+        user_id,
         unnest(item_ids) as item_id,
         cast(unnest(timestamps) as bigint) as moment
     from read_parquet($path)
 )
 
 select
+    segments.segment,
     events.item_id,
     count(*) as n_events
 from events
+left join segments on events.user_id = segments.user_id
 cross join span
 where events.moment > span.newest - 86400 * $days
-group by events.item_id
-order by events.item_id
+group by grouping sets ((events.item_id), (segments.segment, events.item_id))
+having grouping(segments.segment) = 1 or segments.segment is not null
+order by segments.segment, events.item_id

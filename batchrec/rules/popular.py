@@ -82,8 +82,10 @@ class PopularItems:
         return self.open().lists(users, segments, self._config.top_k, self._config.keep_seen)
 
     def _count(self) -> PopularLists:
-        recent, by_segment = self._recent_items()
-        vocabulary = self._vocabulary.extended(recent["item_id"].combine_chunks())
+        recent = self._recent_items()
+        segments = recent["segment"]
+        everybody = recent.filter(segments.is_null())
+        vocabulary = self._vocabulary.extended(everybody["item_id"].combine_chunks())
         rules = self._rulebook.over(vocabulary)
         trained_on = np.flatnonzero(vocabulary.n_events)
         of_model = (FIRST_ITEM + trained_on).astype(np.int32)
@@ -93,39 +95,35 @@ class PopularItems:
             items = vocabulary.indexes(counted["item_id"].combine_chunks())
             return Order.of(items, counted["n_events"].to_numpy(), source, rules)
 
-        segments = by_segment["segment"].to_numpy()
         return PopularLists(
             vocabulary,
             rules,
-            order_of(recent, BY_RECENT).then(all_time),
+            order_of(everybody, BY_RECENT).then(all_time),
             {
-                number: order_of(by_segment.filter(pa.array(segments == number)), BY_SEGMENT)
-                for number in np.unique(segments).tolist()
+                number: order_of(recent.filter(pc.equal(segments, number)), BY_SEGMENT)
+                for number in pc.unique(segments).drop_null().to_pylist()
             },
         )
 
-    def _recent_items(self) -> tuple[pa.Table, pa.Table]:
-        """Count the events of items in the last days, and of items in segments; ids in the type of the vocabulary's."""
+    def _recent_items(self) -> pa.Table:
+        """Count the events of items in the last days: columns segment, null for all users, item_id and n_events.
+
+        Items are left out whose ids the recs table cannot hold.
+        """
+        id_type = self._vocabulary.item_ids.type
+        schema = pa.schema([("segment", pa.int64()), ("item_id", id_type), ("n_events", pa.int64())])
+        if self._sequences is None:
+            return schema.empty_table()
         segments = pa.table({"user_id": [], "segment": []})
         if self.segments is not None:
             segments = pa.table({"user_id": self.segments.user_ids, "segment": self.segments.numbers})
-        empty = pa.table(
-            {"item_id": pa.array([], self._vocabulary.item_ids.type), "n_events": pa.array([], pa.int64())}
-        )
-        if self._sequences is None:
-            return empty, empty.append_column("segment", [pa.array([], pa.int64())])
-        values = {"path": literal(self._sequences), "days": self._config.popular_days}
         try:
             with connect() as con:
                 con.register("segments", segments)
-                recent = select(con, "recent_items", **values).to_arrow_table()
-                by_segment = select(con, "segment_items", **values).to_arrow_table()
+                path, days = literal(self._sequences), self._config.popular_days
+                counted = select(con, "recent_items", path=path, days=days).to_arrow_table()
         except duckdb.Error as error:
             raise InputError(f"{self._sequences}: {error}") from error
-        return self._by_id(recent), self._by_id(by_segment)
-
-    def _by_id(self, counted: pa.Table) -> pa.Table:
-        """Leave out items whose ids the recs table cannot hold."""
-        item_ids = as_ids(counted["item_id"].combine_chunks().cast(pa.string()), self._vocabulary.item_ids.type)
+        item_ids = as_ids(counted["item_id"].combine_chunks().cast(pa.string()), id_type)
         place = counted.schema.get_field_index("item_id")
-        return counted.set_column(place, "item_id", item_ids).filter(item_ids.is_valid())
+        return counted.set_column(place, "item_id", item_ids).filter(item_ids.is_valid()).cast(schema)
