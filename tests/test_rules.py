@@ -197,7 +197,10 @@ nights = st.builds(
     block_for_user=st.dictionaries(users, few_items, max_size=3),
     candidates=st.none() | st.dictionaries(users, some_items.filter(bool), min_size=1, max_size=6),
     boost=st.dictionaries(st.sampled_from([*ITEMS, 7]), st.sampled_from([0.01, 0.5, 3.0, 1000.0]), max_size=5),
-    categories=st.fixed_dictionaries({item: st.sampled_from(["", "a", "b", "c"]) for item in [*ITEMS, 7]}),
+    # A catalogue without any is refused: test_rule_files.py.
+    categories=st.fixed_dictionaries({item: st.sampled_from(["", "a", "b", "c"]) for item in [*ITEMS, 7]}).filter(
+        lambda found: any(found.values())
+    ),
     max_per_category=st.none() | st.integers(1, 3),
     segments=st.dictionaries(users, st.sampled_from(["north", "south"]), max_size=6),
 )
