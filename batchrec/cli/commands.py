@@ -62,7 +62,7 @@ def build_sequences_command(context: click.Context, /, out: Path, json: bool, **
     """Build each user's history, oldest event first, from raw ratings."""
     from batchrec.sequences import build_sequences
 
-    given = settled(context, "ratings", "query")
+    given = settled(context)
     config = SequencesConfig(**{name: given[name] for name in options if name != "ratings"})
     print_report(build_sequences(given["ratings"] or ("ratings.csv",), config, out), json)
 

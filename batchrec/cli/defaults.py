@@ -56,23 +56,23 @@ def resolved(context: click.Context, command: str) -> dict[str, Any]:
     former = logs.current()
     try:
         with group.commands[command].make_context(command, [], parent=root) as own:
-            return settled(own, "ratings", "query")
+            return settled(own)
     finally:
         logs.use(former)
 
 
-def settled(context: click.Context, one: str, other: str) -> dict[str, Any]:
-    """Give a command's values, of two options that exclude each other the one from nearer by the command line alone.
+def settled(context: click.Context) -> dict[str, Any]:
+    """Give a command's values; of --ratings and --query, which exclude each other, the one from nearer.
 
     Raises ConfigError where both are from the same place.
     """
     values = dict(context.params)
-    if not (values.get(one) and values.get(other)):
+    if not (values.get("ratings") and values.get("query")):
         return values
-    sources = {name: context.get_parameter_source(name) for name in (one, other)}
-    if sources[one] == sources[other]:
-        raise ConfigError(f"--{one} and --{other} exclude each other: pass one of them")
+    sources = {name: context.get_parameter_source(name) for name in ("ratings", "query")}
+    if sources["ratings"] == sources["query"]:
+        raise ConfigError("--ratings and --query exclude each other: pass one of them")
     order = list(click.core.ParameterSource)
     weaker = max(sources, key=lambda name: order.index(sources[name] or order[-1]))
-    values[weaker] = () if isinstance(values[weaker], tuple) else None
+    values[weaker] = () if weaker == "ratings" else None
     return values

@@ -44,8 +44,14 @@ class RunConfig:
         )
         for name in (
             "max_unknown_share",
-            *(f"gate_{name}" for name in ("min_input", "max_rejected", "max_ndcg_drop", "min_users")),
-            *(f"gate_{name}" for name in ("min_full_lists", "min_coverage", "max_top_items", "min_overlap")),
+            "gate_min_input",
+            "gate_max_rejected",
+            "gate_max_ndcg_drop",
+            "gate_min_users",
+            "gate_min_full_lists",
+            "gate_min_coverage",
+            "gate_max_top_items",
+            "gate_min_overlap",
         ):
             check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share from 0 to 1")
         check(

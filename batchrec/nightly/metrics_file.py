@@ -17,8 +17,8 @@ def write_metrics(file: Path, report: NightReport, exit_code: int, nights: Night
     """
     registry = CollectorRegistry()
 
-    def gauge(name: str, text: str, **labels: str) -> Gauge:
-        return Gauge(f"batchrec_{name}", text, list(labels), registry=registry)
+    def gauge(name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"batchrec_{name}", text, labels, registry=registry)
 
     finished = [nights.report(night)["finished"] for night in nights.dates()]
     if finished:
@@ -29,21 +29,21 @@ def write_metrics(file: Path, report: NightReport, exit_code: int, nights: Night
     )
     gauge("exit_code", "Exit code of the newest run.").set(exit_code)
     gauge("run_seconds", "How long the newest run took.").set(report.seconds)
-    seconds = Gauge("batchrec_stage_seconds", "How long a stage took.", ["stage"], registry=registry)
-    rows = Gauge("batchrec_stage_rows", "Rows that a stage read or wrote.", ["stage"], registry=registry)
+    seconds = gauge("stage_seconds", "How long a stage took.", "stage")
+    rows = gauge("stage_rows", "Rows that a stage read or wrote.", "stage")
     for name, found in report.stages.items():
         seconds.labels(name).set(found["seconds"])
         n_rows = found.get("rows", found.get("rows_read"))
         if n_rows is not None:
             rows.labels(name).set(n_rows)
-    ndcg = Gauge("batchrec_ndcg_at_10", "NDCG@10 on held-out items.", ["model"], registry=registry)
+    ndcg = gauge("ndcg_at_10", "NDCG@10 on held-out items.", "model")
     # By what it is: an id would be another series after every training.
     for stage, model in (("evaluate", "in_use"), ("evaluate-new", "new")):
         if stage in report.stages:
             ndcg.labels(model).set(report.stages[stage]["ndcg_at_10"])
             ndcg.labels("popularity").set(report.stages[stage]["popularity_ndcg_at_10"])
-    value = Gauge("batchrec_gate_value", "A figure of a gate.", ["gate", "figure"], registry=registry)
-    passed = Gauge("batchrec_gate_passed", "Whether it is within bounds.", ["gate", "figure"], registry=registry)
+    value = gauge("gate_value", "A figure of a gate.", "gate", "figure")
+    passed = gauge("gate_passed", "Whether it is within bounds.", "gate", "figure")
     for check in report.checks:
         value.labels(check["gate"], check["figure"]).set(check["value"])
         passed.labels(check["gate"], check["figure"]).set(check["passed"])

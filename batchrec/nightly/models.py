@@ -99,11 +99,13 @@ class Models:
 
     def before_current(self) -> Version:
         """Give the version before the one in use. Raises ConfigError where there is none."""
-        names = [version.name for version in self.versions()]
-        place = names.index(self.current.name) if self.current else 0
+        versions, current = self.versions(), self.current
+        place = versions.index(current) if current else 0
         if place == 0:
-            raise ConfigError(f"{self.folder}: there is no model before {names[0] if names else 'the first'}")
-        return self.versions()[place - 1]
+            raise ConfigError(
+                f"{self.folder}: there is no model before {versions[0].name if versions else 'the first'}"
+            )
+        return versions[place - 1]
 
     def prune(self, keep: int) -> list[str]:
         """Delete all but the newest `keep` versions and the one in use; gives the names of those that went."""

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchrec.batching import Histories, Ints, Longs
+from batchrec.ranker import Floats
 from batchrec.schemas import FIRST_ITEM
 
 Bools = NDArray[np.bool_]
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

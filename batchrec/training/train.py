@@ -19,8 +19,8 @@ from batchrec.progress import Progress, fingerprint_of
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, write_encoder
-from batchrec.training.fitting import fit
-from batchrec.training.holdout import hold_out
+from batchrec.training.fitting import Fitted, fit
+from batchrec.training.holdout import Split, hold_out
 from batchrec.training.processes import Processes, joined
 from batchrec.training.sizes import batch_size, encoder_shape, n_negatives
 from batchrec.training.warm_start import read_start
@@ -90,11 +90,7 @@ def train(
             fitted = fit(encoder.to(device), split, config, processes, kept)
         report = None
         if folder is not None:
-            encoder = encoder.cpu().eval()
-            write_encoder(encoder, folder)
-            difference = check_parity(encoder, folder / ENCODER, split.held_out.histories)
-            lines = [json.dumps(asdict(epoch)) + "\n" for epoch in fitted.epochs]
-            (folder / TRAINING_LOG).write_text("".join(lines), encoding="utf-8")
+            difference = _write(folder, encoder.cpu().eval(), fitted, split)
             measured = {name: value for name, value in asdict(fitted.best).items() if name.endswith("_at_10")}
             manifest = write_manifest(folder, vocabulary, encoder.shape, config, measured)
             report = TrainingReport(
@@ -115,6 +111,14 @@ def train(
                 **measured,
             )
         return processes.from_first(report)
+
+
+def _write(folder: Path, encoder: Encoder, fitted: Fitted, split: Split) -> float:
+    """Write the encoder and its epochs; gives the largest difference of a score between the graph and torch."""
+    write_encoder(encoder, folder)
+    lines = [json.dumps(asdict(epoch)) + "\n" for epoch in fitted.epochs]
+    (folder / TRAINING_LOG).write_text("".join(lines), encoding="utf-8")
+    return check_parity(encoder, folder / ENCODER, split.held_out.histories)
 
 
 def _kept(
