@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -374,21 +375,22 @@ def test_a_key_tells_texts_that_are_cut_in_other_places() -> None:
     assert key_of(pa.array(["", ""])) == key_of(pa.array(["", ""]))
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file can grow beyond 4 KiB: the disk is full for whoever tries."""
+    """No file can grow beyond 4 KiB in the block: the disk is full for whoever tries, were it pytest with its log."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    trained_model()
-    training_sequences()
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def assert_full(command: str, out: Path, capfd: pytest.CaptureFixture[str], *arguments: object) -> None:
     """The command ends with one line that says so, and all that it leaves is its progress."""
     before = names_in(out.parent)
-    assert run_cli(command, "--out", out, *arguments) == 2
+    with small_files():
+        assert run_cli(command, "--out", out, *arguments) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if "batchrec: error:" in line]
     assert len(lines) == 1
     assert "cannot be written: File too large" in lines[0]
@@ -401,21 +403,14 @@ def test_a_full_disk_ends_build_sequences(tmp_path: Path, capfd: pytest.CaptureF
     ratings.write_text("userId,movieId,rating,timestamp\n" + "\n".join(lines), encoding="utf-8")
     out = tmp_path / "sequences.parquet"
     out.write_bytes(b"the older one")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        assert_full("build-sequences", out, capfd, "--ratings", ratings)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert_full("build-sequences", out, capfd, "--ratings", ratings)
     assert out.read_bytes() == b"the older one"
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_full_disk_ends_a_training(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert_full("train", tmp_path / "model", capfd, "--sequences", training_sequences(), *options(CONFIG))
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_full_disk_ends_a_scoring(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "recs.parquet"
     out.write_bytes(b"the older one")
