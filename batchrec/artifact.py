@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -148,15 +148,16 @@ def file_sha256(file: Path) -> str:
 
 
 @contextmanager
-def replacing_folder(out: Path, marked_by: str = MANIFEST) -> Iterator[Path]:
+def replacing_folder(out: Path, marked_by: Sequence[str] = (MANIFEST,)) -> Iterator[Path]:
     """Yield a new folder beside `out` to fill, which takes the place of `out` if the block ends without an error.
 
-    marked_by: the file by which a folder of the kind is known.
+    marked_by: the files by any of which a folder of the kind is known.
     Raises ConfigError where `out` cannot be written or is something other than such a folder.
     """
     check_writable(out)
-    if out.exists() and not (out / marked_by).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out}: exists and holds no {marked_by}. Move it away, or pass another --out")
+    is_marked = any((out / name).is_file() for name in marked_by)
+    if out.exists() and not is_marked and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out}: exists and holds no {' or '.join(marked_by)}. Move it away, or pass another --out")
     try:
         _, mode = modes_by_umask(out)
         with temporary_folder(out) as temporary:

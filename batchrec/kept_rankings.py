@@ -8,7 +8,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -51,9 +50,7 @@ class KeptRanking:
         return lists
 
 
-def open_progress(
-    folder: Path | None, manifest: Manifest, config: ScoringConfig, device: str, schema: pa.Schema
-) -> Progress | None:
+def open_progress(folder: Path | None, manifest: Manifest, config: ScoringConfig, schema: pa.Schema) -> Progress | None:
     """Open the progress of this very scoring, and say in the log what there is of it.
 
     schema: that of the recs, whose metadata hold what their rows depend on.
@@ -63,11 +60,10 @@ def open_progress(
     depends_on = {
         "made_by": json.loads(schema.metadata[b"batchrec.made_by"]),
         "encoder": manifest.files[ENCODER],
-        "device": device,
         # Which histories the model sees together moves the last bits of the scores.
         "batch_tokens": config.batch_tokens,
     }
-    progress = Progress(folder, fingerprint_of(depends_on, ort))
+    progress = Progress(folder, fingerprint_of(depends_on))
     if len(progress):
         _log.info("going on: %d chunk(s) of an earlier run are there, and are used where they fit", len(progress))
     return progress

@@ -1,10 +1,12 @@
 """One object that maps a batch of histories to a batch of recommendations, Arrow to Arrow, with no state in between."""
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pyarrow as pa
 
 from batchrec.artifact import Model
@@ -20,6 +22,8 @@ from batchrec.rules.ruled_ranker import Limits, RuledRanker, limits_of
 from batchrec.rules.rules import Bools
 from batchrec.schemas import FIRST_ITEM, SOURCES, recs_schema
 from batchrec.vocabulary import Vocabulary
+
+_log = logging.getLogger(__name__)
 
 # Tokens in one run of the model, and scores of items: on a CPU few, for its cache; a GPU wants more work at once.
 _BATCH_TOKENS = {"cpu": 1 << 11, "cuda": 1 << 18}
@@ -88,10 +92,21 @@ class Scorer:
                 "top_k": config.top_k,
                 "keep_seen": config.keep_seen,
                 "precision": config.precision,
+                "device": ranker.device,
+                "onnxruntime": ort.__version__,
                 **assortment.digests(),
             },
         )
-        self._previous = None if config.previous is None else open_previous(Path(config.previous), self.schema)
+        self._previous = None
+        if config.previous is not None and config.precision == "int8":
+            _log.info("int8: a list depends on who else is in its batch, so everybody is scored")
+        elif config.previous is not None:
+            self._previous = open_previous(Path(config.previous), self.schema)
+
+    @property
+    def carries_over(self) -> bool:
+        """Whether there is an earlier table that users may be carried over from."""
+        return self._previous is not None
 
     def score(self, users: pa.RecordBatch, kept: KeptRanking = KeptRanking(None, 0)) -> ScoredChunk:
         """Recommend to the users of a sequences batch: columns user_id and item_ids.

@@ -44,6 +44,7 @@ class ScoringReport:
     """Who got what: users = by the model + by popularity + skipped, all of whose items they have seen, + emptied.
 
     emptied_by: users without a list by the rule, as its option, that left them nothing.
+    eligible_items: what rules let anybody get of the model's items and the pins.
     """
 
     out: str
@@ -56,6 +57,7 @@ class ScoringReport:
     emptied_by: dict[str, int]
     users_with_fewer_than_top_k: int
     users_carried_over: int
+    eligible_items: int
     unknown_items_in_histories: int
     rows: int
     seconds: float
@@ -95,8 +97,9 @@ def score(
     elif assortment.popular.segments is not None:
         chunks = _and_strangers(assortment.popular.segments.user_ids, chunks, table)
     n_users = table.n_users if listed is None else len(listed)
-    kept = open_progress(progress, loaded.manifest, config, ranker.device, scorer.schema)
-    _check_space(out, n_users, config, kept)
+    kept = open_progress(progress, loaded.manifest, config, scorer.schema)
+    # Where most are carried over, little is kept.
+    _check_space(out, n_users, config, None if scorer.carries_over else kept)
     counts, n_scored = Counts(), 0
 
     def recs() -> Iterator[pa.RecordBatch]:
@@ -114,6 +117,7 @@ def score(
         model_id=loaded.manifest.model_id,
         device=ranker.device,
         users=n_scored,
+        eligible_items=int(assortment.rules.is_eligible.sum()),
         seconds=round(time.monotonic() - started, 3),
         **{part.name: getattr(counts, part.name) for part in fields(counts)} | {"emptied_by": dict(counts.emptied_by)},
     )
@@ -123,8 +127,7 @@ def _check_space(out: Path, n_users: int, config: ScoringConfig, kept: Progress 
     """Raise ConfigError where the disk cannot hold the table, and the progress beside it until the table is there."""
     n_rows = n_users * config.top_k
     needed = _USER_BYTES * n_users + (_TITLED_ROW_BYTES if config.items else _ROW_BYTES) * n_rows
-    # With --previous most are carried over, and only what the model computes is kept.
-    if kept is not None and config.previous is None:
+    if kept is not None:
         needed += max(0, RANKING_BYTES * n_rows - kept.n_bytes())
     free = shutil.disk_usage(Path(os.path.realpath(out)).parent).free
     if needed > free:

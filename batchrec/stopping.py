@@ -8,15 +8,21 @@ from types import FrameType
 
 # Of the process, as its signals are.
 _to_interrupt: list[Callable[[], None]] = []
-_n_resumable: list[None] = []
+_resumable: list[None] = []
+_raised: list["Terminated"] = []
 
 
 class Terminated(SystemExit):
-    """A signal has come: SIGTERM, exit code 143, or SIGINT, 130. The message says whether the command can go on."""
+    """A signal has come: SIGTERM, exit code 143, or SIGINT, 130. The message says whether the command can go on.
+
+    report: what is known of the night that it ended, if it ended one.
+    """
+
+    report: object = None
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
-        goes_on = ": the same command goes on where it stopped" if _n_resumable else ""
+        goes_on = ": the same command goes on where it stopped" if _resumable else ""
         self.message = f"{'interrupted' if number == signal.SIGINT else 'terminated'}{goes_on}"
 
 
@@ -33,39 +39,50 @@ def interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
 @contextmanager
 def can_go_on() -> Iterator[None]:
     """Let the block's end by SIGTERM be announced as one after which the same command goes on where it stopped."""
-    _n_resumable.append(None)
+    _resumable.append(None)
     try:
         yield
     finally:
-        _n_resumable.pop()
+        _resumable.pop()
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[Callable[[], Terminated | None]]:
-    """Raise Terminated for SIGTERM and SIGINT in the block; further ones do nothing.
-
-    Yields a function that gives what the first signal has raised: what it interrupts may fail in its own way instead.
-    """
-    raised: list[Terminated] = []
+def stopped_by_signals() -> Iterator[None]:
+    """Raise Terminated for SIGTERM and SIGINT in the block; further ones do nothing."""
 
     def stop(number: int, _: FrameType | None) -> None:
         # A second exception would break off the cleaning up after the first.
-        if raised:
+        if _raised:
             return
-        raised.append(Terminated(number))
+        _raised.append(Terminated(number))
         for interrupt in _to_interrupt:
             interrupt()
-        raise raised[0]
+        raise _raised[0]
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     # Only the main thread may set handlers, and only it gets signals.
     is_main = threading.current_thread() is threading.main_thread()
     former = {number: signal.signal(number, stop) for number in numbers} if is_main else {}
     try:
-        yield lambda: raised[0] if raised else None
+        yield
     finally:
+        _raised.clear()
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def signals_first() -> Iterator[None]:
+    """Raise Terminated where a signal has come, in place of the error by which what it interrupted has ended.
+
+    DuckDB's "Query interrupted" is one; a job may take that for input that cannot be read.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _raised:
+            raise _raised[0] from error
+        raise
 
 
 def ignore_signals() -> None:

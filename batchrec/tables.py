@@ -23,7 +23,7 @@ from batchrec.temporaries import modes_by_umask, probe_of, put_on_disk, temporar
 _WITHOUT_DICTIONARY = {"user_id", "timestamps", "rank", "score", "history_digest"}
 
 
-def check_writable(out: Path) -> None:
+def check_writable(out: Path, option: str = "--out") -> None:
     """Raise ConfigError where the file or folder `out` cannot be created, before any work is done."""
     probe = probe_of(out)
     try:
@@ -33,16 +33,16 @@ def check_writable(out: Path) -> None:
             probe.touch()
             probe.unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigError(f"{out}: cannot be written: {error.strerror}. Pass another --out") from error
+        raise ConfigError(f"{out}: cannot be written: {error.strerror}. Pass another {option}") from error
     if not has_folder:
-        raise ConfigError(f"{out}: folder {out.parent} does not exist. Make it, or pass another --out")
+        raise ConfigError(f"{out}: folder {out.parent} does not exist. Make it, or pass another {option}")
 
 
-def check_writable_file(out: Path) -> None:
+def check_writable_file(out: Path, option: str = "--out") -> None:
     """Raise ConfigError where the file `out` cannot be created, before any work is done."""
-    check_writable(out)
+    check_writable(out, option)
     if out.is_dir():
-        raise ConfigError(f"{out}: is a folder; expected the name of a file. Pass another --out")
+        raise ConfigError(f"{out}: is a folder; expected the name of a file. Pass another {option}")
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 -- One row: what the recommendations at $recs reach: users, users with $k items, different items, the share of all rows
 -- that the ten most frequent items make up, null where there are no rows, and how many histories are at $sequences.
+-- Users are those of the histories only, where $of_histories.
 with users as (
     select
         count(distinct user_id) as n_users,
         count(*) filter (where rank = $k) as n_full
     from read_parquet($recs)
+    where not $of_histories or user_id in (select histories.user_id from read_parquet($sequences) as histories)
 ),
 
 histories as (

@@ -65,7 +65,7 @@ class Company:
     def models(self) -> Models:
         return Models(self.folder / "models")
 
-    def write_log(self, histories: Mapping[int, Sequence[int]]) -> None:
+    def write_log(self, histories: Mapping[Any, Sequence[int]]) -> None:
         with (self.folder / "ratings.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["userId", "movieId", "timestamp"])

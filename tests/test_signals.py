@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from batchrec.stopping import Terminated, can_go_on, stopped_by_signals
+from batchrec.errors import InputError
+from batchrec.stopping import Terminated, can_go_on, signals_first, stopped_by_signals
 from tests.models import names_in, trained_model, training_sequences, write_sequences
 
 ENDLESS = "select a.range as user_id, b.range as item_id, 1 as timestamp from range(1000000) a, range(1000000) b"
@@ -124,10 +125,22 @@ def test_scoring_is_terminated_in_json_too(folder: Path) -> None:
 
 
 def test_a_resumable_command_says_that_it_goes_on() -> None:
-    with stopped_by_signals() as stopped, can_go_on(), pytest.raises(Terminated) as raised:
+    with stopped_by_signals(), can_go_on(), pytest.raises(Terminated) as raised:
         os.kill(os.getpid(), signal.SIGTERM)
     assert raised.value.message == "terminated: the same command goes on where it stopped"
-    assert stopped() is raised.value
+
+
+def test_a_signal_comes_before_the_error_by_which_what_it_interrupts_has_ended() -> None:
+    def failing() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Terminated as error:
+            raise InputError("the file cannot be read: query interrupted") from error
+
+    with stopped_by_signals(), pytest.raises(Terminated), signals_first():
+        failing()
+    with stopped_by_signals(), pytest.raises(InputError), signals_first():
+        raise InputError("the file cannot be read")
 
 
 def test_a_second_signal_disturbs_no_cleaning_up() -> None:

@@ -12,8 +12,8 @@ from batchrec.cli.defaults import read_defaults, resolved
 from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of
 from batchrec.cli.printing import echo, print_figures, print_report
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
-from batchrec.errors import BatchrecError
-from batchrec.stopping import can_go_on
+from batchrec.errors import BatchrecError, ModelError
+from batchrec.stopping import Terminated, can_go_on
 
 if TYPE_CHECKING:
     from batchrec.nightly.models import Models
@@ -80,7 +80,7 @@ def run_command(
     try:
         with can_go_on():
             report = run(jobs, config, run_date, metrics_file)
-    except BatchrecError as error:
+    except (BatchrecError, Terminated) as error:
         if json and error.report is not None:
             print_report(error.report, json)
         raise
@@ -134,8 +134,11 @@ def models_list_command(context: click.Context) -> None:
     """List the models, oldest first, and mark the one in use."""
     models = _models(context)
     for version in models.versions():
-        accuracy = version.manifest.metrics.get("ndcg_at_10", float("nan"))
-        echo(f"{'*' if version == models.current else ' '} {version.name}  NDCG@10 {accuracy:.4f}")
+        try:
+            said = f"NDCG@10 {version.manifest.metrics.get('ndcg_at_10', float('nan')):.4f}"
+        except ModelError as error:
+            said = str(error)
+        echo(f"{'*' if version == models.current else ' '} {version.name}  {said}")
 
 
 @models_group.command("show")

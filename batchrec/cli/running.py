@@ -11,19 +11,19 @@ from batchrec import logs
 from batchrec.cli.commands import cli
 from batchrec.cli.processes import is_first_process
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
-from batchrec.stopping import Terminated, ignore_signals, stopped_by_signals
+from batchrec.stopping import Terminated, ignore_signals, signals_first, stopped_by_signals
 
 _log = logging.getLogger("batchrec")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and give its exit code; what is not a bug is one line on stderr."""
-    with logs.on_stderr(logging.INFO if is_first_process() else logging.WARNING), stopped_by_signals() as stopped:
+    with logs.on_stderr(logging.INFO if is_first_process() else logging.WARNING), stopped_by_signals():
         try:
-            return int(cli.main(arguments, prog_name="batchrec", standalone_mode=False) or 0)
+            with signals_first():
+                return int(cli.main(arguments, prog_name="batchrec", standalone_mode=False) or 0)
         except BaseException as error:
-            # What a signal breaks off may end in an error of its own: DuckDB's "Query interrupted", say.
-            return _exit_code(stopped() or error)
+            return _exit_code(error)
 
 
 def _exit_code(error: BaseException) -> int:

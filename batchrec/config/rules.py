@@ -1,7 +1,8 @@
 """The options of score that say what may stand in a list, and what new users get."""
 
+from calendar import timegm
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.options import check, check_at_least, option
@@ -57,6 +58,11 @@ class RulesConfig(CatalogueConfig):
     def night(self) -> date:
         """The date that the rules are held against."""
         return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
+
+
+def end_of(day: date) -> int:
+    """Give the moment at which a day ends, in seconds since 1970 UTC."""
+    return timegm((day + timedelta(days=1)).timetuple())
 
 
 def _is_date(text: str | None) -> bool:

@@ -1,7 +1,8 @@
 """The gates: what must hold of the input, the model and the finished table for a night to be published."""
 
+import logging
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from statistics import median
 from typing import Any
 
@@ -10,11 +11,20 @@ from batchrec.nightly.measuring import TableFigures
 from batchrec.nightly.report import Check, ModelFigures
 from batchrec.sequences import SequencesReport
 
+_log = logging.getLogger(__name__)
+
 
 def input_checks(
-    built: SequencesReport, earlier: Sequence[dict[str, Any]], config: RunConfig, run_date: date
+    built: SequencesReport,
+    newest: datetime,
+    earlier: Sequence[dict[str, Any]],
+    config: RunConfig,
+    run_date: date,
 ) -> list[Check]:
-    """Hold the histories against those of earlier nights, given by the stages of their reports."""
+    """Hold the histories against those of earlier nights, given by the stages of their reports.
+
+    newest: the moment of the newest event up to the end of the run date; only where there is none, of a later one.
+    """
     checks = []
     for figure in ("rows_read", "users", "items"):
         before = [stages["build-sequences"][figure] for stages in earlier]
@@ -23,10 +33,11 @@ def input_checks(
             checks.append(Check("input", figure.replace("_", " "), getattr(built, figure), least=least))
     rejected = sum(built.rejected.values()) / built.rows_read
     checks.append(Check("input", "share of rejected rows", rejected, most=config.gate_max_rejected))
+    age = (run_date - newest.date()).days
     if config.gate_max_age_days is not None:
-        # The whole of the run date is still tonight.
-        age = (run_date - datetime.fromisoformat(built.newest).astimezone(UTC).date()).days
-        checks.append(Check("input", "days since the newest event", age, most=config.gate_max_age_days))
+        checks.append(Check("input", "days since the newest event", age, least=0, most=config.gate_max_age_days))
+    elif earlier and built.newest == earlier[-1]["build-sequences"].get("newest"):
+        _log.warning("nothing is newer than on the last night, and --gate-max-age-days is not set: %s days old", age)
     return checks
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchrec.artifact import load_model
-from batchrec.config import ScoringConfig, TrainingConfig
+from batchrec.config import ScoringConfig, TrainingConfig, end_of
 from batchrec.metrics import ndcg
 from batchrec.nightly.report import ModelFigures
 from batchrec.queries import connect, literal, materialize, select
@@ -47,7 +48,7 @@ class HeldOutItems:
         )
         histories = self.con.table("held_out").to_arrow_table().combine_chunks()
         chunks = [scorer.score(batch).recs for batch in histories.to_batches()]
-        self.con.from_arrow(pa.Table.from_batches(chunks)).create_view("recs", replace=True)
+        self.con.from_arrow(pa.Table.from_batches(chunks, scorer.schema)).create_view("recs", replace=True)
         newest = select(self.con, "newest_events", path=literal(self.sequences), share=_NEWEST_SHARE)
         counted = newest.to_arrow_table().combine_chunks()
         n_events = counted["n_events"].to_numpy()
@@ -70,6 +71,14 @@ def held_out_items(sequences: Path, training: TrainingConfig) -> Iterator[HeldOu
         yield HeldOutItems(con, sequences, open_sequences(sequences).user_type, popularity)
 
 
+def newest_event(sequences: Path, run_date: date) -> datetime:
+    """Give the moment (UTC) of the newest event up to the end of the run date; that of the newest if all are later."""
+    with connect(sequences.parent) as con:
+        found = select(con, "newest_event", path=literal(sequences), until=end_of(run_date))
+        before, newest = found.fetchall()[0]
+    return datetime.fromtimestamp(newest if before is None else before, UTC)
+
+
 def _ndcg(ranks: duckdb.DuckDBPyRelation) -> float:
     """Average over the held-out items; a rank that is null is that of an item not found."""
     found = np.ma.filled(ranks.fetchnumpy()["rank"].astype(np.int64), _K + 1)
@@ -90,13 +99,23 @@ class TableFigures:
 
 
 def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: ScoringConfig) -> TableFigures:
-    """Measure a recs table against the histories and, if there is one, an earlier table."""
+    """Measure a recs table against the histories and, if there is one, an earlier table.
+
+    Users without a history do not count, but for those that --users lists.
+    """
     with connect(recs.parent) as con:
         faults = select(
             con, "recs_faults", recs=literal(recs), sequences=literal(sequences), keep_seen=scoring.keep_seen
         )
         found = dict(zip(faults.columns, map(int, faults.fetchall()[0]), strict=True))
-        reach = select(con, "recs_reach", recs=literal(recs), sequences=literal(sequences), k=scoring.top_k)
+        reach = select(
+            con,
+            "recs_reach",
+            recs=literal(recs),
+            sequences=literal(sequences),
+            k=scoring.top_k,
+            of_histories=scoring.users is None,
+        )
         users, n_full, n_items, top_share, n_histories = reach.fetchall()[0]
         overlap = None
         if previous is not None:

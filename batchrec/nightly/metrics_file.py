@@ -1,6 +1,6 @@
 """What a monitor reads of a night: a file in Prometheus' text format, for node_exporter's textfile collector."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
@@ -20,10 +20,13 @@ def write_metrics(file: Path, report: NightReport, exit_code: int, nights: Night
     def gauge(name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"batchrec_{name}", text, labels, registry=registry)
 
-    finished = [nights.report(night)["finished"] for night in nights.dates()]
+    dates = nights.dates()
+    finished = [datetime.fromisoformat(kept["finished"]) for kept in nights.reports(dates)]
     if finished:
-        newest = max(map(datetime.fromisoformat, finished))
-        gauge("last_success_timestamp_seconds", "When a night was published last.").set(newest.timestamp())
+        gauge("last_success_timestamp_seconds", "When a night was published last.").set(max(finished).timestamp())
+    if dates:
+        newest = datetime.combine(dates[-1], datetime.min.time(), UTC)
+        gauge("newest_night_timestamp_seconds", "Run date of the newest night, at 0:00 UTC.").set(newest.timestamp())
     gauge("last_run_timestamp_seconds", "When the newest run ended.").set(
         datetime.fromisoformat(report.finished).timestamp()
     )

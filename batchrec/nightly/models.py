@@ -8,6 +8,7 @@ from pathlib import Path
 
 from batchrec.artifact import Manifest, load_model, read_manifest
 from batchrec.errors import ConfigError, ModelError
+from batchrec.temporaries import put_on_disk
 
 _CURRENT = "current"
 _VERSION = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]+")
@@ -23,6 +24,11 @@ class Version:
     def name(self) -> str:
         """The name of its folder."""
         return self.folder.name
+
+    @property
+    def hidden(self) -> Path:
+        """The name of its folder while it comes or goes: no reader takes half of one for a model."""
+        return self.folder.with_name(f".{self.name}")
 
     @property
     def trained_on(self) -> date:
@@ -43,7 +49,7 @@ class Models:
 
     @property
     def current(self) -> Version | None:
-        """The model in use. Raises ModelError where the link leads to none."""
+        """The model in use, whole or not. Raises ModelError where `current` is no link to one of the folder's."""
         link = self.folder / _CURRENT
         if not link.is_symlink():
             if link.exists():
@@ -54,9 +60,7 @@ class Models:
         name = str(link.readlink())
         if not _VERSION.fullmatch(name):
             raise ModelError(f"{link}: leads to {name}, which is no model of this folder. Pass one to models rollback")
-        version = Version(self.folder / name)
-        read_manifest(version.folder)
-        return version
+        return Version(self.folder / name)
 
     def in_use(self) -> Version:
         """Give the model in use. Raises ModelError where there is none."""
@@ -74,11 +78,14 @@ class Models:
         return [Version(path) for path in sorted(folders, key=lambda path: (path.name[:10], path.stat().st_mtime_ns))]
 
     def add(self, model: Path, run_date: date) -> Version:
-        """Move a complete model directory into the folder, not in use yet."""
+        """Copy a complete model directory, on this disk or another, into the folder, not in use yet."""
         version = Version(self.folder / f"{run_date}-{read_manifest(model).model_id}")
+        # Else a run that was killed after this has left it: the same weights over the same items.
         if not version.folder.exists():
-            model.rename(version.folder)
-        # Else a run that was killed here has left it: the same weights over the same items.
+            shutil.rmtree(version.hidden, ignore_errors=True)
+            shutil.copytree(model, version.hidden)
+            put_on_disk(version.hidden.iterdir())
+            version.hidden.rename(version.folder)
         return version
 
     def use(self, version: Version) -> None:
@@ -112,8 +119,7 @@ class Models:
         current = self.current
         gone = [version for version in self.versions()[:-keep] if current is None or version.name != current.name]
         for version in gone:
-            # Out of sight in one step: no reader takes half of one for a model.
-            version.folder.rename(version.folder.with_name(f".{version.name}"))
+            version.folder.rename(version.hidden)
         for folder in self.folder.glob(".????-??-??-*"):
             shutil.rmtree(folder)
         return [version.name for version in gone]

@@ -1,11 +1,12 @@
 """The folder of the nights: the table and the report of each, and the one that is out."""
 
 import json
+import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ from batchrec.errors import ConfigError, LockedError
 from batchrec.logs import redacted_values
 from batchrec.tables import replacing
 from batchrec.temporaries import put_on_disk
+
+_log = logging.getLogger(__name__)
 
 _REPORT, _RECS = "report.json", "recs.parquet"
 
@@ -70,12 +73,19 @@ class Nights:
         """List those before a night."""
         return [night for night in self.dates() if night < run_date]
 
+    def reports(self, nights: Sequence[date]) -> list[dict[str, Any]]:
+        """Read the reports of published nights, but for those that are lost or damaged, of which a warning tells."""
+        found = {night: self.report(night) for night in nights}
+        for night in (night for night, report in found.items() if report is None):
+            _log.warning("night %s: its report is lost or damaged, and is left out", night)
+        return [report for report in found.values() if report is not None]
+
     def table(self, run_date: date) -> Path:
         """Name the table of a published night."""
         return self.folder / f"run_date={run_date}" / _RECS
 
-    def report(self, run_date: date) -> dict[str, Any]:
-        """Read the report of a published night. Raises ConfigError where it is damaged."""
+    def report(self, run_date: date) -> dict[str, Any] | None:
+        """Read the report of a published night; None where it is lost or damaged."""
         file = self.folder / f"run_date={run_date}" / _REPORT
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
@@ -85,77 +95,94 @@ class Nights:
                 raise ValueError(f"no numbers {figures}")  # noqa: TRY301 - one of several ways to be damaged
             datetime.fromisoformat(found["finished"])
             str.encode(found["recs_sha256"])
-        except OSError as error:
-            raise ConfigError(f"{file}: cannot be read: {error.strerror}. Delete the folder of that night") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{file}: cannot be read: {error!r}. Delete the folder of that night") from error
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
         report: dict[str, Any] = found
         return report
+
+    def recs_sha256(self, run_date: date) -> str | None:
+        """Give the SHA-256 that a night's table had when it was published; None where its report is lost."""
+        report = self.report(run_date)
+        return None if report is None else report["recs_sha256"]
 
     def is_whole(self, run_date: date) -> bool:
         """Tell whether the table of a published night is still the one that was published."""
         table = self.table(run_date)
-        return table.is_file() and file_sha256(table) == self.report(run_date)["recs_sha256"]
+        return table.is_file() and file_sha256(table) == self.recs_sha256(run_date)
+
+    def last_whole(self, nights: Sequence[date]) -> Path | None:
+        """Give the table of the last of some nights that is still the one that was published."""
+        for night in reversed(nights):
+            if self.is_whole(night):
+                return self.table(night)
+            _log.warning("%s: lost or damaged, and is left out", self.table(night))
+        return None
+
+    def is_newest(self, run_date: date) -> bool:
+        """Tell whether no later night is published."""
+        return all(night <= run_date for night in self.dates())
 
     def is_out(self, run_date: date) -> bool:
         """Tell whether the table at `out` is that of a night, byte by byte."""
-        return self.out.is_file() and file_sha256(self.out) == self.report(run_date)["recs_sha256"]
+        return self.out.is_file() and file_sha256(self.out) == self.recs_sha256(run_date)
 
     def is_published(self, run_date: date, recs_sha256: str) -> bool:
         """Tell whether the table of a night has these bytes already, and there is one at `out`."""
-        if run_date not in self.dates() or self.report(run_date)["recs_sha256"] != recs_sha256:
+        if run_date not in self.dates() or self.recs_sha256(run_date) != recs_sha256:
             return False
         return self.is_whole(run_date) and self.out.exists()
 
     def publish(self, run_date: date, recs: Path, report: dict[str, Any], use_model: Callable[[], None]) -> None:
-        """Put a night's table and report in their place, and at `out` if no later night is out: a rename for each.
+        """Put a night's table and report in their place: a rename; then, if no later night is out, the table at `out`.
 
-        use_model: switches the model; called when all is written, so that a full disk is found before.
+        use_model: switches the model; called only then, and when all is written, so that a full disk is found before.
         """
-        night = self.folder / f"run_date={run_date}"
-        with replacing_folder(night, marked_by=_REPORT) as folder:
-            os.link(recs, folder / _RECS)
+        is_newest = self.is_newest(run_date)
+        with (
+            self._put_out(recs) if is_newest else nullcontext(),
+            replacing_folder(self.table(run_date).parent, marked_by=(_REPORT, _RECS)) as folder,
+        ):
+            _link(recs, folder / _RECS)
             (folder / _REPORT).write_text(_to_json(report), encoding="utf-8")
             put_on_disk(folder.iterdir())
-            use_model()
-        if run_date == self.dates()[-1]:
-            self.put_out(run_date)
-        self._failed(run_date).unlink(missing_ok=True)
-        self._clear(run_date)
+            if is_newest:
+                use_model()
+        if not is_newest:
+            _log.warning("%s stays as it is, and so does the model in use: a later night is published", self.out)
+        self.settle(run_date)
 
-    def put_out(self, run_date: date) -> None:
-        """Let the table at `out` be that of a night. Raises ConfigError where a byte of that has changed."""
-        table = self.table(run_date)
-        if not self.is_whole(run_date):
-            raise ConfigError(f"{table}: is not the table that was published: its SHA-256 has changed")
+    @contextmanager
+    def _put_out(self, table: Path) -> Iterator[None]:
+        """Let a table be the one at `out` when the block has ended: all but a rename is done before."""
         with replacing(self.out) as temporary:
             temporary.unlink(missing_ok=True)
-            try:
-                os.link(table, temporary)
-            except OSError:
-                # On another disk, or one that knows no links.
-                shutil.copyfile(table, temporary)
+            _link(table, temporary)
+            put_on_disk([temporary])
+            yield
 
     def roll_back(self, to: date | None = None) -> date:
         """Put the table of a night at `out`, or of the newest before the one that is there; gives its run date.
 
-        Raises ConfigError where there is no such night, or the table at `out` is of none.
+        Raises ConfigError where there is no such night, the table at `out` is of none, or a byte of that to go back to
+        has changed.
         """
         dates = self.dates()
         if to is None:
             out = file_sha256(self.out) if self.out.is_file() else None
-            tables = [self.report(night)["recs_sha256"] for night in dates]
-            if out not in tables:
+            tables = [self.recs_sha256(night) for night in dates]
+            if out is None or out not in tables:
                 raise ConfigError(f"{self.out}: is the table of no night in {self.folder}. Pass --to a run date")
             place = len(tables) - 1 - tables[::-1].index(out)
             # A night that changed nothing is no other table.
-            dates = [night for night, table in zip(dates[:place], tables, strict=False) if table != out]
+            dates = [night for night, table in zip(dates[:place], tables, strict=False) if table not in (None, out)]
         elif to not in dates:
             dates = []
         if not dates:
             raise ConfigError(f"{self.folder}: there is no {f'night {to}' if to else 'other night before this one'}")
         night = to or dates[-1]
-        self.put_out(night)
+        with self._put_out(self.table(night)):
+            if not self.is_whole(night):
+                raise ConfigError(f"{self.table(night)}: is not the table that was published: its SHA-256 has changed")
         return night
 
     def keep_failed(self, run_date: date, report: dict[str, Any]) -> None:
@@ -169,16 +196,21 @@ class Nights:
         """Delete all nights but the newest `keep` and the one that is out, and reports of failed ones before them."""
         for night in self.dates()[:-keep]:
             if not self.is_out(night):
-                self._clear(night)
-                # Out of sight in one step: a night without its report would stop all that follow.
+                self.clear(night)
+                # Out of sight in one step: no reader finds half of a night.
                 self.table(night).parent.rename(self.work(night))
-                self._clear(night)
+                self.clear(night)
         oldest = str(self.dates()[0])
         for file in self._failed(self.dates()[0]).parent.glob("*.json"):
             if file.stem < oldest:
                 file.unlink()
 
-    def _clear(self, run_date: date) -> None:
+    def settle(self, run_date: date) -> None:
+        """Forget what is left of a night that is published: the work on it, and why it had failed."""
+        self._failed(run_date).unlink(missing_ok=True)
+        self.clear(run_date)
+
+    def clear(self, run_date: date) -> None:
         """Delete the work on a night, and on earlier ones, which were given up."""
         for work in self.folder.glob(".run_date=*"):
             if work.name <= self.work(run_date).name:
@@ -186,6 +218,14 @@ class Nights:
 
     def _failed(self, run_date: date) -> Path:
         return self.folder / "failed" / f"{run_date}.json"
+
+
+def _link(table: Path, name: Path) -> None:
+    """Give a table a second name, or copy it where that is on another disk, or one that knows no links."""
+    try:
+        os.link(table, name)
+    except OSError:
+        shutil.copyfile(table, name)
 
 
 def _to_json(report: dict[str, Any]) -> str:

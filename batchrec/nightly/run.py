@@ -1,20 +1,19 @@
 """run: the whole night as one job, that publishes a table that is right, or leaves last night's as it was."""
 
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from batchrec.artifact import file_sha256
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
-from batchrec.errors import BatchrecError, ConfigError, InputError, NothingToDo
+from batchrec.errors import BatchrecError, ConfigError, InputError, ModelError, NothingToDo
 from batchrec.logs import context
 from batchrec.nightly.account import Account
 from batchrec.nightly.gates import input_checks, model_checks, table_checks
-from batchrec.nightly.measuring import held_out_items, measure_table
+from batchrec.nightly.measuring import held_out_items, measure_table, newest_event
 from batchrec.nightly.metrics_file import write_metrics
 from batchrec.nightly.models import Models, Version
 from batchrec.nightly.nights import Nights, locked
@@ -22,6 +21,7 @@ from batchrec.nightly.report import NightReport
 from batchrec.nightly.training_due import due_by_age, due_by_figures, starting_from
 from batchrec.scoring import ScoringReport, score
 from batchrec.sequences import build_sequences
+from batchrec.stopping import Terminated, signals_first
 from batchrec.tables import check_writable_file
 from batchrec.training.train import train
 
@@ -55,13 +55,12 @@ def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
     nights, models = Nights(Path(config.nights), jobs.out), Models(Path(config.models))
     tonight = _run_date(run_date, nights)
     in_use = models.current
-    is_newest = all(other <= tonight for other in nights.dates())
     return Plan(
         run_date=str(tonight),
         goes_on=nights.work(tonight).exists(),
         model_in_use=None if in_use is None else in_use.name,
         trains=due_by_age(in_use, config, tonight) or "only if the model in use ranks tonight's events badly",
-        publishes=[str(nights.table(tonight)), *([str(jobs.out)] if is_newest else [])],
+        publishes=[str(nights.table(tonight)), *([str(jobs.out)] if nights.is_newest(tonight) else [])],
     )
 
 
@@ -80,45 +79,62 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
         failed, exit_code = "ended by a bug", 1
         with context(run_id=account.run_id, run_date=str(tonight)):
             try:
-                check_writable_file(jobs.out)
-                if metrics_file is not None:
-                    check_writable_file(metrics_file)
-                _Night(jobs, config, nights, models, account).run()
+                with signals_first(), _as_config_errors(nights.folder):
+                    check_writable_file(jobs.out)
+                    if metrics_file is not None:
+                        check_writable_file(metrics_file, "--metrics-file")
+                    _Night(jobs, config, nights, models, account).run()
                 failed, exit_code = "", 0
             except BatchrecError as error:
                 failed, exit_code = str(error), error.exit_code
                 error.report = account.report(failed)
                 raise
-            except SystemExit as error:
-                failed, exit_code = "ended by a signal", int(error.code or 1)
+            except Terminated as error:
+                failed, exit_code = "ended by a signal", int(str(error.code))
+                error.report = account.report(failed)
                 raise
-            except OSError as error:
-                failed = f"{error.filename or nights.folder}: cannot be written: {error.strerror}"
-                exit_code = ConfigError.exit_code
-                raise ConfigError(failed) from error
             finally:
                 report = account.report(failed or None)
-                if exit_code not in (0, NothingToDo.exit_code):
-                    with _not_hiding_the_reason():
+                with _only_warning():
+                    if exit_code in (0, NothingToDo.exit_code):
+                        _prune(nights, models, config)
+                    else:
                         nights.keep_failed(tonight, asdict(report))
                 if metrics_file is not None:
-                    with _not_hiding_the_reason():
+                    with _only_warning():
                         write_metrics(metrics_file, report, exit_code, nights)
         return report
 
 
 @contextmanager
-def _not_hiding_the_reason() -> Iterator[None]:
-    """Only log that a record of the night cannot be written: how the night itself ended is what counts."""
+def _as_config_errors(folder: Path) -> Iterator[None]:
+    """Raise ConfigError for what the disk refuses in the block. folder: where, if an error has no path."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{error.filename or folder}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _only_warning() -> Iterator[None]:
+    """Only log what goes wrong once the night has ended: how it ended is what counts."""
     try:
         yield
     except (BatchrecError, OSError) as error:
         _log.warning("%s", error)
 
 
+def _prune(nights: Nights, models: Models, config: RunConfig) -> None:
+    nights.prune(config.keep)
+    models.prune(config.keep_models)
+
+
 def _run_date(given: date | None, nights: Nights) -> date:
-    """Give tonight's date. Raises ConfigError where the clock has gone back behind a night that is published."""
+    """Give tonight's date. Raises ConfigError for one to come, and for a clock that is behind a published night."""
     today = datetime.now(UTC).date()
+    # East of Greenwich it is tomorrow already.
+    if given is not None and given > today + timedelta(days=1):
+        raise ConfigError(f"--run-date {given}: the clock says {today}. No night before {given} would be out any more")
     newest = max(nights.dates(), default=today)
     if given is None and newest > today:
         raise ConfigError(f"the clock says {today}, but night {newest} is published already. Pass --run-date")
@@ -152,6 +168,8 @@ class _Night:
         return self.work / "recs.parquet"
 
     def run(self) -> None:
+        # What earlier nights have left that were given up.
+        self.nights.clear(self.run_date - timedelta(days=1))
         self.work.mkdir(mode=0o700, exist_ok=True)
         self.models.folder.mkdir(parents=True, exist_ok=True)
         self._build_sequences()
@@ -161,7 +179,7 @@ class _Night:
         scored = self._score(model)
         if file_sha256(self.sequences) != histories:
             raise InputError(f"{self.sequences}: was changed while the night was made. Start it again")
-        self._check(scored, model)
+        self._check(scored)
         self._publish(model, in_use)
 
     def _build_sequences(self) -> None:
@@ -170,28 +188,33 @@ class _Night:
             built = build_sequences(self.jobs.ratings, self.jobs.sequences, self.sequences)
             found.update(asdict(built))
         before = self.nights.before(self.run_date)[-self.config.gate_nights :]
-        earlier = [self.nights.report(night)["stages"] for night in before]
-        self.account.check(input_checks(built, earlier, self.config, self.run_date))
+        earlier = [report["stages"] for report in self.nights.reports(before)]
+        newest = newest_event(self.sequences, self.run_date)
+        self.account.check(input_checks(built, newest, earlier, self.config, self.run_date))
 
     def _model(self, in_use: Version | None) -> Path:
         """Give the model to score with: the one in use, or a new one where that is due."""
         account, figures = self.account, None
+        reason = due_by_age(in_use, self.config, self.run_date)
         with held_out_items(self.sequences, self.jobs.training) as held_out:
             if in_use is not None:
-                with account.stage("evaluate") as found:
-                    figures = account.measured(held_out.measure(in_use.folder, self.jobs.scoring))
-                    found.update(asdict(figures))
-            reason = due_by_age(in_use, self.config, self.run_date)
-            if figures is not None and reason is None:
-                reason = due_by_figures(figures, self.config)
+                try:
+                    with account.stage("evaluate") as found:
+                        figures = account.measured(held_out.measure(in_use.folder, self.jobs.scoring))
+                        found.update(asdict(figures))
+                except ModelError as error:
+                    reason = f"the model in use cannot be used: {error}"
+                    _log.warning("%s", reason)
+            if in_use is not None and figures is not None:
+                reason = reason or due_by_figures(figures, self.config)
+                if reason is None:
+                    account.check(model_checks(figures, None, self.config))
+                    return in_use.folder
             account.trained_because = reason
-            if in_use is not None and figures is not None and reason is None:
-                account.check(model_checks(figures, None, self.config))
-                return in_use.folder
             _log.info("training: %s", reason)
             new = self.work / "model"
             with account.stage("train") as found:
-                training = starting_from(in_use, self.jobs.training, self.config)
+                training = starting_from(in_use, figures, self.jobs.training, self.config)
                 found.update(asdict(train(self.sequences, training, new, self.work / "training")))
             with account.stage("evaluate-new") as found:
                 new_figures = account.measured(held_out.measure(new, self.jobs.scoring))
@@ -200,40 +223,35 @@ class _Night:
         return new
 
     def _score(self, model: Path) -> ScoringReport:
-        nights = [night for night in self.nights.dates() if night <= self.run_date]
-        previous = str(self.nights.table(nights[-1])) if nights and self.nights.is_whole(nights[-1]) else None
+        previous = self.nights.last_whole([night for night in self.nights.dates() if night <= self.run_date])
         with self.account.stage("score") as found:
-            config = replace(self.jobs.scoring, previous=previous, run_date=str(self.run_date))
+            config = replace(
+                self.jobs.scoring, previous=None if previous is None else str(previous), run_date=str(self.run_date)
+            )
             scored = score(self.sequences, model, config, self.recs, self.work / "scoring")
             found.update(asdict(scored))
         return scored
 
-    def _check(self, scored: ScoringReport, model: Path) -> None:
-        before = self.nights.before(self.run_date)
+    def _check(self, scored: ScoringReport) -> None:
         with self.account.stage("check") as found:
-            previous = None
-            if before and self.nights.is_whole(before[-1]):
-                previous = self.nights.table(before[-1])
-            elif before:
-                _log.warning("%s: lost or damaged: there is no overlap to hold against", self.nights.table(before[-1]))
-            figures = measure_table(self.recs, self.sequences, previous, self.jobs.scoring)
+            previous = self.nights.last_whole(self.nights.before(self.run_date))
+            # Whom rules leave fewer than k items has a full list with those.
+            full = min(self.jobs.scoring.top_k, scored.eligible_items)
+            figures = measure_table(self.recs, self.sequences, previous, replace(self.jobs.scoring, top_k=max(1, full)))
             found.update(asdict(figures))
-        n_items = Version(model).manifest.n_items
         # Of the users in the histories, whatever the scorer says; only with --users is it they whom it was to score.
         n_users = figures.histories if self.jobs.scoring.users is None else scored.users
-        self.account.check(table_checks(figures, n_users, n_items, self.config))
+        self.account.check(table_checks(figures, n_users, max(1, scored.eligible_items), self.config))
 
     def _publish(self, model: Path, in_use: Version | None) -> None:
         """Switch the model, then the table: each by a rename, and again by the next run if this one ends in between."""
         is_new = in_use is None or model != in_use.folder
         self.account.recs_sha256 = recs_sha256 = file_sha256(self.recs)
         if not self.account.resumed and not is_new and self.nights.is_published(self.run_date, recs_sha256):
-            shutil.rmtree(self.work)
+            self.nights.settle(self.run_date)
             raise NothingToDo(f"night {self.run_date} is published, and would come out the same")
         version = self.models.add(model, self.run_date) if is_new else Version(model)
         self.account.model = version.name
         with self.account.stage("publish"):
             report = asdict(self.account.report())
             self.nights.publish(self.run_date, self.recs, report, lambda: self.models.use(version))
-            self.nights.prune(self.config.keep)
-            self.models.prune(self.config.keep_models)

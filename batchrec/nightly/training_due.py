@@ -1,11 +1,14 @@
 """Whether tonight's model is trained anew, and what that training starts from."""
 
+import logging
 from dataclasses import asdict, replace
 from datetime import date
 
 from batchrec.config import RunConfig, TrainingConfig
 from batchrec.nightly.models import Version
 from batchrec.nightly.report import ModelFigures
+
+_log = logging.getLogger(__name__)
 
 
 def due_by_age(in_use: Version | None, config: RunConfig, run_date: date) -> str | None:
@@ -30,9 +33,17 @@ def due_by_figures(figures: ModelFigures, config: RunConfig) -> str | None:
     return None
 
 
-def starting_from(in_use: Version | None, training: TrainingConfig, config: RunConfig) -> TrainingConfig:
-    """Let a training go on from the model in use, where that is wanted and has the shape that is asked for."""
-    if in_use is None or config.from_scratch:
+def starting_from(
+    in_use: Version | None, figures: ModelFigures | None, training: TrainingConfig, config: RunConfig
+) -> TrainingConfig:
+    """Let a training go on from the model in use, where that is wanted, and it has the shape that is asked for.
+
+    figures: of the model in use; None where it cannot be used.
+    """
+    if in_use is None or figures is None or config.from_scratch:
+        return training
+    if figures.unknown_share == 1.0:
+        _log.warning("the model in use knows none of the newest events' items: the training starts from nothing")
         return training
     shape = asdict(in_use.manifest.shape)
     fits = all(getattr(training, name) in (None, found) for name, found in shape.items() if name != "dropout")

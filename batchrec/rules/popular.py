@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.batching import Longs
-from batchrec.config import ScoringConfig
+from batchrec.config import ScoringConfig, end_of
 from batchrec.errors import InputError
 from batchrec.queries import connect, literal, select
 from batchrec.rules.pools import Lists
@@ -121,7 +121,8 @@ class PopularItems:
             with connect() as con:
                 con.register("segments", segments)
                 path, days = literal(self._sequences), self._config.popular_days
-                counted = select(con, "recent_items", path=path, days=days).to_arrow_table()
+                until = end_of(self._config.night)
+                counted = select(con, "recent_items", path=path, days=days, until=until).to_arrow_table()
         except duckdb.Error as error:
             raise InputError(f"{self._sequences}: {error}") from error
         item_ids = as_ids(counted["item_id"].combine_chunks().cast(pa.string()), id_type)

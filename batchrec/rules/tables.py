@@ -13,6 +13,7 @@ from batchrec.errors import InputError
 from batchrec.queries import connect
 from batchrec.sources import Source, column_names, find_files, malformed_records, open_query, open_sources, unite
 
+_MOST = str(2**63 - 1)
 _PLACES = ("first", "second", "third")
 
 
@@ -97,9 +98,12 @@ def as_ids(text: pa.Array, id_type: pa.DataType) -> pa.Array:
     if not pa.types.is_integer(id_type):
         return text.cast(id_type)
     # Floats' spelling of integers, as in the ratings.
-    digits = pc.replace_substring_regex(text, r"\.0$", "")
-    is_integer = pc.match_substring_regex(digits, r"^-?\d{1,18}$")
-    return pc.if_else(is_integer, digits, pa.scalar(None, pa.string())).cast(id_type)
+    number = pc.replace_substring_regex(text, r"\.0$", "")
+    # As texts of one length, numbers compare as they do.
+    digits = pc.utf8_lpad(pc.utf8_ltrim(number, "-0"), len(_MOST), "0")
+    fits = pc.and_(pc.equal(pc.utf8_length(digits), len(_MOST)), pc.less_equal(digits, _MOST))
+    is_integer = pc.and_(pc.match_substring_regex(number, r"^-?\d+$"), fits)
+    return pc.if_else(is_integer, number, pa.scalar(None, pa.string())).cast(id_type)
 
 
 def valid_items(table: RuleTable, night: date) -> pa.Array:

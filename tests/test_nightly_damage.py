@@ -1,0 +1,288 @@
+"""run: what earlier nights have left lost, damaged, given up or ahead of its time does not end those that follow."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchrec.config import ScoringConfig
+from batchrec.errors import ConfigError, GateError, InputError, NothingToDo
+from batchrec.nightly import run as run_module
+from batchrec.nightly.measuring import measure_table
+from batchrec.nightly.nights import Nights
+from batchrec.nightly.report import ModelFigures
+from batchrec.nightly.run import plan, run
+from batchrec.stopping import Terminated, stopped_by_signals
+from tests.models import names_in, run_cli, training_histories, write_sequences
+from tests.nights import FIRST, Company, company
+from tests.plain_rules import write_table
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
+    with company(tmp_path, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    shared_memory = Path("/dev/shm")  # noqa: S108 - another disk is what it is for
+    if not shared_memory.is_dir() or shared_memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other disk")
+    with tempfile.TemporaryDirectory(dir=shared_memory) as folder:
+        yield Path(folder)
+
+
+def night(number: int) -> date:
+    return FIRST + timedelta(days=number)
+
+
+def test_models_and_the_table_may_lie_on_another_disk(shop: Company, other_disk: Path) -> None:
+    (shop.folder / "models").symlink_to(other_disk)
+    (shop.folder / "recs.parquet").symlink_to(other_disk / "recs.parquet")
+    report = shop.run()
+    assert shop.rows() == shop.rows(FIRST)
+    assert report.model is not None
+    assert names_in(other_disk) == {"recs.parquet", "current", report.model}
+    shop.run(7)
+    assert shop.rows() == shop.rows(night(7))
+    assert shop.nights.roll_back() == FIRST
+    assert shop.rows() == shop.rows(FIRST)
+
+
+def test_a_full_disk_of_the_published_table_is_found_before_anything_is_switched(
+    shop: Company, other_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shop.folder / "recs.parquet").symlink_to(other_disk / "recs.parquet")
+    shop.run()
+    before = shop.state()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(ConfigError, match="No space left on device"):
+            shop.run(7)
+    assert shop.state() | {"models": ""} == before | {"models": ""}
+    assert shop.run(7).resumed
+
+
+@pytest.mark.parametrize("damage", ["{", '{"stages": {}}', None])
+def test_a_damaged_report_ends_no_night(shop: Company, damage: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(3):
+        shop.run(number)
+    file = shop.nights.table(night(1)).parent / "report.json"
+    file.write_text(damage, encoding="utf-8") if damage is not None else file.unlink()
+    shop.run(3)
+    assert f"night {night(1)}: its report is lost or damaged, and is left out" in caplog.text
+    assert "batchrec_last_success" in (shop.folder / "metrics.prom").read_text()
+    assert night(1) in shop.nights.dates()
+    with pytest.raises(ConfigError, match="is not the table that was published"):
+        shop.nights.roll_back(night(1))
+    shop.run(1)
+    assert shop.nights.is_whole(night(1))
+
+
+def test_the_last_whole_table_is_what_the_overlap_is_held_against(shop: Company) -> None:
+    for number in range(2):
+        shop.run(number)
+    shop.nights.table(night(1)).write_bytes(b"PAR1")
+    report = shop.run(2)
+    assert report.users_carried_over == report.users
+    assert {check["figure"]: check["value"] for check in report.checks}["overlap with last night"] == 1
+
+
+@pytest.mark.parametrize("damage", [b"{}", b'{"contract_version": 2}'])
+def test_a_model_in_use_that_cannot_be_used_is_a_reason_to_train(
+    shop: Company, damage: bytes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.run()
+    in_use = shop.models.current
+    assert in_use is not None
+    (in_use.folder / "manifest.json").write_bytes(damage)
+    monkeypatch.chdir(shop.folder)
+    assert run_cli("models", "list") == 0
+    assert capsys.readouterr().out.startswith(f"* {in_use.name}  models/{in_use.name}")
+    report = shop.run(1)
+    assert report.trained_because is not None
+    assert report.trained_because.startswith("the model in use cannot be used: ")
+    assert shop.trainings[1].init_from is None
+    assert report.model != in_use.name
+
+
+def test_a_damaged_model_can_be_gone_back_from(shop: Company) -> None:
+    shop.run()
+    shop.run(7)
+    first, second = shop.models.versions()
+    (second.folder / "manifest.json").write_text("{}", encoding="utf-8")
+    assert shop.models.before_current() == first
+
+
+def test_a_model_that_knows_none_of_the_items_is_not_gone_on_from(shop: Company) -> None:
+    report = shop.run()
+    assert report.models
+    model_id = str(report.models[0]["model_id"])
+    shop.figures[model_id] = ModelFigures(model_id, 0.2, 0.1, unknown_share=1.0)
+    shop.run(1)
+    assert [training.init_from for training in shop.trainings] == [None, None]
+
+
+def test_a_night_that_is_repeated_does_not_switch_the_model_of_later_ones(
+    shop: Company, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        shop.run(number)
+    in_use = shop.models.current
+    assert in_use is not None
+    shop.figures[in_use.manifest.model_id] = ModelFigures(in_use.manifest.model_id, 0.05, 0.1, 0.0)
+    before = shop.state()
+    report = shop.run(1)
+    assert report.trained_because is not None
+    assert report.model != in_use.name
+    after = shop.state()
+    assert after[str(night(1))] != before[str(night(1))]
+    assert {name for name in before if name != "models" and after[name] != before[name]} == {str(night(1))}
+    assert "recs.parquet stays as it is, and so does the model in use: a later night is published" in caplog.text
+
+
+def test_no_night_is_made_that_is_still_to_come(shop: Company) -> None:
+    today = datetime.now(UTC).date()
+    for refused in (run, plan):
+        with pytest.raises(ConfigError, match=r"the clock says .*\. No night before .* would be out any more"):
+            refused(shop.jobs, shop.settled, today + timedelta(days=2))
+    assert names_in(shop.folder / "nights") == {".lock"}
+    shop.run((today + timedelta(days=1) - FIRST).days)
+
+
+def test_an_event_ahead_of_its_time_hides_no_old_log(shop: Company) -> None:
+    with (shop.folder / "ratings.csv").open("a", encoding="utf-8", newline="") as file:
+        file.write("1,1000,4102444800\r\n")
+    with pytest.raises(GateError, match="days since the newest event is 108, expected at least 0 and at most 3"):
+        shop.run(gate_max_age_days=3.0)
+
+
+def test_a_log_of_which_all_is_to_come_is_not_published(shop: Company) -> None:
+    with pytest.raises(GateError, match="days since the newest event is -"):
+        shop.run(-1000, gate_max_age_days=3.0)
+
+
+def test_a_log_that_no_longer_grows_is_said_to_be_old(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
+    shop.run()
+    assert "nothing is newer" not in caplog.text
+    shop.run(1)
+    assert "nothing is newer than on the last night" in caplog.text
+
+
+def test_work_that_was_given_up_goes_when_a_later_night_begins(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GateError):
+        shop.run(gate_min_coverage=1.0)
+    assert shop.nights.work(FIRST).exists()
+
+    def checking(*_: Any) -> None:
+        assert not shop.nights.work(FIRST).exists()
+        raise InputError("seen")
+
+    monkeypatch.setattr(run_module, "build_sequences", checking)
+    with pytest.raises(InputError, match="seen"):
+        shop.run(1)
+
+
+def test_what_cannot_be_deleted_does_not_fail_a_night_that_is_published(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refusing(*_: Any) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(Nights, "prune", refusing)
+    assert shop.run().failed is None
+    assert "Device or resource busy" in caplog.text
+    assert "batchrec_exit_code 0.0" in (shop.folder / "metrics.prom").read_text()
+    assert not (shop.folder / "nights/failed").exists()
+
+
+def test_a_failed_try_is_forgotten_where_there_is_nothing_to_do(shop: Company) -> None:
+    shop.run()
+    with pytest.raises(GateError):
+        shop.run(gate_min_coverage=1.0)
+    failed = shop.folder / f"nights/failed/{FIRST}.json"
+    assert failed.exists()
+    shop.run()
+    with pytest.raises(NothingToDo):
+        shop.run()
+    assert not failed.exists()
+
+
+def test_a_signal_is_not_taken_for_the_error_that_it_causes(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Terminated as error:
+            raise RuntimeError("Query interrupted") from error
+
+    monkeypatch.setattr(run_module, "build_sequences", interrupted)
+    with stopped_by_signals(), pytest.raises(Terminated) as raised:
+        shop.run()
+    kept = json.loads((shop.folder / f"nights/failed/{FIRST}.json").read_text())
+    assert kept["failed"] == "ended by a signal"
+    assert raised.value.report is not None
+    assert "batchrec_exit_code 143.0" in (shop.folder / "metrics.prom").read_text()
+
+
+def test_a_disk_that_refuses_is_reported(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(run_module, "measure_table", refusing)
+    with pytest.raises(ConfigError, match=r"nights: Input/output error") as raised:
+        shop.run()
+    assert raised.value.report is not None
+
+
+def test_users_whose_ids_have_become_text_are_other_users(shop: Company) -> None:
+    shop.run()
+    shop.write_log({f"user {user}": items for user, items in training_histories().items()})
+    with pytest.raises(GateError, match=r"overlap with last night is 0, expected at least 0\.02"):
+        shop.run(1, gate_min_overlap=0.02)
+    shop.run(1)
+
+
+def test_rules_that_allow_few_items_pass_the_gates_by_what_they_allow(
+    shop: Company,
+) -> None:
+    allowed = write_table(shop.folder / "allowed.csv", "item_id", [(1003,), (1004,)])
+    few = replace(shop.scoring, allow=str(allowed), keep_seen=True)
+    shop.scoring = few
+    report = shop.run(gate_min_full_lists=1.0, gate_min_coverage=1.0, gate_min_users=1.0)
+    assert {row["item_id"] for row in shop.rows()} == {1003, 1004}
+    assert report.stages["score"]["eligible_items"] == 2
+
+
+def test_users_without_a_history_make_up_for_none_that_were_lost(tmp_path: Path) -> None:
+    sequences = write_sequences(tmp_path / "sequences.parquet", {1: [10], 2: [11], 3: [12]})
+    rows = [{"user_id": user, "item_id": 10 + user, "rank": 1, "score": 1.0} for user in (1, 8, 9)]
+    recs = tmp_path / "recs.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), recs)
+    found = measure_table(recs, sequences, None, ScoringConfig(top_k=1))
+    assert (found.users, found.users_with_full_list, found.histories) == (1, 1, 3)
+    listed = measure_table(recs, sequences, None, ScoringConfig(top_k=1, users="some.csv"))
+    assert (listed.users, listed.users_with_full_list) == (3, 3)
+
+
+def test_nobody_is_carried_over_in_int8(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
+    shop.scoring = replace(shop.scoring, precision="int8")
+    shop.run()
+    with caplog.at_level(logging.INFO, "batchrec"):
+        assert shop.run(1).users_carried_over == 0
+    assert "int8: a list depends on who else is in its batch" in caplog.text
