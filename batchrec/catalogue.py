@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from batchrec.config import CatalogueConfig
 from batchrec.errors import ConfigError, InputError
 from batchrec.queries import connect, select
-from batchrec.sources import find_files, malformed_records, open_sources, unite
+from batchrec.sources import find_files, in_words, malformed_records, open_sources, unite
 from batchrec.vocabulary import Vocabulary
 
 _ARTICLES = "the|a|an|le|la|les|il|lo|gli|el|los|las|der|die|das|un|une|ein|eine"
@@ -61,7 +61,7 @@ def read_column(items: str, item_column: str, named: tuple[str, str], vocabulary
             integers = pa.types.is_integer(vocabulary.item_ids.type)
             titles = select(con, "titles", items_are_integers=integers).to_arrow_table().combine_chunks()
         except duckdb.Error as error:
-            raise InputError(f"{items}: {error}") from error
+            raise InputError(f"{items}: {in_words(error)}") from error
         malformed = malformed_records(con)
         if malformed:
             raise InputError(f"{malformed[0]}. Mend the catalogue")

@@ -18,7 +18,7 @@ from batchrec.errors import InputError
 from batchrec.events import LoadedEvents, load_events
 from batchrec.queries import connect, is_disk_full, materialize, select
 from batchrec.schemas import id_type, sequences_schema
-from batchrec.sources import Reject
+from batchrec.sources import Reject, in_words
 from batchrec.tables import check_writable_file, replacing, write_parquet
 
 # Events assembled and written at a time; a row group of the output.
@@ -72,7 +72,7 @@ def build_sequences(
     """
     started = time.monotonic()
     check_writable_file(out)
-    rejects_file = out.with_suffix(".rejects.csv")
+    rejects_file = rejects_of(out)
     check_writable_file(rejects_file)
     where = ", ".join(ratings) if config.query is None else config.query
     with connect(out.parent, config.memory_limit, config.threads) as con:
@@ -100,7 +100,7 @@ def build_sequences(
         except duckdb.Error as error:
             if is_disk_full(error):
                 raise
-            raise InputError(f"{where}: {error}") from error
+            raise InputError(f"{where}: {in_words(error)}") from error
     return SequencesReport(
         out=str(out),
         rows_read=loaded.n_rows,
@@ -113,6 +113,11 @@ def build_sequences(
         seconds=round(time.monotonic() - started, 3),
         **counts,
     )
+
+
+def rejects_of(out: Path) -> Path:
+    """Name the file, beside a sequences table, of the rows that could not be used."""
+    return out.with_suffix(".rejects.csv")
 
 
 def _filter(con: duckdb.DuckDBPyConnection, loaded: LoadedEvents, config: SequencesConfig) -> dict[str, int]:

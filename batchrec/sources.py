@@ -4,6 +4,7 @@ import csv
 import glob
 import gzip
 import io
+import re
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -201,6 +202,18 @@ def _header(start: list[str], delimiter: str) -> Layout:
     last_line = start[reader.line_num - 1]
     ends = {"\r\n": r"\r\n", "\r": r"\r"}
     return Layout(columns, delimiter, ends.get(last_line[len(last_line.rstrip("\r\n")) :], r"\n"))
+
+
+def in_words(error: duckdb.Error) -> str:
+    """Say in a line what DuckDB says of a source in several, or in its own terms."""
+    text = str(error)
+    if "state machine reached an invalid state" not in text:
+        return text
+    file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)
+    where = file[1] if file else "a CSV file"
+    return (
+        f"{where}: some lines end in another way than the first one, or a quote stands where none may. Make them alike"
+    )
 
 
 def malformed_records(con: duckdb.DuckDBPyConnection) -> list[Reject]:

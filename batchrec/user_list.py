@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from batchrec.errors import InputError
 from batchrec.queries import connect
-from batchrec.sources import column_names, find_files, malformed_records, open_sources, unite
+from batchrec.sources import column_names, find_files, in_words, malformed_records, open_sources, unite
 
 
 def read_user_list(file: str, user_type: pa.DataType) -> pa.Array:
@@ -27,7 +27,7 @@ def read_user_list(file: str, user_type: pa.DataType) -> pa.Array:
                 unite(con, sources, "user_ids", {"user_column": column}).to_arrow_table()["user_id"].combine_chunks()
             )
         except duckdb.Error as error:
-            raise InputError(f"{file}: {error}") from error
+            raise InputError(f"{file}: {in_words(error)}") from error
         malformed = malformed_records(con)
     if malformed:
         raise InputError(f"{malformed[0]}. Mend the list of users")

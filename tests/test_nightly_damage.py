@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.config import ScoringConfig
+from batchrec.config import ScoringConfig, SequencesConfig
 from batchrec.errors import ConfigError, GateError, InputError, NothingToDo
 from batchrec.nightly import run as run_module
 from batchrec.nightly.measuring import measure_table
@@ -256,6 +256,20 @@ def test_users_whose_ids_have_become_text_are_other_users(shop: Company) -> None
     with pytest.raises(GateError, match=r"overlap with last night is 0, expected at least 0\.02"):
         shop.run(1, gate_min_overlap=0.02)
     shop.run(1)
+
+
+def test_the_rows_that_a_night_rejected_are_kept_with_it(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (shop.folder / "ratings.csv").open("a", encoding="utf-8", newline="") as file:
+        file.write("1,1000,soon\r\n")
+    monkeypatch.setattr(Company, "jobs", replace(shop.jobs, sequences=SequencesConfig(max_bad_rows="1")))
+    report = shop.run()
+    kept = shop.nights.table(FIRST).parent
+    assert names_in(kept) == {"recs.parquet", "report.json", "sequences.rejects.csv"}
+    assert "soon" in (kept / "sequences.rejects.csv").read_text(encoding="utf-8")
+    assert not {"out", "rejects_file"} & report.stages["build-sequences"].keys()
+    shop.write_log({user: items[:-1] for user, items in training_histories().items()})
+    shop.run()
+    assert names_in(kept) == {"recs.parquet", "report.json"}
 
 
 def test_rules_that_allow_few_items_pass_the_gates_by_what_they_allow(

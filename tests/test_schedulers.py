@@ -98,7 +98,7 @@ def test_the_cron_line_has_five_times_and_a_command_that_batchrec_takes() -> Non
     assert options["metrics_file"] == Path("batchrec.prom")
 
 
-@pytest.mark.parametrize(("exit_code", "is_mailed"), [(0, False), (99, False), (6, True), (1, True)])
+@pytest.mark.parametrize(("exit_code", "is_mailed"), [(0, False), (99, False), (7, False), (6, True), (1, True)])
 def test_cron_mails_why_a_night_failed_and_nothing_else(tmp_path: Path, exit_code: int, is_mailed: bool) -> None:
     program = tmp_path / "batchrec"
     program.write_text(f"#!/bin/sh\necho begun >&2\necho '{{}}'\necho why >&2\nexit {exit_code}\n")

@@ -89,7 +89,10 @@ BAD_CSV: dict[str, tuple[str | bytes, list[str]]] = {
     ),
     "latin-1": (f"{GOOD}1,café,3,5\n".encode("latin-1"), ["ratings.csv", "line 3", "encoding"]),
     "UTF-16": (GOOD.encode("utf-16"), ["ratings.csv", "'userId'"]),
-    "line ends of two kinds": ("userId,movieId,rating,timestamp\r\n1,2,3,4\n1,3,3,5\n", ["ratings.csv"]),
+    "line ends of two kinds": (
+        "userId,movieId,rating,timestamp\r\n1,2,3,4\n1,3,3,5\n",
+        ["ratings.csv: some lines end in another way"],
+    ),
     "an image": (bytes(range(256)).replace(b"\n", b"").replace(b"\r", b"") * 1000, ["ratings.csv", "'userId'"]),
     "a Parquet file": (parquet(userId=[1], movieId=[2], timestamp=[4]), ["ratings.csv", "'userId'"]),
 }

@@ -44,6 +44,8 @@ class Account:
             except BaseException:
                 _log.warning("%s: broken off after %.1f s", name, time.monotonic() - started)
                 raise
+            for path in ("out", "rejects_file"):
+                found.pop(path, None)  # in the work on the night, which goes
             found["seconds"] = round(time.monotonic() - started, 3)
             self.stages[name] = found
             counts = {key: value for key, value in found.items() if isinstance(value, int)}

@@ -50,7 +50,7 @@ def locked(nights: Path, otherwise: Literal["fail", "wait"]) -> Iterator[None]:
 class Nights:
     """The nights in `folder`, of which the newest one's table stands at `out` too, for every reader.
 
-    folder/run_date=2026-11-24/   recs.parquet and report.json of a night that was published
+    folder/run_date=2026-11-24/   recs.parquet and report.json of a night that was published, and the rows it rejected
     folder/.run_date=2026-11-24/  work on a night that is not published yet
     folder/failed/2026-11-24.json why it was not
     """
@@ -132,9 +132,12 @@ class Nights:
             return False
         return self.is_whole(run_date) and self.out.exists()
 
-    def publish(self, run_date: date, recs: Path, report: dict[str, Any], use_model: Callable[[], None]) -> None:
+    def publish(
+        self, run_date: date, recs: Path, rejects: Path, report: dict[str, Any], use_model: Callable[[], None]
+    ) -> None:
         """Put a night's table and report in their place: a rename; then, if no later night is out, the table at `out`.
 
+        rejects: file of the rows that could not be used, kept with them if it is there.
         use_model: switches the model; called only then, and when all is written, so that a full disk is found before.
         """
         is_newest = self.is_newest(run_date)
@@ -143,6 +146,8 @@ class Nights:
             replacing_folder(self.table(run_date).parent, marked_by=(_REPORT, _RECS)) as folder,
         ):
             _link(recs, folder / _RECS)
+            if rejects.exists():
+                _link(rejects, folder / rejects.name)
             (folder / _REPORT).write_text(_to_json(report), encoding="utf-8")
             put_on_disk(folder.iterdir())
             if is_newest:

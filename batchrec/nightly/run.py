@@ -20,7 +20,7 @@ from batchrec.nightly.nights import Nights, locked
 from batchrec.nightly.report import NightReport
 from batchrec.nightly.training_due import due_by_age, due_by_figures, starting_from
 from batchrec.scoring import ScoringReport, score
-from batchrec.sequences import build_sequences
+from batchrec.sequences import build_sequences, rejects_of
 from batchrec.stopping import Terminated, signals_first
 from batchrec.tables import check_writable_file
 from batchrec.training.train import train
@@ -254,4 +254,5 @@ class _Night:
         self.account.model = version.name
         with self.account.stage("publish"):
             report = asdict(self.account.report())
-            self.nights.publish(self.run_date, self.recs, report, lambda: self.models.use(version))
+            rejects = rejects_of(self.sequences)
+            self.nights.publish(self.run_date, self.recs, rejects, report, lambda: self.models.use(version))

@@ -11,7 +11,16 @@ import pyarrow.compute as pc
 
 from batchrec.errors import InputError
 from batchrec.queries import connect
-from batchrec.sources import Source, column_names, find_files, malformed_records, open_query, open_sources, unite
+from batchrec.sources import (
+    Source,
+    column_names,
+    find_files,
+    in_words,
+    malformed_records,
+    open_query,
+    open_sources,
+    unite,
+)
 
 _MOST = str(2**63 - 1)
 _PLACES = ("first", "second", "third")
@@ -71,7 +80,7 @@ def read_rule_table(file: str, option: str, columns: Sequence[str], optional: Se
             parameters = {f"{place}_column": name for place, name in zip(_PLACES, wanted, strict=True)}
             rows = unite(con, sources, "rule_rows", parameters).to_arrow_table()
         except duckdb.Error as error:
-            raise InputError(f"{file}: {error}") from error
+            raise InputError(f"{file}: {in_words(error)}") from error
         malformed = malformed_records(con)
     if malformed:
         raise InputError(f"{malformed[0]}. Mend the table of {option}")
