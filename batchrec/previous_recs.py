@@ -60,6 +60,17 @@ class PreviousRecs:
         is_same = pc.equal(self._sorted_ids.take(pa.array(nearest)), user_ids).to_numpy(zero_copy_only=False)
         return np.where(is_same & (self._digests[places] == digests), places, -1)
 
+    def join(self, recs: pa.RecordBatch, users: Longs, others: Longs, places: Longs) -> pa.RecordBatch:
+        """Give recommendations and, among them, those of other users, who stand at `places`, in the order of users.
+
+        users: (rows,) whose each row of recs is; others: (others,) like them. Raises InputError where the file is
+        damaged.
+        """
+        earlier, rows = self.rows(places)
+        both = pa.concat_batches([recs, *(batch.cast(recs.schema) for batch in earlier)])
+        order = np.argsort(np.concatenate([users, np.repeat(others, self.n_rows[places])]), kind="stable")
+        return both.take(pa.array(np.concatenate([np.arange(len(recs)), len(recs) + rows])[order]))
+
     def rows(self, places: Longs) -> tuple[list[pa.RecordBatch], Longs]:
         """Give batches that hold the recommendations of the users at `places`, and the rows of those, in that order.
 

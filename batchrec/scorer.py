@@ -133,24 +133,9 @@ class Scorer:
         recs = self._to_arrow(users["user_id"].take(pa.array(fresh)), digests[fresh], lists, vocabulary)
         if self._previous is not None and len(carried):
             n_recs[carried] = self._previous.n_rows[found[carried]]
-            earlier, rows = self._previous.rows(found[carried])
-            both = pa.concat_batches([recs, *(batch.cast(self.schema) for batch in earlier)])
-            places = np.concatenate([np.arange(len(recs)), len(recs) + rows])
-            users_of_rows = np.repeat(np.concatenate([fresh, carried]), n_recs[np.concatenate([fresh, carried])])
-            recs = both.take(pa.array(places[np.argsort(users_of_rows, kind="stable")]))
-        is_empty = n_recs == 0
-        emptied = self._emptied_by(users.filter(pa.array(is_empty)), is_known[is_empty])
-        counts = Counts(
-            users_by_model=int((is_known & ~is_empty).sum()),
-            users_by_popularity=int((~is_known & ~is_empty).sum()),
-            users_skipped_all_seen=int(is_empty.sum()) - emptied.total(),
-            emptied_by=emptied,
-            users_with_fewer_than_top_k=int((~is_empty & (n_recs < self._top_k)).sum()),
-            users_carried_over=len(carried),
-            unknown_items_in_histories=len(users["item_ids"].flatten()) - len(known.items),
-            rows=len(recs),
-        )
-        return ScoredChunk(recs, len(users), counts)
+            recs = self._previous.join(recs, np.repeat(fresh, n_recs[fresh]), carried, found[carried])
+        n_unknown = len(users["item_ids"].flatten()) - len(known.items)
+        return ScoredChunk(recs, len(users), self._counts(users, is_known, n_recs, len(carried), n_unknown))
 
     def _best(self, histories: Histories, users: Longs, limits: Limits) -> Lists:
         """Give the model's list for each of `users`, empty where it knows nothing of the history."""
@@ -166,6 +151,22 @@ class Scorer:
         if self._ruled is not None:
             return self._ruled.rank(tokens, users, limits)
         return self._ranker.rank(tokens, limits.excluded(users), self._top_k)
+
+    def _counts(
+        self, users: pa.RecordBatch, is_known: Bools, n_recs: Longs, n_carried: int, n_unknown_items: int
+    ) -> Counts:
+        is_empty = n_recs == 0
+        emptied = self._emptied_by(users.filter(pa.array(is_empty)), is_known[is_empty])
+        return Counts(
+            users_by_model=int((is_known & ~is_empty).sum()),
+            users_by_popularity=int((~is_known & ~is_empty).sum()),
+            users_skipped_all_seen=int(is_empty.sum()) - emptied.total(),
+            emptied_by=emptied,
+            users_with_fewer_than_top_k=int((~is_empty & (n_recs < self._top_k)).sum()),
+            users_carried_over=n_carried,
+            unknown_items_in_histories=n_unknown_items,
+            rows=int(n_recs.sum()),
+        )
 
     def _emptied_by(self, users: pa.RecordBatch, is_known: Bools) -> Counter[str]:
         """Count users, all without a list, by the rule that left them nothing."""

@@ -1,7 +1,6 @@
 """run: what earlier nights have left lost, damaged, given up or ahead of its time does not end those that follow."""
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -292,11 +291,3 @@ def test_users_without_a_history_make_up_for_none_that_were_lost(tmp_path: Path)
     assert (found.users, found.users_with_full_list, found.histories) == (1, 1, 3)
     listed = measure_table(recs, sequences, None, ScoringConfig(top_k=1, users="some.csv"))
     assert (listed.users, listed.users_with_full_list) == (3, 3)
-
-
-def test_nobody_is_carried_over_in_int8(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
-    shop.scoring = replace(shop.scoring, precision="int8")
-    shop.run()
-    with caplog.at_level(logging.INFO, "batchrec"):
-        assert shop.run(1).users_carried_over == 0
-    assert "int8: a list depends on who else is in its batch" in caplog.text

@@ -102,13 +102,22 @@ def test_a_table_may_take_its_own_place(tmp_path: Path) -> None:
         assert score_of(LAST_NIGHT, tmp_path, previous=previous).users_carried_over == n_carried
 
 
-@pytest.mark.parametrize("options", [{"top_k": 9}, {"keep_seen": True}, {"precision": "int8"}], ids=str)
+@pytest.mark.parametrize("options", [{"top_k": 9}, {"keep_seen": True}], ids=str)
 def test_other_options_carry_nothing(
     options: dict[str, Any], earlier: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "batchrec"):
         assert score_of(LAST_NIGHT, tmp_path, previous=str(earlier), **options).users_carried_over == 0
     assert "of another model, or other options: everybody is scored" in caplog.text
+
+
+def test_int8_carries_nothing_and_is_not_carried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    previous = str(tmp_path / "recs.parquet")
+    with caplog.at_level(logging.INFO, "batchrec"):
+        for precision in ("int8", "int8", "fp32"):
+            assert score_of(LAST_NIGHT, tmp_path, previous=previous, precision=precision).users_carried_over == 0
+    assert caplog.text.count("int8: a list depends on who else is in its batch") == 2
+    assert caplog.text.count("of another model, or other options: everybody is scored") == 1
 
 
 def test_another_model_carries_nothing(earlier: Path, tmp_path: Path) -> None:
