@@ -54,7 +54,7 @@ def redacted_values(value: Any) -> Any:
 
 @contextmanager
 def context(**fields: object) -> Iterator[None]:
-    """Put fields, such as run_id, run_date and stage, into all JSON log lines of the process until the block ends."""
+    """Put fields, such as the stage, into all JSON log lines of the process until the block ends."""
     former = _lines.fields
     # A new dictionary each time: a worker thread may be going through the former one.
     _lines.fields = former | fields
@@ -62,6 +62,11 @@ def context(**fields: object) -> Iterator[None]:
         yield
     finally:
         _lines.fields = former
+
+
+def stamp(**fields: object) -> None:
+    """Put fields into all JSON log lines from now on, also those that say why a command has ended."""
+    _lines.fields = _lines.fields | fields
 
 
 def current() -> LogFormat:
@@ -95,6 +100,7 @@ def on_stderr(level: int) -> Iterator[None]:
         yield
     finally:
         use("text")
+        _lines.fields = {}
         root.removeHandler(handler)
         ours.setLevel(former_level)
 

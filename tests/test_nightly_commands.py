@@ -154,4 +154,4 @@ def test_the_log_says_in_which_stage_a_night_was_broken_off(shop: Company, capsy
         night(0),
         "WARNING",
     )
-    assert lines[-1]["exit_code"] == 3
+    assert (lines[-1]["exit_code"], lines[-1]["run_id"]) == (3, broken_off["run_id"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from batchrec.artifact import file_sha256
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError, InputError, ModelError, NothingToDo
-from batchrec.logs import context
+from batchrec.logs import stamp
 from batchrec.nightly.account import Account
 from batchrec.nightly.gates import input_checks, model_checks, table_checks
 from batchrec.nightly.measuring import held_out_items, measure_table, newest_event
@@ -77,32 +77,32 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
         account = Account(tonight, resumed=nights.work(tonight).exists())
         # What is left standing where none of those below happens.
         failed, exit_code = "ended by a bug", 1
-        with context(run_id=account.run_id, run_date=str(tonight)):
-            try:
-                with signals_first(), _as_config_errors(nights.folder):
-                    check_writable_file(jobs.out)
-                    if metrics_file is not None:
-                        check_writable_file(metrics_file, "--metrics-file")
-                    _Night(jobs, config, nights, models, account).run()
-                failed, exit_code = "", 0
-            except BatchrecError as error:
-                failed, exit_code = str(error), error.exit_code
-                error.report = account.report(failed)
-                raise
-            except Terminated as error:
-                failed, exit_code = "ended by a signal", int(str(error.code))
-                error.report = account.report(failed)
-                raise
-            finally:
-                report = account.report(failed or None)
-                with _only_warning():
-                    if exit_code in (0, NothingToDo.exit_code):
-                        _prune(nights, models, config)
-                    else:
-                        nights.keep_failed(tonight, asdict(report))
+        stamp(run_id=account.run_id, run_date=str(tonight))
+        try:
+            with signals_first(), _as_config_errors(nights.folder):
+                check_writable_file(jobs.out)
                 if metrics_file is not None:
-                    with _only_warning():
-                        write_metrics(metrics_file, report, exit_code, nights)
+                    check_writable_file(metrics_file, "--metrics-file")
+                _Night(jobs, config, nights, models, account).run()
+            failed, exit_code = "", 0
+        except BatchrecError as error:
+            failed, exit_code = str(error), error.exit_code
+            error.report = account.report(failed)
+            raise
+        except Terminated as error:
+            failed, exit_code = "ended by a signal", int(str(error.code))
+            error.report = account.report(failed)
+            raise
+        finally:
+            report = account.report(failed or None)
+            with _only_warning():
+                if exit_code in (0, NothingToDo.exit_code):
+                    _prune(nights, models, config)
+                else:
+                    nights.keep_failed(tonight, asdict(report))
+            if metrics_file is not None:
+                with _only_warning():
+                    write_metrics(metrics_file, report, exit_code, nights)
         return report
 
 
