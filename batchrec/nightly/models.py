@@ -83,7 +83,8 @@ class Models:
         # Else a run that was killed after this has left it: the same weights over the same items.
         if not version.folder.exists():
             shutil.rmtree(version.hidden, ignore_errors=True)
-            shutil.copytree(model, version.hidden)
+            version.hidden.mkdir(0o700)
+            shutil.copytree(model, version.hidden, dirs_exist_ok=True)
             put_on_disk(version.hidden.iterdir())
             version.hidden.rename(version.folder)
         return version
