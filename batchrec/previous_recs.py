@@ -36,14 +36,16 @@ class PreviousRecs:
         # Chunks are scored one after another: the next one's rows are mostly in the group that was read last.
         self._group: Callable[[int], pa.RecordBatch] = lru_cache(maxsize=4)(self._read_group)
         ids: list[pa.Array] = []
+        last: pa.Scalar | None = None
         digests, firsts = [], []
-        for number, start in enumerate(self._starts[:-1].tolist()):
+        for number in np.flatnonzero(sizes).tolist():
             group = self._read_group(number, ["user_id", "history_digest"])
             is_first = np.ones(len(group), bool)
             is_first[1:] = pc.not_equal(group["user_id"][1:], group["user_id"][:-1]).to_numpy(zero_copy_only=False)
-            if ids and len(ids[-1]) and group["user_id"][0] == ids[-1][-1]:
-                is_first[0] = False  # the rows of a user go on in this group
-            firsts.append(start + np.flatnonzero(is_first))
+            # The rows of a user may go on in this group.
+            is_first[0] = group["user_id"][0] != last
+            last = group["user_id"][-1]
+            firsts.append(self._starts[number] + np.flatnonzero(is_first))
             ids.append(group["user_id"].filter(pa.array(is_first)))
             digests.append(group["history_digest"].to_numpy()[is_first])
         user_ids = pa.concat_arrays(ids)

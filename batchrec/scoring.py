@@ -24,7 +24,7 @@ from batchrec.progress import Progress
 from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
 from batchrec.scorer import Counts, ScoredChunk, Scorer
-from batchrec.tables import Sequences, check_writable_file, open_sequences, write_parquet
+from batchrec.tables import Sequences, check_no_input, check_writable_file, open_sequences, write_parquet
 from batchrec.user_list import read_user_list
 
 # A chunk is the unit of reading, scoring and writing. On a CPU each core works on one; a GPU is fed by two threads, so
@@ -78,6 +78,7 @@ def score(
     as it must be; all but a broken row far into the sequences is found before any scoring. Then `out` stays as it was.
     """
     started = time.monotonic()
+    check_no_input(out, [sequences, *config.files.values()])
     check_writable_file(out)
     loaded = load_model(model)
     n_items = len(loaded.vocabulary)

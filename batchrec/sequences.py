@@ -18,8 +18,8 @@ from batchrec.errors import InputError
 from batchrec.events import LoadedEvents, load_events
 from batchrec.queries import connect, is_disk_full, materialize, select
 from batchrec.schemas import id_type, sequences_schema
-from batchrec.sources import Reject, in_words
-from batchrec.tables import check_writable_file, replacing, write_parquet
+from batchrec.sources import Reject, find_files, in_words
+from batchrec.tables import check_no_input, check_writable_file, replacing, write_parquet
 
 # Events assembled and written at a time; a row group of the output.
 _BATCH_EVENTS = 1 << 20
@@ -71,6 +71,8 @@ def build_sequences(
     for a query that does not run or an `out` that cannot be written. Then `out` stays as it was.
     """
     started = time.monotonic()
+    if config.query is None:
+        check_no_input(out, find_files(ratings, "--ratings"))
     check_writable_file(out)
     rejects_file = rejects_of(out)
     check_writable_file(rejects_file)

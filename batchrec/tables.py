@@ -38,6 +38,12 @@ def check_writable(out: Path, option: str = "--out") -> None:
         raise ConfigError(f"{out}: folder {out.parent} does not exist. Make it, or pass another {option}")
 
 
+def check_no_input(out: Path, inputs: Iterable[str | Path], option: str = "--out") -> None:
+    """Raise ConfigError where the file `out` is one of the inputs."""
+    if out.resolve() in {Path(file).resolve() for file in inputs}:
+        raise ConfigError(f"{out}: is read too. Pass another {option}")
+
+
 def check_writable_file(out: Path, option: str = "--out") -> None:
     """Raise ConfigError where the file `out` cannot be created, before any work is done."""
     check_writable(out, option)
@@ -78,7 +84,8 @@ def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Pat
         pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=in_dictionaries) as writer,
     ):
         for batch in _made_ahead(iter(batches)):
-            writer.write_batch(batch)
+            if len(batch):
+                writer.write_batch(batch)
 
 
 def _made_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

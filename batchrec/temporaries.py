@@ -53,6 +53,17 @@ def put_on_disk(files: Iterable[Path]) -> None:
             os.fsync(written.fileno())
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there; where that cannot be done, say so in the log."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("%s: cannot be removed: %s", path, error.strerror)
+
+
 @contextmanager
 def temporary_file(out: Path) -> Iterator[Path]:
     """Yield an empty file beside `out`, for its owner alone; one of that name is removed at the end.

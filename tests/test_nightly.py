@@ -364,7 +364,7 @@ def test_old_nights_and_models_are_deleted_but_never_what_is_in_use(shop: Compan
     assert shop.nights.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
     assert len(shop.models.versions()) == 1
     shop.nights.roll_back()
-    shop.nights.prune(1)
+    shop.nights.prune(1, FIRST + timedelta(days=22))
     assert shop.nights.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
 
 

@@ -15,13 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig, SequencesConfig
-from batchrec.errors import ConfigError, GateError, InputError, NothingToDo
+from batchrec.errors import ConfigError, GateError, InputError, ModelError, NothingToDo
 from batchrec.nightly import run as run_module
 from batchrec.nightly.measuring import measure_table
+from batchrec.nightly.models import Models
 from batchrec.nightly.nights import Nights
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import plan, run
+from batchrec.sequences import build_sequences
 from batchrec.stopping import Terminated, stopped_by_signals
 from tests.models import names_in, run_cli, training_histories, write_sequences
 from tests.nights import FIRST, Company, company
@@ -184,6 +187,188 @@ def test_a_log_that_no_longer_grows_is_said_to_be_old(shop: Company, caplog: pyt
     assert "nothing is newer than on the last night" in caplog.text
 
 
+@pytest.mark.parametrize("moment", ["use", "_put_out"])
+def test_a_publish_that_was_killed_is_done_first_whatever_has_become_of_the_log(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    shop.run()
+    home: Any = Models if moment == "use" else Nights
+    step = getattr(home, moment)
+
+    def killed(*arguments: Any) -> Any:
+        if moment == "use":
+            step(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(home, moment, killed)
+        with pytest.raises(KeyboardInterrupt):
+            shop.run(7)
+    shop.write_log({1: [1000, 1001], 2: [1002, 1003]})
+    report = shop.run(7)
+    assert report.resumed
+    assert report.trained_because is not None
+    assert len(shop.trainings) == 2
+    assert shop.rows() == shop.rows(night(7))
+    assert report.model == getattr(shop.models.current, "name", None)
+    assert 'batchrec_ndcg_at_10{model="new"}' in (shop.folder / "metrics.prom").read_text()
+    with pytest.raises(GateError, match="input gate"):
+        shop.run(7)
+
+
+def test_what_a_killed_publish_has_left_is_not_believed_where_it_has_changed(
+    shop: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Models, "use", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            shop.run()
+    recs = shop.nights.work(FIRST) / "recs.parquet"
+    recs.write_bytes(recs.read_bytes() + b"x")
+    assert shop.run().stages.keys() >= {"build-sequences", "train", "score"}
+    assert shop.nights.is_whole(FIRST)
+    assert len(shop.trainings) == 2
+
+
+def test_what_cannot_be_removed_of_earlier_nights_is_only_said(
+    shop: Company, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.run()
+    moved = shop.folder / "archive"
+    shop.nights.table(FIRST).parent.rename(moved)
+    shop.nights.table(FIRST).parent.symlink_to(moved)
+    shop.nights.work(night(-1)).write_text("a file", encoding="utf-8")
+    shop.write_log({user: items[:-1] for user, items in training_histories().items()})
+    shop.run(1, keep=1)
+    assert shop.nights.dates() == [night(1)]
+    assert (moved / "recs.parquet").exists()
+    assert names_in(shop.folder / "nights") == {".lock", f"run_date={night(1)}"}
+
+    rmtree: Any = shutil.rmtree
+
+    def refused(path: Path, **options: Any) -> None:
+        if path == shop.nights.work(night(1)):
+            raise PermissionError(13, "Permission denied", str(path))
+        rmtree(path, **options)
+
+    shop.nights.work(night(1)).mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refused)
+        shop.run(2)
+    assert f"{shop.nights.work(night(1))}: cannot be removed: Permission denied" in caplog.text
+
+
+def test_a_damaged_model_of_the_same_night_is_replaced(shop: Company) -> None:
+    shop.run()
+    in_use = shop.models.current
+    assert in_use is not None
+    (in_use.folder / "weights.safetensors").write_bytes(b"x")
+    shop.trainings.clear()
+    report = shop.run()
+    assert report.model == in_use.name
+    assert load_model(in_use.folder).manifest == in_use.manifest
+
+
+def test_a_table_that_is_of_no_night_is_replaced_by_that_of_the_newest(shop: Company) -> None:
+    shop.run()
+    expected = shop.rows()
+    out = shop.folder / "recs.parquet"
+    out.unlink()
+    out.write_bytes(b"junk")
+    shop.run()
+    assert shop.rows() == expected
+
+
+def test_a_night_older_than_those_that_are_kept_can_be_made(shop: Company) -> None:
+    for number in (1, 2):
+        shop.run(number, keep=2)
+    shop.run(0, keep=2)
+    assert shop.nights.dates() == [night(0), night(1), night(2)]
+
+
+def test_names_that_are_no_dates_are_no_nights_and_no_models(shop: Company) -> None:
+    (shop.folder / "nights/run_date=2024-02-30").mkdir(parents=True)
+    (shop.folder / "models").mkdir()
+    (shop.folder / "models/2024-13-01-abc").mkdir()
+    (shop.folder / "models/2024-01-01-abc").symlink_to("nowhere")
+    shop.run()
+    assert shop.nights.dates() == [FIRST]
+    assert len(shop.models.versions()) == 1
+    (shop.folder / "models/current").unlink()
+    (shop.folder / "models/current").symlink_to("2024-13-01-abc")
+    with pytest.raises(ModelError, match="leads to 2024-13-01-abc, which is no model of this folder"):
+        shop.run(1)
+
+
+def test_there_is_a_way_back_from_a_model_that_is_gone_and_from_a_link_that_is_none(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shop.folder)
+    shop.run()
+    shop.run(7)
+    first, second = shop.models.versions()
+    shutil.rmtree(second.folder)
+    assert run_cli("models", "rollback") == 0
+    assert shop.models.current == first
+    (shop.folder / "models/current").unlink()
+    shutil.copytree(first.folder, shop.folder / "models/current")
+    capsys.readouterr()
+    assert run_cli("models", "rollback", first.name) == 4
+    assert run_cli("models", "list") == 0
+    said = capsys.readouterr()
+    assert first.name in said.out
+    assert "Move it away" in said.out
+    assert "Move it away" in said.err
+    shutil.rmtree(shop.folder / "models/current")
+    assert run_cli("models", "rollback", first.name) == 0
+
+
+def test_the_first_of_all_days_is_a_night(shop: Company) -> None:
+    assert run(shop.jobs, shop.settled, date.min).run_date == "0001-01-01"
+
+
+def test_what_score_reads_is_looked_for_before_a_training(shop: Company) -> None:
+    shop.scoring = replace(shop.scoring, block=str(shop.folder / "nowhere.csv"))
+    with pytest.raises(InputError, match=r"nowhere\.csv: no file found.*--block"):
+        shop.run()
+    assert not shop.trainings
+
+
+def test_no_table_takes_the_place_of_what_is_read(shop: Company) -> None:
+    ratings = shop.folder / "ratings.csv"
+    before = ratings.read_bytes()
+    jobs = replace(shop.jobs, out=ratings)
+    with pytest.raises(ConfigError, match=r"is read too\. Pass another score --out"):
+        run(jobs, shop.settled, FIRST)
+    for file in (ratings, shop.jobs.out):
+        with pytest.raises(ConfigError, match=r"is read too\. Pass another --metrics-file"):
+            run(shop.jobs, shop.settled, FIRST, file)
+    with pytest.raises(ConfigError, match=r"is read too\. Pass another --out"):
+        build_sequences([str(shop.folder / "*.csv")], SequencesConfig(), ratings)
+    assert ratings.read_bytes() == before
+
+
+def test_an_error_of_the_disk_is_a_line(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(self: Models) -> None:
+        raise PermissionError(13, "Permission denied", str(self.folder))
+
+    monkeypatch.chdir(shop.folder)
+    monkeypatch.setattr(Models, "versions", refused)
+    assert run_cli("models", "list") == 2
+    assert capsys.readouterr().err.splitlines() == ["batchrec: error: models: Permission denied"]
+
+
+def test_another_config_is_read_instead_of_a_broken_one(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shop.folder)
+    (shop.folder / "batchrec.toml").write_text("[", encoding="utf-8")
+    (shop.folder / "other.toml").write_text("", encoding="utf-8")
+    assert run_cli("run", "--dry-run") == 2
+    assert run_cli("run", "--dry-run", "--config", "other.toml") == 0
+    assert run_cli("doctor") == 2
+
+
 def test_work_that_was_given_up_goes_when_a_later_night_begins(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GateError):
         shop.run(gate_min_coverage=1.0)
@@ -252,9 +437,11 @@ def test_a_disk_that_refuses_is_reported(shop: Company, monkeypatch: pytest.Monk
 def test_users_whose_ids_have_become_text_are_other_users(shop: Company) -> None:
     shop.run()
     shop.write_log({f"user {user}": items for user, items in training_histories().items()})
+    with pytest.raises(GateError, match="columns of ids whose type has changed is 1, expected at most 0"):
+        shop.run(1)
     with pytest.raises(GateError, match=r"overlap with last night is 0, expected at least 0\.02"):
-        shop.run(1, gate_min_overlap=0.02)
-    shop.run(1)
+        shop.run(1, gate_min_overlap=0.02, gate_new_id_types=True)
+    shop.run(1, gate_new_id_types=True)
 
 
 def test_the_rows_that_a_night_rejected_are_kept_with_it(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,31 @@ def test_other_options_carry_nothing(
     assert "of another model, or other options: everybody is scored" in caplog.text
 
 
+@pytest.mark.parametrize("option", ["users", "segments"])
+def test_a_table_with_chunks_of_no_rows_can_be_carried_over(option: str, tmp_path: Path) -> None:
+    everybody = "user_id,segment\n" + "".join(f"{user},a\n" for user in LAST_NIGHT)
+    (tmp_path / "users.csv").write_text(everybody, encoding="utf-8")
+    (tmp_path / "nothing.csv").write_text("user_id,item_id\n900,1000\n", encoding="utf-8")
+    previous = str(tmp_path / "recs.parquet")
+    options: dict[str, Any] = {option: str(tmp_path / "users.csv"), "previous": previous, "chunk_size": 3}
+    score_of(LAST_NIGHT, tmp_path, **options)
+    assert score_of(LAST_NIGHT, tmp_path, **options).users_carried_over == len(users)
+    candidates: dict[str, Any] = {"candidates": str(tmp_path / "nothing.csv"), "previous": previous, "chunk_size": 3}
+    for _ in range(2):
+        assert score_of(LAST_NIGHT, tmp_path, **candidates).rows == 0
+
+
+def test_a_row_group_without_rows_is_passed_over(earlier: Path, tmp_path: Path) -> None:
+    table = pq.read_table(earlier)
+    with pq.ParquetWriter(earlier, table.schema) as writer:
+        for start in range(0, len(table), 7):
+            writer.write_table(table.slice(start, 0))
+            writer.write_table(table.slice(start, 7))
+        writer.write_table(table.slice(0, 0))
+    assert score_of(LAST_NIGHT, tmp_path, previous=str(earlier)).users_carried_over == len(users)
+    assert_equals_a_full_score(LAST_NIGHT, tmp_path)
+
+
 def test_int8_carries_nothing_and_is_not_carried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     previous = str(tmp_path / "recs.parquet")
     with caplog.at_level(logging.INFO, "batchrec"):

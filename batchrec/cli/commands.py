@@ -43,7 +43,13 @@ def cli(context: click.Context, config: Path | None) -> None:
 
     What is not given is the environment's, BATCHREC_SCORE_TOP_K for score --top-k, or else that of batchrec.toml.
     """
-    context.default_map = read_defaults(cli, config)
+    try:
+        context.default_map = read_defaults(cli, config)
+    except ConfigError as error:
+        # run may be given another file.
+        if config is not None or context.invoked_subcommand != "run":
+            raise
+        context.obj = error
 
 
 @cli.command("build-sequences", cls=JobCommand, epilog=EPILOG)

@@ -12,7 +12,7 @@ from batchrec.cli.defaults import read_defaults, resolved
 from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of
 from batchrec.cli.printing import echo, print_figures, print_report
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
-from batchrec.errors import BatchrecError, ModelError
+from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.stopping import Terminated, can_go_on
 
 if TYPE_CHECKING:
@@ -31,10 +31,12 @@ class _Date(click.ParamType[date]):
 
 
 def _read_config(context: click.Context, _option: click.Parameter, file: Path | None) -> None:
+    root = context.find_root()
     if file is not None:
-        root = context.find_root()
         root.default_map = read_defaults(cli, file)
         context.default_map = (root.default_map or {}).get("run")
+    elif isinstance(root.obj, ConfigError):
+        raise root.obj
 
 
 @cli.command("run", cls=JobCommand, epilog=EPILOG)
@@ -133,12 +135,17 @@ def models_group() -> None:
 def models_list_command(context: click.Context) -> None:
     """List the models, oldest first, and mark the one in use."""
     models = _models(context)
+    try:
+        current = models.current
+    except ModelError as error:
+        echo(str(error))
+        current = None
     for version in models.versions():
         try:
             said = f"NDCG@10 {version.manifest.metrics.get('ndcg_at_10', float('nan')):.4f}"
         except ModelError as error:
             said = str(error)
-        echo(f"{'*' if version == models.current else ' '} {version.name}  {said}")
+        echo(f"{'*' if version == current else ' '} {version.name}  {said}")
 
 
 @models_group.command("show")

@@ -32,6 +32,8 @@ def _exit_code(error: BaseException) -> int:
         return _say(error.message, int(str(error.code)))
     if isinstance(error, click.Abort | KeyboardInterrupt):
         return _complain("interrupted", 130)
+    if isinstance(error, OSError) and error.filename is not None:
+        error = ConfigError(f"{error.filename}: {error.strerror}")
     if isinstance(error, BatchrecError):
         level = logging.INFO if isinstance(error, NothingToDo) else logging.ERROR
         return _complain(str(error), error.exit_code, level)

@@ -4,7 +4,7 @@ from batchrec.config.bench import BenchConfig
 from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.evaluation import EvaluationConfig
 from batchrec.config.nightly import RunConfig
-from batchrec.config.rules import RulesConfig, end_of
+from batchrec.config.rules import RulesConfig, as_date, end_of
 from batchrec.config.scoring import RecommendConfig, ScoringConfig, ScoringPrecision
 from batchrec.config.sequences import SequencesConfig
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig
@@ -24,5 +24,6 @@ __all__ = [
     "ScoringPrecision",
     "SequencesConfig",
     "TrainingConfig",
+    "as_date",
     "end_of",
 ]

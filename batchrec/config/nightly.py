@@ -24,6 +24,9 @@ class RunConfig:
     gate_nights: int = option(7, "Nights before this one, of which the median is what the input is held against.")
     gate_min_input: float = option(0.5, "Least rows, users and items, as a share of that median.")
     gate_max_age_days: float | None = option(None, "Most days from the newest event to the run date.")
+    gate_new_id_types: bool = option(
+        False, "Publish a table whose ids of users or items are of another type than last night's."
+    )
     gate_max_rejected: float = option(0.01, "Most rows that could not be used, as a share of all.")
     gate_max_ndcg_drop: float = option(
         0.1, "Most by which a new model's NDCG@10 is below that of the one in use, as a share of it."

@@ -46,7 +46,12 @@ class RulesConfig(CatalogueConfig):
         check_at_least(self, 1, "max_per_category", "popular_days")
         check(self.popular_days <= 1_000_000, "popular_days", self.popular_days, "1000000 or less")
         check(0 <= self.diversity <= 1, "diversity", self.diversity, "a number from 0 to 1")
-        check(_is_date(self.run_date), "run_date", self.run_date, "a date like 2024-06-01")
+        check(
+            self.run_date is None or as_date(self.run_date) is not None,
+            "run_date",
+            self.run_date,
+            "a date like 2024-06-01",
+        )
         is_alone = (self.max_per_category is None) != (self.category_column is None)
         name = "category_column" if self.max_per_category is None else "max_per_category"
         check(not is_alone, name, getattr(self, name), "--category-column and --max-per-category, both or none")
@@ -65,8 +70,10 @@ def end_of(day: date) -> int:
     return timegm((day + timedelta(days=1)).timetuple())
 
 
-def _is_date(text: str | None) -> bool:
+def as_date(text: str) -> date | None:
+    """Read a date like 2026-11-24; None for all else."""
     try:
-        return text is None or date.fromisoformat(text).isoformat() == text
+        found = date.fromisoformat(text)
     except ValueError:
-        return False
+        return None
+    return found if found.isoformat() == text else None

@@ -31,6 +31,13 @@ class ScoringConfig(RulesConfig):
     )
     workers: int | None = option(None, "Chunks scored at a time; chosen by device if not given.")
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Give what is read beside the histories, the model and --previous: option -> path."""
+        names = ("items", "users", "allow", "block", "block_for_user", "candidates", "boost", "pins", "segments")
+        named = {f"--{name.replace('_', '-')}": getattr(self, name) for name in names}
+        return {option: file for option, file in named.items() if file is not None}
+
     def __post_init__(self) -> None:
         check_at_least(self, 1, "top_k", "chunk_size", "batch_tokens", "workers")
         self.check_rules()

@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Account:
-    """What has been done and seen of a night so far."""
+    """What has been done and seen of a night so far. decided: the report of an earlier run, which is only published."""
 
     run_date: date
     resumed: bool
@@ -31,6 +31,7 @@ class Account:
     trained_because: str | None = None
     model: str | None = None
     recs_sha256: str | None = None
+    decided: NightReport | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
@@ -67,6 +68,8 @@ class Account:
 
     def report(self, failed: str | None = None) -> NightReport:
         """Sum up. failed: why the night is not published."""
+        if self.decided is not None:
+            return replace(self.decided, resumed=True, failed=failed)
         scored = self.stages.get("score", {})
         return NightReport(
             run_id=self.run_id,

@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date
 from statistics import median
 from typing import Any
 
 from batchrec.config import RunConfig
-from batchrec.nightly.measuring import TableFigures
+from batchrec.nightly.measuring import HistoriesFigures, TableFigures
 from batchrec.nightly.report import Check, ModelFigures
 from batchrec.sequences import SequencesReport
 
@@ -16,24 +16,23 @@ _log = logging.getLogger(__name__)
 
 def input_checks(
     built: SequencesReport,
-    newest: datetime,
+    found: HistoriesFigures,
     earlier: Sequence[dict[str, Any]],
     config: RunConfig,
     run_date: date,
 ) -> list[Check]:
-    """Hold the histories against those of earlier nights, given by the stages of their reports.
-
-    newest: the moment of the newest event up to the end of the run date; only where there is none, of a later one.
-    """
+    """Hold the histories against those of earlier nights, given by the stages of their reports."""
     checks = []
     for figure in ("rows_read", "users", "items"):
         before = [stages["build-sequences"][figure] for stages in earlier]
         if before:
             least = config.gate_min_input * median(before)
             checks.append(Check("input", figure.replace("_", " "), getattr(built, figure), least=least))
+    if not config.gate_new_id_types:
+        checks.append(Check("input", "columns of ids whose type has changed", found.new_id_types, most=0))
     rejected = sum(built.rejected.values()) / built.rows_read
     checks.append(Check("input", "share of rejected rows", rejected, most=config.gate_max_rejected))
-    age = (run_date - newest.date()).days
+    age = (run_date - found.newest.date()).days
     if config.gate_max_age_days is not None:
         checks.append(Check("input", "days since the newest event", age, least=0, most=config.gate_max_age_days))
     elif earlier and built.newest == earlier[-1]["build-sequences"].get("newest"):

@@ -9,9 +9,11 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig, TrainingConfig, end_of
+from batchrec.errors import ModelError
 from batchrec.metrics import ndcg
 from batchrec.nightly.report import ModelFigures
 from batchrec.queries import connect, literal, materialize, select
@@ -19,7 +21,7 @@ from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
 from batchrec.schemas import PAD
 from batchrec.scorer import Scorer
-from batchrec.tables import open_sequences
+from batchrec.tables import Sequences, open_sequences
 
 # Of the newest events, of which unknown items are counted.
 _NEWEST_SHARE = 0.05
@@ -27,29 +29,62 @@ _K = 10
 
 
 @dataclass(frozen=True)
+class HistoriesFigures:
+    """What histories hold.
+
+    newest: the moment (UTC) of the newest event up to the end of the run date; of a later one only if there is none.
+    new_id_types: columns of ids that had another type on the last night.
+    """
+
+    newest: datetime
+    new_id_types: int
+
+
+def measure_histories(sequences: Path, run_date: date, previous: Path | None) -> HistoriesFigures:
+    """Measure histories on a night and, if there is one, against an earlier recs table."""
+    with connect(sequences.parent) as con:
+        found = select(con, "newest_event", path=literal(sequences), until=end_of(run_date))
+        before, newest = found.fetchall()[0]
+    table = open_sequences(sequences)
+    types = {"user_id": table.user_type, "item_id": table.item_type}
+    schema = None if previous is None else pq.read_schema(previous)
+    return HistoriesFigures(
+        newest=datetime.fromtimestamp(newest if before is None else before, UTC),
+        new_id_types=sum(schema is not None and schema.field(name).type != types[name] for name in types),
+    )
+
+
+@dataclass(frozen=True)
 class HeldOutItems:
     """Histories without their last item, which is held out, and the items of the newest events."""
 
     con: duckdb.DuckDBPyConnection
-    sequences: Path
-    user_type: pa.DataType
+    table: Sequences
     popularity_ndcg: float
 
     def measure(self, model: Path, scoring: ScoringConfig) -> ModelFigures:
         """Rank each user's held-out item by a model, among all that it knows and the user has not seen.
 
-        Raises ModelError for a damaged model directory, DeviceError where the device is not there.
+        Raises ModelError for a damaged model directory, or one of another type of item ids than the histories', and
+        DeviceError where the device is not there.
         """
         loaded = load_model(model)
+        if loaded.vocabulary.item_ids.type != self.table.item_type:
+            found = loaded.vocabulary.item_ids.type
+            raise ModelError(f"{model}: its item ids are {found}, those of the histories {self.table.item_type}")
         ranker = Ranker(loaded.encoder, scoring.device, scoring.precision)
         config = ScoringConfig(top_k=min(_K, len(loaded.vocabulary)))
         scorer = Scorer(
-            loaded, ranker, self.user_type, config, read_assortment(loaded.vocabulary, config, self.user_type)
+            loaded,
+            ranker,
+            self.table.user_type,
+            config,
+            read_assortment(loaded.vocabulary, config, self.table.user_type),
         )
         histories = self.con.table("held_out").to_arrow_table().combine_chunks()
         chunks = [scorer.score(batch).recs for batch in histories.to_batches()]
         self.con.from_arrow(pa.Table.from_batches(chunks, scorer.schema)).create_view("recs", replace=True)
-        newest = select(self.con, "newest_events", path=literal(self.sequences), share=_NEWEST_SHARE)
+        newest = select(self.con, "newest_events", path=literal(self.table.path), share=_NEWEST_SHARE)
         counted = newest.to_arrow_table().combine_chunks()
         n_events = counted["n_events"].to_numpy()
         is_unknown = loaded.vocabulary.indexes(counted["item_id"].combine_chunks()) == PAD
@@ -68,15 +103,7 @@ def held_out_items(sequences: Path, training: TrainingConfig) -> Iterator[HeldOu
     with connect(sequences.parent) as con:
         materialize(con, "held_out", path=path, seed=training.seed, most=training.validation_users)
         popularity = _ndcg(select(con, "popularity_ranks", path=path))
-        yield HeldOutItems(con, sequences, open_sequences(sequences).user_type, popularity)
-
-
-def newest_event(sequences: Path, run_date: date) -> datetime:
-    """Give the moment (UTC) of the newest event up to the end of the run date; that of the newest if all are later."""
-    with connect(sequences.parent) as con:
-        found = select(con, "newest_event", path=literal(sequences), until=end_of(run_date))
-        before, newest = found.fetchall()[0]
-    return datetime.fromtimestamp(newest if before is None else before, UTC)
+        yield HeldOutItems(con, open_sequences(sequences), popularity)
 
 
 def _ndcg(ranks: duckdb.DuckDBPyRelation) -> float:

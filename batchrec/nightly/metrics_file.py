@@ -21,9 +21,9 @@ def write_metrics(file: Path, report: NightReport, exit_code: int, nights: Night
         return Gauge(f"batchrec_{name}", text, labels, registry=registry)
 
     dates = nights.dates()
-    finished = [datetime.fromisoformat(kept["finished"]) for kept in nights.reports(dates)]
+    finished = [datetime.fromisoformat(kept["finished"]).timestamp() for kept in nights.reports(dates)]
     if finished:
-        gauge("last_success_timestamp_seconds", "When a night was published last.").set(max(finished).timestamp())
+        gauge("last_success_timestamp_seconds", "When a night was published last.").set(max(finished))
     if dates:
         newest = datetime.combine(dates[-1], datetime.min.time(), UTC)
         gauge("newest_night_timestamp_seconds", "Run date of the newest night, at 0:00 UTC.").set(newest.timestamp())

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from batchrec.artifact import Manifest, load_model, read_manifest
+from batchrec.artifact import MANIFEST, Manifest, load_model, read_manifest, replacing_folder
+from batchrec.config import as_date
 from batchrec.errors import ConfigError, ModelError
-from batchrec.temporaries import put_on_disk
+from batchrec.temporaries import put_on_disk, remove
 
 _CURRENT = "current"
-_VERSION = re.compile(r"\d{4}-\d\d-\d\d-[0-9a-f]+")
+_VERSION = re.compile(r"(\d{4}-\d\d-\d\d)-[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,6 @@ class Version:
         return self.folder.name
 
     @property
-    def hidden(self) -> Path:
-        """The name of its folder while it comes or goes: no reader takes half of one for a model."""
-        return self.folder.with_name(f".{self.name}")
-
-    @property
     def trained_on(self) -> date:
         """The run date of the night it was trained in."""
         return date.fromisoformat(self.name[:10])
@@ -39,6 +35,11 @@ class Version:
     def manifest(self) -> Manifest:
         """What the model is. Raises ModelError where it is damaged."""
         return read_manifest(self.folder)
+
+
+def _is_version(name: str) -> bool:
+    found = _VERSION.fullmatch(name)
+    return found is not None and as_date(found[1]) is not None
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,18 @@ class Models:
     def current(self) -> Version | None:
         """The model in use, whole or not. Raises ModelError where `current` is no link to one of the folder's."""
         link = self.folder / _CURRENT
+        self._check_link()
         if not link.is_symlink():
-            if link.exists():
-                raise ModelError(
-                    f"{link}: is no link to a model. Move it away; batchrec models list shows what there is"
-                )
             return None
         name = str(link.readlink())
-        if not _VERSION.fullmatch(name):
+        if not _is_version(name):
             raise ModelError(f"{link}: leads to {name}, which is no model of this folder. Pass one to models rollback")
         return Version(self.folder / name)
+
+    def _check_link(self) -> None:
+        link = self.folder / _CURRENT
+        if link.exists() and not link.is_symlink():
+            raise ModelError(f"{link}: is no link to a model. Move it away; batchrec models list shows what there is")
 
     def in_use(self) -> Version:
         """Give the model in use. Raises ModelError where there is none."""
@@ -73,24 +76,26 @@ class Models:
         """List all models, the oldest training first."""
         if not self.folder.is_dir():
             return []
-        folders = [path for path in self.folder.iterdir() if _VERSION.fullmatch(path.name)]
+        folders = [path for path in self.folder.iterdir() if _is_version(path.name) and path.is_dir()]
         # Two of one night stand in the order in which they came to be there.
         return [Version(path) for path in sorted(folders, key=lambda path: (path.name[:10], path.stat().st_mtime_ns))]
 
     def add(self, model: Path, run_date: date) -> Version:
         """Copy a complete model directory, on this disk or another, into the folder, not in use yet."""
-        version = Version(self.folder / f"{run_date}-{read_manifest(model).model_id}")
-        # Else a run that was killed after this has left it: the same weights over the same items.
-        if not version.folder.exists():
-            shutil.rmtree(version.hidden, ignore_errors=True)
-            version.hidden.mkdir(0o700)
-            shutil.copytree(model, version.hidden, dirs_exist_ok=True)
-            put_on_disk(version.hidden.iterdir())
-            version.hidden.rename(version.folder)
+        manifest = read_manifest(model)
+        version = Version(self.folder / f"{run_date}-{manifest.model_id}")
+        # In the place of one that a run has left that was killed after this, or that has been damaged since.
+        with replacing_folder(version.folder, marked_by=(MANIFEST, *manifest.files)) as folder:
+            shutil.copytree(model, folder, dirs_exist_ok=True)
+            put_on_disk(folder.iterdir())
         return version
 
     def use(self, version: Version) -> None:
-        """Let `current` lead to a version: one rename. Raises ModelError where a byte of the model has changed."""
+        """Let `current` lead to a version: one rename.
+
+        Raises ModelError where a byte of the model has changed, or `current` is something other than a link.
+        """
+        self._check_link()
         load_model(version.folder)
         link = self.folder / f".{_CURRENT}.tmp"
         link.unlink(missing_ok=True)
@@ -108,19 +113,21 @@ class Models:
     def before_current(self) -> Version:
         """Give the version before the one in use. Raises ConfigError where there is none."""
         versions, current = self.versions(), self.current
-        place = versions.index(current) if current else 0
-        if place == 0:
-            raise ConfigError(
-                f"{self.folder}: there is no model before {versions[0].name if versions else 'the first'}"
-            )
-        return versions[place - 1]
+        if current in versions:
+            versions = versions[: versions.index(current)]
+        elif current is not None:  # its folder is gone
+            versions = [version for version in versions if version.trained_on <= current.trained_on]
+        if current is None or not versions:
+            raise ConfigError(f"{self.folder}: there is no model before {current.name if current else 'the first'}")
+        return versions[-1]
 
     def prune(self, keep: int) -> list[str]:
         """Delete all but the newest `keep` versions and the one in use; gives the names of those that went."""
         current = self.current
         gone = [version for version in self.versions()[:-keep] if current is None or version.name != current.name]
         for version in gone:
-            version.folder.rename(version.hidden)
+            # Out of sight in one step: no reader takes half of one for a model.
+            version.folder.rename(version.folder.with_name(f".{version.name}"))
         for folder in self.folder.glob(".????-??-??-*"):
-            shutil.rmtree(folder)
+            remove(folder)
         return [version.name for version in gone]

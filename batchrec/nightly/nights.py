@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,10 +14,11 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from batchrec.artifact import file_sha256, replacing_folder
+from batchrec.config import as_date
 from batchrec.errors import ConfigError, LockedError
 from batchrec.logs import redacted_values
 from batchrec.tables import replacing
-from batchrec.temporaries import put_on_disk
+from batchrec.temporaries import put_on_disk, remove
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +66,10 @@ class Nights:
         """List the nights that were published, oldest first."""
         if not self.folder.is_dir():
             return []
-        names = [path.name.removeprefix("run_date=") for path in self.folder.glob("run_date=*") if path.is_dir()]
-        return sorted(date.fromisoformat(name) for name in names if re.fullmatch(r"\d{4}-\d\d-\d\d", name))
+        named = [
+            as_date(path.name.removeprefix("run_date=")) for path in self.folder.glob("run_date=*") if path.is_dir()
+        ]
+        return sorted(night for night in named if night is not None)
 
     def before(self, run_date: date) -> list[date]:
         """List those before a night."""
@@ -86,19 +88,7 @@ class Nights:
 
     def report(self, run_date: date) -> dict[str, Any] | None:
         """Read the report of a published night; None where it is lost or damaged."""
-        file = self.folder / f"run_date={run_date}" / _REPORT
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            # Refused here, rather than where a gate or a monitor looks for a figure.
-            figures = [found["stages"]["build-sequences"][name] for name in ("rows_read", "users", "items")]
-            if not all(isinstance(figure, int) for figure in figures):
-                raise ValueError(f"no numbers {figures}")  # noqa: TRY301 - one of several ways to be damaged
-            datetime.fromisoformat(found["finished"])
-            str.encode(found["recs_sha256"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        report: dict[str, Any] = found
-        return report
+        return _read(self.folder / f"run_date={run_date}" / _REPORT)
 
     def recs_sha256(self, run_date: date) -> str | None:
         """Give the SHA-256 that a night's table had when it was published; None where its report is lost."""
@@ -122,15 +112,27 @@ class Nights:
         """Tell whether no later night is published."""
         return all(night <= run_date for night in self.dates())
 
-    def is_out(self, run_date: date) -> bool:
-        """Tell whether the table at `out` is that of a night, byte by byte."""
-        return self.out.is_file() and file_sha256(self.out) == self.recs_sha256(run_date)
+    def nights_out(self) -> list[date]:
+        """List the nights whose table is the one at `out`, byte by byte: several where one has changed nothing."""
+        out = file_sha256(self.out) if self.out.is_file() else None
+        return [night for night in self.dates() if out is not None and self.recs_sha256(night) == out]
 
     def is_published(self, run_date: date, recs_sha256: str) -> bool:
-        """Tell whether the table of a night has these bytes already, and there is one at `out`."""
-        if run_date not in self.dates() or self.recs_sha256(run_date) != recs_sha256:
+        """Tell whether the table of a night has these bytes already, and none but a night's is at `out`."""
+        if run_date not in self.dates() or self.recs_sha256(run_date) != recs_sha256 or not self.is_whole(run_date):
             return False
-        return self.is_whole(run_date) and self.out.exists()
+        return bool(self.nights_out()) or not self.is_newest(run_date)
+
+    def decide(self, run_date: date, report: dict[str, Any]) -> None:
+        """Note that a night is to be published as the work on it stands: a run that is killed now does it first."""
+        with replacing(self.work(run_date) / _REPORT) as temporary:
+            temporary.write_text(_to_json(report), encoding="utf-8")
+
+    def decided(self, run_date: date) -> dict[str, Any] | None:
+        """Give the report of a night that an earlier run was about to publish; None where there is none."""
+        report, recs = _read(self.work(run_date) / _REPORT), self.work(run_date) / _RECS
+        is_whole = report is not None and recs.is_file() and file_sha256(recs) == report["recs_sha256"]
+        return report if is_whole else None
 
     def publish(
         self, run_date: date, recs: Path, rejects: Path, report: dict[str, Any], use_model: Callable[[], None]
@@ -173,13 +175,10 @@ class Nights:
         """
         dates = self.dates()
         if to is None:
-            out = file_sha256(self.out) if self.out.is_file() else None
-            tables = [self.recs_sha256(night) for night in dates]
-            if out is None or out not in tables:
+            out = self.nights_out()
+            if not out:
                 raise ConfigError(f"{self.out}: is the table of no night in {self.folder}. Pass --to a run date")
-            place = len(tables) - 1 - tables[::-1].index(out)
-            # A night that changed nothing is no other table.
-            dates = [night for night, table in zip(dates[:place], tables, strict=False) if table not in (None, out)]
+            dates = [night for night in self.before(out[-1]) if night not in out and self.report(night) is not None]
         elif to not in dates:
             dates = []
         if not dates:
@@ -197,14 +196,13 @@ class Nights:
         with replacing(file) as temporary:
             temporary.write_text(_to_json(report), encoding="utf-8")
 
-    def prune(self, keep: int) -> None:
-        """Delete all nights but the newest `keep` and the one that is out, and reports of failed ones before them."""
-        for night in self.dates()[:-keep]:
-            if not self.is_out(night):
-                self.clear(night)
-                # Out of sight in one step: no reader finds half of a night.
-                self.table(night).parent.rename(self.work(night))
-                self.clear(night)
+    def prune(self, keep: int, tonight: date) -> None:
+        """Delete all nights but the newest `keep`, tonight and the one that is out, and failed reports before them."""
+        for night in set(self.dates()[:-keep]) - {tonight, *self.nights_out()}:
+            remove(self.work(night))
+            # Out of sight in one step: no reader finds half of a night.
+            self.table(night).parent.rename(self.work(night))
+            remove(self.work(night))
         oldest = str(self.dates()[0])
         for file in self._failed(self.dates()[0]).parent.glob("*.json"):
             if file.stem < oldest:
@@ -213,16 +211,32 @@ class Nights:
     def settle(self, run_date: date) -> None:
         """Forget what is left of a night that is published: the work on it, and why it had failed."""
         self._failed(run_date).unlink(missing_ok=True)
-        self.clear(run_date)
+        remove(self.work(run_date))
 
-    def clear(self, run_date: date) -> None:
-        """Delete the work on a night, and on earlier ones, which were given up."""
+    def give_up_before(self, run_date: date) -> None:
+        """Delete the work on earlier nights that were not published."""
         for work in self.folder.glob(".run_date=*"):
-            if work.name <= self.work(run_date).name:
-                shutil.rmtree(work)
+            if work.name < self.work(run_date).name:
+                remove(work)
 
     def _failed(self, run_date: date) -> Path:
         return self.folder / "failed" / f"{run_date}.json"
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Read a report; None where it is lost or damaged."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        # Refused here, rather than where a gate or a monitor looks for a figure.
+        figures = [found["stages"]["build-sequences"][name] for name in ("rows_read", "users", "items")]
+        if not all(isinstance(figure, int) for figure in figures):
+            return None
+        datetime.fromisoformat(found["finished"])
+        str.encode(found["recs_sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    report: dict[str, Any] = found
+    return report
 
 
 def _link(table: Path, name: Path) -> None:

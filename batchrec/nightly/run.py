@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from batchrec.artifact import file_sha256
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
@@ -13,7 +14,7 @@ from batchrec.errors import BatchrecError, ConfigError, InputError, ModelError, 
 from batchrec.logs import stamp
 from batchrec.nightly.account import Account
 from batchrec.nightly.gates import input_checks, model_checks, table_checks
-from batchrec.nightly.measuring import held_out_items, measure_table, newest_event
+from batchrec.nightly.measuring import held_out_items, measure_histories, measure_table
 from batchrec.nightly.metrics_file import write_metrics
 from batchrec.nightly.models import Models, Version
 from batchrec.nightly.nights import Nights, locked
@@ -21,8 +22,9 @@ from batchrec.nightly.report import NightReport
 from batchrec.nightly.training_due import due_by_age, due_by_figures, starting_from
 from batchrec.scoring import ScoringReport, score
 from batchrec.sequences import build_sequences, rejects_of
+from batchrec.sources import find_files
 from batchrec.stopping import Terminated, signals_first
-from batchrec.tables import check_writable_file
+from batchrec.tables import check_no_input, check_writable, check_writable_file
 from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)
@@ -72,6 +74,10 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     same table is published already, and what the jobs raise: then no table and no model in use has changed.
     """
     nights, models = Nights(Path(config.nights), jobs.out), Models(Path(config.models))
+    inputs = [*jobs.ratings, *jobs.scoring.files.values()]
+    check_no_input(jobs.out, inputs, "score --out")
+    if metrics_file is not None:
+        check_no_input(metrics_file, [jobs.out, *inputs], "--metrics-file")
     with locked(nights.folder, config.lock):
         tonight = _run_date(run_date, nights)
         account = Account(tonight, resumed=nights.work(tonight).exists())
@@ -97,7 +103,8 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
             report = account.report(failed or None)
             with _only_warning():
                 if exit_code in (0, NothingToDo.exit_code):
-                    _prune(nights, models, config)
+                    nights.prune(config.keep, tonight)
+                    models.prune(config.keep_models)
                 else:
                     nights.keep_failed(tonight, asdict(report))
             if metrics_file is not None:
@@ -122,11 +129,6 @@ def _only_warning() -> Iterator[None]:
         yield
     except (BatchrecError, OSError) as error:
         _log.warning("%s", error)
-
-
-def _prune(nights: Nights, models: Models, config: RunConfig) -> None:
-    nights.prune(config.keep)
-    models.prune(config.keep_models)
 
 
 def _run_date(given: date | None, nights: Nights) -> date:
@@ -168,10 +170,15 @@ class _Night:
         return self.work / "recs.parquet"
 
     def run(self) -> None:
-        # What earlier nights have left that were given up.
-        self.nights.clear(self.run_date - timedelta(days=1))
+        self.nights.give_up_before(self.run_date)
+        decided = self.nights.decided(self.run_date)
+        if decided is not None and decided["model"] in {version.name for version in self.models.versions()}:
+            _log.warning("an earlier run was killed while it published: that is done first, and alone")
+            self.account.decided = NightReport(**decided)
+            self._put_in_place(decided)
+            return
+        self._check_paths()
         self.work.mkdir(mode=0o700, exist_ok=True)
-        self.models.folder.mkdir(parents=True, exist_ok=True)
         self._build_sequences()
         histories = file_sha256(self.sequences)
         in_use = self.models.current
@@ -182,6 +189,13 @@ class _Night:
         self._check(scored)
         self._publish(model, in_use)
 
+    def _check_paths(self) -> None:
+        """Look for what a night needs at its end, before it spends hours on a training."""
+        self.models.folder.mkdir(parents=True, exist_ok=True)
+        check_writable(self.models.folder / "current", "--models")
+        for option, file in self.jobs.scoring.files.items():
+            find_files([file], f"{option} FILE")
+
     def _build_sequences(self) -> None:
         """Build the histories: again in a run that goes on, for only their bytes tell whether the input is the same."""
         with self.account.stage("build-sequences") as found:
@@ -189,8 +203,8 @@ class _Night:
             found.update(asdict(built))
         before = self.nights.before(self.run_date)[-self.config.gate_nights :]
         earlier = [report["stages"] for report in self.nights.reports(before)]
-        newest = newest_event(self.sequences, self.run_date)
-        self.account.check(input_checks(built, newest, earlier, self.config, self.run_date))
+        figures = measure_histories(self.sequences, self.run_date, self.nights.last_whole(before))
+        self.account.check(input_checks(built, figures, earlier, self.config, self.run_date))
 
     def _model(self, in_use: Version | None) -> Path:
         """Give the model to score with: the one in use, or a new one where that is due."""
@@ -244,7 +258,7 @@ class _Night:
         self.account.check(table_checks(figures, n_users, max(1, scored.eligible_items), self.config))
 
     def _publish(self, model: Path, in_use: Version | None) -> None:
-        """Switch the model, then the table: each by a rename, and again by the next run if this one ends in between."""
+        """Switch the model, then the table: each by a rename, and by the next run if this one is killed in between."""
         is_new = in_use is None or model != in_use.folder
         self.account.recs_sha256 = recs_sha256 = file_sha256(self.recs)
         if not self.account.resumed and not is_new and self.nights.is_published(self.run_date, recs_sha256):
@@ -254,5 +268,10 @@ class _Night:
         self.account.model = version.name
         with self.account.stage("publish"):
             report = asdict(self.account.report())
-            rejects = rejects_of(self.sequences)
-            self.nights.publish(self.run_date, self.recs, rejects, report, lambda: self.models.use(version))
+            self.nights.decide(self.run_date, report)
+            self._put_in_place(report)
+
+    def _put_in_place(self, report: dict[str, Any]) -> None:
+        version = self.models.find(report["model"])
+        rejects = rejects_of(self.sequences)
+        self.nights.publish(self.run_date, self.recs, rejects, report, lambda: self.models.use(version))
