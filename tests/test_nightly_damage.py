@@ -357,7 +357,7 @@ def test_an_error_of_the_disk_is_a_line(
     monkeypatch.chdir(shop.folder)
     monkeypatch.setattr(Models, "versions", refused)
     assert run_cli("models", "list") == 2
-    assert capsys.readouterr().err.splitlines() == ["batchrec: error: models: Permission denied"]
+    assert capsys.readouterr().err.splitlines() == ["batchrec: error: models: cannot be used: Permission denied"]
 
 
 def test_another_config_is_read_instead_of_a_broken_one(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,7 +429,7 @@ def test_a_disk_that_refuses_is_reported(shop: Company, monkeypatch: pytest.Monk
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(run_module, "measure_table", refusing)
-    with pytest.raises(ConfigError, match=r"nights: Input/output error") as raised:
+    with pytest.raises(ConfigError, match=r"nights: cannot be used: Input/output error") as raised:
         shop.run()
     assert raised.value.report is not None
 

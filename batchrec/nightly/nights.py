@@ -186,7 +186,10 @@ class Nights:
         night = to or dates[-1]
         with self._put_out(self.table(night)):
             if not self.is_whole(night):
-                raise ConfigError(f"{self.table(night)}: is not the table that was published: its SHA-256 has changed")
+                table = self.table(night)
+                raise ConfigError(
+                    f"{table}: is not the table that was published: its SHA-256 has changed, or its report is lost"
+                )
         return night
 
     def keep_failed(self, run_date: date, report: dict[str, Any]) -> None:

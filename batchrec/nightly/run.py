@@ -119,7 +119,7 @@ def _as_config_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{error.filename or folder}: {error.strerror or error}") from error
+        raise ConfigError(f"{error.filename or folder}: cannot be used: {error.strerror or error}") from error
 
 
 @contextmanager

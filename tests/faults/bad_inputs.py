@@ -8,8 +8,9 @@ from pathlib import Path
 NIGHT = "nights/run_date=2024-03-01"
 MODEL = "models/current"
 RUN = "run --run-date 2024-03-02"
-# On this one a training is due.
-TRAINING = "run --run-date 2024-03-08"
+BACK = "rollback --to 2024-03-01"
+NOT_PUBLISHED = "recs.parquet: is not the table that was published: .* its report is lost"
+SCORING = f"score --model {MODEL} --sequences {NIGHT}/recs.parquet"
 HEADER = "userId,movieId,timestamp\n"
 
 Change = Callable[[Path], None]
@@ -238,7 +239,7 @@ OPTIONS = [
     Bad("an unknown option", nothing, f"{RUN} --no-such", 2, "No such option '?--no-such"),
     Bad("something surplus", nothing, f"{RUN} surplus", 2, "unexpected extra argument"),
     Bad("a file as nights", nothing, f"{RUN} --nights movies.csv", 2, "movies.csv: cannot be written"),
-    Bad("a file as models", nothing, f"{RUN} --models movies.csv", 2, "movies.csv: cannot be written"),
+    Bad("a file as models", nothing, f"{RUN} --models movies.csv", 2, "movies.csv: cannot be used"),
     Bad("lost metrics", nothing, f"{RUN} --metrics-file no/m.prom", 2, "no/m.prom: folder no does not exist"),
     Bad("a folder as metrics", folder("m.prom"), f"{RUN} --metrics-file m.prom", 2, "m.prom: is a folder"),
     Bad("a folder as table", folder("recs.parquet"), RUN, 2, "recs.parquet: is a folder"),
@@ -247,7 +248,13 @@ OPTIONS = [
 
 MODELS = [
     *(
-        Bad(f"a changed {name}", flipped(f"{MODEL}/{name}", share), RUN, 4, f"{name}.*is not the file that was written")
+        Bad(
+            f"a changed {name}",
+            flipped(f"{MODEL}/{name}", share),
+            SCORING,
+            4,
+            f"{name}.*is not the file that was written",
+        )
         for name, share in (
             ("weights.safetensors", 0.9),
             ("encoder.onnx", 0.5),
@@ -255,28 +262,33 @@ MODELS = [
             ("training.jsonl", 0.5),
         )
     ),
-    Bad("a changed manifest", edited(f"{MODEL}/manifest.json", "0", "1"), RUN, 4, "manifest.json|contract version"),
-    Bad("another contract", edited(f"{MODEL}/manifest.json", r"version\": \d", 'version": 9'), RUN, 4, "version is 9"),
-    Bad("a manifest of nothing", file(f"{MODEL}/manifest.json", ""), RUN, 4, "manifest.json: cannot be read"),
-    Bad("a manifest that is a list", file(f"{MODEL}/manifest.json", "[]"), RUN, 4, "manifest.json: cannot be read"),
-    Bad("a lost manifest", lost(f"{MODEL}/manifest.json"), RUN, 4, "manifest.json: cannot be read"),
-    Bad("lost weights", lost(f"{MODEL}/weights.safetensors"), RUN, 4, "cannot read weights.safetensors"),
-    Bad("a folder as graph", folder(f"{MODEL}/encoder.onnx"), RUN, 4, "cannot read encoder.onnx: Is a directory"),
-    Bad("a link to no model", link(MODEL, "2024-01-01-0"), RUN, 4, "2024-01-01-0: no such model directory"),
+    Bad("a changed manifest", edited(f"{MODEL}/manifest.json", "0", "1"), SCORING, 4, "manifest.json|contract version"),
+    Bad(
+        "another contract",
+        edited(f"{MODEL}/manifest.json", r"version\": \d", 'version": 9'),
+        SCORING,
+        4,
+        "version is 9",
+    ),
+    Bad("a manifest of nothing", file(f"{MODEL}/manifest.json", ""), SCORING, 4, "manifest.json: cannot be read"),
+    Bad("a manifest that is a list", file(f"{MODEL}/manifest.json", "[]"), SCORING, 4, "manifest.json: cannot be read"),
+    Bad("a lost manifest", lost(f"{MODEL}/manifest.json"), SCORING, 4, "manifest.json: cannot be read"),
+    Bad("lost weights", lost(f"{MODEL}/weights.safetensors"), SCORING, 4, "cannot read weights.safetensors"),
+    Bad("a folder as graph", folder(f"{MODEL}/encoder.onnx"), SCORING, 4, "cannot read encoder.onnx: Is a directory"),
+    Bad("a link to no model", link(MODEL, "2024-01-01-0"), SCORING, 4, "current: no such model directory"),
     Bad("a folder as link", folder(MODEL), RUN, 4, "current: is no link to a model"),
     Bad("a file as link", file(MODEL, "x"), RUN, 4, "current: is no link to a model"),
     Bad("a link to elsewhere", link(MODEL, "../nights"), RUN, 4, "current: leads to ../nights"),
-    Bad("a damaged model as start", flipped(f"{MODEL}/weights.safetensors"), TRAINING, 4, "weights.safetensors"),
 ]
 
 NIGHTS = [
-    Bad("a report of nothing", file(f"{NIGHT}/report.json", ""), RUN, 2, "report.json: cannot be read.*Delete the"),
-    Bad("a report that is a list", file(f"{NIGHT}/report.json", "[]"), RUN, 2, "report.json: cannot be read.*Delete"),
-    Bad("a report without stages", file(f"{NIGHT}/report.json", "{}"), RUN, 2, "report.json: cannot be read.*Delete"),
-    Bad("a lost report", lost(f"{NIGHT}/report.json"), RUN, 2, "report.json: cannot be read: No such file"),
-    Bad("a folder as report", folder(f"{NIGHT}/report.json"), RUN, 2, "report.json: cannot be read: Is a directory"),
+    Bad("a report of nothing", file(f"{NIGHT}/report.json", ""), BACK, 2, NOT_PUBLISHED),
+    Bad("a report that is a list", file(f"{NIGHT}/report.json", "[]"), BACK, 2, NOT_PUBLISHED),
+    Bad("a report without stages", file(f"{NIGHT}/report.json", "{}"), BACK, 2, NOT_PUBLISHED),
+    Bad("a lost report", lost(f"{NIGHT}/report.json"), BACK, 2, NOT_PUBLISHED),
+    Bad("a folder as report", folder(f"{NIGHT}/report.json"), BACK, 2, NOT_PUBLISHED),
     Bad("a file as night", file("nights/run_date=2024-03-02", ""), RUN, 2, "run_date=2024-03-02: .*no report.json"),
-    Bad("a file as work", file("nights/.run_date=2024-03-02", ""), RUN, 2, "run_date=2024-03-02: cannot be written"),
+    Bad("a file as work", file("nights/.run_date=2024-03-02", ""), RUN, 2, "run_date=2024-03-02: cannot be used"),
     Bad("a folder as lock", both(lost("nights/.lock"), folder("nights/.lock")), RUN, 2, "nights: cannot be written"),
     Bad("a lost catalogue", lost("movies.csv"), RUN, 3, "movies.csv: no file found.*--items"),
     Bad("an empty catalogue", file("movies.csv", ""), RUN, 3, "movies.csv: the file is empty"),
@@ -311,7 +323,13 @@ COMMANDS = [
     Bad("no model before", nothing, "models rollback", 2, "models: there is no model before 2024-03-01-"),
     Bad("a strange model", link(MODEL, "../x"), "models rollback", 4, "current: leads to ../x"),
     Bad("no model to keep", nothing, "models prune --keep 0", 2, "--keep-models 0: expected 1 or more"),
-    Bad("a damaged list", file(f"{MODEL}/manifest.json", "{}"), "models list", 4, "manifest.json: cannot be read"),
+    Bad(
+        "a damaged model to show",
+        file(f"{MODEL}/manifest.json", "{}"),
+        "models show",
+        4,
+        "manifest.json: cannot be read",
+    ),
     Bad("lost ratings", nothing, "build-sequences --ratings no.csv", 3, "no.csv: no file found"),
     Bad("a folder as sequences", nothing, "build-sequences --out models", 2, "models: is a folder"),
     Bad("lost sequences", nothing, "train", 3, "sequences.parquet: no such file. Run batchrec build-sequences"),
