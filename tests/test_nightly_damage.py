@@ -216,15 +216,17 @@ def test_a_publish_that_was_killed_is_done_first_whatever_has_become_of_the_log(
         shop.run(7)
 
 
+@pytest.mark.parametrize("what", ["table", "report", "model"])
 def test_what_a_killed_publish_has_left_is_not_believed_where_it_has_changed(
-    shop: Company, monkeypatch: pytest.MonkeyPatch
+    shop: Company, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Models, "use", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             shop.run()
-    recs = shop.nights.work(FIRST) / "recs.parquet"
-    recs.write_bytes(recs.read_bytes() + b"x")
+    work, (model,) = shop.nights.work(FIRST), shop.models.versions()
+    files = {"table": work / "recs.parquet", "report": work / "report.json", "model": model.folder / "encoder.onnx"}
+    files[what].write_bytes(files[what].read_bytes()[:-3] + b"x")
     assert shop.run().stages.keys() >= {"build-sequences", "train", "score"}
     assert shop.nights.is_whole(FIRST)
     assert len(shop.trainings) == 2

@@ -184,12 +184,13 @@ class Nights:
         if not dates:
             raise ConfigError(f"{self.folder}: there is no {f'night {to}' if to else 'other night before this one'}")
         night = to or dates[-1]
-        with self._put_out(self.table(night)):
-            if not self.is_whole(night):
-                table = self.table(night)
-                raise ConfigError(
-                    f"{table}: is not the table that was published: its SHA-256 has changed, or its report is lost"
-                )
+        table = self.table(night)
+        if not self.is_whole(night):
+            raise ConfigError(
+                f"{table}: is not the table that was published: its SHA-256 has changed, or its report is lost"
+            )
+        with self._put_out(table):
+            _log.info("going back to night %s", night)
         return night
 
     def keep_failed(self, run_date: date, report: dict[str, Any]) -> None:

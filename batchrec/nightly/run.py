@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from batchrec.artifact import file_sha256
+from batchrec.artifact import file_sha256, load_model
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError, InputError, ModelError, NothingToDo
 from batchrec.logs import stamp
@@ -171,11 +171,11 @@ class _Night:
 
     def run(self) -> None:
         self.nights.give_up_before(self.run_date)
-        decided = self.nights.decided(self.run_date)
-        if decided is not None and decided["model"] in {version.name for version in self.models.versions()}:
+        decided = self._decided()
+        if decided is not None:
             _log.warning("an earlier run was killed while it published: that is done first, and alone")
-            self.account.decided = NightReport(**decided)
-            self._put_in_place(decided)
+            self.account.decided = decided
+            self._put_in_place(asdict(decided))
             return
         self._check_paths()
         self.work.mkdir(mode=0o700, exist_ok=True)
@@ -188,6 +188,18 @@ class _Night:
             raise InputError(f"{self.sequences}: was changed while the night was made. Start it again")
         self._check(scored)
         self._publish(model, in_use)
+
+    def _decided(self) -> NightReport | None:
+        """Give the report of a run that was killed while it published; None where what it made is not whole any more."""
+        report = self.nights.decided(self.run_date)
+        if report is None:
+            return None
+        try:
+            load_model(self.models.find(report["model"]).folder)
+            return NightReport(**report)
+        except (ConfigError, ModelError, KeyError, TypeError) as error:
+            _log.warning("an earlier run was killed while it published, and all is made again: %s", error)
+            return None
 
     def _check_paths(self) -> None:
         """Look for what a night needs at its end, before it spends hours on a training."""
