@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from batchrec.doctor import diagnose
     from batchrec.errors import BatchrecError
     from batchrec.evaluation.evaluate import evaluate
-    from batchrec.nightly.run import Jobs, run
+    from batchrec.nightly.night import Jobs
+    from batchrec.nightly.run import run
     from batchrec.recommending import recommend
     from batchrec.scoring import score
     from batchrec.sequences import build_sequences
@@ -33,7 +34,7 @@ _HOMES = {
     "BatchrecError": "errors",
     "BenchConfig": "config",
     "EvaluationConfig": "config",
-    "Jobs": "nightly.run",
+    "Jobs": "nightly.night",
     "RecommendConfig": "config",
     "RunConfig": "config",
     "ScoringConfig": "config",

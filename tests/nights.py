@@ -14,12 +14,13 @@ import pytest
 
 from batchrec.artifact import Manifest, load_model
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
-from batchrec.nightly import run as run_module
+from batchrec.nightly import night as night_module
 from batchrec.nightly.measuring import HeldOutItems
 from batchrec.nightly.models import Models
+from batchrec.nightly.night import Jobs
 from batchrec.nightly.nights import Nights
 from batchrec.nightly.report import ModelFigures, NightReport
-from batchrec.nightly.run import Jobs, run
+from batchrec.nightly.run import run
 from tests.models import model_of, names_in, training_histories
 
 FIRST = date(2024, 3, 1)
@@ -128,6 +129,6 @@ def company(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
     """Found a company whose log holds the histories that the tiny models were trained on."""
     made = Company(folder)
     made.write_log(training_histories())
-    monkeypatch.setattr(run_module, "train", made.train)
+    monkeypatch.setattr(night_module, "train", made.train)
     monkeypatch.setattr(HeldOutItems, "measure", lambda _, model, scoring: made.measure(model))
     yield made

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from batchrec.artifact import load_model
 from batchrec.errors import ConfigError, GateError, InputError, LockedError, NothingToDo
-from batchrec.nightly import run as run_module
+from batchrec.nightly import night as night_module
 from batchrec.nightly.measuring import HeldOutItems
 from batchrec.nightly.models import Models
 from batchrec.nightly.nights import Nights
@@ -174,7 +174,7 @@ def test_a_table_without_some_users_is_not_published_whatever_the_scorer_says(
         pq.write_table(pq.read_table(out).slice(0, n_rows), out)
         return replace(report, users=n_rows // 3)
 
-    monkeypatch.setattr(run_module, "score", losing)
+    monkeypatch.setattr(night_module, "score", losing)
     with pytest.raises(GateError, match=f"output gate: share of users covered {said}"):
         shop.run(gate_min_users=0.5)
     assert not (shop.folder / "recs.parquet").exists()
@@ -233,11 +233,11 @@ def test_a_damaged_model_in_use_is_replaced(shop: Company) -> None:
 
 
 STEPS = [
-    (run_module, "build_sequences"),
+    (night_module, "build_sequences"),
     (HeldOutItems, "measure"),
-    (run_module, "train"),
-    (run_module, "score"),
-    (run_module, "measure_table"),
+    (night_module, "train"),
+    (night_module, "score"),
+    (night_module, "measure_table"),
     (Models, "add"),
     (Models, "use"),
     (Nights, "publish"),
@@ -287,7 +287,7 @@ def test_histories_that_change_while_the_night_is_made_are_detected(
         sequences.write_bytes(sequences.read_bytes() + b"x")
         return report
 
-    monkeypatch.setattr(run_module, "score", tampering)
+    monkeypatch.setattr(night_module, "score", tampering)
     with pytest.raises(InputError, match="was changed while the night was made"):
         shop.run()
 

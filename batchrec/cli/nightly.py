@@ -17,7 +17,7 @@ from batchrec.stopping import Terminated, can_go_on
 
 if TYPE_CHECKING:
     from batchrec.nightly.models import Models
-    from batchrec.nightly.run import Jobs
+    from batchrec.nightly.night import Jobs
 
 
 class _Date(click.ParamType[date]):
@@ -96,7 +96,7 @@ def run_command(
 
 def _jobs(context: click.Context) -> "Jobs":
     """Make the jobs of a night from the environment and the file."""
-    from batchrec.nightly.run import Jobs
+    from batchrec.nightly.night import Jobs
 
     values = {name: resolved(context, name) for name in ("build-sequences", "train", "score")}
 
@@ -117,7 +117,8 @@ def _jobs(context: click.Context) -> "Jobs":
 @click.pass_context
 def rollback_command(context: click.Context, to: date | None) -> None:
     """Put the table of an earlier night back in its place, at score's --out."""
-    from batchrec.nightly.nights import Nights, locked
+    from batchrec.nightly.lock import locked
+    from batchrec.nightly.nights import Nights
 
     options = resolved(context, "run")
     nights = Nights(Path(options["nights"]), resolved(context, "score")["out"])
@@ -163,7 +164,7 @@ def models_show_command(context: click.Context, name: str | None, json: bool) ->
 @click.pass_context
 def models_rollback_command(context: click.Context, name: str | None) -> None:
     """Put an earlier model in use: the one before, if no other is named."""
-    from batchrec.nightly.nights import locked
+    from batchrec.nightly.lock import locked
 
     options, models = resolved(context, "run"), _models(context)
     with locked(Path(options["nights"]), options["lock"]):
@@ -177,7 +178,7 @@ def models_rollback_command(context: click.Context, name: str | None) -> None:
 @click.pass_context
 def models_prune_command(context: click.Context, keep: int | None) -> None:
     """Delete all but the newest models and the one in use."""
-    from batchrec.nightly.nights import locked
+    from batchrec.nightly.lock import locked
 
     options = resolved(context, "run")
     config = RunConfig(keep_models=options["keep_models"] if keep is None else keep)

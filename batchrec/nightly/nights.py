@@ -1,49 +1,25 @@
 """The folder of the nights: the table and the report of each, and the one that is out."""
 
-import json
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
-from typing import Any, Literal
-
-from filelock import FileLock, Timeout
+from typing import Any
 
 from batchrec.artifact import file_sha256, replacing_folder
 from batchrec.config import as_date
-from batchrec.errors import ConfigError, LockedError
-from batchrec.logs import redacted_values
+from batchrec.errors import ConfigError
+from batchrec.nightly.report import read_report, report_to_json
 from batchrec.tables import replacing
 from batchrec.temporaries import put_on_disk, remove
 
 _log = logging.getLogger(__name__)
 
 _REPORT, _RECS = "report.json", "recs.parquet"
-
-
-@contextmanager
-def locked(nights: Path, otherwise: Literal["fail", "wait"]) -> Iterator[None]:
-    """Let no other run work on a folder of nights until the block ends; the lock of a process ends with it.
-
-    Raises LockedError where another run is at work and `otherwise` is fail, ConfigError for a folder that cannot be
-    written.
-    """
-    lock = FileLock(nights / ".lock", timeout=0 if otherwise == "fail" else -1, mode=0o600)
-    try:
-        nights.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise LockedError(f"{nights}: another run is at work. Wait for it, or pass --lock wait") from error
-    except OSError as error:
-        raise ConfigError(f"{nights}: cannot be written: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)
@@ -88,7 +64,7 @@ class Nights:
 
     def report(self, run_date: date) -> dict[str, Any] | None:
         """Read the report of a published night; None where it is lost or damaged."""
-        return _read(self.folder / f"run_date={run_date}" / _REPORT)
+        return read_report(self.folder / f"run_date={run_date}" / _REPORT)
 
     def recs_sha256(self, run_date: date) -> str | None:
         """Give the SHA-256 that a night's table had when it was published; None where its report is lost."""
@@ -126,11 +102,11 @@ class Nights:
     def decide(self, run_date: date, report: dict[str, Any]) -> None:
         """Note that a night is to be published as the work on it stands: a run that is killed now does it first."""
         with replacing(self.work(run_date) / _REPORT) as temporary:
-            temporary.write_text(_to_json(report), encoding="utf-8")
+            temporary.write_text(report_to_json(report), encoding="utf-8")
 
     def decided(self, run_date: date) -> dict[str, Any] | None:
         """Give the report of a night that an earlier run was about to publish; None where there is none."""
-        report, recs = _read(self.work(run_date) / _REPORT), self.work(run_date) / _RECS
+        report, recs = read_report(self.work(run_date) / _REPORT), self.work(run_date) / _RECS
         is_whole = report is not None and recs.is_file() and file_sha256(recs) == report["recs_sha256"]
         return report if is_whole else None
 
@@ -150,7 +126,7 @@ class Nights:
             _link(recs, folder / _RECS)
             if rejects.exists():
                 _link(rejects, folder / rejects.name)
-            (folder / _REPORT).write_text(_to_json(report), encoding="utf-8")
+            (folder / _REPORT).write_text(report_to_json(report), encoding="utf-8")
             put_on_disk(folder.iterdir())
             if is_newest:
                 use_model()
@@ -198,7 +174,7 @@ class Nights:
         file = self._failed(run_date)
         file.parent.mkdir(exist_ok=True)
         with replacing(file) as temporary:
-            temporary.write_text(_to_json(report), encoding="utf-8")
+            temporary.write_text(report_to_json(report), encoding="utf-8")
 
     def prune(self, keep: int, tonight: date) -> None:
         """Delete all nights but the newest `keep`, tonight and the one that is out, and failed reports before them."""
@@ -227,30 +203,9 @@ class Nights:
         return self.folder / "failed" / f"{run_date}.json"
 
 
-def _read(file: Path) -> dict[str, Any] | None:
-    """Read a report; None where it is lost or damaged."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        # Refused here, rather than where a gate or a monitor looks for a figure.
-        figures = [found["stages"]["build-sequences"][name] for name in ("rows_read", "users", "items")]
-        if not all(isinstance(figure, int) for figure in figures):
-            return None
-        datetime.fromisoformat(found["finished"])
-        str.encode(found["recs_sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    report: dict[str, Any] = found
-    return report
-
-
 def _link(table: Path, name: Path) -> None:
     """Give a table a second name, or copy it where that is on another disk, or one that knows no links."""
     try:
         os.link(table, name)
     except OSError:
         shutil.copyfile(table, name)
-
-
-def _to_json(report: dict[str, Any]) -> str:
-    """Spell a report, without its secrets: paths may hold them, and what an error says."""
-    return json.dumps(redacted_values(report), indent=2) + "\n"

@@ -1,7 +1,12 @@
 """What a night did: its stages, its figures, and the gates they passed or did not."""
 
+import json
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
+
+from batchrec.logs import redacted_values
 
 
 @dataclass(frozen=True)
@@ -60,3 +65,24 @@ class NightReport:
     checks: list[dict[str, Any]]
     models: list[dict[str, Any]]
     stages: dict[str, dict[str, Any]]
+
+
+def read_report(file: Path) -> dict[str, Any] | None:
+    """Read a report; None where it is lost or damaged."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        # Refused here, rather than where a gate or a monitor looks for a figure.
+        figures = [found["stages"]["build-sequences"][name] for name in ("rows_read", "users", "items")]
+        if not all(isinstance(figure, int) for figure in figures):
+            return None
+        datetime.fromisoformat(found["finished"])
+        str.encode(found["recs_sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    report: dict[str, Any] = found
+    return report
+
+
+def report_to_json(report: dict[str, Any]) -> str:
+    """Spell a report, without its secrets: paths may hold them, and what an error says."""
+    return json.dumps(redacted_values(report), indent=2) + "\n"
