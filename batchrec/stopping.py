@@ -87,5 +87,7 @@ def signals_first() -> Iterator[None]:
 
 def ignore_signals() -> None:
     """Let no signal change the exit code of a program that is about to end."""
+    if threading.current_thread() is not threading.main_thread():
+        return
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -1,6 +1,8 @@
 """The commands of the night, as a scheduler and an operator start them."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -155,3 +157,16 @@ def test_the_log_says_in_which_stage_a_night_was_broken_off(shop: Company, capsy
         "WARNING",
     )
     assert (lines[-1]["exit_code"], lines[-1]["run_id"]) == (3, broken_off["run_id"])
+
+
+def test_a_signal_after_the_night_is_published_changes_no_exit_code(
+    shop: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signalled(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("batchrec.cli.nightly.print_report", signalled)
+    former = signal.getsignal(signal.SIGTERM)
+    assert run_cli("run", "--run-date", night(0), "--json") == 0
+    assert shop.nights.dates() == [FIRST]
+    assert signal.getsignal(signal.SIGTERM) is former

@@ -13,7 +13,7 @@ from batchrec.cli.options import JobCommand, json_option, log_format_option, opt
 from batchrec.cli.printing import echo, print_figures, print_report
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError, ModelError
-from batchrec.stopping import Terminated, can_go_on
+from batchrec.stopping import Terminated, can_go_on, ignore_signals
 
 if TYPE_CHECKING:
     from batchrec.nightly.models import Models
@@ -82,6 +82,8 @@ def run_command(
     try:
         with can_go_on():
             report = run(jobs, config, run_date, metrics_file)
+            # The night is published, whatever comes while its report is printed.
+            ignore_signals()
     except (BatchrecError, Terminated) as error:
         if json and error.report is not None:
             print_report(error.report, json)

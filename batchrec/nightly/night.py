@@ -1,6 +1,7 @@
 """The stages of a night, one after another; each takes up what an earlier, interrupted run of it has finished."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -20,7 +21,6 @@ from batchrec.nightly.training_due import due_by_age, due_by_figures, starting_f
 from batchrec.scoring import ScoringReport, score
 from batchrec.sequences import build_sequences, rejects_of
 from batchrec.sources import find_files
-from batchrec.tables import check_writable
 from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)
@@ -103,7 +103,8 @@ class Night:
     def _check_paths(self) -> None:
         """Look for what a night needs at its end, before it spends hours on a training."""
         self.models.folder.mkdir(parents=True, exist_ok=True)
-        check_writable(self.models.folder / "current", "--models")
+        if not os.access(self.models.folder, os.W_OK):
+            raise ConfigError(f"{self.models.folder}: cannot be written. Pass another --models")
         for option, file in self.jobs.scoring.files.items():
             find_files([file], f"{option} FILE")
 
