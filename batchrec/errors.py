@@ -13,6 +13,11 @@ class ConfigError(BatchrecError):
 
     exit_code = 2
 
+    @classmethod
+    def of(cls, error: OSError, where: object) -> "ConfigError":
+        """Say what the disk, or the system, refuses; where: the path, if the error has none."""
+        return cls(f"{error.filename or where}: cannot be used: {error.strerror or error}")
+
 
 class InputError(BatchrecError):
     """Input that breaks its contract."""

@@ -78,6 +78,22 @@ class Company:
         config = replace(self.settled, **options)
         return run(self.jobs, config, FIRST + timedelta(days=night), self.folder / "metrics.prom")
 
+    def run_killed(
+        self, monkeypatch: pytest.MonkeyPatch, home: Any, name: str, *, ends: str = "before", night: int = 0
+    ) -> None:
+        """Run a night that ends before or after a step, the attribute `name` of `home`, as by a kill."""
+        step = getattr(home, name)
+
+        def killed(*arguments: Any) -> None:
+            if ends == "after":
+                step(*arguments)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(home, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                self.run(night)
+
     def rows(self, run_date: date | None = None) -> list[dict[str, Any]]:
         """What is out, or the table of a night."""
         return rows_of(self.folder / "recs.parquet" if run_date is None else self.nights.table(run_date))

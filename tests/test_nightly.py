@@ -254,17 +254,7 @@ def test_a_night_that_ended_anywhere_goes_on_to_the_same_table(  # noqa: PLR0917
     shop.run()
     shop.write_log(later())
     whole = shop.state()
-    step = getattr(home, name)
-
-    def killed(*arguments: Any) -> None:
-        if ends == "after":
-            step(*arguments)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(home, name, killed)
-        with pytest.raises(KeyboardInterrupt):
-            shop.run(7)
+    shop.run_killed(monkeypatch, home, name, ends=ends, night=7)
     # A reader finds the old night or the new one, each of them whole.
     found = shop.state()
     if found["out"] != whole["out"]:

@@ -187,23 +187,12 @@ def test_a_log_that_no_longer_grows_is_said_to_be_old(shop: Company, caplog: pyt
     assert "nothing is newer than on the last night" in caplog.text
 
 
-@pytest.mark.parametrize("moment", ["use", "_put_out"])
+@pytest.mark.parametrize(("home", "name", "ends"), [(Models, "use", "after"), (Nights, "_put_out", "before")])
 def test_a_publish_that_was_killed_is_done_first_whatever_has_become_of_the_log(
-    shop: Company, monkeypatch: pytest.MonkeyPatch, moment: str
+    shop: Company, monkeypatch: pytest.MonkeyPatch, home: Any, name: str, ends: str
 ) -> None:
     shop.run()
-    home: Any = Models if moment == "use" else Nights
-    step = getattr(home, moment)
-
-    def killed(*arguments: Any) -> Any:
-        if moment == "use":
-            step(*arguments)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(home, moment, killed)
-        with pytest.raises(KeyboardInterrupt):
-            shop.run(7)
+    shop.run_killed(monkeypatch, home, name, ends=ends, night=7)
     shop.write_log({1: [1000, 1001], 2: [1002, 1003]})
     report = shop.run(7)
     assert report.resumed
@@ -220,10 +209,7 @@ def test_a_publish_that_was_killed_is_done_first_whatever_has_become_of_the_log(
 def test_what_a_killed_publish_has_left_is_not_believed_where_it_has_changed(
     shop: Company, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(Models, "use", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            shop.run()
+    shop.run_killed(monkeypatch, Models, "use")
     work, (model,) = shop.nights.work(FIRST), shop.models.versions()
     files = {"table": work / "recs.parquet", "report": work / "report.json", "model": model.folder / "encoder.onnx"}
     files[what].write_bytes(files[what].read_bytes()[:-3] + b"x")

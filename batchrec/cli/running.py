@@ -33,7 +33,7 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, click.Abort | KeyboardInterrupt):
         return _complain("interrupted", 130)
     if isinstance(error, OSError) and error.filename is not None:
-        error = ConfigError(f"{error.filename}: cannot be used: {error.strerror}")
+        error = ConfigError.of(error, error.filename)
     if isinstance(error, BatchrecError):
         level = logging.INFO if isinstance(error, NothingToDo) else logging.ERROR
         return _complain(str(error), error.exit_code, level)

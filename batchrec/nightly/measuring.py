@@ -45,12 +45,12 @@ def measure_histories(sequences: Path, run_date: date, previous: Path | None) ->
     with connect(sequences.parent) as con:
         found = select(con, "newest_event", path=literal(sequences), until=end_of(run_date))
         before, newest = found.fetchall()[0]
-    table = open_sequences(sequences)
-    types = {"user_id": table.user_type, "item_id": table.item_type}
-    schema = None if previous is None else pq.read_schema(previous)
+    schema = pq.read_schema(sequences)
+    types = {"user_id": schema.field("user_id").type, "item_id": schema.field("item_ids").type.value_type}
+    earlier = None if previous is None else pq.read_schema(previous)
     return HistoriesFigures(
         newest=datetime.fromtimestamp(newest if before is None else before, UTC),
-        new_id_types=sum(schema is not None and schema.field(name).type != types[name] for name in types),
+        new_id_types=sum(earlier is not None and earlier.field(name).type != types[name] for name in types),
     )
 
 

@@ -53,10 +53,14 @@ class Nights:
 
     def reports(self, nights: Sequence[date]) -> list[dict[str, Any]]:
         """Read the reports of published nights, but for those that are lost or damaged, of which a warning tells."""
-        found = {night: self.report(night) for night in nights}
-        for night in (night for night, report in found.items() if report is None):
-            _log.warning("night %s: its report is lost or damaged, and is left out", night)
-        return [report for report in found.values() if report is not None]
+        found = []
+        for night in nights:
+            report = self.report(night)
+            if report is None:
+                _log.warning("night %s: its report is lost or damaged, and is left out", night)
+            else:
+                found.append(report)
+        return found
 
     def table(self, run_date: date) -> Path:
         """Name the table of a published night."""

@@ -102,7 +102,7 @@ def _as_config_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{error.filename or folder}: cannot be used: {error.strerror or error}") from error
+        raise ConfigError.of(error, folder) from error
 
 
 @contextmanager
