@@ -3,9 +3,10 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
+_INTERRUPT_EVERY_S = 0.1
 # Of the process, as its signals are.
 _to_interrupt: list[Callable[[], None]] = []
 _resumable: list[None] = []
@@ -28,10 +29,16 @@ class Terminated(SystemExit):
 
 @contextmanager
 def interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Call `interrupt` where a signal ends the block: for work that no exception in the main thread would reach."""
+    """Call `interrupt` where a signal ends the block: for work that no exception in the main thread would reach.
+
+    It is called again and again from a thread, for the work may begin after the signal: DuckDB swallows what a handler
+    raises while it imports. Raises Terminated at the end of the block at the latest.
+    """
     _to_interrupt.append(interrupt)
     try:
         yield
+        if _raised:
+            raise _raised[0]
     finally:
         _to_interrupt.remove(interrupt)
 
@@ -49,16 +56,27 @@ def can_go_on() -> Iterator[None]:
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
     """Raise Terminated for SIGTERM and SIGINT in the block; further ones do nothing."""
+    come, over = threading.Event(), threading.Event()
+
+    def keep_interrupting() -> None:
+        come.wait()
+        while not over.is_set():
+            for interrupt in _to_interrupt.copy():
+                with suppress(Exception):  # a connection that is closed by now
+                    interrupt()
+            over.wait(_INTERRUPT_EVERY_S)
 
     def stop(number: int, _: FrameType | None) -> None:
         # A second exception would break off the cleaning up after the first.
         if _raised:
             return
         _raised.append(Terminated(number))
-        for interrupt in _to_interrupt:
-            interrupt()
+        come.set()
         raise _raised[0]
 
+    # Before any signal: its handler may break into the start of another thread.
+    interrupter = threading.Thread(target=keep_interrupting, daemon=True)
+    interrupter.start()
     numbers = (signal.SIGTERM, signal.SIGINT)
     # Only the main thread may set handlers, and only it gets signals.
     is_main = threading.current_thread() is threading.main_thread()
@@ -66,9 +84,12 @@ def stopped_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        _raised.clear()
         for number, handler in former.items():
             signal.signal(number, handler)
+        over.set()
+        come.set()
+        interrupter.join()
+        _raised.clear()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from batchrec.errors import InputError
+from batchrec.queries import connect
 from batchrec.stopping import Terminated, can_go_on, signals_first, stopped_by_signals
 from tests.models import names_in, trained_model, training_sequences, write_sequences
 
@@ -128,6 +129,23 @@ def test_a_resumable_command_says_that_it_goes_on() -> None:
     with stopped_by_signals(), can_go_on(), pytest.raises(Terminated) as raised:
         os.kill(os.getpid(), signal.SIGTERM)
     assert raised.value.message == "terminated: the same command goes on where it stopped"
+
+
+def test_a_signal_that_was_swallowed_interrupts_what_begins_after_it() -> None:
+    def swallowing() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Terminated:
+            swallowed.append(True)
+
+    swallowed: list[bool] = []
+    query = f"select count(*) from ({ENDLESS}) where user_id + item_id < 0"  # noqa: S608 - the query is ours
+    with stopped_by_signals(), pytest.raises(Terminated), signals_first(), connect() as con:  # noqa: PT012 - in this order
+        swallowing()
+        con.execute(query)
+    with stopped_by_signals(), pytest.raises(Terminated), connect():
+        swallowing()
+    assert swallowed == [True, True]
 
 
 def test_a_signal_comes_before_the_error_by_which_what_it_interrupts_has_ended() -> None:
