@@ -56,7 +56,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def has_temporary(folder: Path, start: str) -> bool:
-    return any(name.startswith(start) for name in names_in(folder))
+    # A probe, or the folder of the progress, is there before the work has begun.
+    return any(name.startswith(start) and name.endswith(".tmp") for name in names_in(folder))
 
 
 def said_by(folder: Path) -> str:
