@@ -47,6 +47,11 @@ def is_disk_full(error: duckdb.Error) -> bool:
     return isinstance(error, duckdb.IOException) and any(reason in str(error) for reason in _FULL)
 
 
+def use_settings(con: duckdb.DuckDBPyConnection) -> None:
+    """Set what every query relies on: times in UTC, and that a name no query defines is an error, never a variable."""
+    con.execute("set enable_progress_bar = false; set timezone = 'UTC'; set python_enable_replacements = false")
+
+
 @contextmanager
 def connect(
     spill_folder: Path | None = None, memory_limit: str | None = None, threads: int | None = None
@@ -70,8 +75,7 @@ def connect(
         except duckdb.Error as error:
             raise ConfigError(f"--memory-limit {memory_limit}: {error}") from error
         try:
-            # A name that a query does not define is an error, never a variable of this program.
-            con.execute("set enable_progress_bar = false; set timezone = 'UTC'; set python_enable_replacements = false")
+            use_settings(con)
             # A query may run in a thread of write_parquet, which no signal reaches.
             with interrupting(con.interrupt):
                 yield con

@@ -63,5 +63,5 @@ def read_assortment(
         rulebook,
         rulebook.over(offered),
         PopularItems(sequences, config, rulebook, offered, user_type),
-        read_catalogue(config, vocabulary),
+        read_catalogue(config, vocabulary, config.night),
     )

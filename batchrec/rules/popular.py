@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 from batchrec.batching import Longs
 from batchrec.config import ScoringConfig, end_of
 from batchrec.errors import InputError
-from batchrec.queries import connect, literal, select
+from batchrec.ids import BLANKS, as_ids, without_blanks
+from batchrec.queries import connect, literal, materialize, select
 from batchrec.rules.pools import Lists
 from batchrec.rules.popular_lists import Order, PopularLists
 from batchrec.rules.rulebook import Rulebook
-from batchrec.rules.tables import as_ids, read_rule_table
+from batchrec.rules.tables import read_rule_table
 from batchrec.schemas import BY_ALL_TIME, BY_RECENT, BY_SEGMENT, FIRST_ITEM
 from batchrec.vocabulary import Vocabulary
 
@@ -30,7 +31,7 @@ class Segments:
 
     def of(self, user_ids: pa.Array) -> Longs:
         """Give the segment of each user, -1 for who is in none."""
-        places = pc.index_in(user_ids, value_set=self.user_ids).fill_null(-1).to_numpy()
+        places = pc.index_in(without_blanks(user_ids), value_set=self.user_ids).fill_null(-1).to_numpy()
         numbers: Longs = np.append(self.numbers, -1)[places]
         return numbers
 
@@ -43,7 +44,7 @@ def read_segments(config: ScoringConfig, user_type: pa.DataType) -> Segments | N
     if config.segments is None:
         return None
     table = read_rule_table(config.segments, "--segments", ["user_id", config.segment_column])
-    user_ids = as_ids(table.required("user_id"), user_type)
+    user_ids = table.ids("user_id", user_type)
     table.refuse_repeats("user_id", user_ids)
     numbers = table.required(config.segment_column).dictionary_encode().indices.filter(user_ids.is_valid())
     return Segments(user_ids.drop_null(), numbers.to_numpy().astype(np.int64))
@@ -119,12 +120,15 @@ class PopularItems:
             segments = pa.table({"user_id": self.segments.user_ids, "segment": self.segments.numbers})
         try:
             with connect() as con:
-                con.register("segments", segments)
+                con.register("given_segments", segments)
                 path, days = literal(self._sequences), self._config.popular_days
+                materialize(con, "segments", path=path, blanks=BLANKS)
                 until = end_of(self._config.night)
                 counted = select(con, "recent_items", path=path, days=days, until=until).to_arrow_table()
         except duckdb.Error as error:
             raise InputError(f"{self._sequences}: {error}") from error
-        item_ids = as_ids(counted["item_id"].combine_chunks().cast(pa.string()), id_type)
+        item_ids = counted["item_id"].combine_chunks()
+        if item_ids.type != id_type:
+            item_ids = as_ids(item_ids.cast(pa.string()), id_type)
         place = counted.schema.get_field_index("item_id")
         return counted.set_column(place, "item_id", item_ids).filter(item_ids.is_valid()).cast(schema)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from batchrec.batching import Histories, Ints, Longs
 from batchrec.catalogue import Catalogue, read_column
 from batchrec.config import RulesConfig
+from batchrec.ids import as_ids
 from batchrec.rules.rules import Bools, Rules, UserLists
-from batchrec.rules.tables import RuleTable, as_ids, read_rule_table, valid_items
+from batchrec.rules.tables import RuleTable, read_rule_table, valid_items
 from batchrec.schemas import FIRST_ITEM, PAD
 from batchrec.vocabulary import Vocabulary
 
@@ -110,7 +111,7 @@ def read_rules(config: RulesConfig, top_k: int, vocabulary: Vocabulary, user_typ
     categories = None
     if config.category_column is not None and config.items is not None:
         named = (config.category_column, "--category-column")
-        categories = read_column(config.items, config.item_column, named, vocabulary)
+        categories = read_column(config.items, config.item_column, named, vocabulary.item_ids.type, config.night)
     return Rulebook(
         allowed=ids.valid(config.allow, "--allow", config),
         blocked=ids.valid(config.block, "--block", config),
@@ -136,7 +137,7 @@ class _Reader:
     def valid(self, file: str | None, option: str, config: RulesConfig) -> pa.Array | None:
         if file is None:
             return None
-        table = read_rule_table(file, option, ["item_id"], ["valid_from", "valid_to"])
+        table = read_rule_table(file, option, ["item_id"], ["valid_from", "valid_to"], config.night)
         if option == "--allow":
             table.refuse_none("a row an item that may be recommended")
         return self._items(valid_items(table, config.night), option).drop_null()
@@ -172,7 +173,7 @@ class _Reader:
         table = read_rule_table(file, option, ["user_id", "item_id"])
         if option == "--candidates":
             table.refuse_none("a row an item that a user may get")
-        users = as_ids(table.required("user_id"), self.user_type)
+        users = table.ids("user_id", self.user_type)
         items = self._items(table.required("item_id"), option)
         known = pc.and_(users.is_valid(), items.is_valid())
         return UserItems(users.filter(known).dictionary_encode(), items.filter(known))

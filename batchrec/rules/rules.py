@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchrec.batching import Histories, Ints, Longs
+from batchrec.ids import without_blanks
 from batchrec.ranker import Floats
 from batchrec.schemas import FIRST_ITEM
 
@@ -25,7 +26,7 @@ class UserLists:
 
     def of(self, user_ids: pa.Array) -> Histories:
         """Give the items of each user, none to who is not there."""
-        places = pc.index_in(user_ids, value_set=self.user_ids).fill_null(len(self.user_ids))
+        places = pc.index_in(without_blanks(user_ids), value_set=self.user_ids).fill_null(len(self.user_ids))
         return self.items.take(places.to_numpy().astype(np.int64))
 
 

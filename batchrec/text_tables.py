@@ -1,0 +1,71 @@
+"""Small tables that people write: rules, users, catalogues. Read as text, from CSV, Parquet or a query."""
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from batchrec.errors import InputError
+from batchrec.queries import connect
+from batchrec.sources import (
+    Source,
+    column_names,
+    describe,
+    find_files,
+    is_query,
+    malformed_records,
+    open_query,
+    open_sources,
+    swallowing_records,
+    unite,
+)
+
+_PLACES = ("first", "second", "third")
+
+
+def read_text_table(
+    file: str, option: str, columns: dict[str, str], optional: Sequence[str] = (), run_date: date | None = None
+) -> pa.Table:
+    """Read up to three columns of CSV or Parquet files, or of a .sql file's SELECT, as text without blanks around it.
+
+    columns: column name -> the option that names it. optional: columns that may be missing. run_date: what
+    getvariable('run_date') returns in a query.
+    Returns a string column for each, null where it is empty or missing.
+    Raises InputError if a column is missing or a file cannot be read, ConfigError for a query that does not run.
+    """
+    with connect() as con:
+        try:
+            if is_query(file):
+                source = open_query(con, Path(file), columns, run_date)
+                sources, found = [source], [*columns, *(name for name in optional if name in source.names)]
+            else:
+                sources, found = _open_files(con, file, option, columns, optional)
+            wanted = [found[min(place, len(found) - 1)] for place in range(len(_PLACES))]
+            parameters = {f"{place}_column": name for place, name in zip(_PLACES, wanted, strict=True)}
+            rows = unite(con, sources, "texts", parameters).to_arrow_table()
+            swallowing = [
+                record
+                for source in sources
+                if source.layout is not None
+                for record in swallowing_records(con, source.view, source.layout, source.files)
+            ]
+        except duckdb.Error as error:
+            raise InputError(f"{file}: {describe(error)}") from error
+        bad = malformed_records(con) + [row for record in swallowing for row in record.rows]
+    if bad:
+        raise InputError(f"{bad[0]}. Fix the table of {option}")
+    empty = pa.nulls(len(rows), pa.string())
+    arrays = {name: rows[place].cast(pa.string()) for name, place in zip(found, _PLACES, strict=False)}
+    return pa.table({name: arrays.get(name, empty) for name in (*columns, *optional)}).combine_chunks()
+
+
+def _open_files(
+    con: duckdb.DuckDBPyConnection, file: str, option: str, columns: dict[str, str], optional: Sequence[str]
+) -> tuple[list[Source], list[str]]:
+    """Open the files, and name the columns that they have."""
+    files = find_files([file], f"{option} FILE")
+    names = {name for path in files for name in column_names(path)}
+    found = {**columns, **{name: f"{option} FILE" for name in optional if name in names}}
+    return open_sources(con, files, found), list(found)
