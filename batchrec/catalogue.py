@@ -60,16 +60,17 @@ def read_column(
     """
     wanted = {item_column: "--item-column", named[0]: named[1]}
     rows = read_text_table(items, "--items", wanted, (), run_date)
-    found = pa.table(
-        {"item_id": as_ids(rows[item_column].combine_chunks(), id_type).cast(pa.string()), "title": rows[named[0]]}
-    )
+    text = rows[item_column].combine_chunks()
+    # A catalogue of integers may hold other codes too, which are found by their titles.
+    item_ids = pc.coalesce(as_ids(text, id_type).cast(pa.string()), as_ids(text, pa.string()))
+    found = pa.table({"item_id": item_ids, "title": rows[named[0]]})
     with connect() as con:
         con.from_arrow(found).create_view("catalogue")
         titles = select(con, "titles").to_arrow_table()
-    text = titles.cast(pa.schema([("item_id", pa.string()), ("title", pa.string())])).combine_chunks()
-    if len(text) == 0:
+    named_items = titles.cast(pa.schema([("item_id", pa.string()), ("title", pa.string())])).combine_chunks()
+    if len(named_items) == 0:
         raise InputError(f"{items}: holds no {'titles' if named[1] == '--title-column' else named[0]}")
-    return Catalogue(text["item_id"].chunk(0), text["title"].chunk(0))
+    return Catalogue(named_items["item_id"].chunk(0), named_items["title"].chunk(0))
 
 
 def find_item(wanted: str, catalogue: Catalogue) -> str:

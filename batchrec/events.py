@@ -227,17 +227,17 @@ def _check_rejects(con: duckdb.DuckDBPyConnection, log: _Log, swallowed: list[Re
     if swallowed:
         way = f"If quotes are letters in this file pass --quote none. {way}"
     elif n_bad == n_rows:
-        way = _way_for(first.reason) or way
+        way = f"{_way_for(first.reason)}{way}"
     raise InputError(f"{first}; {n_bad} of {n_rows} rows cannot be used. {way}")
 
 
-def _way_for(reason: str) -> str | None:
+def _way_for(reason: str) -> str:
     """Say what may help if not one row can be used, for the form of the file is the matter then."""
-    query = "or read the file by --query"
+    query = "or read the file by --query. "
     return {
         "unreadable time": f"Pass --timestamp-format for times in another form, {query}",
         "no rating": f"Pass --rating-column; a decimal comma may have up to two digits, {query}",
-    }.get(reason)
+    }.get(reason, "")
 
 
 def _unusable(con: duckdb.DuckDBPyConnection, log: _Log, most: int) -> Iterator[Reject]:

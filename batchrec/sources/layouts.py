@@ -208,7 +208,7 @@ def _csv_layout(file: Path, wanted: dict[str, str], options: CsvOptions) -> Layo
         raise InputError(f"{file}: cannot be read: {error}") from error
     if not "".join(start).strip():
         raise InputError(f"{file}: the file is empty; expected a header{' with ' if wanted else ''}{', '.join(wanted)}")
-    if any("\0" in line for line in start):
+    if "\0" in start[0]:
         raise InputError(f"{file}: is not text: it holds zero bytes. Expected a table in CSV or Parquet")
     delimiters = _DELIMITERS if options.delimiter is None else (options.delimiter,)
     headers = [_header(start, delimiter, options) for delimiter in delimiters]

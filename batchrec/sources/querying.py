@@ -47,9 +47,7 @@ def open_query(
         con.execute(f"create view query as {statements[-1].query}")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
-    except (duckdb.OutOfMemoryException, duckdb.InternalException):
-        raise
-    except duckdb.Error as error:
+    except duckdb.ProgrammingError as error:
         raise ConfigError(f"{file}: {error}") from error
     found = {name.lower(): name for name in con.view("query").columns}
     found |= {name: found[name.lower()] for name in wanted if name.lower() in found}
@@ -74,8 +72,8 @@ def _run_before(con: duckdb.DuckDBPyConnection, statement: duckdb.Statement, fil
     if statement.type not in _BEFORE:
         name = statement.type.name
         raise ConfigError(
-            f"{file}: a statement of type {name} before the SELECT; expected ATTACH, LOAD, SET or CREATE, which change "
-            "no data"
+            f"{file}: holds several statements, one of them {name}, before the last; expected one SELECT, and before "
+            "it nothing but ATTACH, LOAD, SET and CREATE, which change no data"
         )
     text = statement.query.strip().rstrip(";").rstrip()
     if statement.type == _ATTACH and "read_only" not in text.lower():

@@ -105,7 +105,8 @@ def _swallowing(file: Path, layout: Layout) -> Iterator[Swallowing]:
         for line, fields in records:
             lines = list(kept)
             kept.clear()
-            if len(lines) < 2 or line <= layout.header_lines:
+            # A record of fewer fields is malformed, and known to be.
+            if len(lines) < 2 or line <= layout.header_lines or len(fields) != len(layout.columns):
                 continue
             unquoted = csv_records(lines, replace(layout, quote=""))
             rows = [number for number, row in unquoted if len(row) == len(layout.columns)]
