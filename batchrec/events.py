@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
-from batchrec.event_times import problem_of, times_of, unit_needed, warnings_of
+from batchrec.event_times import TEXT, problem_of, times_of, unit_needed, warnings_of
 from batchrec.id_types import FLOATS, IdTypes, mixed_types
 from batchrec.ids import BLANKS, NULL_WORDS, WHOLE_NUMBER
 from batchrec.queries import materialize, select
@@ -159,8 +159,13 @@ def _load(con: duckdb.DuckDBPyConnection, log: _Log) -> tuple[IdTypes, list[str]
     if unit == "auto":
         problem = problem_of(con, times, is_query=config.query is not None)
         if problem is not None:
-            raise InputError(f"{_example(con, log, times[0].kind)}: {problem}")
-    warnings += [f"{_example(con, log, kind)}: {warning}" for warning, kind in warnings_of(times, unit)]
+            examples = [
+                _example(con, log, kind) for kind in sorted(found.kind for found in times if found.kind != TEXT)
+            ]
+            others = "".join(f", {example.value!r}" for example in examples[1:])
+            raise InputError(f"{examples[0]}{others}: {problem}")
+    odd = warnings_of(times, config.timestamp_unit)
+    warnings += [f"{_example(con, log, kind)}: {warning}" for warning, kind in odd]
     return types, [warning for warning in warnings if warning is not None]
 
 
