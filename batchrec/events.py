@@ -13,7 +13,7 @@ from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
 from batchrec.event_times import TEXT, problem_of, times_of, unit_needed, warnings_of
 from batchrec.id_types import FLOATS, IdTypes, mixed_types
-from batchrec.ids import BLANKS, NULL_WORDS, WHOLE_NUMBER
+from batchrec.ids import BLANKS, WHOLE_NUMBER, null_pattern
 from batchrec.queries import materialize, select
 from batchrec.sources import (
     Reject,
@@ -173,7 +173,7 @@ def _read(con: duckdb.DuckDBPyConnection, config: SequencesConfig, types: IdType
     con.execute("drop table if exists loaded_events; drop table if exists reject_errors")
     con.execute("drop table if exists reject_scans")
     integers = {True: duckdb.Value(0, duckdb.sqltypes.BIGINT), False: ""}
-    more_words = [word.lower() for word in config.csv_options.null_words]
+    more_words = config.csv_options.null_words
     select(
         con,
         "events",
@@ -183,7 +183,7 @@ def _read(con: duckdb.DuckDBPyConnection, config: SequencesConfig, types: IdType
         items_are_integers=types.items.are_integers,
         item_type=integers[types.items.are_integers],
         items_must_be_integers=config.item_id_type == "integer",
-        null_words=[*NULL_WORDS, *more_words],
+        null_words=null_pattern(more_words),
         has_null_words=bool(more_words),
         blanks=BLANKS,
         whole_number=WHOLE_NUMBER,

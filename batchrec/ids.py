@@ -5,6 +5,9 @@ Ids of the log are integers (int64) if every one is a whole number, else text. A
 tables show it as the log spells it.
 """
 
+import re
+from collections.abc import Iterable
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,6 +19,13 @@ NULL_WORDS = ("\\n", "null", "none", "nan", "<na>", "nat")
 # Not 007, nor beyond the 19 digits of an int64.
 WHOLE_NUMBER = r"^-?(0|[1-9][0-9]{0,18})(\.0*)?$"
 _GREATEST = str(2**63 - 1)
+
+
+def null_pattern(more_words: Iterable[str] = ()) -> str:
+    """Return a regular expression of the texts that are no id, with blanks around them or not."""
+    words = "|".join(map(re.escape, [*NULL_WORDS, *more_words]))
+    blanks = r"[\s\x00\x{a0}\x{3000}\x{feff}]*"
+    return f"(?i)^{blanks}({words})?{blanks}$"
 
 
 def is_text(ids: pa.Array) -> bool:

@@ -6,7 +6,7 @@ with parsed as (
     select
         *,
         if(
-            ($has_null_words or not $users_are_integers) and list_contains($null_words, lower(trim(user_id, $blanks))),
+            ($has_null_words or not $users_are_integers) and regexp_matches(user_id, $null_words),
             null,
             if(
                 $users_are_integers,
@@ -17,7 +17,7 @@ with parsed as (
             )
         ) as user_key,
         if(
-            ($has_null_words or not $items_are_integers) and list_contains($null_words, lower(trim(item_id, $blanks))),
+            ($has_null_words or not $items_are_integers) and regexp_matches(item_id, $null_words),
             null,
             if(
                 $items_are_integers,
@@ -92,7 +92,7 @@ checked as (
                 coalesce(
                     user_key is not null and regexp_matches(trim(user_id, $blanks), $whole_number)
                     or regexp_matches(user_id, $lost_digits)
-                    or list_contains($null_words, lower(trim(user_id, $blanks))),
+                    or regexp_matches(user_id, $null_words),
                     true
                 )
             ),
@@ -106,7 +106,7 @@ checked as (
                 coalesce(
                     item_key is not null and regexp_matches(trim(item_id, $blanks), $whole_number)
                     or regexp_matches(item_id, $lost_digits)
-                    or list_contains($null_words, lower(trim(item_id, $blanks))),
+                    or regexp_matches(item_id, $null_words),
                     true
                 )
             ),
@@ -127,8 +127,8 @@ select
                 event_time is not null
                 and (moment is null or moment not between -30610224000000000 and 253402300799999999)
                 then 'unreadable time'
-            when contains(lower(user_id), 'e+') and regexp_matches(user_id, $lost_digits) then 'user id has lost digits'
-            when contains(lower(item_id), 'e+') and regexp_matches(item_id, $lost_digits) then 'item id has lost digits'
+            when contains(user_id, '+') and regexp_matches(user_id, $lost_digits) then 'user id has lost digits'
+            when contains(item_id, '+') and regexp_matches(item_id, $lost_digits) then 'item id has lost digits'
             when $users_must_be_integers and not user_fits then 'user id is not an integer'
             when $items_must_be_integers and not item_fits then 'item id is not an integer'
             when user_key is null then 'no user'
