@@ -81,38 +81,41 @@ with parsed as (
     from records
 ),
 
+-- As it was written: the common case, in which nothing more is looked at.
+compared as (
+    select
+        *,
+        $users_are_integers and coalesce(cast(user_key as varchar) = user_id, false) as user_is_plain,
+        $items_are_integers and coalesce(cast(item_key as varchar) = item_id, false) as item_is_plain
+    from parsed
+),
+
 checked as (
     select
         *,
-        if(
-            $users_are_integers,
-            if(
-                cast(user_key as varchar) = user_id,
-                true,
-                coalesce(
+        case
+            when user_is_plain then true
+            when $users_are_integers
+                then coalesce(
                     user_key is not null and regexp_matches(trim(user_id, $blanks), $whole_number)
                     or regexp_matches(user_id, $lost_digits)
                     or regexp_matches(user_id, $null_words),
                     true
                 )
-            ),
-            coalesce(cast(user_key as varchar) = trim(user_id, $blanks), true)
-        ) as user_fits,
-        if(
-            $items_are_integers,
-            if(
-                cast(item_key as varchar) = item_id,
-                true,
-                coalesce(
+            else coalesce(cast(user_key as varchar) = trim(user_id, $blanks), true)
+        end as user_fits,
+        case
+            when item_is_plain then true
+            when $items_are_integers
+                then coalesce(
                     item_key is not null and regexp_matches(trim(item_id, $blanks), $whole_number)
                     or regexp_matches(item_id, $lost_digits)
                     or regexp_matches(item_id, $null_words),
                     true
                 )
-            ),
-            coalesce(cast(item_key as varchar) = trim(item_id, $blanks), true)
-        ) as item_fits
-    from parsed
+            else coalesce(cast(item_key as varchar) = trim(item_id, $blanks), true)
+        end as item_fits
+    from compared
 )
 
 select
@@ -127,8 +130,11 @@ select
                 event_time is not null
                 and (moment is null or moment not between -30610224000000000 and 253402300799999999)
                 then 'unreadable time'
-            when contains(user_id, '+') and regexp_matches(user_id, $lost_digits) then 'user id has lost digits'
-            when contains(item_id, '+') and regexp_matches(item_id, $lost_digits) then 'item id has lost digits'
+            when not user_is_plain and contains(user_id, '+') and regexp_matches(user_id, $lost_digits)
+                then 'user id has lost digits'
+            when
+                not item_is_plain and contains(item_id, '+') and regexp_matches(item_id, $lost_digits)
+                then 'item id has lost digits'
             when $users_must_be_integers and not user_fits then 'user id is not an integer'
             when $items_must_be_integers and not item_fits then 'item id is not an integer'
             when user_key is null then 'no user'
