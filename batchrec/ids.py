@@ -52,5 +52,6 @@ def as_ids(text: pa.Array, id_type: pa.DataType) -> pa.Array:
     # As texts of one length, numbers compare as they do.
     digits = pc.utf8_lpad(pc.utf8_ltrim(number, "-0"), len(_GREATEST), "0")
     fits = pc.and_(pc.equal(pc.utf8_length(digits), len(_GREATEST)), pc.less_equal(digits, _GREATEST))
-    is_integer = pc.and_(pc.match_substring_regex(found, WHOLE_NUMBER), fits)
+    # Zeros in front are no mistake here: among integers 007 can be nothing but 7.
+    is_integer = pc.and_(pc.match_substring_regex(found, r"^-?[0-9]+(\.0*)?$"), fits)
     return pc.if_else(is_integer, number, pa.scalar(None, pa.string())).cast(id_type)

@@ -216,7 +216,9 @@ def test_without_a_command_the_help_is_shown_as_it_is_written(capsys: pytest.Cap
 
 
 def test_json_is_one_line_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "ratings.csv").write_text("userId,movieId,timestamp\n1,1001,5\n1,1002,6\n", encoding="utf-8")
+    (tmp_path / "ratings.csv").write_text(
+        "userId,movieId,timestamp\n1,1001,1577836805\n1,1002,1577836806\n", encoding="utf-8"
+    )
     sequences, out = tmp_path / "sequences.parquet", tmp_path / "recs.parquet"
     commands: list[tuple[object, ...]] = [
         ("build-sequences", "--ratings", tmp_path / "ratings.csv", "--out", sequences),

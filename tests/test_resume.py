@@ -399,7 +399,7 @@ def assert_full(command: str, out: Path, capfd: pytest.CaptureFixture[str], *arg
 
 def test_a_full_disk_ends_build_sequences(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ratings = tmp_path / "ratings.csv"
-    lines = [f"{row % 97},{row * 7919 % 10007},3,{row * 104729 % 1000003}" for row in range(3000)]
+    lines = [f"{row % 97},{row * 7919 % 10007},3,{1577836800 + row * 104729 % 1000003}" for row in range(3000)]
     ratings.write_text("userId,movieId,rating,timestamp\n" + "\n".join(lines), encoding="utf-8")
     out = tmp_path / "sequences.parquet"
     out.write_bytes(b"the older one")
