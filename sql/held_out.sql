@@ -1,5 +1,6 @@
 -- One row a user whose last item is held out, the same users as in training: the history without it, and that item. A
--- user qualifies by a last item that is new to them; the first $most by a hash are taken, half of all at most.
+-- user qualifies by a last item that is new to them and of a moment before $until; the first $most by a hash are taken,
+-- half of all at most.
 with qualified as (
     select
         user_id,

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.batching import Longs
-from batchrec.config import ScoringConfig, end_of
+from batchrec.config import ScoringConfig
 from batchrec.errors import InputError
+from batchrec.log_end import ahead_from, log_end
 from batchrec.queries import connect, literal, select
 from batchrec.rules.pools import Lists
 from batchrec.rules.popular_lists import Order, PopularLists
@@ -77,7 +78,7 @@ class PopularItems:
             return self._opened
 
     def lists(self, users: pa.RecordBatch) -> Lists:
-        """Give the lists of users, over the vocabulary of `open`; users: columns user_id and item_ids."""
+        """Give the lists of users, over the vocabulary of `open`; users: as for Scorer.score."""
         segments = np.full(len(users), -1) if self.segments is None else self.segments.of(users["user_id"])
         return self.open().lists(users, segments, self._config.top_k, self._config.keep_seen)
 
@@ -121,7 +122,8 @@ class PopularItems:
             with connect() as con:
                 con.register("segments", segments)
                 path, days = literal(self._sequences), self._config.popular_days
-                until = end_of(self._config.night)
+                ahead = ahead_from(None if self._config.run_date is None else self._config.night)
+                until = log_end(con, self._sequences, ahead)
                 counted = select(con, "recent_items", path=path, days=days, until=until).to_arrow_table()
         except duckdb.Error as error:
             raise InputError(f"{self._sequences}: {error}") from error
