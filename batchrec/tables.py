@@ -200,9 +200,9 @@ def _check_also_seen(found: pa.Schema, schema: pa.Schema, path: Path) -> None:
     # A list that is empty for everybody may have no type.
     if _is_list(own) and pa.types.is_null(own.value_type):
         return
-    wanted = schema.field("item_ids").type
-    if not _is_list(own) or id_type(own.value_type, "also_seen", str(path)) != wanted.value_type:
-        raise InputError(f"{path}: column 'also_seen' is {own}; expected {wanted}, as of 'item_ids'")
+    wanted = schema.field("item_ids").type.value_type
+    if not _is_list(own) or id_type(own.value_type, "also_seen", str(path)) != wanted:
+        raise InputError(f"{path}: column 'also_seen' is {own}; expected a list of {wanted}, as 'item_ids' is one")
 
 
 def _is_list(found: pa.DataType) -> bool:
