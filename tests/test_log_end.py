@@ -147,7 +147,8 @@ def test_a_log_that_is_all_ahead_is_evaluated_as_it_stands(caplog: pytest.LogCap
 
 
 def test_one_date_to_come_does_not_leave_one_user_to_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [(user, 7 * user % 5 + place, FIRST + (5 * user + place) * DAY) for user in range(12) for place in range(6)]
+    # All twelve have their last event, a new item, in the last 15 days.
+    rows = [(user, user + place, FIRST + (10 * place + user) * DAY) for user in range(12) for place in range(6)]
     ratings(tmp_path, *rows, (3, 2, NEVER))
     sequences = tmp_path / "sequences.parquet"
     assert run_cli("build-sequences", "--ratings", tmp_path / "ratings.csv", "--out", sequences) == 0
@@ -158,10 +159,10 @@ def test_one_date_to_come_does_not_leave_one_user_to_test(tmp_path: Path, capsys
             row["user_id"]: list(zip(row["item_ids"], row["timestamps"], strict=True))
             for row in pq.read_table(sequences).to_pylist()
         },
-        EvaluationConfig("temporal", test_days=30.0, top_k=1),
+        EvaluationConfig("temporal", test_days=15.0, top_k=1),
     ) as found:
-        assert found.parts.cut == newest - 30 * DAY + 1
-        assert found.parts.counts.users_tested > 1
+        assert found.parts.cut == newest - 15 * DAY + 1
+        assert found.parts.counts.users_tested == 12
 
 
 # Held-out items, of train and of the night's gates
