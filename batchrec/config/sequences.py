@@ -21,8 +21,7 @@ class SequencesConfig:
     min_item_events: int = option(1, "Leave out items with fewer events.")
     min_user_events: int = option(1, "Then leave out users with fewer events.")
     seen: Literal["all", "kept"] = option(
-        "all",
-        "Whether items of events that --min-rating and --min-item-events leave out count as seen, or only the kept.",
+        "all", "What counts as seen: all items, or those of events that --min-rating and --min-item-events keep."
     )
     repeats: Literal["last", "first", "all"] = option("last", "Which events of a user with the same item to keep.")
     timestamp_unit: Literal["auto", "s", "ms", "us"] = option("auto", "Unit of numeric times; auto goes by their size.")
