@@ -234,14 +234,34 @@ def test_histories_that_straddle_batches_are_whole(tmp_path: Path, monkeypatch: 
     assert dict(found) == {user: sorted(time for time, _ in history) for user, history in histories.items()}
 
 
-def test_a_tight_memory_limit_changes_nothing(tmp_path: Path) -> None:
+def test_what_is_left_out_straddles_batches_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    # User 5 has rated more items too low than two batches hold; users from 300 on have rated nothing well.
+    users = [5] * 5000 + rng.integers(400, size=5000).tolist()
+    stars = [
+        1.0 if user >= 300 or chance < 0.8 else 4.0 for user, chance in zip(users, rng.random(10_000), strict=True)
+    ]
+    items = rng.integers(20_000, size=10_000).tolist()
+    rows = [Event(user, item, rating, 0) for user, item, rating in zip(users, items, stars, strict=True)]
+    write(rows, tmp_path / "r.parquet")
+    monkeypatch.setattr(batchrec.sequences, "_BATCH_EVENTS", 2048)
+    table, report = build([tmp_path / "r.parquet"], SequencesConfig(min_rating=3.0), tmp_path / "out")
+    found = dict(zip(table["user_id"].to_pylist(), table["also_seen"].to_pylist(), strict=True))
+    assert found == {user: sorted(seen) for user, seen in seen_beside(rows, Filters(min_rating=3.0)).items()}
+    assert len(found[5]) > 2048
+    assert report["users_without_history"] == sum(not items for items in table["item_ids"].to_pylist()) >= 90
+
+
+@pytest.mark.parametrize("options", [{}, {"min_rating": 3.0, "min_item_events": 30}], ids=["all", "some left out"])
+def test_a_tight_memory_limit_changes_nothing(options: dict[str, Any], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [
-        Event(user, item, 3.0, time) for user, item, time in rng.integers([3000, 3000, 50], size=(200_000, 3)).tolist()
+        Event(user, item, 1.0 + item % 5, time)
+        for user, item, time in rng.integers([3000, 3000, 50], size=(200_000, 3)).tolist()
     ]
     write(rows, tmp_path / "r.parquet")
-    wanted, _ = build([tmp_path / "r.parquet"], SequencesConfig(threads=1), tmp_path / "out")
-    config = SequencesConfig(threads=1, memory_limit="16MB")
+    wanted, _ = build([tmp_path / "r.parquet"], SequencesConfig(threads=1, **options), tmp_path / "out")
+    config = SequencesConfig(threads=1, memory_limit="16MB", **options)
     found, _ = build([tmp_path / "r.parquet"], config, tmp_path / "out")
     assert found.equals(wanted)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "r.parquet"]
