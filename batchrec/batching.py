@@ -59,6 +59,16 @@ class Histories:
         lengths: Longs = self.offsets[1:] - self.offsets[:-1]
         return lengths
 
+    def followed_by(self, others: "Histories") -> "Histories":
+        """Add to the items of each user those of others, as many users; ties are dropped."""
+        if len(others.items) == 0:
+            return Histories(self.items, self.offsets)
+        offsets = self.offsets + others.offsets
+        items = np.empty(len(self.items) + len(others.items), np.int32)
+        items[spans(offsets[:-1], self.lengths)] = self.items
+        items[spans(offsets[:-1] + self.lengths, others.lengths)] = others.items
+        return Histories(items, offsets)
+
     def below(self, size: int) -> "Histories":
         """Leave out items whose index is not below `size`."""
         is_kept = self.items < size
@@ -79,6 +89,18 @@ class SeenPairs:
 
     rows: Longs
     items: Longs
+
+
+def also_seen(users: pa.RecordBatch, vocabulary: Vocabulary) -> Histories:
+    """Look up what users of a sequences batch have seen beside their histories: nothing, if it lacks that column."""
+    if "also_seen" not in users.schema.names:
+        return Histories(np.empty(0, np.int32), np.zeros(len(users) + 1, np.int64))
+    return Histories.from_arrow(users["also_seen"], vocabulary)
+
+
+def seen_by(users: pa.RecordBatch, vocabulary: Vocabulary) -> Histories:
+    """Look up all that users of a sequences batch have seen: their histories, then the other items."""
+    return Histories.from_arrow(users["item_ids"], vocabulary).followed_by(also_seen(users, vocabulary))
 
 
 def spans(starts: Longs, lengths: Longs) -> Longs:
@@ -120,12 +142,17 @@ def seen_pairs(histories: Histories, users: Longs) -> SeenPairs:
     return SeenPairs(np.repeat(np.arange(len(users)), histories.lengths[users]), np.concatenate(items, dtype=np.int64))
 
 
-def history_digests(histories: Histories) -> Longs:
+def history_digests(histories: Histories, others: Histories | None = None) -> Longs:
     """Sum up each history in a number that changes with any item, or the place of one: (users,) int64.
 
-    Items and their places are mixed by the finalizer of SplitMix64 (Steele et al., "Fast Splittable Pseudorandom Number
+    others: items that the users have seen beside them; a user without any has the digest of the history alone. Items
+    and their places are mixed by the finalizer of SplitMix64 (Steele et al., "Fast Splittable Pseudorandom Number
     Generators", OOPSLA 2014).
     """
+    if others is not None and len(others.items):
+        # An odd factor, so that an item of the one is not the same as one of the other.
+        apart = history_digests(others).view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        return (history_digests(histories).view(np.uint64) + apart).view(np.int64)
     digests: Longs = np.empty(len(histories), np.int64)
     # Few users at a time, so that all steps find their numbers in the cache.
     for first in range(0, len(histories), _DIGESTED_USERS):

@@ -14,6 +14,7 @@ from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
 from batchrec.schemas import FIRST_ITEM, PAD, sequences_schema
 from batchrec.scorer import Scorer
+from batchrec.tables import no_items
 from batchrec.vocabulary import Vocabulary
 
 
@@ -60,21 +61,22 @@ def recommend(
     catalogue = read_catalogue(config, vocabulary)
     item_ids = pa.array([find_item(name, catalogue) if catalogue else name for name in wanted], pa.string())
     indexes = vocabulary.indexes(item_ids)
-    history = [_named(item_id, vocabulary, catalogue) for item_id in item_ids.to_pylist()]
+    named = [_named(item_id, vocabulary, catalogue) for item_id in item_ids.to_pylist()]
     if (indexes == PAD).all():
         raise ConfigError(f"the model knows none of {', '.join(wanted)}")
     known = vocabulary.item_ids.take(pa.array(indexes[indexes != PAD] - FIRST_ITEM))
     schema = sequences_schema(pa.int64(), known.type)
+    history = pa.ListArray.from_arrays([0, len(known)], known)
     user = pa.record_batch(
-        [pa.array([0]), pa.ListArray.from_arrays([0, len(known)], known), pa.array([[0] * len(known)])], schema=schema
+        [pa.array([0]), history, pa.array([[0] * len(known)]), no_items(1, history.type)], schema=schema
     )
     scoring = ScoringConfig(top_k=config.top_k)
     assortment = replace(read_assortment(vocabulary, scoring, pa.int64()), catalogue=catalogue)
     scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, assortment)
     rows = scorer.score(user).recs.to_pylist()
     return Recommendations(
-        history=history,
-        unknown_to_model=[item for item, index in zip(history, indexes, strict=True) if index == PAD],
+        history=named,
+        unknown_to_model=[item for item, index in zip(named, indexes, strict=True) if index == PAD],
         recommendations=[
             Recommendation(row["rank"], row["item_id"], row.get("title") or "", row["score"], row["source"])
             for row in rows

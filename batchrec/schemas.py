@@ -8,6 +8,8 @@ import pyarrow as pa
 from batchrec.errors import InputError
 
 CONTRACT_VERSION = 1
+# Since version 2 with also_seen; without the column nothing is.
+SEQUENCES_VERSION = 2
 MODEL_VERSION = 3
 
 # Indexes of the vocabulary that are not items.
@@ -32,19 +34,24 @@ def id_type(found: pa.DataType, column: str, where: str) -> pa.DataType:
     raise InputError(f"{where}: column {column!r} is {found}; expected int64 or string")
 
 
-def _with_contract(fields: list[pa.Field], name: str) -> pa.Schema:
-    return pa.schema(fields, {"batchrec.contract": f"{name}/{CONTRACT_VERSION}"})
+def _with_contract(fields: list[pa.Field], name: str, version: int = CONTRACT_VERSION) -> pa.Schema:
+    return pa.schema(fields, {"batchrec.contract": f"{name}/{version}"})
 
 
 def sequences_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
-    """One row a user: item_ids and timestamps (Unix seconds, UTC) of equal length, oldest first."""
+    """One row a user: item_ids and timestamps (Unix seconds, UTC) of equal length, oldest first.
+
+    also_seen: other items that the user has seen, and that are in no history, sorted.
+    """
     return _with_contract(
         [
             pa.field("user_id", user_type, nullable=False),
             pa.field("item_ids", pa.list_(item_type), nullable=False),
             pa.field("timestamps", pa.list_(pa.int64()), nullable=False),
+            pa.field("also_seen", pa.list_(item_type), nullable=False),
         ],
         "sequences",
+        SEQUENCES_VERSION,
     )
 
 

@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pyarrow as pa
 
 from batchrec.artifact import Model
-from batchrec.batching import Histories, Longs, history_digests, scoring_tokens, token_batches
+from batchrec.batching import Histories, Longs, also_seen, history_digests, scoring_tokens, seen_by, token_batches
 from batchrec.config import ScoringConfig
 from batchrec.kept_rankings import KeptRanking
 from batchrec.previous_recs import open_previous
@@ -109,12 +109,13 @@ class Scorer:
         return self._previous is not None
 
     def score(self, users: pa.RecordBatch, kept: KeptRanking = KeptRanking(None, 0)) -> ScoredChunk:
-        """Recommend to the users of a sequences batch: columns user_id and item_ids.
+        """Recommend to the users of a sequences batch: columns user_id, item_ids and, if there is one, also_seen.
 
         A user of whose history the model knows nothing gets popular items, anew every night.
         """
         histories = Histories.from_arrow(users["item_ids"], self._assortment.vocabulary)
-        digests = history_digests(histories)
+        others = also_seen(users, self._assortment.vocabulary)
+        digests = history_digests(histories, others)
         known = histories if self._ruled is None else histories.below(self._model.vocabulary.size)
         is_known = known.lengths > 0
         found = np.full(len(users), -1)
@@ -122,7 +123,8 @@ class Scorer:
             found = np.where(is_known, self._previous.find(users["user_id"], digests), -1)
         fresh, carried = np.flatnonzero(found < 0), np.flatnonzero(found >= 0)
         n_recs = np.zeros(len(users), np.int64)
-        limits = limits_of(self._assortment.rules, None if self._keep_seen else histories, users["user_id"])
+        seen = None if self._keep_seen else histories.followed_by(others)
+        limits = limits_of(self._assortment.rules, seen, users["user_id"])
         lists = kept.lists(users["user_id"], digests, found < 0, lambda: self._best(known, fresh, limits))
         cold = np.flatnonzero(~is_known[fresh])
         vocabulary = self._assortment.vocabulary
@@ -177,8 +179,8 @@ class Scorer:
             if which.any():
                 chosen = users.filter(pa.array(which))
                 offer = self._assortment.popular.open() if is_cold else self._assortment
-                histories = None if self._keep_seen else Histories.from_arrow(chosen["item_ids"], offer.vocabulary)
-                limits = limits_of(offer.rules, histories, chosen["user_id"])
+                seen = None if self._keep_seen else seen_by(chosen, offer.vocabulary)
+                limits = limits_of(offer.rules, seen, chosen["user_id"])
                 counted += emptied_by(offer.rules, limits, len(chosen))
         return counted
 

@@ -25,7 +25,7 @@ from batchrec.progress import Progress
 from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
 from batchrec.scorer import Counts, ScoredChunk, Scorer
-from batchrec.tables import Sequences, check_no_input, check_writable_file, open_sequences, write_parquet
+from batchrec.tables import Sequences, check_no_input, check_writable_file, no_items, open_sequences, write_parquet
 from batchrec.user_list import read_user_list
 
 # A chunk is the unit of reading, scoring and writing. On a CPU each core works on one; a GPU is fed by two threads, so
@@ -178,6 +178,5 @@ def _and_strangers(others: pa.Array, chunks: Iterator[pa.RecordBatch], table: Se
 
 
 def _strangers(strangers: pa.Array, table: Sequences) -> pa.RecordBatch:
-    nothing = pa.array([[]] * len(strangers), table.schema.field("item_ids").type)
-    no_times = pa.array([[]] * len(strangers), table.schema.field("timestamps").type)
-    return pa.record_batch([strangers, nothing, no_times], schema=table.schema)
+    nothing = [no_items(len(strangers), field.type) for field in table.schema if field.name != "user_id"]
+    return pa.record_batch([strangers, *nothing], schema=table.schema)

@@ -108,13 +108,22 @@ def cast_batches(rows: duckdb.DuckDBPyRelation, schema: pa.Schema, n_rows: int) 
         yield batch.select(schema.names).cast(schema)
 
 
+def no_items(n_users: int, list_type: pa.DataType) -> pa.ListArray:
+    """Return an empty list for each user."""
+    return pa.ListArray.from_arrays(pa.array(np.zeros(n_users + 1, np.int32)), pa.array([], list_type.value_type))
+
+
 @dataclass(frozen=True)
 class Sequences:
-    """A sequences table on disk whose columns and types hold to the contract."""
+    """A sequences table on disk whose columns and types hold to the contract.
+
+    columns: those of the schema that the file has; the only one that it may lack is also_seen.
+    """
 
     path: Path
     schema: pa.Schema
     n_users: int
+    columns: list[str]
 
     @property
     def user_type(self) -> pa.DataType:
@@ -132,9 +141,13 @@ class Sequences:
         Raises InputError for nulls, lists of unequal length and histories that are not in time order.
         """
         try:
-            for batch in pq.ParquetFile(self.path).iter_batches(n_users, columns=self.schema.names):
+            for batch in pq.ParquetFile(self.path).iter_batches(n_users, columns=self.columns):
                 _check_nulls(batch, self.path)
-                checked = batch.select(self.schema.names).cast(self.schema)
+                found = batch
+                if "also_seen" not in self.columns:
+                    nothing = no_items(len(batch), self.schema.field("also_seen").type)
+                    found = batch.append_column("also_seen", nothing)
+                checked = found.select(self.schema.names).cast(self.schema)
                 _check_histories(checked, self.path)
                 yield checked
         except (pa.ArrowException, OSError) as error:
@@ -154,9 +167,10 @@ def open_sequences(path: Path) -> Sequences:
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a Parquet file: {error}") from error
     found = file.schema_arrow
-    for name in ("user_id", "item_ids", "timestamps"):
+    for name in ("user_id", "item_ids", "timestamps", "also_seen"):
         times = found.names.count(name)
-        if times != 1:
+        # Tables of before contract version 2, and people's own, need not have also_seen.
+        if times != 1 and (times, name) != (0, "also_seen"):
             problem = "no column" if times == 0 else f"{times} columns"
             raise InputError(f"{path}: {problem} {name!r}; found {', '.join(found.names)}")
     if not _is_list(found.field("item_ids").type) or not _is_list(found.field("timestamps").type):
@@ -167,6 +181,7 @@ def open_sequences(path: Path) -> Sequences:
         id_type(found.field("user_id").type, "user_id", str(path)),
         id_type(found.field("item_ids").type.value_type, "item_ids", str(path)),
     )
+    _check_also_seen(found, schema, path)
     try:
         with connect() as con:
             repeated = select(con, "repeated_users", path=literal(path)).fetchall()
@@ -174,7 +189,20 @@ def open_sequences(path: Path) -> Sequences:
         raise InputError(f"{path}: cannot be read: {error}") from error
     if repeated:
         raise InputError(f"{path}: user {repeated[0][0]} has {repeated[0][1]} rows; expected one row a user")
-    return Sequences(path, schema, file.metadata.num_rows)
+    return Sequences(path, schema, file.metadata.num_rows, [name for name in schema.names if name in found.names])
+
+
+def _check_also_seen(found: pa.Schema, schema: pa.Schema, path: Path) -> None:
+    """Raise InputError where there is a column also_seen whose ids are not of the type of the histories'."""
+    if "also_seen" not in found.names:
+        return
+    own = found.field("also_seen").type
+    # A list that is empty for everybody may have no type.
+    if _is_list(own) and pa.types.is_null(own.value_type):
+        return
+    wanted = schema.field("item_ids").type.value_type
+    if not _is_list(own) or id_type(own.value_type, "also_seen", str(path)) != wanted:
+        raise InputError(f"{path}: column 'also_seen' is {own}; expected a list of {wanted}, as 'item_ids' is one")
 
 
 def _is_list(found: pa.DataType) -> bool:
@@ -182,12 +210,9 @@ def _is_list(found: pa.DataType) -> bool:
 
 
 def _check_nulls(batch: pa.RecordBatch, path: Path) -> None:
-    item_ids, timestamps = batch["item_ids"], batch["timestamps"]
-    for column, nulls in (
-        ("user_id", batch["user_id"].null_count),
-        ("item_ids", item_ids.null_count + item_ids.flatten().null_count),
-        ("timestamps", timestamps.null_count + timestamps.flatten().null_count),
-    ):
+    for column in batch.schema.names:
+        values = batch[column]
+        nulls = values.null_count + (values.flatten().null_count if _is_list(values.type) else 0)
         if nulls:
             raise InputError(f"{path}: {nulls} null(s) in column {column!r}; expected none")
 

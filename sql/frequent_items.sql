@@ -1,7 +1,8 @@
--- One row an event of a history whose item has enough events.
+-- One row an event of a history whose item has enough of them; where $remember, the others are left out, and there.
 with frequent as (
     select item_id
     from history_events
+    where not left_out
     group by item_id
     having count(*) >= $min_item_events
 )
@@ -9,6 +10,8 @@ with frequent as (
 select
     history_events.user_id,
     history_events.item_id,
-    history_events.moment
+    history_events.moment,
+    history_events.left_out or frequent.item_id is null as left_out
 from history_events
-semi join frequent on history_events.item_id = frequent.item_id
+left join frequent on history_events.item_id = frequent.item_id
+where $remember or frequent.item_id is not null

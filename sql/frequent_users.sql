@@ -1,7 +1,8 @@
--- One row an event of a history whose user has enough events.
+-- One row an event of a user whose history has enough of them; of other users nothing is there.
 with frequent as (
     select user_id
     from history_events
+    where not left_out
     group by user_id
     having count(*) >= $min_user_events
 )
@@ -9,6 +10,7 @@ with frequent as (
 select
     history_events.user_id,
     history_events.item_id,
-    history_events.moment
+    history_events.moment,
+    history_events.left_out
 from history_events
 semi join frequent on history_events.user_id = frequent.user_id

@@ -1,5 +1,6 @@
 -- One row a user whose last item is held out, the same users as in training: the history without it, and that item. A
--- user qualifies by a last item that is new to them; the first $most by a hash are taken, half of all at most.
+-- user qualifies by a last item that is new to them and of a moment before $until; the first $most by a hash are taken,
+-- half of all at most.
 with qualified as (
     select
         user_id,
@@ -8,7 +9,7 @@ with qualified as (
         row_number() over (order by hash(user_id, $seed), user_id) as place,
         count(*) over () as n_users
     from read_parquet($path)
-    where len(item_ids) >= 2 and not list_contains(item_ids[:-2], item_ids[-1])
+    where len(item_ids) >= 2 and not list_contains(item_ids[:-2], item_ids[-1]) and timestamps[-1] < $until
 )
 
 select

@@ -1,6 +1,13 @@
--- One row: how many histories there are, how long they are and what they span, moments in microseconds UTC.
+-- One row: how many users there are, how long the histories are of those who have one, and what they span, moments in
+-- microseconds UTC.
+with lengths as (
+    select nullif(n_events, 0) as n_events
+    from histories
+)
+
 select
     count(*) as users,
+    count(*) - count(n_events) as users_without_history,
     cast($n_items as bigint) as items,
     cast(sum(n_events) as bigint) as events,
     min(n_events) as shortest_history,
@@ -10,4 +17,4 @@ select
     max(n_events) as longest_history,
     cast(make_timestamp($oldest) as varchar) as oldest,
     cast(make_timestamp($newest) as varchar) as newest
-from histories
+from lengths

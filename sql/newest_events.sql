@@ -1,4 +1,4 @@
--- One row an item: its events among the newest $share of all in the histories at $path.
+-- One row an item: its events among the newest $share of those before $until in the histories at $path.
 with events as (
     select
         unnest(item_ids) as item_id,
@@ -9,6 +9,7 @@ with events as (
 newest as (
     select quantile_cont(moment, 1 - $share) as first_moment
     from events
+    where moment < $until
 )
 
 select
@@ -16,5 +17,5 @@ select
     count(*) as n_events
 from events
 cross join newest
-where events.moment >= newest.first_moment
+where events.moment >= newest.first_moment and events.moment < $until
 group by events.item_id

@@ -2,7 +2,8 @@
 select
     user_id,
     item_ids[:n_training] as item_ids,
-    timestamps[:n_training] as timestamps
+    timestamps[:n_training] as timestamps,
+    item_ids[:0] as also_seen
 from split
 where n_training > 0
 order by user_id

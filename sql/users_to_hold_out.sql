@@ -1,4 +1,6 @@
--- One row a user, in the order in which they are held out: by a hash, so that whoever was held out last night is again.
+-- One row a user whose last event may be held out, for it is before $until, in the order in which that is done: by a
+-- hash, so that whoever was held out last night is again.
 select user_id
 from read_parquet($path)
+where timestamps[-1] < $until
 order by hash(user_id, $seed), user_id

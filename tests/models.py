@@ -48,16 +48,23 @@ torch.set_num_threads(1)
 
 
 def sequences_table(
-    histories: Mapping[Any, Sequence[Any]], user_type: pa.DataType | None = None, item_type: pa.DataType | None = None
+    histories: Mapping[Any, Sequence[Any]],
+    user_type: pa.DataType | None = None,
+    item_type: pa.DataType | None = None,
+    also_seen: Mapping[Any, Sequence[Any]] | None = None,
 ) -> pa.Table:
-    """A row a user of a mapping from users to their items, oldest first."""
-    return pa.table(
+    """A row a user of a mapping from users to their items, oldest first, and what some have seen beside, if given."""
+    lists = pa.list_(item_type or pa.int64())
+    table = pa.table(
         {
             "user_id": pa.array(list(histories), user_type or pa.int64()),
-            "item_ids": pa.array(list(histories.values()), pa.list_(item_type or pa.int64())),
+            "item_ids": pa.array(list(histories.values()), lists),
             "timestamps": pa.array([list(range(len(items))) for items in histories.values()], pa.list_(pa.int64())),
         }
     )
+    if also_seen is None:
+        return table
+    return table.append_column("also_seen", pa.array([also_seen.get(user, []) for user in histories], lists))
 
 
 def write_sequences(
@@ -65,8 +72,9 @@ def write_sequences(
     histories: Mapping[Any, Sequence[Any]],
     user_type: pa.DataType | None = None,
     item_type: pa.DataType | None = None,
+    also_seen: Mapping[Any, Sequence[Any]] | None = None,
 ) -> Path:
-    pq.write_table(sequences_table(histories, user_type, item_type), path)
+    pq.write_table(sequences_table(histories, user_type, item_type, also_seen), path)
     return path
 
 

@@ -43,4 +43,5 @@ def test_histories_are_indexes_by_frequency(tmp_path: Path) -> None:
     assert corpus.vocabulary.item_ids.to_pylist() == [10, 20, 30]
     assert corpus.vocabulary.n_events.tolist() == [3, 2, 1]
     assert corpus.histories.items.tolist() == [4, 2, 2, 3, 2, 3]
-    assert corpus.histories.offsets.tolist() == [0, 2, 2, 5, 6]
+    # Who has no history teaches nothing.
+    assert corpus.histories.offsets.tolist() == [0, 2, 5, 6]

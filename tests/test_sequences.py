@@ -40,6 +40,7 @@ class Filters:
     min_rating: float | None = None
     min_item_events: int = 1
     min_user_events: int = 1
+    seen: Literal["all", "kept"] = "all"
 
 
 def events(users: st.SearchStrategy[Any], items: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Event]]:
@@ -56,6 +57,7 @@ filters = st.builds(
     st.none() | st.sampled_from([0.0, 2.0, 4.5]),
     st.integers(1, 4),
     st.integers(1, 4),
+    st.sampled_from(["all", "kept"]),
 )
 
 
@@ -68,8 +70,21 @@ def typed(rows: list[Event], file: str) -> list[Event]:
     return [Event(*values) for values in zip(*columns, strict=True)]
 
 
+def seen_beside(rows: list[Event], chosen: Filters) -> dict[Any, set[Any]]:
+    """The items of each user who has events that a filter leaves out, and none that it keeps; some may be empty."""
+    if chosen.seen == "kept":
+        return {}
+    kept, _ = expected(rows, chosen)
+    all_users = {row.user for row in rows}
+    users = all_users if chosen.min_user_events == 1 else set(kept)
+    return {
+        user: {row.item for row in rows if row.user == user} - {item for _, item in kept.get(user, [])}
+        for user in users
+    }
+
+
 def expected(rows: list[Event], chosen: Filters) -> tuple[dict[Any, list[tuple[int, Any]]], dict[str, Any]]:
-    """Compute the (time, item) pairs of each user, sorted, and the counts of the report."""
+    """Compute the (time, item) pairs of each user who has any, sorted, and the counts of the report."""
     rated = [row for row in rows if chosen.min_rating is None or row.rating >= chosen.min_rating]
     pairs = [(row.user, row.time, row.item) for row in rated]
     if chosen.repeats != "all":
@@ -94,7 +109,6 @@ def expected(rows: list[Event], chosen: Filters) -> tuple[dict[Any, list[tuple[i
         "left_out": {reason: n for reason, n in left_out.items() if n},
         "duplicates_folded": n_folded,
         "events": len(kept),
-        "users": len(histories),
         "items": len({item for _, _, item in kept}),
     }
     return {user: sorted(pairs, key=repr) for user, pairs in histories.items()}, counts
@@ -135,6 +149,8 @@ def build(files: list[Path], config: SequencesConfig, out: Path) -> tuple[pa.Tab
 @given(integer_events | text_events, filters, st.sampled_from(["r.csv", "r.csv.gz", "r.parquet"]))
 def test_histories_and_report_equal_an_independent_computation(rows: list[Event], chosen: Filters, name: str) -> None:
     histories, counts = expected(typed(rows, name), chosen)
+    also_seen = seen_beside(typed(rows, name), chosen)
+    without_history = sorted(set(also_seen) - set(histories))
     with TemporaryDirectory() as folder:
         file, out = Path(folder, name), Path(folder, "sequences.parquet")
         write(rows, file)
@@ -149,7 +165,13 @@ def test_histories_and_report_equal_an_independent_computation(rows: list[Event]
     assert all(row["timestamps"] == sorted(row["timestamps"]) for row in found)
     assert {
         row["user_id"]: sorted(zip(row["timestamps"], row["item_ids"], strict=True), key=repr) for row in found
-    } == histories
+    } == histories | {user: [] for user in without_history}
+    assert [row["user_id"] for row in found] == sorted([*histories, *without_history])
+    assert {row["user_id"]: row["also_seen"] for row in found if row["also_seen"]} == {
+        user: sorted(items) for user, items in also_seen.items() if items
+    }
+    assert (report["users"], report["users_without_history"]) == (len(found), len(without_history))
+    assert report["also_seen"] == sum(map(len, also_seen.values()))
     assert {name: report[name] for name in counts} == counts
     assert {name: report[name] for name in expected_statistics(histories)} == expected_statistics(histories)
     assert report["rows_read"] == report["events"] + sum(report["left_out"].values()) + report["duplicates_folded"]
@@ -214,14 +236,34 @@ def test_histories_that_straddle_batches_are_whole(tmp_path: Path, monkeypatch: 
     assert dict(found) == {user: sorted(time for time, _ in history) for user, history in histories.items()}
 
 
-def test_a_tight_memory_limit_changes_nothing(tmp_path: Path) -> None:
+def test_what_is_left_out_straddles_batches_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    # User 5 has rated more items too low than two batches hold; users from 300 on have rated nothing well.
+    users = [5] * 5000 + rng.integers(400, size=5000).tolist()
+    stars = [
+        1.0 if user >= 300 or chance < 0.8 else 4.0 for user, chance in zip(users, rng.random(10_000), strict=True)
+    ]
+    items = rng.integers(20_000, size=10_000).tolist()
+    rows = [Event(user, item, rating, 0) for user, item, rating in zip(users, items, stars, strict=True)]
+    write(rows, tmp_path / "r.parquet")
+    monkeypatch.setattr(batchrec.sequences, "_BATCH_EVENTS", 2048)
+    table, report = build([tmp_path / "r.parquet"], SequencesConfig(min_rating=3.0), tmp_path / "out")
+    found = dict(zip(table["user_id"].to_pylist(), table["also_seen"].to_pylist(), strict=True))
+    assert found == {user: sorted(seen) for user, seen in seen_beside(rows, Filters(min_rating=3.0)).items()}
+    assert len(found[5]) > 2048
+    assert report["users_without_history"] == sum(not items for items in table["item_ids"].to_pylist()) >= 90
+
+
+@pytest.mark.parametrize("options", [{}, {"min_rating": 3.0, "min_item_events": 30}], ids=["all", "some left out"])
+def test_a_tight_memory_limit_changes_nothing(options: dict[str, Any], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [
-        Event(user, item, 3.0, time) for user, item, time in rng.integers([3000, 3000, 50], size=(200_000, 3)).tolist()
+        Event(user, item, 1.0 + item % 5, time)
+        for user, item, time in rng.integers([3000, 3000, 50], size=(200_000, 3)).tolist()
     ]
     write(rows, tmp_path / "r.parquet")
-    wanted, _ = build([tmp_path / "r.parquet"], SequencesConfig(threads=1), tmp_path / "out")
-    config = SequencesConfig(threads=1, memory_limit="16MB")
+    wanted, _ = build([tmp_path / "r.parquet"], SequencesConfig(threads=1, **options), tmp_path / "out")
+    config = SequencesConfig(threads=1, memory_limit="16MB", **options)
     found, _ = build([tmp_path / "r.parquet"], config, tmp_path / "out")
     assert found.equals(wanted)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "r.parquet"]

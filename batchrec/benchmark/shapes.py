@@ -114,6 +114,6 @@ def shorten_histories(sequences: Path, every: int, out: Path) -> None:
                 pa.ListArray.from_arrays(offsets.cast(pa.int32()), batch[name].flatten().filter(pa.array(is_left)))
                 for name in ("item_ids", "timestamps")
             ]
-            yield pa.record_batch([batch["user_id"], *lists], schema=table.schema)
+            yield pa.record_batch([batch["user_id"], *lists, batch["also_seen"]], schema=table.schema)
 
     write_parquet(shortened(), table.schema, out)

@@ -32,6 +32,9 @@ class SequencesConfig:
     min_rating: float | None = option(None, "Leave out events rated lower.")
     min_item_events: int = option(1, "Leave out items with fewer events.")
     min_user_events: int = option(1, "Then leave out users with fewer events.")
+    seen: Literal["all", "kept"] = option(
+        "all", "What counts as seen: all items, or those of events that --min-rating and --min-item-events keep."
+    )
     repeats: Literal["last", "first", "all"] = option("last", "Which events of a user with the same item to keep.")
     timestamp_unit: TimestampUnit = option(
         "auto",

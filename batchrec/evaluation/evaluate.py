@@ -18,7 +18,8 @@ from batchrec.evaluation import als
 from batchrec.evaluation.baselines import Baselines
 from batchrec.evaluation.comparison import Interval, compare
 from batchrec.evaluation.measuring import METRICS, MeasuredLists, measure_lists
-from batchrec.evaluation.protocols import in_words, split
+from batchrec.evaluation.protocols import split
+from batchrec.log_end import in_words
 from batchrec.queries import connect
 from batchrec.schemas import evaluation_schema, lists_schema
 from batchrec.scoring import score

@@ -1,14 +1,16 @@
 """The two protocols: which events are trained on, which users are tested, and which items are to be found."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from batchrec.config import EvaluationConfig
 from batchrec.errors import ConfigError, InputError
+from batchrec.log_end import EventsAhead, ahead_from, in_words, log_end
 from batchrec.queries import literal, materialize, select
 from batchrec.tables import Sequences, cast_batches, write_parquet
 
@@ -52,13 +54,17 @@ def split(
 ) -> Parts:
     """Split the log by the protocol; write the two sequences tables into `folder`.
 
-    Makes the tables split, tested_users, test_items, training_events, training_items and user_items (sql/*.sql).
+    Events that are ahead of their time are in neither part. What users have seen beside their histories is not looked
+    at: nobody knows when that was. Makes the tables split, tested_users, test_items, training_events, training_items
+    and user_items (sql/*.sql).
     Raises InputError where nobody can be tested or there is too little to train on, or the cut is outside the log,
     ConfigError where the training part has fewer items than a list.
     """
     checked = folder / "sequences.parquet"
+    ahead = EventsAhead(log_end(con, sequences.path, ahead_from()))
     # One pass checks each row, so that whatever breaks later is no fault of the input.
-    write_parquet(sequences.batches(_USERS_AT_A_TIME), sequences.schema, checked)
+    write_parquet(_in_time(sequences.batches(_USERS_AT_A_TIME), ahead), sequences.schema, checked)
+    ahead.warn(str(sequences.path), "they are neither trained nor tested on")
     log = {"path": literal(checked), "keep_seen": config.keep_seen}
     if config.protocol == "temporal":
         cut = _cut(con, sequences.path, checked, config)
@@ -87,12 +93,23 @@ def split(
     )
 
 
-def in_words(moment: int) -> str:
-    """Spell Unix seconds as an ISO time, UTC, where the calendar reaches that far."""
-    try:
-        return datetime.fromtimestamp(moment, UTC).isoformat()
-    except (ValueError, OverflowError, OSError):
-        return f"{moment} s"
+def _in_time(batches: Iterator[pa.RecordBatch], ahead: EventsAhead) -> Iterator[pa.RecordBatch]:
+    """Leave out, and count, the events that are ahead of their time: the last ones of a history."""
+    for batch in batches:
+        items, times = batch["item_ids"], batch["timestamps"]
+        moments, lengths = times.flatten().to_numpy(), times.value_lengths().to_numpy()
+        user_ids = batch["user_id"].take(pa.array(np.repeat(np.arange(len(batch)), lengths)))
+        if not ahead.count(moments, user_ids, items.flatten()):
+            yield batch
+        else:
+            is_kept = moments < ahead.until
+            n_kept = np.concatenate([[0], np.cumsum(is_kept)])
+            offsets = pa.array(n_kept[np.concatenate([[0], np.cumsum(lengths)])].astype(np.int32))
+            kept = [
+                pa.ListArray.from_arrays(offsets, column.flatten().filter(pa.array(is_kept)))
+                for column in (items, times)
+            ]
+            yield pa.record_batch([batch["user_id"], *kept, batch["also_seen"]], schema=batch.schema)
 
 
 def _cut(con: duckdb.DuckDBPyConnection, path: Path, checked: Path, config: EvaluationConfig) -> int:

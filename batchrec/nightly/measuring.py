@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig, TrainingConfig, end_of
 from batchrec.errors import ModelError
+from batchrec.log_end import ahead_from, log_end
 from batchrec.metrics import ndcg
 from batchrec.nightly.report import ModelFigures
 from batchrec.queries import connect, literal, materialize, select
@@ -56,10 +57,11 @@ def measure_histories(sequences: Path, run_date: date, previous: Path | None) ->
 
 @dataclass(frozen=True)
 class HeldOutItems:
-    """Histories without their last item, which is held out, and the items of the newest events."""
+    """Histories without their last item, which is held out, and the items of the newest events before `until`."""
 
     con: duckdb.DuckDBPyConnection
     table: Sequences
+    until: int
     popularity_ndcg: float
 
     def measure(self, model: Path, scoring: ScoringConfig) -> ModelFigures:
@@ -84,7 +86,8 @@ class HeldOutItems:
         histories = self.con.table("held_out").to_arrow_table().combine_chunks()
         chunks = [scorer.score(batch).recs for batch in histories.to_batches()]
         self.con.from_arrow(pa.Table.from_batches(chunks, scorer.schema)).create_view("recs", replace=True)
-        newest = select(self.con, "newest_events", path=literal(self.table.path), share=_NEWEST_SHARE)
+        path, until = literal(self.table.path), self.until
+        newest = select(self.con, "newest_events", path=path, share=_NEWEST_SHARE, until=until)
         counted = newest.to_arrow_table().combine_chunks()
         n_events = counted["n_events"].to_numpy()
         is_unknown = loaded.vocabulary.indexes(counted["item_id"].combine_chunks()) == PAD
@@ -97,13 +100,15 @@ class HeldOutItems:
 
 
 @contextmanager
-def held_out_items(sequences: Path, training: TrainingConfig) -> Iterator[HeldOutItems]:
-    """Hold out what a training with these options holds out tonight."""
+def held_out_items(sequences: Path, training: TrainingConfig, run_date: date | None = None) -> Iterator[HeldOutItems]:
+    """Hold out what a training with these options holds out tonight; its clock is today's, whatever the run date."""
     path = literal(sequences)
     with connect(sequences.parent) as con:
-        materialize(con, "held_out", path=path, seed=training.seed, most=training.validation_users)
+        until = log_end(con, sequences, ahead_from())
+        materialize(con, "held_out", path=path, seed=training.seed, most=training.validation_users, until=until)
         popularity = _ndcg(select(con, "popularity_ranks", path=path))
-        yield HeldOutItems(con, open_sequences(sequences), popularity)
+        until = log_end(con, sequences, ahead_from(run_date))
+        yield HeldOutItems(con, open_sequences(sequences), until, popularity)
 
 
 def _ndcg(ranks: duckdb.DuckDBPyRelation) -> float:

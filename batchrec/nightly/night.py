@@ -122,7 +122,7 @@ class Night:
         """Give the model to score with: the one in use, or a new one where that is due."""
         account, figures = self.account, None
         reason = due_by_age(in_use, self.config, self._run_date)
-        with held_out_items(self._sequences, self.jobs.training) as held_out:
+        with held_out_items(self._sequences, self.jobs.training, self._run_date) as held_out:
             if in_use is not None:
                 try:
                     with account.stage("evaluate") as found:

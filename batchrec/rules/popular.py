@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.batching import Longs
-from batchrec.config import ScoringConfig, end_of
+from batchrec.config import ScoringConfig
 from batchrec.errors import InputError
 from batchrec.ids import BLANKS, as_ids, without_blanks
+from batchrec.log_end import ahead_from, log_end
 from batchrec.queries import connect, literal, materialize, select
 from batchrec.rules.pools import Lists
 from batchrec.rules.popular_lists import Order, PopularLists
@@ -78,7 +79,7 @@ class PopularItems:
             return self._opened
 
     def lists(self, users: pa.RecordBatch) -> Lists:
-        """Give the lists of users, over the vocabulary of `open`; users: columns user_id and item_ids."""
+        """Give the lists of users, over the vocabulary of `open`; users: as for Scorer.score."""
         segments = np.full(len(users), -1) if self.segments is None else self.segments.of(users["user_id"])
         return self.open().lists(users, segments, self._config.top_k, self._config.keep_seen)
 
@@ -123,7 +124,8 @@ class PopularItems:
                 con.register("given_segments", segments)
                 path, days = literal(self._sequences), self._config.popular_days
                 materialize(con, "segments", path=path, blanks=BLANKS)
-                until = end_of(self._config.night)
+                ahead = ahead_from(None if self._config.run_date is None else self._config.night)
+                until = log_end(con, self._sequences, ahead)
                 counted = select(con, "recent_items", path=path, days=days, until=until).to_arrow_table()
         except duckdb.Error as error:
             raise InputError(f"{self._sequences}: {error}") from error

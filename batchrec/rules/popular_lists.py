@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchrec.batching import Histories, Ints, Longs, SeenPairs
+from batchrec.batching import Ints, Longs, SeenPairs, seen_by
 from batchrec.ranker import Floats
 from batchrec.rules.pools import Codes, Lists, Pool, Selection
 from batchrec.rules.ruled_ranker import Limits, allowed_candidates, as_rows, limits_of, may_be_pinned, selection_of
@@ -55,9 +55,9 @@ class PopularLists:
     by_segment: dict[int, Order]
 
     def lists(self, users: pa.RecordBatch, segments: Longs, top_k: int, keep_seen: bool) -> Lists:
-        """Give the lists of users; users: columns user_id and item_ids; segments: (users,), -1 for none."""
-        histories = None if keep_seen else Histories.from_arrow(users["item_ids"], self.vocabulary)
-        limits = limits_of(self.rules, histories, users["user_id"])
+        """Return the lists of users; users: as for Scorer.score; segments: (users,), -1 for none."""
+        seen = None if keep_seen else seen_by(users, self.vocabulary)
+        limits = limits_of(self.rules, seen, users["user_id"])
         how = selection_of(self.rules, top_k)
         lists = Lists.empty(len(users), top_k)
         for segment in np.unique(segments).tolist():

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from batchrec.batching import Histories, Longs
 from batchrec.errors import InputError
+from batchrec.log_end import ahead_from, log_end
 from batchrec.queries import connect, literal, select
 from batchrec.tables import open_sequences
 from batchrec.vocabulary import Vocabulary
@@ -19,10 +20,11 @@ _USERS_AT_A_TIME = 8192
 
 @dataclass(frozen=True)
 class Corpus:
-    """All histories, as indexes of the vocabulary of their items.
+    """All histories that hold an event, as indexes of the vocabulary of their items.
 
-    holding_out: (users,) int64, the users in an order that is the same every night, as far as they are the same users:
-    a model that goes on from last night's has not seen what was held out then, so it must be held out again.
+    holding_out: (users,) int64, those whose last event may be held out, in an order that is the same every night, as
+    far as they are the same users: a model that goes on from last night's has not seen what was held out then, so it
+    must be held out again.
     """
 
     vocabulary: Vocabulary
@@ -30,23 +32,28 @@ class Corpus:
     holding_out: Longs
 
 
-def read_corpus(path: Path, seed: int) -> Corpus:
+def read_corpus(path: Path, seed: int, ahead: int | None = None) -> Corpus:
     """Read a whole sequences table, 5 bytes an event.
 
+    ahead: the moment from which on events are ahead of their time, so that none is held out; by the clock if not given.
     Raises InputError where it breaks its contract or holds no item.
     """
     sequences = open_sequences(path)
     try:
         with connect() as con:
             counted = select(con, "items", path=literal(path)).to_arrow_table().combine_chunks()
-            ordered = select(con, "users_to_hold_out", path=literal(path), seed=seed).to_arrow_table()["user_id"]
+            until = log_end(con, path, ahead_from() if ahead is None else ahead)
+            users = select(con, "users_to_hold_out", path=literal(path), seed=seed, until=until)
+            ordered = users.to_arrow_table()["user_id"]
     except duckdb.Error as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     if len(counted) == 0:
         raise InputError(f"{path}: no history holds an item. Run batchrec build-sequences on ratings that do")
     vocabulary = Vocabulary(counted["item_id"].cast(sequences.item_type).chunk(0), counted["n_events"].to_numpy())
     user_ids, read = [], []
-    for batch in sequences.batches(_USERS_AT_A_TIME):
+    for read_batch in sequences.batches(_USERS_AT_A_TIME):
+        # Who has no history teaches nothing, and must not make sizes smaller that go by the lengths.
+        batch = read_batch.filter(pc.greater(pc.list_value_length(read_batch["item_ids"]), 0))
         user_ids.append(batch["user_id"])
         read.append(Histories.from_arrow(batch["item_ids"], vocabulary, batch["timestamps"]))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([histories.lengths for histories in read]))])

@@ -47,14 +47,21 @@ class Accuracy:
 def hold_out(histories: Histories, most: int, users: Longs) -> Split:
     """Take the last item of up to `most` users, at most half of all, out of the histories; the first of `users` first.
 
-    users: (users,) int64, all of them in some order. A user qualifies with two items or more, of which the last is new
-    to them: one seen before is never recommended.
+    users: (n,) int64, those whose last item may be held out, in some order. A user qualifies with two items or more, of
+    which the last is new to them: one seen before is never recommended.
     Raises InputError where no user qualifies, or there is no second one to learn from.
     """
     if len(histories) < 2:
-        raise InputError("the sequences hold one user; expected two or more, since the last item of some is held out")
+        raise InputError(
+            "the sequences hold one user with a history; expected two or more, since the last item of some is held out"
+        )
     is_qualified = (histories.lengths >= 2) & _last_is_new(histories)
     qualified = users[is_qualified[users]]
+    if len(qualified) == 0 and is_qualified.any():
+        raise InputError(
+            "each history of two different items or more ends in the future, and its last item cannot be held out. "
+            "Mend the times, or leave those events out"
+        )
     if len(qualified) == 0:
         raise InputError("no history has two different items: there is nothing to learn from")
     chosen = np.sort(qualified[: max(1, min(most, len(qualified) // 2))])

@@ -15,6 +15,7 @@ from batchrec.artifact import ENCODER, TRAINING_LOG, file_sha256, load_model, re
 from batchrec.batching import Histories
 from batchrec.config import Device, TrainingConfig
 from batchrec.errors import DeviceError
+from batchrec.log_end import ahead_from
 from batchrec.progress import Progress, fingerprint_of
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
@@ -74,7 +75,8 @@ def train(
     device = _device(config.device)
     with joined(device) as processes, replacing_folder(out) if processes.is_first else nullcontext() as folder:
         started = time.monotonic()
-        corpus = read_corpus(sequences, config.seed)
+        # Clocks of several processes differ, and what they hold out must not.
+        corpus = read_corpus(sequences, config.seed, processes.from_first(ahead_from()))
         vocabulary = corpus.vocabulary
         split = hold_out(corpus.histories, config.validation_users, corpus.holding_out)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
