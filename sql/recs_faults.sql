@@ -8,7 +8,7 @@ with lists as (
         count(*) as n_rows,
         count(*) filter (where user_id is null or item_id is null or rank is null or score is null) as n_nulls,
         count(*) filter (where not isfinite(score)) as n_no_numbers
-    from read_parquet($recs)
+    from read_parquet($recs, hive_partitioning = false)
     group by user_id
 )
 
@@ -19,4 +19,4 @@ select
     count(*) filter (where list_sort(lists.ranks) != range(1, lists.n_rows + 1)) as users_with_gaps_in_ranks,
     coalesce(sum(if($keep_seen, 0, len(list_intersect(lists.item_ids, histories.item_ids)))), 0) as seen_items
 from lists
-left join read_parquet($sequences) as histories on lists.user_id = histories.user_id
+left join read_parquet($sequences, hive_partitioning = false) as histories on lists.user_id = histories.user_id

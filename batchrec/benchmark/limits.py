@@ -23,7 +23,7 @@ def scan(csv: Path) -> None:
 def copy(table: Path, out: Path) -> None:
     """Copy a Parquet table with pyarrow, a row group at a time."""
     file = pq.ParquetFile(table)
-    with pq.ParquetWriter(out, file.schema_arrow, compression="zstd") as writer:
+    with pq.ParquetWriter(out, file.schema_arrow, compression="zstd", write_page_checksum=True) as writer:
         for number in range(file.num_row_groups):
             writer.write_table(file.read_row_group(number))
 
