@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig, TrainingConfig, end_of
-from batchrec.errors import ModelError
+from batchrec.known_items import check_knows
 from batchrec.metrics import ndcg
 from batchrec.nightly.report import ModelFigures
 from batchrec.queries import connect, literal, materialize, select
@@ -65,13 +65,11 @@ class HeldOutItems:
     def measure(self, model: Path, scoring: ScoringConfig) -> ModelFigures:
         """Rank each user's held-out item by a model, among all that it knows and the user has not seen.
 
-        Raises ModelError for a damaged model directory, or one of another type of item ids than the histories', and
-        DeviceError where the device is not there.
+        Raises ModelError for a damaged model directory, or one that knows none of the histories' items or has ids of
+        another type, and DeviceError where the device is not there.
         """
         loaded = load_model(model)
-        if loaded.vocabulary.item_ids.type != self.table.item_type:
-            found = loaded.vocabulary.item_ids.type
-            raise ModelError(f"{model}: its item ids are {found}, those of the histories {self.table.item_type}")
+        check_knows(loaded.vocabulary, model, self.table)
         ranker = Ranker(loaded.encoder, scoring.device, scoring.precision)
         config = ScoringConfig(top_k=min(_K, len(loaded.vocabulary)))
         scorer = Scorer(
