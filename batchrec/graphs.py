@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchrec.errors import one_line
 from batchrec.model_parts import MisfitError, Weights
 from batchrec.schemas import FIRST_ITEM
 
@@ -35,7 +36,7 @@ def check_graph(encoder: bytes, weights: Weights) -> None:
     try:
         model = onnx.ModelProto.FromString(encoder)
     except DecodeError as error:
-        raise MisfitError(f"not an ONNX file: {error}") from error
+        raise MisfitError(f"not an ONNX file: {one_line(error)}") from error
     for tensor in _tensors(model):
         _check_tensor(tensor)
     vocabulary_size, hidden_size = weights["item_embeddings.weight"].shape

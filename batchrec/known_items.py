@@ -7,7 +7,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrec.errors import InputError, ModelError
+from batchrec.errors import InputError, ModelError, one_line
 from batchrec.queries import connect, literal, select
 from batchrec.schemas import PAD
 from batchrec.tables import Sequences
@@ -60,7 +60,7 @@ def _items_of(table: Sequences) -> pa.Array:
         with connect() as con:
             items = select(con, "distinct_items", path=literal(table.path)).to_arrow_table()["item_id"]
     except duckdb.Error as error:
-        raise InputError(f"{table.path}: cannot be read: {error}") from error
+        raise InputError(f"{table.path}: cannot be read: {one_line(error)}") from error
     table.check_same()
     items = items.cast(table.item_type).combine_chunks().drop_null()
     return items.take(pc.sort_indices(items))

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchrec.config import EncoderShape, Objective
+from batchrec.errors import one_line
 from batchrec.schemas import FIRST_ITEM, items_schema
 from batchrec.sealed_parquet import parquet_of
 from batchrec.vocabulary import Vocabulary
@@ -90,7 +91,9 @@ def read_weights(contents: bytes, vocabulary_size: int, shape: EncoderShape) -> 
             raise MisfitError(f"weight {name} ends at byte {end} of {len(data)}")
         weights[name] = np.frombuffer(data[start:end], np.float32).reshape(sizes)
         # A sum of finite float32 numbers is a finite float64.
-        if not np.isfinite(weights[name].sum(dtype=np.float64)):
+        with np.errstate(invalid="ignore"):
+            total = weights[name].sum(dtype=np.float64)
+        if not np.isfinite(total):
             raise MisfitError(f"weight {name} holds what is not a finite number")
     spans.sort()
     if [start for start, _ in spans] + [len(data)] != [0] + [end for _, end in spans]:
@@ -106,7 +109,7 @@ def _split(contents: bytes) -> tuple[dict[str, Any], memoryview]:
     try:
         header = json.loads(contents[8 : 8 + n_bytes])
     except (ValueError, RecursionError) as error:
-        raise MisfitError(f"not a safetensors file: {error}") from error
+        raise MisfitError(f"not a safetensors file: {one_line(error)}") from error
     if not isinstance(header, dict):
         raise MisfitError("not a safetensors file: its header is not an object")
     return {name: entry for name, entry in header.items() if name != "__metadata__"}, memoryview(contents)[
@@ -147,7 +150,7 @@ def read_vocabulary(contents: bytes, n_items: int) -> Vocabulary:
         items = file.read().combine_chunks()
         items.validate(full=True)
     except (pa.ArrowException, OSError) as error:
-        raise MisfitError(f"not a Parquet file that can be read: {error}") from error
+        raise MisfitError(f"not a Parquet file that can be read: {one_line(error)}") from error
     item_ids, indexes, n_events = (items[name].chunk(0) for name in ("item_id", "item_index", "n_events"))
     if item_ids.null_count or indexes.null_count or n_events.null_count:
         raise MisfitError("has nulls; expected none")

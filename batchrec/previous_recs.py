@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchrec.batching import Longs, spans
-from batchrec.errors import InputError
+from batchrec.errors import InputError, one_line
 from batchrec.sealed_parquet import open_parquet, parquet_of
 
 _log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class PreviousRecs:
             with self._reading:
                 return self._file.read_row_group(number, columns=columns).combine_chunks().to_batches()[0]
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self._where}: {error}. Leave --previous out, to score everybody") from error
+            raise InputError(f"{self._where}: {one_line(error)}. Leave --previous out, to score everybody") from error
 
 
 def _n_below(sorted_ids: pa.Array, wanted: pa.Array) -> Longs:
@@ -119,7 +119,9 @@ def open_previous(path: Path, schema: pa.Schema) -> PreviousRecs | None:
         opened = open_parquet(path)
         file = parquet_of(opened)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: cannot be read: {error}. Leave --previous out, to score everybody") from error
+        raise InputError(
+            f"{path}: cannot be read: {one_line(error)}. Leave --previous out, to score everybody"
+        ) from error
     found = file.schema_arrow
     made_alike = {key: (found.metadata or {}).get(key) for key in schema.metadata} == schema.metadata
     if not made_alike or not found.equals(schema) or file.metadata.num_rows == 0:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from batchrec.batching import Ints, SeenPairs
 from batchrec.config import ScoringPrecision
-from batchrec.errors import DeviceError, ModelError
+from batchrec.errors import DeviceError, ModelError, one_line
 from batchrec.precision import at_precision
 from batchrec.schemas import FIRST_ITEM
 
@@ -116,8 +116,8 @@ class Ranker:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime's errors have no common base of their own
             if self.device == "cuda":
-                raise DeviceError(f"onnxruntime cannot run the model on the GPU: {error}") from error
-            raise ModelError(f"encoder.onnx: onnxruntime cannot run the graph: {error}") from error
+                raise DeviceError(f"onnxruntime cannot run the model on the GPU: {one_line(error)}") from error
+            raise ModelError(f"encoder.onnx: onnxruntime cannot run the graph: {one_line(error)}") from error
         found: list[NDArray[Any]] = binding.copy_outputs_to_cpu()
         return found
 
@@ -155,7 +155,7 @@ def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, s
                 ort.preload_dlls()  # the CUDA libraries that PyPI's packages bring
             session = ort.InferenceSession(encoder, options, providers=[CUDA, CPU] if wants_cuda else [CPU])
     except Exception as error:  # onnxruntime's errors have no common base of their own
-        raise ModelError(f"encoder.onnx: onnxruntime cannot open the graph: {error}") from error
+        raise ModelError(f"encoder.onnx: onnxruntime cannot open the graph: {one_line(error)}") from error
     finally:
         ort.set_default_logger_severity(2)
     if not wants_cuda:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrec.errors import ConfigError, InputError
+from batchrec.errors import ConfigError, InputError, one_line
 from batchrec.queries import connect, literal, select
 from batchrec.schemas import id_type, sequences_schema
 from batchrec.sealed_parquet import open_parquet, parquet_of, sealed_writer
@@ -134,7 +134,7 @@ class Sequences:
                 _check_histories(checked, self.path)
                 yield checked
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self.path}: {error}") from error
+            raise InputError(f"{self.path}: {one_line(error)}") from error
 
     def check_same(self) -> None:
         """Raise InputError if another file has taken the name, under which DuckDB reads it, or this one has changed."""
@@ -160,9 +160,9 @@ def open_sequences(path: Path) -> Sequences:
         opened = open_parquet(path)
         file = parquet_of(opened)
     except pa.ArrowException as error:
-        raise InputError(f"{path}: not a Parquet file: {error}") from error
+        raise InputError(f"{path}: not a Parquet file: {one_line(error)}") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error}. Run batchrec build-sequences again") from error
+        raise InputError(f"{path}: cannot be read: {one_line(error)}. Run batchrec build-sequences again") from error
     found = file.schema_arrow
     for name in ("user_id", "item_ids", "timestamps"):
         times = found.names.count(name)
@@ -182,7 +182,7 @@ def open_sequences(path: Path) -> Sequences:
         with connect() as con:
             repeated = select(con, "repeated_users", path=literal(path)).fetchall()
     except duckdb.Error as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+        raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
     if repeated:
         raise InputError(f"{path}: user {repeated[0][0]} has {repeated[0][1]} rows; expected one row a user")
     table.check_same()

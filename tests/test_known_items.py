@@ -1,15 +1,15 @@
 """A model of another log is refused, or warned of, before anything is scored."""
 
 import logging
-import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from batchrec.artifact import load_model
-from batchrec.config import RecommendConfig, ScoringConfig
+from batchrec.config import RecommendConfig, ScoringConfig, TrainingConfig
 from batchrec.errors import ModelError
+from batchrec.nightly.measuring import held_out_items
 from batchrec.recommending import recommend
 from batchrec.scoring import score
 from tests.models import run_cli, string_model, trained_model, write_sequences
@@ -51,7 +51,9 @@ def test_a_model_whose_ids_have_another_type_is_refused(
     (line,) = capsys.readouterr().err.splitlines()
     known = load_model(model).vocabulary.item_ids[0].as_py()
     types = ("int64", "string") if is_text else ("string", "int64")
-    assert f"its item ids are {types[0]}, such as {known!r}; those of {sequences} are {types[1]}, such as {item}" in line
+    assert (
+        f"its item ids are {types[0]}, such as {known!r}; those of {sequences} are {types[1]}, such as {item}" in line
+    )
     assert not out.exists()
 
 
@@ -91,5 +93,10 @@ def test_an_id_that_is_not_known_is_answered_with_one_that_is(capsys: pytest.Cap
     assert f"knows none of item-1001. Pass ids that are int64 like {first}" in capsys.readouterr().err
 
 
-def test_a_night_trains_anew_where_the_model_in_use_knows_none_of_the_items(tmp_path: Path) -> None:
-    from tests.nights import Company  # noqa: F401, PLC0415
+def test_to_a_night_a_model_of_another_log_is_one_that_cannot_be_used(tmp_path: Path) -> None:
+    # test_nightly_damage.py has what follows of it: a training.
+    for number, (item, item_type) in enumerate(((5, pa.int64()), ("1001", pa.string()))):
+        histories = {user: [item, item, item] for user in range(9)}
+        sequences = write_sequences(tmp_path / f"{number}.parquet", histories, item_type=item_type)
+        with held_out_items(sequences, TrainingConfig()) as held_out, pytest.raises(ModelError):
+            held_out.measure(trained_model(), ScoringConfig(device="cpu"))

@@ -128,6 +128,10 @@ WEIGHTS: dict[str, tuple[Change, str]] = {
     "other numbers": (weights(lambda w: w.update({"norm.bias": w["norm.bias"].astype(np.float64)})), "'F64' [8]"),
     "no number": (weights(lambda w: w.update({"norm.bias": w["norm.bias"] * np.nan})), "norm.bias holds what is not"),
     "an endless number": (weights(lambda w: w["item_biases"].__setitem__(5, np.inf)), "item_biases holds what is not"),
+    "endless numbers both ways": (
+        weights(lambda w: w["item_biases"].__setitem__([5, 6], [np.inf, -np.inf])),
+        "item_biases holds what is not",
+    ),
     "nothing": (raw_weights(b""), "not a safetensors file"),
     "a header beyond the end": (raw_weights((1 << 62).to_bytes(8, "little") + b"{}"), "not a safetensors file"),
     "a deep header": (raw_weights((100_000).to_bytes(8, "little") + b"[" * 100_000), "not a safetensors file"),
