@@ -114,6 +114,21 @@ def test_a_flipped_bit_is_one_line(name: str, tmp_path: Path, capsys: pytest.Cap
     assert not out.exists()
 
 
+@pytest.mark.parametrize("name", ["recs", "previous"])
+def test_a_night_measures_no_table_of_which_a_bit_has_changed(name: str, table: Path, tmp_path: Path) -> None:
+    recs, previous = tmp_path / "recs.parquet", tmp_path / "previous.parquet"
+    write(table, training_histories())
+    for out in (recs, previous):
+        score(table, trained_model(), ScoringConfig(device="cpu"), out)
+    assert measure_table(recs, table, previous, ScoringConfig()).overlap == 1
+    changed = tmp_path / f"{name}.parquet"
+    contents = bytearray(changed.read_bytes())
+    contents[len(contents) // 2] ^= 1
+    changed.write_bytes(contents)
+    with pytest.raises(InputError, match=f"{name}.parquet: cannot be read: is not the file that was written"):
+        measure_table(recs, table, previous, ScoringConfig())
+
+
 def test_checksums_are_verified_where_a_table_has_no_seal(table: Path) -> None:
     # As another program writes it.
     pq.write_table(sequences_table(HISTORIES), table, write_page_checksum=True, compression="none")

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig, TrainingConfig, end_of
+from batchrec.errors import InputError, one_line
 from batchrec.known_items import check_knows
 from batchrec.metrics import ndcg
 from batchrec.nightly.report import ModelFigures
@@ -21,6 +22,7 @@ from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
 from batchrec.schemas import PAD
 from batchrec.scorer import Scorer
+from batchrec.sealed_parquet import open_parquet
 from batchrec.tables import Sequences, open_sequences
 
 # Of the newest events, of which unknown items are counted.
@@ -126,8 +128,14 @@ class TableFigures:
 def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: ScoringConfig) -> TableFigures:
     """Measure a recs table against the histories and, if there is one, an earlier table.
 
-    Users without a history do not count, but for those that --users lists.
+    Users without a history do not count, but for those that --users lists. Raises InputError if a table has changed
+    since it was written: SQL would not see it.
     """
+    for table in [recs] if previous is None else [recs, previous]:
+        try:
+            open_parquet(table)
+        except OSError as error:
+            raise InputError(f"{table}: cannot be read: {one_line(error)}. Start batchrec run again") from error
     with connect(recs.parent) as con:
         faults = select(
             con, "recs_faults", recs=literal(recs), sequences=literal(sequences), keep_seen=scoring.keep_seen
