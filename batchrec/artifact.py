@@ -96,10 +96,12 @@ def load_model(folder: Path) -> Model:
     """
     for _ in range(3):
         manifest = read_manifest(folder)
+        contents: dict[str, bytes] = {}
         try:
-            contents = {name: _read(folder / name) for name in manifest.files}
+            for name in manifest.files:
+                contents[name] = _read(folder / name)
         except OSError as error:
-            problem = f"{folder}: cannot read {Path(error.filename).name}: {error.strerror}"
+            problem = f"{folder}: cannot read {name}: {error.strerror}"
         else:
             changed = [name for name, digest in manifest.files.items() if _sha256(contents[name]) != digest]
             if not changed:

@@ -58,11 +58,11 @@ def _items_of(table: Sequences) -> pa.Array:
     """Return the distinct items of the histories, the least id first."""
     try:
         with connect() as con:
-            items = select(con, "distinct_items", path=literal(table.path)).to_arrow_table()["item_id"]
-    except duckdb.Error as error:
+            found = select(con, "distinct_items", path=literal(table.path)).to_arrow_table()["item_id"]
+        items = found.cast(table.item_type).combine_chunks().drop_null()
+    except (duckdb.Error, pa.ArrowException) as error:
         raise InputError(f"{table.path}: cannot be read: {one_line(error)}") from error
     table.check_same()
-    items = items.cast(table.item_type).combine_chunks().drop_null()
     return items.take(pc.sort_indices(items))
 
 

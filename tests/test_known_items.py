@@ -77,6 +77,14 @@ def test_a_log_without_items_is_no_other_log(tmp_path: Path) -> None:
     assert scored({1: [], 2: []}, tmp_path) == 2
 
 
+def test_ids_beyond_int64_are_an_error_of_the_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sequences = write_sequences(tmp_path / "sequences.parquet", {1: [2**64 - 1]}, item_type=pa.uint64())
+    out = tmp_path / "recs.parquet"
+    assert run_cli("score", "--sequences", sequences, "--model", trained_model(), "--out", out) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "sequences.parquet: cannot be read: Integer value 18446744073709551615 not in range" in line
+
+
 def test_a_single_known_item_is_enough_to_score(tmp_path: Path) -> None:
     assert scored(items(1001, n_unknown=99), tmp_path) == 100
 
