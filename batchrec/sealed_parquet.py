@@ -73,8 +73,17 @@ def open_parquet(path: Path) -> pa.NativeFile:
 
 
 def parquet_of(file: pa.NativeFile, **options: Any) -> pq.ParquetFile:
-    """Read what `open_parquet` has opened, and verify the checksums of its pages; options: pyarrow's."""
-    return pq.ParquetFile(file, page_checksum_verification=True, **options)
+    """Read what `open_parquet` has opened, and verify the checksums of its pages; options: pyarrow's.
+
+    Raises pyarrow's errors, an ArrowException or an OSError, if it is not Parquet.
+    """
+    try:
+        table = pq.ParquetFile(file, page_checksum_verification=True, **options)
+        # Some names become text only when they are asked for.
+        table.schema_arrow.to_string()
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(f"a name in the schema is not UTF-8: {error.object!r:.60}") from error
+    return table
 
 
 def _find_seal(file: pa.NativeFile) -> tuple[int, bytes]:

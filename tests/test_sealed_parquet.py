@@ -85,6 +85,16 @@ def test_checksums_are_verified_where_a_table_has_no_seal(table: Path) -> None:
         rows_of(table)
 
 
+@pytest.mark.parametrize("name", [b"user_id", b"item_ids", b"element"])
+def test_a_name_that_is_not_utf_8_is_one_line(name: bytes, table: Path) -> None:
+    pq.write_table(sequences_table(HISTORIES), table, store_schema=False)
+    contents = table.read_bytes()
+    assert name in contents
+    table.write_bytes(contents.replace(name, b"\xff" + name[1:]))
+    with pytest.raises(InputError, match="not a Parquet file: a name in the schema is not UTF-8"):
+        open_sequences(table)
+
+
 def test_the_seal_is_the_sum_of_the_file_with_zeros_in_its_place(table: Path) -> None:
     seal = pq.ParquetFile(table).metadata.metadata[b"batchrec.seal"]
     contents = table.read_bytes()
