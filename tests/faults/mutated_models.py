@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
+from onnx import numpy_helper
+from safetensors.numpy import load
 
 from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig
@@ -99,6 +102,26 @@ def mutate(files: dict[str, bytes], chance: random.Random) -> tuple[str, dict[st
     return f"{name}: {', '.join(done)}", files | {name: bytes(contents)}
 
 
+def mutate_weights(files: dict[str, bytes], chance: random.Random) -> dict[str, bytes]:
+    """Flip bits of weights, the same in the graph: a model that fits, and is another one."""
+    contents = bytearray(files["weights.safetensors"])
+    start = 8 + int.from_bytes(contents[:8], "little")
+    for _ in range(chance.choice([1, 5, 100])):
+        # Of any number, but mostly of its exponent.
+        place = start + 4 * chance.randrange((len(contents) - start) // 4) + chance.choice([0, 2, 3, 3])
+        contents[place] ^= 1 << chance.randrange(8)
+    graph = onnx.load_model_from_string(files["encoder.onnx"])
+    weights = load(bytes(contents))
+    for tensor in graph.graph.initializer:
+        name = tensor.name.removeprefix("encoder.")
+        if name in weights:
+            values = weights[name].copy()
+            if name == "item_biases":
+                values[:2] = -np.inf
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return files | {"weights.safetensors": bytes(contents), "encoder.onnx": graph.SerializeToString()}
+
+
 def reseal(files: dict[str, bytes], chance: random.Random) -> tuple[str, dict[str, bytes]]:
     """Make the hashes, and mostly the model's id, fit what the files hold, and now and then change a value too."""
     manifest = json.loads(files["manifest.json"])
@@ -124,6 +147,9 @@ def mutation(number: int, files: dict[str, bytes]) -> tuple[str, dict[str, bytes
     if number % 2 == 0:
         done, changed = mutate(files, chance)
         return done, changed, False
+    if chance.random() < 0.2:
+        sealing, changed = reseal(mutate_weights(files, chance), chance)
+        return f"other weights: {sealing}", changed, True
     done, changed = "", files
     while not done.partition(":")[0] or "manifest.json" in done:
         # What it holds is changed as it is sealed.

@@ -40,6 +40,7 @@ def test_a_mutated_model_gives_the_same_table_or_is_refused(first: int, tmp_path
     found = Counter((line["sealed"], line["outcome"]) for line in ends)
     # A mutation may change nothing, but few do; of those with new hashes some are models that nothing is wrong with.
     assert found[False, "refused"] > 0.9 * (last - first) / 2
-    assert found[True, "refused"] > 0.5 * (last - first) / 2
+    assert found[True, "refused"] > 0.4 * (last - first) / 2
+    assert found[True, "other"] > 0
     for (is_sealed, what), number in found.items():
         counts.add(f"mutated models {'with new hashes' if is_sealed else 'with old hashes'}: {what}", number)
