@@ -1,6 +1,11 @@
 """What can go wrong that is not a bug: each error is one line that says where, what was found and what to do."""
 
 
+def one_line(error: BaseException) -> str:
+    """Return what a library says of an error, of up to 400 characters, without line breaks."""
+    return " ".join(str(error).split())[:400]
+
+
 class BatchrecError(Exception):
     """An error that the caller can act on. report: what is known of the night that it ended, if it ended one."""
 

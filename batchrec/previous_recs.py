@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchrec.batching import Longs, spans
-from batchrec.errors import InputError
+from batchrec.errors import InputError, one_line
+from batchrec.sealed_parquet import open_parquet, parquet_of
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class PreviousRecs:
             with self._reading:
                 return self._file.read_row_group(number, columns=columns).combine_chunks().to_batches()[0]
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self._where}: {error}. Leave --previous out, to score everybody") from error
+            raise InputError(f"{self._where}: {one_line(error)}. Leave --previous out, to score everybody") from error
 
 
 def _n_below(sorted_ids: pa.Array, wanted: pa.Array) -> Longs:
@@ -115,13 +116,16 @@ def open_previous(path: Path, schema: pa.Schema) -> PreviousRecs | None:
         _log.info("%s: no such file: everybody is scored", path)
         return None
     try:
-        file = pq.ParquetFile(path)
+        opened = open_parquet(path)
+        file = parquet_of(opened)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a Parquet file: {error}. Leave --previous out, to score everybody") from error
+        raise InputError(
+            f"{path}: cannot be read: {one_line(error)}. Leave --previous out, to score everybody"
+        ) from error
     found = file.schema_arrow
     made_alike = {key: (found.metadata or {}).get(key) for key in schema.metadata} == schema.metadata
     if not made_alike or not found.equals(schema) or file.metadata.num_rows == 0:
         _log.info("%s: of another model, or other options: everybody is scored", path)
         return None
     # Texts that repeat are read several times as fast as what their dictionaries hold.
-    return PreviousRecs(pq.ParquetFile(path, read_dictionary=["source", "model_id"]), path)
+    return PreviousRecs(parquet_of(opened, read_dictionary=["source", "model_id"]), path)

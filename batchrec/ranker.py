@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from batchrec.batching import Ints, SeenPairs
 from batchrec.config import ScoringPrecision
-from batchrec.errors import DeviceError, ModelError
+from batchrec.errors import DeviceError, ModelError, one_line
 from batchrec.precision import at_precision
+from batchrec.schemas import FIRST_ITEM
 
 _log = logging.getLogger(__name__)
 
@@ -62,8 +64,9 @@ class Ranker:
         if self.device == "cpu" and device == "auto":
             _log.warning("no GPU works (%s): scoring on the CPU", problem)
         sizes = {argument.name: argument.shape for argument in self._session.get_inputs()}
+        (self._n_indexes,) = sizes["item_offsets"]
         if item_offsets is None:
-            item_offsets = np.zeros(sizes["item_offsets"], np.float32)
+            item_offsets = np.zeros(self._n_indexes, np.float32)
         # Once, for it is the same in every run.
         self._item_offsets = ort.OrtValue.ortvalue_from_numpy(item_offsets, self.device, 0)
 
@@ -72,14 +75,30 @@ class Ranker:
 
         tokens: (rows, length) int32, PAD on the right; top_k: up to the number of items.
         The outputs alone come back from the device: never scores of the whole catalogue.
+        Raises ModelError if what comes back is no ranking.
         """
         scores, items = self._run(tokens, seen, top_k, "scores", "items")
-        return Ranking(scores, items)
+        return self._checked(scores, items, (len(tokens), top_k))
 
     def rank_and_encode(self, tokens: Ints, seen: SeenPairs, top_k: int) -> tuple[Ranking, Floats]:
         """Rank as `rank` does, and give the states (rows, hidden_size) float32 that the items' scores are made of."""
         scores, items, states = self._run(tokens, seen, top_k, "scores", "items", "states")
-        return Ranking(scores, items), states
+        return self._checked(scores, items, (len(tokens), top_k)), states
+
+    def _checked(self, scores: Floats, items: Ints, shape: tuple[int, int]) -> Ranking:
+        """Make a ranking of the graph's outputs. Raises ModelError if they are none: the graph may be anybody's."""
+        ranking = Ranking(scores, items)
+        if scores.shape != shape or items.shape != shape:
+            raise ModelError(f"encoder.onnx: a ranking of {shape} came out as {scores.shape} and {items.shape}")
+        check_scores(scores)
+        is_there = ranking.is_there
+        if ((items < np.where(is_there, FIRST_ITEM, 0)) | (items >= self._n_indexes)).any():
+            raise ModelError("encoder.onnx: the graph ranks what is no item of the vocabulary. Train again")
+        # The end of a row, where nothing is left, is no item's.
+        ordered = np.sort(np.where(is_there, items, -1 - np.arange(shape[1], dtype=np.int32)), axis=1)
+        if (ordered[:, 1:] == ordered[:, :-1]).any() or (scores[:, 1:] > scores[:, :-1]).any():
+            raise ModelError("encoder.onnx: the graph ranks an item twice, or not by the scores. Train again")
+        return ranking
 
     def _run(self, tokens: Ints, seen: SeenPairs, top_k: int, *outputs: str) -> list[NDArray[Any]]:
         binding = self._session.io_binding()
@@ -93,9 +112,23 @@ class Ranker:
         binding.bind_ortvalue_input("item_offsets", self._item_offsets)
         for name in outputs:
             binding.bind_output(name)
-        self._session.run_with_iobinding(binding)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # onnxruntime's errors have no common base of their own
+            if self.device == "cuda":
+                raise DeviceError(f"onnxruntime cannot run the model on the GPU: {one_line(error)}") from error
+            raise ModelError(f"encoder.onnx: onnxruntime cannot run the graph: {one_line(error)}") from error
         found: list[NDArray[Any]] = binding.copy_outputs_to_cpu()
         return found
+
+
+def check_scores(scores: Floats) -> None:
+    """Raise ModelError if a score is neither a finite number nor the -inf of a place without an item."""
+    if not (scores < np.inf).all():
+        raise ModelError(
+            "encoder.onnx: the model scores an item with what is not a finite number. Train again, or pass --precision "
+            "fp32"
+        )
 
 
 def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, str]:
@@ -110,6 +143,8 @@ def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, s
     options.inter_op_num_threads = 1
     # Lengths differ from run to run, so a plan of memory for one shape is of no use to the next.
     options.enable_mem_pattern = False
+    # A graph whose weights are elsewhere finds nothing, least of all in the working directory.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     wants_cuda = provider == CUDA and CUDA in ort.get_available_providers()
     said = io.StringIO()
     # Where CUDA does not start, onnxruntime fills stderr, and prints the reason on stdout, where the report goes.
@@ -120,7 +155,7 @@ def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, s
                 ort.preload_dlls()  # the CUDA libraries that PyPI's packages bring
             session = ort.InferenceSession(encoder, options, providers=[CUDA, CPU] if wants_cuda else [CPU])
     except Exception as error:  # onnxruntime's errors have no common base of their own
-        raise ModelError(f"encoder.onnx: onnxruntime cannot open the graph: {error}") from error
+        raise ModelError(f"encoder.onnx: onnxruntime cannot open the graph: {one_line(error)}") from error
     finally:
         ort.set_default_logger_severity(2)
     if not wants_cuda:

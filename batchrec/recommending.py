@@ -10,6 +10,7 @@ from batchrec.artifact import load_model
 from batchrec.catalogue import Catalogue, find_item, read_catalogue
 from batchrec.config import RecommendConfig, ScoringConfig
 from batchrec.errors import ConfigError
+from batchrec.known_items import check_knows_catalogue
 from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
 from batchrec.schemas import FIRST_ITEM, PAD, sequences_schema
@@ -52,18 +53,21 @@ def recommend(
     """Recommend after a history of items, each given by title or id, oldest first.
 
     Raises ConfigError for a title that is unknown or ambiguous or a top_k above the catalogue, ModelError for a broken
-    model directory, InputError for a catalogue that cannot be read.
+    model directory or one that knows no item of the catalogue, InputError for a catalogue that cannot be read.
     """
     loaded = load_model(model)
     vocabulary = loaded.vocabulary
     if config.top_k > len(vocabulary):
         raise ConfigError(f"--top-k {config.top_k}: the model knows {len(vocabulary)} items")
     catalogue = read_catalogue(config, vocabulary)
+    if catalogue is not None:
+        check_knows_catalogue(vocabulary, model, catalogue.item_ids, str(config.items))
     item_ids = pa.array([find_item(name, catalogue) if catalogue else name for name in wanted], pa.string())
     indexes = vocabulary.indexes(item_ids)
     named = [_named(item_id, vocabulary, catalogue) for item_id in item_ids.to_pylist()]
     if (indexes == PAD).all():
-        raise ConfigError(f"the model knows none of {', '.join(wanted)}")
+        example = f"{vocabulary.item_ids.type} like {vocabulary.item_ids[0].as_py()!r:.40}"
+        raise ConfigError(f"the model knows none of {', '.join(wanted)}. Pass ids that are {example}, or --items FILE")
     known = vocabulary.item_ids.take(pa.array(indexes[indexes != PAD] - FIRST_ITEM))
     schema = sequences_schema(pa.int64(), known.type)
     history = pa.ListArray.from_arrays([0, len(known)], known)

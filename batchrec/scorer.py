@@ -14,7 +14,7 @@ from batchrec.batching import Histories, Longs, also_seen, history_digests, scor
 from batchrec.config import ScoringConfig
 from batchrec.kept_rankings import KeptRanking
 from batchrec.previous_recs import open_previous
-from batchrec.ranker import Ranker, Ranking
+from batchrec.ranker import Ranker, Ranking, check_scores
 from batchrec.rules.assortment import Assortment
 from batchrec.rules.emptied import emptied_by
 from batchrec.rules.pools import Lists
@@ -140,12 +140,17 @@ class Scorer:
         return ScoredChunk(recs, len(users), self._counts(users, is_known, n_recs, len(carried), n_unknown))
 
     def _best(self, histories: Histories, users: Longs, limits: Limits) -> Lists:
-        """Give the model's list for each of `users`, empty where it knows nothing of the history."""
+        """Give the model's list for each of `users`, empty where it knows nothing of the history.
+
+        Raises ModelError for scores that are not finite.
+        """
         lists = Lists.empty(len(users), self._top_k)
         known = np.flatnonzero(histories.lengths[users] > 0)
         lengths = np.minimum(histories.lengths[users[known]], self._shape.max_len)
         for batch in token_batches(lengths, self._batch_tokens, self._most_users):
             lists.put(known[batch], self._rank(histories, users[known[batch]], limits))
+        # Rules score items themselves, by the weights.
+        check_scores(lists.scores)
         return lists
 
     def _rank(self, histories: Histories, users: Longs, limits: Limits) -> Ranking:

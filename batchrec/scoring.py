@@ -19,6 +19,7 @@ from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError
 from batchrec.ids import without_blanks
 from batchrec.kept_rankings import RANKING_BYTES, KeptRanking, open_progress
+from batchrec.known_items import check_knows
 from batchrec.logs import no_bars
 from batchrec.machine import n_cores
 from batchrec.progress import Progress
@@ -86,6 +87,7 @@ def score(
     if config.top_k > n_items:
         raise ConfigError(f"--top-k {config.top_k}: the model knows {n_items} items. Pass {n_items} or less")
     table = open_sequences(sequences)
+    check_knows(loaded.vocabulary, model, table)
     listed = read_user_list(config.users, table.user_type, config.night) if config.users else None
     assortment = read_assortment(loaded.vocabulary, config, table.user_type, sequences)
     ranker = Ranker(loaded.encoder, config.device, config.precision, assortment.item_offsets)

@@ -4,18 +4,18 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from batchrec.errors import ConfigError, InputError
+from batchrec.errors import ConfigError, InputError, one_line
 from batchrec.queries import connect, literal, select
 from batchrec.schemas import id_type, sequences_schema
+from batchrec.sealed_parquet import open_parquet, parquet_of, sealed_writer
 from batchrec.temporaries import modes_by_umask, probe_of, put_on_disk, temporary_file
 
 # Columns of numbers of which hardly two are the same, or that come in runs or in turn, which zstd packs as well: a
@@ -77,12 +77,7 @@ def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Pat
         for field in schema
         if field.name not in _WITHOUT_DICTIONARY or pa.types.is_string(field.type)
     ]
-    with (
-        replacing(out) as temporary,
-        # An open file, for pyarrow takes a name with a colon for a URI.
-        temporary.open("wb") as file,
-        pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=in_dictionaries) as writer,
-    ):
+    with replacing(out) as temporary, sealed_writer(temporary, schema, use_dictionary=in_dictionaries) as writer:
         for batch in _made_ahead(iter(batches)):
             if len(batch):
                 writer.write_batch(batch)
@@ -117,13 +112,15 @@ def no_items(n_users: int, list_type: pa.DataType) -> pa.ListArray:
 class Sequences:
     """A sequences table on disk whose columns and types hold to the contract.
 
-    columns: those of the schema that the file has; the only one that it may lack is also_seen.
+    columns: those of the schema that the file has; the only one that it may lack is also_seen. file: opened once, and
+    read from then.
     """
 
     path: Path
     schema: pa.Schema
     n_users: int
     columns: list[str]
+    file: pa.NativeFile = field(repr=False, compare=False)
 
     @property
     def user_type(self) -> pa.DataType:
@@ -141,7 +138,7 @@ class Sequences:
         Raises InputError for nulls, lists of unequal length and histories that are not in time order.
         """
         try:
-            for batch in pq.ParquetFile(self.path).iter_batches(n_users, columns=self.columns):
+            for batch in parquet_of(self.file).iter_batches(n_users, columns=self.columns):
                 _check_nulls(batch, self.path)
                 found = batch
                 if "also_seen" not in self.columns:
@@ -151,7 +148,18 @@ class Sequences:
                 _check_histories(checked, self.path)
                 yield checked
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self.path}: {error}") from error
+            raise InputError(f"{self.path}: {one_line(error)}") from error
+
+    def check_same(self) -> None:
+        """Raise InputError if another file has taken the name, under which DuckDB reads it, or this one has changed."""
+        opened = os.fstat(self.file.fileno())
+        try:
+            named = self.path.stat()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
+        identity = "st_dev", "st_ino", "st_size", "st_mtime_ns"
+        if any(getattr(opened, name) != getattr(named, name) for name in identity):
+            raise InputError(f"{self.path}: was replaced while it was read. Start again")
 
 
 def open_sequences(path: Path) -> Sequences:
@@ -163,9 +171,12 @@ def open_sequences(path: Path) -> Sequences:
     if not path.is_file():
         raise InputError(f"{path}: no such file. Run batchrec build-sequences, or pass --sequences FILE")
     try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a Parquet file: {error}") from error
+        opened = open_parquet(path)
+        file = parquet_of(opened)
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: not a Parquet file: {one_line(error)}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {one_line(error)}. Run batchrec build-sequences again") from error
     found = file.schema_arrow
     for name in ("user_id", "item_ids", "timestamps", "also_seen"):
         times = found.names.count(name)
@@ -182,14 +193,17 @@ def open_sequences(path: Path) -> Sequences:
         id_type(found.field("item_ids").type.value_type, "item_ids", str(path)),
     )
     _check_also_seen(found, schema, path)
+    columns = [name for name in schema.names if name in found.names]
+    table = Sequences(path, schema, file.metadata.num_rows, columns, opened)
     try:
         with connect() as con:
             repeated = select(con, "repeated_users", path=literal(path)).fetchall()
     except duckdb.Error as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+        raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
     if repeated:
         raise InputError(f"{path}: user {repeated[0][0]} has {repeated[0][1]} rows; expected one row a user")
-    return Sequences(path, schema, file.metadata.num_rows, [name for name in schema.names if name in found.names])
+    table.check_same()
+    return table
 
 
 def _check_also_seen(found: pa.Schema, schema: pa.Schema, path: Path) -> None:

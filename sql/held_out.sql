@@ -8,7 +8,7 @@ with qualified as (
         timestamps,
         row_number() over (order by hash(user_id, $seed), user_id) as place,
         count(*) over () as n_users
-    from read_parquet($path)
+    from read_parquet($path, hive_partitioning = false)
     where len(item_ids) >= 2 and not list_contains(item_ids[:-2], item_ids[-1]) and timestamps[-1] < $until
 )
 

@@ -2,6 +2,6 @@
 select
     item_id,
     count(*) as n_events
-from (select unnest(item_ids) as item_id from read_parquet($path)) as events
+from (select unnest(item_ids) as item_id from read_parquet($path, hive_partitioning = false)) as events
 group by item_id
 order by n_events desc, item_id asc

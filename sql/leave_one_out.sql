@@ -11,4 +11,4 @@ select
         when not $keep_seen and list_contains(item_ids[:-2], item_ids[-1]) then 'last item seen before'
     end as reason,
     if(reason is null, len(item_ids) - 1, len(item_ids)) as n_training
-from read_parquet($path)
+from read_parquet($path, hive_partitioning = false)

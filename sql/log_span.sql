@@ -2,4 +2,4 @@
 select
     min(list_min(timestamps)) as oldest,
     max(list_max(timestamps)) as newest
-from read_parquet($path)
+from read_parquet($path, hive_partitioning = false)

@@ -2,7 +2,7 @@
 -- null where there is none.
 with events as (
     select unnest(timestamps) as moment
-    from read_parquet($path)
+    from read_parquet($path, hive_partitioning = false)
 )
 
 select

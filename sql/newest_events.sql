@@ -3,7 +3,7 @@ with events as (
     select
         unnest(item_ids) as item_id,
         unnest(timestamps) as moment
-    from read_parquet($path)
+    from read_parquet($path, hive_partitioning = false)
 ),
 
 newest as (

@@ -4,7 +4,7 @@ with events as (
     select
         unnest(item_ids) as item_id,
         1 as n
-    from read_parquet($path)
+    from read_parquet($path, hive_partitioning = false)
     union all
     select
         item_id,

@@ -6,7 +6,7 @@ with events as (
         user_id,
         unnest(item_ids) as item_id,
         cast(unnest(timestamps) as bigint) as moment
-    from read_parquet($path)
+    from read_parquet($path, hive_partitioning = false)
 ),
 
 span as (

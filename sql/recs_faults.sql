@@ -9,7 +9,7 @@ with lists as (
         count(*) as n_rows,
         count(*) filter (where user_id is null or item_id is null or rank is null or score is null) as n_nulls,
         count(*) filter (where not isfinite(score)) as n_no_numbers
-    from read_parquet($recs)
+    from read_parquet($recs, hive_partitioning = false)
     group by user_id
 ),
 
@@ -18,7 +18,7 @@ seen as (
         user_id,
         -- Who writes histories of their own may leave also_seen out.
         list_concat(*columns(lambda name: name in ('item_ids', 'also_seen'))) as item_ids
-    from read_parquet($sequences)
+    from read_parquet($sequences, hive_partitioning = false)
 )
 
 select

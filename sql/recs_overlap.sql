@@ -4,7 +4,7 @@ with tonight as (
     select
         cast(user_id as varchar) as user_id,
         list(cast(item_id as varchar)) as item_ids
-    from read_parquet($recs)
+    from read_parquet($recs, hive_partitioning = false)
     group by user_id
 ),
 
@@ -12,7 +12,7 @@ last_night as (
     select
         cast(user_id as varchar) as user_id,
         list(cast(item_id as varchar)) as item_ids
-    from read_parquet($previous)
+    from read_parquet($previous, hive_partitioning = false)
     group by user_id
 )
 

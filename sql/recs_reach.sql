@@ -5,20 +5,24 @@ with users as (
     select
         count(distinct user_id) as n_users,
         count(*) filter (where rank = $k) as n_full
-    from read_parquet($recs)
-    where not $of_histories or user_id in (select histories.user_id from read_parquet($sequences) as histories)
+    from read_parquet($recs, hive_partitioning = false)
+    where
+        not $of_histories
+        or user_id in (
+            select histories.user_id from read_parquet($sequences, hive_partitioning = false) as histories
+        )
 ),
 
 histories as (
     select count(*) as n_histories
-    from read_parquet($sequences)
+    from read_parquet($sequences, hive_partitioning = false)
 ),
 
 items as (
     select
         count(*) as n_rows,
         row_number() over (order by count(*) desc) as place
-    from read_parquet($recs)
+    from read_parquet($recs, hive_partitioning = false)
     group by item_id
 ),
 

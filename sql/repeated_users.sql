@@ -2,7 +2,7 @@
 select
     user_id,
     count(*) as n_rows
-from read_parquet($path)
+from read_parquet($path, hive_partitioning = false)
 group by user_id
 having count(*) > 1
 order by user_id

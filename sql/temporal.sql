@@ -6,7 +6,7 @@ with histories as (
         item_ids,
         timestamps,
         len(list_filter(timestamps, lambda moment: moment < $cut)) as n_training
-    from read_parquet($path)
+    from read_parquet($path, hive_partitioning = false)
 )
 
 select

@@ -22,7 +22,7 @@ hits as (
         count(*) as n_hits,
         min(recs.rank) as first_rank,
         sum(1 / log2(recs.rank + 1) order by recs.rank) as gain
-    from read_parquet($path) as recs
+    from read_parquet($path, hive_partitioning = false) as recs
     semi join test_items on recs.user_id = test_items.user_id and recs.item_id = test_items.item_id
     where recs.rank <= $k
     group by recs.user_id

@@ -13,7 +13,7 @@ import pytest
 from batchrec.cli import run
 from batchrec.config import Objective
 from batchrec.ranker import CPU, CUDA
-from tests.models import OBJECTIVES
+from tests.models import OBJECTIVES, write_graph
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def objective(request: pytest.FixtureRequest) -> Objective:
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph takes most of the time, and is tested elsewhere."""
-    monkeypatch.setattr("batchrec.training.export.export_encoder", lambda encoder, file: file.write_bytes(b"graph"))
+    monkeypatch.setattr("batchrec.training.export.export_encoder", write_graph)
     monkeypatch.setattr("batchrec.training.train.check_parity", lambda *_: 0.0)
 
 

@@ -12,12 +12,23 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 from batchrec.artifact import load_model, replacing_folder, write_manifest
 from batchrec.errors import ConfigError, ModelError
 from batchrec.schemas import MODEL_VERSION
 from batchrec.vocabulary import Vocabulary
-from tests.models import CONFIG, SHAPE, names_in, run_cli, scratch, trained_model, training_sequences
+from tests.models import (
+    CONFIG,
+    SHAPE,
+    names_in,
+    run_cli,
+    scratch,
+    small_encoder,
+    trained_model,
+    training_sequences,
+    write_graph,
+)
 
 FILES = ["encoder.onnx", "items.parquet", "manifest.json", "training.jsonl", "weights.safetensors"]
 
@@ -50,8 +61,9 @@ def assert_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def write_model(folder: Path, vocabulary: Vocabulary) -> None:
-    (folder / "encoder.onnx").write_bytes(b"graph")
-    (folder / "weights.safetensors").write_bytes(b"weights")
+    encoder = small_encoder(vocabulary.size, max_len=8, n_layers=1)
+    write_graph(encoder, folder / "encoder.onnx")
+    (folder / "weights.safetensors").write_bytes(save(encoder.state_dict()))
     write_manifest(folder, vocabulary, SHAPE, CONFIG, {"ndcg_at_10": 0.5})
 
 
@@ -64,7 +76,8 @@ def test_a_model_is_read_as_it_was_written(items: list[str]) -> None:
     assert loaded.vocabulary.item_ids.to_pylist() == items
     assert loaded.vocabulary.item_ids.type == pa.string()
     assert loaded.vocabulary.n_events.tolist() == vocabulary.n_events.tolist()
-    assert (loaded.encoder, loaded.weights) == (b"graph", b"weights")
+    for name, contents in (("encoder.onnx", loaded.encoder), ("weights.safetensors", loaded.weights)):
+        assert contents == (scratch() / "round-trip" / name).read_bytes()
     assert loaded.manifest.shape == SHAPE
     assert loaded.manifest.metrics == {"ndcg_at_10": 0.5}
     assert loaded.manifest.contract_version == MODEL_VERSION

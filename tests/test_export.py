@@ -162,7 +162,7 @@ def test_parity_fails_where_scores_are_no_numbers(tmp_path: Path) -> None:
             values = np.full(tensor.dims, np.nan, np.float32)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     onnx.save(model, tmp_path / "broken.onnx")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ModelError, match="not a finite number"):
         check_parity(broken, tmp_path / "broken.onnx", indexed([2, 3, 4], [5]))
 
 

@@ -257,9 +257,11 @@ WIDER_TYPES: list[tuple[pa.DataType, pa.DataType]] = [
 @pytest.mark.parametrize(("user_type", "list_type"), WIDER_TYPES, ids=str)
 def test_other_widths_of_the_types_are_taken(user_type: pa.DataType, list_type: pa.DataType, tmp_path: Path) -> None:
     columns = sequences_table(HISTORIES).to_pydict()
+    model, prefix = trained_model(), ""
     if pa.types.is_large_string(list_type.value_type) or pa.types.is_string(list_type.value_type):
+        model, prefix = string_model(), "item-"
         columns["user_id"] = [str(user) for user in columns["user_id"]]
-        columns["item_ids"] = [[str(item) for item in items] for items in columns["item_ids"]]
+        columns["item_ids"] = [[f"{prefix}{item}" for item in items] for items in columns["item_ids"]]
     table = pa.table(
         {
             "user_id": pa.array(columns["user_id"], user_type),
@@ -268,9 +270,9 @@ def test_other_widths_of_the_types_are_taken(user_type: pa.DataType, list_type: 
         }
     )
     pq.write_table(table, tmp_path / "sequences.parquet")
-    score(tmp_path / "sequences.parquet", trained_model(), ScoringConfig(device="cpu"), tmp_path / "recs.parquet")
-    found = [[row["item_id"] for row in rows] for rows in recs_of(tmp_path / "recs.parquet").values()]
-    assert found == [[row["item_id"] for row in rows] for rows in reference_recs().values()]
+    score(tmp_path / "sequences.parquet", model, ScoringConfig(device="cpu"), tmp_path / "recs.parquet")
+    found = [[f"{row['item_id']}" for row in rows] for rows in recs_of(tmp_path / "recs.parquet").values()]
+    assert found == [[f"{prefix}{row['item_id']}" for row in rows] for rows in reference_recs().values()]
 
 
 def test_surplus_columns_and_another_order_of_columns_do_no_harm(tmp_path: Path) -> None:

@@ -23,14 +23,14 @@ def scan(csv: Path) -> None:
 def copy(table: Path, out: Path) -> None:
     """Copy a Parquet table with pyarrow, a row group at a time."""
     file = pq.ParquetFile(table)
-    with pq.ParquetWriter(out, file.schema_arrow, compression="zstd") as writer:
+    with pq.ParquetWriter(out, file.schema_arrow, compression="zstd", write_page_checksum=True) as writer:
         for number in range(file.num_row_groups):
             writer.write_table(file.read_row_group(number))
 
 
 def scoring_seconds(sequences: Path, model: Path) -> float:
     """Give the seconds that the arithmetic of scoring would take at the rate of the BLAS under numpy, on all cores."""
-    lists = pq.read_table(sequences, columns=["item_ids"])["item_ids"]
+    lists = pq.read_table(sequences, columns=["item_ids"], page_checksum_verification=True)["item_ids"]
     lengths = np.concatenate([chunk.value_lengths().to_numpy() for chunk in lists.chunks]).astype(np.int64)
     manifest = load_model(model).manifest
     return scoring_flops(lengths, manifest.shape, manifest.n_items) / _flops_a_second()

@@ -1,14 +1,18 @@
 """Models to score with that nobody has trained: how long they take says how long a trained one does."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load
 
 from batchrec.artifact import ENCODER, WEIGHTS, load_model, replacing_folder, write_manifest
 from batchrec.config import EncoderShape, TrainingConfig
+from batchrec.schemas import FIRST_ITEM
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import write_encoder
@@ -32,11 +36,14 @@ def write_instant(model: Path, out: Path) -> None:
     loaded = load_model(model)
     with replacing_folder(out) as folder:
         (folder / WEIGHTS).write_bytes(loaded.weights)
-        onnx.save(_instant_graph(loaded.vocabulary.size), folder / ENCODER)
+        onnx.save(instant_graph(load(loaded.weights)), folder / ENCODER)
         write_manifest(folder, loaded.vocabulary, loaded.manifest.shape, TrainingConfig(), {})
 
 
-def _instant_graph(vocabulary_size: int) -> onnx.ModelProto:
+def instant_graph(weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
+    """Make a graph that has the weights of an encoder and does not rank by them."""
+    vocabulary_size, hidden_size = weights["item_embeddings.weight"].shape
+
     def constant(name: str, value: object) -> onnx.TensorProto:
         return numpy_helper.from_array(np.array(value, np.int64), name)
 
@@ -51,6 +58,8 @@ def _instant_graph(vocabulary_size: int) -> onnx.ModelProto:
         helper.make_node("Cast", ["indexes"], ["items"], to=TensorProto.INT32),
         helper.make_node("Sub", ["firsts", "following"], ["falling"]),
         helper.make_node("Cast", ["falling"], ["scores"], to=TensorProto.FLOAT),
+        helper.make_node("Squeeze", ["firsts", "second_axis"], ["first_items"]),
+        helper.make_node("Gather", ["encoder.item_embeddings.weight", "first_items"], ["states"]),
     ]
     inputs = [
         helper.make_tensor_value_info("tokens", TensorProto.INT32, ["users", "length"]),
@@ -62,6 +71,7 @@ def _instant_graph(vocabulary_size: int) -> onnx.ModelProto:
     outputs = [
         helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["users", "k"]),
         helper.make_tensor_value_info("items", TensorProto.INT32, ["users", "k"]),
+        helper.make_tensor_value_info("states", TensorProto.FLOAT, ["users", hidden_size]),
     ]
     constants = [
         constant("zero", 0),
@@ -72,5 +82,9 @@ def _instant_graph(vocabulary_size: int) -> onnx.ModelProto:
         constant("one_place", [1]),
         constant("second_axis", [1]),
     ]
+    biases = weights["item_biases"].copy()
+    biases[:FIRST_ITEM] = -np.inf
+    held = {**weights, "item_biases": biases}
+    constants += [numpy_helper.from_array(array, f"encoder.{name}") for name, array in held.items()]
     graph = helper.make_graph(nodes, "instant", inputs, outputs, constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig, TrainingConfig, end_of
-from batchrec.errors import ModelError
+from batchrec.errors import InputError, one_line
+from batchrec.known_items import check_knows
 from batchrec.log_end import ahead_from, log_end
 from batchrec.metrics import ndcg
 from batchrec.nightly.report import ModelFigures
@@ -22,6 +23,7 @@ from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
 from batchrec.schemas import PAD
 from batchrec.scorer import Scorer
+from batchrec.sealed_parquet import open_parquet
 from batchrec.tables import Sequences, open_sequences
 
 # Of the newest events, of which unknown items are counted.
@@ -67,13 +69,11 @@ class HeldOutItems:
     def measure(self, model: Path, scoring: ScoringConfig) -> ModelFigures:
         """Rank each user's held-out item by a model, among all that it knows and the user has not seen.
 
-        Raises ModelError for a damaged model directory, or one of another type of item ids than the histories', and
-        DeviceError where the device is not there.
+        Raises ModelError for a damaged model directory, or one that knows none of the histories' items or has ids of
+        another type, and DeviceError where the device is not there.
         """
         loaded = load_model(model)
-        if loaded.vocabulary.item_ids.type != self.table.item_type:
-            found = loaded.vocabulary.item_ids.type
-            raise ModelError(f"{model}: its item ids are {found}, those of the histories {self.table.item_type}")
+        check_knows(loaded.vocabulary, model, self.table)
         ranker = Ranker(loaded.encoder, scoring.device, scoring.precision)
         config = ScoringConfig(top_k=min(_K, len(loaded.vocabulary)))
         scorer = Scorer(
@@ -133,8 +133,14 @@ class TableFigures:
 def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: ScoringConfig) -> TableFigures:
     """Measure a recs table against the histories and, if there is one, an earlier table.
 
-    Users without a history do not count, but for those that --users lists.
+    Users without a history do not count, but for those that --users lists. Raises InputError if a table has changed
+    since it was written: SQL would not see it.
     """
+    for table in [recs] if previous is None else [recs, previous]:
+        try:
+            open_parquet(table)
+        except OSError as error:
+            raise InputError(f"{table}: cannot be read: {one_line(error)}. Start batchrec run again") from error
     with connect(recs.parent) as con:
         faults = select(
             con, "recs_faults", recs=literal(recs), sequences=literal(sequences), keep_seen=scoring.keep_seen

@@ -93,10 +93,13 @@ class Models:
     def use(self, version: Version) -> None:
         """Let `current` lead to a version: one rename.
 
-        Raises ModelError where a byte of the model has changed, or `current` is something other than a link.
+        Raises ModelError where a byte of the model has changed, it is another model than its name says, or `current` is
+        something other than a link.
         """
         self._check_link()
-        load_model(version.folder)
+        model_id = load_model(version.folder).manifest.model_id
+        if not version.name.endswith(f"-{model_id}"):
+            raise ModelError(f"{version.folder}: holds model {model_id}, by its name another one. Pass another version")
         link = self.folder / f".{_CURRENT}.tmp"
         link.unlink(missing_ok=True)
         link.symlink_to(version.name)

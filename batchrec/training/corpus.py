@@ -47,6 +47,7 @@ def read_corpus(path: Path, seed: int, ahead: int | None = None) -> Corpus:
             ordered = users.to_arrow_table()["user_id"]
     except duckdb.Error as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
+    sequences.check_same()
     if len(counted) == 0:
         raise InputError(f"{path}: no history holds an item. Run batchrec build-sequences on ratings that do")
     vocabulary = Vocabulary(counted["item_id"].cast(sequences.item_type).chunk(0), counted["n_events"].to_numpy())

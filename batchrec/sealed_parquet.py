@@ -1,0 +1,108 @@
+"""Parquet files that show when a bit of them has changed: pages by their checksums, and the whole file by a seal.
+
+The checksum of a page covers neither its header nor the footer, and DuckDB verifies none. The seal, in the footer's
+metadata, is the SHA-256 of the file with zeros in place of the seal.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_KEY = "batchrec.seal"
+_ZEROS = b"0" * 64
+# In Thrift's compact protocol a text of 64 bytes follows the key.
+_MARK = _KEY.encode() + b"\x18\x40"
+# The metadata follow the row groups, and the seal follows all other metadata.
+_TAIL_BYTES = 1 << 16
+_READ_BYTES = 1 << 20
+
+
+class _Summed(FileIO):
+    """A new file that sums up what is written to it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "wb")
+        self.sum = sha256()
+
+    def write(self, part: Any) -> int:
+        self.sum.update(part)
+        rest = memoryview(part).cast("B")
+        n_bytes = len(rest)
+        while len(rest):
+            rest = rest[super().write(rest) :]
+        return n_bytes
+
+
+@contextmanager
+def sealed_writer(path: Path, schema: pa.Schema, **options: Any) -> Iterator[pq.ParquetWriter]:
+    """Yield a writer of a Parquet file that is sealed when the block ends without an error; options: pyarrow's."""
+    # An open file: pyarrow takes a name with a colon for a URI.
+    with _Summed(path) as file:
+        with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True, **options) as writer:
+            yield writer
+            writer.add_key_value_metadata({_KEY: _ZEROS.decode()})
+        seal = file.sum.hexdigest().encode()
+    with pa.OSFile(os.fspath(path)) as written:
+        place, _ = _find_seal(written)
+    with path.open("r+b") as unsealed:
+        unsealed.seek(place)
+        unsealed.write(seal)
+
+
+def open_parquet(path: Path) -> pa.NativeFile:
+    """Open a Parquet file for `parquet_of`, which then reads this very file, whatever takes its name.
+
+    Raises OSError if it cannot be opened, is not a file, or has changed since it was sealed. A file without a seal, of
+    another program, is only opened.
+    """
+    # A pipe would wait for somebody to write to it.
+    if path.exists() and not path.is_file():
+        raise OSError("is not a file")
+    file = pa.OSFile(os.fspath(path))
+    place, seal = _find_seal(file)
+    if place and seal != _sum_without(file, place):
+        raise OSError("is not the file that was written: its SHA-256 has changed")
+    return file
+
+
+def parquet_of(file: pa.NativeFile, **options: Any) -> pq.ParquetFile:
+    """Read what `open_parquet` has opened, and verify the checksums of its pages; options: pyarrow's.
+
+    Raises pyarrow's errors, an ArrowException or an OSError, if it is not Parquet.
+    """
+    try:
+        table = pq.ParquetFile(file, page_checksum_verification=True, **options)
+        # Some names become text only when they are asked for.
+        table.schema_arrow.to_string()
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(f"a name in the schema is not UTF-8: {error.object!r:.60}") from error
+    return table
+
+
+def _find_seal(file: pa.NativeFile) -> tuple[int, bytes]:
+    """Return where the seal is in a file, and the seal; 0 and nothing if the file has none."""
+    start = max(0, file.size() - _TAIL_BYTES)
+    tail = file.read_at(file.size() - start, start)
+    found = tail.rfind(_MARK)
+    if found < 0:
+        return 0, b""
+    place = found + len(_MARK)
+    return start + place, tail[place : place + len(_ZEROS)]
+
+
+def _sum_without(file: pa.NativeFile, place: int) -> bytes:
+    """Return the SHA-256, as text, of a file with zeros in place of its seal."""
+    summed, end = sha256(), place + len(_ZEROS)
+    for start, stop in ((0, place), (end, file.size())):
+        for at in range(start, stop, _READ_BYTES):
+            if at == end:
+                summed.update(_ZEROS)
+            summed.update(file.read_at(min(_READ_BYTES, stop - at), at))
+    return summed.hexdigest().encode()
