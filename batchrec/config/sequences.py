@@ -24,7 +24,7 @@ class SequencesConfig:
     timestamp_unit: Literal["auto", "s", "ms", "us"] = option("auto", "Unit of numeric times; auto goes by their size.")
     max_bad_rows: str = option("0", "How many rows may be unusable before the job fails: a number, or a share like 1%.")
     memory_limit: str | None = option(None, "Most memory DuckDB may use before it spills to disk, like 2GB.")
-    threads: int | None = option(None, "Threads DuckDB may use; all cores if not given.")
+    threads: int | None = option(None, "Threads DuckDB may use; the cores or the quota of the process if not given.")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "min_item_events", "min_user_events", "threads")
