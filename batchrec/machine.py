@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from ctypes.util import find_library
 from pathlib import Path
 
 
@@ -17,9 +18,15 @@ def n_cores(root: Path = Path("/")) -> int:
 
 
 def has_nvidia_device(root: Path = Path("/")) -> bool:
-    """Return whether an NVIDIA GPU can be seen: its driver has made device files, or WSL's passes one through."""
+    """Return whether there is an NVIDIA GPU: its driver makes device files, or brings Windows (or WSL) its library.
+
+    root: where /dev and /usr lie.
+    """
+    if os.name == "nt":
+        return find_library("nvcuda") is not None
     devices = root / "dev"
-    return any(devices.glob("nvidia[0-9]*")) or (devices / "nvidiactl").exists() or (devices / "dxg").exists()
+    is_passed_through = (root / "usr/lib/wsl/lib/libcuda.so.1").exists()
+    return is_passed_through or (devices / "nvidiactl").exists() or any(devices.glob("nvidia[0-9]*"))
 
 
 def avoid_spinning() -> None:

@@ -58,8 +58,9 @@ def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("onnxruntime is built without CUDA")
     create = ort.InferenceSession._create_inference_session
 
-    def fail(session: Any, providers: list[str], *rest: Any) -> None:
-        if CUDA in providers:
+    def fail(session: Any, providers: list[Any], *rest: Any) -> None:
+        # With options a provider is a pair of its name and them.
+        if any(CUDA in provider for provider in providers):
             session._fallback_providers = [CPU]
             raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
         create(session, providers, *rest)

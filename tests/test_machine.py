@@ -92,9 +92,12 @@ def test_a_limit_that_cannot_be_read_is_none(limit: str, tmp_path: Path) -> None
     assert v2(tmp_path, "/", {"": limit}) == 16
 
 
-@pytest.mark.parametrize(("device", "is_gpu"), [("nvidia0", True), ("nvidiactl", True), ("dxg", True), ("null", False)])
-def test_an_nvidia_device_is_known_by_its_files(device: str, is_gpu: bool, tmp_path: Path) -> None:
-    write(tmp_path, {f"dev/{device}": ""})
+@pytest.mark.parametrize(
+    ("file", "is_gpu"),
+    [("dev/nvidia0", True), ("dev/nvidiactl", True), ("usr/lib/wsl/lib/libcuda.so.1", True), ("dev/null", False)],
+)
+def test_an_nvidia_gpu_is_known_by_its_drivers_files(file: str, is_gpu: bool, tmp_path: Path) -> None:
+    write(tmp_path, {file: ""})
     assert has_nvidia_device(tmp_path) is is_gpu
 
 
