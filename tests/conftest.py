@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,14 @@ class Outcome:
 
 
 BuildSequences = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what other programs, and tests that kill, leave in the system's temporary folder out of the test's sight."""
+    folder = str(tmp_path_factory.mktemp("system"))
+    monkeypatch.setenv("TMPDIR", folder)
+    monkeypatch.setattr(tempfile, "tempdir", folder)
 
 
 @pytest.fixture(params=OBJECTIVES, scope="session")
