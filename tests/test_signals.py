@@ -4,15 +4,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from batchrec.errors import InputError
 from batchrec.queries import connect
 from batchrec.stopping import Terminated, can_go_on, signals_first, stopped_by_signals
+from batchrec.tables import write_parquet
 from tests.models import names_in, trained_model, training_sequences, write_sequences
 
 ENDLESS = "select a.range as user_id, b.range as item_id, 1 as timestamp from range(1000000) a, range(1000000) b"
@@ -95,6 +98,31 @@ with stopped_by_signals(), connect(Path()) as con:
     exit_code, _ = ended_by(folder, ["-c", program], lambda: has_temporary(folder, ".out.parquet"), signal.SIGTERM)
     assert exit_code == 143
     assert names_in(folder) == set()
+
+
+def test_a_signal_while_that_thread_starts_waits_for_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            begun.set()
+            go_on.wait(PATIENCE_S)
+            yield pa.record_batch({"user_id": [1]})
+        finally:
+            ended.append(True)
+
+    def start_and_be_interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        begun.wait(PATIENCE_S)
+        start(threading.Timer(0.2, go_on.set))
+        raise KeyboardInterrupt
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_parquet(batches(), pa.schema([("user_id", pa.int64())]), tmp_path / "out.parquet")
+    assert ended == [True]
+    assert names_in(tmp_path) == set()
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGTERM] * 3, [signal.SIGTERM, signal.SIGINT]])
