@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchrec.machine import has_nvidia_device, n_cores
+from batchrec.queries import connect
 
 V1_MOUNT = "32 31 0:29 {root} /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct"
 V2_MOUNT = "31 23 0:28 {root} /sys/fs/cgroup rw,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate"
@@ -90,6 +91,13 @@ def test_without_control_groups_the_cores_to_run_on_count(tmp_path: Path, monkey
 @pytest.mark.parametrize("limit", ["", "100000", "many 100000", "100000 0"])
 def test_a_limit_that_cannot_be_read_is_none(limit: str, tmp_path: Path) -> None:
     assert v2(tmp_path, "/", {"": limit}) == 16
+
+
+def test_queries_take_the_threads_that_are_given_or_one_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchrec.queries.n_cores", lambda: 3)
+    for given, expected in ((None, 3), (2, 2)):
+        with connect(threads=given) as con:
+            assert con.sql("select current_setting('threads')").fetchall() == [(expected,)]
 
 
 @pytest.mark.parametrize(
