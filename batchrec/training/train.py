@@ -91,14 +91,8 @@ def train(
                 "batch_size": batch_size(config, split.training, encoder.shape.max_len),
                 "negatives": n_negatives(config, vocabulary.size),
             }
-            _log.info(
-                "on %s, %d process(es) of %d thread(s): %s, %s",
-                device,
-                processes.size,
-                torch.get_num_threads(),
-                encoder.shape,
-                sizes,
-            )
+            at_work = f"{processes.size} process(es) of {torch.get_num_threads()} thread(s)"
+            _log.info("on %s, %s: %s, %s", device, at_work, encoder.shape, sizes)
             kept = _kept(progress, sequences, config, device, processes)
             fitted = fit(encoder.to(device), split, config, processes, kept)
         report = None
