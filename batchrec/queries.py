@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 
 from batchrec.errors import ConfigError
+from batchrec.machine import n_cores
 from batchrec.stopping import interrupting
 from batchrec.temporaries import temporary_folder
 
@@ -58,6 +59,7 @@ def connect(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a DuckDB in memory, in UTC, that spills into a folder of its own under `spill_folder` (or the system's).
 
+    threads: as many as there are cores for if not given.
     Raises ConfigError where DuckDB refuses a setting, or memory or disk are too little for the work.
     """
     parent = spill_folder or Path(gettempdir())
@@ -69,7 +71,7 @@ def connect(
         # Order comes from `order by` alone, so parallel reads need not keep that of the files.
         config: dict[str, Any] = {"temp_directory": str(spill), "preserve_insertion_order": False}
         config |= {"memory_limit": memory_limit} if memory_limit else {}
-        config |= {"threads": threads} if threads else {}
+        config["threads"] = threads or n_cores()
         try:
             con = duckdb.connect(config=config)
         except duckdb.Error as error:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 import duckdb
 import numpy as np
@@ -84,17 +85,25 @@ def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Pat
 
 
 def _made_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    at_work = Lock()
+
+    def make() -> pa.RecordBatch | None:
+        with at_work:
+            return next(batches, None)
+
     with ThreadPoolExecutor(1) as pool:
         try:
-            following = pool.submit(next, batches, None)
+            following = pool.submit(make)
             while (batch := following.result()) is not None:
-                following = pool.submit(next, batches, None)
+                following = pool.submit(make)
                 yield batch
         finally:
             # A generator that is left halfway stops its own threads now, not when Python comes to it.
             pool.shutdown(cancel_futures=True)
-            if isinstance(batches, Generator):
-                batches.close()
+            # A signal that comes while the pool starts its thread leaves it one that it does not know and wait for.
+            with at_work:
+                if isinstance(batches, Generator):
+                    batches.close()
 
 
 def cast_batches(rows: duckdb.DuckDBPyRelation, schema: pa.Schema, n_rows: int) -> Iterator[pa.RecordBatch]:

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,14 @@ class Outcome:
 BuildSequences = Callable[..., Outcome]
 
 
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what other programs, and tests that kill, leave in the system's temporary folder out of the test's sight."""
+    folder = str(tmp_path_factory.mktemp("system"))
+    monkeypatch.setenv("TMPDIR", folder)
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+
+
 @pytest.fixture(params=OBJECTIVES, scope="session")
 def objective(request: pytest.FixtureRequest) -> Objective:
     """Each objective in turn."""
@@ -58,8 +67,9 @@ def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("onnxruntime is built without CUDA")
     create = ort.InferenceSession._create_inference_session
 
-    def fail(session: Any, providers: list[str], *rest: Any) -> None:
-        if CUDA in providers:
+    def fail(session: Any, providers: list[Any], *rest: Any) -> None:
+        # With options a provider is a pair of its name and them.
+        if any(CUDA in provider for provider in providers):
             session._fallback_providers = [CPU]
             raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
         create(session, providers, *rest)

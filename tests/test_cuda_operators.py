@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime as ort
@@ -24,6 +25,7 @@ from onnx import TensorProto, helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from batchrec.config import Objective
+from batchrec.ranker import CPU, CUDA, open_session
 from tests.test_export import graph
 
 Types = Mapping[str, set[str]]
@@ -136,6 +138,22 @@ def one_node(operator: str, opset: int, *types: int) -> onnx.ModelProto:
     )
     onnx.checker.check_model(model)
     return model
+
+
+def test_products_of_fp32_on_cuda_are_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[Any] = []
+
+    def start(_: bytes, __: ort.SessionOptions, providers: list[Any]) -> ort.InferenceSession:
+        asked_for.append(providers)
+        return create(graph("causal").read_bytes(), providers=[CPU])
+
+    create = ort.InferenceSession
+    monkeypatch.setattr(ort, "InferenceSession", start)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    open_session(b"", CUDA)
+    open_session(b"", CPU)
+    assert asked_for == [[(CUDA, {"use_tf32": "0"}), CPU], [CPU]]
 
 
 FLOAT, INT32, BOOL = TensorProto.FLOAT, TensorProto.INT32, TensorProto.BOOL

@@ -64,9 +64,9 @@ class Machine:
         """Have onnxruntime say that the GPU started, and fail at its work."""
 
         class Session(ort.InferenceSession):  # type: ignore[misc]
-            def __init__(self, graph: bytes, options: ort.SessionOptions, providers: list[str]) -> None:
+            def __init__(self, graph: bytes, options: ort.SessionOptions, providers: list[Any]) -> None:
                 super().__init__(graph, options, providers=[CPU])
-                self.asked_for = providers
+                self.asked_for = [name if isinstance(name, str) else name[0] for name in providers]
 
             def get_providers(self) -> list[str]:
                 return self.asked_for

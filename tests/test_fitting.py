@@ -76,15 +76,6 @@ def test_training_stops_when_patience_ends(monkeypatch: pytest.MonkeyPatch) -> N
     assert (len(fitted.epochs), fitted.ended_by) == (5, "patience")
 
 
-@pytest.mark.parametrize(("minutes", "n_epochs", "ended_by"), [(1e-9, 1, "max_minutes"), (1e9, 3, "max_epochs")])
-def test_no_epoch_starts_when_the_minutes_are_over(
-    minutes: float, n_epochs: int, ended_by: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoder, fitted, biases = fit_with([0.1, 0.2, 0.3], monkeypatch, max_epochs=3, max_minutes=minutes)
-    assert (len(fitted.epochs), fitted.ended_by) == (n_epochs, ended_by)
-    assert torch.equal(encoder.item_biases, biases[-1])
-
-
 def plain_loss(encoder: Encoder, batch: Batch) -> Tensor:
     labels = torch.from_numpy(batch.labels).long()
     scores = encoder(torch.from_numpy(batch.tokens)) @ encoder.item_embeddings.weight.T + encoder.item_biases
@@ -148,7 +139,7 @@ def losses_of(losses: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the epochs' losses come out as given."""
     given = iter(losses)
 
-    def take_steps(_: object, batches: Iterator[Batch]) -> float:
+    def take_steps(_: object, batches: Iterator[Batch], __: object) -> float:
         assert any(batch.n_labels for batch in batches)
         return next(given)
 

@@ -61,6 +61,14 @@ def test_what_ends_one_process_ends_all(tmp_path: Path) -> None:
     assert names_in(tmp_path) == {"thesis"}
 
 
+def test_two_processes_stop_together_within_an_epoch(tmp_path: Path) -> None:
+    limits = ("--max-minutes", 1e-9, "--min-epoch-steps", 1000)
+    ended = torchrun("--sequences", training_sequences(), "--out", tmp_path / "model", *limits, "--json")
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads(ended.stdout)
+    assert (report["processes"], report["epochs"], report["ended_by"]) == (2, 1, "max_minutes")
+
+
 def test_two_processes_that_were_killed_go_on(tmp_path: Path) -> None:
     program = tmp_path / "killed.py"
     program.write_text(

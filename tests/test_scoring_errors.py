@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from batchrec import ranker
 from batchrec.config import ScoringConfig
 from batchrec.scoring import score
 from tests.models import N_ITEMS, names_in, run_cli, sequences_table, trained_model, training_histories, write_sequences
@@ -179,20 +180,29 @@ def test_cuda_without_a_gpu_is_an_error_before_any_work(job: Job, monkeypatch: p
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_auto_without_a_gpu_warns_once_and_reports_cpu(
-    job: Job, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("has_device", [False, True])
+def test_auto_says_once_that_it_scores_on_the_cpu_and_warns_if_there_is_a_gpu(
+    has_device: bool, job: Job, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("--sequences", job.sequences, "--model", trained_model(), "--out", job.out, "--chunk-size", 1)
-    assert run_cli("score", *arguments, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["device"] == "cpu"
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "CPU" in caplog.text
+    monkeypatch.setattr(ranker, "has_nvidia_device", lambda: has_device)
+    ranker._announce_cpu.cache_clear()
+    caplog.set_level("INFO", "batchrec")
+    for _ in range(2):
+        assert score(job.sequences, trained_model(), ScoringConfig(), job.out).device == "cpu"
+    said = [(record.levelname, record.message) for record in caplog.records if "CPU" in record.message]
+    assert [level for level, _ in said] == ["WARNING" if has_device else "INFO"]
+    assert said[0][1].startswith("no GPU works (" if has_device else "there is no NVIDIA GPU")
 
 
 @pytest.mark.usefixtures("no_device")
 def test_what_onnxruntime_prints_is_kept_out_of_the_report(
-    job: Job, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    job: Job,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(ranker, "has_nvidia_device", lambda: True)
+    ranker._announce_cpu.cache_clear()
     assert run_cli("score", "--sequences", job.sequences, "--model", trained_model(), "--out", job.out, "--json") == 0
     assert json.loads(capsys.readouterr().out)["device"] == "cpu"
     assert "CUDA failure 100" in caplog.text

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,9 @@ from safetensors.torch import load
 from batchrec.artifact import load_model
 from batchrec.config import Objective, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError
+from batchrec.training import train as training
 from batchrec.training.corpus import read_corpus
+from batchrec.training.fitting import Fitted, fit
 from batchrec.training.holdout import hold_out
 from batchrec.training.train import train
 from tests.models import (
@@ -228,6 +231,8 @@ def test_cuda_without_a_gpu_is_an_error(tmp_path: Path, capsys: pytest.CaptureFi
         ("--objective", "both"),
         ("--precision", "fp64"),
         ("--negatives", -1),
+        ("--threads", 0),
+        ("--threads", 1025),
         ("--max-minutes", 0),
         ("--max-minutes", "nan"),
         ("--out", "missing/model"),
@@ -272,3 +277,26 @@ def test_two_users_are_enough(tmp_path: Path) -> None:
 def test_errors_are_of_the_packages_own_kind() -> None:
     with pytest.raises(BatchrecError):
         train(Path("nowhere.parquet"), CONFIG, Path("nowhere/model"))
+
+
+@pytest.mark.usefixtures("no_export")
+@pytest.mark.parametrize(("given", "cores", "expected"), [(3, 8, 3), (None, 8, 4), (None, 2, 2)])
+def test_training_takes_the_threads_that_are_given_or_those_that_the_process_may_use(
+    given: int | None, cores: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+
+    def fit_once(*arguments: Any) -> Fitted:
+        used.append(torch.get_num_threads())
+        return fit(*arguments)
+
+    monkeypatch.setattr(training, "fit", fit_once)
+    monkeypatch.setattr(training, "n_cores", lambda: cores)
+    before = torch.get_num_threads()
+    # What the environment has told OpenMP.
+    torch.set_num_threads(4)
+    try:
+        train(training_sequences(), replace(CONFIG, max_epochs=1, threads=given), tmp_path / "model")
+        assert (used, torch.get_num_threads()) == ([expected], 4)
+    finally:
+        torch.set_num_threads(before)

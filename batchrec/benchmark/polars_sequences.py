@@ -1,7 +1,10 @@
 """The histories of build-sequences by polars, to compare with."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
+
+from batchrec.machine import n_cores
 
 
 def is_installed() -> bool:
@@ -11,6 +14,8 @@ def is_installed() -> bool:
 
 def polars_sequences(ratings: Path, out: Path) -> None:
     """Write histories as one writes it with polars: each item once, the newest time, sorted; nothing is checked."""
+    # polars counts cores, and knows nothing of a container's quota.
+    os.environ.setdefault("POLARS_MAX_THREADS", str(n_cores()))
     import polars as pl
 
     (

@@ -62,7 +62,7 @@ class SequencesConfig:
     max_bad_rows: str = option("0", "How many rows may be unusable before the job fails: a number, or a share like 1%.")
     run_date: str | None = option(None, "The run date that a query sees; today in UTC if not given.")
     memory_limit: str | None = option(None, "Most memory DuckDB may use before it spills to disk, like 2GB.")
-    threads: int | None = option(None, "Threads DuckDB may use; all cores if not given.")
+    threads: int | None = option(None, "Threads DuckDB may use; the cores or the quota of the process if not given.")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "min_item_events", "min_user_events", "threads")

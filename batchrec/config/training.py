@@ -39,11 +39,16 @@ class TrainingConfig:
     warmup_steps: int = option(100, "Steps in which the learning rate rises from 0.")
     max_epochs: int = option(200, "Most epochs: passes over the histories, several at once where they are few.")
     min_epoch_steps: int = option(100, "Least training steps in an epoch.")
-    max_minutes: float = option(55.0, "Start no further epoch after so many minutes of training.")
+    max_minutes: float = option(
+        55.0, "Minutes after which training stops, in the middle of an epoch too; only finished epochs count."
+    )
     patience: int = option(15, "Epochs without a better NDCG@10 on held-out items before training stops.")
     validation_users: int = option(2000, "Most users whose last item is held out; never more than half of all.")
     seed: int = option(0, "Seed of everything random: one seed repeats a run on one machine.")
     device: Device = option("auto", "Where to train.")
+    threads: int | None = option(
+        None, "CPU threads to train with; OMP_NUM_THREADS, or the cores or the quota of the process, if not given."
+    )
     precision: Precision = option("auto", "Numbers that matrices are multiplied in; auto is bf16 where it is fast.")
     init_from: str | None = option(None, "Model directory to go on from; items keep what was learned of them, by id.")
 
@@ -59,9 +64,11 @@ class TrainingConfig:
             "min_epoch_steps",
             "patience",
             "validation_users",
+            "threads",
         )
         check_at_least(self, 2, "max_len")
         check_at_least(self, 0, "warmup_steps", "negatives")
+        check(self.threads is None or self.threads <= 1024, "threads", self.threads, "1024 or less")
         check(self.max_minutes > 0, "max_minutes", self.max_minutes, "more than 0")
         check_fraction(self, "dropout", "mask_prob", "last_mask_prob")
         check(self.mask_prob > 0, "mask_prob", self.mask_prob, "more than 0")

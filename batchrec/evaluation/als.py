@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchrec.config import EvaluationConfig
+from batchrec.machine import n_cores
 
 _USERS_AT_A_TIME = 1000
 
@@ -40,7 +41,7 @@ def als_lists(
     )
     # implicit starts threads of its own, and warns where those of BLAS would compete with them.
     with threadpool_limits(1, "blas"):
-        als = AlternatingLeastSquares(config.als_factors, random_state=seed)
+        als = AlternatingLeastSquares(config.als_factors, random_state=seed, num_threads=n_cores())
         als.fit(had, show_progress=False)
         for users in tested.to_batches(_USERS_AT_A_TIME):
             indexes = users["user_index"].to_numpy()

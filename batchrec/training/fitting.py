@@ -2,7 +2,7 @@
 
 import logging
 import math
-import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,8 +14,9 @@ from batchrec.config import TrainingConfig
 from batchrec.errors import ConfigError
 from batchrec.progress import Part, Progress
 from batchrec.training.encoder import Encoder
-from batchrec.training.holdout import Split, encoder_accuracy, popularity_accuracy
+from batchrec.training.holdout import Accuracy, Split, encoder_accuracy, popularity_accuracy
 from batchrec.training.processes import Processes
+from batchrec.training.time_limit import TimeIsUp, TimeLimit
 from batchrec.training.trainer import Trainer, TrainerState, tensors_of
 from batchrec.training.windows import draw_batches
 
@@ -29,7 +30,10 @@ _PART = "training"
 
 @dataclass(frozen=True)
 class Epoch:
-    """A line of training.jsonl: the mean loss, and the accuracy on held-out items after the epoch."""
+    """A line of training.jsonl: the mean loss, and the accuracy on held-out items after the epoch.
+
+    seconds are rounded up, so that an epoch that the time limit has ended is known by them.
+    """
 
     epoch: int
     loss: float
@@ -68,6 +72,8 @@ def fit(
     What is random in an epoch depends on the seed and the number of the epoch alone, so a run that goes on from the
     `progress` of another, which the first process reads and writes, does what the other would have done.
     torch's global generator is seeded: dropout draws from it, and takes no other.
+    An epoch in which the minutes of the config end is left and forgotten; the first one alone is measured as far as it
+    has come, since there is no other model.
     Raises ConfigError where the loss is no longer a number, or climbs back.
     """
     trainer = Trainer(encoder, config, processes)
@@ -79,15 +85,22 @@ def fit(
     if kept is not None:
         epochs, best_weights = _restore(kept, trainer)
     while (ended_by := processes.from_first(_end(epochs, config))) is None:
-        started = time.monotonic()
+        limit = TimeLimit(60 * config.max_minutes - _seconds(epochs), processes)
         number = len(epochs) + 1
         generator = _generator(config.seed, number, processes.rank)
-        with logging_redirect_tqdm():
-            batches = draw_batches(split.training, vocabulary_size, encoder.shape, config, generator)
-            loss = trainer.take_steps(batches)
-        _check_loss(loss, epochs, config, progress)
-        model = processes.from_first(encoder_accuracy(trainer.averaged, split.held_out) if processes.is_first else None)
-        seconds = round(time.monotonic() - started, 3)
+        batches = draw_batches(split.training, vocabulary_size, encoder.shape, config, generator)
+        with logging_redirect_tqdm(), closing(batches):
+            loss = trainer.take_steps(batches, limit.ends_after)
+        model: Accuracy | None = None
+        if not (epochs and limit.has_ended):
+            _check_loss(loss, epochs, config, progress)
+            measured = _accuracy(trainer.averaged, split, epochs, limit) if processes.is_first else None
+            model = processes.from_first(measured)
+        if model is None:
+            ended_by = "max_minutes"
+            _log.info("--max-minutes %g ended in epoch %d, which is not counted", config.max_minutes, number)
+            break
+        seconds = math.ceil(1000 * limit.elapsed) / 1000
         epochs.append(Epoch(number, loss, model.ndcg, model.hit_rate, popularity.ndcg, popularity.hit_rate, seconds))
         _log.info("%s", epochs[-1])
         if _best(epochs) is epochs[-1]:
@@ -96,6 +109,14 @@ def fit(
             _keep(progress, trainer, epochs, best_weights)
     encoder.load_state_dict(best_weights)
     return Fitted(epochs, _best(epochs), ended_by)
+
+
+def _accuracy(encoder: Encoder, split: Split, epochs: list[Epoch], limit: TimeLimit) -> Accuracy | None:
+    """Measure what an epoch has come to; None if the time is up, and there are earlier epochs to choose from."""
+    try:
+        return encoder_accuracy(encoder, split.held_out, limit.check if epochs else None)
+    except TimeIsUp:
+        return None
 
 
 def _generator(seed: int, epoch: int, rank: int) -> np.random.Generator:
@@ -135,7 +156,11 @@ def _end(epochs: list[Epoch], config: TrainingConfig) -> str | None:
         return "patience"
     if len(epochs) >= config.max_epochs:
         return "max_epochs"
-    return "max_minutes" if sum(epoch.seconds for epoch in epochs) / 60 >= config.max_minutes else None
+    return "max_minutes" if _seconds(epochs) >= 60 * config.max_minutes else None
+
+
+def _seconds(epochs: list[Epoch]) -> float:
+    return math.fsum(epoch.seconds for epoch in epochs)
 
 
 def _check_loss(loss: float, epochs: list[Epoch], config: TrainingConfig, progress: Progress | None) -> None:

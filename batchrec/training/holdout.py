@@ -93,12 +93,17 @@ def popularity_accuracy(split: Split, vocabulary_size: int) -> Accuracy:
     return measure(split.held_out, lambda users: scores.repeat(len(users), 1))
 
 
-def encoder_accuracy(encoder: Encoder, held_out: HeldOut) -> Accuracy:
-    """Measure the encoder's ranking; it is left in evaluation mode."""
+def encoder_accuracy(encoder: Encoder, held_out: HeldOut, check: Callable[[], None] | None = None) -> Accuracy:
+    """Measure the encoder's ranking; it is left in evaluation mode.
+
+    check: called between batches; what it raises ends the measurement.
+    """
     encoder.eval()
     device = encoder.item_biases.device
 
     def score_users(users: Longs) -> Tensor:
+        if check is not None:
+            check()
         tokens = torch.from_numpy(scoring_tokens(held_out.histories, users, encoder.shape)).to(device)
         return encoder.score_last_place(tokens).float()
 

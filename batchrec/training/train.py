@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from batchrec.batching import Histories
 from batchrec.config import Device, TrainingConfig
 from batchrec.errors import DeviceError
 from batchrec.log_end import ahead_from
+from batchrec.machine import n_cores
 from batchrec.progress import Progress, fingerprint_of
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
@@ -73,7 +75,11 @@ def train(
     is not there, ConfigError where `out` cannot be written or the loss diverges. Then `out` stays as it was.
     """
     device = _device(config.device)
-    with joined(device) as processes, replacing_folder(out) if processes.is_first else nullcontext() as folder:
+    with (
+        _threads(config.threads),
+        joined(device) as processes,
+        replacing_folder(out) if processes.is_first else nullcontext() as folder,
+    ):
         started = time.monotonic()
         # Clocks of several processes differ, and what they hold out must not.
         corpus = read_corpus(sequences, config.seed, processes.from_first(ahead_from()))
@@ -87,7 +93,8 @@ def train(
                 "batch_size": batch_size(config, split.training, encoder.shape.max_len),
                 "negatives": n_negatives(config, vocabulary.size),
             }
-            _log.info("on %s, %d process(es): %s, %s", device, processes.size, encoder.shape, sizes)
+            at_work = f"{processes.size} process(es) of {torch.get_num_threads()} thread(s)"
+            _log.info("on %s, %s: %s, %s", device, at_work, encoder.shape, sizes)
             kept = _kept(progress, sequences, config, device, processes)
             fitted = fit(encoder.to(device), split, config, processes, kept)
         report = None
@@ -151,6 +158,17 @@ def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingCo
     n_events = np.bincount(training.items, minlength=vocabulary.size) + 0.5
     encoder.item_biases.data = torch.from_numpy(np.log(n_events / n_events.mean())).float()
     return encoder
+
+
+@contextmanager
+def _threads(threads: int | None) -> Iterator[None]:
+    """Let torch work in so many threads until the block ends; without a number in no more than there are cores for."""
+    former = torch.get_num_threads()
+    torch.set_num_threads(threads or min(former, n_cores()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)
 
 
 def _device(name: Device) -> torch.device:

@@ -1,7 +1,7 @@
 """Training steps: gradients of the item loss, and the running average of the weights that they lead to."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +53,8 @@ class Trainer:
         self.averaged = copy.deepcopy(encoder).requires_grad_(False)
         self._n_steps = 0
 
-    def take_steps(self, batches: Iterator[Batch]) -> float:
-        """Take a step for every batch; gives the mean of their losses.
+    def take_steps(self, batches: Iterable[Batch], ends_after: Callable[[int], bool] = lambda _: False) -> float:
+        """Take a step for every batch, until `ends_after` so many steps; returns the mean of their losses.
 
         Raises ConfigError where no batch has a window for each process.
         """
@@ -65,6 +65,8 @@ class Trainer:
             if len(batch.tokens) >= self._processes.size:
                 total += self._step(batch)
                 n_steps += 1
+                if ends_after(n_steps):
+                    break
         if n_steps == 0:
             raise ConfigError(f"{self._processes.size} processes share batches of fewer windows: start fewer processes")
         return float(self._processes.sum(total)) / n_steps

@@ -1,6 +1,6 @@
 """What the encoder trains on: windows of the histories, and the items to predict in them."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,7 @@ def draw_batches(
     shape: EncoderShape,
     config: TrainingConfig,
     generator: np.random.Generator,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Draw an epoch's windows, labels and negatives, batch by batch in random order, under a progress bar.
 
     Raises InputError where no history has a next item to learn from.

@@ -8,8 +8,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from pathlib import Path
@@ -89,6 +89,15 @@ class Child:
         # It may have ended by itself.
         with suppress(ProcessLookupError):
             os.kill(self.process.pid, number)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Let it do nothing while the block runs, however long that takes on a busy machine."""
+        self.send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.send(signal.SIGCONT)
 
     def wait(self, most_s: float = PATIENCE_S) -> int:
         """Give the exit code; that of a signal is negative."""

@@ -299,6 +299,8 @@ def test_what_is_not_finished_is_for_its_owner_alone(stage: str, tmp_path: Path)
         child.pause(CHANCE.uniform(0, 0.02))
         child.send(signal.SIGKILL)
         child.wait()
+        if child.stage == "publish":
+            continue  # the signal came too late: all is finished, and for everybody
         left = set(shop.folder.rglob("*")) - given
         assert left
         for path in left:

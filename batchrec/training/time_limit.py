@@ -1,0 +1,56 @@
+"""The end of --max-minutes, found within an epoch, by all processes after the same step."""
+
+import time
+from collections.abc import Callable
+
+from batchrec.training.processes import Processes
+
+# Seconds between two looks at the clock, where processes have to agree on what it shows.
+_LOOK_EVERY_S = 1.0
+
+
+class TimeIsUp(Exception):  # noqa: N818 - not an error: training ends as it was asked to
+    """Training has taken the minutes that it may take."""
+
+
+class TimeLimit:
+    """The seconds that are left to an epoch, from now on; `has_ended` once `ends_after` has said so."""
+
+    def __init__(self, seconds: float, processes: Processes, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._processes = processes
+        self._clock = clock
+        self._started = clock()
+        self._look_after = 1
+        self.has_ended = False
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the epoch began, by this process's clock."""
+        return self._clock() - self._started
+
+    def check(self) -> None:
+        """Raise TimeIsUp if the time is up, by this process's clock."""
+        if self.elapsed >= self._seconds:
+            raise TimeIsUp
+
+    def ends_after(self, n_steps: int) -> bool:
+        """Return whether so many steps of the epoch are enough; every process asks after every step, and gets the same.
+
+        The first process looks at its clock, and tells all after which step to look again.
+        """
+        if n_steps < self._look_after:
+            return False
+        next_look = self._next_look(n_steps) if self._processes.is_first else None
+        self._look_after = self._processes.from_first(next_look)
+        self.has_ended = self._look_after <= n_steps
+        return self.has_ended
+
+    def _next_look(self, n_steps: int) -> int:
+        elapsed = self.elapsed
+        left = self._seconds - elapsed
+        if left <= 0:
+            return n_steps
+        if elapsed <= 0:
+            return n_steps + 1
+        return n_steps + max(1, int(min(left, _LOOK_EVERY_S) * n_steps / elapsed))
