@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from batchrec.config.options import check, check_at_least, option
+from batchrec.config.options import check, check_at_least, check_finite, option
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class SequencesConfig:
     threads: int | None = option(None, "Threads DuckDB may use; all cores if not given.")
 
     def __post_init__(self) -> None:
+        check_finite(self)
         check_at_least(self, 1, "min_item_events", "min_user_events", "threads")
         check(self.threads is None or self.threads <= 1024, "threads", self.threads, "1024 or less")
         # DuckDB takes whatever begins with a minus for no limit.
