@@ -96,8 +96,9 @@ def check_settled(shop: SmallShop) -> None:
     check_always(shop)
     out = shop.table_out()
     newest = max(shop.nights.dates(), default=None)
-    assert (out.night if out else None) == newest
-    assert shop.model_in_use() == (out.model_id if out else None)
+    if newest is None or not shop.nights.decisions.is_rolled_back(newest, str(shop.nights.recs_sha256(newest))):
+        assert (out.night if out else None) == newest
+        assert shop.model_in_use() == (out.model_id if out else None)
     assert shop.nights.decisions.dates() == []
 
 
@@ -161,8 +162,8 @@ def survives(
     shutil.rmtree(folder)
 
 
-# In the short form this many points of each scene, in the long one all.
-N_POINTS = None if counts.IS_LONG else 4
+# Of each scene, on each kind of disks.
+N_POINTS = 40 if counts.IS_LONG else 4
 
 
 @pytest.mark.parametrize("apart", [True, False], ids=["three disks", "one disk"])
@@ -173,7 +174,7 @@ def test_whenever_the_power_goes_the_next_start_makes_all_fit_again(name: str, a
     states = list(crash_states(disks, chance, most=6))
     recoveries = [recover for recover in RECOVERIES if not scene.is_rollback or recover is not same_date_again]
     points = [(state, recover) for state in states for recover in recoveries]
-    for state, recover in points if N_POINTS is None else chance.sample(points, N_POINTS):
+    for state, recover in chance.sample(points, N_POINTS):
         try:
             survives(state, recover, scene, tmp_path / "after", apart)
         except BaseException as error:
