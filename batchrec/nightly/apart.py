@@ -14,7 +14,7 @@ _NIGHT = ("run_date=2026-11-24/recs.parquet", "run_date=2026-11-24/sequences.rej
 _MODEL = ("2026-11-24-c0777c7fd0c5/items.parquet",)
 
 
-def check_apart(jobs: Jobs, config: RunConfig, metrics_file: Path | None) -> None:
+def check_apart(jobs: Jobs, config: RunConfig) -> None:
     """Raise ConfigError if a file, folder or glob that a night reads holds, or would hold, what it writes."""
     written = [
         ("score --out", jobs.out, [jobs.out]),
@@ -27,8 +27,12 @@ def check_apart(jobs: Jobs, config: RunConfig, metrics_file: Path | None) -> Non
             if any(_is_read(file, read) for file in files):
                 where = "" if Path(read).is_file() else f", outside {read}"
                 raise ConfigError(f"{path}: is read too. Pass another {option}{where}")
+
+
+def check_metrics_apart(jobs: Jobs, metrics_file: Path | None) -> None:
+    """Raise ConfigError if a night reads, or would read, the metrics file, or puts its table there."""
     # It has no name of a table: in a folder it is not read.
-    files_read = [read for read in [str(jobs.out), *inputs] if not Path(read).is_dir()]
+    files_read = [read for read in [str(jobs.out), *_inputs(jobs)] if not Path(read).is_dir()]
     if metrics_file is not None and any(_is_read(metrics_file, read) for read in files_read):
         raise ConfigError(f"{metrics_file}: is read too. Pass another --metrics-file")
 

@@ -20,7 +20,7 @@ from batchrec.nightly.training_due import due_by_age, due_by_figures, starting_f
 from batchrec.scoring import ScoringReport, score
 from batchrec.sequences import build_sequences, rejects_of
 from batchrec.sources import find_files
-from batchrec.temporaries import make_folder
+from batchrec.temporaries import make_folder, put_on_disk
 from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)
@@ -69,6 +69,9 @@ class Night:
         Raises GateError if a gate is not passed, NothingToDo if the same table is published already, and what the jobs
         raise.
         """
+        # What a run that was killed has renamed may not be on the disk yet; from here on it is.
+        folders = (Path(os.path.realpath(self.nights.out)).parent, self.nights.folder, self.models.folder)
+        put_on_disk(folder for folder in folders if folder.is_dir())
         finished = [night for night in self._decided() if night.finish()]
         if any(night is self for night in finished):
             return

@@ -171,7 +171,8 @@ class Nights:
         """
         dates = self.dates()
         if to is None:
-            out = self.nights_out()
+            # While a night is half published again, what is out may be the table that it had before.
+            out = self.nights_out() or self.decisions.dates()
             if not out:
                 raise ConfigError(f"{self.out}: is the table of no night in {self.folder}. Pass --to a run date")
             dates = [night for night in self.before(out[-1]) if night not in out and self.report(night) is not None]

@@ -11,7 +11,7 @@ from batchrec.config import RunConfig
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.logs import stamp
 from batchrec.nightly.account import Account
-from batchrec.nightly.apart import check_apart
+from batchrec.nightly.apart import check_apart, check_metrics_apart
 from batchrec.nightly.lock import locked
 from batchrec.nightly.metrics_file import failures_told, write_metrics
 from batchrec.nightly.models import Models
@@ -60,9 +60,10 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     same table is published already, and what the jobs raise: then no table and no model in use has changed.
     """
     nights, models = Nights(Path(config.nights), jobs.out), Models(Path(config.models))
+    check_metrics_apart(jobs, metrics_file)
     with ExitStack() as stack:
         with failures_told(metrics_file, nights):
-            check_apart(jobs, config, metrics_file)
+            check_apart(jobs, config)
             stack.enter_context(locked(nights.folder, config.lock))
             tonight = _run_date(run_date, nights)
         account = Account(tonight, resumed=nights.work(tonight).exists())
