@@ -53,20 +53,22 @@ def check_writable_file(out: Path, option: str = "--out") -> None:
 
 
 @contextmanager
-def replacing(out: Path) -> Iterator[Path]:
+def replacing(out: Path, contents: Path | None = None) -> Iterator[Path]:
     """Yield a path beside `out` to write to, renamed to `out` if the block ends without an error.
 
     A reader of `out` sees the old file or the new one, never half of it, and the temporary one is for its owner alone.
+    When the block has ended a power cut changes nothing of that. contents: a file that is put there instead.
     Raises ConfigError where it cannot be written.
     """
     check_writable_file(out)
     try:
         mode, _ = modes_by_umask(out)
-        with temporary_file(out) as temporary:
+        with temporary_file(out, contents) as temporary:
             yield temporary
-            put_on_disk([temporary])
             temporary.chmod(mode)
+            put_on_disk([temporary, temporary.parent])
             temporary.replace(os.path.realpath(out))
+            put_on_disk([temporary.parent])
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
 

@@ -46,8 +46,8 @@ def cli(context: click.Context, config: Path | None) -> None:
     try:
         context.default_map = read_defaults(cli, config)
     except ConfigError as error:
-        # run may be given another file.
-        if config is not None or context.invoked_subcommand != "run":
+        # run may be given another file, and tells a monitor.
+        if context.invoked_subcommand != "run":
             raise
         context.obj = error
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from batchrec.config.options import check, check_at_least, option
+from batchrec.config.options import check, check_at_least, check_finite, option
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class RunConfig:
     gate_min_overlap: float = option(0.02, "Least mean share of a list that stood in last night's list too.")
 
     def __post_init__(self) -> None:
+        check_finite(self)
         check_at_least(self, 1, "keep", "keep_models", "gate_nights")
         check(
             re.fullmatch(r"[1-9]\d{0,3}[dw]", self.train_every) is not None,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from batchrec.config.catalogue import CatalogueConfig
-from batchrec.config.options import DATE, as_date, check, check_at_least, option
+from batchrec.config.options import DATE, as_date, check, check_at_least, check_finite, option
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class RulesConfig(CatalogueConfig):
 
     def check_rules(self) -> None:
         """Raise ConfigError for a value that cannot be used."""
+        check_finite(self)
         check_at_least(self, 1, "max_per_category", "popular_days")
         check(self.popular_days <= 1_000_000, "popular_days", self.popular_days, "1000000 or less")
         check(0 <= self.diversity <= 1, "diversity", self.diversity, "a number from 0 to 1")

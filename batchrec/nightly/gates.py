@@ -35,7 +35,7 @@ def input_checks(
     age = (run_date - found.newest.date()).days
     if config.gate_max_age_days is not None:
         checks.append(Check("input", "days since the newest event", age, least=0, most=config.gate_max_age_days))
-    elif earlier and built.newest == earlier[-1]["build-sequences"].get("newest"):
+    elif earlier and found.newest.isoformat() == earlier[-1]["build-sequences"].get("newest_until_tonight"):
         _log.warning("nothing is newer than on the last night, and --gate-max-age-days is not set: %s days old", age)
     return checks
 

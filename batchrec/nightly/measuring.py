@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -44,7 +44,10 @@ class HistoriesFigures:
 
 
 def measure_histories(sequences: Path, run_date: date, previous: Path | None) -> HistoriesFigures:
-    """Measure histories on a night and, if there is one, against an earlier recs table."""
+    """Measure histories on a night and, if there is one, against an earlier recs table.
+
+    Raises InputError if the newest event is of no year of the calendar.
+    """
     with connect(sequences.parent) as con:
         found = select(con, "newest_event", path=literal(sequences), until=end_of(run_date))
         before, newest = found.fetchall()[0]
@@ -52,9 +55,18 @@ def measure_histories(sequences: Path, run_date: date, previous: Path | None) ->
     types = {"user_id": schema.field("user_id").type, "item_id": schema.field("item_ids").type.value_type}
     earlier = None if previous is None else pq.read_schema(previous)
     return HistoriesFigures(
-        newest=datetime.fromtimestamp(newest if before is None else before, UTC),
+        newest=_as_time(newest if before is None else before, sequences),
         new_id_types=sum(earlier is not None and earlier.field(name).type != types[name] for name in types),
     )
+
+
+def _as_time(moment: int, sequences: Path) -> datetime:
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=moment)
+    except OverflowError as error:
+        raise InputError(
+            f"{sequences}: the newest event is {moment} seconds after 1970; expected one of the years 1 to 9999"
+        ) from error
 
 
 @dataclass(frozen=True)
