@@ -5,6 +5,7 @@ import glob
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import date
 from functools import cache
 from pathlib import Path
 from tempfile import gettempdir
@@ -40,6 +41,11 @@ def materialize(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> Non
 def literal(path: Path) -> str:
     """Spell a path so that DuckDB, which takes paths for globs, reads that file and no other."""
     return glob.escape(str(path))
+
+
+def set_run_date(con: duckdb.DuckDBPyConnection, night: date | None) -> None:
+    """Let the queries of a connection see the night's date, a DATE, as getvariable('run_date'); null if None."""
+    con.execute("set variable run_date = cast($night as date)", {"night": night})
 
 
 def is_disk_full(error: duckdb.Error) -> bool:

@@ -12,6 +12,7 @@ from batchrec.config import RecommendConfig, ScoringConfig
 from batchrec.errors import ConfigError
 from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
+from batchrec.rules.known_ids import KnownIds
 from batchrec.schemas import FIRST_ITEM, PAD, sequences_schema
 from batchrec.scorer import Scorer
 from batchrec.vocabulary import Vocabulary
@@ -69,7 +70,7 @@ def recommend(
         [pa.array([0]), pa.ListArray.from_arrays([0, len(known)], known), pa.array([[0] * len(known)])], schema=schema
     )
     scoring = ScoringConfig(top_k=config.top_k)
-    assortment = replace(read_assortment(vocabulary, scoring, pa.int64()), catalogue=catalogue)
+    assortment = replace(read_assortment(KnownIds(vocabulary, pa.int64()), scoring), catalogue=catalogue)
     scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, assortment)
     rows = scorer.score(user).recs.to_pylist()
     return Recommendations(

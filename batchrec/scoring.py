@@ -23,6 +23,8 @@ from batchrec.machine import n_cores
 from batchrec.progress import Progress
 from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
+from batchrec.rules.known_ids import KnownIds
+from batchrec.rules.rule_tables import read_rule_tables
 from batchrec.scorer import Counts, ScoredChunk, Scorer
 from batchrec.tables import Sequences, check_no_input, check_writable_file, open_sequences, write_parquet
 from batchrec.user_list import read_user_list
@@ -86,7 +88,11 @@ def score(
         raise ConfigError(f"--top-k {config.top_k}: the model knows {n_items} items. Pass {n_items} or less")
     table = open_sequences(sequences)
     listed = read_user_list(config.users, table.user_type) if config.users else None
-    assortment = read_assortment(loaded.vocabulary, config, table.user_type, sequences)
+    known = KnownIds(loaded.vocabulary, table.user_type, sequences, listed, config.allow_empty_rules)
+    if listed is not None:
+        known.warn_of_users("--users", listed)
+    rules = read_rule_tables(config)
+    assortment = read_assortment(known, config, rules)
     ranker = Ranker(loaded.encoder, config.device, config.precision, assortment.item_offsets)
     scorer = Scorer(loaded, ranker, table.user_type, config, assortment)
     workers = config.workers or (_GPU_WORKERS if ranker.device == "cuda" else n_cores())

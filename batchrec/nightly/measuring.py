@@ -19,6 +19,7 @@ from batchrec.nightly.report import ModelFigures
 from batchrec.queries import connect, literal, materialize, select
 from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
+from batchrec.rules.known_ids import KnownIds
 from batchrec.schemas import PAD
 from batchrec.scorer import Scorer
 from batchrec.tables import Sequences, open_sequences
@@ -79,7 +80,7 @@ class HeldOutItems:
             ranker,
             self.table.user_type,
             config,
-            read_assortment(loaded.vocabulary, config, self.table.user_type),
+            read_assortment(KnownIds(loaded.vocabulary, self.table.user_type), config),
         )
         histories = self.con.table("held_out").to_arrow_table().combine_chunks()
         chunks = [scorer.score(batch).recs for batch in histories.to_batches()]

@@ -1,6 +1,6 @@
 """Tables that people write: read as text, then held against what they must be."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.errors import InputError
-from batchrec.queries import connect
+from batchrec.queries import connect, set_run_date
 from batchrec.sources import (
     Source,
     column_names,
@@ -23,7 +23,7 @@ from batchrec.sources import (
 )
 
 _MOST = str(2**63 - 1)
-_PLACES = ("first", "second", "third")
+_PLACES = ("first", "second", "third", "fourth")
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,42 @@ class RuleTable:
             value, n_rows = repeated[0]["values"], repeated[0]["counts"]
             raise InputError(f"{self.file}: {column} {value} has {n_rows} rows; expected one")
 
-    def refuse_none(self, expected: str) -> None:
-        """Raise InputError for a table without rows."""
-        if len(self.rows) == 0:
-            raise InputError(f"{self.file}: holds no rows; expected {expected}")
+    def days(self, column: str) -> pa.Array:
+        """Return a column of dates or times as date32, by the UTC day; null if open.
+
+        Raises InputError for a value that is not a date or time.
+        """
+        # Tables of many items hold few dates.
+        coded = self.rows[column].combine_chunks().dictionary_encode()
+        texts = coded.dictionary.to_pylist()
+        days = [_day(text) for text in texts]
+        wrong = [text for text, day in zip(texts, days, strict=True) if day is None]
+        is_wrong = pc.is_in(self.rows[column].combine_chunks(), value_set=pa.array(wrong, pa.string()))
+        self.refuse(is_wrong, column, "item_id", "an ISO date or time like 2024-06-01 or 2024-06-01T12:00:00")
+        return pa.array(days, pa.date32()).take(coded.indices)
+
+    def holds(self, night: date) -> pa.Array:
+        """Return for each row whether it holds on a date: valid_from and valid_to count, and are open if null."""
+        holds = pa.array([True] * len(self.rows), pa.bool_())
+        for column, compare in (("valid_from", pc.less_equal), ("valid_to", pc.greater_equal)):
+            holds = pc.and_(holds, pc.fill_null(compare(self.days(column), pa.scalar(night)), True))
+        return holds
 
 
-def read_rule_table(file: str, option: str, columns: Sequence[str], optional: Sequence[str] = ()) -> RuleTable:
-    """Read up to three columns of CSV or Parquet files, or of a .sql file's SELECT.
+def read_rule_table(
+    file: str, option: str, columns: Sequence[str], optional: Sequence[str] = (), night: date | None = None
+) -> RuleTable:
+    """Read up to four columns of CSV or Parquet files, or of a .sql file's SELECT, which sees the night as run_date.
 
+    Column names match without regard to case if no column has the very name.
     Raises InputError where a column is missing or a file cannot be read, ConfigError for a query that does not run.
     """
     with connect() as con:
+        set_run_date(con, night)
         try:
             sources, found = _open(con, file, option, columns, optional)
-            wanted = [found[min(place, len(found) - 1)] for place in range(len(_PLACES))]
+            names = list(found.values())
+            wanted = [names[min(place, len(names) - 1)] for place in range(len(_PLACES))]
             parameters = {f"{place}_column": name for place, name in zip(_PLACES, wanted, strict=True)}
             rows = unite(con, sources, "rule_rows", parameters).to_arrow_table()
         except duckdb.Error as error:
@@ -91,15 +112,22 @@ def read_rule_table(file: str, option: str, columns: Sequence[str], optional: Se
 
 def _open(
     con: duckdb.DuckDBPyConnection, file: str, option: str, columns: Sequence[str], optional: Sequence[str]
-) -> tuple[list[Source], list[str]]:
-    """Open the table, and tell which columns are there."""
+) -> tuple[list[Source], dict[str, str]]:
+    """Open the table; returns its sources, and how it spells those of the columns that exist."""
     if file.lower().endswith(".sql"):
         source = open_query(con, Path(file), columns)
-        return [source], [*columns, *(name for name in optional if name in source.names)]
+        return [source], {name: name for name in [*columns, *(name for name in optional if name in source.names)]}
     files = find_files([file], f"{option} FILE")
     names = {name for path in files for name in column_names(path)}
-    found = [*columns, *(name for name in optional if name in names)]
-    return open_sources(con, files, {name: f"{option} FILE with the column {name}" for name in found}), found
+    spelled = {name: _spelled_in(names, name) for name in (*columns, *optional)}
+    found = {name: spelled[name] for name in spelled if name in columns or spelled[name] in names}
+    return open_sources(con, files, {name: f"{option} FILE with the column {name}" for name in found.values()}), found
+
+
+def _spelled_in(names: Collection[str], wanted: str) -> str:
+    """Return how a column is spelled, in capitals as a warehouse exports it, if only one differs in case alone."""
+    alike = [name for name in names if name.lower() == wanted.lower()]
+    return alike[0] if wanted not in names and len(alike) == 1 else wanted
 
 
 def as_ids(text: pa.Array, id_type: pa.DataType) -> pa.Array:
@@ -113,30 +141,6 @@ def as_ids(text: pa.Array, id_type: pa.DataType) -> pa.Array:
     fits = pc.and_(pc.equal(pc.utf8_length(digits), len(_MOST)), pc.less_equal(digits, _MOST))
     is_integer = pc.and_(pc.match_substring_regex(number, r"^-?\d+$"), fits)
     return pc.if_else(is_integer, number, pa.scalar(None, pa.string())).cast(id_type)
-
-
-def valid_items(table: RuleTable, night: date) -> pa.Array:
-    """Give the ids, as text, of the rows that hold on a date: valid_from and valid_to count, and are open where null.
-
-    A time counts by its day, in UTC. Raises InputError for what is no date or time.
-    """
-    item_ids = table.required("item_id")
-    holds = pa.array([True] * len(item_ids), pa.bool_())
-    for column, compare in (("valid_from", pc.less_equal), ("valid_to", pc.greater_equal)):
-        days = _days(table, column)
-        holds = pc.and_(holds, pc.fill_null(compare(days, pa.scalar(night)), True))
-    return item_ids.filter(holds)
-
-
-def _days(table: RuleTable, column: str) -> pa.Array:
-    # Tables of many items hold few dates.
-    coded = table.rows[column].combine_chunks().dictionary_encode()
-    texts = coded.dictionary.to_pylist()
-    days = [_day(text) for text in texts]
-    wrong = [text for text, day in zip(texts, days, strict=True) if day is None]
-    is_wrong = pc.is_in(table.rows[column].combine_chunks(), value_set=pa.array(wrong, pa.string()))
-    table.refuse(is_wrong, column, "item_id", "an ISO date or time like 2024-06-01 or 2024-06-01T12:00:00")
-    return pa.array(days, pa.date32()).take(coded.indices)
 
 
 def _day(text: str) -> date | None:
