@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig
-from batchrec.errors import ConfigError
+from batchrec.errors import ConfigError, GateError
 from batchrec.kept_rankings import RANKING_BYTES, KeptRanking, open_progress
 from batchrec.logs import no_bars
 from batchrec.machine import n_cores
 from batchrec.progress import Progress
 from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
+from batchrec.rules.checking import FinishedTable, check_rules
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rule_tables import read_rule_tables
 from batchrec.scorer import Counts, ScoredChunk, Scorer
@@ -118,7 +119,12 @@ def score(
                 bar.update(chunk.n_users)
                 yield chunk.recs
 
-    write_parquet(recs(), scorer.schema, out)
+    def check(recs: Path) -> None:
+        for rule in check_rules(FinishedTable(recs, sequences, listed), rules, config):
+            if rule.n_rows:
+                raise GateError(f"{rule.n_rows} rows break {rule.rule} ({rule.example}): a bug. {out} stays as it was")
+
+    write_parquet(recs(), scorer.schema, out, check)
     return ScoringReport(
         out=str(out),
         model_id=loaded.manifest.model_id,

@@ -65,6 +65,10 @@ def table_checks(found: TableFigures, n_users: int, n_items: int, config: RunCon
         Check("output", "share of the items recommended", found.items / n_items, least=config.gate_min_coverage),
         Check("output", "share of the ten most frequent items", found.top_items_share, most=most_top_items),
     ]
+    checks += [
+        Check("rules", f"rows that break {rule.rule}", rule.n_rows, most=0, example=rule.example)
+        for rule in found.broken_rules
+    ]
     if found.overlap is not None:
         checks.append(Check("output", "overlap with last night", found.overlap, least=config.gate_min_overlap))
     return checks

@@ -163,9 +163,8 @@ class Night:
             previous = self.nights.last_whole(self.nights.before(self._run_date))
             # Whom rules leave fewer than k items has a full list with those.
             full = min(self.jobs.scoring.top_k, scored.eligible_items)
-            figures = measure_table(
-                self._recs, self._sequences, previous, replace(self.jobs.scoring, top_k=max(1, full))
-            )
+            config = replace(self.jobs.scoring, top_k=max(1, full), run_date=str(self._run_date))
+            figures = measure_table(self._recs, self._sequences, previous, config)
             found.update(asdict(figures))
         # Of the users in the histories, whatever the scorer says; only with --users is it they whom it was to score.
         n_users = figures.histories if self.jobs.scoring.users is None else scored.users
