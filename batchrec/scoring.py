@@ -47,7 +47,8 @@ class ScoringReport:
     """Who got what: users = by the model + by popularity + skipped, all of whose items they have seen, + emptied.
 
     emptied_by: users without a list by the rule, as its option, that left them nothing.
-    eligible_items: what rules let anybody get of the model's items and the pins.
+    eligible_items: what rules let anybody get of the model's items and the pins. rule_rows: of each rule table, by the
+    option that names it.
     """
 
     out: str
@@ -61,6 +62,7 @@ class ScoringReport:
     users_with_fewer_than_top_k: int
     users_carried_over: int
     eligible_items: int
+    rule_rows: dict[str, int]
     unknown_items_in_histories: int
     rows: int
     seconds: float
@@ -131,6 +133,7 @@ def score(
         device=ranker.device,
         users=n_scored,
         eligible_items=int(assortment.rules.is_eligible.sum()),
+        rule_rows={option: len(table.rows) for option, table in rules.items()},
         seconds=round(time.monotonic() - started, 3),
         **{part.name: getattr(counts, part.name) for part in fields(counts)} | {"emptied_by": dict(counts.emptied_by)},
     )

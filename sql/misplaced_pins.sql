@@ -45,7 +45,7 @@ expected as (
     select
         standing.user_id,
         standing.item_id,
-        least(standing.position, standing.number + coalesce(lists.n_rows, 0) - standing.n_pins) as rank
+        least(standing.position, standing.number + greatest(0, coalesce(lists.n_rows, 0) - standing.n_pins)) as rank
     from standing
     left join lists on standing.user_id = lists.user_id
 ),

@@ -140,10 +140,10 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
     Users without a history do not count, but for those that --users lists. The rule tables are read again: nothing of
     the scorer's is believed, and one that was replaced while the night was made must hold.
     """
-    listed = (
-        None if scoring.users is None else read_user_list(scoring.users, pq.read_schema(recs).field("user_id").type)
-    )
-    broken = check_rules(FinishedTable(recs, sequences, listed), read_rule_tables(scoring), scoring)
+    rules, listed = read_rule_tables(scoring), None
+    if scoring.users is not None and rules:
+        listed = read_user_list(scoring.users, pq.read_schema(recs).field("user_id").type)
+    broken = check_rules(FinishedTable(recs, sequences, listed), rules, scoring)
     with connect(recs.parent) as con:
         faults = select(
             con, "recs_faults", recs=literal(recs), sequences=literal(sequences), keep_seen=scoring.keep_seen

@@ -43,6 +43,8 @@ def check_rules(table: FinishedTable, rules: RuleTables, config: ScoringConfig) 
 
     Raises InputError and ConfigError for a catalogue that cannot be read.
     """
+    if not rules and config.max_per_category is None:
+        return []
     given = [option for option in ("--allow", "--block", "--block-for-user", "--candidates") if option in rules]
     counted = {rule: BrokenRule(rule, 0) for rule in given}
     with connect(table.recs.parent) as con:
