@@ -92,8 +92,7 @@ def score(
     table = open_sequences(sequences)
     listed = read_user_list(config.users, table.user_type) if config.users else None
     known = KnownIds(loaded.vocabulary, table.user_type, sequences, listed, config.allow_empty_rules)
-    if listed is not None:
-        known.warn_of_users("--users", listed)
+    known.warn_of_listed("--users")
     rules = read_rule_tables(config)
     assortment = read_assortment(known, config, rules)
     ranker = Ranker(loaded.encoder, config.device, config.precision, assortment.item_offsets)

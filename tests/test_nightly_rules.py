@@ -23,8 +23,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
 
 
 def use(shop: Company, option: str, header: str, rows: list[tuple[object, ...]]) -> None:
-    table = write_table(shop.folder / f"{option}.csv", header, rows)
-    shop.scoring = replace(shop.scoring, **{option: str(table)})
+    table: dict[str, Any] = {option: str(write_table(shop.folder / f"{option}.csv", header, rows))}
+    shop.scoring = replace(shop.scoring, **table)
 
 
 def test_a_table_that_breaks_a_rule_is_not_published_whatever_the_scorer_says(

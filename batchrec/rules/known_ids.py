@@ -5,7 +5,7 @@ A list of ids of which nothing is known is far more often spelled in another way
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -120,9 +120,11 @@ class KnownIds:
         said = f"{found.is_known.sum()} of {len(found.ids)} users are in the histories"
         self._judge(table.file, option, said, found, lambda: self._unnamed_user(found))
 
-    def warn_of_users(self, option: str, user_ids: pa.Array) -> None:
-        """Warn if less than half of some users have a history: new users may be scored, but are seldom most."""
-        found = self._users(user_ids.cast(pa.string()), user_ids)
+    def warn_of_listed(self, option: str) -> None:
+        """Warn if less than half of the listed users have a history: new users may be scored, but are seldom most."""
+        if self.listed is None:
+            return
+        found = replace(self, listed=None)._users(self.listed.cast(pa.string()), self.listed)
         if found.is_known.sum() < _LEAST_SHARE * len(found.ids):
             said = f"{found.is_known.sum()} of {len(found.ids)} users are in the histories"
             _log.warning("%s: %s%s", option, said, _examples(found, lambda: self._unnamed_user(found)))
