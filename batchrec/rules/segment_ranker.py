@@ -6,8 +6,8 @@ from batchrec.batching import Ints, Longs, SeenPairs
 from batchrec.ranker import Floats, Ranker, Ranking
 from batchrec.rules.rules import Rules
 
-# More items are ranked than a segment's share of them asks for, as users may like what others may get alone.
-_RESERVE = 2
+# Lengths of rankings are powers of this, so that rows of nearly the same share are ranked together.
+_STEP = 1.4
 _DEEPER = 4
 
 
@@ -31,10 +31,7 @@ class SegmentRanker:
         shape = len(tokens), depth
         found = Ranking(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32))
         states: Floats | None = None
-        # Rows of like share together: a segment of few items needs much longer rankings than the others.
-        needed = _RESERVE * depth / np.maximum(self._shares[segments], 1e-9)
-        steps = np.ceil(np.log(np.maximum(needed / depth, 1)) / np.log(_DEEPER))
-        wider = np.minimum(depth * _DEEPER ** np.minimum(steps, 32), self._n_items).astype(np.int64)
+        wider = self._widths(depth)[segments]
         waiting = np.ones(len(tokens), bool)
         while waiting.any():
             width = int(wider[waiting].min())
@@ -54,6 +51,17 @@ class SegmentRanker:
             wider[rows] = min(width * _DEEPER, self._n_items)
         assert states is not None  # noqa: S101 - a batch has rows
         return found, states
+
+    def _widths(self, depth: int) -> Longs:
+        """Say how long a ranking holds `depth` items of each segment: (segments,) int64.
+
+        As many as by its share, and three standard deviations more, if it is drawn evenly from all.
+        """
+        needed = (depth + 3 * np.sqrt(depth)) / np.maximum(self._shares, 1 / self._n_items)
+        widths = np.ceil(_STEP ** np.ceil(np.log(needed) / np.log(_STEP)))
+        widths[self._shares == 1] = depth
+        bounded: Longs = np.minimum(widths, self._n_items).astype(np.int64)
+        return bounded
 
 
 def _of_rows(seen: SeenPairs, rows: Longs, n_rows: int) -> SeenPairs:
