@@ -15,6 +15,7 @@ pairs as (
         user_id,
         item_id
     from user_items
+    where (user_id, item_id) in (select (asked.user_id, asked.item_id) from query_table($asked) as asked)
 )
 
 select
