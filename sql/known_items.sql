@@ -1,7 +1,11 @@
--- One row per id of a rule table, in the view ids, that is an item of the histories at $path, or like one: its place in
--- the table, whether it is one, and such an item. Ids are compared as in known_users.sql.
+-- One row per id of a rule table, in the view ids, that is an item of the histories at $path, or of what else their
+-- users have seen, or like one: its place in the table, whether it is one, and such an item. Ids are compared as in
+-- known_users.sql.
 with events as (
-    select trim(cast(unnest(item_ids) as varchar)) as item_id
+    select
+        trim(
+            cast(unnest(list_concat(*columns(lambda name: name in ('item_ids', 'also_seen')))) as varchar)
+        ) as item_id
     from read_parquet($path)
 ),
 

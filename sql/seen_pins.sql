@@ -1,8 +1,11 @@
--- One row per pin, in the view pins, and user of the histories at $sequences who has seen it.
+-- One row per pin, in the view pins, and user of the histories at $sequences who has seen it: in the history, or in
+-- also_seen, if there is such a column.
 with events as (
     select
         trim(cast(user_id as varchar)) as user_id,
-        trim(cast(unnest(item_ids) as varchar)) as item_id
+        trim(
+            cast(unnest(list_concat(*columns(lambda name: name in ('item_ids', 'also_seen')))) as varchar)
+        ) as item_id
     from read_parquet($sequences)
 )
 
