@@ -6,15 +6,16 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.config import CatalogueConfig
 from batchrec.errors import ConfigError, InputError
+from batchrec.ids import as_ids, without_blanks
 from batchrec.queries import connect, select
-from batchrec.sources import find_files, in_words, malformed_records, open_sources, unite
+from batchrec.text_tables import read_text_table
 from batchrec.vocabulary import Vocabulary
 
 _ARTICLES = "the|a|an|le|la|les|il|lo|gli|el|los|las|der|die|das|un|une|ein|eine"
@@ -28,8 +29,8 @@ class Catalogue:
     titles: pa.Array
 
     def titles_of(self, item_ids: pa.Array) -> pa.Array:
-        """Give the title of each item, in their order: (items,) string, null where there is none."""
-        return self.titles.take(pc.index_in(item_ids.cast(pa.string()), value_set=self.item_ids))
+        """Return the title of each item, in their order: (items,) string, null if it has none."""
+        return self.titles.take(pc.index_in(without_blanks(item_ids.cast(pa.string())), value_set=self.item_ids))
 
     def title_of(self, item_id: str) -> str:
         """Give the title of one item, empty where there is none."""
@@ -37,38 +38,39 @@ class Catalogue:
         return self.titles[place].as_py() if place >= 0 else ""
 
 
-def read_catalogue(config: CatalogueConfig, vocabulary: Vocabulary) -> Catalogue | None:
-    """Read the titles of `config.items`, None where it is not given.
+def read_catalogue(config: CatalogueConfig, vocabulary: Vocabulary, run_date: date | None = None) -> Catalogue | None:
+    """Read the titles of `config.items`: CSV, Parquet or a .sql file; None if it is not given.
 
-    Raises InputError for files that cannot be read or do not hold the columns.
+    Raises InputError for files that cannot be read or do not hold the columns, ConfigError for a query that does not
+    run.
     """
     if config.items is None:
         return None
-    return read_column(config.items, config.item_column, (config.title_column, "--title-column"), vocabulary)
+    named = (config.title_column, "--title-column")
+    return read_column(config.items, config.item_column, named, vocabulary.item_ids.type, run_date)
 
 
-def read_column(items: str, item_column: str, named: tuple[str, str], vocabulary: Vocabulary) -> Catalogue:
+def read_column(
+    items: str, item_column: str, named: tuple[str, str], id_type: pa.DataType, run_date: date | None = None
+) -> Catalogue:
     """Read any column of a catalogue as its titles; named: the column, and the option that names it.
 
-    Raises InputError as `read_catalogue` does.
+    id_type: of the model's items, int64 or string.
+    Raises InputError and ConfigError as `read_catalogue` does.
     """
     wanted = {item_column: "--item-column", named[0]: named[1]}
-    columns = {"item_column": item_column, "title_column": named[0]}
+    rows = read_text_table(items, "--items", wanted, (), run_date)
+    text = rows[item_column].combine_chunks()
+    # A catalogue of integers may hold other codes too, which are found by their titles.
+    item_ids = pc.coalesce(as_ids(text, id_type).cast(pa.string()), as_ids(text, pa.string()))
+    found = pa.table({"item_id": item_ids, "title": rows[named[0]]})
     with connect() as con:
-        try:
-            sources = open_sources(con, find_files([items], "--items FILE"), wanted)
-            unite(con, sources, "catalogue", columns).create_view("catalogue")
-            integers = pa.types.is_integer(vocabulary.item_ids.type)
-            titles = select(con, "titles", items_are_integers=integers).to_arrow_table().combine_chunks()
-        except duckdb.Error as error:
-            raise InputError(f"{items}: {in_words(error)}") from error
-        malformed = malformed_records(con)
-        if malformed:
-            raise InputError(f"{malformed[0]}. Mend the catalogue")
-    text = titles.cast(pa.schema([("item_id", pa.string()), ("title", pa.string())])).combine_chunks()
-    if len(text) == 0:
+        con.from_arrow(found).create_view("catalogue")
+        titles = select(con, "titles").to_arrow_table()
+    named_items = titles.cast(pa.schema([("item_id", pa.string()), ("title", pa.string())])).combine_chunks()
+    if len(named_items) == 0:
         raise InputError(f"{items}: holds no {'titles' if named[1] == '--title-column' else named[0]}")
-    return Catalogue(text["item_id"].chunk(0), text["title"].chunk(0))
+    return Catalogue(named_items["item_id"].chunk(0), named_items["title"].chunk(0))
 
 
 def find_item(wanted: str, catalogue: Catalogue) -> str:

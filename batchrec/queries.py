@@ -5,7 +5,6 @@ import glob
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import date
 from functools import cache
 from pathlib import Path
 from tempfile import gettempdir
@@ -43,14 +42,14 @@ def literal(path: Path) -> str:
     return glob.escape(str(path))
 
 
-def set_run_date(con: duckdb.DuckDBPyConnection, night: date | None) -> None:
-    """Let the queries of a connection see the night's date, a DATE, as getvariable('run_date'); null if None."""
-    con.execute("set variable run_date = cast($night as date)", {"night": night})
-
-
 def is_disk_full(error: duckdb.Error) -> bool:
     """Tell whether DuckDB could not spill, for the disk, a quota or a limit on the size of files."""
     return isinstance(error, duckdb.IOException) and any(reason in str(error) for reason in _FULL)
+
+
+def use_settings(con: duckdb.DuckDBPyConnection) -> None:
+    """Set what every query relies on: times in UTC, and that a name no query defines is an error, never a variable."""
+    con.execute("set enable_progress_bar = false; set timezone = 'UTC'; set python_enable_replacements = false")
 
 
 @contextmanager
@@ -76,8 +75,7 @@ def connect(
         except duckdb.Error as error:
             raise ConfigError(f"--memory-limit {memory_limit}: {error}") from error
         try:
-            # A name that a query does not define is an error, never a variable of this program.
-            con.execute("set enable_progress_bar = false; set timezone = 'UTC'; set python_enable_replacements = false")
+            use_settings(con)
             # A query may run in a thread of write_parquet, which no signal reaches.
             with interrupting(con.interrupt):
                 yield con

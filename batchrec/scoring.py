@@ -17,6 +17,7 @@ from tqdm import tqdm
 from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError, GateError
+from batchrec.ids import without_blanks
 from batchrec.kept_rankings import RANKING_BYTES, KeptRanking, open_progress
 from batchrec.logs import no_bars
 from batchrec.machine import n_cores
@@ -90,7 +91,7 @@ def score(
     if config.top_k > n_items:
         raise ConfigError(f"--top-k {config.top_k}: the model knows {n_items} items. Pass {n_items} or less")
     table = open_sequences(sequences)
-    listed = read_user_list(config.users, table.user_type) if config.users else None
+    listed = read_user_list(config.users, table.user_type, config.night) if config.users else None
     known = KnownIds(loaded.vocabulary, table.user_type, sequences, listed, config.allow_empty_rules)
     known.warn_of_listed("--users")
     rules = read_rule_tables(config)
@@ -175,7 +176,7 @@ def _only(listed: pa.Array, chunks: Iterator[pa.RecordBatch], table: Sequences) 
     """Keep the listed users of each chunk; those of whom there is no history come last, with an empty one."""
     is_found = np.zeros(len(listed), dtype=bool)
     for chunk in chunks:
-        places = pc.index_in(chunk["user_id"], value_set=listed)
+        places = pc.index_in(without_blanks(chunk["user_id"]), value_set=listed)
         is_found[places.drop_null().to_numpy()] = True
         yield chunk.filter(places.is_valid())
     yield _strangers(listed.filter(pa.array(~is_found)), table)
@@ -185,7 +186,7 @@ def _and_strangers(others: pa.Array, chunks: Iterator[pa.RecordBatch], table: Se
     """Let those others of whom there is no history follow the chunks, with an empty one."""
     is_found = np.zeros(len(others), dtype=bool)
     for chunk in chunks:
-        is_found[pc.index_in(chunk["user_id"], value_set=others).drop_null().to_numpy()] = True
+        is_found[pc.index_in(without_blanks(chunk["user_id"]), value_set=others).drop_null().to_numpy()] = True
         yield chunk
     yield _strangers(others.filter(pa.array(~is_found)), table)
 

@@ -18,7 +18,7 @@ from batchrec.errors import InputError
 from batchrec.events import LoadedEvents, load_events
 from batchrec.queries import connect, is_disk_full, materialize, select
 from batchrec.schemas import id_type, sequences_schema
-from batchrec.sources import Reject, find_files, in_words
+from batchrec.sources import Reject, describe, find_files
 from batchrec.tables import check_no_input, check_writable_file, replacing, write_parquet
 
 # Events assembled and written at a time; a row group of the output.
@@ -102,7 +102,7 @@ def build_sequences(
         except duckdb.Error as error:
             if is_disk_full(error):
                 raise
-            raise InputError(f"{where}: {in_words(error)}") from error
+            raise InputError(f"{where}: {describe(error)}") from error
     return SequencesReport(
         out=str(out),
         rows_read=loaded.n_rows,

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from batchrec.ids import is_text, without_blanks
 from batchrec.schemas import FIRST_ITEM, PAD, items_schema
 
 # Between the lowest and the highest id, for a table of all of them to be worth its 4 bytes each.
@@ -62,7 +63,16 @@ class Vocabulary:
             return found
         places = pc.index_in(item_ids, value_set=known)
         found = places.fill_null(PAD - FIRST_ITEM).to_numpy() + FIRST_ITEM
+        if is_text(item_ids) and (found == PAD).any():
+            # Padded ids of a log and the trimmed ones of a rule table are the same.
+            unknown = np.flatnonzero(found == PAD)
+            places = pc.index_in(without_blanks(item_ids.take(pa.array(unknown))), value_set=self._without_blanks)
+            found[unknown] = places.fill_null(PAD - FIRST_ITEM).to_numpy() + FIRST_ITEM
         return found.astype(np.int32)
+
+    @cached_property
+    def _without_blanks(self) -> pa.Array:
+        return without_blanks(self.item_ids.cast(pa.string()))
 
     @cached_property
     def _index_by_id(self) -> tuple[int, NDArray[np.int32]] | None:

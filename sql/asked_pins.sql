@@ -1,7 +1,7 @@
 -- One row per pin, in the view pins, and user who is scored: one of the view listed_users if $is_listed, or else of the
 -- histories at $sequences or the view user_segments.
 with users as (
-    select trim(cast(user_id as varchar)) as user_id
+    select trim(cast(user_id as varchar), $blanks) as user_id
     from read_parquet($sequences)
     where not $is_listed
     union

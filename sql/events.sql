@@ -1,30 +1,121 @@
--- One row an event, typed, its moment in microseconds UTC; `problem` says why it cannot be used, null where it can.
--- An integer id reads back as it was written ('007' is text), or is a float's spelling of one ('17850.0'); where
--- integers are tried and an id is none, user_fits or item_fits is false: then all of them are text.
+-- One row per event, typed, its moment in microseconds UTC; `problem` says why it cannot be used, null if it can.
+-- Where ids are read as integers, user_fits and item_fits are false for an id that is none: then all of them are text.
+-- Where they are text, both are false for an id with blanks around it: then ids are compared without blanks.
+-- time_kind: what kind of time it is: 0 text; numbers by size, 1 s, 2 ms, 3 us, 4 ns, 5 too small to tell; else null.
 with parsed as (
     select
         *,
         if(
-            $users_are_integers,
-            cast_to_type(try_cast(user_id as bigint), $user_type),
-            cast_to_type(user_id, $user_type)
+            ($has_null_words or not $users_are_integers) and regexp_matches(user_id, $null_words),
+            null,
+            if(
+                $users_are_integers,
+                cast_to_type(
+                    coalesce(try_cast(user_id as bigint), try_cast(trim(user_id, $blanks) as bigint)), $user_type
+                ),
+                cast_to_type(user_id, $user_type)
+            )
         ) as user_key,
         if(
-            $items_are_integers,
-            cast_to_type(try_cast(item_id as bigint), $item_type),
-            cast_to_type(item_id, $item_type)
+            ($has_null_words or not $items_are_integers) and regexp_matches(item_id, $null_words),
+            null,
+            if(
+                $items_are_integers,
+                cast_to_type(
+                    coalesce(try_cast(item_id as bigint), try_cast(trim(item_id, $blanks) as bigint)), $item_type
+                ),
+                cast_to_type(item_id, $item_type)
+            )
         ) as item_key,
-        try_cast(event_time as double) as tick,
+        if($timestamp_format is null, try_cast(event_time as double), null) as tick,
         case
-            when tick is null then epoch_us(try_cast(event_time as timestamptz))
+            when $timestamp_format is not null
+                then epoch_us(cast(try_strptime(event_time, $timestamp_format) as timestamptz))
+            -- Letters at the end name a zone; but for UTC, three letters are the names of several.
+            when
+                tick is null
+                and ascii(right(event_time, 2)) > 57
+                and not regexp_matches(event_time, '\d ?(UTC|GMT)$|Z\[UTC\]$|[A-Za-z]/[A-Za-z]')
+                then null
+            when tick is null
+                then epoch_us(
+                    coalesce(
+                        try_cast(event_time as timestamptz),
+                        try_cast(
+                            -- Blanks before an offset, a comma before a fraction, hours alone, ISO 8601's basic form.
+                            regexp_replace(
+                                regexp_replace(
+                                    regexp_replace(
+                                        regexp_replace(
+                                            regexp_replace(trim(event_time, $blanks), '(?i)Z(\[UTC\])?$', 'Z'),
+                                            '\s+([+-]\d\d:?(\d\d)?)$',
+                                            '\1'
+                                        ),
+                                        '(:\d\d),(\d+)',
+                                        '\1.\2'
+                                    ),
+                                    '^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)',
+                                    '\1-\2-\3 \4:\5:\6'
+                                ),
+                                '^(\d{4}-\d\d-\d\d[ T]\d\d)($|Z|[+-])',
+                                '\1:00\2'
+                            ) as timestamptz
+                        )
+                    )
+                )
+            when $timestamp_unit = 'days' then try_cast(tick * 86400000000 as bigint)
+            -- Of Excel, whose day 25569 is that of 1970-01-01.
+            when $timestamp_unit = 'excel' then try_cast(round((tick - 25569) * 86400000) * 1000 as bigint)
             when $timestamp_unit = 's' or ($timestamp_unit = 'auto' and abs(tick) < 1e11)
                 then try_cast(tick * 1000000 as bigint)
             when $timestamp_unit = 'ms' or ($timestamp_unit = 'auto' and abs(tick) < 1e14)
                 then try_cast(tick * 1000 as bigint)
-            else try_cast(tick as bigint)
+            when $timestamp_unit = 'us' or ($timestamp_unit = 'auto' and abs(tick) < 1e17)
+                then try_cast(tick as bigint)
+            else try_cast(floor(tick / 1000) as bigint)
         end as moment,
-        try_cast(rating as double) as stars
+        coalesce(
+            try_cast(rating as double),
+            if(regexp_matches(rating, '^\s*[+-]?\d+,\d{1,2}\s*$'), try_cast(replace(rating, ',', '.') as double), null)
+        ) as stars
     from records
+),
+
+-- As it was written: the common case, in which nothing more is looked at.
+compared as (
+    select
+        *,
+        $users_are_integers and coalesce(cast(user_key as varchar) = user_id, false) as user_is_plain,
+        $items_are_integers and coalesce(cast(item_key as varchar) = item_id, false) as item_is_plain
+    from parsed
+),
+
+checked as (
+    select
+        *,
+        case
+            when user_is_plain then true
+            when $users_are_integers
+                then coalesce(
+                    user_key is not null and regexp_matches(trim(user_id, $blanks), $whole_number)
+                    or regexp_matches(user_id, $lost_digits)
+                    or regexp_matches(user_id, $null_words),
+                    true
+                )
+            else coalesce(cast(user_key as varchar) = trim(user_id, $blanks), true)
+        end as user_fits,
+        case
+            when item_is_plain then true
+            when $items_are_integers
+                then coalesce(
+                    item_key is not null and regexp_matches(trim(item_id, $blanks), $whole_number)
+                    or regexp_matches(item_id, $lost_digits)
+                    or regexp_matches(item_id, $null_words),
+                    true
+                )
+            else coalesce(cast(item_key as varchar) = trim(item_id, $blanks), true)
+        end as item_fits
+    from compared
 )
 
 select
@@ -34,28 +125,51 @@ select
     $min_rating is not null and stars < $min_rating as below_min_rating,
     cast(
         case
-            when event_time is not null and (moment is null or abs(moment) > 253402300799999999)
+            -- A year of fewer than four digits is no year: 28/01/10 is no day of the year 28.
+            when
+                event_time is not null
+                and (moment is null or moment not between -30610224000000000 and 253402300799999999)
                 then 'unreadable time'
+            when not user_is_plain and contains(user_id, '+') and regexp_matches(user_id, $lost_digits)
+                then 'user id has lost digits'
+            when
+                not item_is_plain and contains(item_id, '+') and regexp_matches(item_id, $lost_digits)
+                then 'item id has lost digits'
+            when $users_must_be_integers and not user_fits then 'user id is not an integer'
+            when $items_must_be_integers and not item_fits then 'item id is not an integer'
             when user_key is null then 'no user'
             when item_key is null then 'no item'
             when event_time is null then 'no time'
             when $min_rating is not null and (stars is null or isnan(stars)) then 'no rating'
         end
-        as enum('no user', 'no item', 'no time', 'unreadable time', 'no rating')
+        as enum(
+            'no user',
+            'no item',
+            'no time',
+            'unreadable time',
+            'no rating',
+            'user id has lost digits',
+            'item id has lost digits',
+            'user id is not an integer',
+            'item id is not an integer'
+        )
     ) as problem,
-    if(
-        cast(user_key as varchar) = user_id,
-        true,
-        coalesce(cast(user_key as varchar) || '.0' = user_id, user_id is null or lower(user_id) = 'nan')
-    ) as user_fits,
-    if(
-        cast(item_key as varchar) = item_id,
-        true,
-        coalesce(cast(item_key as varchar) || '.0' = item_id, item_id is null or lower(item_id) = 'nan')
-    ) as item_fits,
+    user_fits,
+    item_fits,
+    cast(
+        case
+            when moment is null or tick = 0 then null
+            when tick is null then 0
+            when abs(tick) < 1e8 then 5
+            when abs(tick) < 1e11 then 1
+            when abs(tick) < 1e14 then 2
+            when abs(tick) < 1e17 then 3
+            else 4
+        end as utinyint
+    ) as time_kind,
     user_id as raw_user,
     item_id as raw_item,
     event_time as raw_time,
     rating as raw_rating,
     file
-from parsed
+from checked

@@ -4,7 +4,8 @@
 with events as (
     select
         trim(
-            cast(unnest(list_concat(*columns(lambda name: name in ('item_ids', 'also_seen')))) as varchar)
+            cast(unnest(list_concat(*columns(lambda name: name in ('item_ids', 'also_seen')))) as varchar),
+            $blanks
         ) as item_id
     from read_parquet($path)
 ),

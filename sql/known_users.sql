@@ -3,8 +3,8 @@
 -- case, zeros in front or a trailing .0 alone.
 with users as (
     select
-        trim(cast(user_id as varchar)) as user_id,
-        ltrim(regexp_replace(lower(trim(cast(user_id as varchar))), '\.0+$', ''), '0') as alike
+        trim(cast(user_id as varchar), $blanks) as user_id,
+        ltrim(regexp_replace(lower(trim(cast(user_id as varchar), $blanks)), '\.0+$', ''), '0') as alike
     from read_parquet($path)
 )
 

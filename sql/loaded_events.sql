@@ -1,4 +1,4 @@
--- One row an event: what the histories need of it.
+-- One row per event: what the histories need of it, and what tells whether all were read in the right types and unit.
 select
     user_id,
     item_id,
@@ -6,5 +6,6 @@ select
     below_min_rating,
     problem,
     user_fits,
-    item_fits
+    item_fits,
+    time_kind
 from events

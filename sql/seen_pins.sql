@@ -2,9 +2,10 @@
 -- also_seen, if there is such a column.
 with events as (
     select
-        trim(cast(user_id as varchar)) as user_id,
+        trim(cast(user_id as varchar), $blanks) as user_id,
         trim(
-            cast(unnest(list_concat(*columns(lambda name: name in ('item_ids', 'also_seen')))) as varchar)
+            cast(unnest(list_concat(*columns(lambda name: name in ('item_ids', 'also_seen')))) as varchar),
+            $blanks
         ) as item_id
     from read_parquet($sequences)
 )

@@ -1,7 +1,7 @@
--- One row an item of a catalogue: the title that stands with it most often, the first in the alphabet among equals.
+-- One row per item of a catalogue: the title it has most often, the first in the alphabet among equals.
 with counted as (
     select
-        if($items_are_integers and ends_with(item_id, '.0'), item_id[:-3], item_id) as item_id,
+        item_id,
         title,
         count(*) as n_rows
     from catalogue

@@ -1,4 +1,4 @@
 -- One row: a user of the histories at $path whom no row of a rule table, in the view ids, names; null if there is none.
-select any_value(trim(cast(user_id as varchar))) as user_id
+select any_value(trim(cast(user_id as varchar), $blanks)) as user_id
 from read_parquet($path)
-where trim(cast(user_id as varchar)) not in (select ids.id from ids)
+where trim(cast(user_id as varchar), $blanks) not in (select ids.id from ids)

@@ -72,6 +72,8 @@ def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
 def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildSequences:
     """Run `batchrec build-sequences` with the given arguments in an empty folder, the current one from then on."""
     monkeypatch.chdir(tmp_path)
+    # Small logs have times like 4 and 5, which a command takes for no unit of its own.
+    monkeypatch.setenv("BATCHREC_BUILD_SEQUENCES_TIMESTAMP_UNIT", "s")
 
     def run_in_folder(*arguments: str) -> Outcome:
         out, err = io.StringIO(), io.StringIO()

@@ -37,7 +37,7 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
     "two segments": ("--segments", "user_id,segment\n1,a\n1,b\n", ["user_id 1 has 2 rows"]),
     "no segment": ("--segments", "user_id,segment\n1,\n", ["1 of 1 rows have no segment"]),
     "no segment column": ("--segments", "user_id,country\n1,a\n", ["no column 'segment'"]),
-    "ragged": ("--boost", "item_id,factor\n1001\n1002,3\n", ["line 2", "malformed", "Mend the table of --boost"]),
+    "ragged": ("--boost", "item_id,factor\n1001\n1002,3\n", ["line 2", "malformed", "Fix the table of --boost"]),
 }
 
 

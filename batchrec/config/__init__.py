@@ -2,19 +2,23 @@
 
 from batchrec.config.bench import BenchConfig
 from batchrec.config.catalogue import CatalogueConfig
+from batchrec.config.csv import CsvOptions
 from batchrec.config.evaluation import EvaluationConfig
 from batchrec.config.nightly import RunConfig
-from batchrec.config.rules import RulesConfig, as_date, end_of
+from batchrec.config.options import as_date
+from batchrec.config.rules import RulesConfig, end_of
 from batchrec.config.scoring import RecommendConfig, ScoringConfig, ScoringPrecision
-from batchrec.config.sequences import SequencesConfig
+from batchrec.config.sequences import IdType, SequencesConfig, TimestampUnit
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig
 
 __all__ = [
     "BenchConfig",
     "CatalogueConfig",
+    "CsvOptions",
     "Device",
     "EncoderShape",
     "EvaluationConfig",
+    "IdType",
     "Objective",
     "Precision",
     "RecommendConfig",
@@ -23,6 +27,7 @@ __all__ = [
     "ScoringConfig",
     "ScoringPrecision",
     "SequencesConfig",
+    "TimestampUnit",
     "TrainingConfig",
     "as_date",
     "end_of",

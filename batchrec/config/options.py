@@ -1,9 +1,12 @@
 """How a config declares an option, and checks its value."""
 
 from dataclasses import field
+from datetime import date
 from typing import Any
 
 from batchrec.errors import ConfigError
+
+DATE = "a date like 2024-06-01"
 
 
 def option(default: Any, text: str) -> Any:
@@ -29,3 +32,12 @@ def check_fraction(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         check(value is None or 0 <= value < 1, name, value, "a number from 0 up to, but not, 1")
+
+
+def as_date(text: str) -> date | None:
+    """Read a date like 2026-11-24; None for all else."""
+    try:
+        found = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.isoformat() == text else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from batchrec.config.catalogue import CatalogueConfig
-from batchrec.config.options import check, check_at_least, option
+from batchrec.config.options import DATE, as_date, check, check_at_least, option
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RulesConfig(CatalogueConfig):
             self.run_date is None or as_date(self.run_date) is not None,
             "run_date",
             self.run_date,
-            "a date like 2024-06-01",
+            DATE,
         )
         is_alone = (self.max_per_category is None) != (self.category_column is None)
         name = "category_column" if self.max_per_category is None else "max_per_category"
@@ -77,12 +77,3 @@ class RulesConfig(CatalogueConfig):
 def end_of(day: date) -> int:
     """Give the moment at which a day ends, in seconds since 1970 UTC."""
     return timegm((day + timedelta(days=1)).timetuple())
-
-
-def as_date(text: str) -> date | None:
-    """Read a date like 2026-11-24; None for all else."""
-    try:
-        found = date.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.isoformat() == text else None

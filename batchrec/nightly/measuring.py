@@ -142,7 +142,7 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
     """
     rules, listed = read_rule_tables(scoring), None
     if scoring.users is not None and rules:
-        listed = read_user_list(scoring.users, pq.read_schema(recs).field("user_id").type)
+        listed = read_user_list(scoring.users, pq.read_schema(recs).field("user_id").type, scoring.night)
     broken = check_rules(FinishedTable(recs, sequences, listed), rules, scoring)
     with connect(recs.parent) as con:
         faults = select(

@@ -64,5 +64,5 @@ def read_assortment(known: KnownIds, config: ScoringConfig, tables: RuleTables |
         rulebook,
         rulebook.over(offered),
         PopularItems(known.sequences, config, rulebook, offered),
-        read_catalogue(config, known.vocabulary),
+        read_catalogue(config, known.vocabulary, config.night),
     )

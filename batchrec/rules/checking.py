@@ -4,17 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchrec.catalogue import read_column
 from batchrec.config import ScoringConfig
+from batchrec.ids import BLANKS, as_ids, without_blanks
 from batchrec.queries import connect, literal, select
 from batchrec.rules.rule_tables import SEGMENT, RuleTables
-from batchrec.rules.tables import RuleTable, as_ids
-from batchrec.vocabulary import Vocabulary
+from batchrec.rules.tables import RuleTable
 
 _CAP, _PINS = "--max-per-category", "--pins"
 _ENDLESS = 2**31 - 1
@@ -57,9 +56,11 @@ def check_rules(table: FinishedTable, rules: RuleTables, config: ScoringConfig) 
             found = select(con, "recs_over_cap", most=config.max_per_category).fetchall()[0]
             counted[_CAP] = _broken(_CAP, *found)
         if _PINS in rules:
-            pins = select(con, "asked_pins", sequences=literal(table.sequences), is_listed=table.listed is not None)
+            pins = select(
+                con, "asked_pins", blanks=BLANKS, sequences=literal(table.sequences), is_listed=table.listed is not None
+            )
             pins.create_view("asked_pins")
-            select(con, "seen_pins", sequences=literal(table.sequences)).create_view("seen_pins")
+            select(con, "seen_pins", sequences=literal(table.sequences), blanks=BLANKS).create_view("seen_pins")
             _judge(con, "asked_pins", "judged_pins", rules, config)
             most = config.max_per_category or _ENDLESS
             found = select(con, "misplaced_pins", keep_seen=config.keep_seen, most=most).fetchall()[0]
@@ -81,7 +82,7 @@ def _open(con: duckdb.DuckDBPyConnection, table: FinishedTable, rules: RuleTable
     """Open the table and the rules as views, ids as the text of their types."""
     schema = pq.read_schema(table.recs)
     types = {name: schema.field(name).type for name in ("user_id", "item_id")}
-    select(con, "ruled_recs", recs=literal(table.recs)).create_view("ruled_recs")
+    select(con, "ruled_recs", recs=literal(table.recs), blanks=BLANKS).create_view("ruled_recs")
     lists = [_item_list(option, rules[option], types) for option in ("--allow", "--block") if option in rules]
     con.register("item_lists", pa.concat_tables([_NO_LIST, *lists]))
     pairs = [_pairs(option, rules[option], types) for option in ("--block-for-user", "--candidates") if option in rules]
@@ -136,13 +137,12 @@ def _ids(table: RuleTable, column: str, types: dict[str, pa.DataType]) -> pa.Arr
 
 
 def _trimmed(ids: pa.Array) -> pa.Array:
-    return pc.utf8_trim_whitespace(ids.cast(pa.string()))
+    return without_blanks(ids.cast(pa.string()))
 
 
 def _categories(config: ScoringConfig, item_type: pa.DataType) -> pa.Table:
     if config.category_column is None or config.items is None:
         return pa.table({"item_id": pa.array([], pa.string()), "category": pa.array([], pa.string())})
     named = (config.category_column, "--category-column")
-    items_of_a_type = Vocabulary(pa.array([], item_type), np.empty(0, np.int64))
-    found = read_column(config.items, config.item_column, named, items_of_a_type)
+    found = read_column(config.items, config.item_column, named, item_type, config.night)
     return pa.table({"item_id": _trimmed(found.item_ids), "category": found.titles})

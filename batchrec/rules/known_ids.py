@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from batchrec.catalogue import Catalogue
 from batchrec.errors import InputError
+from batchrec.ids import BLANKS, as_ids, without_blanks
 from batchrec.queries import connect, literal, select
 from batchrec.rules.segments import Segments
-from batchrec.rules.tables import RuleTable, as_ids
+from batchrec.rules.tables import RuleTable
 from batchrec.schemas import PAD
 from batchrec.vocabulary import Vocabulary
 
@@ -175,7 +176,9 @@ class KnownIds:
         try:
             with connect() as con:
                 con.register("ids", _as_table(found))
-                places, is_known, alike = select(con, query, path=literal(self.sequences)).to_arrow_table().columns
+                places, is_known, alike = (
+                    select(con, query, path=literal(self.sequences), blanks=BLANKS).to_arrow_table().columns
+                )
         except duckdb.Error as error:
             raise InputError(f"{self.sequences}: {error}") from error
         known = found.is_known.copy()
@@ -205,7 +208,9 @@ class KnownIds:
             return None
         with connect() as con:
             con.register("ids", _as_table(found))
-            unnamed: str | None = select(con, "unnamed_user", path=literal(self.sequences)).fetchall()[0][0]
+            unnamed: str | None = select(con, "unnamed_user", path=literal(self.sequences), blanks=BLANKS).fetchall()[
+                0
+            ][0]
         return unnamed
 
     def _refuse(self, said: str) -> None:
@@ -229,6 +234,6 @@ def _is_in(values: pa.Array, known: pa.Array) -> Bools:
 
 def _as_table(found: Ids) -> pa.Table:
     """Lay ids out for DuckDB: place, id and what ids alike have in common, as known_users.sql makes it."""
-    spelled = pc.utf8_trim_whitespace(found.ids.cast(pa.string())).fill_null(pc.utf8_trim_whitespace(found.texts))
+    spelled = without_blanks(found.ids.cast(pa.string())).fill_null(without_blanks(found.texts))
     alike = pc.utf8_ltrim(pc.replace_substring_regex(pc.utf8_lower(spelled), r"\.0+$", ""), "0")
     return pa.table({"place": pa.array(np.arange(len(spelled))), "id": spelled, "alike": alike})

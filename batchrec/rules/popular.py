@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 
 from batchrec.config import ScoringConfig, end_of
 from batchrec.errors import InputError
-from batchrec.queries import connect, literal, select
+from batchrec.ids import BLANKS, as_ids
+from batchrec.queries import connect, literal, materialize, select
 from batchrec.rules.pools import Lists
 from batchrec.rules.popular_lists import Order, PopularLists
 from batchrec.rules.rulebook import Rulebook
-from batchrec.rules.tables import as_ids
 from batchrec.schemas import BY_ALL_TIME, BY_RECENT, BY_SEGMENT, FIRST_ITEM
 from batchrec.vocabulary import Vocabulary
 
@@ -85,12 +85,15 @@ class PopularItems:
             segments = pa.table({"user_id": self.segments.user_ids, "segment": self.segments.numbers})
         try:
             with connect() as con:
-                con.register("segments", segments)
+                con.register("given_segments", segments)
                 path, days = literal(self._sequences), self._config.popular_days
+                materialize(con, "segments", path=path, blanks=BLANKS)
                 until = end_of(self._config.night)
                 counted = select(con, "recent_items", path=path, days=days, until=until).to_arrow_table()
         except duckdb.Error as error:
             raise InputError(f"{self._sequences}: {error}") from error
-        item_ids = as_ids(counted["item_id"].combine_chunks().cast(pa.string()), id_type)
+        item_ids = counted["item_id"].combine_chunks()
+        if item_ids.type != id_type:
+            item_ids = as_ids(item_ids.cast(pa.string()), id_type)
         place = counted.schema.get_field_index("item_id")
         return counted.set_column(place, "item_id", item_ids).filter(item_ids.is_valid()).cast(schema)

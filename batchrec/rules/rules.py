@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchrec.batching import Histories, Ints, Longs
+from batchrec.ids import without_blanks
 from batchrec.ranker import Floats
 from batchrec.rules.segments import Segments
 from batchrec.schemas import FIRST_ITEM
@@ -31,7 +32,7 @@ class UserLists:
 
     def of(self, user_ids: pa.Array) -> Histories:
         """Give the items of each user, none to who is not there."""
-        places = self._sorted.places(user_ids)
+        places = self._sorted.places(without_blanks(user_ids))
         return self.items.take(np.where(places < 0, len(self.user_ids), places))
 
 

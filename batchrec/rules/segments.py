@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.batching import Longs
-from batchrec.rules.tables import RuleTable, as_ids
+from batchrec.ids import without_blanks
+from batchrec.rules.tables import RuleTable
 from batchrec.sorted_ids import SortedIds
 
 
@@ -26,7 +27,7 @@ class Segments:
 
     def of(self, user_ids: pa.Array) -> Longs:
         """Return the segment of each user, -1 for a user without one."""
-        numbers: Longs = np.append(self.numbers, -1)[self._sorted.places(user_ids)]
+        numbers: Longs = np.append(self.numbers, -1)[self._sorted.places(without_blanks(user_ids))]
         return numbers
 
     def numbers_of(self, names: pa.Array) -> Longs:
@@ -40,7 +41,7 @@ def segments_of(table: RuleTable, column: str, user_type: pa.DataType) -> Segmen
 
     Raises InputError where a user has several segments, or a row lacks one.
     """
-    user_ids = as_ids(table.required("user_id"), user_type)
+    user_ids = table.ids("user_id", user_type)
     table.refuse_repeats("user_id", user_ids)
     coded = table.required(column).dictionary_encode()
     numbers = coded.indices.filter(user_ids.is_valid()).to_numpy().astype(np.int64)

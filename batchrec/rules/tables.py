@@ -1,29 +1,15 @@
 """Tables that people write: read as text, then held against what they must be."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.errors import InputError
-from batchrec.queries import connect, set_run_date
-from batchrec.sources import (
-    Source,
-    column_names,
-    find_files,
-    in_words,
-    malformed_records,
-    open_query,
-    open_sources,
-    unite,
-)
-
-_MOST = str(2**63 - 1)
-_PLACES = ("first", "second", "third", "fourth")
+from batchrec.ids import as_ids
+from batchrec.text_tables import read_text_table
 
 
 @dataclass(frozen=True)
@@ -34,11 +20,18 @@ class RuleTable:
     rows: pa.Table
 
     def required(self, column: str) -> pa.Array:
-        """Give a column that must hold a value in each row. Raises InputError where it does not."""
+        """Return a column that must hold a value in each row. Raises InputError if it does not."""
         found = self.rows[column].combine_chunks()
         if found.null_count:
             raise InputError(f"{self.file}: {found.null_count} of {len(found)} rows have no {column}")
         return found
+
+    def ids(self, column: str, id_type: pa.DataType) -> pa.Array:
+        """Return a column of ids as int64 or string, null if one cannot be of that type: nobody has it, then.
+
+        Raises InputError if a row has none.
+        """
+        return as_ids(self.required(column), id_type)
 
     def numbers(self, column: str, of: str, expected: str) -> pa.Array:
         """Give a column as float64. Raises InputError for what is no number, naming the item of the column `of`."""
@@ -85,62 +78,19 @@ class RuleTable:
 
 
 def read_rule_table(
-    file: str, option: str, columns: Sequence[str], optional: Sequence[str] = (), night: date | None = None
+    file: str, option: str, columns: Sequence[str], optional: Sequence[str] = (), run_date: date | None = None
 ) -> RuleTable:
     """Read up to four columns of CSV or Parquet files, or of a .sql file's SELECT, which sees the night as run_date.
 
-    Column names match without regard to case if no column has the very name.
-    Raises InputError where a column is missing or a file cannot be read, ConfigError for a query that does not run.
+    Raises InputError if a column is missing or a file cannot be read, ConfigError for a query that does not run.
     """
-    with connect() as con:
-        set_run_date(con, night)
-        try:
-            sources, found = _open(con, file, option, columns, optional)
-            names = list(found.values())
-            wanted = [names[min(place, len(names) - 1)] for place in range(len(_PLACES))]
-            parameters = {f"{place}_column": name for place, name in zip(_PLACES, wanted, strict=True)}
-            rows = unite(con, sources, "rule_rows", parameters).to_arrow_table()
-        except duckdb.Error as error:
-            raise InputError(f"{file}: {in_words(error)}") from error
-        malformed = malformed_records(con)
-    if malformed:
-        raise InputError(f"{malformed[0]}. Mend the table of {option}")
-    empty = pa.nulls(len(rows), pa.string())
-    arrays = {name: rows[place].cast(pa.string()) for name, place in zip(found, _PLACES, strict=False)}
-    return RuleTable(file, pa.table({name: arrays.get(name, empty) for name in (*columns, *optional)}))
-
-
-def _open(
-    con: duckdb.DuckDBPyConnection, file: str, option: str, columns: Sequence[str], optional: Sequence[str]
-) -> tuple[list[Source], dict[str, str]]:
-    """Open the table; returns its sources, and how it spells those of the columns that exist."""
-    if file.lower().endswith(".sql"):
-        source = open_query(con, Path(file), columns)
-        return [source], {name: name for name in [*columns, *(name for name in optional if name in source.names)]}
-    files = find_files([file], f"{option} FILE")
-    names = {name for path in files for name in column_names(path)}
-    spelled = {name: _spelled_in(names, name) for name in (*columns, *optional)}
-    found = {name: spelled[name] for name in spelled if name in columns or spelled[name] in names}
-    return open_sources(con, files, {name: f"{option} FILE with the column {name}" for name in found.values()}), found
-
-
-def _spelled_in(names: Collection[str], wanted: str) -> str:
-    """Return how a column is spelled, in capitals as a warehouse exports it, if only one differs in case alone."""
-    alike = [name for name in names if name.lower() == wanted.lower()]
-    return alike[0] if wanted not in names and len(alike) == 1 else wanted
-
-
-def as_ids(text: pa.Array, id_type: pa.DataType) -> pa.Array:
-    """Give ids as int64 or string, null where one cannot be of that type: nobody has it, then."""
-    if not pa.types.is_integer(id_type):
-        return text.cast(id_type)
-    # Floats' spelling of integers, as in the ratings.
-    number = pc.replace_substring_regex(text, r"\.0$", "")
-    # As texts of one length, numbers compare as they do.
-    digits = pc.utf8_lpad(pc.utf8_ltrim(number, "-0"), len(_MOST), "0")
-    fits = pc.and_(pc.equal(pc.utf8_length(digits), len(_MOST)), pc.less_equal(digits, _MOST))
-    is_integer = pc.and_(pc.match_substring_regex(number, r"^-?\d+$"), fits)
-    return pc.if_else(is_integer, number, pa.scalar(None, pa.string())).cast(id_type)
+    wanted = {name: f"{option} FILE with the column {name}" for name in columns}
+    rows = read_text_table(file, option, wanted, optional, run_date)
+    for name in {"user_id", "item_id"}.intersection(columns):
+        # A word that means a missing id is none.
+        ids = as_ids(rows[name].combine_chunks(), pa.string())
+        rows = rows.set_column(rows.schema.get_field_index(name), name, ids)
+    return RuleTable(file, rows)
 
 
 def _day(text: str) -> date | None:

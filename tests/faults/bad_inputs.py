@@ -294,7 +294,9 @@ NIGHTS = [
     Bad("an empty catalogue", file("movies.csv", ""), RUN, 3, "movies.csv: the file is empty"),
     Bad("a catalogue without titles", file("movies.csv", "movieId\n1\n"), RUN, 3, "no column 'title'.*--title-column"),
     Bad("a catalogue of nothing", file("movies.csv", "movieId,title\n"), RUN, 3, "movies.csv: holds no titles"),
-    Bad("a torn catalogue", file("movies.csv", 'movieId,title\n1,"A\n'), RUN, 3, "movies.csv:.*Mend the catalogue"),
+    Bad(
+        "a torn catalogue", file("movies.csv", 'movieId,title\n1,"A\n'), RUN, 3, "movies.csv:.*Fix the table of --items"
+    ),
     Bad("a lost list of users", option("score", 'users = "u.csv"'), RUN, 3, "u.csv: no file found"),
     Bad(
         "a list of no users",

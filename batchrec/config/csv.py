@@ -1,0 +1,56 @@
+"""What is said of CSV files beforehand."""
+
+import codecs
+from dataclasses import dataclass
+
+from batchrec.errors import ConfigError
+
+# DuckDB's limit, in bytes.
+_LONGEST_DELIMITER = 4
+
+
+@dataclass(frozen=True)
+class CsvOptions:
+    """What is known of CSV files beforehand; the rest is told by their first lines.
+
+    delimiter: None to find it out. quote: a character, empty for none, None to find it out. names: of the columns, in
+    their order; None to take them from the header. null_words: more spellings of a missing value.
+    """
+
+    delimiter: str | None = None
+    quote: str | None = None
+    has_header: bool = True
+    names: tuple[str, ...] | None = None
+    null_words: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(
+        cls, delimiter: str | None, quote: str, header: str, columns: str | None, null: str | None
+    ) -> "CsvOptions":
+        r"""Read the options as people write them: `\t` for a tab, `none` for no quote, names and words by commas.
+
+        Raises ConfigError for a delimiter or a quote that cannot be one, and for columns that are missing.
+        """
+        mark = None if delimiter is None else {"tab": "\t", "space": " "}.get(delimiter, _unescaped(delimiter))
+        if mark is not None and not 1 <= len(mark.encode()) <= _LONGEST_DELIMITER:
+            raise ConfigError(f"--delimiter {delimiter}: expected 1 to {_LONGEST_DELIMITER} bytes, like ',' or '\\t'")
+        if quote not in ("auto", "none") and (len(quote.encode()) != 1 or quote == mark):
+            raise ConfigError(f"--quote {quote}: expected auto, none or one character other than the delimiter")
+        if header == "no" and columns is None:
+            raise ConfigError("--header no: the columns have no names. Pass --columns too, like user,item,time")
+        return cls(
+            mark,
+            None if quote == "auto" else quote.replace("none", ""),
+            header == "yes",
+            None if columns is None else tuple(name.strip() for name in columns.split(",")),
+            () if null is None else tuple(word.strip() for word in null.split(",")),
+        )
+
+
+def _unescaped(text: str) -> str:
+    if not text.startswith("\\"):
+        return text
+    try:
+        return codecs.decode(text, "unicode_escape")
+    except UnicodeDecodeError:
+        return text

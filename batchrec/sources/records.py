@@ -1,0 +1,137 @@
+"""Records of CSV files that cannot be used: where they begin, and the lines that a quote swallows."""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import duckdb
+
+from batchrec.queries import select
+from batchrec.sources.layouts import Layout, csv_records, open_bytes, open_text
+
+# Of a value in an error or a file of rejects.
+_LONGEST_VALUE = 200
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that cannot be used; `line` is None if it does not come from a CSV file."""
+
+    file: str
+    line: int | None
+    reason: str
+    value: str
+
+    def __str__(self) -> str:
+        line = f" line {self.line}:" if self.line else ""
+        cut = f"{self.value[:_LONGEST_VALUE]}..." if len(self.value) > _LONGEST_VALUE else self.value
+        return f"{self.file}:{line} {self.reason}: {cut!r}"
+
+
+def located(file: str, errors: Iterable[tuple[str, int, str, str]]) -> Iterator[Reject]:
+    """Name the lines of malformed records: (file, byte from 1 at which it starts, reason, text), in their order."""
+    # DuckDB counts records, not lines, but knows at which byte each starts, with the empty lines before it.
+    with open_text(Path(file), "latin-1") as text:
+        line, end = 0, 0
+        for _, start, reason, value in errors:
+            record = value.lstrip("\r\n")
+            while end < start + len(value) - len(record) and (found := text.readline()):
+                line, end = line + 1, end + len(found)
+            yield Reject(file, line, reason, record)
+
+
+def line_numbers(
+    file: Path, layout: Layout, records: Sequence[tuple[str | None, ...]], columns: Sequence[str]
+) -> list[int | None]:
+    """Find the line, from 1, on which each record of a CSV file starts; the header is not looked at.
+
+    records: the values of `columns`, empty ones None; equal records are taken in the order of the file.
+    """
+    lines: list[int | None] = [None] * len(records)
+    places = [layout.columns.index(column) if column in layout.columns else -1 for column in columns]
+    waiting: defaultdict[tuple[str | None, ...], deque[int]] = defaultdict(deque)
+    for number, record in enumerate(records):
+        # What is written in the path is in no record.
+        waiting[tuple(value if place >= 0 else None for value, place in zip(record, places, strict=True))].append(
+            number
+        )
+    with open_text(file) as text:
+        for line, row in islice(csv_records(text, layout), int(layout.header_lines > 0), None):
+            if len(row) <= max(places):
+                continue
+            numbers = waiting.get(tuple(row[place] or None if place >= 0 else None for place in places))
+            if numbers:
+                lines[numbers.popleft()] = line
+    return lines
+
+
+@dataclass(frozen=True)
+class Swallowing:
+    """A record of a CSV file whose quotes hold rows of their own, and those rows: the lines that look like one.
+
+    fields: the record as it was read, by column.
+    """
+
+    file: str
+    fields: dict[str, str]
+    rows: list[Reject]
+
+
+def swallowing_records(
+    con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: Sequence[Path]
+) -> list[Swallowing]:
+    """List the records that a quote has made of several rows.
+
+    A quote that is a letter, as in a title, makes one record of all lines up to the next quote. That is told from text
+    of several lines by the lines themselves: with quotes as letters, more than one of them is a whole row.
+    view: the files' records as they were read.
+    """
+    suspects = [file for file in files if layout.quote and _holds(file, layout.quote.encode())]
+    if not suspects:
+        return []
+    n_records = dict(select(con, "records_per_file", source=view).fetchall())
+    # Also where empty lines make the difference; then none is found.
+    many_lines = [file for file in suspects if _n_lines(file, layout) != n_records.get(str(file), 0)]
+    return [found for file in many_lines for found in _swallowing(file, layout)]
+
+
+def _swallowing(file: Path, layout: Layout) -> Iterator[Swallowing]:
+    with open_text(file) as text:
+        kept: deque[str] = deque()
+        records = csv_records(_remembered(text, kept), layout)
+        for line, fields in records:
+            lines = list(kept)
+            kept.clear()
+            # A record of fewer fields is malformed, and known to be.
+            if len(lines) < 2 or line <= layout.header_lines or len(fields) != len(layout.columns):
+                continue
+            unquoted = csv_records(lines, replace(layout, quote=""))
+            rows = [number for number, row in unquoted if len(row) == len(layout.columns)]
+            if len(rows) > 1:
+                reason = "a row within quotes that another row opens"
+                rejects = [Reject(str(file), line + row - 1, reason, lines[row - 1].rstrip("\r\n")) for row in rows]
+                yield Swallowing(str(file), dict(zip(layout.columns, fields, strict=False)), rejects)
+
+
+def _remembered(lines: Iterable[str], kept: deque[str]) -> Iterator[str]:
+    for line in lines:
+        kept.append(line)
+        yield line
+
+
+def _holds(file: Path, quote: bytes) -> bool:
+    with open_bytes(file) as opened:
+        return any(quote in block for block in iter(lambda: opened.read(_BLOCK), b""))
+
+
+def _n_lines(file: Path, layout: Layout) -> int:
+    """Count the lines below the header."""
+    end = b"\r" if layout.new_line == r"\r" else b"\n"
+    n_ends, last = 0, end
+    with open_bytes(file) as opened:
+        for block in iter(lambda: opened.read(_BLOCK), b""):
+            n_ends, last = n_ends + block.count(end), block[-1:]
+    return n_ends + (last != end) - layout.header_lines

@@ -1,0 +1,548 @@
+"""Logs as people really have them: what is read, and what ends in one line instead of a wrong table."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import BuildSequences, Outcome
+
+HEADER = "userId,movieId,timestamp\n"
+T = 1_700_000_000
+DAY = 86_400
+
+
+@pytest.fixture(autouse=True)
+def no_unit(build: BuildSequences, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the unit of times to be found out, as for a user."""
+    monkeypatch.delenv("BATCHREC_BUILD_SEQUENCES_TIMESTAMP_UNIT")
+
+
+def write(name: str, text: str | bytes) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
+
+
+def write_parquet(name: str, **columns: Any) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"userId": [1], "movieId": [2], "timestamp": [T]} | columns), name)
+
+
+def log(*rows: str) -> None:
+    write("ratings.csv", HEADER + "".join(f"{row}\n" for row in rows))
+
+
+def events(outcome: Outcome) -> dict[Any, list[tuple[Any, int]]]:
+    return {row["user_id"]: list(zip(row["item_ids"], row["timestamps"], strict=True)) for row in outcome.rows}
+
+
+def fails(outcome: Outcome, *words: str) -> None:
+    assert outcome.exit_code in (2, 3), outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+    assert [word for word in words if word not in outcome.stderr] == []
+
+
+# Ids
+
+
+def test_an_id_with_blanks_is_one_item_and_is_shown_as_most_rows_spell_it(build: BuildSequences) -> None:
+    log(f"u,A03   ,{T}", f"u,A04,{T + 1}", f"v,A03   ,{T}", f"v,A03,{T + 1}", f"v,A04\t,{T + 2}", f"w,A04,{T}")
+    outcome = build("--repeats", "all")
+    assert events(outcome)["v"] == [("A03   ", T), ("A03   ", T + 1), ("A04", T + 2)]
+
+
+@pytest.mark.parametrize("word", ["\\N", "NULL", "null", "None", "NaN", "nan", "<NA>", " NULL "])
+def test_a_word_for_null_is_no_user_and_changes_no_types(build: BuildSequences, word: str) -> None:
+    log(f"17850,1,{T}", f"{word},2,{T + 1}", f"13047,3,{T + 2}")
+    fails(build(), "line 3", "no user")
+    outcome = build("--max-bad-rows", "1")
+    assert (outcome.report["rejected"], set(events(outcome))) == ({"no user": 1}, {17850, 13047})
+
+
+def test_an_option_names_more_words_for_null(build: BuildSequences) -> None:
+    log(f"17850,1,{T}", f"-1,2,{T + 1}", f"n/a,2,{T + 1}")
+    outcome = build("--null", "-1, N/A", "--max-bad-rows", "2")
+    assert (outcome.report["rejected"], set(events(outcome))) == ({"no user": 2}, {17850})
+    log(f"a,1,{T}", f"n/a,2,{T + 1}")
+    assert set(events(build("--null", "n/a", "--max-bad-rows", "1"))) == {"a"}
+
+
+def test_one_id_that_is_no_integer_turns_a_column_to_text_only_with_a_warning(build: BuildSequences) -> None:
+    log(f"1,5,{T}", f"2,5,{T}", f"guest,6,{T}")
+    outcome = build()
+    assert set(events(outcome)) == {"1", "2", "guest"}
+    for words in ("WARNING", "ratings.csv: line 4", "'guest'", "1 of 3 user ids", "--user-id-type integer"):
+        assert words in outcome.stderr
+    assert "item ids" not in outcome.stderr
+
+
+def test_such_an_id_is_a_bad_row_where_integers_are_asked_for(build: BuildSequences) -> None:
+    log(f"1,5,{T}", f"2,5,{T}", f"guest,6,{T}")
+    fails(build("--user-id-type", "integer"), "line 4", "user id is not an integer", "'guest'")
+    outcome = build("--user-id-type", "integer", "--max-bad-rows", "1")
+    assert (set(events(outcome)), outcome.stderr) == ({1, 2}, "")
+
+
+def test_ids_are_text_without_a_warning_where_text_is_asked_for_or_none_is_an_integer(build: BuildSequences) -> None:
+    log(f"1,a,{T}", f"guest,b,{T}")
+    outcome = build("--user-id-type", "text")
+    assert (set(events(outcome)), outcome.stderr) == ({"1", "guest"}, "")
+
+
+def test_ids_of_the_types_text_and_number_in_two_files_warn_with_both(build: BuildSequences) -> None:
+    write_parquet("d/a.parquet")
+    write_parquet("d/b.parquet", userId=["x"])
+    outcome = build("--ratings", "d")
+    assert set(events(outcome)) == {"1", "x"}
+    assert "text in d/b.parquet and a number in d/a.parquet" in outcome.stderr.replace(str(Path.cwd()) + "/", "")
+
+
+@pytest.mark.parametrize("kind", [pa.null(), pa.string()])
+@pytest.mark.parametrize("n_rows", [0, 2])
+def test_a_file_or_column_without_values_has_no_say_in_the_types(
+    build: BuildSequences, kind: pa.DataType, n_rows: int
+) -> None:
+    write_parquet("d/a.parquet")
+    write_parquet("d/b.parquet", userId=pa.nulls(n_rows, kind), movieId=[3] * n_rows, timestamp=[T] * n_rows)
+    outcome = build("--ratings", "d", "--max-bad-rows", "2")
+    assert outcome.histories == {1: [2]}
+    assert outcome.report["user_id_type"] == "int64"
+
+
+def test_bytes_in_parquet_are_the_text_that_they_spell(build: BuildSequences) -> None:
+    write_parquet("r.parquet", userId=[1, 1], movieId=[b"caf\xc3\xa9", b"zo\xc3\xab"], timestamp=[T, T + 1])
+    assert build("--ratings", "r.parquet").histories == {1: ["café", "zoë"]}
+    write_parquet("r.parquet", movieId=[bytes(range(128, 144))])
+    fails(build("--ratings", "r.parquet"), "r.parquet", "not UTF-8")
+
+
+@pytest.mark.parametrize(
+    "values", [[[10, 20]], [{"id": 1}], pa.array([[(1, 2)]], pa.map_(pa.int64(), pa.int64()))], ids=repr
+)
+def test_a_nested_column_is_an_error_that_says_unnest(build: BuildSequences, values: Any) -> None:
+    write_parquet("r.parquet", movieId=values)
+    fails(build("--ratings", "r.parquet"), "r.parquet", "'movieId'", "--item-column", "unnest(movieId)")
+    write("q.sql", f"select 1 as user_id, [1, 2] as item_id, {T} as timestamp")
+    fails(build("--query", "q.sql"), "q.sql", "'item_id'", "unnest(item_id)")
+
+
+def test_whole_decimals_are_integers_beside_text_too(build: BuildSequences) -> None:
+    decimals = pa.array(["17850", "2"]).cast(pa.decimal128(38, 10))
+    write_parquet("d/r.parquet", userId=decimals, movieId=decimals, timestamp=[T, T])
+    assert build("--ratings", "d").histories == {17850: [17850], 2: [2]}
+    write_parquet("d/s.parquet", userId=["x"])
+    assert set(build("--ratings", "d").histories) == {"17850", "2", "x"}
+    log(f"17850.00,1.,{T}")
+    assert build().histories == {17850: [1]}
+
+
+@pytest.mark.parametrize(
+    ("values", "fits"),
+    [
+        (pa.array([2.0**53]), True),
+        (pa.array([2.0**53 + 2]), False),
+        (pa.array([1.2345678901234568e18]), False),
+        (pa.array([2.0**24], pa.float32()), True),
+        (pa.array([2.0**24 + 2], pa.float32()), False),
+    ],
+    ids=str,
+)
+def test_floats_that_have_lost_digits_are_no_ids(build: BuildSequences, values: pa.Array, fits: bool) -> None:
+    write_parquet("r.parquet", userId=values)
+    outcome = build("--ratings", "r.parquet")
+    if fits:
+        assert set(outcome.histories) == {int(values[0].as_py())}
+    else:
+        fails(outcome, "r.parquet", "'userId'", "lost digits")
+
+
+def test_text_of_such_a_float_is_a_bad_row_and_changes_no_types(build: BuildSequences) -> None:
+    log(f"1,5,{T}", f"1.2345678901234568e+18,5,{T}")
+    fails(build(), "line 3", "user id has lost digits", "1.2345678901234568e+18")
+    assert set(build("--max-bad-rows", "1").histories) == {1}
+    # As in hexadecimal ids.
+    log(f"1e18,5,{T}")
+    assert set(build().histories) == {"1e18"}
+
+
+def test_the_columns_of_users_items_and_times_are_three(build: BuildSequences) -> None:
+    log(f"1,2,{T}")
+    fails(build("--item-column", "userId"), "--item-column userId", "three different columns")
+
+
+# Quotes, delimiters, headers
+
+
+def test_quotes_in_tab_separated_titles_are_letters(build: BuildSequences) -> None:
+    rows = [f"{user}\t{'x' if user % 7 else chr(34) + 'Heroes'}\t{user}\t{T}" for user in range(1, 41)]
+    write("ratings.tsv", "userId\ttitle\tmovieId\ttimestamp\n" + "\n".join(rows))
+    assert set(build("--ratings", "ratings.tsv").histories) == set(range(1, 41))
+
+
+def test_quoted_fields_of_a_tab_separated_file_are_read_without_their_quotes(build: BuildSequences) -> None:
+    write("ratings.tsv", f'userId\tmovieId\ttitle\ttimestamp\n"1"\t"2"\t"a\tb"\t"{T}"\n')
+    assert build("--ratings", "ratings.tsv").histories == {1: [2]}
+
+
+SWALLOWED = f'userId,title,movieId,timestamp\n1,x,5,{T}\n2,"Heroes,5,{T}\n3,y,6,{T}\n4,"Low",7,{T}\n5,z,8,{T}\n'
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_rows_that_a_lone_quote_swallows_are_counted_as_bad_rows(build: BuildSequences, compressed: bool) -> None:
+    # Line 3 opens a quote that line 5 ends: one record of a title of two lines and a half.
+    text = SWALLOWED.replace('4,"Low",', '4,Low",')
+    write("r.csv.gz" if compressed else "r.csv", gzip.compress(text.encode()) if compressed else text)
+    fails(build("--ratings", "r.csv*"), "line 3", "a row within quotes", '2,"Heroes', "3 of 5 rows", "--quote none")
+    outcome = build("--ratings", "r.csv*", "--max-bad-rows", "3")
+    assert outcome.histories == {1: [5], 5: [8]}
+    assert [outcome.report[name] for name in ("rows_read", "events")] == [5, 2]
+    assert outcome.report["rejected"] == {"a row within quotes that another row opens": 3}
+    assert set(build("--ratings", "r.csv*", "--quote", "none").histories) == {1, 2, 3, 4, 5}
+
+
+def test_text_of_several_lines_is_no_loss(build: BuildSequences) -> None:
+    reviews = "".join(f'{user},"good, nice\nand cheap, too\n\nyes",{user},{T}\n' for user in range(9))
+    write("ratings.csv", f"userId,review,movieId,timestamp\n{reviews}")
+    outcome = build()
+    assert (len(outcome.histories), outcome.report["rejected"]) == (9, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        (f"1::2::5::{T}\n1::3::5::{T + 1}\n", ["--header", "no", "--columns", "userId,movieId,rating,timestamp"]),
+        (f"1,2,{T}\n1,3,{T + 1}\n", ["--header", "no", "--columns", "userId, movieId, timestamp"]),
+        (f"a,b,c\n1,2,{T}\n1,3,{T + 1}\n", ["--columns", "userId,movieId,timestamp"]),
+        (f"userId#movieId#timestamp\n1#2#{T}\n1#3#{T + 1}\n", ["--delimiter", "#"]),
+        (f"userId movieId timestamp\n1 2 {T}\n1 3 {T + 1}\n", ["--delimiter", "space"]),
+        (f"userId\x01movieId\x01timestamp\n1\x012\x01{T}\n1\x013\x01{T + 1}\n", []),
+        (f"userId\x02movieId\x02timestamp\n1\x022\x02{T}\n1\x023\x02{T + 1}\n", ["--delimiter", "\\x02"]),
+        (f"userId,movieId,timestamp\n'1','2',{T}\n1,3,{T + 1}\n", ["--quote", "'"]),
+    ],
+)
+def test_delimiter_quote_and_names_may_be_told(build: BuildSequences, text: str, options: list[str]) -> None:
+    write("ratings.csv", text)
+    assert build(*options).histories == {1: [2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--header", "no"], ["--header no", "--columns"]),
+        (["--columns", "userId,movieId"], ["--columns names 2", "3"]),
+        (["--delimiter", "12345"], ["--delimiter 12345"]),
+        (["--delimiter", ""], ["--delimiter"]),
+        (["--quote", "ab"], ["--quote ab"]),
+        (["--quote", ",", "--delimiter", ","], ["--quote ,"]),
+    ],
+)
+def test_marks_that_cannot_be_are_refused(build: BuildSequences, options: list[str], words: list[str]) -> None:
+    log(f"1,2,{T}")
+    fails(build(*options), *words)
+
+
+def test_a_header_that_is_none_leads_to_the_options_for_it(build: BuildSequences) -> None:
+    write("ratings.csv", f"1,1193,5,{T}\n")
+    fails(build(), "no column 'userId'", "--header no --columns", "--delimiter", "--query")
+
+
+def test_blanks_in_names_are_seen_in_an_error(build: BuildSequences) -> None:
+    write("ratings.csv", f"userId ,movieId,timestamp\n1,2,{T}\n")
+    fails(build(), "no column 'userId'; found 'userId ', movieId, timestamp")
+
+
+def test_a_header_in_the_middle_is_named_by_its_own_line(build: BuildSequences) -> None:
+    log(f"1,2,{T}", f"2,2,{T}", HEADER.strip(), f"3,2,{T}")
+    fails(build(), "line 4", "unreadable time: 'timestamp'", "1 of 4 rows")
+
+
+def test_a_decimal_comma_is_read_where_it_is_no_delimiter(build: BuildSequences) -> None:
+    write("ratings.csv", f"userId;movieId;timestamp;rating\n1;10;{T};4,5\n1;20;{T};2,5\n2;10;{T};3\n")
+    assert build("--min-rating", "3").histories == {1: [10], 2: [10]}
+    write("ratings.csv", f"userId;movieId;timestamp;rating\n1;10;{T};1,234,5\n")
+    fails(build("--min-rating", "3"), "line 2", "no rating: '1,234,5'", "decimal comma")
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2024-01-05 10:00:00.000 +0100", 1704445200),
+        ("2024-01-05 10:00:00 +01", 1704445200),
+        ("2024-01-05T10", 1704448800),
+        ("2024-01-05 10", 1704448800),
+        ("2024-01-05T10:00:00,250Z", 1704448800),
+        ("2024-01-05T10:00:00z", 1704448800),
+        ("2024-01-05T10:00:00Z[UTC]", 1704448800),
+        ("20240105T100000Z", 1704448800),
+        ("2024-01-05 10:00:00 UTC", 1704448800),
+        ("2024-01-05 10:00:00 GMT", 1704448800),
+        ("2024-07-05 10:00:00 Europe/London", 1720170000),
+        ("1704448800000000000", 1704448800),
+        ("1704448801000000000", 1704448801),
+    ],
+)
+def test_a_time_that_leaves_no_doubt_is_read(build: BuildSequences, text: str, seconds: int) -> None:
+    write("ratings.csv", f'{HEADER}1,2,"{text}"\n')
+    assert build().times == [seconds]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "28/01/10 09:00",
+        "28-01-10",
+        "1/2/10",
+        "0028-01-10",
+        "0999-12-31",
+        "12/25/2010 8:26",
+        # Bangladesh's, or British summer; India's, Israel's or Ireland's; New York's, or Panama's.
+        "2020-07-01 12:00:00 BST",
+        "2020-07-01 12:00:00 IST",
+        "2020-07-01 12:00:00 EST",
+        "-99999999999",
+    ],
+)
+def test_a_time_that_may_be_several_is_refused(build: BuildSequences, text: str) -> None:
+    log(f"1,2,{text}", f"1,3,{T}")
+    fails(build(), "line 2", f"unreadable time: '{text}'")
+
+
+def test_a_format_is_taken_by_its_word(build: BuildSequences) -> None:
+    days = ["28/01/10 09:00", "05/02/10 09:00", "11/03/10 09:00", "02/04/11 09:00"]
+    log(*(f"1,{item},{day}" for item, day in zip((10, 20, 30, 40), days, strict=True)))
+    wanted = [(10, 1264669200), (20, 1265360400), (30, 1268298000), (40, 1301734800)]
+    assert events(build("--timestamp-format", "%d/%m/%y %H:%M")) == {1: wanted}
+    log("1,2,2010-28-01", "1,3,2010-01-28 ")
+    fails(build("--timestamp-format", "%Y-%d-%m"), "line 3", "unreadable time")
+    fails(build("--timestamp-format", "%Q"), "%Q")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        (["20231215", "20240101"], ["--timestamp-format %Y%m%d"]),
+        (["20231231235900", "20240101000000"], ["--timestamp-format %Y%m%d%H%M%S"]),
+        (["202312312359", "202401010000"], ["--timestamp-format %Y%m%d%H%M"]),
+        (["2023121523", "2024010100"], ["--timestamp-format %Y%m%d%H"]),
+        (["202312", "202401"], ["--timestamp-format %Y%m"]),
+        (["2019", "2020"], ["--timestamp-format %Y"]),
+        (["45275", "45292.5"], ["--timestamp-unit", "excel"]),
+        (["1", "365"], ["--timestamp-unit", "days"]),
+        (["50000000000", "110000000000"], ["several sizes", "s and ms", "--timestamp-unit"]),
+        (["1700000000", "1700000000000"], ["several sizes", "s and ms"]),
+        (["1700000000000", "1700000000000000", "1700000000000000000"], ["several sizes", "ms and us and ns"]),
+    ],
+)
+def test_numbers_that_may_not_be_seconds_are_refused(
+    build: BuildSequences, numbers: list[str], words: list[str]
+) -> None:
+    log(*(f"1,{item},{number}" for item, number in enumerate(numbers)))
+    fails(build(), "ratings.csv: line 2", numbers[0], *words)
+    write_parquet(
+        "r.parquet", userId=[1] * len(numbers), movieId=range(len(numbers)), timestamp=list(map(float, numbers))
+    )
+    fails(build("--ratings", "r.parquet"), "r.parquet", *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers", "seconds"),
+    [
+        (["--timestamp-format", "%Y%m%d"], ["20231215", "20240101"], [1702598400, 1704067200]),
+        (["--timestamp-format", "%Y%m%d%H%M%S"], ["20231231235900", "20240101000000"], [1704067140, 1704067200]),
+        (["--timestamp-unit", "days"], ["19723", "19724.5"], [1704067200, 1704067200 + 3 * DAY // 2]),
+        (["--timestamp-unit", "days"], ["1", "365"], [DAY, 365 * DAY]),
+        (["--timestamp-unit", "excel"], ["45292", "45293.25"], [1704067200, 1704067200 + 5 * DAY // 4]),
+        (["--timestamp-unit", "s"], ["1", "2"], [1, 2]),
+        (["--timestamp-unit", "us"], ["50000000000", "110000000000"], [50000, 110000]),
+    ],
+)
+def test_they_are_read_by_a_format_or_unit_that_is_named(
+    build: BuildSequences, options: list[str], numbers: list[str], seconds: list[int]
+) -> None:
+    log(*(f"1,{item},{number}" for item, number in enumerate(numbers)))
+    assert build(*options).times == seconds
+    write_parquet("r.parquet", userId=[1, 1], movieId=[0, 1], timestamp=list(map(float, numbers)))
+    assert build("--ratings", "r.parquet", *options).times == seconds
+
+
+def test_one_number_too_small_is_of_the_unit_of_the_others_and_named(build: BuildSequences) -> None:
+    log(f"1,2,{T * 1000}", f"1,3,{T * 1000 + 1000}", "1,4,81000")
+    outcome = build()
+    assert outcome.times == [81, T, T + 1]
+    assert "ratings.csv: line 4: timestamp: '81000': 1 numbers are too small" in outcome.stderr
+    log("1,2,2020-01-01 00:00:00", "1,3,81")
+    assert "line 3: timestamp: '81'" in build().stderr
+    # A zero is the start of any unit.
+    log(f"1,2,{T * 1000}", "1,3,0")
+    assert (build().times, build().stderr) == ([0, T], "")
+
+
+@pytest.mark.parametrize(
+    ("time", "words"), [("1970-08-22", "1970 or before"), ("1960-08-22", "1970 or before"), ("4821-12-26", "future")]
+)
+def test_a_log_all_in_1970_or_in_the_future_warns(build: BuildSequences, time: str, words: str) -> None:
+    log(f"1,2,{time}", f"1,3,{time} 12:00:00")
+    outcome = build()
+    assert f"WARNING ratings.csv: line 2: timestamp: '{time}': all times are in" in outcome.stderr
+    assert words in outcome.stderr
+
+
+# Files
+
+
+def test_a_date_in_the_path_is_a_column(build: BuildSequences) -> None:
+    for day, user in (("2024-01-01", 1), ("2024-01-02", 2)):
+        path = f"plays/dt={day}/country=DE%20x"
+        Path(path).mkdir(parents=True)
+        pq.write_table(pa.table({"movieId": [10 * user]}), f"{path}/p.parquet")
+        write(f"{path}/p.csv", f"movieId\n{10 * user + 1}\n")
+    outcome = build("--ratings", "plays", "--timestamp-column", "dt", "--user-column", "country")
+    assert outcome.histories == {"DE x": [*sorted([10, 11], key=outcome.histories["DE x"].index), 20, 21]} or (
+        sorted(outcome.histories["DE x"]) == [10, 11, 20, 21]
+    )
+    assert sorted(outcome.times) == [1704067200, 1704067200, 1704153600, 1704153600]
+
+
+def test_a_column_of_the_file_goes_before_one_of_its_path(build: BuildSequences) -> None:
+    write("plays/userId=7/dt=2024-01-01/p.csv", "userId,movieId\n1,2\n")
+    assert build("--ratings", "plays", "--timestamp-column", "dt").histories == {1: [2]}
+
+
+def test_a_partition_without_a_value_is_none(build: BuildSequences) -> None:
+    write("plays/userId=__HIVE_DEFAULT_PARTITION__/p.csv", f"movieId,timestamp\n1,{T}\n")
+    write("plays/userId=5/p.csv", f"movieId,timestamp\n1,{T}\n")
+    outcome = build("--ratings", "plays", "--max-bad-rows", "1")
+    assert (outcome.histories, outcome.report["rejected"]) == ({5: [1]}, {"no user": 1})
+
+
+@pytest.mark.parametrize(
+    ("mark", "kind"),
+    [
+        ("_delta_log/00.json", "Delta Lake"),
+        (".hoodie/h", "Apache Hudi"),
+        ("metadata/v1.metadata.json", "Apache Iceberg"),
+    ],
+)
+@pytest.mark.parametrize("where", ["plays", "plays/*/*.csv", "plays/dt=1/p.csv"])
+def test_a_folder_of_a_table_format_is_refused_however_it_is_named(
+    build: BuildSequences, mark: str, kind: str, where: str
+) -> None:
+    write("plays/dt=1/p.csv", f"{HEADER}1,2,{T}\n")
+    write(f"plays/{mark}", "{}")
+    fails(build("--ratings", where), "plays", f"table of {kind}", "export")
+
+
+def test_files_of_a_folder_that_are_not_read_are_named_in_one_warning(build: BuildSequences) -> None:
+    for name in ("a.csv", "b.csv.bz2", "c.txt", "_d.csv", ".e.csv"):
+        write(f"d/{name}", f"{HEADER}1,2,{T}\n")
+    write("elsewhere/f.csv", f"{HEADER}9,2,{T}\n")
+    Path("d/link").symlink_to(Path("elsewhere").resolve())
+    for name in ("_SUCCESS", ".a.csv.crc", "_temporary/x"):
+        write(f"d/{name}", "")
+    outcome = build("--ratings", "d")
+    assert outcome.histories == {1: [2]}
+    assert outcome.stderr.count("\n") == 1
+    for name in ("b.csv.bz2", "c.txt", "_d.csv", ".e.csv", "d/link"):
+        assert name in outcome.stderr
+    assert "_SUCCESS" not in outcome.stderr
+    assert "crc" not in outcome.stderr
+
+
+def test_zstandard_is_read_and_compression_is_told_by_the_bytes(build: BuildSequences) -> None:
+    with pa.output_stream("a.csv.zst", compression="zstd") as file:
+        file.write(f"{HEADER}1,2,{T}\n".encode())
+    write("b.csv", gzip.compress(f"{HEADER}1,3,{T + 1}\n".encode()))
+    write("c.csv.gz", f"{HEADER}1,4,{T + 2}\n")
+    write_parquet("d.csv", movieId=[5], timestamp=[T + 3])
+    assert build("--ratings", "*.csv*").histories == {1: [2, 3, 4, 5]}
+
+
+def test_an_empty_part_is_left_out_with_a_warning(build: BuildSequences) -> None:
+    write("d/a.csv", f"{HEADER}1,2,{T}\n")
+    write("d/b.csv", "")
+    write("d/_SUCCESS", "")
+    for where in ("d", "d/*"):
+        outcome = build("--ratings", where)
+        assert outcome.histories == {1: [2]}
+        assert "empty files are left out" in outcome.stderr
+        assert "b.csv" in outcome.stderr
+    fails(build("--ratings", "d/b.csv"), "b.csv", "empty")
+
+
+def test_a_file_that_is_no_table_is_named_without_its_bytes(build: BuildSequences) -> None:
+    with duckdb.connect("shop.duckdb") as con:
+        con.execute("create table t as select 1 as userId")
+    write("a.zip", b"PK\x03\x04" + bytes(range(256)))
+    write("b.csv", b"SQLite format 3\0" + bytes(1000))
+    write("c.csv", bytes(range(1, 256)).replace(b"\n", b"").replace(b"\r", b"") + b"\0\n")
+    for name, kind in (("shop.duckdb", "DuckDB"), ("a.zip", "zip"), ("b.csv", "SQLite"), ("c.csv", "not text")):
+        outcome = build("--ratings", name)
+        fails(outcome, name, kind)
+        assert len(outcome.stderr) < 300
+
+
+def test_a_long_value_in_an_error_is_cut(build: BuildSequences) -> None:
+    log(f"1,2,{'x' * 100_000}")
+    outcome = build()
+    fails(outcome, "unreadable time")
+    assert len(outcome.stderr) < 600
+
+
+# Queries
+
+
+def test_a_query_attaches_a_database_to_read_it_alone(build: BuildSequences) -> None:
+    with duckdb.connect("shop.duckdb") as con:
+        con.execute(f"create table plays as select 1 as u, 2 as i, {T} as t")
+    before = Path("shop.duckdb").read_bytes()
+    select = "select u as user_id, i as item_id, t as timestamp from shop.plays"
+    for attach in (
+        "attach 'shop.duckdb'",
+        "attach 'shop.duckdb' as shop (read_only)",
+        "attach 'shop.duckdb' as shop (type duckdb)",
+    ):
+        write("q.sql", f"-- of the shop\n{attach}; set variable least = 0;\n{select} where t > getvariable('least');\n")
+        assert build("--query", "q.sql").histories == {1: [2]}
+    assert Path("shop.duckdb").read_bytes() == before
+    write("q.sql", f"attach 'new.duckdb' as shop; {select}")
+    fails(build("--query", "q.sql"), "q.sql", "new.duckdb")
+    assert not Path("new.duckdb").exists()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["copy (select 1) to 'x.csv'", "create table shop.x as select 1", "insert into shop.plays values (1)", "select 1"],
+)
+def test_a_query_writes_nothing(build: BuildSequences, statement: str) -> None:
+    with duckdb.connect("shop.duckdb") as con:
+        con.execute("create table plays as select 1 as u")
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    write("q.sql", f"attach 'shop.duckdb'; {statement}; select 1 as user_id, 2 as item_id, {T} as timestamp")
+    fails(build("--query", "q.sql"), "q.sql")
+    del before[Path("shop.duckdb")]
+    assert set(Path().iterdir()) == {*before, Path("shop.duckdb"), Path("q.sql")}
+
+
+def test_a_query_that_sets_the_zone_changes_no_times(build: BuildSequences) -> None:
+    write("q.sql", "set timezone = 'Asia/Tokyo'; select 1 as user_id, 2 as item_id, '2024-01-01 00:00:00' as timestamp")
+    assert build("--query", "q.sql").times == [1704067200]
+
+
+def test_a_query_sees_the_run_date(build: BuildSequences) -> None:
+    write("q.sql", "select 1 as user_id, 2 as item_id, getvariable('run_date') as timestamp")
+    assert build("--query", "q.sql", "--run-date", "2024-01-01").times == [1704067200]
+
+
+def test_a_counter_of_a_query_is_an_order_with_a_warning(build: BuildSequences) -> None:
+    write("ratings.csv", "userId,movieId\n1,2\n1,3\n")
+    write("q.sql", "select userId as user_id, movieId as item_id, row_number() over () as timestamp from 'ratings.csv'")
+    outcome = build("--query", "q.sql")
+    assert outcome.histories == {1: [2, 3]}
+    assert "all times are in 1970" in outcome.stderr
