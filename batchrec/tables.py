@@ -1,7 +1,7 @@
 """Parquet in and out: sequences are checked as they stream; outputs appear whole or not at all."""
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -73,17 +73,28 @@ def replacing(out: Path, contents: Path | None = None) -> Iterator[Path]:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
-def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Path) -> None:
-    """Write the batches, a row group each, to the file `out`, the next one being made while one is written."""
+def write_parquet(
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    out: Path,
+    check: Callable[[Path], None] | None = None,
+) -> None:
+    """Write the batches, a row group each, to the file `out`, the next one being made while one is written.
+
+    check: is called with the finished file before it is renamed to `out`, which stays as it was if that raises.
+    """
     in_dictionaries = [
         f"{field.name}.list.element" if _is_list(field.type) else field.name
         for field in schema
         if field.name not in _WITHOUT_DICTIONARY or pa.types.is_string(field.type)
     ]
-    with replacing(out) as temporary, sealed_writer(temporary, schema, use_dictionary=in_dictionaries) as writer:
-        for batch in _made_ahead(iter(batches)):
-            if len(batch):
-                writer.write_batch(batch)
+    with replacing(out) as temporary:
+        with sealed_writer(temporary, schema, use_dictionary=in_dictionaries) as writer:
+            for batch in _made_ahead(iter(batches)):
+                if len(batch):
+                    writer.write_batch(batch)
+        if check is not None:
+            check(temporary)
 
 
 def _made_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

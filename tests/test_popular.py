@@ -10,6 +10,7 @@ import pytest
 from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig
 from batchrec.rules.assortment import read_assortment
+from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.popular import PopularItems
 from batchrec.rules.popular_lists import PopularLists
 from batchrec.scoring import score
@@ -134,7 +135,7 @@ def test_nothing_is_counted_where_nobody_needs_it(tmp_path: Path, monkeypatch: p
 def test_threads_that_ask_at_once_get_one_count(tmp_path: Path) -> None:
     sequences = write_events(tmp_path / "sequences.parquet", EVENTS)
     loaded = load_model(model())
-    popular = read_assortment(loaded.vocabulary, ScoringConfig(), pa.int64(), sequences).popular
+    popular = read_assortment(KnownIds(loaded.vocabulary, pa.int64(), sequences), ScoringConfig()).popular
     found: list[int] = []
     threads = [threading.Thread(target=lambda: found.append(id(popular.open()))) for _ in range(8)]
     for thread in threads:

@@ -11,7 +11,7 @@ from batchrec.artifact import file_sha256, load_model
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import ConfigError, InputError, ModelError, NothingToDo
 from batchrec.nightly.account import Account
-from batchrec.nightly.gates import input_checks, model_checks, table_checks
+from batchrec.nightly.gates import input_checks, model_checks, rule_checks, table_checks
 from batchrec.nightly.measuring import held_out_items, measure_histories, measure_table
 from batchrec.nightly.models import Models, Version
 from batchrec.nightly.nights import Nights
@@ -202,15 +202,16 @@ class Night:
             previous = self.nights.last_whole(before)
             # Whom rules leave fewer than k items has a full list with those.
             full = min(self.jobs.scoring.top_k, scored.eligible_items)
-            figures = measure_table(
-                self._recs, self._sequences, previous, replace(self.jobs.scoring, top_k=max(1, full))
-            )
+            config = replace(self.jobs.scoring, top_k=max(1, full), run_date=str(self._run_date))
+            figures = measure_table(self._recs, self._sequences, previous, config)
             found.update(asdict(figures))
         if before and self.config.gate_min_overlap > 0:
             self._check_whole("output", "tables", int(previous is not None), "--gate-min-overlap")
         # Of the users in the histories, whatever the scorer says; only with --users is it they whom it was to score.
         n_users = figures.histories if self.jobs.scoring.users is None else scored.users
-        self.account.check(table_checks(figures, n_users, max(1, scored.eligible_items), self.config))
+        checks = table_checks(figures, n_users, max(1, scored.eligible_items), self.config)
+        last = self.nights.reports(self.nights.before(self._run_date)[-1:])
+        self.account.check(checks + rule_checks(scored, last[0]["stages"] if last else None, self.config))
 
     def _publish(self, model: Path, in_use: Version | None) -> None:
         """Switch the model, then the table: each by a rename, and by the next run if this one is killed in between."""

@@ -13,13 +13,14 @@ from batchrec.logs import redacted_values
 
 @dataclass(frozen=True)
 class Check:
-    """A figure of a gate and the bounds that it must keep."""
+    """A figure of a gate and the bounds that it must keep; example: what breaks them, if that can be shown."""
 
     gate: str
     figure: str
     value: float
     least: float | None = None
     most: float | None = None
+    example: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -30,7 +31,8 @@ class Check:
     def __str__(self) -> str:
         bounds = [f"at least {self.least:.6g}"] if self.least is not None else []
         bounds += [f"at most {self.most:.6g}"] if self.most is not None else []
-        return f"{self.figure} is {self.value:.6g}, expected {' and '.join(bounds)}"
+        example = "" if self.example is None else f" ({self.example})"
+        return f"{self.figure} is {self.value:.6g}, expected {' and '.join(bounds)}{example}"
 
 
 @dataclass(frozen=True)

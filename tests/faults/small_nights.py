@@ -183,7 +183,7 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
             patch.setattr(night_module, stand_in.__name__, stand_in)
         newest = datetime(2024, 2, 29, tzinfo=UTC)
         patch.setattr(night_module, "measure_histories", lambda *_: HistoriesFigures(newest, 0))
-        patch.setattr(night_module, "measure_table", lambda *_: TableFigures({}, 100, 100, 100, 0.1, None, 100))
+        patch.setattr(night_module, "measure_table", lambda *_: TableFigures({}, 100, 100, 100, 0.1, None, 100, []))
         for module in (night_module, models_module):
             patch.setattr(module, "load_model", digested)
         yield
