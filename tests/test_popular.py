@@ -14,7 +14,6 @@ from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.popular import PopularItems
 from batchrec.rules.popular_lists import PopularLists
 from batchrec.scoring import score
-from tests.models import write_sequences
 from tests.plain_rules import ITEMS, Night, model, write_table
 from tests.test_rules import assert_as_by_hand, items, run
 from tests.test_scoring import recs_of
@@ -106,15 +105,6 @@ def test_new_items_have_titles_too(tmp_path: Path) -> None:
     score(sequences, model(), ScoringConfig(device="cpu", items=str(catalogue)), tmp_path / "recs.parquet")
     titles = {row["item_id"]: row["title"] for row in recs_of(tmp_path / "recs.parquet")[4]}
     assert (titles[NEW], titles[ITEMS[0]], titles[ITEMS[1]]) == ("The new one", "Old", None)
-
-
-def test_ids_that_the_models_type_cannot_hold_are_left_out(tmp_path: Path) -> None:
-    histories = {1: ["1000", "abc"], 2: ["abc", "2001"], 3: []}
-    sequences = write_sequences(tmp_path / "sequences.parquet", histories, item_type=pa.string())
-    score(sequences, model(), ScoringConfig(device="cpu"), tmp_path / "recs.parquet")
-    recs = recs_of(tmp_path / "recs.parquet")
-    assert items(recs[3])[:2] == [1000, 2001]
-    assert items(recs[2])[:1] == [1000]
 
 
 def test_nothing_is_counted_where_nobody_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
