@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -47,6 +47,7 @@ class Scored:
     rows: int
     eligible_items: int
     users_carried_over: int = 0
+    rule_rows: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,13 +144,16 @@ def digested(folder: Path) -> Digested:
     return Digested(manifest)
 
 
-def write_model(folder: Path, model_id: str) -> None:
-    contents = {name: f"{name} of {model_id}\n".encode() for name in (ENCODER, ITEMS, WEIGHTS)}
+def write_model(folder: Path, seed: str) -> str:
+    """Write a model of a few bytes; returns its id."""
+    contents = {name: f"{name} of {seed}\n".encode() for name in (ENCODER, ITEMS, WEIGHTS)}
     for name, written in contents.items():
         (folder / name).write_bytes(written)
     files = {name: sha256(written).hexdigest() for name, written in contents.items()}
+    model_id = sha256((files[WEIGHTS] + files[ITEMS]).encode()).hexdigest()[:12]
     manifest = Manifest(MODEL_VERSION, model_id, 1, asdict(SHAPE), {}, {}, files).sealed()
     (folder / MANIFEST).write_bytes(manifest.to_json())
+    return model_id
 
 
 @contextmanager
@@ -167,10 +171,8 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
         yield HeldOut()
 
     def train(sequences: Path, _config: Any, out: Path, _progress: Path) -> Trained:
-        model_id = sha256(f"{out.parent.name}{sequences.read_text()}".encode()).hexdigest()[:12]
         with replacing_folder(out) as folder:
-            write_model(folder, model_id)
-        return Trained(model_id)
+            return Trained(write_model(folder, f"{out.parent.name}{sequences.read_text()}"))
 
     def score(sequences: Path, model: Path, config: ScoringConfig, out: Path, _progress: Path) -> Scored:
         model_id = digested(model).manifest.model_id
