@@ -188,6 +188,14 @@ def test_quoted_fields_of_a_tab_separated_file_are_read_without_their_quotes(bui
     assert build("--ratings", "ratings.tsv").histories == {1: [2]}
 
 
+def test_a_quoted_id_far_from_the_start_of_such_a_file_is_an_error(build: BuildSequences) -> None:
+    rows = [f"u{user}\ti\t{T}" for user in range(200)]
+    write("ratings.tsv", "\n".join(["userId\tmovieId\ttimestamp", *rows, f'"u7"\tj\t{T}']))
+    fails(build("--ratings", "ratings.tsv"), "ratings.tsv", "'\"u7\"' is quoted", "--quote none")
+    assert sorted(build("--ratings", "ratings.tsv", "--quote", '"').histories["u7"]) == ["i", "j"]
+    assert build("--ratings", "ratings.tsv", "--quote", "none").histories['"u7"'] == ["j"]
+
+
 SWALLOWED = f'userId,title,movieId,timestamp\n1,x,5,{T}\n2,"Heroes,5,{T}\n3,y,6,{T}\n4,"Low",7,{T}\n5,z,8,{T}\n'
 
 

@@ -89,7 +89,7 @@ def swallowing_records(
     of several lines by the lines themselves: with quotes as letters, more than one of them is a whole row.
     view: the files' records as they were read.
     """
-    suspects = [file for file in files if layout.quote and _holds(file, layout.quote.encode())]
+    suspects = [file for file in files if layout.quote and holds(file, layout.quote.encode())]
     if not suspects:
         return []
     n_records = dict(select(con, "records_per_file", source=view).fetchall())
@@ -122,7 +122,8 @@ def _remembered(lines: Iterable[str], kept: deque[str]) -> Iterator[str]:
         yield line
 
 
-def _holds(file: Path, quote: bytes) -> bool:
+def holds(file: Path, quote: bytes) -> bool:
+    """Tell whether a quote is anywhere in a text file."""
     with open_bytes(file) as opened:
         return any(quote in block for block in iter(lambda: opened.read(_BLOCK), b""))
 
