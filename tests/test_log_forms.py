@@ -1,6 +1,8 @@
 """Logs as people really have them: what is read, and what ends in one line instead of a wrong table."""
 
 import gzip
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import BuildSequences, Outcome
+from tests.faults import mutated_parquet
 
 HEADER = "userId,movieId,timestamp\n"
 T = 1_700_000_000
@@ -554,3 +557,30 @@ def test_a_counter_of_a_query_is_an_order_with_a_warning(build: BuildSequences) 
     outcome = build("--query", "q.sql")
     assert outcome.histories == {1: [2, 3]}
     assert "all times are in 1970" in outcome.stderr
+
+
+# What mutated bytes have found (tests/faults/test_faults_logs.py)
+
+
+@pytest.mark.parametrize("blank", ["\v", "\f", "\u3000", "\ufeff", "\0"])
+def test_an_id_of_nothing_but_a_blank_of_any_kind_is_missing(build: BuildSequences, blank: str) -> None:
+    log(f"u,A1,{T}", f"u,{blank},{T + 1}", f"u,{blank}NULL{blank},{T + 2}")
+    outcome = build("--max-bad-rows", "2")
+    assert (outcome.report["rejected"], events(outcome)) == ({"no item": 2}, {"u": [("A1", T)]})
+
+
+def test_a_damaged_footer_of_parquet_is_one_line_and_no_crash() -> None:
+    # pyarrow ends the process when it is asked for a column of which a list of sizes is of the wrong length.
+    _, _, contents = mutated_parquet.mutation(174)
+    write("ratings.parquet", contents)
+    command = [sys.executable, "-m", "batchrec", "build-sequences", "--ratings", "ratings.parquet"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert ended.returncode == 3, ended.stderr
+    assert "ratings.parquet" in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
+def test_quotes_within_quoted_fields_of_tabs_are_known_for_quotes(build: BuildSequences) -> None:
+    # As pandas and spreadsheets write it: only fields that hold a quote, a tab or a line end are quoted.
+    write("ratings.csv", f'userId\ttitle\tmovieId\ttimestamp\n1\t"The ""Film"""\t2\t{T}\n1\t"A\tB"\t3\t{T + 1}\n')
+    assert events(build()) == {1: [(2, T), (3, T + 1)]}

@@ -6,7 +6,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -48,7 +48,7 @@ class Layout:
     """How a file is laid out: what its columns are called, in its order, and its marks (CSV) or types (Parquet).
 
     partitions: columns that are written in the path, as in dt=2024-01-01. header_lines: of the header record.
-    types: "null" for a column without values. has_rows: False only if a Parquet file is known to hold none.
+    has_rows: False only if a Parquet file is known to hold none.
     """
 
     columns: tuple[str, ...]
@@ -65,6 +65,11 @@ class Layout:
     def is_csv(self) -> bool:
         """Whether the file is text."""
         return bool(self.delimiter)
+
+    def without_values(self, columns: Collection[str]) -> "Layout":
+        """Return the layout with the type "null" for columns that hold no value."""
+        types = ("null" if name in columns else type_ for name, type_ in zip(self.columns, self.types, strict=False))
+        return replace(self, types=tuple(types))
 
 
 def layout_of(file: Path, wanted: dict[str, str], options: CsvOptions = CsvOptions()) -> Layout:
@@ -177,23 +182,11 @@ def _parquet_layout(file: Path) -> Layout:
     try:
         with file.open("rb") as opened:
             found = pq.ParquetFile(opened)
-            schema = found.schema_arrow
-            empty = _columns_without_values(found.metadata)
-    except (pa.ArrowException, OSError) as error:
+            schema, n_rows = found.schema_arrow, found.metadata.num_rows
+            names = tuple(schema.names)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: not a Parquet file: {error}") from error
-    types = ["null" if name in empty else str(type_) for name, type_ in zip(schema.names, schema.types, strict=True)]
-    return Layout(tuple(schema.names), types=tuple(types), has_rows=found.metadata.num_rows > 0)
-
-
-def _columns_without_values(metadata: pq.FileMetaData) -> set[str]:
-    """Name the columns of which the statistics say that every value is null."""
-    values: dict[str, int] = {}
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for chunk in map(group.column, range(group.num_columns)):
-            statistics = chunk.statistics if chunk.is_stats_set else None
-            nulls = statistics.null_count if statistics is not None and statistics.has_null_count else 0
-            values[chunk.path_in_schema] = values.get(chunk.path_in_schema, 0) + group.num_rows - nulls
-    return {name for name, n_values in values.items() if n_values == 0}
+    return Layout(names, types=tuple(map(str, schema.types)), has_rows=n_rows > 0)
 
 
 def _csv_layout(file: Path, wanted: dict[str, str], options: CsvOptions) -> Layout:
@@ -244,5 +237,5 @@ def _quote_of(start: list[str], delimiter: str) -> str:
     if delimiter not in ("\t", "\x01"):
         return '"'
     mark = re.escape(delimiter)
-    quoted = re.compile(rf'(?:^|{mark})"[^{mark}"]*"(?:{mark}|[\r\n]*$)')
+    quoted = re.compile(rf'(?:^|{mark})"(?:[^{mark}"]|"")*"(?:{mark}|[\r\n]*$)')
     return '"' if any(quoted.search(line) for line in start) else ""

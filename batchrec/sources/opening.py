@@ -64,12 +64,24 @@ def open_sources(
     layouts = {file: layout_of(file, wanted, options) for file in filled}
     # A file without rows has no say in the types.
     read = [file for file in filled if layouts[file].has_rows] or filled
+    for file, columns in _columns_without_values(con, [file for file in read if not layouts[file].is_csv]).items():
+        layouts[file] = layouts[file].without_values(columns)
     ordered = sorted(read, key=lambda file: (astuple(layouts[file]), file))
     sources = []
     for number, (layout, group) in enumerate(groupby(ordered, key=layouts.__getitem__)):
         sources.append(_open(con, f"source_{number}", layout, tuple(group)))
         check_types(sources[-1], wanted)
     return sources
+
+
+def _columns_without_values(con: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> dict[Path, set[str]]:
+    """Name the columns of Parquet files that hold no value, by file."""
+    found: dict[Path, set[str]] = {}
+    if files:
+        # Not by pyarrow: it ends the process when it is asked for a column whose statistics are damaged.
+        for file, column in select(con, "columns_without_values", paths=list(map(literal, files))).fetchall():
+            found.setdefault(Path(file), set()).add(column)
+    return found
 
 
 def _open(con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: tuple[Path, ...]) -> Source:

@@ -8,7 +8,7 @@ import json
 import random
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig
 from batchrec.errors import ModelError
 from batchrec.scoring import score
+from tests.faults.byte_mutations import MUTATIONS
 
 FILES = ["encoder.onnx", "items.parquet", "manifest.json", "training.jsonl", "weights.safetensors"]
 _MEMORY_BYTES = 8 << 30
@@ -49,41 +50,6 @@ _VALUES: list[Any] = [
     {},
     {"a": 1},
 ]
-
-
-def _flip(contents: bytearray, chance: random.Random) -> None:
-    place = chance.randrange(len(contents))
-    contents[place] ^= 1 << chance.randrange(8)
-
-
-def _set(contents: bytearray, chance: random.Random) -> None:
-    contents[chance.randrange(len(contents))] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)])
-
-
-def _cut(contents: bytearray, chance: random.Random) -> None:
-    start = chance.randrange(len(contents))
-    del contents[start : start + chance.choice([1, 4, 64, len(contents)])]
-
-
-def _insert(contents: bytearray, chance: random.Random) -> None:
-    start = chance.randrange(len(contents))
-    contents[start:start] = chance.choice([chance.randbytes(chance.randint(1, 9)), bytes(chance.randint(1, 64))])
-
-
-def _repeat(contents: bytearray, chance: random.Random) -> None:
-    start = chance.randrange(len(contents))
-    contents[start:start] = contents[start : start + chance.choice([1, 8, 100])]
-
-
-def _swap(contents: bytearray, chance: random.Random) -> None:
-    length = chance.choice([1, 4, 32])
-    one, other = sorted(chance.randrange(max(1, len(contents) - length)) for _ in range(2))
-    if other - one >= length:
-        parts = contents[one : one + length], contents[other : other + length]
-        contents[other : other + length], contents[one : one + length] = parts
-
-
-MUTATIONS: list[Callable[[bytearray, random.Random], None]] = [_flip, _set, _cut, _insert, _repeat, _swap]
 
 
 def mutate(files: dict[str, bytes], chance: random.Random) -> tuple[str, dict[str, bytes]]:

@@ -1,0 +1,7 @@
+-- One row per column of a Parquet file with rows of which the statistics say that every value is null.
+select
+    file_name as file,
+    path_in_schema as column_name
+from parquet_metadata($paths)
+group by file_name, path_in_schema
+having sum(row_group_num_rows) > 0 and coalesce(bool_and(stats_null_count = row_group_num_rows), false)

@@ -1,0 +1,244 @@
+"""What docs/logs.md promises of a log, in plain Python: an independent reader, and the events that it makes.
+
+What no rule decides, such as a quote within a field that none opens, or a time in a form of its own, is doubtful: then
+an event may be in the table or not, but no other row may be lost.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+
+BLANKS = " \t\n\r\v\f\0\u00a0\u3000\ufeff"
+NULLS = {"", "\\n", "null", "none", "nan", "<na>", "nat"}
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.0*)?")
+_LOST_DIGITS = re.compile(r"\s*-?[0-9](\.[0-9]+)?[eE]\+[0-9]+\s*")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{0,6})?")
+_ISO = re.compile(
+    r"([1-9][0-9]{3})-([0-9]{2})-([0-9]{2})"
+    r"(?:[ T]([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?)?"
+)
+_STARS = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]*)?")
+_COMMA = re.compile(r"([+-]?[0-9]{1,15}),([0-9]{1,2})")
+_NO_TEXT = re.compile("[\udc80-\udcff]")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class What(Enum):
+    """What is known of a value."""
+
+    GOOD = 0
+    BAD = 1
+    DOUBTFUL = 2
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a file. is_plain: whether nobody could read other records.
+
+    n_bad: records below the header of other numbers of fields, or whose bytes, in a column that is read, are no text.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    n_bad: int
+    is_plain: bool
+
+
+@dataclass(frozen=True)
+class Values:
+    """The texts of an event as they are written; None is missing."""
+
+    user: str | None
+    item: str | None
+    time: str | None
+    rating: str | None = None
+
+
+@dataclass
+class Expected:
+    """What is expected of a log: the seconds of each user and item as texts; doubtful is what no rule decides."""
+
+    n_rows: int
+    events: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    n_rejected: int = 0
+    n_below: int = 0
+    are_integers: tuple[bool, bool] = (True, True)
+    is_refused: bool = False
+    is_doubtful: bool = False
+
+
+def split_records(text: str, delimiter: str, quote: str) -> tuple[list[list[str]], bool]:
+    """Split text into records by RFC 4180, letter by letter; tells whether the text keeps to it."""
+    records: list[list[str]] = []
+    fields: list[str] = []
+    is_plain, place = True, 0
+    ends = set(re.findall(r"\r\n|\r|\n", text if not quote else re.sub(f"{quote}[^{quote}]*{quote}", "", text)))
+    if len(ends) > 1 or "\0" in text:
+        is_plain = False
+    while place < len(text):
+        if quote and text[place] == quote:
+            value, place, is_closed = _quoted(text, place, quote)
+            is_plain &= is_closed
+        else:
+            value = ""
+        start = place
+        while place < len(text) and text[place] not in "\r\n" and not text.startswith(delimiter, place):
+            place += 1
+        rest = text[start:place]
+        # Letters after a quote, and a quote among letters.
+        is_plain &= not (quote and quote in rest) and not (rest != "" and start > 0 and text[start - 1] == quote != "")
+        fields.append(value + rest)
+        if place < len(text) and text.startswith(delimiter, place):
+            place += len(delimiter)
+            if place < len(text):
+                continue
+            fields.append("")
+        elif text.startswith("\r\n", place):
+            place += 2
+        else:
+            place += 1
+        records.append(fields)
+        fields = []
+    return records, is_plain
+
+
+def _quoted(text: str, place: int, quote: str) -> tuple[str, int, bool]:
+    end = place + 1
+    while True:
+        end = text.find(quote, end)
+        if end < 0:
+            return text[place + 1 :], len(text), False
+        if not text.startswith(quote, end + 1):
+            return text[place + 1 : end].replace(quote * 2, quote), end + 1, True
+        end += 2
+
+
+def read_records(
+    contents: bytes, delimiter: str, quote: str, wanted: Sequence[str], names: Sequence[str] = ()
+) -> Records:
+    """Read the records of a file; wanted: the columns that are read. names: of the columns, if it has no header."""
+    text = contents.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    records, is_plain = split_records(text, delimiter, quote)
+    # Empty lines are no rows.
+    filled = [record for record in records if record != [""]]
+    if not names and (not records or records[0] == [""]):
+        return Records([], [], 0, False)
+    header, rows = (list(names), filled) if names else (filled[0], filled[1:])
+    # Some programs write a delimiter behind the last field.
+    rows = [row[:-1] if len(row) == len(header) + 1 and row[-1] == "" else row for row in rows]
+    read = [place for place, name in enumerate(header) if name in wanted]
+    whole = [row for row in rows if len(row) == len(header) and not _NO_TEXT.search("".join(row[p] for p in read))]
+    return Records(header, whole, len(rows) - len(whole), is_plain)
+
+
+def moment_of(text: str) -> tuple[What, float | int | None]:
+    """Read a time: a number as it is, text as microseconds (int)."""
+    text = text.strip(" ")
+    if _NUMBER.fullmatch(text):
+        return What.GOOD, float(text)
+    if found := _ISO.fullmatch(text):
+        year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
+        try:
+            moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        except ValueError:
+            return What.DOUBTFUL, None
+        micros = (moment - _EPOCH) // timedelta(microseconds=1) + int((found[7] or ".0")[1:].ljust(6, "0"))
+        if found[8] not in (None, "Z"):
+            minutes = int(found[8][1:3]) * 60 + int(found[8][4:])
+            micros -= minutes * 60_000_000 * (1 if found[8][0] == "+" else -1)
+            if int(found[8][1:3]) > 14 or int(found[8][4:]) > 59:
+                return What.DOUBTFUL, None
+        return What.GOOD, micros
+    known = re.search("[0-9]|inf|nan|epoch", text, re.IGNORECASE)
+    return (What.DOUBTFUL if known else What.BAD), None
+
+
+def is_missing(text: str | None) -> bool:
+    return text is None or text.strip(BLANKS).lower() in NULLS
+
+
+def is_integer(text: str) -> bool:
+    trimmed = text.strip(BLANKS)
+    return _WHOLE.fullmatch(trimmed) is not None and -(2**63) <= int(trimmed.partition(".")[0]) < 2**63
+
+
+def spelled(text: object) -> str:
+    """Spell an id so that those that are one as integers, or as text, are alike."""
+    trimmed = str(text).strip(BLANKS)
+    return str(int(trimmed.partition(".")[0])) if is_integer(trimmed) else trimmed
+
+
+def stars_of(text: str) -> tuple[What, float]:
+    if _STARS.fullmatch(text.strip(" ")):
+        return What.GOOD, float(text)
+    if found := _COMMA.fullmatch(text.strip(" ")):
+        return What.GOOD, float(f"{found[1]}.{found[2]}")
+    return (What.DOUBTFUL if re.search("[0-9]|inf|nan", text, re.IGNORECASE) else What.BAD), 0.0
+
+
+def _unit(ticks: Iterable[float]) -> tuple[float | None, bool]:
+    """Return the microseconds a tick; None if the numbers are of several units. Whether any can be told by its size."""
+    sizes = set()
+    for tick in map(abs, ticks):
+        if tick:
+            sizes.add(0 if tick < 1e8 else 1e6 if tick < 1e11 else 1e3 if tick < 1e14 else 1)
+    units = sizes - {0}
+    return (None if len(units) > 1 else float(max(units, default=1e6))), bool(units) or not sizes
+
+
+def expected_of(
+    values: Sequence[Values],
+    n_bad: int = 0,
+    min_rating: float | None = None,
+    repeats: str = "last",
+    may_be_integers: tuple[bool, bool] = (True, True),
+) -> Expected:
+    """Apply the rules to the values of the rows that parse; n_bad: rows that do not.
+
+    may_be_integers: whether the column of users, and that of items, is not known to hold texts.
+    """
+    expected = Expected(len(values) + n_bad, n_rejected=n_bad)
+    read = [(value, *(moment_of(value.time) if value.time else (What.BAD, None))) for value in values]
+    expected.is_doubtful = any(what == What.DOUBTFUL for _, what, _ in read)
+    ticks = [moment for _, _, moment in read if isinstance(moment, float)]
+    unit, is_known = _unit(ticks)
+    has_text = any(isinstance(moment, int) for _, _, moment in read)
+    expected.is_refused = unit is None or not (is_known or has_text)
+    timed = [value for value, what, _ in read if what == What.GOOD]
+    expected.are_integers = (
+        may_be_integers[0]
+        and all(
+            is_integer(v.user) for v in timed if v.user is not None and not is_missing(v.user) and not _lost(v.user)
+        ),
+        may_be_integers[1]
+        and all(
+            is_integer(v.item) for v in timed if v.item is not None and not is_missing(v.item) and not _lost(v.item)
+        ),
+    )
+    found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for value, what, moment in read:
+        if what == What.DOUBTFUL:
+            continue
+        rating, stars = (What.GOOD, 0.0) if min_rating is None else stars_of(value.rating or "")
+        expected.is_doubtful |= rating == What.DOUBTFUL
+        is_bad = any(id_ is None or is_missing(id_) or _lost(id_) for id_ in (value.user, value.item))
+        if is_bad or moment is None or rating == What.BAD or value.user is None or value.item is None:
+            expected.n_rejected += 1
+        elif min_rating is not None and stars < min_rating:
+            expected.n_below += 1
+        else:
+            ids = [
+                spelled(id_) if are else id_.strip(BLANKS)
+                for id_, are in zip((value.user, value.item), expected.are_integers, strict=True)
+            ]
+            micros = moment if isinstance(moment, int) else round(moment * (unit or 1))
+            found[ids[0], ids[1]].append(micros // 10**6)
+    expected.events = {pair: sorted(seconds) if repeats == "all" else [max(seconds)] for pair, seconds in found.items()}
+    return expected
+
+
+def _lost(text: str) -> bool:
+    return _LOST_DIGITS.fullmatch(text) is not None
