@@ -561,15 +561,14 @@ def test_an_id_of_nothing_but_a_blank_of_any_kind_is_missing(build: BuildSequenc
     assert (outcome.report["rejected"], events(outcome)) == ({"no item": 2}, {"u": [("A1", T)]})
 
 
-def test_a_damaged_footer_of_parquet_is_one_line_and_no_crash() -> None:
-    # pyarrow ends the process when it is asked for a column of which a list of sizes is of the wrong length.
+def test_a_list_of_sizes_that_is_too_long_in_a_footer_of_parquet_does_not_end_the_process() -> None:
+    # pyarrow ends it when it is asked for such a column; the values are all there.
     _, _, contents = mutated_parquet.mutation(174)
     write("ratings.parquet", contents)
     command = [sys.executable, "-m", "batchrec", "build-sequences", "--ratings", "ratings.parquet"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert ended.returncode == 3, ended.stderr
-    assert "ratings.parquet" in ended.stderr.splitlines()[-1]
-    assert "Traceback" not in ended.stderr
+    assert ended.returncode == 0, ended.stderr
+    assert sum(map(len, pq.read_table("sequences.parquet")["item_ids"].to_pylist())) == 12
 
 
 def test_quotes_within_quoted_fields_of_tabs_are_known_for_quotes(build: BuildSequences) -> None:
