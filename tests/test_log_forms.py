@@ -575,3 +575,16 @@ def test_quotes_within_quoted_fields_of_tabs_are_known_for_quotes(build: BuildSe
     # As pandas and spreadsheets write it: only fields that hold a quote, a tab or a line end are quoted.
     write("ratings.csv", f'userId\ttitle\tmovieId\ttimestamp\n1\t"The ""Film"""\t2\t{T}\n1\t"A\tB"\t3\t{T + 1}\n')
     assert events(build()) == {1: [(2, T), (3, T + 1)]}
+
+
+@pytest.mark.parametrize("quote", ["auto", "none"])
+def test_a_flipped_bit_of_gzip_is_one_line_and_no_other_rows(build: BuildSequences, quote: str) -> None:
+    # Far from its beginning, which is read to find its columns; stored as it is, so that any bit makes another row.
+    text = HEADER + "".join(f"{n},{n % 9},{T + n}\n" for n in range(5000))
+    contents = bytearray(gzip.compress(text.encode(), compresslevel=0))
+    place = contents.index(b"\n4000,") + 1
+    contents[place : place + 1] = b"5"
+    write("ratings.csv.gz", bytes(contents))
+    fails(build("--ratings", "ratings.csv.gz", "--quote", quote), "ratings.csv.gz", "damaged or cut off")
+    write("ratings.csv.gz", gzip.compress(text.encode())[:-2000])
+    fails(build("--ratings", "ratings.csv.gz", "--quote", quote), "ratings.csv.gz", "damaged or cut off")
