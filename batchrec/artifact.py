@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import ConfigError, ModelError
 from batchrec.graphs import check_graph
+from batchrec.json_text import to_json
 from batchrec.model_parts import MisfitError, check_shape, is_number, read_vocabulary, read_weights
 from batchrec.schemas import FIRST_ITEM, MODEL_VERSION
 from batchrec.tables import check_writable
@@ -76,7 +77,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Spell the manifest as its file does."""
-        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+        return (to_json(asdict(self), indent=2) + "\n").encode()
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,7 @@ def file_sha256(file: Path) -> str:
 def replacing_folder(out: Path, marked_by: Sequence[str] = (MANIFEST,)) -> Iterator[Path]:
     """Yield a new folder beside `out` to fill, which takes the place of `out` if the block ends without an error.
 
+    It holds files alone. When the block has ended a power cut changes nothing of what is in the place of `out`.
     marked_by: the files by any of which a folder of the kind is known.
     Raises ConfigError where `out` cannot be written or is something other than such a folder.
     """
@@ -220,7 +222,10 @@ def replacing_folder(out: Path, marked_by: Sequence[str] = (MANIFEST,)) -> Itera
         with temporary_folder(out) as temporary:
             yield temporary
             temporary.chmod(mode)
+            put_on_disk([*temporary.iterdir(), temporary, temporary.parent])
             _replace_folder(temporary, Path(os.path.realpath(out)))
+            # Before the files of the old folder go: their names must not come back without them.
+            put_on_disk([temporary.parent])
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
 
@@ -235,7 +240,6 @@ def write_manifest(
         MODEL_VERSION, _model_id(files), len(vocabulary), asdict(shape), asdict(config), metrics, files
     ).sealed()
     (folder / MANIFEST).write_bytes(manifest.to_json())
-    put_on_disk(folder.iterdir())
     return manifest
 
 

@@ -20,6 +20,7 @@ from batchrec.sources import (
     Source,
     Swallowing,
     find_files,
+    holds,
     line_numbers,
     malformed_records,
     open_query,
@@ -34,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 # What a program writes that has held an id of 64 bits as a float: 1.2345678901234568e+18.
 _LOST_DIGITS = r"^\s*-?[0-9](\.[0-9]+)?[eE]\+[0-9]+\s*$"
+
+_ROLES = ("user_column", "item_column", "timestamp_column", "rating_column")
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: 
     log = _open(con, ratings, config)
     for role in (log.user, log.item):
         _refuse_lost_digits(con, log, role)
+    _refuse_quotes(con, log)
     types, warnings = _load(con, log)
     swallowing = [
         found
@@ -116,8 +120,7 @@ def _open(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: Sequen
             _log.warning("files that are not read: %s", shown_files(unread))
         sources = open_sources(con, find_files(ratings, "--ratings FILE"), wanted, config.csv_options)
     log = _Log(names[0], names[1], names[2], names[3] if needs_rating else None, sources, config)
-    roles = ("user_column", "item_column", "timestamp_column", "rating_column")
-    unite(con, sources, "records", dict(zip(roles, log.columns, strict=True))).create_view("all_records")
+    unite(con, sources, "records", dict(zip(_ROLES, log.columns, strict=True))).create_view("all_records")
     con.view("all_records").create_view("records")
     return log
 
@@ -133,6 +136,23 @@ def _refuse_lost_digits(con: duckdb.DuckDBPyConnection, log: _Log, column: str) 
             raise InputError(
                 f"{shown_files(source.files) or log.config.query}: column {column!r} holds ids as floats, up to "
                 f"{greatest:.0f}: beyond {most} they have lost digits. Write them as integers or text"
+            )
+
+
+def _refuse_quotes(con: duckdb.DuckDBPyConnection, log: _Log) -> None:
+    """Raise InputError for a quoted value in a file whose quotes are taken for letters, as none near its start is."""
+    for source in log.sources:
+        is_guess = (
+            source.layout is not None and source.is_csv and not source.layout.quote and log.config.quote == "auto"
+        )
+        if not is_guess or not any(holds(file, b'"') for file in source.files):
+            continue
+        names = {role: source.names[column] for role, column in zip(_ROLES[:3], log.columns, strict=False)}
+        for file, *values in select(con, "quoted_values", source=source.view, **names).fetchall():
+            value = next(value for value in values if value and value.startswith('"') and value.endswith('"'))
+            raise InputError(
+                f"{file}: value {value!r} is quoted, but no field near the start of the file is. Pass --quote '\"' if "
+                "quotes enclose fields, or --quote none if they are letters"
             )
 
 

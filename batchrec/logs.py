@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from batchrec.json_text import finite
+
 LogFormat = Literal["text", "json"]
 
 _HIDDEN = "***"
@@ -127,7 +129,7 @@ def _json_formatter() -> logging.Formatter:
         """The fields of the context, then those of the line, nothing secret in either."""
 
         def process_log_record(self, log_record: dict[str, Any]) -> dict[str, Any]:
-            fields: dict[str, Any] = redacted_values(_lines.fields | log_record)
+            fields: dict[str, Any] = finite(redacted_values(_lines.fields | log_record))
             return fields
 
         def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's

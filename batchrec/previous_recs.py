@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from batchrec.batching import Longs, spans
 from batchrec.errors import InputError, one_line
 from batchrec.sealed_parquet import open_parquet, parquet_of
+from batchrec.sorted_ids import SortedIds
 
 _log = logging.getLogger(__name__)
 
@@ -49,19 +50,14 @@ class PreviousRecs:
             firsts.append(self._starts[number] + np.flatnonzero(is_first))
             ids.append(group["user_id"].filter(pa.array(is_first)))
             digests.append(group["history_digest"].to_numpy()[is_first])
-        user_ids = pa.concat_arrays(ids)
-        # Sorted once: a hash table would be made of all users again for every chunk that is looked up.
-        order = pc.sort_indices(user_ids)
-        self._sorted_ids, self._places = user_ids.take(order), order.to_numpy().astype(np.int64)
+        self._ids = SortedIds(pa.concat_arrays(ids))
         self._digests, self._firsts = np.concatenate(digests), np.concatenate(firsts)
         self.n_rows: Longs = np.diff(self._firsts, append=self._starts[-1])
 
     def find(self, user_ids: pa.Array, digests: Longs) -> Longs:
         """Give the place of each user whose history has this digest: (users,) int64, -1 for all others."""
-        nearest = np.minimum(_n_below(self._sorted_ids, user_ids), len(self._sorted_ids) - 1)
-        places = self._places[nearest]
-        is_same = pc.equal(self._sorted_ids.take(pa.array(nearest)), user_ids).to_numpy(zero_copy_only=False)
-        return np.where(is_same & (self._digests[places] == digests), places, -1)
+        places = self._ids.places(user_ids)
+        return np.where((places >= 0) & (self._digests[places] == digests), places, -1)
 
     def join(self, recs: pa.RecordBatch, users: Longs, others: Longs, places: Longs) -> pa.RecordBatch:
         """Give recommendations and, among them, those of other users, who stand at `places`, in the order of users.
@@ -93,18 +89,6 @@ class PreviousRecs:
                 return self._file.read_row_group(number, columns=columns).combine_chunks().to_batches()[0]
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self._where}: {one_line(error)}. Leave --previous out, to score everybody") from error
-
-
-def _n_below(sorted_ids: pa.Array, wanted: pa.Array) -> Longs:
-    """Count the ids that are less than each of `wanted`, by binary searches side by side: (wanted,) int64."""
-    below = np.zeros(len(wanted), np.int64)
-    for step in (1 << bit for bit in reversed(range(len(sorted_ids).bit_length()))):
-        probed = below + step
-        is_there = probed <= len(sorted_ids)
-        probes = sorted_ids.take(pa.array(np.where(is_there, probed, 1) - 1))
-        is_less = pc.less(probes, wanted).to_numpy(zero_copy_only=False)
-        below = np.where(is_there & is_less, probed, below)
-    return below
 
 
 def open_previous(path: Path, schema: pa.Schema) -> PreviousRecs | None:

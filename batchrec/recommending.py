@@ -13,6 +13,7 @@ from batchrec.errors import ConfigError
 from batchrec.known_items import check_knows_catalogue
 from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
+from batchrec.rules.known_ids import KnownIds
 from batchrec.schemas import FIRST_ITEM, PAD, sequences_schema
 from batchrec.scorer import Scorer
 from batchrec.tables import no_items
@@ -75,7 +76,7 @@ def recommend(
         [pa.array([0]), history, pa.array([[0] * len(known)]), no_items(1, history.type)], schema=schema
     )
     scoring = ScoringConfig(top_k=config.top_k)
-    assortment = replace(read_assortment(vocabulary, scoring, pa.int64()), catalogue=catalogue)
+    assortment = replace(read_assortment(KnownIds(vocabulary, pa.int64()), scoring), catalogue=catalogue)
     scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, assortment)
     rows = scorer.score(user).recs.to_pylist()
     return Recommendations(

@@ -1,11 +1,11 @@
 """The contracts: Arrow schemas of the tables between the jobs, their version in the metadata."""
 
-import json
 from typing import Any
 
 import pyarrow as pa
 
 from batchrec.errors import InputError
+from batchrec.json_text import to_json
 
 CONTRACT_VERSION = 1
 # Since version 2 with also_seen; without the column nothing is.
@@ -98,7 +98,7 @@ def recs_schema(
         ],
         "recs",
     )
-    return schema.with_metadata({**schema.metadata, "batchrec.made_by": json.dumps(made_by)})
+    return schema.with_metadata({**schema.metadata, "batchrec.made_by": to_json(made_by)})
 
 
 def evaluation_schema() -> pa.Schema:

@@ -115,7 +115,12 @@ class Scorer:
         """
         histories = Histories.from_arrow(users["item_ids"], self._assortment.vocabulary)
         others = also_seen(users, self._assortment.vocabulary)
+        seen = None if self._keep_seen else histories.followed_by(others)
+        limits = limits_of(self._assortment.rules, seen, users["user_id"])
         digests = history_digests(histories, others)
+        if self._assortment.rules.by_segment is not None and limits.segments is not None:
+            # So that a user who may get other items is scored again, and nobody else is.
+            digests ^= self._assortment.rules.by_segment.digests[limits.segments]
         known = histories if self._ruled is None else histories.below(self._model.vocabulary.size)
         is_known = known.lengths > 0
         found = np.full(len(users), -1)
@@ -123,8 +128,6 @@ class Scorer:
             found = np.where(is_known, self._previous.find(users["user_id"], digests), -1)
         fresh, carried = np.flatnonzero(found < 0), np.flatnonzero(found >= 0)
         n_recs = np.zeros(len(users), np.int64)
-        seen = None if self._keep_seen else histories.followed_by(others)
-        limits = limits_of(self._assortment.rules, seen, users["user_id"])
         lists = kept.lists(users["user_id"], digests, found < 0, lambda: self._best(known, fresh, limits))
         cold = np.flatnonzero(~is_known[fresh])
         vocabulary = self._assortment.vocabulary

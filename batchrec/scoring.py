@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig
-from batchrec.errors import ConfigError
+from batchrec.errors import ConfigError, GateError
 from batchrec.ids import without_blanks
 from batchrec.kept_rankings import RANKING_BYTES, KeptRanking, open_progress
 from batchrec.known_items import check_knows
@@ -25,6 +25,9 @@ from batchrec.machine import n_cores
 from batchrec.progress import Progress
 from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
+from batchrec.rules.checking import FinishedTable, check_rules
+from batchrec.rules.known_ids import KnownIds
+from batchrec.rules.rule_tables import read_rule_tables
 from batchrec.scorer import Counts, ScoredChunk, Scorer
 from batchrec.tables import Sequences, check_no_input, check_writable_file, no_items, open_sequences, write_parquet
 from batchrec.user_list import read_user_list
@@ -46,7 +49,8 @@ class ScoringReport:
     """Who got what: users = by the model + by popularity + skipped, all of whose items they have seen, + emptied.
 
     emptied_by: users without a list by the rule, as its option, that left them nothing.
-    eligible_items: what rules let anybody get of the model's items and the pins.
+    eligible_items: what rules let anybody get of the model's items and the pins. rule_rows: of each rule table, by the
+    option that names it.
     """
 
     out: str
@@ -60,6 +64,7 @@ class ScoringReport:
     users_with_fewer_than_top_k: int
     users_carried_over: int
     eligible_items: int
+    rule_rows: dict[str, int]
     unknown_items_in_histories: int
     rows: int
     seconds: float
@@ -89,7 +94,10 @@ def score(
     table = open_sequences(sequences)
     check_knows(loaded.vocabulary, model, table)
     listed = read_user_list(config.users, table.user_type, config.night) if config.users else None
-    assortment = read_assortment(loaded.vocabulary, config, table.user_type, sequences)
+    known = KnownIds(loaded.vocabulary, table.user_type, sequences, listed, config.allow_empty_rules)
+    known.warn_of_listed("--users")
+    rules = read_rule_tables(config)
+    assortment = read_assortment(known, config, rules)
     ranker = Ranker(loaded.encoder, config.device, config.precision, assortment.item_offsets)
     scorer = Scorer(loaded, ranker, table.user_type, config, assortment)
     workers = config.workers or (_GPU_WORKERS if ranker.device == "cuda" else n_cores())
@@ -115,13 +123,19 @@ def score(
                 bar.update(chunk.n_users)
                 yield chunk.recs
 
-    write_parquet(recs(), scorer.schema, out)
+    def check(recs: Path) -> None:
+        for rule in check_rules(FinishedTable(recs, sequences, listed), rules, config):
+            if rule.n_rows:
+                raise GateError(f"{rule.n_rows} rows break {rule.rule} ({rule.example}): a bug. {out} stays as it was")
+
+    write_parquet(recs(), scorer.schema, out, check)
     return ScoringReport(
         out=str(out),
         model_id=loaded.manifest.model_id,
         device=ranker.device,
         users=n_scored,
         eligible_items=int(assortment.rules.is_eligible.sum()),
+        rule_rows={option: len(table.rows) for option, table in rules.items()},
         seconds=round(time.monotonic() - started, 3),
         **{part.name: getattr(counts, part.name) for part in fields(counts)} | {"emptied_by": dict(counts.emptied_by)},
     )

@@ -1,7 +1,7 @@
 """Parquet in and out: sequences are checked as they stream; outputs appear whole or not at all."""
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,35 +53,48 @@ def check_writable_file(out: Path, option: str = "--out") -> None:
 
 
 @contextmanager
-def replacing(out: Path) -> Iterator[Path]:
+def replacing(out: Path, contents: Path | None = None) -> Iterator[Path]:
     """Yield a path beside `out` to write to, renamed to `out` if the block ends without an error.
 
     A reader of `out` sees the old file or the new one, never half of it, and the temporary one is for its owner alone.
+    When the block has ended a power cut changes nothing of that. contents: a file that is put there instead.
     Raises ConfigError where it cannot be written.
     """
     check_writable_file(out)
     try:
         mode, _ = modes_by_umask(out)
-        with temporary_file(out) as temporary:
+        with temporary_file(out, contents) as temporary:
             yield temporary
-            put_on_disk([temporary])
             temporary.chmod(mode)
+            put_on_disk([temporary, temporary.parent])
             temporary.replace(os.path.realpath(out))
+            put_on_disk([temporary.parent])
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
-def write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Path) -> None:
-    """Write the batches, a row group each, to the file `out`, the next one being made while one is written."""
+def write_parquet(
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    out: Path,
+    check: Callable[[Path], None] | None = None,
+) -> None:
+    """Write the batches, a row group each, to the file `out`, the next one being made while one is written.
+
+    check: is called with the finished file before it is renamed to `out`, which stays as it was if that raises.
+    """
     in_dictionaries = [
         f"{field.name}.list.element" if _is_list(field.type) else field.name
         for field in schema
         if field.name not in _WITHOUT_DICTIONARY or pa.types.is_string(field.type)
     ]
-    with replacing(out) as temporary, sealed_writer(temporary, schema, use_dictionary=in_dictionaries) as writer:
-        for batch in _made_ahead(iter(batches)):
-            if len(batch):
-                writer.write_batch(batch)
+    with replacing(out) as temporary:
+        with sealed_writer(temporary, schema, use_dictionary=in_dictionaries) as writer:
+            for batch in _made_ahead(iter(batches)):
+                if len(batch):
+                    writer.write_batch(batch)
+        if check is not None:
+            check(temporary)
 
 
 def _made_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -4,6 +4,7 @@ Each is locked by the process that makes it. The kernel lets go of the lock when
 whose lock is free belongs to nobody.
 """
 
+import errno
 import glob
 import logging
 import os
@@ -46,11 +47,65 @@ def modes_by_umask(out: Path) -> tuple[int, int]:
             return mode & 0o666, mode
 
 
-def put_on_disk(files: Iterable[Path]) -> None:
-    """Wait until the disk holds what was written. Raises OSError where it cannot: a full disk may be found only now."""
-    for file in files:
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
+# A disk, or a system, that cannot sync a folder, or link a file, says so by one of these.
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+_CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
+
+
+def put_on_disk(paths: Iterable[Path]) -> None:
+    """Wait until the disk holds the contents of files, and the names that are in folders, as they are now.
+
+    Raises OSError if it cannot: a full disk may be found only now.
+    """
+    for path in paths:
+        is_folder = path.is_dir()
+        if is_folder and sys.platform == "win32":  # where no folder can be opened
+            continue
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        except OSError as error:
+            # Some network disks know no fsync of a folder: they have nothing to wait for.
+            if not is_folder or error.errno not in _CANNOT_SYNC:
+                raise
+        finally:
+            os.close(opened)
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder, and those it lies in, so that a power cut does not lose them; one that exists is left as it is.
+
+    mode: of the folder itself, before the umask.
+    """
+    if folder.is_dir():
+        # A run that was killed may have made it only now. One in a folder that cannot be opened is older.
+        with suppress(OSError):
+            put_on_disk([folder.parent])
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode, exist_ok=True)
+    put_on_disk([folder.parent])
+
+
+def link_or_copy(file: Path, name: Path) -> None:
+    """Give a file a second name, or make a copy, private until it is whole, if the disk cannot link it."""
+    if not _linked(file, name):
+        name.touch(0o600, exist_ok=False)
+        shutil.copyfile(file, name)
+        shutil.copymode(file, name)
+
+
+def _linked(file: Path, name: Path) -> bool:
+    # Only the owner of a file may change its mode, under whichever name.
+    if hasattr(os, "geteuid") and file.stat().st_uid != os.geteuid():
+        return False
+    try:
+        os.link(file, name)
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        return False
+    return True
 
 
 def remove(path: Path) -> None:
@@ -65,13 +120,22 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def temporary_file(out: Path) -> Iterator[Path]:
-    """Yield an empty file beside `out`, for its owner alone; one of that name is removed at the end.
+def temporary_file(out: Path, contents: Path | None = None) -> Iterator[Path]:
+    """Yield a file beside `out`, for its owner alone; one of that name is removed at the end.
 
-    It is to be written in place: another file of its name is not locked.
+    contents: the file that it is a second name of, or a copy; it is empty without one. It is to be written in place:
+    another file of its name is not locked.
     """
-    with _claimed(out, lambda path: path.touch(0o600, exist_ok=False)) as path:
+
+    def make(path: Path) -> None:
+        if contents is None or not _linked(contents, path):
+            path.touch(0o600, exist_ok=False)
+
+    with _claimed(out, make) as path:
         try:
+            # Only now: the lock keeps others from taking a copy that is still being made for a dead run's.
+            if contents is not None and not path.samefile(contents):
+                shutil.copyfile(contents, path)
             yield path
         finally:
             path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Small tables that people write: rules, users, catalogues. Read as text, from CSV, Parquet or a query."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -22,15 +22,16 @@ from batchrec.sources import (
     unite,
 )
 
-_PLACES = ("first", "second", "third")
+_PLACES = ("first", "second", "third", "fourth")
 
 
 def read_text_table(
     file: str, option: str, columns: dict[str, str], optional: Sequence[str] = (), run_date: date | None = None
 ) -> pa.Table:
-    """Read up to three columns of CSV or Parquet files, or of a .sql file's SELECT, as text without blanks around it.
+    """Read up to four columns of CSV or Parquet files, or of a .sql file's SELECT, as text without blanks around it.
 
-    columns: column name -> the option that names it. optional: columns that may be missing. run_date: what
+    columns: column name -> the option that names it; names match without regard to case if no column has the very name.
+    optional: columns that may be missing. run_date: what
     getvariable('run_date') returns in a query.
     Returns a string column for each, null where it is empty or missing.
     Raises InputError if a column is missing or a file cannot be read, ConfigError for a query that does not run.
@@ -39,10 +40,12 @@ def read_text_table(
         try:
             if is_query(file):
                 source = open_query(con, Path(file), columns, run_date)
-                sources, found = [source], [*columns, *(name for name in optional if name in source.names)]
+                found = {name: name for name in (*columns, *optional) if name in columns or name in source.names}
+                sources = [source]
             else:
                 sources, found = _open_files(con, file, option, columns, optional)
-            wanted = [found[min(place, len(found) - 1)] for place in range(len(_PLACES))]
+            names = list(found.values())
+            wanted = [names[min(place, len(names) - 1)] for place in range(len(_PLACES))]
             parameters = {f"{place}_column": name for place, name in zip(_PLACES, wanted, strict=True)}
             rows = unite(con, sources, "texts", parameters).to_arrow_table()
             swallowing = [
@@ -63,9 +66,17 @@ def read_text_table(
 
 def _open_files(
     con: duckdb.DuckDBPyConnection, file: str, option: str, columns: dict[str, str], optional: Sequence[str]
-) -> tuple[list[Source], list[str]]:
-    """Open the files, and name the columns that they have."""
+) -> tuple[list[Source], dict[str, str]]:
+    """Open the files; returns the sources, and how they spell those of the columns that exist."""
     files = find_files([file], f"{option} FILE")
     names = {name for path in files for name in column_names(path)}
-    found = {**columns, **{name: f"{option} FILE" for name in optional if name in names}}
-    return open_sources(con, files, found), list(found)
+    spelled = {name: _spelled_in(names, name) for name in (*columns, *optional)}
+    found = {name: spelled[name] for name in spelled if name in columns or spelled[name] in names}
+    wanted = {found[name]: columns.get(name, f"{option} FILE") for name in found}
+    return open_sources(con, files, wanted), found
+
+
+def _spelled_in(names: Collection[str], wanted: str) -> str:
+    """Return how a column is spelled, in capitals as a warehouse exports it, if only one differs in case alone."""
+    alike = [name for name in names if name.lower() == wanted.lower()]
+    return alike[0] if wanted not in names and len(alike) == 1 else wanted

@@ -1,4 +1,4 @@
--- One row per row of a table that people write, three columns as text without blanks around it, null if it is empty.
+-- One row per row of a table that people write, four columns as text without blanks around it, null if it is empty.
 -- A table of fewer columns gives one of them twice. Whole numbers are written without a point and zeros.
 select
     nullif(
@@ -30,5 +30,15 @@ select
             )
         ),
         ''
-    ) as third
+    ) as third,
+    nullif(
+        trim(
+            if(
+                $fourth_is_number,
+                regexp_replace(cast(columns([$fourth_column]) as varchar), '\.0*$', ''),
+                cast(columns([$fourth_column]) as varchar)
+            )
+        ),
+        ''
+    ) as fourth
 from query_table($source)

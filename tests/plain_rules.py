@@ -67,12 +67,18 @@ class Night:
     max_per_category: int | None = None
     diversity: float = 0.0
     segments: Mapping[int, str] = field(default_factory=dict)
+    # By segment, beside the items for everybody above.
+    allow_in: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    block_in: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def may_have(self, user: int, item: int, history: Iterable[int]) -> bool:
+        segment = self.segments.get(user, "")
+        allowed = [*(self.allow or ()), *self.allow_in.get(segment, ())]
         return (
             (self.keep_seen or item not in history)
-            and (self.allow is None or item in self.allow)
+            and (item in allowed or (self.allow is None and not self.allow_in))
             and item not in self.block
+            and item not in self.block_in.get(segment, ())
             and item not in self.block_for_user.get(user, ())
             and (self.candidates is None or item in self.candidates.get(user, ()))
         )
@@ -84,18 +90,23 @@ class Night:
             "candidates": [(user, item) for user, items in (self.candidates or {}).items() for item in items],
         }
         tables: dict[str, tuple[str, Sequence[Sequence[object]]]] = {
-            "block": ("item_id", [[item] for item in self.block]),
+            "block": ("item_id,segment", rows_by_segment(self.block, self.block_in)),
             "block_for_user": ("user_id,item_id", pairs["block_for_user"]),
             "boost": ("item_id,factor", list(self.boost.items())),
             "pins": ("item_id,position", list(self.pins.items())),
         }
-        if self.allow is not None:
-            tables["allow"] = ("item_id", [[item] for item in self.allow])
+        if self.allow is not None or self.allow_in:
+            tables["allow"] = ("item_id,segment", rows_by_segment(self.allow or (), self.allow_in))
         if self.candidates is not None:
             tables["candidates"] = ("user_id,item_id", pairs["candidates"])
-        if self.segments:
+        if self.segments or self.allow_in or self.block_in:
             tables["segments"] = ("user_id,segment", list(self.segments.items()))
-        options: dict[str, Any] = {"top_k": self.top_k, "keep_seen": self.keep_seen, "diversity": self.diversity}
+        options: dict[str, Any] = {
+            "allow_empty_rules": True,
+            "top_k": self.top_k,
+            "keep_seen": self.keep_seen,
+            "diversity": self.diversity,
+        }
         for name, (header, rows) in tables.items():
             options[name] = str(write_table(folder / f"{name}.csv", header, rows))
         if self.max_per_category is not None:
@@ -103,6 +114,10 @@ class Night:
             options["items"] = str(write_table(folder / "movies.csv", "movieId,title,genre", catalogue))
             options |= {"category_column": "genre", "max_per_category": self.max_per_category}
         return options
+
+
+def rows_by_segment(items: Iterable[int], by_segment: Mapping[str, Sequence[int]]) -> list[tuple[int, str]]:
+    return [(item, "") for item in items] + [(item, name) for name, own in by_segment.items() for item in own]
 
 
 def write_table(file: Path, header: str, rows: Iterable[Sequence[object]]) -> Path:

@@ -38,7 +38,9 @@ def log_of(folder: Path, *rows: tuple[object, object, float, int]) -> str:
 
 def built(folder: Path, *rows: tuple[object, object, float, int], **options: Any) -> dict[Any, tuple[Any, Any]]:
     """Each user's history and what else is seen."""
-    build_sequences([log_of(folder, *rows)], SequencesConfig(**options), folder / "sequences.parquet")
+    build_sequences(
+        [log_of(folder, *rows)], SequencesConfig(timestamp_unit="s", **options), folder / "sequences.parquet"
+    )
     table = pq.read_table(folder / "sequences.parquet").to_pylist()
     return {row["user_id"]: (row["item_ids"], row["also_seen"]) for row in table}
 

@@ -65,6 +65,49 @@ def test_the_command_line_goes_before_the_environment_before_the_file_before_the
     assert given[:4] == [Path("sequences.parquet"), Path("model"), config, Path("o")]
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BATCHREC_SCORE_TOPK", "BATCHREC_SCORE_TOP_K"),
+        ("BATCHREC_SCOER_TOP_K", "BATCHREC_SCORE_TOP_K"),
+        ("BATCHREC_BUILDSEQUENCES_MIN_RATING", "BATCHREC_BUILD_SEQUENCES_MIN_RATING"),
+        ("BATCHREC_MODELS_PRUNE_KEPT", "BATCHREC_MODELS_PRUNE_KEEP"),
+        ("BATCHREC_CONFG", "BATCHREC_CONFIG"),
+    ],
+)
+def test_a_variable_that_names_no_option_is_an_error_with_the_nearest_name(
+    name: str, meant: str, given: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, "5")
+    assert run_cli("score") == 2
+    said = capsys.readouterr().err
+    assert f"environment variable {name}: names no option" in said
+    assert f"Did you mean {meant}?" in said
+    assert not given
+    monkeypatch.setenv(name, "")
+    run_cli("score")
+    assert given
+
+
+def test_a_variable_like_no_option_is_an_error_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BATCHREC_QQQQ", "1")
+    assert run_cli("run", "--dry-run") == 2
+    assert "BATCHREC_QQQQ: names no option" in capsys.readouterr().err
+
+
+def test_every_option_of_a_command_may_be_a_variable(given: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHREC_RUN_GATE_MIN_INPUT", "0.3")
+    monkeypatch.setenv("BATCHREC_RUN_CONFIG", "none.toml")
+    monkeypatch.setenv("BATCHREC_SCORE_ITEM_COLUMN", "sku")
+    monkeypatch.setenv("BATCHREC_SCORE_LOG_FORMAT", "json")
+    monkeypatch.setenv("BATCHREC_DATA", "of the tests")
+    run_cli("score")
+    assert isinstance(given[2], ScoringConfig)
+    assert given[2].item_column == "sku"
+
+
 def test_another_file_is_read_instead(given: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     write("[score]\ntop-k = 1\n")
     write("[score]\nworkers = 4\n", "other.toml")

@@ -191,6 +191,14 @@ def test_quoted_fields_of_a_tab_separated_file_are_read_without_their_quotes(bui
     assert build("--ratings", "ratings.tsv").histories == {1: [2]}
 
 
+def test_a_quoted_id_far_from_the_start_of_such_a_file_is_an_error(build: BuildSequences) -> None:
+    rows = [f"u{user}\ti\t{T}" for user in range(200)]
+    write("ratings.tsv", "\n".join(["userId\tmovieId\ttimestamp", *rows, f'"u7"\tj\t{T}']))
+    fails(build("--ratings", "ratings.tsv"), "ratings.tsv", "'\"u7\"' is quoted", "--quote none")
+    assert sorted(build("--ratings", "ratings.tsv", "--quote", '"').histories["u7"]) == ["i", "j"]
+    assert build("--ratings", "ratings.tsv", "--quote", "none").histories['"u7"'] == ["j"]
+
+
 SWALLOWED = f'userId,title,movieId,timestamp\n1,x,5,{T}\n2,"Heroes,5,{T}\n3,y,6,{T}\n4,"Low",7,{T}\n5,z,8,{T}\n'
 
 
@@ -588,3 +596,28 @@ def test_a_flipped_bit_of_gzip_is_one_line_and_no_other_rows(build: BuildSequenc
     fails(build("--ratings", "ratings.csv.gz", "--quote", quote), "ratings.csv.gz", "damaged or cut off")
     write("ratings.csv.gz", gzip.compress(text.encode())[:-2000])
     fails(build("--ratings", "ratings.csv.gz", "--quote", quote), "ratings.csv.gz", "damaged or cut off")
+
+
+def test_times_without_their_last_digits_are_warned_of(build: BuildSequences) -> None:
+    # What a spreadsheet shows of 1,700,000,000 to 1,749,999,999, and saves.
+    log("1,2,1.7E+09", "1,3,1.7E+09", f"1,4,{T + 5}")
+    outcome = build()
+    assert events(outcome)[1][2] == (4, T + 5)
+    for words in ("WARNING", "line 2", "'1.7E+09'", "2 numbers of 3", "without their last digits"):
+        assert words in outcome.stderr
+    log("1,2,1.700000000123456e+09", "1,3,1.70000000012e+12")
+    fails(build(), "several sizes", "1.700000000123456e+09")
+    log("1,2,1.700000000123456e+09")
+    assert "WARNING" not in build().stderr
+
+
+def test_an_id_with_a_line_end_is_a_bad_row(build: BuildSequences) -> None:
+    log(f'u,"A1\nu",{T}', f'"v\r\nw",A2,{T + 1}', f"u,A3,{T + 2}", f'u,"A4\n",{T + 3}')
+    fails(build(), "line 2", "item id holds a line end", "2 of 4 rows")
+    outcome = build("--max-bad-rows", "2")
+    assert outcome.report["rejected"] == {"item id holds a line end": 1, "user id holds a line end": 1}
+    assert events(outcome) == {"u": [("A3", T + 2), ("A4\n", T + 3)]}
+    # Nor do they turn integers to text.
+    log(f'1,"10\n20",{T}', f"2,30,{T}")
+    outcome = build("--max-bad-rows", "1")
+    assert (events(outcome), "WARNING" in outcome.stderr) == ({2: [(30, T)]}, False)

@@ -296,10 +296,15 @@ def test_a_clock_that_has_gone_back_is_not_believed(shop: Company) -> None:
     shop.run()
     ahead = datetime.now(UTC).date() + timedelta(days=10)
     shop.nights.table(FIRST).parent.rename(shop.nights.table(ahead).parent)
+    before = shop.state()
     for refused in (run, plan):
-        with pytest.raises(ConfigError, match=r"the clock says .* is published already"):
-            refused(shop.jobs, shop.settled)
-    assert plan(shop.jobs, shop.settled, FIRST).publishes == [str(shop.nights.table(FIRST))]
+        # By name neither: it would succeed, and not be out.
+        for asked_for in (None, FIRST, datetime.now(UTC).date()):
+            with pytest.raises(
+                ConfigError, match=rf"the clock says .*, but night {ahead} is .*move that night's folder"
+            ):
+                refused(shop.jobs, shop.settled, asked_for)
+    assert shop.state() == before
 
 
 def test_a_plan_says_what_would_be_done_and_writes_nothing(shop: Company) -> None:

@@ -10,10 +10,10 @@ import pytest
 from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig
 from batchrec.rules.assortment import read_assortment
+from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.popular import PopularItems
 from batchrec.rules.popular_lists import PopularLists
 from batchrec.scoring import score
-from tests.models import write_sequences
 from tests.plain_rules import ITEMS, Night, model, write_table
 from tests.test_rules import assert_as_by_hand, items, run
 from tests.test_scoring import recs_of
@@ -107,15 +107,6 @@ def test_new_items_have_titles_too(tmp_path: Path) -> None:
     assert (titles[NEW], titles[ITEMS[0]], titles[ITEMS[1]]) == ("The new one", "Old", None)
 
 
-def test_ids_that_the_models_type_cannot_hold_are_left_out(tmp_path: Path) -> None:
-    histories = {1: ["1000", "abc"], 2: ["abc", "2001"], 3: []}
-    sequences = write_sequences(tmp_path / "sequences.parquet", histories, item_type=pa.string())
-    score(sequences, model(), ScoringConfig(device="cpu"), tmp_path / "recs.parquet")
-    recs = recs_of(tmp_path / "recs.parquet")
-    assert items(recs[3])[:2] == [1000, 2001]
-    assert items(recs[2])[:1] == [1000]
-
-
 def test_nothing_is_counted_where_nobody_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[PopularItems] = []
     count = PopularItems._count
@@ -134,7 +125,7 @@ def test_nothing_is_counted_where_nobody_needs_it(tmp_path: Path, monkeypatch: p
 def test_threads_that_ask_at_once_get_one_count(tmp_path: Path) -> None:
     sequences = write_events(tmp_path / "sequences.parquet", EVENTS)
     loaded = load_model(model())
-    popular = read_assortment(loaded.vocabulary, ScoringConfig(), pa.int64(), sequences).popular
+    popular = read_assortment(KnownIds(loaded.vocabulary, pa.int64(), sequences), ScoringConfig()).popular
     found: list[int] = []
     threads = [threading.Thread(target=lambda: found.append(id(popular.open()))) for _ in range(8)]
     for thread in threads:

@@ -121,6 +121,7 @@ def test_a_table_with_chunks_of_no_rows_can_be_carried_over(option: str, tmp_pat
     score_of(LAST_NIGHT, tmp_path, **options)
     assert score_of(LAST_NIGHT, tmp_path, **options).users_carried_over == len(users)
     candidates: dict[str, Any] = {"candidates": str(tmp_path / "nothing.csv"), "previous": previous, "chunk_size": 3}
+    candidates["allow_empty_rules"] = True
     for _ in range(2):
         assert score_of(LAST_NIGHT, tmp_path, **candidates).rows == 0
 

@@ -110,7 +110,7 @@ def test_items_and_users_that_nobody_knows_do_no_harm(tmp_path: Path, caplog: py
     tables: dict[str, tuple[str, list[tuple[object, ...]]]] = {
         "block": ("item_id", [("abc",), (5,), (1010,)]),
         "allow": ("item_id", [("abc",), *((item,) for item in ITEMS)]),
-        "boost": ("item_id,factor", [("abc", 2), (6, 2)]),
+        "boost": ("item_id,factor", [("abc", 2), (6, 2), (1011, 1)]),
         "block-for-user": ("user_id,item_id", [("zoe", 1001), (77, 1002), (1, "abc")]),
     }
     options = []

@@ -174,6 +174,39 @@ def test_rules_may_be_a_query(tmp_path: Path) -> None:
     assert len(recs[1]) == 5
 
 
+SEGMENTS = {1: "north", 2: "south", 4: "north"}
+
+
+def test_a_list_of_a_segment_holds_for_its_users_alone() -> None:
+    plain = assert_as_by_hand(Night(segments=SEGMENTS))
+    first = {user: items(rows)[0] for user, rows in plain.items()}
+    recs = assert_as_by_hand(Night(segments=SEGMENTS, block_in={"north": [first[1], first[2], first[3]]}))
+    assert items(recs[1])[:4] == items(plain[1])[1:]
+    # User 2 is in another segment, user 3 in none.
+    assert (items(recs[2]), items(recs[3])) == (items(plain[2]), items(plain[3]))
+
+
+def test_who_is_in_no_segment_gets_what_everybody_may_have_alone(tmp_path: Path) -> None:
+    night = Night(segments=SEGMENTS, allow_in={"north": ITEMS[:12], "south": ITEMS[20:26]})
+    recs = assert_as_by_hand(night)
+    assert set(items(recs[1])) <= set(ITEMS[6:12])
+    assert set(items(recs[2])) <= set(ITEMS[20:26])
+    assert set(recs) == {1, 2, 4}
+    assert run(tmp_path, night)[1].emptied_by == {"--allow": 1}
+    recs = assert_as_by_hand(replace(night, allow=[ITEMS[30]]))
+    assert items(recs[3]) == [ITEMS[30]]
+    assert ITEMS[30] in {item for user in (1, 2) for item in items(recs[user])}
+
+
+def test_a_segment_of_few_items_gets_all_of_them_from_the_end_of_the_catalogue() -> None:
+    scores = scores_after(HISTORIES[1], Night())
+    worst = sorted((item for item in ITEMS if item not in HISTORIES[1]), key=scores.__getitem__)[:3]
+    recs = assert_as_by_hand(
+        Night(segments=SEGMENTS, allow=[], allow_in={"north": worst, "south": ITEMS[:35]}, top_k=4)
+    )
+    assert items(recs[1]) == worst[::-1]
+
+
 def test_each_rule_that_empties_a_list_is_counted(tmp_path: Path) -> None:
     histories = {1: ITEMS, 2: ITEMS[:39], 3: ITEMS[:38], 4: ITEMS[:37], 5: ITEMS[:36], 6: ITEMS[:30], 7: []}
     allow, block = [*ITEMS[:39], 8], [ITEMS[38], 8]
@@ -188,6 +221,10 @@ def test_each_rule_that_empties_a_list_is_counted(tmp_path: Path) -> None:
 some_items = st.lists(st.sampled_from([*ITEMS, *NEW]), max_size=25)
 few_items = st.lists(st.sampled_from([*ITEMS, *NEW, 55]), max_size=6, unique=True)
 users = st.integers(0, 5)
+# Nobody is in the west.
+lists_by_segment = st.dictionaries(
+    st.sampled_from(["north", "south", "west"]), st.lists(st.sampled_from([*ITEMS, *NEW, 55]), min_size=1), max_size=2
+)
 nights = st.builds(
     Night,
     top_k=st.integers(1, 12),
@@ -203,6 +240,8 @@ nights = st.builds(
     ),
     max_per_category=st.none() | st.integers(1, 3),
     segments=st.dictionaries(users, st.sampled_from(["north", "south"]), max_size=6),
+    allow_in=lists_by_segment,
+    block_in=lists_by_segment,
 )
 
 

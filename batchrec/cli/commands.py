@@ -1,5 +1,6 @@
 """The commands: options to a config, one job, one report."""
 
+import os
 from contextlib import nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import click
 
-from batchrec.cli.defaults import read_defaults, settled
+from batchrec.cli.defaults import check_environment, read_defaults, settled
 from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of, path_option
 from batchrec.cli.printing import echo, print_figures, print_report
 from batchrec.cli.processes import is_first_process, is_one_of_several
@@ -42,12 +43,14 @@ def cli(context: click.Context, config: Path | None) -> None:
     """Top-k recommendations for every user, from a log of who watched, bought or played what, and when.
 
     What is not given is the environment's, BATCHREC_SCORE_TOP_K for score --top-k, or else that of batchrec.toml.
+    A variable BATCHREC_... that names no option is an error.
     """
+    check_environment(cli, os.environ)
     try:
         context.default_map = read_defaults(cli, config)
     except ConfigError as error:
-        # run may be given another file.
-        if config is not None or context.invoked_subcommand != "run":
+        # run may be given another file, and tells a monitor.
+        if context.invoked_subcommand != "run":
             raise
         context.obj = error
 

@@ -1,7 +1,8 @@
 """What options are where the command line does not give them: environment, batchrec.toml, defaults, in that order."""
 
+import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,35 @@ from batchrec.errors import ConfigError
 
 # What is asked for by hand.
 _NOT_IN_FILE = {"init", "models", "rollback"}
+# Read by batchrec's own tests, and set wherever they run.
+_OF_THE_TESTS = {"BATCHREC_DATA", "BATCHREC_FAULTS"}
+
+
+def check_environment(group: click.Group, environment: Mapping[str, str]) -> None:
+    """Raise ConfigError for a variable that begins as those of options do and names none; an empty one counts as unset.
+
+    group: the program, whose auto_envvar_prefix is how they begin.
+    """
+    prefix = f"{group.context_settings['auto_envvar_prefix']}_"
+    known = set(_variables(group, prefix))
+    for name in sorted(environment):
+        if environment[name] and name.startswith(prefix) and name not in known | _OF_THE_TESTS:
+            nearest = difflib.get_close_matches(name, sorted(known), n=1)
+            meant = f"Did you mean {nearest[0]}? " if nearest else ""
+            raise ConfigError(
+                f"environment variable {name}: names no option; expected one like {prefix}SCORE_TOP_K. {meant}"
+                "Rename it, or unset it"
+            )
+
+
+def _variables(command: click.Command, prefix: str) -> Iterator[str]:
+    """Name the variables that click reads the options of a command, and of the commands within it, from."""
+    for option in command.params:
+        if isinstance(option, click.Option) and option.name:
+            yield f"{prefix}{option.name}".upper()
+    if isinstance(command, click.Group):
+        for name, within in command.commands.items():
+            yield from _variables(within, f"{prefix}{name}_".replace("-", "_").upper())
 
 
 def read_defaults(group: click.Group, file: Path | None) -> dict[str, dict[str, Any]] | None:

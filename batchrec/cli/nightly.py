@@ -1,5 +1,7 @@
 """The commands of the night: run it, and go back to an earlier table or model."""
 
+import os
+import re
 from dataclasses import asdict, fields
 from datetime import date
 from pathlib import Path
@@ -9,9 +11,10 @@ import click
 
 from batchrec.cli.commands import EPILOG, cli
 from batchrec.cli.defaults import read_defaults, resolved
-from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of
+from batchrec.cli.options import JobCommand, json_option, last_value, log_format_option, options_of
 from batchrec.cli.printing import echo, print_figures, print_report
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.config_file import DEFAULT_FILE
 from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.stopping import Terminated, can_go_on, ignore_signals
 
@@ -32,6 +35,8 @@ class _Date(click.ParamType[date]):
 
 def _read_config(context: click.Context, _option: click.Parameter, file: Path | None) -> None:
     root = context.find_root()
+    if isinstance(root.obj, ConfigError) and root.params.get("config") is not None:
+        raise root.obj
     if file is not None:
         root.default_map = read_defaults(cli, file)
         context.default_map = (root.default_map or {}).get("run")
@@ -39,7 +44,44 @@ def _read_config(context: click.Context, _option: click.Parameter, file: Path | 
         raise root.obj
 
 
-@cli.command("run", cls=JobCommand, epilog=EPILOG)
+class _RunCommand(JobCommand):
+    """The command run: a monitor is told of options that cannot be used, too."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Make the context as click does, but write to the metrics file if that fails."""
+        given = list(args)
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except (ConfigError, click.ClickException):
+            file = _metrics_file(given, parent)
+            if file is not None and "--dry-run" not in given:
+                from batchrec.nightly.metrics_file import tell_failure
+
+                tell_failure(file, ConfigError.exit_code)
+            raise
+
+
+# Whatever else is wrong with the file of options: a line that sets it, and is no comment.
+_METRICS_FILE = re.compile(r"""^[^#\n]*\bmetrics[-_]file["']?[ \t]*=[ \t]*(["'])(.+?)\1""", re.MULTILINE)
+
+
+def _metrics_file(arguments: list[str], group: click.Context | None) -> Path | None:
+    """Find the metrics file of a run whose options cannot be used: by command line, environment, or batchrec.toml."""
+    name = last_value("--metrics-file", arguments) or os.environ.get("BATCHREC_RUN_METRICS_FILE")
+    if name:
+        return Path(name)
+    of_group = group.params.get("config") if group is not None else None
+    config = last_value("--config", arguments) or os.environ.get("BATCHREC_RUN_CONFIG") or of_group or DEFAULT_FILE
+    try:
+        found = _METRICS_FILE.search(Path(config).read_text(encoding="utf-8-sig", errors="replace"))
+    except OSError:
+        return None
+    return None if found is None else Path(found[2])
+
+
+@cli.command("run", cls=_RunCommand, epilog=EPILOG)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -72,8 +114,11 @@ def run_command(
     Builds the histories, trains if that is due, scores, and publishes what passes the gates at score's --out. Started
     again after a crash it goes on where it stopped. How each job is done stands in batchrec.toml, or the environment.
     """
-    config = RunConfig(**options)
-    jobs = _jobs(context)
+    from batchrec.nightly.metrics_file import failures_told
+
+    with failures_told(None if dry_run else metrics_file):
+        config = RunConfig(**options)
+        jobs = _jobs(context)
     from batchrec.nightly.run import plan, run
 
     if dry_run:
@@ -145,7 +190,8 @@ def models_list_command(context: click.Context) -> None:
         current = None
     for version in models.versions():
         try:
-            said = f"NDCG@10 {version.manifest.metrics.get('ndcg_at_10', float('nan')):.4f}"
+            ndcg = version.manifest.metrics.get("ndcg_at_10")
+            said = "NDCG@10 not measured" if ndcg is None else f"NDCG@10 {ndcg:.4f}"
         except ModelError as error:
             said = str(error)
         echo(f"{'*' if version == current else ' '} {version.name}  {said}")
@@ -169,10 +215,24 @@ def models_rollback_command(context: click.Context, name: str | None) -> None:
     from batchrec.nightly.lock import locked
 
     options, models = resolved(context, "run"), _models(context)
-    with locked(Path(options["nights"]), options["lock"]):
+    nights = Path(options["nights"])
+    with locked(nights, options["lock"]):
+        _check_settled(nights)
         version = models.find(name) if name else models.before_current()
         models.use(version)
         echo(f"{models.folder}: {version.name} is in use")
+
+
+def _check_settled(nights: Path) -> None:
+    """Raise ConfigError if a run was killed while it published: the next one would switch the model again."""
+    from batchrec.nightly.decisions import Decisions
+
+    decided = Decisions(nights).dates()
+    if decided:
+        raise ConfigError(
+            f"{nights}: a run was killed while it published night {decided[0]}. Start batchrec run, which does that "
+            "first, or batchrec rollback, which gives it up"
+        )
 
 
 @models_group.command("prune")

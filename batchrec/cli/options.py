@@ -75,13 +75,14 @@ class JobCommand(click.Command):
             return super().parse_args(ctx, args)
         except click.UsageError:
             option = next(option for option in self.params if option.name == "log_format")
-            wanted, _ = option.consume_value(ctx, _last_value(option.opts[0], given))
+            value = last_value(option.opts[0], given)
+            wanted, _ = option.consume_value(ctx, {} if value is None else {"log_format": value})
             logs.use("json" if wanted == "json" else "text")
             raise
 
 
-def _last_value(name: str, arguments: list[str]) -> dict[str, str]:
-    """Find the value that arguments give an option, whatever stands around it."""
+def last_value(name: str, arguments: list[str]) -> str | None:
+    """Find the value that arguments give an option, whatever stands around it; None if they give none."""
     pairs = [following for argument, following in pairwise(arguments) if argument == name]
     pairs += [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{name}=")]
-    return {name.strip("-").replace("-", "_"): pairs[-1]} if pairs else {}
+    return pairs[-1] if pairs else None

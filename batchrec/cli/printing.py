@@ -1,11 +1,11 @@
 """Reports on stdout, in words or as JSON, and nowhere a secret."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 import click
 
+from batchrec.json_text import to_json
 from batchrec.logs import redacted, redacted_values
 
 
@@ -17,7 +17,7 @@ def echo(text: str) -> None:
 def print_report(report: Any, as_json: bool) -> None:
     """Print a report, a figure a line or as one line of JSON."""
     if as_json:
-        click.echo(json.dumps(redacted_values(asdict(report))))
+        click.echo(to_json(redacted_values(asdict(report))))
     else:
         print_figures(asdict(report))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from batchrec.config.options import check, check_at_least, option
+from batchrec.config.options import check, check_at_least, check_finite, option
 
 # As many as any log spans; more would not fit into seconds.
 _MOST_DAYS = 1_000_000
@@ -30,6 +30,7 @@ class EvaluationConfig:
     n_resamples: int = option(1000, "Bootstrap resamples of the users, for the 95 % intervals.")
 
     def __post_init__(self) -> None:
+        check_finite(self)
         check_at_least(self, 1, "top_k", "test_users", "popular_days", "als_factors")
         check_at_least(self, 100, "n_resamples")
         check(self.popular_days <= _MOST_DAYS, "popular_days", self.popular_days, f"{_MOST_DAYS} or less")

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from batchrec.config.options import check, check_at_least, option
+from batchrec.config.options import check, check_at_least, check_finite, option
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,14 @@ class RunConfig:
     gate_min_full_lists: float = option(0.9, "Least users who get all of their k items, as a share of all.")
     gate_min_coverage: float = option(0.001, "Least share of the model's items that is recommended to anybody.")
     gate_max_top_items: float = option(0.9, "Most of all recommendations that the ten most frequent items make up.")
+    gate_min_rule_rows: float = option(
+        0.5,
+        "Least rows of each rule table, and items left by --allow and --block, as a share of last night's.",
+    )
     gate_min_overlap: float = option(0.02, "Least mean share of a list that stood in last night's list too.")
 
     def __post_init__(self) -> None:
+        check_finite(self)
         check_at_least(self, 1, "keep", "keep_models", "gate_nights")
         check(
             re.fullmatch(r"[1-9]\d{0,3}[dw]", self.train_every) is not None,
@@ -54,6 +59,7 @@ class RunConfig:
             "gate_min_full_lists",
             "gate_min_coverage",
             "gate_max_top_items",
+            "gate_min_rule_rows",
             "gate_min_overlap",
         ):
             check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share from 0 to 1")

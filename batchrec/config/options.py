@@ -1,5 +1,6 @@
 """How a config declares an option, and checks its value."""
 
+import math
 from dataclasses import field
 from datetime import date
 from typing import Any
@@ -18,6 +19,12 @@ def check(holds: bool, name: str, value: object, expected: str) -> None:
     """Raise ConfigError for the value of an option where something does not hold."""
     if not holds:
         raise ConfigError(f"--{name.replace('_', '-')} {value}: expected {expected}")
+
+
+def check_finite(config: object) -> None:
+    """Raise ConfigError if an option is not a finite number: no comparison holds for nan, and JSON knows neither."""
+    for name, value in vars(config).items():
+        check(not isinstance(value, float) or math.isfinite(value), name, value, "a finite number")
 
 
 def check_at_least(config: object, least: int, *names: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from batchrec.config.catalogue import CatalogueConfig
-from batchrec.config.options import DATE, as_date, check, check_at_least, option
+from batchrec.config.options import DATE, as_date, check, check_at_least, check_finite, option
 
 
 @dataclass(frozen=True)
@@ -13,11 +13,18 @@ class RulesConfig(CatalogueConfig):
     """The rules of a night; each table is CSV, Parquet, or a .sql file with one SELECT."""
 
     allow: str | None = option(
-        None, "Recommend these items only: a table of item_id, and valid_from and valid_to if you like."
+        None,
+        "Recommend these items only: a table of item_id and, if you like, valid_from, valid_to and segment; a row that "
+        "has a segment holds for its users in --segments.",
     )
     block: str | None = option(None, "Recommend none of these items: a table as for --allow.")
+    allow_empty_rules: bool = option(
+        False, "Accept a rule table that has no rows, or of which no id is known, instead of an error."
+    )
     run_date: str | None = option(
-        None, "The night's date, that valid_from and valid_to are held against; today in UTC if not given."
+        None,
+        "The night's date, for valid_from, valid_to, and getvariable('run_date') in a .sql rule table; today in UTC if "
+        "not given.",
     )
     block_for_user: str | None = option(None, "Keep items from single users: a table of user_id and item_id.")
     candidates: str | None = option(
@@ -38,11 +45,14 @@ class RulesConfig(CatalogueConfig):
     popular_days: int = option(
         30, "Users the model knows nothing of get the popular items of so many days at the end of the log."
     )
-    segments: str | None = option(None, "Popular items by segment: a table of user_id and --segment-column.")
+    segments: str | None = option(
+        None, "Segments of users, for popular items, --allow and --block: a table of user_id and --segment-column."
+    )
     segment_column: str = option("segment", "Column of the user's segment in --segments.")
 
     def check_rules(self) -> None:
         """Raise ConfigError for a value that cannot be used."""
+        check_finite(self)
         check_at_least(self, 1, "max_per_category", "popular_days")
         check(self.popular_days <= 1_000_000, "popular_days", self.popular_days, "1000000 or less")
         check(0 <= self.diversity <= 1, "diversity", self.diversity, "a number from 0 to 1")

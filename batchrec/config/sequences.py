@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Literal
 
 from batchrec.config.csv import CsvOptions
-from batchrec.config.options import DATE, as_date, check, check_at_least, option
+from batchrec.config.options import DATE, as_date, check, check_at_least, check_finite, option
 
 TimestampUnit = Literal["auto", "s", "ms", "us", "ns", "days", "excel"]
 IdType = Literal["auto", "integer", "text"]
@@ -65,6 +65,7 @@ class SequencesConfig:
     threads: int | None = option(None, "Threads DuckDB may use; the cores or the quota of the process if not given.")
 
     def __post_init__(self) -> None:
+        check_finite(self)
         check_at_least(self, 1, "min_item_events", "min_user_events", "threads")
         check(self.run_date is None or as_date(self.run_date) is not None, "run_date", self.run_date, DATE)
         check(

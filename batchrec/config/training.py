@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from batchrec.config.options import check, check_at_least, check_fraction, option
+from batchrec.config.options import check, check_at_least, check_finite, check_fraction, option
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Objective = Literal["causal", "masked"]
@@ -53,6 +53,7 @@ class TrainingConfig:
     init_from: str | None = option(None, "Model directory to go on from; items keep what was learned of them, by id.")
 
     def __post_init__(self) -> None:
+        check_finite(self)
         check_at_least(
             self,
             1,

@@ -1,6 +1,5 @@
 """evaluate: train on a part of the log, score its users, and compare what they get with what simple methods give."""
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from batchrec.evaluation.baselines import Baselines
 from batchrec.evaluation.comparison import Interval, compare
 from batchrec.evaluation.measuring import METRICS, MeasuredLists, measure_lists
 from batchrec.evaluation.protocols import split
+from batchrec.json_text import to_json
 from batchrec.log_end import in_words
 from batchrec.queries import connect
 from batchrec.schemas import evaluation_schema, lists_schema
@@ -209,6 +209,6 @@ def _write(report: EvaluationReport, out: Path, json_out: Path) -> None:
     rows = [{"protocol": report.protocol, "k": report.k} | asdict(method) for method in report.methods]
     schema = evaluation_schema()
     with replacing(json_out) as temporary:
-        temporary.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(to_json(asdict(report), indent=2) + "\n", encoding="utf-8")
         # Within the block: where the table cannot be written, the older JSON stays beside the older table.
         write_parquet(pa.Table.from_pylist(rows, schema).to_batches(), schema, out)

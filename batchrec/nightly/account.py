@@ -68,15 +68,18 @@ class Account:
 
     def report(self, failed: str | None = None) -> NightReport:
         """Sum up. failed: why the night is not published."""
+        times: dict[str, Any] = {
+            "started": self.started.isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self.clock, 3),
+        }
         if self.decided is not None:
-            return replace(self.decided, resumed=True, failed=failed)
+            return replace(self.decided, resumed=True, failed=failed, **times)
         scored = self.stages.get("score", {})
         return NightReport(
             run_id=self.run_id,
             run_date=str(self.run_date),
-            started=self.started.isoformat(timespec="seconds"),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - self.clock, 3),
+            **times,
             resumed=self.resumed,
             failed=failed,
             trained_because=self.trained_because,

@@ -9,6 +9,7 @@ from typing import Any
 from batchrec.config import RunConfig
 from batchrec.nightly.measuring import HistoriesFigures, TableFigures
 from batchrec.nightly.report import Check, ModelFigures
+from batchrec.scoring import ScoringReport
 from batchrec.sequences import SequencesReport
 
 _log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def input_checks(
     age = (run_date - found.newest.date()).days
     if config.gate_max_age_days is not None:
         checks.append(Check("input", "days since the newest event", age, least=0, most=config.gate_max_age_days))
-    elif earlier and built.newest == earlier[-1]["build-sequences"].get("newest"):
+    elif earlier and found.newest.isoformat() == earlier[-1]["build-sequences"].get("newest_until_tonight"):
         _log.warning("nothing is newer than on the last night, and --gate-max-age-days is not set: %s days old", age)
     return checks
 
@@ -65,6 +66,34 @@ def table_checks(found: TableFigures, n_users: int, n_items: int, config: RunCon
         Check("output", "share of the items recommended", found.items / n_items, least=config.gate_min_coverage),
         Check("output", "share of the ten most frequent items", found.top_items_share, most=most_top_items),
     ]
+    checks += [
+        Check("rules", f"rows that break {rule.rule}", rule.n_rows, most=0, example=rule.example)
+        for rule in found.broken_rules
+    ]
     if found.overlap is not None:
         checks.append(Check("output", "overlap with last night", found.overlap, least=config.gate_min_overlap))
+    return checks
+
+
+def rule_checks(scored: ScoringReport, last: dict[str, Any] | None, config: RunConfig) -> list[Check]:
+    """Hold the sizes of the rule tables against last night's; last: the stages of its report, None if there is none."""
+    if last is None:
+        return []
+    before = last.get("score", {}).get("rule_rows")
+    if not isinstance(before, dict):
+        if scored.rule_rows:
+            _log.warning("last night's report has no rows of rule tables, so tonight's are not held against them")
+        return []
+    gone = sorted(before.keys() - scored.rule_rows.keys())
+    if gone:
+        _log.warning("rules of last night that are not given tonight: %s", ", ".join(gone))
+    share = config.gate_min_rule_rows
+    checks = [
+        Check("rules", f"rows of {option}", n_rows, least=share * before[option])
+        for option, n_rows in scored.rule_rows.items()
+        if option in before
+    ]
+    if {"--allow", "--block"} & (before.keys() | scored.rule_rows.keys()):
+        least = share * last["score"]["eligible_items"]
+        checks.append(Check("rules", "items that anybody may get", scored.eligible_items, least=least))
     return checks

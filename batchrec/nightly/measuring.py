@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -21,10 +21,14 @@ from batchrec.nightly.report import ModelFigures
 from batchrec.queries import connect, literal, materialize, select
 from batchrec.ranker import Ranker
 from batchrec.rules.assortment import read_assortment
+from batchrec.rules.checking import BrokenRule, FinishedTable, check_rules
+from batchrec.rules.known_ids import KnownIds
+from batchrec.rules.rule_tables import read_rule_tables
 from batchrec.schemas import PAD
 from batchrec.scorer import Scorer
 from batchrec.sealed_parquet import open_parquet
 from batchrec.tables import Sequences, open_sequences
+from batchrec.user_list import read_user_list
 
 # Of the newest events, of which unknown items are counted.
 _NEWEST_SHARE = 0.05
@@ -44,7 +48,10 @@ class HistoriesFigures:
 
 
 def measure_histories(sequences: Path, run_date: date, previous: Path | None) -> HistoriesFigures:
-    """Measure histories on a night and, if there is one, against an earlier recs table."""
+    """Measure histories on a night and, if there is one, against an earlier recs table.
+
+    Raises InputError if the newest event is of no year of the calendar.
+    """
     with connect(sequences.parent) as con:
         found = select(con, "newest_event", path=literal(sequences), until=end_of(run_date))
         before, newest = found.fetchall()[0]
@@ -52,9 +59,18 @@ def measure_histories(sequences: Path, run_date: date, previous: Path | None) ->
     types = {"user_id": schema.field("user_id").type, "item_id": schema.field("item_ids").type.value_type}
     earlier = None if previous is None else pq.read_schema(previous)
     return HistoriesFigures(
-        newest=datetime.fromtimestamp(newest if before is None else before, UTC),
+        newest=_as_time(newest if before is None else before, sequences),
         new_id_types=sum(earlier is not None and earlier.field(name).type != types[name] for name in types),
     )
+
+
+def _as_time(moment: int, sequences: Path) -> datetime:
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=moment)
+    except OverflowError as error:
+        raise InputError(
+            f"{sequences}: the newest event is {moment} seconds after 1970; expected one of the years 1 to 9999"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -81,7 +97,7 @@ class HeldOutItems:
             ranker,
             self.table.user_type,
             config,
-            read_assortment(loaded.vocabulary, config, self.table.user_type),
+            read_assortment(KnownIds(loaded.vocabulary, self.table.user_type), config),
         )
         histories = self.con.table("held_out").to_arrow_table().combine_chunks()
         chunks = [scorer.score(batch).recs for batch in histories.to_batches()]
@@ -119,7 +135,11 @@ def _ndcg(ranks: duckdb.DuckDBPyRelation) -> float:
 
 @dataclass(frozen=True)
 class TableFigures:
-    """What a finished recs table holds. faults: how many of each thing that must not be there. overlap: None if new."""
+    """What a finished recs table holds.
+
+    faults: how many of each thing that must not be there. broken_rules: each rule that is given, and how many rows
+    break it. overlap: None if new.
+    """
 
     faults: dict[str, int]
     users: int
@@ -128,19 +148,25 @@ class TableFigures:
     top_items_share: float
     overlap: float | None
     histories: int
+    broken_rules: list[BrokenRule]
 
 
 def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: ScoringConfig) -> TableFigures:
     """Measure a recs table against the histories and, if there is one, an earlier table.
 
-    Users without a history do not count, but for those that --users lists. Raises InputError if a table has changed
-    since it was written: SQL would not see it.
+    Users without a history do not count, but for those that --users lists. The rule tables are read again: nothing of
+    the scorer's is believed, and one that was replaced while the night was made must hold.
+    Raises InputError if a table has changed since it was written: SQL would not see it.
     """
     for table in [recs] if previous is None else [recs, previous]:
         try:
             open_parquet(table)
         except OSError as error:
             raise InputError(f"{table}: cannot be read: {one_line(error)}. Start batchrec run again") from error
+    rules, listed = read_rule_tables(scoring), None
+    if scoring.users is not None and rules:
+        listed = read_user_list(scoring.users, pq.read_schema(recs).field("user_id").type, scoring.night)
+    broken = check_rules(FinishedTable(recs, sequences, listed), rules, scoring)
     with connect(recs.parent) as con:
         faults = select(
             con, "recs_faults", recs=literal(recs), sequences=literal(sequences), keep_seen=scoring.keep_seen
@@ -159,4 +185,4 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
         if previous is not None:
             compared = select(con, "recs_overlap", recs=literal(recs), previous=literal(previous))
             overlap = compared.fetchall()[0][0]
-        return TableFigures(found, users, n_full, n_items, top_share or 0.0, overlap, n_histories)
+        return TableFigures(found, users, n_full, n_items, top_share or 0.0, overlap, n_histories, broken)

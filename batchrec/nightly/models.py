@@ -87,11 +87,10 @@ class Models:
         # In the place of one that a run has left that was killed after this, or that has been damaged since.
         with replacing_folder(version.folder, marked_by=(MANIFEST, *manifest.files)) as folder:
             shutil.copytree(model, folder, dirs_exist_ok=True)
-            put_on_disk(folder.iterdir())
         return version
 
     def use(self, version: Version) -> None:
-        """Let `current` lead to a version: one rename.
+        """Let `current` lead to a version: one rename, that a power cut does not undo.
 
         Raises ModelError where a byte of the model has changed, it is another model than its name says, or `current` is
         something other than a link.
@@ -103,7 +102,9 @@ class Models:
         link = self.folder / f".{_CURRENT}.tmp"
         link.unlink(missing_ok=True)
         link.symlink_to(version.name)
+        put_on_disk([self.folder])
         link.replace(self.folder / _CURRENT)
+        put_on_disk([self.folder])
 
     def find(self, name: str) -> Version:
         """Find a version by its name. Raises ConfigError where there is none."""
@@ -131,6 +132,7 @@ class Models:
         for version in gone:
             # Out of sight in one step: no reader takes half of one for a model.
             version.folder.rename(version.folder.with_name(f".{version.name}"))
+        put_on_disk([self.folder])
         for folder in self.folder.glob(".????-??-??-*"):
             remove(folder)
         return [version.name for version in gone]

@@ -1,8 +1,7 @@
 """The folder of the nights: the table and the report of each, and the one that is out."""
 
 import logging
-import os
-import shutil
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,13 +12,15 @@ from typing import Any
 from batchrec.artifact import file_sha256, replacing_folder
 from batchrec.config import as_date
 from batchrec.errors import ConfigError
+from batchrec.nightly.decisions import REPORT, Decisions
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.tables import replacing
-from batchrec.temporaries import put_on_disk, remove
+from batchrec.temporaries import link_or_copy, make_folder, put_on_disk, remove
 
 _log = logging.getLogger(__name__)
 
-_REPORT, _RECS = "report.json", "recs.parquet"
+_RECS = "recs.parquet"
+_GONE = "gone"
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,21 @@ class Nights:
     folder: Path
     out: Path
 
+    @property
+    def decisions(self) -> Decisions:
+        """What was decided of nights."""
+        return Decisions(self.folder)
+
     def work(self, run_date: date) -> Path:
-        """Name the folder in which a night is made."""
-        return self.folder / f".run_date={run_date}"
+        """Return the folder in which a night is made."""
+        return self.decisions.work(run_date)
 
     def dates(self) -> list[date]:
-        """List the nights that were published, oldest first."""
-        if not self.folder.is_dir():
-            return []
+        """List the nights that were published, oldest first: folders with a table or a report, whole or not."""
         named = [
-            as_date(path.name.removeprefix("run_date=")) for path in self.folder.glob("run_date=*") if path.is_dir()
+            as_date(path.name.removeprefix("run_date="))
+            for path in self.folder.glob("run_date=*")
+            if (path / REPORT).exists() or (path / _RECS).exists()
         ]
         return sorted(night for night in named if night is not None)
 
@@ -68,7 +74,7 @@ class Nights:
 
     def report(self, run_date: date) -> dict[str, Any] | None:
         """Read the report of a published night; None where it is lost or damaged."""
-        return read_report(self.folder / f"run_date={run_date}" / _REPORT)
+        return read_report(self.folder / f"run_date={run_date}" / REPORT)
 
     def recs_sha256(self, run_date: date) -> str | None:
         """Give the SHA-256 that a night's table had when it was published; None where its report is lost."""
@@ -98,21 +104,26 @@ class Nights:
         return [night for night in self.dates() if out is not None and self.recs_sha256(night) == out]
 
     def is_published(self, run_date: date, recs_sha256: str) -> bool:
-        """Tell whether the table of a night has these bytes already, and none but a night's is at `out`."""
+        """Tell whether a night's table has these bytes already, and is out, or need not be.
+
+        It need not be if a later night is published, or if this one was rolled back and an earlier one is out.
+        """
         if run_date not in self.dates() or self.recs_sha256(run_date) != recs_sha256 or not self.is_whole(run_date):
             return False
-        return bool(self.nights_out()) or not self.is_newest(run_date)
+        out = self.nights_out()
+        is_rolled_back = bool(out) and self.decisions.is_rolled_back(run_date, recs_sha256)
+        return run_date in out or is_rolled_back or not self.is_newest(run_date)
 
-    def decide(self, run_date: date, report: dict[str, Any]) -> None:
-        """Note that a night is to be published as the work on it stands: a run that is killed now does it first."""
-        with replacing(self.work(run_date) / _REPORT) as temporary:
-            temporary.write_text(report_to_json(report), encoding="utf-8")
+    def decided(self, run_date: date) -> tuple[dict[str, Any], Path] | None:
+        """Return the report and the table with which a night is to be published; None if there are none, or not whole.
 
-    def decided(self, run_date: date) -> dict[str, Any] | None:
-        """Give the report of a night that an earlier run was about to publish; None where there is none."""
-        report, recs = read_report(self.work(run_date) / _REPORT), self.work(run_date) / _RECS
-        is_whole = report is not None and recs.is_file() and file_sha256(recs) == report["recs_sha256"]
-        return report if is_whole else None
+        A run that was killed may have published the night already, but not put it out.
+        """
+        report = self.decisions.report(run_date)
+        for table in (self.work(run_date) / _RECS, self.table(run_date)):
+            if report is not None and table.is_file() and file_sha256(table) == report["recs_sha256"]:
+                return report, table
+        return None
 
     def publish(
         self, run_date: date, recs: Path, rejects: Path, report: dict[str, Any], use_model: Callable[[], None]
@@ -125,25 +136,30 @@ class Nights:
         is_newest = self.is_newest(run_date)
         with (
             self._put_out(recs) if is_newest else nullcontext(),
-            replacing_folder(self.table(run_date).parent, marked_by=(_REPORT, _RECS)) as folder,
+            replacing_folder(self.table(run_date).parent, marked_by=(REPORT, _RECS)) as folder,
         ):
-            _link(recs, folder / _RECS)
+            link_or_copy(recs, folder / _RECS)
             if rejects.exists():
-                _link(rejects, folder / rejects.name)
-            (folder / _REPORT).write_text(report_to_json(report), encoding="utf-8")
+                link_or_copy(rejects, folder / rejects.name)
+            (folder / REPORT).write_text(report_to_json(report), encoding="utf-8")
             put_on_disk(folder.iterdir())
             if is_newest:
                 use_model()
-        if not is_newest:
+        if is_newest:
+            self.decisions.forget_rollback()
+        else:
             _log.warning("%s stays as it is, and so does the model in use: a later night is published", self.out)
         self.settle(run_date)
+
+    def put_out(self, run_date: date) -> None:
+        """Put the table of a published night at `out`."""
+        with self._put_out(self.table(run_date)):
+            _log.info("night %s is published, and was not out: it is now", run_date)
 
     @contextmanager
     def _put_out(self, table: Path) -> Iterator[None]:
         """Let a table be the one at `out` when the block has ended: all but a rename is done before."""
-        with replacing(self.out) as temporary:
-            temporary.unlink(missing_ok=True)
-            _link(table, temporary)
+        with replacing(self.out, contents=table) as temporary:
             put_on_disk([temporary])
             yield
 
@@ -155,7 +171,8 @@ class Nights:
         """
         dates = self.dates()
         if to is None:
-            out = self.nights_out()
+            # While a night is half published again, what is out may be the table that it had before.
+            out = self.nights_out() or self.decisions.dates()
             if not out:
                 raise ConfigError(f"{self.out}: is the table of no night in {self.folder}. Pass --to a run date")
             dates = [night for night in self.before(out[-1]) if night not in out and self.report(night) is not None]
@@ -169,33 +186,44 @@ class Nights:
             raise ConfigError(
                 f"{table}: is not the table that was published: its SHA-256 has changed, or its report is lost"
             )
+        self.decisions.roll_back(self._later_tables(night))
         with self._put_out(table):
             _log.info("going back to night %s", night)
         return night
 
+    def _later_tables(self, night: date) -> dict[date, str]:
+        """Return the SHA-256 of the tables of later nights."""
+        tables = {later: self.recs_sha256(later) for later in self.dates() if later > night}
+        return {later: sha256 for later, sha256 in tables.items() if sha256 is not None}
+
     def keep_failed(self, run_date: date, report: dict[str, Any]) -> None:
         """Keep the report of a night that was not published."""
         file = self._failed(run_date)
-        file.parent.mkdir(exist_ok=True)
+        make_folder(file.parent)
         with replacing(file) as temporary:
             temporary.write_text(report_to_json(report), encoding="utf-8")
 
     def prune(self, keep: int, tonight: date) -> None:
         """Delete all nights but the newest `keep`, tonight and the one that is out, and failed reports before them."""
         for night in set(self.dates()[:-keep]) - {tonight, *self.nights_out()}:
-            remove(self.work(night))
             # Out of sight in one step: no reader finds half of a night.
-            self.table(night).parent.rename(self.work(night))
-            remove(self.work(night))
-        oldest = str(self.dates()[0])
-        for file in self._failed(self.dates()[0]).parent.glob("*.json"):
+            table = self.table(night).parent
+            table.rename(table.with_name(f".{_GONE}.{table.name}.{secrets.token_hex(4)}"))
+        put_on_disk([self.folder])
+        for gone in self.folder.glob(f".{_GONE}.*"):
+            remove(gone)
+        oldest = str(min(self.dates(), default=tonight))
+        for file in self._failed(tonight).parent.glob("*.json"):
             if file.stem < oldest:
                 file.unlink()
 
     def settle(self, run_date: date) -> None:
-        """Forget what is left of a night that is published: the work on it, and why it had failed."""
+        """Forget what is left of a night that is published: the decision, the work on it, and why it had failed."""
+        # First, and for good: what is decided is published by the next start, even if it was rolled back by then.
+        self.decisions.drop(run_date)
         self._failed(run_date).unlink(missing_ok=True)
         remove(self.work(run_date))
+        put_on_disk([self.folder])
 
     def give_up_before(self, run_date: date) -> None:
         """Delete the work on earlier nights that were not published."""
@@ -205,11 +233,3 @@ class Nights:
 
     def _failed(self, run_date: date) -> Path:
         return self.folder / "failed" / f"{run_date}.json"
-
-
-def _link(table: Path, name: Path) -> None:
-    """Give a table a second name, or copy it where that is on another disk, or one that knows no links."""
-    try:
-        os.link(table, name)
-    except OSError:
-        shutil.copyfile(table, name)

@@ -1,23 +1,26 @@
 """What a night did: its stages, its figures, and the gates they passed or did not."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from batchrec.json_text import to_json
 from batchrec.logs import redacted_values
 
 
 @dataclass(frozen=True)
 class Check:
-    """A figure of a gate and the bounds that it must keep."""
+    """A figure of a gate and the bounds that it must keep; example: what breaks them, if that can be shown."""
 
     gate: str
     figure: str
     value: float
     least: float | None = None
     most: float | None = None
+    example: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -28,7 +31,8 @@ class Check:
     def __str__(self) -> str:
         bounds = [f"at least {self.least:.6g}"] if self.least is not None else []
         bounds += [f"at most {self.most:.6g}"] if self.most is not None else []
-        return f"{self.figure} is {self.value:.6g}, expected {' and '.join(bounds)}"
+        example = "" if self.example is None else f" ({self.example})"
+        return f"{self.figure} is {self.value:.6g}, expected {' and '.join(bounds)}{example}"
 
 
 @dataclass(frozen=True)
@@ -67,22 +71,35 @@ class NightReport:
     stages: dict[str, dict[str, Any]]
 
 
+_FIELDS = {field.name for field in fields(NightReport)}
+
+
 def read_report(file: Path) -> dict[str, Any] | None:
-    """Read a report; None where it is lost or damaged."""
+    """Read a report; None if it is lost or damaged. One without a seal is of an earlier version."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        # A pipe would be waited for.
+        found: Any = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        seal = found.pop("seal", None)
+        if found.keys() != _FIELDS or (seal is not None and seal != _seal(found)):
+            return None
         # Refused here, rather than where a gate or a monitor looks for a figure.
         figures = [found["stages"]["build-sequences"][name] for name in ("rows_read", "users", "items")]
         if not all(isinstance(figure, int) for figure in figures):
             return None
         datetime.fromisoformat(found["finished"])
         str.encode(found["recs_sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     report: dict[str, Any] = found
     return report
 
 
 def report_to_json(report: dict[str, Any]) -> str:
-    """Spell a report, without its secrets: paths may hold them, and what an error says."""
-    return json.dumps(redacted_values(report), indent=2) + "\n"
+    """Write a report as JSON with its seal, and without its secrets: paths may hold them, and what an error says."""
+    shown = json.loads(to_json(redacted_values(report)))
+    return to_json(shown | {"seal": _seal(shown)}, indent=2) + "\n"
+
+
+def _seal(report: dict[str, Any]) -> str:
+    """Return the SHA-256 of all that a report says: one changed digit would move a gate."""
+    return sha256(to_json(report).encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,15 +11,16 @@ from batchrec.config import RunConfig
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.logs import stamp
 from batchrec.nightly.account import Account
+from batchrec.nightly.apart import check_apart, check_metrics_apart
 from batchrec.nightly.lock import locked
-from batchrec.nightly.metrics_file import write_metrics
+from batchrec.nightly.metrics_file import failures_told, write_metrics
 from batchrec.nightly.models import Models
 from batchrec.nightly.night import Jobs, Night
 from batchrec.nightly.nights import Nights
 from batchrec.nightly.report import NightReport
 from batchrec.nightly.training_due import due_by_age
 from batchrec.stopping import Terminated, signals_first
-from batchrec.tables import check_no_input, check_writable_file
+from batchrec.tables import check_writable_file
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Plan:
 
     run_date: str
     goes_on: bool
+    finishes_first: list[str]
     model_in_use: str | None
     trains: str
     publishes: list[str]
@@ -43,6 +45,7 @@ def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
     return Plan(
         run_date=str(tonight),
         goes_on=nights.work(tonight).exists(),
+        finishes_first=[str(night) for night in nights.decisions.dates()],
         model_in_use=None if in_use is None else in_use.name,
         trains=due_by_age(in_use, config, tonight) or "only if the model in use ranks tonight's events badly",
         publishes=[str(nights.table(tonight)), *([str(jobs.out)] if nights.is_newest(tonight) else [])],
@@ -57,43 +60,49 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     same table is published already, and what the jobs raise: then no table and no model in use has changed.
     """
     nights, models = Nights(Path(config.nights), jobs.out), Models(Path(config.models))
-    inputs = [*jobs.ratings, *jobs.scoring.files.values()]
-    check_no_input(jobs.out, inputs, "score --out")
-    if metrics_file is not None:
-        check_no_input(metrics_file, [jobs.out, *inputs], "--metrics-file")
-    with locked(nights.folder, config.lock):
-        tonight = _run_date(run_date, nights)
+    check_metrics_apart(jobs, metrics_file)
+    with ExitStack() as stack:
+        with failures_told(metrics_file, nights):
+            check_apart(jobs, config)
+            stack.enter_context(locked(nights.folder, config.lock))
+            tonight = _run_date(run_date, nights)
         account = Account(tonight, resumed=nights.work(tonight).exists())
-        # What is left standing where none of those below happens.
-        failed, exit_code = "ended by a bug", 1
         stamp(run_id=account.run_id, run_date=str(tonight))
-        try:
-            with signals_first(), _as_config_errors(nights.folder):
-                check_writable_file(jobs.out)
-                if metrics_file is not None:
-                    check_writable_file(metrics_file, "--metrics-file")
-                Night(jobs, config, nights, models, account).run()
-            failed, exit_code = "", 0
-        except BatchrecError as error:
-            failed, exit_code = str(error), error.exit_code
-            error.report = account.report(failed)
-            raise
-        except Terminated as error:
-            failed, exit_code = "ended by a signal", int(str(error.code))
-            error.report = account.report(failed)
-            raise
-        finally:
-            report = account.report(failed or None)
-            with _only_warning():
-                if exit_code in (0, NothingToDo.exit_code):
-                    nights.prune(config.keep, tonight)
-                    models.prune(config.keep_models)
-                else:
-                    nights.keep_failed(tonight, asdict(report))
+        return _run(Night(jobs, config, nights, models, account), metrics_file)
+
+
+def _run(night: Night, metrics_file: Path | None) -> NightReport:
+    """Run a night, and keep what has become of it."""
+    account, nights = night.account, night.nights
+    # What is left standing where none of those below happens.
+    failed, exit_code = "ended by a bug", 1
+    try:
+        with signals_first(), _as_config_errors(nights.folder):
+            check_writable_file(nights.out)
             if metrics_file is not None:
-                with _only_warning():
-                    write_metrics(metrics_file, report, exit_code, nights)
-        return report
+                check_writable_file(metrics_file, "--metrics-file")
+            night.run()
+        failed, exit_code = "", 0
+    except BatchrecError as error:
+        failed, exit_code = str(error), error.exit_code
+        error.report = account.report(failed)
+        raise
+    except Terminated as error:
+        failed, exit_code = "ended by a signal", int(str(error.code))
+        error.report = account.report(failed)
+        raise
+    finally:
+        report = account.report(failed or None)
+        with _only_warning():
+            if exit_code in (0, NothingToDo.exit_code):
+                nights.prune(night.config.keep, account.run_date)
+                night.models.prune(night.config.keep_models)
+            else:
+                nights.keep_failed(account.run_date, asdict(report))
+        if metrics_file is not None:
+            with _only_warning():
+                write_metrics(metrics_file, report, exit_code, nights)
+    return report
 
 
 @contextmanager
@@ -112,14 +121,28 @@ def _only_warning() -> Iterator[None]:
         yield
     except (BatchrecError, OSError) as error:
         _log.warning("%s", error)
+    except Exception:
+        # A bug, but not one by which a table that is out would fail.
+        _log.warning("a bug, after the night had ended", exc_info=True)
 
 
 def _run_date(given: date | None, nights: Nights) -> date:
-    """Give tonight's date. Raises ConfigError for one to come, and for a clock that is behind a published night."""
+    """Return tonight's date.
+
+    Raises ConfigError for one to come, for a clock that is behind a published night, and for a night that is later than
+    tomorrow: nothing would be put out while it is there.
+    """
     today = datetime.now(UTC).date()
     # East of Greenwich it is tomorrow already.
-    if given is not None and given > today + timedelta(days=1):
+    tomorrow = today + timedelta(days=1)
+    if given is not None and given > tomorrow:
         raise ConfigError(f"--run-date {given}: the clock says {today}. No night before {given} would be out any more")
+    for night in [*nights.dates(), *nights.decisions.dates()]:
+        if night > tomorrow:
+            raise ConfigError(
+                f"{nights.folder}: the clock says {today}, but night {night} is published already, or about to be: no "
+                "other would be put out. Set the clock right, or move that night's folder away, and start again"
+            )
     newest = max(nights.dates(), default=today)
     if given is None and newest > today:
         raise ConfigError(f"the clock says {today}, but night {newest} is published already. Pass --run-date")

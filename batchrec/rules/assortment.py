@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 
 import pyarrow as pa
 
 from batchrec.catalogue import Catalogue, read_catalogue
 from batchrec.config import ScoringConfig
 from batchrec.ranker import Floats
+from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.popular import PopularItems
+from batchrec.rules.rule_tables import RuleTables, read_rule_tables
 from batchrec.rules.rulebook import Rulebook, read_rules
 from batchrec.rules.rules import Rules
 from batchrec.vocabulary import Vocabulary
@@ -47,21 +48,21 @@ class Assortment:
         }
 
 
-def read_assortment(
-    vocabulary: Vocabulary, config: ScoringConfig, user_type: pa.DataType, sequences: Path | None = None
-) -> Assortment:
-    """Read the files that the options name; sequences: what popular items are counted in, when they are needed.
+def read_assortment(known: KnownIds, config: ScoringConfig, tables: RuleTables | None = None) -> Assortment:
+    """Read the files that the options name; known: the model's vocabulary, and the histories, if there are any.
 
+    tables: the rule tables, if they have been read already.
     Raises InputError for a file that cannot be read or holds what it must not, ConfigError for a query that does not
     run.
     """
-    rulebook = read_rules(config, config.top_k, vocabulary, user_type)
-    offered = vocabulary if rulebook.pinned is None else vocabulary.extended(rulebook.pinned)
+    tables = read_rule_tables(config) if tables is None else tables
+    rulebook = read_rules(tables, config, config.top_k, known)
+    offered = known.vocabulary if rulebook.pinned is None else known.vocabulary.extended(rulebook.pinned)
     return Assortment(
         offered,
-        len(vocabulary),
+        len(known.vocabulary),
         rulebook,
         rulebook.over(offered),
-        PopularItems(sequences, config, rulebook, offered, user_type),
-        read_catalogue(config, vocabulary, config.night),
+        PopularItems(known.sequences, config, rulebook, offered),
+        read_catalogue(config, known.vocabulary, config.night),
     )

@@ -1,6 +1,5 @@
 """What users get of whose history the model knows nothing: the popular items of the last days, and of their segment."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -9,46 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrec.batching import Longs
 from batchrec.config import ScoringConfig
 from batchrec.errors import InputError
-from batchrec.ids import BLANKS, as_ids, without_blanks
+from batchrec.ids import BLANKS, as_ids
 from batchrec.log_end import ahead_from, log_end
 from batchrec.queries import connect, literal, materialize, select
 from batchrec.rules.pools import Lists
 from batchrec.rules.popular_lists import Order, PopularLists
 from batchrec.rules.rulebook import Rulebook
-from batchrec.rules.tables import read_rule_table
 from batchrec.schemas import BY_ALL_TIME, BY_RECENT, BY_SEGMENT, FIRST_ITEM
 from batchrec.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True)
-class Segments:
-    """Who is in which segment: user_ids (users,), a user once; numbers (users,) int64, of the segments, from 0."""
-
-    user_ids: pa.Array
-    numbers: Longs
-
-    def of(self, user_ids: pa.Array) -> Longs:
-        """Give the segment of each user, -1 for who is in none."""
-        places = pc.index_in(without_blanks(user_ids), value_set=self.user_ids).fill_null(-1).to_numpy()
-        numbers: Longs = np.append(self.numbers, -1)[places]
-        return numbers
-
-
-def read_segments(config: ScoringConfig, user_type: pa.DataType) -> Segments | None:
-    """Read the table of `config.segments`, None where it is not given.
-
-    Raises InputError where it cannot be read, or has a user without a segment or with several.
-    """
-    if config.segments is None:
-        return None
-    table = read_rule_table(config.segments, "--segments", ["user_id", config.segment_column])
-    user_ids = table.ids("user_id", user_type)
-    table.refuse_repeats("user_id", user_ids)
-    numbers = table.required(config.segment_column).dictionary_encode().indices.filter(user_ids.is_valid())
-    return Segments(user_ids.drop_null(), numbers.to_numpy().astype(np.int64))
 
 
 class PopularItems:
@@ -60,14 +29,10 @@ class PopularItems:
         config: ScoringConfig,
         rulebook: Rulebook,
         vocabulary: Vocabulary,
-        users: pa.DataType,
     ) -> None:
-        """Read the segments, and no sequences yet; without any, popularity of all time, by the vocabulary, is all.
-
-        users: the type of user ids.
-        """
+        """Read no sequences yet; without any, popularity of all time, by the vocabulary, is all."""
         self._sequences, self._config, self._rulebook, self._vocabulary = sequences, config, rulebook, vocabulary
-        self.segments = read_segments(config, users)
+        self.segments = rulebook.segments
         self._opening = Lock()
         self._opened: PopularLists | None = None
 

@@ -10,7 +10,7 @@ from batchrec.batching import Ints, Longs, SeenPairs, seen_by
 from batchrec.ranker import Floats
 from batchrec.rules.pools import Codes, Lists, Pool, Selection
 from batchrec.rules.ruled_ranker import Limits, allowed_candidates, as_rows, limits_of, may_be_pinned, selection_of
-from batchrec.rules.rules import Rules
+from batchrec.rules.rules import Bools, Rules
 from batchrec.rules.selecting import deepen
 from batchrec.schemas import PAD
 from batchrec.vocabulary import Vocabulary
@@ -34,6 +34,10 @@ class Order:
         order = np.lexsort((items, -boosted))
         order = order[rules.is_eligible[items[order]]]
         return cls(items[order], boosted[order], np.full(len(order), source, np.int8))
+
+    def only(self, is_kept: Bools) -> "Order":
+        """Leave out items: is_kept (n,) bool."""
+        return Order(self.items[is_kept], self.scores[is_kept], self.sources[is_kept])
 
     def then(self, other: "Order") -> "Order":
         """Go on with the items of another order that this one has not."""
@@ -64,6 +68,9 @@ class PopularLists:
             rows = np.flatnonzero(segments == segment)
             own = self.by_segment.get(segment)
             order = self.everybody if own is None else own.then(self.everybody)
+            if limits.segments is not None:
+                # All are of one segment, so the lists of items let all of them get the same.
+                order = order.only(self.rules.may_get(limits.segments[rows[0]], order.items))
             lists.put(rows, _Chooser(order, self.rules, limits, how).choose(rows))
         return lists
 
@@ -95,14 +102,14 @@ class _Chooser:
     def _pool(self, users: Longs, depth: int) -> Pool:
         excluded, candidates = self._limits.excluded(users), None
         if self._limits.candidates is not None:
-            candidates = allowed_candidates(self._limits.candidates, users, excluded, self._rules)
+            candidates = allowed_candidates(self._limits, users, excluded, self._rules)
             places = self._candidate_places(candidates, len(users))
         else:
             places = np.tile(np.arange(depth), (len(users), 1))
             gone = self._place_of[excluded.items]
             is_near = (gone >= 0) & (gone < depth)
             places[excluded.rows[is_near], gone[is_near]] = -1
-        may = may_be_pinned(self._rules, len(users), excluded, candidates)
+        may = may_be_pinned(self._rules, self._limits.segments_of(users), excluded, candidates)
         return Pool(
             self._scores[places],
             self._items[places],

@@ -1,7 +1,7 @@
 """The rule tables of a night, as people write them: by id, and checked."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,15 +9,23 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchrec.batching import Histories, Ints, Longs
-from batchrec.catalogue import Catalogue, read_column
+from batchrec.catalogue import Catalogue, read_catalogue, read_column
 from batchrec.config import RulesConfig
+from batchrec.errors import ConfigError
 from batchrec.ids import as_ids
-from batchrec.rules.rules import Bools, Rules, UserLists
-from batchrec.rules.tables import RuleTable, read_rule_table, valid_items
+from batchrec.rules.known_ids import KnownIds
+from batchrec.rules.rule_tables import SEGMENT, RuleTables
+from batchrec.rules.rules import Bools, Rules, SegmentRules, UserLists
+from batchrec.rules.segments import Segments, segments_of
+from batchrec.rules.tables import RuleTable
 from batchrec.schemas import FIRST_ITEM, PAD
 from batchrec.vocabulary import Vocabulary
 
 _log = logging.getLogger(__name__)
+
+# Segments by items, of which each takes two bytes.
+_MOST_CELLS = 1 << 30
+_EVERYBODY, _NOBODY = -1, -2
 
 
 @dataclass(frozen=True)
@@ -38,14 +46,35 @@ class UserItems:
 
 
 @dataclass(frozen=True)
+class ItemList:
+    """An allow or block list, row by row: item_ids (rows,), and segments (rows,) int64, -1 in a row for everybody."""
+
+    item_ids: pa.Array
+    segments: Longs
+
+    def over(self, vocabulary: Vocabulary, numbers: Longs) -> Bools:
+        """Tell which items are in the list for users of some segments, and in the last row for all others.
+
+        numbers: (n,) int64, rising, every segment that a row names among them. Returns (n + 1, size) bool.
+        """
+        is_in = np.zeros((len(numbers) + 1, vocabulary.size), bool)
+        items = vocabulary.indexes(self.item_ids)
+        is_for_all = self.segments == _EVERYBODY
+        is_in[:, items[is_for_all]] = True
+        is_in[np.searchsorted(numbers, self.segments[~is_for_all]), items[~is_for_all]] = True
+        is_in[:, PAD] = False
+        return is_in
+
+
+@dataclass(frozen=True)
 class Rulebook:
     """The rule tables as they hold tonight, items by id; None for an option that is not given.
 
     pinned: by rising places, which are int64 from 0.
     """
 
-    allowed: pa.Array | None
-    blocked: pa.Array | None
+    allowed: ItemList | None
+    blocked: ItemList | None
     boosted: pa.Array | None
     factors: NDArray[np.float64]
     pinned: pa.Array | None
@@ -53,6 +82,7 @@ class Rulebook:
     categories: Catalogue | None
     blocked_for: UserItems | None
     candidates: UserItems | None
+    segments: Segments | None
     max_per_category: int
     diversity: float
 
@@ -63,13 +93,20 @@ class Rulebook:
         others = (self.categories, self.blocked_for, self.candidates)
         return all(table is None for table in (*tables, *others)) and self.diversity == 0
 
+    @property
+    def _named_segments(self) -> Longs:
+        lists = [rows.segments for rows in (self.allowed, self.blocked) if rows is not None]
+        return np.setdiff1d(np.concatenate([np.empty(0, np.int64), *lists]), [_EVERYBODY]).astype(np.int64)
+
     def over(self, vocabulary: Vocabulary) -> Rules:
-        """Look the items up in a vocabulary, leaving out those that it has not."""
+        """Look the items up in a vocabulary, leaving out those that it has not.
+
+        Raises ConfigError where the lists name too many segments to hold a row of the vocabulary for each.
+        """
         factors = np.ones(vocabulary.size)
         if self.boosted is not None:
             factors[vocabulary.indexes(self.boosted)] = self.factors
-        is_allowed = _is_in(self.allowed, vocabulary) if self.allowed is not None else np.ones(vocabulary.size, bool)
-        is_blocked = _is_in(self.blocked, vocabulary)
+        is_allowed, is_blocked, by_segment = self._lists_over(vocabulary)
         pins = np.empty(0, np.int32) if self.pinned is None else vocabulary.indexes(self.pinned)
         stands = (pins != PAD) & is_allowed[pins] & ~is_blocked[pins]
         return Rules(
@@ -83,15 +120,29 @@ class Rulebook:
             self.diversity,
             None if self.blocked_for is None else self.blocked_for.over(vocabulary),
             None if self.candidates is None else self.candidates.over(vocabulary),
+            by_segment,
         )
 
-
-def _is_in(item_ids: pa.Array | None, vocabulary: Vocabulary) -> Bools:
-    is_in = np.zeros(vocabulary.size, bool)
-    if item_ids is not None:
-        is_in[vocabulary.indexes(item_ids)] = True
-        is_in[PAD] = False
-    return is_in
+    def _lists_over(self, vocabulary: Vocabulary) -> tuple[Bools, Bools, SegmentRules | None]:
+        numbers = self._named_segments
+        n_cells = (len(numbers) + 1) * vocabulary.size
+        if n_cells > _MOST_CELLS:
+            raise ConfigError(
+                f"--allow and --block: {len(numbers)} segments of {len(vocabulary)} items are more than {_MOST_CELLS}; "
+                "expected fewer segments. Pass --candidates or --block-for-user for single users"
+            )
+        everything: Bools = np.ones((len(numbers) + 1, vocabulary.size), bool)
+        is_allowed: Bools = everything if self.allowed is None else self.allowed.over(vocabulary, numbers)
+        is_blocked: Bools = (
+            np.zeros_like(everything) if self.blocked is None else self.blocked.over(vocabulary, numbers)
+        )
+        if self.segments is None or len(numbers) == 0:
+            return is_allowed[0], is_blocked[0], None
+        is_eligible = np.asarray(is_allowed & ~is_blocked)
+        is_eligible[:, :FIRST_ITEM] = False
+        by_segment = SegmentRules(self.segments, numbers, is_allowed, is_eligible)
+        allowed_to_anybody, open_to_anybody = (np.logical_or.reduce(rows) for rows in (is_allowed, is_eligible))
+        return allowed_to_anybody, ~open_to_anybody, by_segment
 
 
 def _codes(categories: pa.Array) -> Ints:
@@ -99,29 +150,34 @@ def _codes(categories: pa.Array) -> Ints:
     return np.concatenate([np.full(FIRST_ITEM, -1), codes]).astype(np.int32)
 
 
-def read_rules(config: RulesConfig, top_k: int, vocabulary: Vocabulary, user_type: pa.DataType) -> Rulebook:
-    """Read the tables that the options name.
+def read_rules(tables: RuleTables, config: RulesConfig, top_k: int, known: KnownIds) -> Rulebook:
+    """Look up what the tables that the options name hold, ids in the types of the model and the histories.
 
-    Raises InputError for a table that cannot be read or holds what it must not, ConfigError for a query that does not
-    run.
+    Raises InputError for a table that holds what it must not, or has no effect.
     """
-    ids = _Reader(vocabulary, user_type)
-    boosted, factors = ids.boosts(config.boost)
-    pinned, places = ids.pins(config.pins, top_k)
-    categories = None
-    if config.category_column is not None and config.items is not None:
-        named = (config.category_column, "--category-column")
-        categories = read_column(config.items, config.item_column, named, vocabulary.item_ids.type, config.night)
+    segments = None
+    if "--segments" in tables:
+        known.check_rows("--segments", tables["--segments"], "a user and a segment per row")
+        known.check_users("--segments", tables["--segments"])
+        segments = segments_of(tables["--segments"], config.segment_column, known.user_type)
+        # They are scored, whether they have a history or not.
+        also = [segments.user_ids, *([] if known.listed is None else [known.listed])]
+        known = replace(known, listed=pa.concat_arrays(also))
+    ids = _Reader(tables, known, segments)
+    categories = ids.categories(config)
+    boosted, factors = ids.boosts()
+    pinned, places = ids.pins(config, top_k)
     return Rulebook(
-        allowed=ids.valid(config.allow, "--allow", config),
-        blocked=ids.valid(config.block, "--block", config),
+        allowed=ids.valid("--allow", config),
+        blocked=ids.valid("--block", config),
         boosted=boosted,
         factors=factors,
         pinned=pinned,
         places=places,
         categories=categories,
-        blocked_for=ids.pairs(config.block_for_user, "--block-for-user"),
-        candidates=ids.pairs(config.candidates, "--candidates"),
+        blocked_for=ids.pairs("--block-for-user"),
+        candidates=ids.pairs("--candidates"),
+        segments=segments,
         max_per_category=config.max_per_category or 0,
         diversity=config.diversity,
     )
@@ -129,35 +185,50 @@ def read_rules(config: RulesConfig, top_k: int, vocabulary: Vocabulary, user_typ
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads each kind of table, ids in the types of the model and the sequences."""
+    """Checks each kind of table, and looks its ids up."""
 
-    vocabulary: Vocabulary
-    user_type: pa.DataType
+    tables: RuleTables
+    known: KnownIds
+    segments: Segments | None
 
-    def valid(self, file: str | None, option: str, config: RulesConfig) -> pa.Array | None:
-        if file is None:
+    def valid(self, option: str, config: RulesConfig) -> ItemList | None:
+        if option not in self.tables:
             return None
-        table = read_rule_table(file, option, ["item_id"], ["valid_from", "valid_to"], config.night)
-        if option == "--allow":
-            table.refuse_none("a row an item that may be recommended")
-        return self._items(valid_items(table, config.night), option).drop_null()
+        table = self.tables[option]
+        self.known.check_rows(option, table, "an item per row")
+        self.known.check_items(option, table)
+        numbers = np.full(len(table.rows), _EVERYBODY)
+        if self.segments is not None:
+            names = table.rows[SEGMENT].combine_chunks()
+            self.known.check_segments(option, table, names, self.segments)
+            numbers = self.segments.numbers_of(names)
+        holds = table.holds(config.night)
+        if len(table.rows) and not pc.any(holds).as_py():
+            _log.warning("%s: none of its %d rows holds on %s", option, len(table.rows), config.night)
+        item_ids = as_ids(table.required("item_id"), self._item_type)
+        is_kept = pc.and_(pc.and_(holds, item_ids.is_valid()), pa.array(numbers != _NOBODY))
+        return ItemList(item_ids.filter(is_kept), numbers[is_kept.to_numpy(zero_copy_only=False)])
 
-    def boosts(self, file: str | None) -> tuple[pa.Array | None, NDArray[np.float64]]:
-        if file is None:
+    def boosts(self) -> tuple[pa.Array | None, NDArray[np.float64]]:
+        if "--boost" not in self.tables:
             return None, np.empty(0)
-        table = read_rule_table(file, "--boost", ["item_id", "factor"])
-        item_ids, known = self._unique_items(table, "--boost")
+        table = self.tables["--boost"]
+        self.known.check_rows("--boost", table, "an item and its factor per row")
+        self.known.check_items("--boost", table)
+        item_ids, known = self._unique_items(table)
         expected = "a number above 0"
         factors = table.numbers("factor", "item_id", expected)
         fits = pc.and_(pc.greater(factors, 0), pc.is_finite(pc.ln(factors)))
         table.refuse(pc.invert(fits), "factor", "item_id", expected)
         return item_ids.filter(known), factors.to_numpy()[known.to_numpy(zero_copy_only=False)]
 
-    def pins(self, file: str | None, top_k: int) -> tuple[pa.Array | None, Longs]:
-        if file is None:
+    def pins(self, config: RulesConfig, top_k: int) -> tuple[pa.Array | None, Longs]:
+        if "--pins" not in self.tables:
             return None, np.empty(0, np.int64)
-        table = read_rule_table(file, "--pins", ["item_id", "position"])
-        item_ids, known = self._unique_items(table, "--pins")
+        table = self.tables["--pins"]
+        self.known.check_rows("--pins", table, "an item and its position per row")
+        item_ids, known = self._unique_items(table)
+        self.known.check_pins(table, lambda: read_catalogue(config, self.known.vocabulary, config.night))
         expected = f"a whole number from 1 to --top-k {top_k}"
         positions = table.numbers("position", "item_id", expected)
         fits = pc.is_in(positions, value_set=pa.array(range(1, top_k + 1), pa.float64()))
@@ -167,26 +238,31 @@ class _Reader:
         order = np.argsort(places)
         return item_ids.filter(known).take(pa.array(order)), places[order]
 
-    def pairs(self, file: str | None, option: str) -> UserItems | None:
-        if file is None:
+    def pairs(self, option: str) -> UserItems | None:
+        if option not in self.tables:
             return None
-        table = read_rule_table(file, option, ["user_id", "item_id"])
-        if option == "--candidates":
-            table.refuse_none("a row an item that a user may get")
-        users = table.ids("user_id", self.user_type)
-        items = self._items(table.required("item_id"), option)
+        table = self.tables[option]
+        self.known.check_rows(option, table, "a user and an item per row")
+        self.known.check_users(option, table)
+        self.known.check_items(option, table)
+        users = as_ids(table.required("user_id"), self.known.user_type)
+        items = as_ids(table.required("item_id"), self._item_type)
         known = pc.and_(users.is_valid(), items.is_valid())
         return UserItems(users.filter(known).dictionary_encode(), items.filter(known))
 
-    def _unique_items(self, table: RuleTable, option: str) -> tuple[pa.Array, pa.Array]:
-        item_ids = self._items(table.required("item_id"), option)
+    def categories(self, config: RulesConfig) -> Catalogue | None:
+        if config.category_column is None or config.items is None:
+            return None
+        named = (config.category_column, "--category-column")
+        found = read_column(config.items, config.item_column, named, self._item_type, config.night)
+        self.known.check_categories(config.items, found.titles_of(self.known.vocabulary.item_ids))
+        return found
+
+    @property
+    def _item_type(self) -> pa.DataType:
+        return self.known.vocabulary.item_ids.type
+
+    def _unique_items(self, table: RuleTable) -> tuple[pa.Array, pa.Array]:
+        item_ids = as_ids(table.required("item_id"), self._item_type)
         table.refuse_repeats("item_id", item_ids)
         return item_ids, item_ids.is_valid()
-
-    def _items(self, text: pa.Array, option: str) -> pa.Array:
-        item_ids = as_ids(text, self.vocabulary.item_ids.type)
-        n_known = int((self.vocabulary.indexes(pc.unique(item_ids.drop_null())) != PAD).sum())
-        n_items = pc.count_distinct(text).as_py()
-        if n_known < n_items:
-            _log.info("%s: the model knows %d of %d items", option, n_known, n_items)
-        return item_ids

@@ -13,6 +13,7 @@ from batchrec.batching import Histories, Ints, Longs, SeenPairs, seen_pairs
 from batchrec.ranker import Floats, Ranker, Ranking
 from batchrec.rules.pools import Lists, Pool, Selection
 from batchrec.rules.rules import Bools, Rules
+from batchrec.rules.segment_ranker import SegmentRanker
 from batchrec.rules.selecting import deepen
 from batchrec.schemas import BY_MODEL, FIRST_ITEM
 
@@ -25,11 +26,15 @@ _NO_PAIRS = SeenPairs(np.empty(0, np.int64), np.empty(0, np.int64))
 
 @dataclass(frozen=True)
 class Limits:
-    """What users may not have, seen or blocked for them, and may have alone: a row a user, None where nothing is."""
+    """What users may not have, seen or blocked for them, and may have alone: a row a user, None where nothing is.
+
+    segments: (users,) int64, the row of Rules.by_segment that holds for each user, None where no segment matters.
+    """
 
     seen: Histories | None
-    blocked: Histories | None
-    candidates: Histories | None
+    blocked: Histories | None = None
+    candidates: Histories | None = None
+    segments: Longs | None = None
 
     def excluded(self, users: Longs) -> SeenPairs:
         """List what some users may not have, row r for users[r]."""
@@ -39,6 +44,10 @@ class Limits:
         parts.append(_NO_PAIRS)
         return SeenPairs(np.concatenate([p.rows for p in parts]), np.concatenate([p.items for p in parts]))
 
+    def segments_of(self, users: Longs) -> Longs:
+        """Return the row of Rules.by_segment that holds for each user, 0 where no segment matters."""
+        return np.zeros(len(users), np.int64) if self.segments is None else self.segments[users]
+
 
 def limits_of(rules: Rules, histories: Histories | None, user_ids: pa.Array) -> Limits:
     """Look up what the rules say of single users; histories: of the users, None where what was seen may come again."""
@@ -46,22 +55,26 @@ def limits_of(rules: Rules, histories: Histories | None, user_ids: pa.Array) -> 
         histories,
         None if rules.blocked_for is None else rules.blocked_for.of(user_ids),
         None if rules.candidates is None else rules.candidates.of(user_ids),
+        None if rules.by_segment is None else rules.by_segment.of(user_ids),
     )
 
 
-def allowed_candidates(candidates: Histories, users: Longs, excluded: SeenPairs, rules: Rules) -> SeenPairs:
-    """List the candidates of some users that they may have, row r for users[r]."""
-    pairs, size = seen_pairs(candidates, users), len(rules.is_eligible)
-    may = rules.is_eligible[pairs.items]
+def allowed_candidates(limits: Limits, users: Longs, excluded: SeenPairs, rules: Rules) -> SeenPairs:
+    """List the candidates of some users that they may have, row r for users[r]; there are candidates in the limits."""
+    assert limits.candidates is not None  # noqa: S101 - else any item is one
+    pairs, size = seen_pairs(limits.candidates, users), len(rules.is_eligible)
+    may = rules.may_get(limits.segments_of(users)[pairs.rows], pairs.items)
     may &= ~np.isin(pairs.rows * size + pairs.items, excluded.rows * size + excluded.items)
     return SeenPairs(pairs.rows[may], pairs.items[may])
 
 
-def may_be_pinned(rules: Rules, n_rows: int, excluded: SeenPairs, candidates: SeenPairs | None) -> Bools:
-    """Tell which pins may stand in which rows: (rows, pins) bool."""
+def may_be_pinned(rules: Rules, segments: Longs, excluded: SeenPairs, candidates: SeenPairs | None) -> Bools:
+    """Tell which pins may stand in which rows: (rows, pins) bool; segments: of each row, as Limits.segments_of."""
     column_of = np.full(len(rules.is_eligible), -1)
     column_of[rules.pins] = np.arange(len(rules.pins))
-    may = np.full((n_rows, len(rules.pins)), candidates is None)
+    may = np.full((len(segments), len(rules.pins)), candidates is None)
+    if candidates is None:
+        may &= rules.may_get(segments[:, None], rules.pins)
     for pairs, value in ((candidates or _NO_PAIRS, True), (excluded, False)):
         columns = column_of[pairs.items]
         may[pairs.rows[columns >= 0], columns[columns >= 0]] = value
@@ -98,34 +111,39 @@ class RuledRanker:
         elif rules.categories is not None:
             least = _POOL * top_k
         self._depths = min(least, n_items), n_items
+        self._by_segment = SegmentRanker(ranker, rules, n_items) if rules.by_segment is not None else None
 
     def rank(self, tokens: Ints, users: Longs, limits: Limits) -> Lists:
         """Give the list of each row. tokens: as for Ranker.rank; users: which row of the limits is whose."""
         if limits.candidates is not None:
-            return self._rank_candidates(tokens, users, limits, limits.candidates)
+            return self._rank_candidates(tokens, users, limits)
 
         def pool_of(rows: Longs, depth: int) -> Pool:
             excluded = limits.excluded(users[rows])
-            ranking, pin_scores = self._best(tokens[rows], excluded, depth)
+            ranking, pin_scores = self._best(tokens[rows], excluded, depth, limits.segments_of(users[rows]))
             return _by_model(ranking, pin_scores, is_whole=~ranking.is_there[:, -1])
 
         return deepen(pool_of, len(tokens), self._depths, self._how)
 
-    def _best(self, tokens: Ints, excluded: SeenPairs, depth: int) -> tuple[Ranking, Floats]:
+    def _best(self, tokens: Ints, excluded: SeenPairs, depth: int, segments: Longs) -> tuple[Ranking, Floats]:
         """Give the best `depth` items of each row, and the scores of the pins."""
         known = excluded.items < self._size
         seen = SeenPairs(excluded.rows[known], excluded.items[known])
-        if not len(self._rules.pins):
+        if self._by_segment is not None:
+            ranking, states = self._by_segment.rank(tokens, seen, depth, segments)
+        elif not len(self._rules.pins):
             return self._ranker.rank(tokens, seen, depth), np.empty((len(tokens), 0), np.float32)
-        ranking, states = self._ranker.rank_and_encode(tokens, seen, depth)
-        return ranking, self._pin_scores(states, excluded, None)
+        else:
+            ranking, states = self._ranker.rank_and_encode(tokens, seen, depth)
+        return ranking, self._pin_scores(states, may_be_pinned(self._rules, segments, excluded, None))
 
-    def _rank_candidates(self, tokens: Ints, users: Longs, limits: Limits, candidates: Histories) -> Lists:
+    def _rank_candidates(self, tokens: Ints, users: Longs, limits: Limits) -> Lists:
         # The states alone count: of the catalogue one item is ranked.
         _, states = self._ranker.rank_and_encode(tokens, _NO_PAIRS, 1)
         excluded = limits.excluded(users)
-        pairs = allowed_candidates(candidates, users, excluded, self._rules)
-        pin_scores = self._pin_scores(states, excluded, pairs)
+        pairs = allowed_candidates(limits, users, excluded, self._rules)
+        may = may_be_pinned(self._rules, limits.segments_of(users), excluded, pairs)
+        pin_scores = self._pin_scores(states, may)
         known = pairs.items < self._size
         pairs = SeenPairs(pairs.rows[known], pairs.items[known])
         ranking = as_rows(pairs, self._scores(states, pairs), len(tokens))
@@ -145,13 +163,13 @@ class RuledRanker:
             scores[part] += np.einsum("ij,ij->i", states[pairs.rows[part]], self._embeddings[pairs.items[part]])
         return scores
 
-    def _pin_scores(self, states: Floats, excluded: SeenPairs, candidates: SeenPairs | None) -> Floats:
+    def _pin_scores(self, states: Floats, may: Bools) -> Floats:
         """Score the pins, 0 for one that the model does not know: (rows, pins), -inf for one that may not stand."""
         pins = self._rules.pins
         scores = np.zeros((len(states), len(pins)), np.float32)
         known = pins < self._size
         scores[:, known] = states @ self._embeddings[pins[known]].T + self._biases[pins[known]]
-        scores[~may_be_pinned(self._rules, len(states), excluded, candidates)] = -np.inf
+        scores[~may] = -np.inf
         return scores
 
 

@@ -55,16 +55,32 @@ class RuleTable:
             value, n_rows = repeated[0]["values"], repeated[0]["counts"]
             raise InputError(f"{self.file}: {column} {value} has {n_rows} rows; expected one")
 
-    def refuse_none(self, expected: str) -> None:
-        """Raise InputError for a table without rows."""
-        if len(self.rows) == 0:
-            raise InputError(f"{self.file}: holds no rows; expected {expected}")
+    def days(self, column: str) -> pa.Array:
+        """Return a column of dates or times as date32, by the UTC day; null if open.
+
+        Raises InputError for a value that is not a date or time.
+        """
+        # Tables of many items hold few dates.
+        coded = self.rows[column].combine_chunks().dictionary_encode()
+        texts = coded.dictionary.to_pylist()
+        days = [_day(text) for text in texts]
+        wrong = [text for text, day in zip(texts, days, strict=True) if day is None]
+        is_wrong = pc.is_in(self.rows[column].combine_chunks(), value_set=pa.array(wrong, pa.string()))
+        self.refuse(is_wrong, column, "item_id", "an ISO date or time like 2024-06-01 or 2024-06-01T12:00:00")
+        return pa.array(days, pa.date32()).take(coded.indices)
+
+    def holds(self, night: date) -> pa.Array:
+        """Return for each row whether it holds on a date: valid_from and valid_to count, and are open if null."""
+        holds = pa.array([True] * len(self.rows), pa.bool_())
+        for column, compare in (("valid_from", pc.less_equal), ("valid_to", pc.greater_equal)):
+            holds = pc.and_(holds, pc.fill_null(compare(self.days(column), pa.scalar(night)), True))
+        return holds
 
 
 def read_rule_table(
     file: str, option: str, columns: Sequence[str], optional: Sequence[str] = (), run_date: date | None = None
 ) -> RuleTable:
-    """Read up to three columns of CSV or Parquet files, or of a .sql file's SELECT.
+    """Read up to four columns of CSV or Parquet files, or of a .sql file's SELECT, which sees the night as run_date.
 
     Raises InputError if a column is missing or a file cannot be read, ConfigError for a query that does not run.
     """
@@ -75,30 +91,6 @@ def read_rule_table(
         ids = as_ids(rows[name].combine_chunks(), pa.string())
         rows = rows.set_column(rows.schema.get_field_index(name), name, ids)
     return RuleTable(file, rows)
-
-
-def valid_items(table: RuleTable, night: date) -> pa.Array:
-    """Give the ids, as text, of the rows that hold on a date: valid_from and valid_to count, and are open where null.
-
-    A time counts by its day, in UTC. Raises InputError for what is no date or time.
-    """
-    item_ids = table.required("item_id")
-    holds = pa.array([True] * len(item_ids), pa.bool_())
-    for column, compare in (("valid_from", pc.less_equal), ("valid_to", pc.greater_equal)):
-        days = _days(table, column)
-        holds = pc.and_(holds, pc.fill_null(compare(days, pa.scalar(night)), True))
-    return item_ids.filter(holds)
-
-
-def _days(table: RuleTable, column: str) -> pa.Array:
-    # Tables of many items hold few dates.
-    coded = table.rows[column].combine_chunks().dictionary_encode()
-    texts = coded.dictionary.to_pylist()
-    days = [_day(text) for text in texts]
-    wrong = [text for text, day in zip(texts, days, strict=True) if day is None]
-    is_wrong = pc.is_in(table.rows[column].combine_chunks(), value_set=pa.array(wrong, pa.string()))
-    table.refuse(is_wrong, column, "item_id", "an ISO date or time like 2024-06-01 or 2024-06-01T12:00:00")
-    return pa.array(days, pa.date32()).take(coded.indices)
 
 
 def _day(text: str) -> date | None:

@@ -39,7 +39,7 @@ def open_query(
         statements = con.extract_statements(file.read_text(encoding="utf-8-sig"))
         if [statement.type for statement in statements[-1:]] != [_SELECT]:
             raise ConfigError(f"{file}: holds {len(statements)} statements; expected one SELECT, at the end")
-        con.execute("set variable run_date = $run_date", {"run_date": run_date})
+        con.execute("set variable run_date = cast($run_date as date)", {"run_date": run_date})
         for statement in statements[:-1]:
             _run_before(con, statement, file)
         use_settings(con)

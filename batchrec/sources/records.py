@@ -89,19 +89,13 @@ def swallowing_records(
     of several lines by the lines themselves: with quotes as letters, more than one of them is a whole row.
     view: the files' records as they were read.
     """
-    if not layout.quote:
+    suspects = [file for file in files if layout.quote and holds(file, layout.quote.encode())]
+    if not suspects:
         return []
-    n_records: dict[str, int] | None = None
-    found: list[Swallowing] = []
-    for file in files:
-        has_quotes, n_lines = _quotes_and_lines(file, layout)
-        if has_quotes:
-            if n_records is None:
-                n_records = dict(select(con, "records_per_file", source=view).fetchall())
-            # Also where empty lines make the difference; then none is found.
-            if n_lines != n_records.get(str(file), 0):
-                found += _swallowing(file, layout)
-    return found
+    n_records = dict(select(con, "records_per_file", source=view).fetchall())
+    # Also where empty lines make the difference; then none is found.
+    many_lines = [file for file in suspects if _n_lines(file, layout) != n_records.get(str(file), 0)]
+    return [found for file in many_lines for found in _swallowing(file, layout)]
 
 
 def _swallowing(file: Path, layout: Layout) -> Iterator[Swallowing]:
@@ -128,12 +122,17 @@ def _remembered(lines: Iterable[str], kept: deque[str]) -> Iterator[str]:
         yield line
 
 
-def _quotes_and_lines(file: Path, layout: Layout) -> tuple[bool, int]:
-    """Tell whether a file holds a quote, and count the lines below the header."""
-    quote, end = layout.quote.encode(), b"\r" if layout.new_line == r"\r" else b"\n"
-    has_quotes, n_ends, last = False, 0, end
+def holds(file: Path, quote: bytes) -> bool:
+    """Tell whether a quote is anywhere in a text file."""
+    with open_bytes(file) as opened:
+        return any(quote in block for block in iter(lambda: opened.read(_BLOCK), b""))
+
+
+def _n_lines(file: Path, layout: Layout) -> int:
+    """Count the lines below the header."""
+    end = b"\r" if layout.new_line == r"\r" else b"\n"
+    n_ends, last = 0, end
     with open_bytes(file) as opened:
         for block in iter(lambda: opened.read(_BLOCK), b""):
-            has_quotes = has_quotes or quote in block
             n_ends, last = n_ends + block.count(end), block[-1:]
-    return has_quotes, n_ends + (last != end) - layout.header_lines
+    return n_ends + (last != end) - layout.header_lines

@@ -1,6 +1,5 @@
 """train: fit the encoder to the histories, keep its best epoch, export it and write the model directory."""
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from batchrec.artifact import ENCODER, TRAINING_LOG, file_sha256, load_model, re
 from batchrec.batching import Histories
 from batchrec.config import Device, TrainingConfig
 from batchrec.errors import DeviceError
+from batchrec.json_text import to_json
 from batchrec.log_end import ahead_from
 from batchrec.machine import n_cores
 from batchrec.progress import Progress, fingerprint_of
@@ -125,7 +125,7 @@ def train(
 def _write(folder: Path, encoder: Encoder, fitted: Fitted, split: Split) -> float:
     """Write the encoder and its epochs; gives the largest difference of a score between the graph and torch."""
     write_encoder(encoder, folder)
-    lines = [json.dumps(asdict(epoch)) + "\n" for epoch in fitted.epochs]
+    lines = [to_json(asdict(epoch)) + "\n" for epoch in fitted.epochs]
     (folder / TRAINING_LOG).write_text("".join(lines), encoding="utf-8")
     return check_parity(encoder, folder / ENCODER, split.held_out.histories)
 

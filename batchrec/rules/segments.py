@@ -1,0 +1,48 @@
+"""Who is in which segment."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchrec.batching import Longs
+from batchrec.ids import without_blanks
+from batchrec.rules.tables import RuleTable
+from batchrec.sorted_ids import SortedIds
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Users by segment: user_ids (users,), a user once; numbers (users,) int64, places in names (segments,) string."""
+
+    user_ids: pa.Array
+    numbers: Longs
+    names: pa.Array
+
+    @cached_property
+    def _sorted(self) -> SortedIds:
+        return SortedIds(self.user_ids)
+
+    def of(self, user_ids: pa.Array) -> Longs:
+        """Return the segment of each user, -1 for a user without one."""
+        numbers: Longs = np.append(self.numbers, -1)[self._sorted.places(without_blanks(user_ids))]
+        return numbers
+
+    def numbers_of(self, names: pa.Array) -> Longs:
+        """Return the number of each segment: -1 for null, -2 for one that has no users."""
+        numbers = pc.index_in(names, value_set=self.names).fill_null(-2).to_numpy().astype(np.int64)
+        return np.where(names.is_null().to_numpy(zero_copy_only=False), -1, numbers)
+
+
+def segments_of(table: RuleTable, column: str, user_type: pa.DataType) -> Segments:
+    """Look up the users of a table of segments.
+
+    Raises InputError where a user has several segments, or a row lacks one.
+    """
+    user_ids = table.ids("user_id", user_type)
+    table.refuse_repeats("user_id", user_ids)
+    coded = table.required(column).dictionary_encode()
+    numbers = coded.indices.filter(user_ids.is_valid()).to_numpy().astype(np.int64)
+    return Segments(user_ids.drop_null(), numbers, coded.dictionary)

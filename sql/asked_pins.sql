@@ -1,0 +1,21 @@
+-- One row per pin, in the view pins, and user who is scored: one of the view listed_users if $is_listed, or else of the
+-- histories at $sequences or the view user_segments.
+with users as (
+    select trim(cast(user_id as varchar), $blanks) as user_id
+    from read_parquet($sequences, hive_partitioning = false)
+    where not $is_listed
+    union
+    select user_id
+    from user_segments
+    where not $is_listed
+    union
+    select user_id
+    from listed_users
+)
+
+select
+    users.user_id,
+    pins.item_id,
+    pins.position
+from users
+cross join pins

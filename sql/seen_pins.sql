@@ -1,0 +1,17 @@
+-- One row per pin, in the view pins, and user of the histories at $sequences who has seen it: in the history, or in
+-- also_seen, if there is such a column.
+with events as (
+    select
+        trim(cast(user_id as varchar), $blanks) as user_id,
+        trim(
+            cast(unnest(list_concat(*columns(lambda name: name in ('item_ids', 'also_seen')))) as varchar),
+            $blanks
+        ) as item_id
+    from read_parquet($sequences, hive_partitioning = false)
+)
+
+select distinct
+    events.user_id,
+    events.item_id
+from events
+inner join pins on events.item_id = pins.item_id

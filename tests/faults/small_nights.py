@@ -1,0 +1,204 @@
+"""Nights of which all is real but the jobs: their tables are a line of text, and each takes a hundredth of a second."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrec.artifact import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_folder
+from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.errors import BatchrecError, ModelError
+from batchrec.nightly import models as models_module
+from batchrec.nightly import night as night_module
+from batchrec.nightly.measuring import HistoriesFigures, TableFigures
+from batchrec.nightly.models import Models
+from batchrec.nightly.night import Jobs
+from batchrec.nightly.nights import Nights
+from batchrec.nightly.report import ModelFigures
+from batchrec.nightly.run import run
+from batchrec.schemas import MODEL_VERSION
+from batchrec.tables import replacing
+from tests.models import SHAPE
+
+FIRST = date(2024, 3, 1)
+CONFIG = RunConfig(train_every="2d", keep=2, keep_models=2)
+# Parquet's own check is one of its ends: here a table is whole if it has all of its lines.
+_TABLE = re.compile(r"(table of (\d{4}-\d\d-\d\d) by (\w+) from (\w+)\n)\1\1")
+
+
+@dataclass(frozen=True)
+class Built:
+    rows_read: int
+    users: int
+    items: int
+    newest: str
+    rejected: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Scored:
+    users: int
+    rows: int
+    eligible_items: int
+    users_carried_over: int = 0
+    rule_rows: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    model_id: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a whole table says of itself."""
+
+    night: date
+    model_id: str
+    log: str
+
+
+@dataclass
+class SmallShop:
+    """A folder with three disks: one for the table that is out, one for the nights, one for the models."""
+
+    root: Path
+    config: RunConfig = CONFIG
+    log: str = "whole"
+
+    @property
+    def settled(self) -> RunConfig:
+        places = {"nights": str(self.root / "disk-2/nights"), "models": str(self.root / "disk-3/models")}
+        return RunConfig(**asdict(self.config) | places)
+
+    @property
+    def out(self) -> Path:
+        return self.root / "disk-1/recs.parquet"
+
+    @property
+    def nights(self) -> Nights:
+        return Nights(Path(self.settled.nights), self.out)
+
+    @property
+    def models(self) -> Models:
+        return Models(Path(self.settled.models))
+
+    def run(self, night: int, log: str = "whole") -> int:
+        """Run the night so many days after the first, on a log; gives the exit code."""
+        self.log = log
+        jobs = Jobs(["no.csv"], SequencesConfig(), TrainingConfig(), ScoringConfig(), self.out)
+        with the_jobs_of(self):
+            try:
+                run(jobs, self.settled, FIRST + timedelta(days=night))
+            except BatchrecError as error:
+                return error.exit_code
+        return 0
+
+    def roll_back(self) -> date:
+        with the_jobs_of(self):
+            return self.nights.roll_back()
+
+    def table_out(self) -> Table | None:
+        """What is out; None if there is nothing. Fails if that is no whole table."""
+        return table_in(self.out) if self.out.exists() else None
+
+    def model_in_use(self) -> str | None:
+        """The id of the model in use, which is whole."""
+        current = self.models.current
+        return None if current is None else digested(current.folder).manifest.model_id
+
+    def leftovers(self) -> list[str]:
+        """What is hidden and stays, apart from the lock, and probes, which the next that writes there removes."""
+        return sorted(
+            str(path.relative_to(self.root))
+            for path in self.root.rglob("*")
+            if path.name.startswith(".") and path.name != ".lock" and path.suffix != ".probe"
+        )
+
+
+def table_in(file: Path) -> Table:
+    found = _TABLE.fullmatch(file.read_text(encoding="utf-8"))
+    assert found, f"{file}: no whole table: {file.read_bytes()!r}"
+    return Table(date.fromisoformat(found[2]), found[3], found[4])
+
+
+@dataclass(frozen=True)
+class Digested:
+    """A model directory of which every file was compared with its digest."""
+
+    manifest: Manifest
+
+
+def digested(folder: Path) -> Digested:
+    """Stand in for load_model, whose graphs these models have not."""
+    manifest = read_manifest(folder)
+    for name, expected in manifest.files.items():
+        if not (folder / name).is_file() or sha256((folder / name).read_bytes()).hexdigest() != expected:
+            raise ModelError(f"{folder}: {name} has changed")
+    return Digested(manifest)
+
+
+def write_model(folder: Path, seed: str) -> str:
+    """Write a model of a few bytes; returns its id."""
+    contents = {name: f"{name} of {seed}\n".encode() for name in (ENCODER, ITEMS, WEIGHTS)}
+    for name, written in contents.items():
+        (folder / name).write_bytes(written)
+    files = {name: sha256(written).hexdigest() for name, written in contents.items()}
+    model_id = sha256((files[WEIGHTS] + files[ITEMS]).encode()).hexdigest()[:12]
+    manifest = Manifest(MODEL_VERSION, model_id, 1, asdict(SHAPE), {}, {}, files).sealed()
+    (folder / MANIFEST).write_bytes(manifest.to_json())
+    return model_id
+
+
+@contextmanager
+def the_jobs_of(shop: SmallShop) -> Iterator[None]:
+    """Put jobs of a line in the place of those that take minutes."""
+
+    def build_sequences(_ratings: Any, _config: Any, out: Path) -> Built:
+        with replacing(out) as temporary:
+            temporary.write_text(shop.log, encoding="utf-8")
+        n_rows = 10 if shop.log == "half" else 100
+        return Built(n_rows, n_rows, n_rows, "2024-02-29 00:00:00", {})
+
+    @contextmanager
+    def held_out_items(*_: Any) -> Iterator["HeldOut"]:
+        yield HeldOut()
+
+    def train(sequences: Path, _config: Any, out: Path, _progress: Path) -> Trained:
+        with replacing_folder(out) as folder:
+            return Trained(write_model(folder, f"{out.parent.name}{sequences.read_text()}"))
+
+    def score(sequences: Path, model: Path, config: ScoringConfig, out: Path, _progress: Path) -> Scored:
+        model_id = digested(model).manifest.model_id
+        with replacing(out) as temporary:
+            temporary.write_text(f"table of {config.run_date} by {model_id} from {sequences.read_text()}\n" * 3)
+        return Scored(100, 100, 100)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for stand_in in (build_sequences, held_out_items, train, score):
+            patch.setattr(night_module, stand_in.__name__, stand_in)
+        newest = datetime(2024, 2, 29, tzinfo=UTC)
+        patch.setattr(night_module, "measure_histories", lambda *_: HistoriesFigures(newest, 0))
+        patch.setattr(night_module, "measure_table", lambda *_: TableFigures({}, 100, 100, 100, 0.1, None, 100, []))
+        for module in (night_module, models_module):
+            patch.setattr(module, "load_model", digested)
+        yield
+
+
+class HeldOut:
+    """Stand in for the held-out items: every model ranks them well."""
+
+    def measure(self, model: Path, _scoring: ScoringConfig) -> ModelFigures:
+        return ModelFigures(digested(model).manifest.model_id, 0.2, 0.1, 0.0)
+
+
+def new_shop(root: Path) -> SmallShop:
+    for number in (1, 2, 3):
+        (root / f"disk-{number}").mkdir(parents=True)
+    return SmallShop(root)
