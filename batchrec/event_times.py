@@ -10,8 +10,9 @@ import duckdb
 from batchrec.config import TimestampUnit
 from batchrec.queries import select
 
-# Kinds of times, as in sql/events.sql.
+# Kinds of times, as in sql/events.sql; those of numbers without their last digits are ROUNDED more.
 TEXT, SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS, SMALL = range(6)
+_ROUNDED = 8
 _UNITS: dict[int, TimestampUnit] = {SECONDS: "s", MILLISECONDS: "ms", MICROSECONDS: "us", NANOSECONDS: "ns"}
 _US_PER_TICK = {SMALL: 10**6, SECONDS: 10**6, MILLISECONDS: 10**3}
 
@@ -32,22 +33,28 @@ _YEAR_1971 = 365 * _DAY
 
 @dataclass(frozen=True)
 class TimesOfKind:
-    """The times of one kind: how many, and the least and the greatest in microseconds UTC as they were read."""
+    """The times of one kind: how many, and the least and the greatest in microseconds UTC as they were read.
+
+    n_rounded: how many of them are numbers that lack their last digits.
+    """
 
     kind: int
     n_events: int
     oldest: int
     newest: int
+    n_rounded: int = 0
 
 
 def times_of(checks: Sequence[dict[str, Any]]) -> list[TimesOfKind]:
     """Sum up the rows of sql/load_checks.sql by kind of time, the oldest first."""
     kinds: dict[int, TimesOfKind] = {}
     for row in checks:
-        if (kind := row["time_kind"]) is not None:
+        if row["time_kind"] is not None:
+            is_rounded, kind = divmod(row["time_kind"], _ROUNDED)
             seen = kinds.get(kind, TimesOfKind(kind, 0, row["oldest"], row["newest"]))
             oldest, newest = min(seen.oldest, row["oldest"]), max(seen.newest, row["newest"])
-            kinds[kind] = TimesOfKind(kind, seen.n_events + row["n_events"], oldest, newest)
+            n_events, n_rounded = seen.n_events + row["n_events"], seen.n_rounded + is_rounded * row["n_events"]
+            kinds[kind] = TimesOfKind(kind, n_events, oldest, newest, n_rounded)
     return sorted(kinds.values(), key=lambda found: found.oldest)
 
 
@@ -103,7 +110,16 @@ def warnings_of(times: Sequence[TimesOfKind], unit: str) -> list[tuple[str, int]
         return [(f"all times are in 1970 or before. {advice}", times[0].kind)]
     if oldest > datetime.now(UTC).timestamp() * _SECOND + _DAY:
         return [(f"all times are in the future. {advice}", times[0].kind)]
-    return [
+    rounded = [
+        (
+            f"{found.n_rounded} numbers of {found.n_events} are written without their last digits, as spreadsheets "
+            "save them: the order of their events may be lost. Export them as whole numbers",
+            found.kind + _ROUNDED,
+        )
+        for found in times
+        if found.n_rounded
+    ]
+    return rounded + [
         (f"{found.n_events} numbers are too small to be dates after March 1973. {advice}", found.kind)
         for found in times
         if found.kind == SMALL and unit == "auto"

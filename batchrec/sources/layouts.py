@@ -37,6 +37,10 @@ _STRANGERS = {
 }
 _COMPRESSIONS = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 
+_BLOCK = 1 << 20
+# What reading a compressed file raises, besides OSError.
+_DAMAGES = (EOFError, zlib.error, pa.ArrowException)
+
 # A review may be longer than the 128 KiB at which Python's reader stops.
 csv.field_size_limit(2**31 - 1)
 
@@ -134,6 +138,21 @@ def open_bytes(file: Path) -> BinaryIO:
     return raw
 
 
+def check_whole(file: Path) -> None:
+    """Read a compressed file to its end: DuckDB verifies no checksum of gzip, whose flipped bits become other rows.
+
+    Raises InputError if it is damaged or cut off.
+    """
+    try:
+        with open_bytes(file) as opened:
+            while opened.read(_BLOCK):
+                pass
+    except (*_DAMAGES, OSError) as error:
+        raise InputError(
+            f"{file}: is damaged or cut off: {error}. Fetch it again, or decompress what is left of it"
+        ) from error
+
+
 def open_text(file: Path, encoding: str = "utf-8-sig") -> io.TextIOWrapper:
     """Open a text file, compressed or not. What is not UTF-8 is found, with its line, by the scan of the whole file."""
     return io.TextIOWrapper(open_bytes(file), encoding=encoding, errors="replace", newline="")
@@ -197,7 +216,7 @@ def _csv_layout(file: Path, wanted: dict[str, str], options: CsvOptions) -> Layo
         with open_text(file) as text:
             # A header is one record; line ends within quotes make it several lines.
             start = list(islice(text, 100))
-    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+    except (*_DAMAGES, OSError) as error:
         raise InputError(f"{file}: cannot be read: {error}") from error
     if not "".join(start).strip():
         raise InputError(f"{file}: the file is empty; expected a header{' with ' if wanted else ''}{', '.join(wanted)}")

@@ -13,7 +13,7 @@ import duckdb
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
 from batchrec.queries import literal, select
-from batchrec.sources.layouts import Layout, is_empty, layout_of
+from batchrec.sources.layouts import Layout, check_whole, is_empty, layout_of
 from batchrec.sources.records import Reject, located
 
 _log = logging.getLogger(__name__)
@@ -64,6 +64,9 @@ def open_sources(
     layouts = {file: layout_of(file, wanted, options) for file in filled}
     # A file without rows has no say in the types.
     read = [file for file in filled if layouts[file].has_rows] or filled
+    for file in read:
+        if layouts[file].compression != "none":
+            check_whole(file)
     for file, columns in _columns_without_values(con, [file for file in read if not layouts[file].is_csv]).items():
         layouts[file] = layouts[file].without_values(columns)
     ordered = sorted(read, key=lambda file: (astuple(layouts[file]), file))
