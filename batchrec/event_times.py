@@ -14,18 +14,21 @@ from batchrec.queries import select
 TEXT, SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS, SMALL = range(6)
 _ROUNDED = 8
 _UNITS: dict[int, TimestampUnit] = {SECONDS: "s", MILLISECONDS: "ms", MICROSECONDS: "us", NANOSECONDS: "ns"}
-_US_PER_TICK = {SMALL: 10**6, SECONDS: 10**6, MILLISECONDS: 10**3}
+_US_PER_TICK = {SMALL: 10**6, SECONDS: 10**6, MILLISECONDS: 10**3, MICROSECONDS: 1}
 
-# Dates written as one number: format, what such a number is taken for, the least and the greatest of them.
+# Dates written as one number: format, what such a number is taken for, the least and the greatest usual one.
 _WRITTEN_DATES = (
     ("%Y%m%d", SMALL, 19000101, 21001231),
     ("%Y%m", SMALL, 190001, 210012),
     ("%Y", SMALL, 1900, 2100),
-    # Of years whose numbers lie ahead of now as seconds.
+    # Of years whose numbers are ahead of now as seconds.
     ("%Y%m%d%H", SECONDS, 1980010100, 2100123123),
     ("%Y%m%d%H%M", MILLISECONDS, 190001010000, 210012312359),
     ("%Y%m%d%H%M%S", MILLISECONDS, 19000101000000, 21001231235959),
+    ("%Y%m%d%H%M%S%g", MICROSECONDS, 19000101000000000, 21001231235959999),
 )
+# Of 100 ns since the year 1, for the years 1990 to 2060: as nanoseconds all of them are in 1989 to 1990.
+_DOTNET_TICKS = (627 * 10**12, 650 * 10**12)
 _SECOND = 10**6
 _DAY = 86400 * _SECOND
 _YEAR_1971 = 365 * _DAY
@@ -68,34 +71,40 @@ def unit_needed(times: Sequence[TimesOfKind]) -> TimestampUnit:
     return units[0] if SMALL in kinds and len(units) == 1 and units != ["s"] else "auto"
 
 
-def problem_of(con: duckdb.DuckDBPyConnection, times: Sequence[TimesOfKind], is_query: bool) -> str | None:
-    """Say why numeric times cannot be read without being told their unit or format; None if they can."""
-    by_kind = {found.kind: found for found in times}
-    units = sorted(by_kind.keys() & _UNITS.keys())
+def problem_of(
+    con: duckdb.DuckDBPyConnection, times: Sequence[TimesOfKind], is_query: bool
+) -> tuple[list[int], str] | None:
+    """Say why numeric times cannot be read without being told their unit or format, and of which kinds; None if not."""
+    numbers = {found.kind: found for found in times if found.kind != TEXT}
+    units = sorted(numbers.keys() & _UNITS.keys())
+    for found in numbers.values():
+        written = _written_as(con, found)
+        if written is not None:
+            advice = f"Pass --timestamp-format {written}, or --timestamp-unit s if they are seconds"
+            return [found.kind], f"numbers look like dates. {advice}"
     if len(units) > 1:
         names = " and ".join(_UNITS[kind] for kind in units)
-        return f"the numbers of this column are of several sizes, as in {names}. Pass --timestamp-unit, of all of them"
-    if len(by_kind) != 1:
-        return None
-    (found,) = by_kind.values()
-    written = _written_as(con, found)
-    if written is not None:
-        return (
-            f"the numbers look like dates. Pass --timestamp-format {written}, or --timestamp-unit s if they are seconds"
-        )
-    if found.kind == SMALL and not is_query:
-        return (
-            "as seconds all times are before March 1973. Pass --timestamp-unit days for days, excel for those of a "
+        return units, f"the numbers look like {names}. Pass the one unit of all of them as --timestamp-unit"
+    small, nanoseconds = numbers.get(SMALL), numbers.get(NANOSECONDS)
+    if small is not None and not is_query and small.n_events > sum(found.n_events for found in times) / 2:
+        return [SMALL], (
+            "as seconds these times are before March 1973. Pass --timestamp-unit days for days, excel for those of a "
             "spreadsheet, s if they are seconds or only their order counts, or --timestamp-format for written dates"
         )
+    if nanoseconds is not None and _DOTNET_TICKS[0] <= nanoseconds.oldest <= nanoseconds.newest <= _DOTNET_TICKS[1]:
+        advice = "Pass a query that turns them into times, or --timestamp-unit ns"
+        return [NANOSECONDS], f"the numbers look like .NET ticks. {advice}"
     return None
 
 
 def _written_as(con: duckdb.DuckDBPyConnection, found: TimesOfKind) -> str | None:
+    """Return the format in which at least half of the numbers of a kind are dates, if there is one."""
     for written, kind, least, greatest in _WRITTEN_DATES:
-        tick = _US_PER_TICK[kind]
-        fits = found.kind == kind and least * tick <= found.oldest and found.newest <= greatest * tick
-        if fits and select(con, "numbers_not_dates", tick=tick, format=written).fetchall()[0][0] == 0:
+        tick = _US_PER_TICK.get(kind, 1)
+        if found.kind != kind or found.newest < least * tick or found.oldest > greatest * tick:
+            continue
+        counted = select(con, "numbers_as_dates", tick=tick, format=written, time_kind=kind).fetchall()
+        if counted[0][0] >= found.n_events / 2:
             return written
     return None
 

@@ -48,12 +48,7 @@ def read_text_table(
             wanted = [names[min(place, len(names) - 1)] for place in range(len(_PLACES))]
             parameters = {f"{place}_column": name for place, name in zip(_PLACES, wanted, strict=True)}
             rows = unite(con, sources, "texts", parameters).to_arrow_table()
-            swallowing = [
-                record
-                for source in sources
-                if source.layout is not None
-                for record in swallowing_records(con, source.view, source.layout, source.files)
-            ]
+            swallowing = [record for source in sources for record in swallowing_records(con, source, list(columns))]
         except duckdb.Error as error:
             raise InputError(f"{file}: {describe(error)}") from error
         bad = malformed_records(con) + [row for record in swallowing for row in record.rows]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -87,7 +88,7 @@ def layout_of(file: Path, wanted: dict[str, str], options: CsvOptions = CsvOptio
         if _starts_with(file, 0, b"PAR1") or _is_parquet(file)
         else _csv_layout(file, wanted, options)
     )
-    in_path = {key for key, _ in _partitions_of(file)}
+    in_path = {key for key, _ in partitions_of(file)}
     layout = replace(layout, partitions=tuple(sorted(in_path.intersection(wanted) - set(layout.columns))))
     missing = [name for name in wanted if name not in (*layout.columns, *layout.partitions)]
     for column, option in wanted.items():
@@ -96,7 +97,7 @@ def layout_of(file: Path, wanted: dict[str, str], options: CsvOptions = CsvOptio
             raise InputError(f"{file}: {times} columns {column!r}; found {show_names(layout.columns)}. Pass {option}")
     if missing:
         hint = f"Pass {wanted[missing[0]]}"
-        if len(missing) == len(wanted) and layout.is_csv:
+        if len(missing) == len(wanted) and layout.is_csv and "--timestamp-column" in wanted.values():
             hint += (
                 ". If the file has no header pass --header no --columns, for another delimiter --delimiter, and for "
                 "any other form --query with a SELECT that reads the file"
@@ -193,8 +194,9 @@ def _starts_with(file: Path, offset: int, mark: bytes) -> bool:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
 
 
-def _partitions_of(file: Path) -> list[tuple[str, str]]:
-    return [(key, value) for key, sep, value in (part.partition("=") for part in file.parts[:-1]) if sep]
+def partitions_of(file: Path) -> list[tuple[str, str]]:
+    """List the columns written in the path of a file, and their values."""
+    return [(key, unquote(value)) for key, sep, value in (part.partition("=") for part in file.parts[:-1]) if sep]
 
 
 def _parquet_layout(file: Path) -> Layout:
