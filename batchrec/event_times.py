@@ -77,8 +77,9 @@ def problem_of(
     """Say why numeric times cannot be read without being told their unit or format, and of which kinds; None if not."""
     numbers = {found.kind: found for found in times if found.kind != TEXT}
     units = sorted(numbers.keys() & _UNITS.keys())
+    n_events = sum(found.n_events for found in times)
     for found in numbers.values():
-        written = _written_as(con, found)
+        written = _written_as(con, found) if found.n_events >= n_events / 2 else None
         if written is not None:
             advice = f"Pass --timestamp-format {written}, or --timestamp-unit s if they are seconds"
             return [found.kind], f"numbers look like dates. {advice}"
@@ -86,7 +87,7 @@ def problem_of(
         names = " and ".join(_UNITS[kind] for kind in units)
         return units, f"the numbers look like {names}. Pass the one unit of all of them as --timestamp-unit"
     small, nanoseconds = numbers.get(SMALL), numbers.get(NANOSECONDS)
-    if small is not None and not is_query and small.n_events > sum(found.n_events for found in times) / 2:
+    if small is not None and not is_query and small.n_events > n_events / 2:
         return [SMALL], (
             "as seconds these times are before March 1973. Pass --timestamp-unit days for days, excel for those of a "
             "spreadsheet, s if they are seconds or only their order counts, or --timestamp-format for written dates"

@@ -63,7 +63,7 @@ def histories_in(file: Path) -> dict[int, list[int]]:
 
 @pytest.mark.parametrize("name", HOSTILE, ids=IDS)
 def test_the_names_of_columns_are_names(name: str, folder: Path) -> None:
-    write_csv(folder / "ratings.csv", (f"u{name}", f"i{name}", f"t{name}"), (1, 10, 5), (1, 11, 6))
+    write_csv(folder / "ratings.csv", (f"u{name}", f"i{name}", f"t{name}"), (1, 10, 1577836805), (1, 11, 1577836806))
     columns = [f"--{what}-column={what[0]}{name}" for what in ("user", "item", "timestamp")]
     assert run_cli("build-sequences", *columns) == 0
     assert histories_in(folder / "sequences.parquet") == {1: [10, 11]}
@@ -74,9 +74,9 @@ def test_the_names_of_columns_are_names(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", HOSTILE, ids=IDS)
 def test_the_names_of_files_are_names(name: str, folder: Path) -> None:
     ratings, out = folder / f"r{name.replace('/', '')}.csv", f"out{name.replace('/', '')}"
-    write_csv(ratings, ("userId", "movieId", "timestamp"), (1, 10, 5), (1, 11, 6))
+    write_csv(ratings, ("userId", "movieId", "timestamp"), (1, 10, 1577836805), (1, 11, 1577836806))
     # What a glob of that name would find too.
-    write_csv(folder / "rzz.csv", ("userId", "movieId", "timestamp"), (2, 20, 5))
+    write_csv(folder / "rzz.csv", ("userId", "movieId", "timestamp"), (2, 20, 1577836805))
     assert run_cli("build-sequences", "--ratings", ratings.name, "--out", out) == 0
     assert histories_in(folder / out) == {1: [10, 11]}
     assert not (folder / "pwned").exists()
