@@ -124,7 +124,10 @@ def score(
                 yield chunk.recs
 
     def check(recs: Path) -> None:
-        for rule in check_rules(FinishedTable(recs, sequences, listed), rules, config):
+        broken = check_rules(FinishedTable(recs, sequences, listed), rules, config)
+        # Popular items, known ids and rules are read by the file's name; the histories from the file that was opened.
+        table.check_same()
+        for rule in broken:
             if rule.n_rows:
                 raise GateError(f"{rule.n_rows} rows break {rule.rule} ({rule.example}): a bug. {out} stays as it was")
 
