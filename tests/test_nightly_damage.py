@@ -457,6 +457,29 @@ def test_rules_that_allow_few_items_pass_the_gates_by_what_they_allow(
     assert report.stages["score"]["eligible_items"] == 2
 
 
+def test_ids_that_differ_in_blanks_alone_are_one_where_a_table_is_measured(tmp_path: Path) -> None:
+    # i2 is seen, i3 comes twice, and i9 alone is as it should be; half of last night's lists come again.
+    sequences = write_sequences(
+        tmp_path / "sequences.parquet", {"u1  ": ["i1  ", "i2  "], "u2": ["i4"]}, pa.string(), pa.string()
+    )
+    recs, previous = tmp_path / "recs.parquet", tmp_path / "previous.parquet"
+    lists = {
+        recs: {"u1": ["i2", "i3", "i3 ", "i9"], "u2": ["i9"]},
+        previous: {"u1 ": ["i2\t", "i5"], "u2": ["i9  "]},
+    }
+    for file, users in lists.items():
+        rows = [
+            {"user_id": user, "item_id": item, "rank": rank, "score": 1.0}
+            for user, items in users.items()
+            for rank, item in enumerate(items, 1)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    found = measure_table(recs, sequences, previous, ScoringConfig(top_k=4))
+    assert (found.faults["seen_items"], found.faults["duplicates"]) == (1, 1)
+    assert found.overlap == pytest.approx((1 / 4 + 1) / 2)
+    assert measure_table(recs, sequences, None, ScoringConfig(top_k=4, keep_seen=True)).faults["seen_items"] == 0
+
+
 def test_users_without_a_history_make_up_for_none_that_were_lost(tmp_path: Path) -> None:
     sequences = write_sequences(tmp_path / "sequences.parquet", {1: [10], 2: [11], 3: [12]})
     rows = [{"user_id": user, "item_id": 10 + user, "rank": 1, "score": 1.0} for user in (1, 8, 9)]
