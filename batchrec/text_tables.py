@@ -40,7 +40,8 @@ def read_text_table(
         try:
             if is_query(file):
                 source = open_query(con, Path(file), columns, run_date)
-                found = {name: name for name in (*columns, *optional) if name in columns or name in source.names}
+                found = {name: name for name in columns}
+                found |= {name: name.lower() for name in optional if name.lower() in source.names}
                 sources = [source]
             else:
                 sources, found = _open_files(con, file, option, columns, optional)
@@ -62,6 +63,17 @@ def read_text_table(
     empty = pa.nulls(len(rows), pa.string())
     arrays = {name: rows[place].cast(pa.string()) for name, place in zip(found, _PLACES, strict=False)}
     return pa.table({name: arrays.get(name, empty) for name in (*columns, *optional)}).combine_chunks()
+
+
+def names_in(file: str, option: str, run_date: date | None = None) -> list[str]:
+    """Return the names of a table's columns. Raises as `read_text_table` does."""
+    if not is_query(file):
+        return list(dict.fromkeys(name for path in find_files([file], f"{option} FILE") for name in column_names(path)))
+    with connect() as con:
+        try:
+            return list(dict.fromkeys(open_query(con, Path(file), {}, run_date).names.values()))
+        except duckdb.Error as error:
+            raise InputError(f"{file}: {describe(error)}") from error
 
 
 def _open_files(

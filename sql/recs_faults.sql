@@ -33,7 +33,7 @@ histories as (
 seen as (
     select
         user_id,
-        list_transform(cast(item_ids as varchar []), lambda item_id: trim(item_id, $blanks)) as item_ids
+        list_transform(cast(item_ids as varchar[]), lambda item_id: trim(item_id, $blanks)) as item_ids
     from histories
 )
 

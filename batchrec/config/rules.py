@@ -14,8 +14,8 @@ class RulesConfig(CatalogueConfig):
 
     allow: str | None = option(
         None,
-        "Recommend these items only: a table of item_id and, if you like, valid_from, valid_to and segment; a row that "
-        "has a segment holds for its users in --segments.",
+        "Recommend these items only: a table of item_id and optionally valid_from, valid_to and --segment-column; "
+        "a row that has a segment holds for its users in --segments.",
     )
     block: str | None = option(None, "Recommend none of these items: a table as for --allow.")
     allow_empty_rules: bool = option(
@@ -48,7 +48,7 @@ class RulesConfig(CatalogueConfig):
     segments: str | None = option(
         None, "Segments of users, for popular items, --allow and --block: a table of user_id and --segment-column."
     )
-    segment_column: str = option("segment", "Column of the user's segment in --segments.")
+    segment_column: str = option("segment", "Column of the segment in --segments, --allow and --block.")
 
     def check_rules(self) -> None:
         """Raise ConfigError for a value that cannot be used."""
@@ -61,6 +61,12 @@ class RulesConfig(CatalogueConfig):
             "run_date",
             self.run_date,
             DATE,
+        )
+        check(
+            self.segment_column.lower() not in {"user_id", "item_id", "valid_from", "valid_to"},
+            "segment_column",
+            self.segment_column,
+            "a column other than user_id, item_id, valid_from and valid_to",
         )
         is_alone = (self.max_per_category is None) != (self.category_column is None)
         name = "category_column" if self.max_per_category is None else "max_per_category"

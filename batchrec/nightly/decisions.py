@@ -86,7 +86,7 @@ class Decisions:
             found = None
         if not isinstance(found, dict):
             raise ConfigError(
-                f"{file}: cannot be read; expected a JSON object of the nights that were rolled back, which must not be "
+                f"{file}: cannot be read; expected a JSON object of the nights that were rolled back and must not be "
                 "published again. Restore it, or remove it if no rollback is to be remembered"
             )
         return found.get(str(run_date)) == recs_sha256
