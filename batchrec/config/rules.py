@@ -3,6 +3,7 @@
 from calendar import timegm
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 
 from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.options import DATE, as_date, check, check_at_least, check_finite, option
@@ -75,9 +76,9 @@ class RulesConfig(CatalogueConfig):
             self.category_column is None or self.items is not None, "category_column", self.category_column, "--items"
         )
 
-    @property
+    @cached_property
     def night(self) -> date:
-        """The date that the rules are held against."""
+        """The date that the rules are held against, one and the same also if it is midnight meanwhile."""
         return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
 
 
