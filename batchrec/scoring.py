@@ -93,7 +93,7 @@ def score(
         raise ConfigError(f"--top-k {config.top_k}: the model knows {n_items} items. Pass {n_items} or less")
     table = open_sequences(sequences)
     check_knows(loaded.vocabulary, model, table)
-    listed = read_user_list(config.users, table.user_type, config.night) if config.users else None
+    listed = read_user_list(config.users, table.user_type, config.night, sequences) if config.users else None
     known = KnownIds(loaded.vocabulary, table.user_type, sequences, listed, config.allow_empty_rules)
     known.warn_of_listed("--users")
     rules = read_rule_tables(config)

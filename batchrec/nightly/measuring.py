@@ -166,7 +166,8 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
             raise InputError(f"{table}: cannot be read: {one_line(error)}. Start batchrec run again") from error
     rules, listed = read_rule_tables(scoring), None
     if scoring.users is not None and rules:
-        listed = read_user_list(scoring.users, pq.read_schema(recs).field("user_id").type, scoring.night)
+        user_type = pq.read_schema(recs).field("user_id").type
+        listed = read_user_list(scoring.users, user_type, scoring.night, sequences)
     broken = check_rules(FinishedTable(recs, sequences, listed), rules, scoring)
     with connect(recs.parent) as con:
         faults = select(
