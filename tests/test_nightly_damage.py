@@ -162,7 +162,7 @@ def test_a_night_that_is_repeated_does_not_switch_the_model_of_later_ones(
 def test_no_night_is_made_that_is_still_to_come(shop: Company) -> None:
     today = datetime.now(UTC).date()
     for refused in (run, plan):
-        with pytest.raises(ConfigError, match=r"the clock says .*\. No night before .* would be out any more"):
+        with pytest.raises(ConfigError, match=r"the clock says .*\. Nights before .* could no longer be published"):
             refused(shop.jobs, shop.settled, today + timedelta(days=2))
     assert names_in(shop.folder / "nights") == {".lock"}
     shop.run((today + timedelta(days=1) - FIRST).days)
@@ -326,12 +326,12 @@ def test_no_table_takes_the_place_of_what_is_read(shop: Company) -> None:
     ratings = shop.folder / "ratings.csv"
     before = ratings.read_bytes()
     jobs = replace(shop.jobs, out=ratings)
-    with pytest.raises(ConfigError, match=r"is read too\. Pass another score --out"):
+    with pytest.raises(ConfigError, match=r"is also an input\. Pass another score --out"):
         run(jobs, shop.settled, FIRST)
     for file in (ratings, shop.jobs.out):
-        with pytest.raises(ConfigError, match=r"is read too\. Pass another --metrics-file"):
+        with pytest.raises(ConfigError, match=r"is also an input\. Pass another --metrics-file"):
             run(shop.jobs, shop.settled, FIRST, file)
-    with pytest.raises(ConfigError, match=r"is read too\. Pass another --out"):
+    with pytest.raises(ConfigError, match=r"is also an input\. Pass another --out"):
         build_sequences([str(shop.folder / "*.csv")], SequencesConfig(), ratings)
     assert ratings.read_bytes() == before
 

@@ -351,6 +351,6 @@ def test_what_a_night_writes_does_not_lie_where_the_next_one_reads(
         with pytest.raises(KeyboardInterrupt):
             run(jobs, config, FIRST, metrics_file)
     else:
-        with pytest.raises(ConfigError, match=f"is read too. Pass another .*{refused}"):
+        with pytest.raises(ConfigError, match=f"is also an input. Pass another .*{refused}"):
             run(jobs, config, FIRST, metrics_file)
         assert sorted(path for path in shop.folder.rglob("*") if path.is_file()) == before
