@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
-from batchrec.event_times import TEXT, problem_of, times_of, unit_needed, warnings_of
+from batchrec.event_times import problem_of, times_of, unit_needed, warnings_of
 from batchrec.id_types import FLOATS, IdTypes, mixed_types
 from batchrec.ids import BLANKS, WHOLE_NUMBER, null_pattern
 from batchrec.queries import materialize, select
@@ -25,6 +25,7 @@ from batchrec.sources import (
     malformed_records,
     open_query,
     open_sources,
+    partitions_of,
     shown_files,
     swallowing_records,
     unite,
@@ -87,8 +88,7 @@ def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: 
     swallowing = [
         found
         for source in log.sources
-        if source.layout is not None
-        for found in swallowing_records(con, source.view, source.layout, source.files)
+        for found in swallowing_records(con, source, [log.user, log.item, log.timestamp], log.timestamp)
     ]
     if swallowing:
         _leave_out(con, log, swallowing)
@@ -179,11 +179,10 @@ def _load(con: duckdb.DuckDBPyConnection, log: _Log) -> tuple[IdTypes, list[str]
     if unit == "auto":
         problem = problem_of(con, times, is_query=config.query is not None)
         if problem is not None:
-            examples = [
-                _example(con, log, kind) for kind in sorted(found.kind for found in times if found.kind != TEXT)
-            ]
+            kinds, text = problem
+            examples = [_example(con, log, kind) for kind in kinds]
             others = "".join(f", {example.value!r}" for example in examples[1:])
-            raise InputError(f"{examples[0]}{others}: {problem}")
+            raise InputError(f"{examples[0]}{others}: {text}")
     odd = warnings_of(times, config.timestamp_unit)
     warnings += [f"{_example(con, log, kind)}: {warning}" for warning, kind in odd]
     return types, [warning for warning in warnings if warning is not None]
@@ -220,7 +219,8 @@ def _leave_out(con: duckdb.DuckDBPyConnection, log: _Log, swallowing: Sequence[S
     names = ("user_id", "item_id", "event_time", "rating")
     rows = []
     for record in swallowing:
-        values = [record.fields[column] or None for column in log.columns]
+        fields = dict(partitions_of(Path(record.file))) | record.fields
+        values = [fields[column] or None for column in log.columns]
         rows.append({"file": record.file, **dict(zip(names, values, strict=True))})
     schema = pa.schema([(name, pa.string()) for name in ("file", *names)])
     con.from_arrow(pa.Table.from_pylist(rows, schema)).create("swallowing")

@@ -1,7 +1,9 @@
 -- One row per event, typed, its moment in microseconds UTC; `problem` says why it cannot be used, null if it can.
 -- Where ids are read as integers, user_fits and item_fits are false for an id that is none: then all of them are text.
 -- Where they are text, both are false for an id with blanks around it: then ids are compared without blanks.
+-- A line end within an id is the mark of two records that a stray quote has made one of.
 -- time_kind: what kind of time it is: 0 text; numbers by size, 1 s, 2 ms, 3 us, 4 ns, 5 too small to tell; else null.
+-- It is 8 more for 1.7E+09, as spreadsheets show and save numbers, which tells no second.
 with parsed as (
     select
         *,
@@ -86,7 +88,11 @@ compared as (
     select
         *,
         $users_are_integers and coalesce(cast(user_key as varchar) = user_id, false) as user_is_plain,
-        $items_are_integers and coalesce(cast(item_key as varchar) = item_id, false) as item_is_plain
+        (contains(user_id, chr(10)) or contains(user_id, chr(13)))
+        and regexp_matches(trim(user_id, $blanks), '[\n\r]') as user_is_two_lines,
+        $items_are_integers and coalesce(cast(item_key as varchar) = item_id, false) as item_is_plain,
+        (contains(item_id, chr(10)) or contains(item_id, chr(13)))
+        and regexp_matches(trim(item_id, $blanks), '[\n\r]') as item_is_two_lines
     from parsed
 ),
 
@@ -99,7 +105,8 @@ checked as (
                 then coalesce(
                     user_key is not null and regexp_matches(trim(user_id, $blanks), $whole_number)
                     or regexp_matches(user_id, $lost_digits)
-                    or regexp_matches(user_id, $null_words),
+                    or regexp_matches(user_id, $null_words)
+                    or user_is_two_lines,
                     true
                 )
             else coalesce(cast(user_key as varchar) = trim(user_id, $blanks), true)
@@ -110,7 +117,8 @@ checked as (
                 then coalesce(
                     item_key is not null and regexp_matches(trim(item_id, $blanks), $whole_number)
                     or regexp_matches(item_id, $lost_digits)
-                    or regexp_matches(item_id, $null_words),
+                    or regexp_matches(item_id, $null_words)
+                    or item_is_two_lines,
                     true
                 )
             else coalesce(cast(item_key as varchar) = trim(item_id, $blanks), true)
@@ -135,7 +143,9 @@ select
             when
                 not item_is_plain and contains(item_id, '+') and regexp_matches(item_id, $lost_digits)
                 then 'item id has lost digits'
+            when user_is_two_lines then 'user id holds a line end'
             when $users_must_be_integers and not user_fits then 'user id is not an integer'
+            when item_is_two_lines then 'item id holds a line end'
             when $items_must_be_integers and not item_fits then 'item id is not an integer'
             when user_key is null then 'no user'
             when item_key is null then 'no item'
@@ -150,6 +160,8 @@ select
             'no rating',
             'user id has lost digits',
             'item id has lost digits',
+            'user id holds a line end',
+            'item id holds a line end',
             'user id is not an integer',
             'item id is not an integer'
         )
@@ -165,7 +177,14 @@ select
             when abs(tick) < 1e14 then 2
             when abs(tick) < 1e17 then 3
             else 4
-        end as utinyint
+        end
+        + if(
+            tick is not null
+            and (contains(event_time, 'e') or contains(event_time, 'E'))
+            and regexp_matches(event_time, '^\s*[+-]?\d(\.\d{1,8})?[eE]\+?\d+\s*$'),
+            8,
+            0
+        ) as utinyint
     ) as time_kind,
     user_id as raw_user,
     item_id as raw_item,

@@ -1,10 +1,36 @@
--- One row per record of the log, but for those that hold rows of others within their quotes.
-select all_records.*
-from all_records
-anti join swallowing
+-- One row per record of the log, but for those that hold rows of others within their quotes: of equal ones as many are
+-- left out as there are in swallowing.
+with counted as (
+    select
+        file,
+        user_id,
+        item_id,
+        event_time,
+        rating,
+        count(*) as n_records
+    from swallowing
+    group by all
+),
+
+numbered as (
+    select
+        *,
+        row_number() over (partition by file, user_id, item_id, event_time, rating) as occurrence
+    from all_records
+)
+
+select
+    numbered.user_id,
+    numbered.item_id,
+    numbered.event_time,
+    numbered.rating,
+    numbered.file
+from numbered
+left join counted
     on
-        all_records.file = swallowing.file
-        and all_records.user_id is not distinct from swallowing.user_id
-        and all_records.item_id is not distinct from swallowing.item_id
-        and all_records.event_time is not distinct from swallowing.event_time
-        and all_records.rating is not distinct from swallowing.rating
+        numbered.file = counted.file
+        and numbered.user_id is not distinct from counted.user_id
+        and numbered.item_id is not distinct from counted.item_id
+        and numbered.event_time is not distinct from counted.event_time
+        and numbered.rating is not distinct from counted.rating
+where numbered.occurrence > coalesce(counted.n_records, 0)

@@ -140,6 +140,12 @@ def listed(folder: Path, **tables: Any) -> dict[int, set[Any]]:
     return {int(user): {row["item_id"] for row in rows} for user, rows in recs.items()}
 
 
+def test_of_five_columns_of_a_list_the_one_that_segments_are_in_is_read(tmp_path: Path) -> None:
+    rows = [(item, "2020-01-01", "2999-01-01", "most", "half") for item in MANY[:200]]
+    found = listed(tmp_path, **tables_of(tmp_path, "item_id,valid_from,valid_to,segment,country", rows))
+    assert found.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
+
+
 @pytest.mark.parametrize("header", ["item_id,country", "item_id,COUNTRY", "item_id,segment"])
 def test_a_list_by_segment_names_it_as_segments_do(
     header: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

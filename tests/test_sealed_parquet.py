@@ -18,15 +18,20 @@ from batchrec.queries import select
 from batchrec.schemas import sequences_schema
 from batchrec.scoring import score
 from batchrec.sealed_parquet import parquet_of
-from batchrec.tables import Sequences, open_sequences, write_parquet
+from batchrec.tables import Sequences, no_items, open_sequences, write_parquet
 from tests.models import SMALL, run_cli, sequences_table, trained_model, training_histories, write_sequences
 
 SCHEMA = sequences_schema(pa.int64(), pa.int64())
 HISTORIES = {user: [1000 + (7 * user + n) % 40 for n in range(user % 9 + 1)] for user in range(1, 40)}
 
 
-def write(path: Path, histories: dict[int, list[int]]) -> Path:
-    write_parquet(sequences_table(histories).cast(SCHEMA).to_batches(max_chunksize=16), SCHEMA, path)
+def whole_table(histories: dict[int, list[int]]) -> pa.Table:
+    table = sequences_table(histories)
+    return table.append_column("also_seen", no_items(len(table), SCHEMA.field("also_seen").type)).cast(SCHEMA)
+
+
+def write(path: Path, histories: dict[int, list[int]], max_rows: int = 16) -> Path:
+    write_parquet(whole_table(histories).to_batches(max_chunksize=max_rows), SCHEMA, path)
     return path
 
 
@@ -104,11 +109,11 @@ def test_the_seal_is_the_sum_of_the_file_with_zeros_in_its_place(table: Path) ->
 
 def test_a_table_of_many_row_groups_is_sealed(tmp_path: Path) -> None:
     path, histories = tmp_path / "sequences.parquet", {user: [1000] for user in range(500)}
-    write_parquet(sequences_table(histories).cast(SCHEMA).to_batches(max_chunksize=1), SCHEMA, path)
+    write(path, histories, max_rows=1)
     # Longer than the end of a file that the seal is looked for in.
     assert pq.ParquetFile(path).metadata.serialized_size > 1 << 16
     contents = bytearray(path.read_bytes())
-    assert rows_of(path) == sequences_table(histories).to_pylist()
+    assert rows_of(path) == whole_table(histories).to_pylist()
     contents[10] ^= 1
     path.write_bytes(contents)
     with pytest.raises(InputError, match="is not the file that was written"):
@@ -117,7 +122,7 @@ def test_a_table_of_many_row_groups_is_sealed(tmp_path: Path) -> None:
 
 def test_tables_without_a_seal_are_read(tmp_path: Path) -> None:
     path = write_sequences(tmp_path / "sequences.parquet", HISTORIES)
-    assert rows_of(path) == sequences_table(HISTORIES).to_pylist()
+    assert rows_of(path) == whole_table(HISTORIES).to_pylist()
 
 
 def test_folders_called_like_columns_are_no_partitions(
@@ -148,7 +153,7 @@ def test_folders_called_like_columns_are_no_partitions(
 def test_a_table_is_read_from_the_file_that_was_opened(table: Path, tmp_path: Path) -> None:
     opened = open_sequences(table)
     write(tmp_path / "other.parquet", {1: [1]}).replace(table)
-    assert [row for batch in opened.batches(10) for row in batch.to_pylist()] == sequences_table(HISTORIES).to_pylist()
+    assert [row for batch in opened.batches(10) for row in batch.to_pylist()] == whole_table(HISTORIES).to_pylist()
 
 
 def test_a_table_that_is_replaced_while_sql_reads_it_is_refused(

@@ -32,8 +32,8 @@ class CsvOptions:
         Raises ConfigError for a delimiter or a quote that cannot be one, and for columns that are missing.
         """
         mark = None if delimiter is None else {"tab": "\t", "space": " "}.get(delimiter, _unescaped(delimiter))
-        if mark is not None and not 1 <= len(mark.encode()) <= _LONGEST_DELIMITER:
-            raise ConfigError(f"--delimiter {delimiter}: expected 1 to {_LONGEST_DELIMITER} bytes, like ',' or '\\t'")
+        if mark is not None and (not 1 <= len(mark.encode()) <= _LONGEST_DELIMITER or set(mark) & set('"\r\n')):
+            raise ConfigError(f"--delimiter {delimiter!r}: expected 1 to {_LONGEST_DELIMITER} bytes, like ',' or '\\t'")
         if quote not in ("auto", "none") and (len(quote.encode()) != 1 or quote == mark):
             raise ConfigError(f"--quote {quote}: expected auto, none or one character other than the delimiter")
         if header == "no" and columns is None:

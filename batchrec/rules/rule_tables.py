@@ -6,7 +6,6 @@ from dataclasses import replace
 from batchrec.config import RulesConfig
 from batchrec.errors import ConfigError
 from batchrec.rules.tables import RuleTable, read_rule_table
-from batchrec.text_tables import names_in
 
 # Option -> the table that it names.
 RuleTables = Mapping[str, RuleTable]
@@ -51,11 +50,12 @@ def read_rule_tables(config: RulesConfig) -> RuleTables:
 
 def _read_list(file: str, option: str, config: RulesConfig) -> RuleTable:
     """Read a table of --allow or --block; its segments are in the column --segment-column, or else in `segment`."""
-    names = names_in(file, option, config.night)
-    has_own = config.segment_column.lower() in map(str.lower, names)
-    segment = config.segment_column if has_own else SEGMENT
-    table = read_rule_table(file, option, ("item_id",), (segment, *_DATES), config.night)
+    own = config.segment_column
+    # Of the five, the last is not read where all are there.
+    others = tuple(dict.fromkeys((own, *_DATES, SEGMENT)))
+    table = read_rule_table(file, option, ("item_id",), others, config.night)
+    segment = own if own.lower() in {name.lower() for name in table.names} else SEGMENT
+    rows = table.rows.select(["item_id", segment, *_DATES]).rename_columns(["item_id", SEGMENT, *_DATES])
     read = {"item_id", segment.lower(), *_DATES}
-    rows = table.rows.rename_columns(["item_id", SEGMENT, *_DATES])
-    unread = tuple(name for name in names if name.lower() not in read)
+    unread = tuple(name for name in table.names if name.lower() not in read)
     return replace(table, rows=rows, unread=unread).without_null_words(SEGMENT)

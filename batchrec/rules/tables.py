@@ -9,18 +9,19 @@ import pyarrow.compute as pc
 
 from batchrec.errors import InputError
 from batchrec.ids import as_ids
-from batchrec.text_tables import read_text_table
+from batchrec.text_tables import read_named_table
 
 
 @dataclass(frozen=True)
 class RuleTable:
     """A table that an option names: text columns, null where they are empty or the table has none of that name.
 
-    unread: other columns that it has.
+    names: of all columns that it has. unread: those that no rule reads.
     """
 
     file: str
     rows: pa.Table
+    names: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
 
     def required(self, column: str) -> pa.Array:
@@ -94,7 +95,7 @@ def read_rule_table(
     Raises InputError if a column is missing or a file cannot be read, ConfigError for a query that does not run.
     """
     wanted = {name: f"{option} FILE with the column {name}" for name in columns}
-    table = RuleTable(file, read_text_table(file, option, wanted, optional, run_date))
+    table = RuleTable(file, *read_named_table(file, option, wanted, optional, run_date))
     for name in {"user_id", "item_id"}.intersection(columns):
         table = table.without_null_words(name)
     return table

@@ -13,7 +13,7 @@ import duckdb
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
 from batchrec.queries import literal, select
-from batchrec.sources.layouts import Layout, is_empty, layout_of
+from batchrec.sources.layouts import Layout, check_whole, is_empty, layout_of
 from batchrec.sources.records import Reject, located
 
 _log = logging.getLogger(__name__)
@@ -48,6 +48,12 @@ class Source:
         """Return the type of a column."""
         return self.types[self.names[column]]
 
+    def arrow_type_of(self, column: str) -> str:
+        """Return the type that a Parquet file gives a column; empty for anything else."""
+        layout = self.layout
+        is_typed = layout is not None and column in layout.columns and len(layout.types) == len(layout.columns)
+        return layout.types[layout.columns.index(column)] if layout is not None and is_typed else ""
+
 
 def open_sources(
     con: duckdb.DuckDBPyConnection, files: Sequence[Path], wanted: dict[str, str], options: CsvOptions = CsvOptions()
@@ -64,6 +70,9 @@ def open_sources(
     layouts = {file: layout_of(file, wanted, options) for file in filled}
     # A file without rows has no say in the types.
     read = [file for file in filled if layouts[file].has_rows] or filled
+    for file in read:
+        if layouts[file].compression != "none":
+            check_whole(file)
     for file, columns in _columns_without_values(con, [file for file in read if not layouts[file].is_csv]).items():
         layouts[file] = layouts[file].without_values(columns)
     ordered = sorted(read, key=lambda file: (astuple(layouts[file]), file))
@@ -121,7 +130,7 @@ def _open(con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: tupl
 
 
 def check_types(source: Source, wanted: dict[str, str]) -> None:
-    """Raise InputError if a wanted column holds lists, structs or maps, or a query's holds bytes."""
+    """Raise InputError if a wanted column holds lists, structs, maps or lengths of time, or a query's holds bytes."""
     where = shown_files(source.files) if source.files else "the query"
     for column, option in wanted.items():
         found = source.type_of(column)
@@ -130,6 +139,8 @@ def check_types(source: Source, wanted: dict[str, str]) -> None:
                 f"{where}: column {column!r} of {option} holds values of type {found}; expected one value per row. "
                 f"Pass a query with unnest({column})"
             )
+        if found == "interval" or source.arrow_type_of(column).startswith("duration"):
+            raise InputError(f"{where}: column {column!r} of {option} holds lengths of time; expected text or numbers")
         if found == "blob":
             raise InputError(
                 f"{where}: column {column!r} of {option} holds bytes; expected text or numbers. Pass a query with "

@@ -1,5 +1,6 @@
 """A query of the user as a source: one SELECT, and before it statements that attach, load or set what it reads."""
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import duckdb
 from batchrec.errors import ConfigError, InputError
 from batchrec.queries import select, use_settings
 from batchrec.sources.opening import Source, check_types
+from batchrec.stopping import interrupting
 
 _SELECT = duckdb.StatementType.SELECT
 _ATTACH = duckdb.StatementType.ATTACH
@@ -38,17 +40,14 @@ def open_query(
     try:
         statements = con.extract_statements(file.read_text(encoding="utf-8-sig"))
         if [statement.type for statement in statements[-1:]] != [_SELECT]:
-            raise ConfigError(f"{file}: holds {len(statements)} statements; expected one SELECT, at the end")
-        con.execute("set variable run_date = cast($run_date as date)", {"run_date": run_date})
-        for statement in statements[:-1]:
-            _run_before(con, statement, file)
-        use_settings(con)
-        # As text, for a relation takes no comment after the semicolon; it is the one SELECT that was just checked.
-        con.execute(f"create view query as {statements[-1].query}")
+            n = len(statements)
+            raise ConfigError(f"{file}: holds {n} statements; expected one SELECT, as the last statement")
+        _run(con, statements, file, run_date)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     except duckdb.ProgrammingError as error:
         raise ConfigError(f"{file}: {error}") from error
+    con.sql("from batchrec_query.main.result").create_view("query")
     found = {name.lower(): name for name in con.view("query").columns}
     found |= {name: found[name.lower()] for name in wanted if name.lower() in found}
     missing = [name for name in wanted if name not in found]
@@ -67,18 +66,41 @@ def open_query(
     return source
 
 
-def _run_before(con: duckdb.DuckDBPyConnection, statement: duckdb.Statement, file: Path) -> None:
-    """Run a statement before the SELECT; a database is attached to be read only."""
-    if statement.type not in _BEFORE:
+def _run(con: duckdb.DuckDBPyConnection, statements: list[duckdb.Statement], file: Path, run_date: date | None) -> None:
+    """Run the statements of a query, and keep its rows: once, for a second run may yield others.
+
+    They run in a catalog of their own and a connection of their own, so that no name, macro or setting of theirs means
+    anything to batchrec's queries.
+    """
+    con.execute("attach ':memory:' as batchrec_query")
+    with con.cursor() as user, interrupting(user.interrupt):
+        use_settings(user)
+        user.execute("use batchrec_query")
+        user.execute("set variable run_date = cast($run_date as date)", {"run_date": run_date})
+        for statement in statements[:-1]:
+            _run_before(user, statement, file)
+        # As text, for a relation takes no comment after the semicolon; it is the one SELECT that was just checked.
+        user.execute(f"create table batchrec_query.main.result as {statements[-1].query}")
+    # Some settings are those of all connections.
+    use_settings(con)
+
+
+def _run_before(user: duckdb.DuckDBPyConnection, statement: duckdb.Statement, file: Path) -> None:
+    """Run a statement before the SELECT; a database in a file is attached to be read only."""
+    text = statement.query.strip().rstrip(";").rstrip()
+    if statement.type not in _BEFORE or re.match(r"(?is)\s*create\b.*\bpersistent\b", text):
         name = statement.type.name
         raise ConfigError(
             f"{file}: holds several statements, one of them {name}, before the last; expected one SELECT, and before "
             "it nothing but ATTACH, LOAD, SET and CREATE, which change no data"
         )
-    text = statement.query.strip().rstrip(";").rstrip()
-    if statement.type == _ATTACH and "read_only" not in text.lower():
-        text = f"{text[:-1]}, READ_ONLY)" if text.endswith(")") else f"{text} (READ_ONLY)"
-    con.execute(text)
-    writable = select(con, "writable_databases").fetchall()
+    if statement.type == _ATTACH and "':memory:" not in text:
+        options = re.search(r"\(([^()]*)\)$", text)
+        if options is None:
+            text = f"{text} (READ_ONLY)"
+        elif not re.search(r"(?i)(^|,)\s*read_only\s*(true\s*)?(,|$)", options[1]):
+            text = f"{text[:-1]}, READ_ONLY)"
+    user.execute(text)
+    writable = select(user, "writable_databases").fetchall()
     if writable:
         raise ConfigError(f"{file}: database {writable[0][0]!r} is attached to be written to. Attach it as (READ_ONLY)")

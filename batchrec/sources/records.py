@@ -1,10 +1,12 @@
 """Records of CSV files that cannot be used: where they begin, and the lines that a quote swallows."""
 
+import re
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import duckdb
 
@@ -68,6 +70,22 @@ def line_numbers(
     return lines
 
 
+class Readable(Protocol):
+    """What is read of a source: its view, and the files and layout that it was opened from."""
+
+    @property
+    def view(self) -> str:
+        """The name of the view."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files; none for a query."""
+
+    @property
+    def layout(self) -> Layout | None:
+        """Their layout; None for a query."""
+
+
 @dataclass(frozen=True)
 class Swallowing:
     """A record of a CSV file whose quotes hold rows of their own, and those rows: the lines that look like one.
@@ -81,24 +99,35 @@ class Swallowing:
 
 
 def swallowing_records(
-    con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: Sequence[Path]
+    con: duckdb.DuckDBPyConnection, source: "Readable", wanted: Sequence[str], times: str | None = None
 ) -> list[Swallowing]:
     """List the records that a quote has made of several rows.
 
     A quote that is a letter, as in a title, makes one record of all lines up to the next quote. That is told from text
-    of several lines by the lines themselves: with quotes as letters, more than one of them is a whole row.
-    view: the files' records as they were read.
+    of several lines by the lines themselves: with quotes as letters, more than one of them is a whole row, in which no
+    wanted column is empty and the column of the times, if there is one, begins with a digit.
     """
-    suspects = [file for file in files if layout.quote and holds(file, layout.quote.encode())]
+    layout = source.layout
+    if layout is None or not layout.quote:
+        return []
+    suspects = [file for file in source.files if holds(file, layout.quote.encode())]
     if not suspects:
         return []
-    n_records = dict(select(con, "records_per_file", source=view).fetchall())
+    n_records = dict(select(con, "records_per_file", source=source.view).fetchall())
     # Also where empty lines make the difference; then none is found.
     many_lines = [file for file in suspects if _n_lines(file, layout) != n_records.get(str(file), 0)]
-    return [found for file in many_lines for found in _swallowing(file, layout)]
+    places = [layout.columns.index(column) for column in wanted if column in layout.columns]
+    time_place = layout.columns.index(times) if times in layout.columns else None
+
+    def is_row(fields: list[str]) -> bool:
+        if len(fields) != len(layout.columns) or not all(fields[place].strip() for place in places):
+            return False
+        return time_place is None or re.match(r"\s*[-+]?\d", fields[time_place]) is not None
+
+    return [found for file in many_lines for found in _swallowing(file, layout, is_row)]
 
 
-def _swallowing(file: Path, layout: Layout) -> Iterator[Swallowing]:
+def _swallowing(file: Path, layout: Layout, is_row: Callable[[list[str]], bool]) -> Iterator[Swallowing]:
     with open_text(file) as text:
         kept: deque[str] = deque()
         records = csv_records(_remembered(text, kept), layout)
@@ -109,7 +138,7 @@ def _swallowing(file: Path, layout: Layout) -> Iterator[Swallowing]:
             if len(lines) < 2 or line <= layout.header_lines or len(fields) != len(layout.columns):
                 continue
             unquoted = csv_records(lines, replace(layout, quote=""))
-            rows = [number for number, row in unquoted if len(row) == len(layout.columns)]
+            rows = [number for number, row in unquoted if is_row(row)]
             if len(rows) > 1:
                 reason = "a row within quotes that another row opens"
                 rejects = [Reject(str(file), line + row - 1, reason, lines[row - 1].rstrip("\r\n")) for row in rows]

@@ -241,4 +241,5 @@ def expected_of(
 
 
 def _lost(text: str) -> bool:
-    return _LOST_DIGITS.fullmatch(text) is not None
+    """Tell whether a text is no id, though it is there: of a float, or of two records."""
+    return _LOST_DIGITS.fullmatch(text) is not None or re.search("[\r\n]", text.strip(BLANKS)) is not None
