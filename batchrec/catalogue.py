@@ -63,7 +63,11 @@ def read_column(
     text = rows[item_column].combine_chunks()
     # A catalogue of integers may hold other codes too, which are found by their titles.
     item_ids = pc.coalesce(as_ids(text, id_type).cast(pa.string()), as_ids(text, pa.string()))
-    found = pa.table({"item_id": item_ids, "title": rows[named[0]]})
+    values = rows[named[0]]
+    # A film may be called Null; a category is none then, as in the log.
+    if named[1] == "--category-column":
+        values = as_ids(values.combine_chunks(), pa.string())
+    found = pa.table({"item_id": item_ids, "title": values})
     with connect() as con:
         con.from_arrow(found).create_view("catalogue")
         titles = select(con, "titles").to_arrow_table()

@@ -125,7 +125,7 @@ class _Pairs:
 
     @classmethod
     def of(cls, ends: NDArray[np.int32], item_ids: pa.Array) -> "_Pairs":
-        """Give each pair a number; events stand user by user, up to each of `ends`."""
+        """Return a number for each pair; events stand user by user, up to each of `ends`."""
         users = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
         items = _item_codes(item_ids)
         return cls(users, users * (int(items.max()) + 1) + items)
@@ -160,7 +160,7 @@ class _Pairs:
 
 
 def _item_codes(item_ids: pa.Array) -> Longs:
-    """Give each item a number from 0 to 2^40: by its id, where ids are integers that are close enough."""
+    """Return a number from 0 to 2^40 for each item: by its id, where ids are integers that are close enough."""
     if pa.types.is_integer(item_ids.type):
         ids: Longs = item_ids.to_numpy()
         lowest = int(ids.min())

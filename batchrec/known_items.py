@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.errors import InputError, ModelError, one_line
+from batchrec.ids import without_blanks
 from batchrec.queries import connect, literal, select
 from batchrec.schemas import PAD
 from batchrec.tables import Sequences
@@ -32,7 +33,7 @@ def check_knows(vocabulary: Vocabulary, model: Path, table: Sequences) -> None:
             f"{table.item_type}{_example(_items_of(table))}. Build them with ids of the model's type, or train again"
         )
     items = _items_of(table)
-    unknown = items.filter(pc.invert(pc.is_in(items, value_set=known)))
+    unknown = items.filter(pc.invert(pc.is_in(without_blanks(items), value_set=without_blanks(known))))
     n_known = len(items) - len(unknown)
     found = (
         f"{model}: knows {n_known:,} of the {len(items):,} items in {table.path}; its ids are {known.type}"

@@ -143,7 +143,7 @@ class Scorer:
         return ScoredChunk(recs, len(users), self._counts(users, is_known, n_recs, len(carried), n_unknown))
 
     def _best(self, histories: Histories, users: Longs, limits: Limits) -> Lists:
-        """Give the model's list for each of `users`, empty where it knows nothing of the history.
+        """Return the model's list for each of `users`, empty where it knows nothing of the history.
 
         Raises ModelError for scores that are not finite.
         """

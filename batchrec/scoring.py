@@ -93,7 +93,7 @@ def score(
         raise ConfigError(f"--top-k {config.top_k}: the model knows {n_items} items. Pass {n_items} or less")
     table = open_sequences(sequences)
     check_knows(loaded.vocabulary, model, table)
-    listed = read_user_list(config.users, table.user_type, config.night) if config.users else None
+    listed = read_user_list(config.users, table.user_type, config.night, sequences) if config.users else None
     known = KnownIds(loaded.vocabulary, table.user_type, sequences, listed, config.allow_empty_rules)
     known.warn_of_listed("--users")
     rules = read_rule_tables(config)
@@ -124,7 +124,10 @@ def score(
                 yield chunk.recs
 
     def check(recs: Path) -> None:
-        for rule in check_rules(FinishedTable(recs, sequences, listed), rules, config):
+        broken = check_rules(FinishedTable(recs, sequences, listed), rules, config)
+        # Popular items, known ids and rules are read by the file's name; the histories from the file that was opened.
+        table.check_same()
+        for rule in broken:
             if rule.n_rows:
                 raise GateError(f"{rule.n_rows} rows break {rule.rule} ({rule.example}): a bug. {out} stays as it was")
 

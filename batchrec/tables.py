@@ -42,7 +42,7 @@ def check_writable(out: Path, option: str = "--out") -> None:
 def check_no_input(out: Path, inputs: Iterable[str | Path], option: str = "--out") -> None:
     """Raise ConfigError where the file `out` is one of the inputs."""
     if out.resolve() in {Path(file).resolve() for file in inputs}:
-        raise ConfigError(f"{out}: is read too. Pass another {option}")
+        raise ConfigError(f"{out}: is also an input. Pass another {option}")
 
 
 def check_writable_file(out: Path, option: str = "--out") -> None:

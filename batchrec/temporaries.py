@@ -88,7 +88,7 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
 
 
 def link_or_copy(file: Path, name: Path) -> None:
-    """Give a file a second name, or make a copy, private until it is whole, if the disk cannot link it."""
+    """Link a file to a second name, or make a copy, private until it is whole, if the disk cannot link it."""
     if not _linked(file, name):
         name.touch(0o600, exist_ok=False)
         shutil.copyfile(file, name)

@@ -36,14 +36,25 @@ def read_text_table(
     Returns a string column for each, null where it is empty or missing.
     Raises InputError if a column is missing or a file cannot be read, ConfigError for a query that does not run.
     """
+    return read_named_table(file, option, columns, optional, run_date)[0]
+
+
+def read_named_table(
+    file: str, option: str, columns: dict[str, str], optional: Sequence[str] = (), run_date: date | None = None
+) -> tuple[pa.Table, tuple[str, ...]]:
+    """Read a table as `read_text_table` does; returns the names of all columns that it has beside it.
+
+    optional: if more than fit beside `columns` are there, the last of them are not read.
+    """
     with connect() as con:
         try:
             if is_query(file):
                 source = open_query(con, Path(file), columns, run_date)
-                found = {name: name for name in (*columns, *optional) if name in columns or name in source.names}
-                sources = [source]
+                found = {name: name for name in columns}
+                found |= {name: name.lower() for name in optional if name.lower() in source.names}
+                sources, there = [source], list(source.names.values())
             else:
-                sources, found = _open_files(con, file, option, columns, optional)
+                sources, found, there = _open_files(con, file, option, columns, optional)
             names = list(found.values())
             wanted = [names[min(place, len(names) - 1)] for place in range(len(_PLACES))]
             parameters = {f"{place}_column": name for place, name in zip(_PLACES, wanted, strict=True)}
@@ -56,19 +67,20 @@ def read_text_table(
         raise InputError(f"{bad[0]}. Fix the table of {option}")
     empty = pa.nulls(len(rows), pa.string())
     arrays = {name: rows[place].cast(pa.string()) for name, place in zip(found, _PLACES, strict=False)}
-    return pa.table({name: arrays.get(name, empty) for name in (*columns, *optional)}).combine_chunks()
+    table = pa.table({name: arrays.get(name, empty) for name in (*columns, *optional)}).combine_chunks()
+    return table, tuple(dict.fromkeys(there))
 
 
 def _open_files(
     con: duckdb.DuckDBPyConnection, file: str, option: str, columns: dict[str, str], optional: Sequence[str]
-) -> tuple[list[Source], dict[str, str]]:
-    """Open the files; returns the sources, and how they spell those of the columns that exist."""
+) -> tuple[list[Source], dict[str, str], list[str]]:
+    """Open the files; returns the sources, how they spell those of the columns that exist, and all their columns."""
     files = find_files([file], f"{option} FILE")
-    names = {name for path in files for name in column_names(path)}
+    names = dict.fromkeys(name for path in files for name in column_names(path))
     spelled = {name: _spelled_in(names, name) for name in (*columns, *optional)}
     found = {name: spelled[name] for name in spelled if name in columns or spelled[name] in names}
     wanted = {found[name]: columns.get(name, f"{option} FILE") for name in found}
-    return open_sources(con, files, wanted), found
+    return open_sources(con, files, wanted), found, list(names)
 
 
 def _spelled_in(names: Collection[str], wanted: str) -> str:

@@ -1,7 +1,16 @@
 -- One row: what must not be in the recommendations at $recs, whose users' histories, and what else they
 -- have seen, are at $sequences. Lists are made anew from the rows, so that nothing of the scorer's own account is
--- believed.
-with lists as (
+-- believed. Ids are compared as the scorer does: without the blanks around them.
+with rows_of_recs as (
+    select
+        trim(cast(user_id as varchar), $blanks) as user_id,
+        trim(cast(item_id as varchar), $blanks) as item_id,
+        rank,
+        score
+    from read_parquet($recs, hive_partitioning = false)
+),
+
+lists as (
     select
         user_id,
         list(item_id) as item_ids,
@@ -9,16 +18,23 @@ with lists as (
         count(*) as n_rows,
         count(*) filter (where user_id is null or item_id is null or rank is null or score is null) as n_nulls,
         count(*) filter (where not isfinite(score)) as n_no_numbers
-    from read_parquet($recs, hive_partitioning = false)
+    from rows_of_recs
     group by user_id
+),
+
+histories as (
+    select
+        trim(cast(user_id as varchar), $blanks) as user_id,
+        -- Who writes histories of their own may leave also_seen out.
+        list_concat(*columns(lambda name: name in ('item_ids', 'also_seen'))) as item_ids
+    from read_parquet($sequences, hive_partitioning = false)
 ),
 
 seen as (
     select
         user_id,
-        -- Who writes histories of their own may leave also_seen out.
-        list_concat(*columns(lambda name: name in ('item_ids', 'also_seen'))) as item_ids
-    from read_parquet($sequences, hive_partitioning = false)
+        list_transform(cast(item_ids as varchar[]), lambda item_id: trim(item_id, $blanks)) as item_ids
+    from histories
 )
 
 select

@@ -37,6 +37,16 @@ def test_a_model_that_knows_none_of_the_items_is_refused(tmp_path: Path, capsys:
     assert not out.exists()
 
 
+def test_ids_that_are_padded_tonight_are_still_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    known = load_model(string_model()).vocabulary.item_ids.to_pylist()[:3]
+    sequences = write_sequences(
+        tmp_path / "sequences.parquet", {1: [f"{item}   " for item in known]}, item_type=pa.string()
+    )
+    with caplog.at_level(logging.WARNING):
+        score(sequences, string_model(), ScoringConfig(device="cpu"), tmp_path / "recs.parquet")
+    assert "knows" not in caplog.text
+
+
 @pytest.mark.parametrize(("kind", "item"), [("text for integers", "'1001'"), ("integers for text", "1001")])
 def test_a_model_whose_ids_have_another_type_is_refused(
     kind: str, item: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

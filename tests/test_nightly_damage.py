@@ -162,7 +162,7 @@ def test_a_night_that_is_repeated_does_not_switch_the_model_of_later_ones(
 def test_no_night_is_made_that_is_still_to_come(shop: Company) -> None:
     today = datetime.now(UTC).date()
     for refused in (run, plan):
-        with pytest.raises(ConfigError, match=r"the clock says .*\. No night before .* would be out any more"):
+        with pytest.raises(ConfigError, match=r"the clock says .*\. Nights before .* could no longer be published"):
             refused(shop.jobs, shop.settled, today + timedelta(days=2))
     assert names_in(shop.folder / "nights") == {".lock"}
     shop.run((today + timedelta(days=1) - FIRST).days)
@@ -326,12 +326,12 @@ def test_no_table_takes_the_place_of_what_is_read(shop: Company) -> None:
     ratings = shop.folder / "ratings.csv"
     before = ratings.read_bytes()
     jobs = replace(shop.jobs, out=ratings)
-    with pytest.raises(ConfigError, match=r"is read too\. Pass another score --out"):
+    with pytest.raises(ConfigError, match=r"is also an input\. Pass another score --out"):
         run(jobs, shop.settled, FIRST)
     for file in (ratings, shop.jobs.out):
-        with pytest.raises(ConfigError, match=r"is read too\. Pass another --metrics-file"):
+        with pytest.raises(ConfigError, match=r"is also an input\. Pass another --metrics-file"):
             run(shop.jobs, shop.settled, FIRST, file)
-    with pytest.raises(ConfigError, match=r"is read too\. Pass another --out"):
+    with pytest.raises(ConfigError, match=r"is also an input\. Pass another --out"):
         build_sequences([str(shop.folder / "*.csv")], SequencesConfig(), ratings)
     assert ratings.read_bytes() == before
 
@@ -455,6 +455,29 @@ def test_rules_that_allow_few_items_pass_the_gates_by_what_they_allow(
     report = shop.run(gate_min_full_lists=1.0, gate_min_coverage=1.0, gate_min_users=1.0)
     assert {row["item_id"] for row in shop.rows()} == {1003, 1004}
     assert report.stages["score"]["eligible_items"] == 2
+
+
+def test_ids_that_differ_in_blanks_alone_are_one_where_a_table_is_measured(tmp_path: Path) -> None:
+    # i2 is seen, i3 comes twice, and i9 alone is as it should be; half of last night's lists come again.
+    sequences = write_sequences(
+        tmp_path / "sequences.parquet", {"u1  ": ["i1  ", "i2  "], "u2": ["i4"]}, pa.string(), pa.string()
+    )
+    recs, previous = tmp_path / "recs.parquet", tmp_path / "previous.parquet"
+    lists = {
+        recs: {"u1": ["i2", "i3", "i3 ", "i9"], "u2": ["i9"]},
+        previous: {"u1 ": ["i2\t", "i5"], "u2": ["i9  "]},
+    }
+    for file, users in lists.items():
+        rows = [
+            {"user_id": user, "item_id": item, "rank": rank, "score": 1.0}
+            for user, items in users.items()
+            for rank, item in enumerate(items, 1)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    found = measure_table(recs, sequences, previous, ScoringConfig(top_k=4))
+    assert (found.faults["seen_items"], found.faults["duplicates"]) == (1, 1)
+    assert found.overlap == pytest.approx((1 / 4 + 1) / 2)
+    assert measure_table(recs, sequences, None, ScoringConfig(top_k=4, keep_seen=True)).faults["seen_items"] == 0
 
 
 def test_users_without_a_history_make_up_for_none_that_were_lost(tmp_path: Path) -> None:

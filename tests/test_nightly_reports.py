@@ -108,6 +108,27 @@ def test_a_night_is_rolled_back_past_a_report_nested_deep(shop: Company) -> None
     assert shop.nights.roll_back() == night(1)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "null", "[" * 200_000], ids=["half", "list", "null", "deep"])
+def test_a_list_of_rollbacks_that_cannot_be_read_ends_the_night(shop: Company, text: str) -> None:
+    shop.run(0)
+    shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
+    shop.run(1)
+    assert shop.nights.roll_back() == night(0)
+    rolled_back, out = shop.folder / "nights" / "rolled-back.json", shop.jobs.out.read_bytes()
+    rolled_back.write_text(text, encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=r"rolled-back\.json: cannot be read; .*Restore it, or remove it if no"
+    ) as error:
+        shop.run(1)
+    assert (error.value.exit_code, shop.jobs.out.read_bytes()) == (2, out)
+
+
+def test_a_folder_in_the_place_of_the_list_of_rollbacks_is_refused(shop: Company) -> None:
+    (shop.nights.decisions.folder / "rolled-back.json").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"rolled-back\.json: cannot be read"):
+        shop.nights.decisions.is_rolled_back(night(0), "0")
+
+
 def strict(text: str) -> Any:
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
@@ -330,6 +351,6 @@ def test_what_a_night_writes_does_not_lie_where_the_next_one_reads(
         with pytest.raises(KeyboardInterrupt):
             run(jobs, config, FIRST, metrics_file)
     else:
-        with pytest.raises(ConfigError, match=f"is read too. Pass another .*{refused}"):
+        with pytest.raises(ConfigError, match=f"is also an input. Pass another .*{refused}"):
             run(jobs, config, FIRST, metrics_file)
         assert sorted(path for path in shop.folder.rglob("*") if path.is_file()) == before

@@ -1,9 +1,13 @@
+from dataclasses import asdict, replace
+from datetime import date, datetime, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchrec.config import ScoringConfig, SequencesConfig
 from tests.models import run_cli, write_sequences
 from tests.plain_rules import ITEMS, model, write_table
 from tests.test_scoring import recs_of
@@ -94,6 +98,33 @@ def test_options_that_cannot_be_are_refused(
 ) -> None:
     assert score_with(tmp_path, *options) == 2
     assert said in capsys.readouterr().err
+
+
+def test_midnight_is_no_other_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = iter(range(1, 30))
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls(2024, 6, next(days), tzinfo=tz)
+
+    monkeypatch.setattr("batchrec.config.rules.datetime", Clock)
+    # Each item may be recommended on one day alone.
+    rows = [(item, f"2024-06-{day:02}", f"2024-06-{day:02}") for day, item in enumerate(ITEMS[3:23], 1)]
+    allow = write_table(tmp_path / "allow.csv", "item_id,valid_from,valid_to", rows)
+    assert score_with(tmp_path, "--allow", allow) == 0
+    assert {row["item_id"] for rows in recs_of(tmp_path / "recs.parquet").values() for row in rows} == {ITEMS[3]}
+
+
+@pytest.mark.parametrize("of", [ScoringConfig, SequencesConfig])
+def test_a_config_has_one_night_and_is_equal_to_one_that_has_not_been_asked(
+    of: type[ScoringConfig | SequencesConfig],
+) -> None:
+    asked = of(run_date="2024-06-01")
+    assert asked.night == date(2024, 6, 1)
+    assert asked == of(run_date="2024-06-01")
+    assert "night" not in asdict(asked)
+    assert replace(asked, run_date="2024-06-02").night == date(2024, 6, 2)
 
 
 def test_a_category_column_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from batchrec.artifact import write_manifest
 from batchrec.config import ScoringConfig
-from batchrec.errors import ConfigError
+from batchrec.errors import ConfigError, InputError
 from batchrec.rules import rulebook
 from batchrec.scoring import ScoringReport, score
 from batchrec.training.export import write_encoder
@@ -121,3 +121,75 @@ def test_more_segments_than_memory_holds_are_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr(rulebook, "_MOST_CELLS", 1000)
     with pytest.raises(ConfigError, match="3 segments of 400 items are more than 1000"):
         scored(tmp_path, "block", [(MANY[0], name) for name in LISTS])
+
+
+def tables_of(folder: Path, header: str, rows: Sequence[tuple[object, ...]]) -> dict[str, Any]:
+    """An --allow of these rows, and users by country."""
+    return {
+        "allow": str(write_table(folder / "allow.csv", header, rows)),
+        "segments": str(write_table(folder / "people.csv", "user_id,country", [*SEGMENTS.items()])),
+        "segment_column": "country",
+    }
+
+
+def listed(folder: Path, **tables: Any) -> dict[int, set[Any]]:
+    """The items of each user."""
+    sequences = write_sequences(folder / "sequences.parquet", HISTORIES)
+    score(sequences, model(), ScoringConfig(device="cpu", top_k=7, **tables), folder / "recs.parquet")
+    recs = recs_of(folder / "recs.parquet")
+    return {int(user): {row["item_id"] for row in rows} for user, rows in recs.items()}
+
+
+def test_of_five_columns_of_a_list_the_one_that_segments_are_in_is_read(tmp_path: Path) -> None:
+    rows = [(item, "2020-01-01", "2999-01-01", "most", "half") for item in MANY[:200]]
+    found = listed(tmp_path, **tables_of(tmp_path, "item_id,valid_from,valid_to,segment,country", rows))
+    assert found.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
+
+
+@pytest.mark.parametrize("header", ["item_id,country", "item_id,COUNTRY", "item_id,segment"])
+def test_a_list_by_segment_names_it_as_segments_do(
+    header: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [(item, "half") for item in MANY[:200]]
+    found = listed(tmp_path, **tables_of(tmp_path, header, rows))
+    assert found.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
+    assert set().union(*found.values()) <= set(MANY[:200])
+    assert "not read" not in caplog.text
+
+
+def test_a_query_names_the_segment_in_any_case(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path, "item_id", [])
+    (tmp_path / "allow.sql").write_text("select unnest(range(5000, 5200)) as item_id, 'half' as Country")
+    found = listed(tmp_path, **tables | {"allow": str(tmp_path / "allow.sql"), "segment_column": "Country"})
+    assert found.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
+
+
+def test_columns_of_a_list_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [(item, "2020-01-01", "half", "most") for item in MANY[:200]]
+    found = listed(tmp_path, **tables_of(tmp_path, "item_id,from,country,segment", rows))
+    assert found.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
+    assert f"--allow {tmp_path / 'allow.csv'}: columns that are not read: from, segment" in caplog.text
+
+
+@pytest.mark.parametrize("word", ["\\N", "NULL", " none ", "\u00a0"])
+def test_a_word_for_null_is_no_segment(word: str, tmp_path: Path) -> None:
+    rows = [(item, word) for item in MANY[:200]]
+    found = listed(tmp_path, **tables_of(tmp_path, "item_id,country", rows))
+    assert found.keys() == HISTORIES.keys()
+    tables = tables_of(tmp_path, "item_id", [(item,) for item in MANY])
+    write_table(tmp_path / "people.csv", "user_id,country", [(1, word), (2, "half")])
+    with pytest.raises(InputError, match="1 of 2 rows have no country"):
+        listed(tmp_path, **tables)
+
+
+def test_a_word_for_null_is_no_category(tmp_path: Path) -> None:
+    # All but two items have no category, so none of them counts towards the most of one.
+    rows = [(item, "drama" if item in MANY[:2] else "\\N") for item in MANY]
+    items = write_table(tmp_path / "items.csv", "movieId,title,genre", [(item, "x", genre) for item, genre in rows])
+    found = listed(tmp_path, items=str(items), category_column="genre", max_per_category=1)
+    assert {len(own) for own in found.values()} == {7}
+
+
+def test_the_segment_is_in_a_column_of_its_own() -> None:
+    with pytest.raises(ConfigError, match="--segment-column item_id: expected a column other than"):
+        ScoringConfig(segment_column="item_id")

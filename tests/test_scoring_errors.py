@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ import torch
 
 from batchrec import ranker
 from batchrec.config import ScoringConfig
+from batchrec.rules.assortment import Assortment, read_assortment
 from batchrec.scoring import score
 from tests.models import N_ITEMS, names_in, run_cli, sequences_table, trained_model, training_histories, write_sequences
 
@@ -255,6 +257,16 @@ CATALOGUE_ERRORS = {
 def test_a_catalogue_that_cannot_be_read_is_refused(text: str, job: Job) -> None:
     (job.folder / "movies.csv").write_text(text, encoding="utf-8")
     assert "movies.csv" in job.assert_fails(3, "--items", job.folder / "movies.csv")
+
+
+def test_sequences_that_are_replaced_meanwhile_leave_the_old_table(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replaced(*arguments: Any) -> Assortment:
+        found = read_assortment(*arguments)
+        write_sequences(job.folder / "new.parquet", {1: [1001], 9: [1004, 1005]}).replace(job.sequences)
+        return found
+
+    monkeypatch.setattr("batchrec.scoring.read_assortment", replaced)
+    assert f"{job.sequences}: was replaced while it was read" in job.assert_fails(3)
 
 
 def test_an_error_while_writing_leaves_the_old_table(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

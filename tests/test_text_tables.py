@@ -12,6 +12,7 @@ from batchrec.errors import ConfigError, InputError
 from batchrec.ids import as_ids, null_pattern
 from batchrec.text_tables import read_text_table
 from batchrec.user_list import read_user_list
+from tests.models import write_sequences
 
 TITLE = ("title", "--title-column")
 
@@ -65,6 +66,21 @@ def test_users_and_titles_come_from_a_query_that_sees_the_run_date(tmp_path: Pat
     assert (found.item_ids.to_pylist(), found.titles.to_pylist()) == (["1"], ["Film 2024"])
     with pytest.raises(ConfigError, match="no column 'name'"):
         read_column(movies, "movieId", ("name", "--title-column"), pa.int64())
+
+
+def test_a_user_in_the_place_of_the_header_is_no_header(tmp_path: Path) -> None:
+    histories = {"anna  ": ["i1"], "bert": ["i2"], "USER_ID": ["i1"]}
+    sequences = write_sequences(tmp_path / "s.parquet", histories, pa.string(), pa.string())
+
+    def users(text: str) -> list[str]:
+        file = write(tmp_path, "users.csv", text)
+        return list(read_user_list(file, pa.string(), None, sequences).to_pylist())
+
+    with pytest.raises(InputError, match=r"the first line is 'anna'; expected a header with the column user_id"):
+        users("anna\nbert\n")
+    # Any other name is a header, and user_id always is one.
+    assert users("customer\nanna\n") == ["anna"]
+    assert users("USER_ID\nanna\nbert\n") == ["anna", "bert"]
 
 
 def test_a_title_is_found_by_any_spelling_of_its_id(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from calendar import timegm
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 
 from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.options import DATE, as_date, check, check_at_least, check_finite, option
@@ -14,8 +15,8 @@ class RulesConfig(CatalogueConfig):
 
     allow: str | None = option(
         None,
-        "Recommend these items only: a table of item_id and, if you like, valid_from, valid_to and segment; a row that "
-        "has a segment holds for its users in --segments.",
+        "Recommend these items only: a table of item_id and optionally valid_from, valid_to and --segment-column; "
+        "a row that has a segment holds for its users in --segments.",
     )
     block: str | None = option(None, "Recommend none of these items: a table as for --allow.")
     allow_empty_rules: bool = option(
@@ -48,7 +49,7 @@ class RulesConfig(CatalogueConfig):
     segments: str | None = option(
         None, "Segments of users, for popular items, --allow and --block: a table of user_id and --segment-column."
     )
-    segment_column: str = option("segment", "Column of the user's segment in --segments.")
+    segment_column: str = option("segment", "Column of the segment in --segments, --allow and --block.")
 
     def check_rules(self) -> None:
         """Raise ConfigError for a value that cannot be used."""
@@ -62,6 +63,12 @@ class RulesConfig(CatalogueConfig):
             self.run_date,
             DATE,
         )
+        check(
+            self.segment_column.lower() not in {"user_id", "item_id", "valid_from", "valid_to"},
+            "segment_column",
+            self.segment_column,
+            "a column other than user_id, item_id, valid_from and valid_to",
+        )
         is_alone = (self.max_per_category is None) != (self.category_column is None)
         name = "category_column" if self.max_per_category is None else "max_per_category"
         check(not is_alone, name, getattr(self, name), "--category-column and --max-per-category, both or none")
@@ -69,9 +76,9 @@ class RulesConfig(CatalogueConfig):
             self.category_column is None or self.items is not None, "category_column", self.category_column, "--items"
         )
 
-    @property
+    @cached_property
     def night(self) -> date:
-        """The date that the rules are held against."""
+        """The date that the rules are held against, one and the same also if it is midnight meanwhile."""
         return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
 
 

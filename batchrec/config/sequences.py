@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal
 
 from batchrec.config.csv import CsvOptions
@@ -95,9 +96,9 @@ class SequencesConfig:
         """What is said of CSV files."""
         return CsvOptions.parse(self.delimiter, self.quote, self.header, self.columns, self.null)
 
-    @property
+    @cached_property
     def night(self) -> date:
-        """The date that a query sees."""
+        """The date that a query sees, one and the same also if it is midnight meanwhile."""
         return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
 
     def bad_rows_allowed(self, n_rows: int) -> int:

@@ -26,7 +26,7 @@ def check_apart(jobs: Jobs, config: RunConfig) -> None:
         for read in inputs:
             if any(_is_read(file, read) for file in files):
                 where = "" if Path(read).is_file() else f", outside {read}"
-                raise ConfigError(f"{path}: is read too. Pass another {option}{where}")
+                raise ConfigError(f"{path}: is also an input. Pass another {option}{where}")
 
 
 def check_metrics_apart(jobs: Jobs, metrics_file: Path | None) -> None:
@@ -34,7 +34,7 @@ def check_metrics_apart(jobs: Jobs, metrics_file: Path | None) -> None:
     # It has no name of a table: in a folder it is not read.
     files_read = [read for read in [str(jobs.out), *_inputs(jobs)] if not Path(read).is_dir()]
     if metrics_file is not None and any(_is_read(metrics_file, read) for read in files_read):
-        raise ConfigError(f"{metrics_file}: is read too. Pass another --metrics-file")
+        raise ConfigError(f"{metrics_file}: is also an input. Pass another --metrics-file")
 
 
 def _inputs(jobs: Jobs) -> Iterator[str]:

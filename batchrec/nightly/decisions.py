@@ -1,6 +1,7 @@
 """What was decided of nights, apart from their tables: to publish one, or to go back from some."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrec.config import as_date
+from batchrec.errors import ConfigError
 from batchrec.json_text import to_json
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.tables import replacing
@@ -71,12 +73,23 @@ class Decisions:
         put_on_disk([*(work for work in self.folder.glob(".run_date=*") if work.is_dir()), self.folder])
 
     def is_rolled_back(self, run_date: date, recs_sha256: str) -> bool:
-        """Tell whether a night was rolled back, and its table is still the one of that time."""
-        try:
-            found = json.loads(self._rolled_back.read_text(encoding="utf-8")) if self._rolled_back.is_file() else {}
-        except (ValueError, RecursionError):
+        """Tell whether a night was rolled back, and its table is still the one of that time.
+
+        Raises ConfigError if the file that says so cannot be read: what was rolled back would be published again.
+        """
+        file = self._rolled_back
+        if not os.path.lexists(file):
             return False
-        return isinstance(found, dict) and found.get(str(run_date)) == recs_sha256
+        try:
+            found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        except (OSError, ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ConfigError(
+                f"{file}: cannot be read; expected a JSON object of the nights that were rolled back and must not be "
+                "published again. Restore it, or remove it if no rollback is to be remembered"
+            )
+        return found.get(str(run_date)) == recs_sha256
 
     def forget_rollback(self) -> None:
         """Forget what was rolled back: a newer table is out."""

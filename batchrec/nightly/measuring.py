@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig, TrainingConfig, end_of
 from batchrec.errors import InputError, one_line
+from batchrec.ids import BLANKS
 from batchrec.known_items import check_knows
 from batchrec.log_end import ahead_from, log_end
 from batchrec.metrics import ndcg
@@ -165,11 +166,17 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
             raise InputError(f"{table}: cannot be read: {one_line(error)}. Start batchrec run again") from error
     rules, listed = read_rule_tables(scoring), None
     if scoring.users is not None and rules:
-        listed = read_user_list(scoring.users, pq.read_schema(recs).field("user_id").type, scoring.night)
+        user_type = pq.read_schema(recs).field("user_id").type
+        listed = read_user_list(scoring.users, user_type, scoring.night, sequences)
     broken = check_rules(FinishedTable(recs, sequences, listed), rules, scoring)
     with connect(recs.parent) as con:
         faults = select(
-            con, "recs_faults", recs=literal(recs), sequences=literal(sequences), keep_seen=scoring.keep_seen
+            con,
+            "recs_faults",
+            recs=literal(recs),
+            sequences=literal(sequences),
+            blanks=BLANKS,
+            keep_seen=scoring.keep_seen,
         )
         found = dict(zip(faults.columns, map(int, faults.fetchall()[0]), strict=True))
         reach = select(
@@ -183,6 +190,6 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
         users, n_full, n_items, top_share, n_histories = reach.fetchall()[0]
         overlap = None
         if previous is not None:
-            compared = select(con, "recs_overlap", recs=literal(recs), previous=literal(previous))
+            compared = select(con, "recs_overlap", recs=literal(recs), previous=literal(previous), blanks=BLANKS)
             overlap = compared.fetchall()[0][0]
         return TableFigures(found, users, n_full, n_items, top_share or 0.0, overlap, n_histories, broken)

@@ -104,7 +104,7 @@ class Night:
         decisions.keep(self._run_date)
         found = self.nights.decided(self._run_date)
         if found is not None and decisions.is_rolled_back(self._run_date, found[0]["recs_sha256"]):
-            _log.warning("%s was to be published, and was rolled back: it stays so", name)
+            _log.warning("%s was about to be published but was rolled back; it stays rolled back", name)
         elif found is not None and (version := self._whole_model(found[0]["model"])) is not None:
             _log.warning("%s: an earlier run was killed while it published: that is done first", name)
             self.account.decided = NightReport(**found[0])

@@ -136,7 +136,9 @@ def _run_date(given: date | None, nights: Nights) -> date:
     # East of Greenwich it is tomorrow already.
     tomorrow = today + timedelta(days=1)
     if given is not None and given > tomorrow:
-        raise ConfigError(f"--run-date {given}: the clock says {today}. No night before {given} would be out any more")
+        raise ConfigError(
+            f"--run-date {given}: the clock says {today}. Nights before {given} could no longer be published"
+        )
     for night in [*nights.dates(), *nights.decisions.dates()]:
         if night > tomorrow:
             raise ConfigError(

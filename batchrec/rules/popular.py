@@ -44,7 +44,7 @@ class PopularItems:
             return self._opened
 
     def lists(self, users: pa.RecordBatch) -> Lists:
-        """Give the lists of users, over the vocabulary of `open`; users: as for Scorer.score."""
+        """Return the lists of users, over the vocabulary of `open`; users: as for Scorer.score."""
         segments = np.full(len(users), -1) if self.segments is None else self.segments.of(users["user_id"])
         return self.open().lists(users, segments, self._config.top_k, self._config.keep_seen)
 

@@ -19,6 +19,7 @@ from batchrec.rules.rules import Bools, Rules, SegmentRules, UserLists
 from batchrec.rules.segments import Segments, segments_of
 from batchrec.rules.tables import RuleTable
 from batchrec.schemas import FIRST_ITEM, PAD
+from batchrec.sources import show_names
 from batchrec.vocabulary import Vocabulary
 
 _log = logging.getLogger(__name__)
@@ -202,6 +203,8 @@ class _Reader:
             names = table.rows[SEGMENT].combine_chunks()
             self.known.check_segments(option, table, names, self.segments)
             numbers = self.segments.numbers_of(names)
+        if table.unread:
+            _log.warning("%s %s: columns that are not read: %s", option, table.file, show_names(table.unread))
         holds = table.holds(config.night)
         if len(table.rows) and not pc.any(holds).as_py():
             _log.warning("%s: none of its %d rows holds on %s", option, len(table.rows), config.night)

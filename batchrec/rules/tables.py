@@ -1,7 +1,7 @@
 """Tables that people write: read as text, then held against what they must be."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
 import pyarrow as pa
@@ -9,15 +9,20 @@ import pyarrow.compute as pc
 
 from batchrec.errors import InputError
 from batchrec.ids import as_ids
-from batchrec.text_tables import read_text_table
+from batchrec.text_tables import read_named_table
 
 
 @dataclass(frozen=True)
 class RuleTable:
-    """A table that an option names: text columns, null where they are empty or the table has none of that name."""
+    """A table that an option names: text columns, null where they are empty or the table has none of that name.
+
+    names: of all columns that it has. unread: those that no rule reads.
+    """
 
     file: str
     rows: pa.Table
+    names: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def required(self, column: str) -> pa.Array:
         """Return a column that must hold a value in each row. Raises InputError if it does not."""
@@ -25,6 +30,11 @@ class RuleTable:
         if found.null_count:
             raise InputError(f"{self.file}: {found.null_count} of {len(found)} rows have no {column}")
         return found
+
+    def without_null_words(self, column: str) -> "RuleTable":
+        """Return the table with nulls for the words in a column that mean a missing value, as in ids of the log."""
+        found = as_ids(self.rows[column].combine_chunks(), pa.string())
+        return replace(self, rows=self.rows.set_column(self.rows.schema.get_field_index(column), column, found))
 
     def ids(self, column: str, id_type: pa.DataType) -> pa.Array:
         """Return a column of ids as int64 or string, null if one cannot be of that type: nobody has it, then.
@@ -85,12 +95,10 @@ def read_rule_table(
     Raises InputError if a column is missing or a file cannot be read, ConfigError for a query that does not run.
     """
     wanted = {name: f"{option} FILE with the column {name}" for name in columns}
-    rows = read_text_table(file, option, wanted, optional, run_date)
+    table = RuleTable(file, *read_named_table(file, option, wanted, optional, run_date))
     for name in {"user_id", "item_id"}.intersection(columns):
-        # A word that means a missing id is none.
-        ids = as_ids(rows[name].combine_chunks(), pa.string())
-        rows = rows.set_column(rows.schema.get_field_index(name), name, ids)
-    return RuleTable(file, rows)
+        table = table.without_null_words(name)
+    return table
 
 
 def _day(text: str) -> date | None:

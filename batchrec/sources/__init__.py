@@ -1,7 +1,7 @@
 """Files of events, rules, users and catalogues: found, recognised, and opened as relations with every value bound."""
 
 from batchrec.sources.finding import find_files, unread_files
-from batchrec.sources.layouts import column_names, partitions_of
+from batchrec.sources.layouts import column_names, partitions_of, show_names
 from batchrec.sources.opening import (
     Source,
     check_types,
@@ -29,6 +29,7 @@ __all__ = [
     "open_query",
     "open_sources",
     "partitions_of",
+    "show_names",
     "shown_files",
     "swallowing_records",
     "unite",
