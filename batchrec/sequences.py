@@ -97,7 +97,7 @@ def build_sequences(
             oldest = min(written.moments)
             summary = select(con, "history_summary", n_items=n_items, oldest=oldest, newest=written.newest)
             counts = dict(zip(summary.columns, summary.fetchall()[0], strict=True))
-        except (duckdb.OutOfMemoryException, duckdb.InternalException):
+        except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
             if is_disk_full(error):

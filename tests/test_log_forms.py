@@ -649,6 +649,15 @@ def test_a_list_of_sizes_that_is_too_long_in_a_footer_of_parquet_does_not_end_th
     assert sum(map(len, pq.read_table("sequences.parquet")["item_ids"].to_pylist())) == 12
 
 
+def test_a_damaged_page_of_parquet_is_one_line(build: BuildSequences) -> None:
+    # DuckDB calls it an internal error, and adds a stack trace.
+    _, _, contents = mutated_parquet.mutation(3348)
+    write("ratings.parquet", contents)
+    outcome = build("--ratings", "ratings.parquet")
+    fails(outcome, "ratings.parquet", "damaged", "Information loss on integer cast")
+    assert "Stack Trace" not in outcome.stderr
+
+
 def test_quotes_within_quoted_fields_of_tabs_are_known_for_quotes(build: BuildSequences) -> None:
     # As pandas and spreadsheets write it: only fields that hold a quote, a tab or a line end are quoted.
     write("ratings.csv", f'userId\ttitle\tmovieId\ttimestamp\n1\t"The ""Film"""\t2\t{T}\n1\t"A\tB"\t3\t{T + 1}\n')

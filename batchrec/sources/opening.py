@@ -176,6 +176,10 @@ def shown_files(files: Sequence[Path]) -> str:
 def describe(error: duckdb.Error) -> str:
     """Say in one line what DuckDB says of a source in several, or in its own terms."""
     text = str(error)
+    if isinstance(error, duckdb.InternalException):
+        # A stack trace follows.
+        said = text.partition("\n")[0]
+        return f"cannot be read, probably because a file is damaged. Fetch it again. DuckDB says: {said}"
     if "state machine reached an invalid state" in text:
         file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)
         where = file[1] if file else "a CSV file"

@@ -127,8 +127,8 @@ def read_records(
     if not names and (not records or records[0] == [""]):
         return Records([], [], 0, False)
     header, rows = (list(names), filled) if names else (filled[0], filled[1:])
-    # Some programs write a delimiter behind the last field.
-    rows = [row[:-1] if len(row) == len(header) + 1 and row[-1] == "" else row for row in rows]
+    # Some programs write delimiters behind the last field.
+    rows = [row[: len(header)] if not any(row[len(header) :]) else row for row in rows]
     read = [place for place, name in enumerate(header) if name in wanted]
     whole = [row for row in rows if len(row) == len(header) and not _NO_TEXT.search("".join(row[p] for p in read))]
     return Records(header, whole, len(rows) - len(whole), is_plain)

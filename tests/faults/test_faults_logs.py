@@ -1,6 +1,7 @@
-"""Logs and tables of rules whose bytes were flipped, cut, repeated and replaced: the right table or one line.
+"""Logs, tables of rules and states whose bytes were flipped, cut, repeated and replaced: the right table or one line.
 
-Each mutation is held against an independent reader; see mutated_logs.py, mutated_rules.py and plain_logs.py.
+Logs and rules are held against an independent reader; see mutated_logs.py, mutated_rules.py and plain_logs.py. States
+are those of mutated_states.py.
 """
 
 import json
@@ -45,6 +46,14 @@ def test_a_mutated_table_of_rules_is_read_as_it_stands_or_is_refused(first: int,
     n_mutations = sum(found.values())
     assert found["equal to an independent table"] > 0.2 * n_mutations
     assert found["refused"] > 0.1 * n_mutations
+
+
+@pytest.mark.parametrize("first", range(0, N_MUTATIONS, AT_A_TIME))
+def test_of_a_damaged_state_only_whole_tables_are_put_out(first: int, tmp_path: Path) -> None:
+    found = _mutate("tests.faults.mutated_states", [], first, tmp_path)
+    n_mutations = sum(found.values())
+    assert found["done"] > 0.2 * n_mutations
+    assert found["refused"] > 0.2 * n_mutations
 
 
 def _mutate(module: str, arguments: Sequence[str], first: int, folder: Path) -> Counter[str]:

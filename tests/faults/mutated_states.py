@@ -1,0 +1,214 @@
+"""Damage the folders in which nights and models are kept, and tell what the next command makes of it.
+
+`python -m tests.faults.mutated_states WORK FIRST LAST` writes a JSON line for each mutation to WORK/outcomes, as
+mutated_logs does. No command may put anything out but a whole table: one that a night has published, or a new one.
+"""
+
+import json
+import logging
+import os
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from batchrec.errors import BatchrecError
+from tests.faults.byte_mutations import HOSTILE, MUTATIONS, mutated
+from tests.faults.mutated_models import faults_of
+from tests.models import training_histories
+from tests.nights import FIRST, Company, company
+
+N_NIGHTS = 3
+# A run takes a second, the other commands nothing.
+_COMMANDS = ["run", "roll back", "roll back", "roll back to", "plan", "models", "models", "older model", "older model"]
+_NAMES = ["run_date=9999-12-31", "run_date=2024-02-30", "run_date=", ".failed", "run_date=2024-03-05", "x", ".lock"]
+
+
+def _bytes(path: Path, chance: random.Random) -> None:
+    _, contents = mutated(path.read_bytes(), chance, MUTATIONS)
+    path.write_bytes(contents)
+
+
+def _word(path: Path, chance: random.Random) -> None:
+    contents = path.read_bytes()
+    start = chance.randrange(len(contents) + 1)
+    path.write_bytes(contents[:start] + chance.choice(HOSTILE) + contents[start + chance.choice([0, 1, 8]) :])
+
+
+def _value(path: Path, chance: random.Random) -> None:
+    """Change a value of a report, its seal left as it is."""
+    try:
+        report = json.loads(path.read_bytes())
+        report[chance.choice(sorted(report))] = chance.choice([None, 0, -1, "x", [], {}, "2024-03-02", 1e308])
+    except (ValueError, TypeError, IndexError):
+        # No report, or no longer one.
+        _bytes(path, chance)
+    else:
+        path.write_text(json.dumps(report), encoding="utf-8")
+
+
+def _remove(path: Path, chance: random.Random) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _folder(path: Path, chance: random.Random) -> None:
+    """Put a folder in the place of a file, and a file in that of a folder."""
+    was_folder = path.is_dir()
+    _remove(path, chance)
+    if was_folder:
+        path.write_bytes(chance.choice([b"", b"x"]))
+    else:
+        path.mkdir()
+
+
+def _link(path: Path, chance: random.Random) -> None:
+    """Put a link in the place of a file or folder: to nothing, to itself, or to a neighbour."""
+    target = chance.choice(["nowhere", path.name, "..", *(other.name for other in sorted(path.parent.iterdir()))])
+    _remove(path, chance)
+    path.symlink_to(target)
+
+
+def _add(path: Path, chance: random.Random) -> None:
+    new = path.parent / chance.choice(_NAMES)
+    if not new.exists():
+        if chance.random() < 0.5:
+            new.write_bytes(b"x")
+        elif path.is_dir():
+            shutil.copytree(path, new, symlinks=True)
+        else:
+            new.mkdir()
+
+
+def _exchange(path: Path, chance: random.Random) -> None:
+    """Exchange the contents with those of another file of the name."""
+    root = next(parent for parent in path.parents if (parent / "ratings.csv").exists())
+    others = [other for other in sorted(root.rglob(path.name)) if other.is_file() and path.is_file()]
+    if others:
+        other = chance.choice(others)
+        contents = path.read_bytes(), other.read_bytes()
+        other.write_bytes(contents[0])
+        path.write_bytes(contents[1])
+
+
+_FILES: list[Callable[[Path, random.Random], None]] = [_bytes, _bytes, _bytes, _word, _value, _exchange]
+_ALL: list[Callable[[Path, random.Random], None]] = [_remove, _folder, _link, _add]
+
+
+def damage(folder: Path, chance: random.Random) -> str:
+    """Change a state once to three times; says what was done."""
+    done = []
+    for _ in range(chance.choice([1, 1, 1, 2, 3])):
+        paths = [path for path in sorted(folder.rglob("*")) if path.name not in ("ratings.csv", "metrics.prom")]
+        if not paths:
+            break
+        path = chance.choice(paths)
+        is_file = path.is_file() and not path.is_symlink()
+        mutation = chance.choice(_FILES + _ALL if is_file else _ALL)
+        mutation(path, chance)
+        done.append(f"{mutation.__name__.strip('_')} {path.relative_to(folder)}")
+    return ", ".join(done)
+
+
+def _act(made: Company, command: str, chance: random.Random) -> int | None:
+    """Run a command; returns the night whose table must be out then, if it says."""
+    if command == "run":
+        night = chance.choice([N_NIGHTS - 1, N_NIGHTS, N_NIGHTS])
+        made.run(night)
+        return night
+    if command.startswith("roll back"):
+        to = FIRST + timedelta(days=chance.randrange(N_NIGHTS)) if command == "roll back to" else None
+        return (made.nights.roll_back(to) - FIRST).days
+    if command == "plan":
+        made.nights.reports(made.nights.dates())
+    elif command == "models":
+        for version in made.models.versions():
+            _ = version.manifest
+        _ = made.models.current
+    else:
+        made.models.use(made.models.before_current())
+    return None
+
+
+def outcome(made: Company, command: str, chance: random.Random, good: dict[int, bytes]) -> str:
+    """Run a command on a damaged state: "refused", "done", or what is wrong. good: the tables of nights by number."""
+    out = made.folder / "recs.parquet"
+    before = out.read_bytes() if out.is_file() else None
+    what = "done"
+    night: int | None = None
+    try:
+        night = _act(made, command, chance)
+    except BatchrecError as error:
+        what = "refused" if len(str(error)) < 3000 else f"WRONG: more than a line: {error}"
+    except Exception as error:
+        return f"WRONG: {error!r}"[:1500]
+    after = out.read_bytes() if out.is_file() else None
+    if after != before and after not in good.values():
+        faults = _faults_of_new(made, out, command)
+        if faults:
+            return f"WRONG: {what}, and a table is out with {faults}"
+    if what == "done" and command.startswith("roll back") and night is not None and after != good[night]:
+        return "WRONG: a rollback to what that night has not published"
+    if what == "done" and command == "run" and night == N_NIGHTS and after != _table(made, night):
+        return "WRONG: a run has succeeded, and its table is not out"
+    return what
+
+
+def _table(made: Company, night: int) -> bytes:
+    return made.nights.table(FIRST + timedelta(days=night)).read_bytes()
+
+
+def _faults_of_new(made: Company, out: Path, command: str) -> list[str]:
+    """Say what is wrong with a table that no night before has published."""
+    if command != "run":
+        return ["what no night has published"]
+    recs = pq.read_table(out)
+    log: dict[str, set[Any]] = {"users": set(), "items": set()}
+    for line in (made.folder / "ratings.csv").read_text(encoding="utf-8").splitlines()[1:]:
+        user, item, _ = line.split(",")
+        log["users"].add(user)
+        log["items"].add(item)
+    faults = list(faults_of(recs, {type(recs["item_id"][0].as_py())(item) for item in log["items"]}))
+    users = {str(user) for user in recs["user_id"].to_pylist()}
+    return faults + ([] if users == log["users"] else ["other users"])
+
+
+def main() -> None:
+    work = Path(sys.argv[1])
+    logging.disable(logging.CRITICAL)
+    patch = pytest.MonkeyPatch()
+    home = work / "home"
+    home.mkdir()
+    os.environ["TMPDIR"] = str(work)
+    with company(home, patch) as made, (work / "outcomes").open("w", encoding="utf-8") as outcomes:
+        histories = training_histories()
+        for night in range(N_NIGHTS):
+            # No two tables are alike.
+            made.write_log(histories | {10_000 + user: [*histories.values()][user] for user in range(night + 1)})
+            made.run(night)
+        assert len({_table(made, night) for night in range(N_NIGHTS)}) == N_NIGHTS
+        good = {night: _table(made, night) for night in range(N_NIGHTS)}
+        for number in range(int(sys.argv[2]), int(sys.argv[3])):
+            chance = random.Random(number)  # noqa: S311 - a sample, no secret
+            made.folder = work / "damaged"
+            shutil.rmtree(made.folder, ignore_errors=True)
+            shutil.copytree(home, made.folder, symlinks=True)
+            made.trainings.clear()
+            command = chance.choice(_COMMANDS)
+            done = f"{damage(made.folder, chance)}; {command}"
+            print(json.dumps({"number": number, "done": done}), file=outcomes, flush=True)
+            found = outcome(made, command, chance, good)
+            print(json.dumps({"number": number, "outcome": found}), file=outcomes, flush=True)
+    patch.undo()
+
+
+if __name__ == "__main__":
+    main()
