@@ -20,6 +20,7 @@ from batchrec.sources import (
     Source,
     Swallowing,
     find_files,
+    has_quoted,
     holds,
     line_numbers,
     malformed_records,
@@ -162,11 +163,12 @@ def _load(con: duckdb.DuckDBPyConnection, log: _Log) -> tuple[IdTypes, list[str]
     Returns the types of the ids, and what is odd about ids and times.
     """
     config, unit = log.config, log.config.timestamp_unit
+    has_quotes = any(has_quoted(source.layout, source.files) for source in log.sources if source.layout is not None)
     types = IdTypes.expected(log.sources, log.user, log.item, config)
     wanted = ((log.user, config.user_id_type), (log.item, config.item_id_type))
     warnings = [mixed_types(log.sources, column) for column, id_type in wanted if id_type == "auto"]
     while True:
-        _read(con, config, types, unit)
+        _read(con, config, types, unit, has_quotes)
         checks = select(con, "load_checks").to_arrow_table().to_pylist()
         times = times_of(checks)
         types = types.fitting(checks)
@@ -188,7 +190,7 @@ def _load(con: duckdb.DuckDBPyConnection, log: _Log) -> tuple[IdTypes, list[str]
     return types, [warning for warning in warnings if warning is not None]
 
 
-def _read(con: duckdb.DuckDBPyConnection, config: SequencesConfig, types: IdTypes, unit: str) -> None:
+def _read(con: duckdb.DuckDBPyConnection, config: SequencesConfig, types: IdTypes, unit: str, has_quotes: bool) -> None:
     con.execute("drop table if exists loaded_events; drop table if exists reject_errors")
     con.execute("drop table if exists reject_scans")
     integers = {True: duckdb.Value(0, duckdb.sqltypes.BIGINT), False: ""}
@@ -204,6 +206,7 @@ def _read(con: duckdb.DuckDBPyConnection, config: SequencesConfig, types: IdType
         items_must_be_integers=config.item_id_type == "integer",
         null_words=null_pattern(more_words),
         has_null_words=bool(more_words),
+        has_quotes=has_quotes,
         blanks=BLANKS,
         whole_number=WHOLE_NUMBER,
         lost_digits=_LOST_DIGITS,

@@ -12,7 +12,7 @@ from batchrec.sources.opening import (
     unite,
 )
 from batchrec.sources.querying import is_query, open_query
-from batchrec.sources.records import Reject, Swallowing, holds, line_numbers, swallowing_records
+from batchrec.sources.records import Reject, Swallowing, has_quoted, holds, line_numbers, swallowing_records
 
 __all__ = [
     "Reject",
@@ -22,6 +22,7 @@ __all__ = [
     "column_names",
     "describe",
     "find_files",
+    "has_quoted",
     "holds",
     "is_query",
     "line_numbers",

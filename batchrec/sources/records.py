@@ -151,6 +151,11 @@ def _remembered(lines: Iterable[str], kept: deque[str]) -> Iterator[str]:
         yield line
 
 
+def has_quoted(layout: Layout, files: Sequence[Path]) -> bool:
+    """Tell whether any of the files, of text, may have quoted fields."""
+    return bool(layout.quote) and any(holds(file, layout.quote.encode()) for file in files)
+
+
 def holds(file: Path, quote: bytes) -> bool:
     """Tell whether a quote is anywhere in a text file."""
     with open_bytes(file) as opened:
