@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
-from batchrec.event_times import problem_of, times_of, unit_needed, warnings_of
+from batchrec.event_times import TimesOfKind, problem_of, times_of, unit_needed, warnings_of
 from batchrec.id_types import FLOATS, IdTypes, mixed_types
 from batchrec.ids import BLANKS, WHOLE_NUMBER, null_pattern
 from batchrec.queries import materialize, select
@@ -172,22 +172,27 @@ def _load(con: duckdb.DuckDBPyConnection, log: _Log) -> tuple[IdTypes, list[str]
         checks = select(con, "load_checks").to_arrow_table().to_pylist()
         times = times_of(checks)
         types = types.fitting(checks)
+        if unit == "auto":
+            _refuse_times(con, log, times)
         needed = unit_needed(times) if unit == "auto" else unit
         if not types.to_change and needed == unit:
             break
         for role in types.to_change:
             warnings.append(types.warning(role, _example(con, log, role)))
         types, unit = types.changed(), needed
-    if unit == "auto":
-        problem = problem_of(con, times, is_query=config.query is not None)
-        if problem is not None:
-            kinds, text = problem
-            examples = [_example(con, log, kind) for kind in kinds]
-            others = "".join(f", {example.value!r}" for example in examples[1:])
-            raise InputError(f"{examples[0]}{others}: {text}")
     odd = warnings_of(times, config.timestamp_unit)
     warnings += [f"{_example(con, log, kind)}: {warning}" for warning, kind in odd]
     return types, [warning for warning in warnings if warning is not None]
+
+
+def _refuse_times(con: duckdb.DuckDBPyConnection, log: _Log, times: Sequence[TimesOfKind]) -> None:
+    """Raise InputError for numeric times that cannot be read without being told their unit or format."""
+    problem = problem_of(con, times, is_query=log.config.query is not None)
+    if problem is not None:
+        kinds, text = problem
+        examples = [_example(con, log, kind) for kind in kinds]
+        others = "".join(f", {example.value!r}" for example in examples[1:])
+        raise InputError(f"{examples[0]}{others}: {text}")
 
 
 def _read(con: duckdb.DuckDBPyConnection, config: SequencesConfig, types: IdTypes, unit: str, has_quotes: bool) -> None:

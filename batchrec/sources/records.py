@@ -4,6 +4,7 @@ import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -158,6 +159,13 @@ def has_quoted(layout: Layout, files: Sequence[Path]) -> bool:
 
 def holds(file: Path, quote: bytes) -> bool:
     """Tell whether a quote is anywhere in a text file."""
+    found = file.stat()
+    return _holds(file, quote, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache
+def _holds(file: Path, quote: bytes, _size: int, _changed: int) -> bool:
+    # Asked several times in a job, of which a compressed file is read through each time.
     with open_bytes(file) as opened:
         return any(quote in block for block in iter(lambda: opened.read(_BLOCK), b""))
 
