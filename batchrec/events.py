@@ -143,10 +143,9 @@ def _refuse_lost_digits(con: duckdb.DuckDBPyConnection, log: _Log, column: str) 
 def _refuse_quotes(con: duckdb.DuckDBPyConnection, log: _Log) -> None:
     """Raise InputError for a quoted value in a file whose quotes are taken for letters, as none near its start is."""
     for source in log.sources:
-        is_guess = (
-            source.layout is not None and source.is_csv and not source.layout.quote and log.config.quote == "auto"
-        )
-        if not is_guess or not any(holds(file, b'"') for file in source.files):
+        layout = source.layout
+        is_guess = layout is not None and layout.is_csv and not layout.quote and log.config.quote == "auto"
+        if layout is None or not is_guess or not any(holds(file, layout, '"') for file in source.files):
             continue
         names = {role: source.names[column] for role, column in zip(_ROLES[:3], log.columns, strict=False)}
         for file, *values in select(con, "quoted_values", source=source.view, **names).fetchall():

@@ -88,13 +88,19 @@ compared as (
     select
         *,
         $users_are_integers and coalesce(cast(user_key as varchar) = user_id, false) as user_is_plain,
-        $has_quotes
-        and (contains(user_id, chr(10)) or contains(user_id, chr(13)))
-        and regexp_matches(trim(user_id, $blanks), '[\n\r]') as user_is_two_lines,
+        case
+            when not $has_quotes or user_is_plain then false
+            when contains(user_id, chr(10)) or contains(user_id, chr(13))
+                then regexp_matches(trim(user_id, $blanks), '[\n\r]')
+            else false
+        end as user_is_two_lines,
         $items_are_integers and coalesce(cast(item_key as varchar) = item_id, false) as item_is_plain,
-        $has_quotes
-        and (contains(item_id, chr(10)) or contains(item_id, chr(13)))
-        and regexp_matches(trim(item_id, $blanks), '[\n\r]') as item_is_two_lines
+        case
+            when not $has_quotes or item_is_plain then false
+            when contains(item_id, chr(10)) or contains(item_id, chr(13))
+                then regexp_matches(trim(item_id, $blanks), '[\n\r]')
+            else false
+        end as item_is_two_lines
     from parsed
 ),
 

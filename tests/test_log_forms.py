@@ -215,6 +215,12 @@ def test_rows_that_a_lone_quote_swallows_are_counted_as_bad_rows(build: BuildSeq
     assert set(build("--ratings", "r.csv*", "--quote", "none").histories) == {1, 2, 3, 4, 5}
 
 
+def test_rows_that_a_quote_swallows_are_found_whatever_the_line_ends(build: BuildSequences) -> None:
+    for end in ("\n", "\r\n", "\r"):
+        write("ratings.csv", SWALLOWED.replace('4,"Low",', '4,Low",').replace("\n", end))
+        fails(build(), "line 3", "3 of 5 rows")
+
+
 def test_a_sound_row_that_equals_a_swallowing_record_is_kept(build: BuildSequences) -> None:
     # Line 2 opens a quote that line 4 ends, and with its end it reads as line 5 does.
     text = f'userId,title,movieId,timestamp\n1,"a,5,{T}\n2,b,5,{T}\n1,c",5,{T}\n1,d,5,{T}\n'

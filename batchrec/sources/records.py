@@ -111,7 +111,7 @@ def swallowing_records(
     layout = source.layout
     if layout is None or not layout.quote:
         return []
-    suspects = [file for file in source.files if holds(file, layout.quote.encode())]
+    suspects = [file for file in source.files if holds(file, layout, layout.quote)]
     if not suspects:
         return []
     n_records = dict(select(con, "records_per_file", source=source.view).fetchall())
@@ -154,19 +154,23 @@ def _remembered(lines: Iterable[str], kept: deque[str]) -> Iterator[str]:
 
 def has_quoted(layout: Layout, files: Sequence[Path]) -> bool:
     """Tell whether any of the files, of text, may have quoted fields."""
-    return bool(layout.quote) and any(holds(file, layout.quote.encode()) for file in files)
+    return bool(layout.quote) and any(holds(file, layout, layout.quote) for file in files)
 
 
-def holds(file: Path, quote: bytes) -> bool:
-    """Tell whether a quote is anywhere in a text file."""
+def holds(file: Path, layout: Layout, quote: str) -> bool:
+    """Tell whether a quote is anywhere in a text file below its header."""
     found = file.stat()
-    return _holds(file, quote, found.st_size, found.st_mtime_ns)
+    # Bytes have lines that end in \n alone.
+    n_header_lines = 0 if layout.new_line == r"\r" else layout.header_lines
+    return _holds(file, n_header_lines, quote.encode(), found.st_size, found.st_mtime_ns)
 
 
 @lru_cache
-def _holds(file: Path, quote: bytes, _size: int, _changed: int) -> bool:
+def _holds(file: Path, n_header_lines: int, quote: bytes, _size: int, _changed: int) -> bool:
     # Asked several times in a job, of which a compressed file is read through each time.
     with open_bytes(file) as opened:
+        for _ in range(n_header_lines):
+            opened.readline()
         return any(quote in block for block in iter(lambda: opened.read(_BLOCK), b""))
 
 
