@@ -60,7 +60,7 @@ def cli(context: click.Context, config: Path | None) -> None:
     "--ratings",
     multiple=True,
     metavar="PATH",
-    help="File, folder or glob of CSV, CSV.gz or Parquet; may be given several times.  [default: ratings.csv]",
+    help="File, folder or glob of CSV (also .gz, .zst) or Parquet; may be given several times.  [default: ratings.csv]",
 )
 @options_of(SequencesConfig)
 @path_option("--out", "sequences.parquet", "Where to write the histories.")
