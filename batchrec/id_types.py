@@ -66,7 +66,7 @@ class IdTypes:
 
     def warning(self, role: Role, example: Reject) -> str | None:
         """Say that the ids of a role are text for some that are no integers; None if hardly one is an integer."""
-        column = self.users if role == "user" else self.items
+        column = self._of(role)
         if column.n_fit == 0:
             return None
         n_ids = column.n_fit + column.n_unfit
@@ -75,9 +75,12 @@ class IdTypes:
             f"Pass --{role}-id-type integer to reject such rows, or text if that is right"
         )
 
+    def _of(self, role: str) -> _Column:
+        return self.users if role == "user" else self.items
+
     def has_blanks(self, role: str) -> bool:
         """Tell whether ids are text, and some have blanks around them."""
-        column = self.users if role == "user" else self.items
+        column = self._of(role)
         return not column.are_integers and column.n_unfit > 0
 
 

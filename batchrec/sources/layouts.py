@@ -85,7 +85,7 @@ def layout_of(file: Path, wanted: dict[str, str], options: CsvOptions = CsvOptio
     """
     layout = (
         _parquet_layout(file)
-        if _starts_with(file, 0, b"PAR1") or _is_parquet(file)
+        if _first_bytes(file).startswith(b"PAR1") or _is_parquet(file)
         else _csv_layout(file, wanted, options)
     )
     in_path = {key for key, _ in partitions_of(file)}
@@ -161,9 +161,10 @@ def open_text(file: Path, encoding: str = "utf-8-sig") -> io.TextIOWrapper:
 
 def compression_of(file: Path) -> Compression:
     """Tell by its first bytes how a file is compressed."""
-    if _starts_with(file, 0, _COMPRESSIONS["gzip"]):
+    first_bytes = _first_bytes(file)
+    if first_bytes.startswith(_COMPRESSIONS["gzip"]):
         return "gzip"
-    return "zstd" if _starts_with(file, 0, _COMPRESSIONS["zstd"]) else "none"
+    return "zstd" if first_bytes.startswith(_COMPRESSIONS["zstd"]) else "none"
 
 
 def csv_records(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, list[str]]]:
@@ -186,10 +187,11 @@ def _is_parquet(file: Path) -> bool:
     return file.suffix.lower() == ".parquet"
 
 
-def _starts_with(file: Path, offset: int, mark: bytes) -> bool:
+def _first_bytes(file: Path) -> bytes:
+    """Read as many bytes as tell what a file is."""
     try:
         with file.open("rb") as opened:
-            return opened.read(offset + len(mark))[offset:] == mark
+            return opened.read(32)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
 
@@ -211,8 +213,9 @@ def _parquet_layout(file: Path) -> Layout:
 
 
 def _csv_layout(file: Path, wanted: dict[str, str], options: CsvOptions) -> Layout:
+    first_bytes = _first_bytes(file)
     for kind, (offset, mark) in _STRANGERS.items():
-        if _starts_with(file, offset, mark):
+        if first_bytes[offset:].startswith(mark):
             raise InputError(f"{file}: is {kind}, not a table in CSV or Parquet. Convert it, or read it by --query")
     try:
         with open_text(file) as text:

@@ -63,9 +63,10 @@ def open_sources(
     wanted: column name -> the option that names it.
     Raises InputError for a file that cannot be read, does not have each wanted column once, or has lists in one.
     """
-    filled = [file for file in files if not is_empty(file)] or list(files)
-    left_out = [file for file in files if file not in set(filled)]
-    if left_out:
+    empty = {file for file in files if is_empty(file)}
+    filled = [file for file in files if file not in empty] or list(files)
+    left_out = [file for file in files if file in empty]
+    if left_out and len(filled) < len(files):
         _log.warning("empty files are left out: %s", shown_files(left_out))
     layouts = {file: layout_of(file, wanted, options) for file in filled}
     # A file without rows has no say in the types.
