@@ -7,30 +7,26 @@ weights.safetensors  the encoder's weights
 training.jsonl       a line for every epoch
 """
 
-import ctypes
 import errno
 import hashlib
 import json
-import os
 import re
 import stat
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from batchrec.atomic import replacing_folder
 from batchrec.config import EncoderShape, TrainingConfig
-from batchrec.errors import ConfigError, ModelError
+from batchrec.errors import ModelError
 from batchrec.graphs import check_graph
 from batchrec.json_text import to_json
 from batchrec.model_parts import MisfitError, check_shape, is_number, read_vocabulary, read_weights
 from batchrec.schemas import FIRST_ITEM, MODEL_VERSION
-from batchrec.tables import check_writable
-from batchrec.temporaries import modes_by_umask, put_on_disk, temporary_folder
 from batchrec.vocabulary import Vocabulary
 
 MANIFEST = "manifest.json"
@@ -199,35 +195,12 @@ def _sha256(contents: bytes) -> str:
     return hashlib.sha256(contents).hexdigest()
 
 
-def file_sha256(file: Path) -> str:
-    """Give the SHA-256 of a file's bytes, which need not fit into memory."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def replacing_model(out: Path) -> AbstractContextManager[Path]:
+    """Yield a new folder to fill, which replaces the model directory `out` if the block ends without an error.
 
-
-@contextmanager
-def replacing_folder(out: Path, marked_by: Sequence[str] = (MANIFEST,)) -> Iterator[Path]:
-    """Yield a new folder beside `out` to fill, which takes the place of `out` if the block ends without an error.
-
-    It holds files alone. When the block has ended a power cut changes nothing of what is in the place of `out`.
-    marked_by: the files by any of which a folder of the kind is known.
-    Raises ConfigError where `out` cannot be written or is something other than such a folder.
+    Raises ConfigError if `out` cannot be written, or exists and is not a model directory.
     """
-    check_writable(out)
-    is_marked = any((out / name).is_file() for name in marked_by)
-    if out.exists() and not is_marked and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out}: exists and holds no {' or '.join(marked_by)}. Move it away, or pass another --out")
-    try:
-        _, mode = modes_by_umask(out)
-        with temporary_folder(out) as temporary:
-            yield temporary
-            temporary.chmod(mode)
-            put_on_disk([*temporary.iterdir(), temporary, temporary.parent])
-            _replace_folder(temporary, Path(os.path.realpath(out)))
-            # Before the files of the old folder go: their names must not come back without them.
-            put_on_disk([temporary.parent])
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
+    return replacing_folder(out, marked_by=[MANIFEST])
 
 
 def write_manifest(
@@ -241,32 +214,3 @@ def write_manifest(
     ).sealed()
     (folder / MANIFEST).write_bytes(manifest.to_json())
     return manifest
-
-
-def _replace_folder(new: Path, old: Path) -> None:
-    """Put `new` in the place of `old`; what was there is left under the name of `new`."""
-    if not old.exists():
-        new.rename(old)
-    elif not _exchange(new, old):
-        # Without an exchange there is a moment in which a reader finds no model; what was there is never lost.
-        aside = new.with_suffix(".old")
-        old.rename(aside)
-        new.rename(old)
-        aside.rename(new)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step where that can be done: by renameat2(2) on Linux, renamex_np on macOS."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = os.fsencode(one), os.fsencode(other)
-    if sys.platform == "linux" and hasattr(libc, "renameat2"):
-        at_fdcwd, rename_exchange = -100, 2
-        failed = libc.renameat2(at_fdcwd, names[0], at_fdcwd, names[1], rename_exchange)
-    elif sys.platform == "darwin":
-        rename_swap = 2
-        failed = libc.renamex_np(*names, rename_swap)
-    else:
-        return False
-    if failed and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return not failed

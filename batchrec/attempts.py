@@ -10,9 +10,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from batchrec.atomic import check_writable
 from batchrec.errors import ConfigError
 from batchrec.stopping import can_go_on
-from batchrec.tables import check_writable
 
 _log = logging.getLogger(__name__)
 

@@ -10,12 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchrec.arrays import Ints, Longs
 from batchrec.config import EncoderShape
 from batchrec.schemas import MASK, PAD
 from batchrec.vocabulary import Vocabulary
-
-Ints = NDArray[np.int32]
-Longs = NDArray[np.int64]
 
 _DIGESTED_USERS = 256
 

@@ -16,7 +16,6 @@ from batchrec.errors import ConfigError, InputError
 from batchrec.ids import as_ids, without_blanks
 from batchrec.queries import connect, select
 from batchrec.text_tables import read_text_table
-from batchrec.vocabulary import Vocabulary
 
 _ARTICLES = "the|a|an|le|la|les|il|lo|gli|el|los|las|der|die|das|un|une|ein|eine"
 
@@ -38,7 +37,7 @@ class Catalogue:
         return self.titles[place].as_py() if place >= 0 else ""
 
 
-def read_catalogue(config: CatalogueConfig, vocabulary: Vocabulary, run_date: date | None = None) -> Catalogue | None:
+def read_catalogue(config: CatalogueConfig, id_type: pa.DataType, run_date: date | None = None) -> Catalogue | None:
     """Read the titles of `config.items`: CSV, Parquet or a .sql file; None if it is not given.
 
     Raises InputError for files that cannot be read or do not hold the columns, ConfigError for a query that does not
@@ -47,7 +46,7 @@ def read_catalogue(config: CatalogueConfig, vocabulary: Vocabulary, run_date: da
     if config.items is None:
         return None
     named = (config.title_column, "--title-column")
-    return read_column(config.items, config.item_column, named, vocabulary.item_ids.type, run_date)
+    return read_column(config.items, config.item_column, named, id_type, run_date)
 
 
 def read_column(

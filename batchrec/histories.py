@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchrec.batching import Longs
+from batchrec.arrays import Longs
 from batchrec.log_end import EventsAhead
 from batchrec.tables import no_items
 

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from batchrec.arrays import Longs
 from batchrec.artifact import ENCODER, Manifest
-from batchrec.batching import Longs
 from batchrec.config import ScoringConfig
 from batchrec.progress import Progress, fingerprint_of
 from batchrec.rules.pools import Lists

@@ -10,7 +10,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from batchrec.batching import Longs
+from batchrec.arrays import Longs
 from batchrec.config import end_of
 from batchrec.queries import literal, select
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchrec.batching import Longs, spans
+from batchrec.arrays import Longs
+from batchrec.batching import spans
 from batchrec.errors import InputError, one_line
 from batchrec.sealed_parquet import open_parquet, parquet_of
 from batchrec.sorted_ids import SortedIds

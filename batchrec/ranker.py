@@ -12,7 +12,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from batchrec.batching import Ints, SeenPairs
+from batchrec.arrays import Floats, Ints
+from batchrec.batching import SeenPairs
 from batchrec.config import ScoringPrecision
 from batchrec.errors import DeviceError, ModelError, one_line
 from batchrec.machine import has_nvidia_device
@@ -22,9 +23,6 @@ from batchrec.schemas import FIRST_ITEM
 _log = logging.getLogger(__name__)
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def recommend(
     vocabulary = loaded.vocabulary
     if config.top_k > len(vocabulary):
         raise ConfigError(f"--top-k {config.top_k}: the model knows {len(vocabulary)} items")
-    catalogue = read_catalogue(config, vocabulary)
+    catalogue = read_catalogue(config, vocabulary.item_ids.type)
     if catalogue is not None:
         check_knows_catalogue(vocabulary, model, catalogue.item_ids, str(config.items))
     item_ids = pa.array([find_item(name, catalogue) if catalogue else name for name in wanted], pa.string())

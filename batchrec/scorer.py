@@ -9,8 +9,9 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow as pa
 
+from batchrec.arrays import Bools, Longs
 from batchrec.artifact import Model
-from batchrec.batching import Histories, Longs, also_seen, history_digests, scoring_tokens, seen_by, token_batches
+from batchrec.batching import Histories, also_seen, history_digests, scoring_tokens, seen_by, token_batches
 from batchrec.config import ScoringConfig
 from batchrec.kept_rankings import KeptRanking
 from batchrec.previous_recs import open_previous
@@ -19,7 +20,6 @@ from batchrec.rules.assortment import Assortment
 from batchrec.rules.emptied import emptied_by
 from batchrec.rules.pools import Lists
 from batchrec.rules.ruled_ranker import Limits, RuledRanker, limits_of
-from batchrec.rules.rules import Bools
 from batchrec.schemas import FIRST_ITEM, SOURCES, recs_schema
 from batchrec.vocabulary import Vocabulary
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from batchrec.artifact import load_model
+from batchrec.atomic import check_no_input, check_writable_file
 from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError, GateError
 from batchrec.ids import without_blanks
@@ -29,7 +30,7 @@ from batchrec.rules.checking import FinishedTable, check_rules
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rule_tables import read_rule_tables
 from batchrec.scorer import Counts, ScoredChunk, Scorer
-from batchrec.tables import Sequences, check_no_input, check_writable_file, no_items, open_sequences, write_parquet
+from batchrec.tables import Sequences, no_items, open_sequences, write_parquet
 from batchrec.user_list import read_user_list
 
 # A chunk is the unit of reading, scoring and writing. On a CPU each core works on one; a GPU is fed by two threads, so

@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from batchrec.atomic import check_no_input, check_writable_file, replacing
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
 from batchrec.events import LoadedEvents, load_events
@@ -18,7 +19,7 @@ from batchrec.log_end import EventsAhead, ahead_from
 from batchrec.queries import connect, is_disk_full, materialize, select
 from batchrec.schemas import id_type, sequences_schema
 from batchrec.sources import Reject, describe, find_files
-from batchrec.tables import check_no_input, check_writable_file, replacing, write_parquet
+from batchrec.tables import write_parquet
 
 # Events assembled and written at a time; a row group of the output.
 _BATCH_EVENTS = 1 << 20

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrec.batching import Longs
+from batchrec.arrays import Longs
 
 
 class SortedIds:

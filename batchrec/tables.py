@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -13,64 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrec.errors import ConfigError, InputError, one_line
+from batchrec.atomic import replacing
+from batchrec.errors import InputError, one_line
 from batchrec.queries import connect, literal, select
 from batchrec.schemas import id_type, sequences_schema
 from batchrec.sealed_parquet import open_parquet, parquet_of, sealed_writer
-from batchrec.temporaries import modes_by_umask, probe_of, put_on_disk, temporary_file
 
 # Columns of numbers of which hardly two are the same, or that come in runs or in turn, which zstd packs as well: a
 # dictionary of them takes more time, and no less space, than they do.
 _WITHOUT_DICTIONARY = {"user_id", "timestamps", "rank", "score", "history_digest"}
-
-
-def check_writable(out: Path, option: str = "--out") -> None:
-    """Raise ConfigError where the file or folder `out` cannot be created, before any work is done."""
-    probe = probe_of(out)
-    try:
-        out.exists()  # raises for a name that is too long
-        has_folder = probe.parent.is_dir()
-        if has_folder:
-            probe.touch()
-            probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be written: {error.strerror}. Pass another {option}") from error
-    if not has_folder:
-        raise ConfigError(f"{out}: folder {out.parent} does not exist. Make it, or pass another {option}")
-
-
-def check_no_input(out: Path, inputs: Iterable[str | Path], option: str = "--out") -> None:
-    """Raise ConfigError where the file `out` is one of the inputs."""
-    if out.resolve() in {Path(file).resolve() for file in inputs}:
-        raise ConfigError(f"{out}: is also an input. Pass another {option}")
-
-
-def check_writable_file(out: Path, option: str = "--out") -> None:
-    """Raise ConfigError where the file `out` cannot be created, before any work is done."""
-    check_writable(out, option)
-    if out.is_dir():
-        raise ConfigError(f"{out}: is a folder; expected the name of a file. Pass another {option}")
-
-
-@contextmanager
-def replacing(out: Path, contents: Path | None = None) -> Iterator[Path]:
-    """Yield a path beside `out` to write to, renamed to `out` if the block ends without an error.
-
-    A reader of `out` sees the old file or the new one, never half of it, and the temporary one is for its owner alone.
-    When the block has ended a power cut changes nothing of that. contents: a file that is put there instead.
-    Raises ConfigError where it cannot be written.
-    """
-    check_writable_file(out)
-    try:
-        mode, _ = modes_by_umask(out)
-        with temporary_file(out, contents) as temporary:
-            yield temporary
-            temporary.chmod(mode)
-            put_on_disk([temporary, temporary.parent])
-            temporary.replace(os.path.realpath(out))
-            put_on_disk([temporary.parent])
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
 def write_parquet(

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from batchrec.batching import Histories, Longs, pad
+from batchrec.arrays import Longs
+from batchrec.batching import Histories, pad
 from batchrec.config import Precision, TrainingConfig
 from batchrec.schemas import FIRST_ITEM, PAD
 from batchrec.training.encoder import Encoder

@@ -19,8 +19,9 @@ import torch
 from hypothesis import settings
 from safetensors.torch import load
 
+from batchrec.arrays import Longs
 from batchrec.artifact import ENCODER, TRAINING_LOG, WEIGHTS, Model, load_model, write_manifest
-from batchrec.batching import Histories, Longs
+from batchrec.batching import Histories
 from batchrec.benchmark.models import instant_graph
 from batchrec.cli import run
 from batchrec.config import EncoderShape, Objective, TrainingConfig

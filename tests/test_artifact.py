@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from batchrec.artifact import load_model, replacing_folder, write_manifest
+from batchrec.artifact import load_model, replacing_model, write_manifest
 from batchrec.errors import ConfigError, ModelError
 from batchrec.schemas import MODEL_VERSION
 from batchrec.vocabulary import Vocabulary
@@ -70,7 +70,7 @@ def write_model(folder: Path, vocabulary: Vocabulary) -> None:
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=5), unique=True, min_size=1, max_size=6))
 def test_a_model_is_read_as_it_was_written(items: list[str]) -> None:
     vocabulary = Vocabulary(pa.array(items, pa.string()), np.arange(len(items), 0, -1, dtype=np.int64))
-    with replacing_folder(scratch() / "round-trip") as folder:
+    with replacing_model(scratch() / "round-trip") as folder:
         write_model(folder, vocabulary)
     loaded = load_model(scratch() / "round-trip")
     assert loaded.vocabulary.item_ids.to_pylist() == items
@@ -223,7 +223,7 @@ def test_an_error_leaves_the_old_model_untouched(model: Path) -> None:
     before = {path.name: path.read_bytes() for path in model.iterdir()}
 
     def fill() -> None:
-        with replacing_folder(model) as folder:
+        with replacing_model(model) as folder:
             (folder / "manifest.json").write_text("half", encoding="utf-8")
             raise ZeroDivisionError
 
@@ -235,7 +235,7 @@ def test_an_error_leaves_the_old_model_untouched(model: Path) -> None:
 
 def test_a_new_model_takes_the_place_of_the_old_whole(model: Path) -> None:
     (model / "left over").write_text("old", encoding="utf-8")
-    with replacing_folder(model) as folder:
+    with replacing_model(model) as folder:
         (folder / "manifest.json").write_text("new", encoding="utf-8")
         # Until the end a reader finds the old one.
         assert load_model(model).manifest.files
@@ -246,8 +246,8 @@ def test_a_new_model_takes_the_place_of_the_old_whole(model: Path) -> None:
 def test_without_an_exchange_of_folders_the_new_model_still_takes_the_place(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchrec.artifact._exchange", lambda one, other: False)
-    with replacing_folder(model) as folder:
+    monkeypatch.setattr("batchrec.atomic._exchange", lambda one, other: False)
+    with replacing_model(model) as folder:
         (folder / "manifest.json").write_text("new", encoding="utf-8")
     assert names_in(model) == {"manifest.json"}
     assert names_in(model.parent) == {"model"}
@@ -256,7 +256,7 @@ def test_without_an_exchange_of_folders_the_new_model_still_takes_the_place(
 def test_a_model_reached_by_a_link_is_replaced_or_refused_but_never_lost(model: Path) -> None:
     link = model.parent / "link"
     link.symlink_to(model, target_is_directory=True)
-    with replacing_folder(link) as folder:
+    with replacing_model(link) as folder:
         (folder / "manifest.json").write_text("new", encoding="utf-8")
     assert (link / "manifest.json").read_text(encoding="utf-8") == "new"
     assert {name for name in names_in(model.parent) if name.startswith(".")} == set()
@@ -270,7 +270,7 @@ def test_what_is_no_model_is_never_replaced(kind: str, tmp_path: Path) -> None:
         (out / "chapter").write_text("1", encoding="utf-8")
     else:
         out.write_text("1", encoding="utf-8")
-    with pytest.raises(ConfigError, match="thesis"), replacing_folder(out):
+    with pytest.raises(ConfigError, match="thesis"), replacing_model(out):
         pytest.fail("the work has begun")
     assert (out.read_text if kind == "file" else (out / "chapter").read_text)(encoding="utf-8") == "1"
     assert names_in(tmp_path) == {"thesis"}
@@ -282,14 +282,14 @@ def test_an_output_that_cannot_be_made_is_refused_before_any_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own").write_text("1", encoding="utf-8")
-    with pytest.raises(ConfigError), replacing_folder(Path(out)):
+    with pytest.raises(ConfigError), replacing_model(Path(out)):
         pytest.fail("the work has begun")
     assert names_in(tmp_path) == {"own"}
 
 
 def test_an_empty_folder_may_become_a_model(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    with replacing_folder(tmp_path / "model") as folder:
+    with replacing_model(tmp_path / "model") as folder:
         (folder / "manifest.json").write_text("new", encoding="utf-8")
     assert names_in(tmp_path / "model") == {"manifest.json"}
 
@@ -302,7 +302,7 @@ def umask() -> Iterator[int]:
 
 
 def test_files_can_be_read_by_whom_the_umask_lets(umask: int, tmp_path: Path) -> None:
-    with replacing_folder(tmp_path / "model") as folder:
+    with replacing_model(tmp_path / "model") as folder:
         write_model(folder, Vocabulary(pa.array(["a"]), np.array([1])))
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").iterdir()}
     assert set(modes.values()) == {0o666 & ~umask}

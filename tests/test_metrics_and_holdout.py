@@ -7,7 +7,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from batchrec.batching import Histories, Longs
+from batchrec.arrays import Longs
+from batchrec.batching import Histories
 from batchrec.config import Objective
 from batchrec.errors import InputError
 from batchrec.metrics import hit_rate, ndcg

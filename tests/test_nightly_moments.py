@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from batchrec import temporaries
-from batchrec.artifact import replacing_folder
+from batchrec.artifact import replacing_model
+from batchrec.atomic import replacing
 from batchrec.errors import ConfigError, GateError, NothingToDo
 from batchrec.nightly import nights as nights_module
 from batchrec.nightly.lock import locked
@@ -19,7 +20,6 @@ from batchrec.nightly.models import Models
 from batchrec.nightly.nights import Nights
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.nightly.run import plan
-from batchrec.tables import replacing
 from tests.models import names_in, run_cli, training_histories
 from tests.nights import FIRST, Company, company
 
@@ -315,6 +315,6 @@ def test_a_folder_that_is_replaced_is_synced_before_and_after(tmp_path: Path, mo
 
     monkeypatch.setattr(os, "fsync", seen_fsync)
     monkeypatch.setattr(Path, "rename", seen_rename)
-    with replacing_folder(tmp_path / "model") as folder:
+    with replacing_model(tmp_path / "model") as folder:
         (folder / "weights").write_bytes(b"w")
     assert steps == ["weights", "new", tmp_path.name, "rename", tmp_path.name]

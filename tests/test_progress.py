@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batchrec.artifact import replacing_folder
+from batchrec.artifact import replacing_model
+from batchrec.atomic import replacing
 from batchrec.attempts import progress_folder, resumable
 from batchrec.errors import ConfigError
 from batchrec.progress import Progress
 from batchrec.queries import connect
-from batchrec.tables import replacing
 from tests.models import names_in
 
 ARRAYS = {"scores": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.array(7.0), "none": np.empty((0, 4), int)}
@@ -184,7 +184,7 @@ def killed(program: str, folder: Path) -> None:
 
 
 KILLED_WITH_A_FILE = "from batchrec.tables import replacing\nwith replacing(Path('out')): die()"
-KILLED_WITH_A_FOLDER = "from batchrec.artifact import replacing_folder\nwith replacing_folder(Path('out')): die()"
+KILLED_WITH_A_FOLDER = "from batchrec.artifact import replacing_model\nwith replacing_model(Path('out')): die()"
 KILLED_WITH_A_SPILL_FOLDER = "from batchrec.queries import connect\nwith connect(Path('.')): die()"
 
 
@@ -219,7 +219,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def test_outputs_have_the_modes_of_the_umask_and_are_private_until_then(umask: int, tmp_path: Path) -> None:
-    with replacing(tmp_path / "file") as file, replacing_folder(tmp_path / "folder") as folder:
+    with replacing(tmp_path / "file") as file, replacing_model(tmp_path / "folder") as folder:
         with file.open("w", encoding="utf-8") as opened:
             opened.write("new")
         (folder / "manifest.json").write_text("new", encoding="utf-8")

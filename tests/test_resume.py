@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from batchrec.arrays import Longs
 from batchrec.artifact import load_model
 from batchrec.attempts import progress_folder, resumable
-from batchrec.batching import Histories, Longs
+from batchrec.batching import Histories
 from batchrec.config import Objective, ScoringConfig, TrainingConfig
 from batchrec.kept_rankings import _key
 from batchrec.rules.pools import Lists

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from batchrec.arrays import Longs
 from batchrec.artifact import load_model
-from batchrec.batching import Longs
 from batchrec.config import EncoderShape
 from batchrec.queries import connect, literal, select
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load
 
-from batchrec.artifact import ENCODER, WEIGHTS, load_model, replacing_folder, write_manifest
+from batchrec.artifact import ENCODER, WEIGHTS, load_model, replacing_model, write_manifest
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.schemas import FIRST_ITEM
 from batchrec.training.corpus import read_corpus
@@ -23,7 +23,7 @@ def write_untrained(sequences: Path, shape: EncoderShape, out: Path) -> None:
     vocabulary = read_corpus(sequences, seed=0).vocabulary
     torch.manual_seed(0)
     encoder = Encoder(vocabulary.size, shape).eval()
-    with replacing_folder(out) as folder:
+    with replacing_model(out) as folder:
         write_encoder(encoder, folder)
         write_manifest(folder, vocabulary, shape, TrainingConfig(), {})
 
@@ -34,7 +34,7 @@ def write_instant(model: Path, out: Path) -> None:
     It leaves all the work around the model to be done, for lists as different as a model's.
     """
     loaded = load_model(model)
-    with replacing_folder(out) as folder:
+    with replacing_model(out) as folder:
         (folder / WEIGHTS).write_bytes(loaded.weights)
         onnx.save(instant_graph(load(loaded.weights)), folder / ENCODER)
         write_manifest(folder, loaded.vocabulary, loaded.manifest.shape, TrainingConfig(), {})

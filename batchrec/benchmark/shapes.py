@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from batchrec.batching import Longs, spans
+from batchrec.arrays import Longs
+from batchrec.batching import spans
 from batchrec.errors import ConfigError
 from batchrec.tables import open_sequences, write_parquet
 

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from batchrec.arrays import Doubles
 
 _TAILS = (0.025, 0.975)
 
@@ -27,7 +26,9 @@ class MethodComparison:
     gain: Interval
 
 
-def compare(values: Floats, reference: int, n_resamples: int, generator: np.random.Generator) -> list[MethodComparison]:
+def compare(
+    values: Doubles, reference: int, n_resamples: int, generator: np.random.Generator
+) -> list[MethodComparison]:
     """Compare methods by their metrics for the same users, all by the same resamples of the users.
 
     values: (methods, users, metrics) float64. reference: the method whose first metric the gains are measured from.
@@ -52,6 +53,6 @@ def compare(values: Floats, reference: int, n_resamples: int, generator: np.rand
     ]
 
 
-def _interval(mean: float, resampled: Floats) -> Interval:
+def _interval(mean: float, resampled: Doubles) -> Interval:
     low, high = np.quantile(resampled, _TAILS)
     return Interval(float(mean), float(low), float(high))

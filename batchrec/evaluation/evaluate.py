@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from batchrec.atomic import check_writable_file, replacing
 from batchrec.config import EvaluationConfig, ScoringConfig, TrainingConfig
 from batchrec.errors import ConfigError
 from batchrec.evaluation import als
@@ -23,7 +24,7 @@ from batchrec.log_end import in_words
 from batchrec.queries import connect
 from batchrec.schemas import evaluation_schema, lists_schema
 from batchrec.scoring import score
-from batchrec.tables import check_writable_file, open_sequences, replacing, write_parquet
+from batchrec.tables import open_sequences, write_parquet
 from batchrec.temporaries import temporary_folder
 from batchrec.training.train import train
 

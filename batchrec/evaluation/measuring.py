@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from batchrec.evaluation.comparison import Floats
+from batchrec.arrays import Doubles
 from batchrec.queries import literal, select
 
 METRICS = ("ndcg", "hit_rate", "recall", "mrr")
@@ -21,7 +21,7 @@ class MeasuredLists:
     """
 
     method: str
-    metrics: Floats
+    metrics: Doubles
     n_items: int
     mean_popularity_rank: float | None
     users_with_full_list: int

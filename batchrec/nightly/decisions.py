@@ -8,11 +8,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from batchrec.atomic import replacing
 from batchrec.config import as_date
 from batchrec.errors import ConfigError
 from batchrec.json_text import to_json
 from batchrec.nightly.report import read_report, report_to_json
-from batchrec.tables import replacing
 from batchrec.temporaries import put_on_disk
 
 REPORT = "report.json"

@@ -10,10 +10,10 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from batchrec.atomic import replacing
 from batchrec.errors import BatchrecError, LockedError
 from batchrec.nightly.nights import Nights
 from batchrec.nightly.report import NightReport
-from batchrec.tables import replacing
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from batchrec.artifact import MANIFEST, Manifest, load_model, read_manifest, replacing_folder
+from batchrec.artifact import MANIFEST, Manifest, load_model, read_manifest
+from batchrec.atomic import replacing_folder
 from batchrec.config import as_date
 from batchrec.errors import ConfigError, ModelError
 from batchrec.temporaries import put_on_disk, remove

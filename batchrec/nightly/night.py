@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from batchrec.artifact import file_sha256, load_model
+from batchrec.artifact import load_model
+from batchrec.atomic import file_sha256
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import ConfigError, InputError, ModelError, NothingToDo
 from batchrec.nightly.account import Account

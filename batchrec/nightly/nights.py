@@ -9,12 +9,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from batchrec.artifact import file_sha256, replacing_folder
+from batchrec.atomic import file_sha256, replacing, replacing_folder
 from batchrec.config import as_date
 from batchrec.errors import ConfigError
 from batchrec.nightly.decisions import REPORT, Decisions
 from batchrec.nightly.report import read_report, report_to_json
-from batchrec.tables import replacing
 from batchrec.temporaries import link_or_copy, make_folder, put_on_disk, remove
 
 _log = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from batchrec.atomic import check_writable_file
 from batchrec.config import RunConfig
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.logs import stamp
@@ -20,7 +21,6 @@ from batchrec.nightly.nights import Nights
 from batchrec.nightly.report import NightReport
 from batchrec.nightly.training_due import due_by_age
 from batchrec.stopping import Terminated, signals_first
-from batchrec.tables import check_writable_file
 
 _log = logging.getLogger(__name__)
 

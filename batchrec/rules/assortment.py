@@ -5,9 +5,9 @@ from hashlib import sha256
 
 import pyarrow as pa
 
+from batchrec.arrays import Floats
 from batchrec.catalogue import Catalogue, read_catalogue
 from batchrec.config import ScoringConfig
-from batchrec.ranker import Floats
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.popular import PopularItems
 from batchrec.rules.rule_tables import RuleTables, read_rule_tables
@@ -64,5 +64,5 @@ def read_assortment(known: KnownIds, config: ScoringConfig, tables: RuleTables |
         rulebook,
         rulebook.over(offered),
         PopularItems(known.sequences, config, rulebook, offered),
-        read_catalogue(config, known.vocabulary, config.night),
+        read_catalogue(config, known.vocabulary.item_ids.type, config.night),
     )

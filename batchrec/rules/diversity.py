@@ -9,10 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchrec.batching import Ints, Longs
-from batchrec.ranker import Floats
+from batchrec.arrays import Bools, Floats, Ints, Longs
 from batchrec.rules.pools import Pool, Selection
-from batchrec.rules.rules import Bools
 
 # Numbers of embeddings held at a time.
 _BLOCK = 1 << 23

@@ -4,9 +4,10 @@ from collections import Counter
 
 import numpy as np
 
-from batchrec.batching import Longs, SeenPairs
+from batchrec.arrays import Bools, Longs
+from batchrec.batching import SeenPairs
 from batchrec.rules.ruled_ranker import Limits
-from batchrec.rules.rules import Bools, Rules
+from batchrec.rules.rules import Rules
 from batchrec.schemas import FIRST_ITEM
 
 

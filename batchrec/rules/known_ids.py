@@ -12,8 +12,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from batchrec.arrays import Bools
 from batchrec.catalogue import Catalogue
 from batchrec.errors import InputError
 from batchrec.ids import BLANKS, as_ids, without_blanks
@@ -28,8 +28,6 @@ _log = logging.getLogger(__name__)
 # Below this share of known ids a table is suspicious.
 _LEAST_SHARE = 0.5
 _MEANT = "or pass --allow-empty-rules if that is meant"
-
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from batchrec.batching import Ints, Longs
-from batchrec.ranker import Floats, Ranking
-from batchrec.rules.rules import Bools
+from batchrec.arrays import Bools, Codes, Floats, Ints, Longs
+from batchrec.ranker import Ranking
 from batchrec.schemas import BY_MODEL
-
-Codes = NDArray[np.int8]
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchrec.batching import Ints, Longs, SeenPairs, seen_by
-from batchrec.ranker import Floats
-from batchrec.rules.pools import Codes, Lists, Pool, Selection
+from batchrec.arrays import Bools, Codes, Floats, Ints, Longs
+from batchrec.batching import SeenPairs, seen_by
+from batchrec.rules.pools import Lists, Pool, Selection
 from batchrec.rules.ruled_ranker import Limits, allowed_candidates, as_rows, limits_of, may_be_pinned, selection_of
-from batchrec.rules.rules import Bools, Rules
+from batchrec.rules.rules import Rules
 from batchrec.rules.selecting import deepen
 from batchrec.schemas import PAD
 from batchrec.vocabulary import Vocabulary

@@ -8,14 +8,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchrec.batching import Histories, Ints, Longs
+from batchrec.arrays import Bools, Ints, Longs
+from batchrec.batching import Histories
 from batchrec.catalogue import Catalogue, read_catalogue, read_column
 from batchrec.config import RulesConfig
 from batchrec.errors import ConfigError
 from batchrec.ids import as_ids
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rule_tables import SEGMENT, RuleTables
-from batchrec.rules.rules import Bools, Rules, SegmentRules, UserLists
+from batchrec.rules.rules import Rules, SegmentRules, UserLists
 from batchrec.rules.segments import Segments, segments_of
 from batchrec.rules.tables import RuleTable
 from batchrec.schemas import FIRST_ITEM, PAD
@@ -231,7 +232,7 @@ class _Reader:
         table = self.tables["--pins"]
         self.known.check_rows("--pins", table, "an item and its position per row")
         item_ids, known = self._unique_items(table)
-        self.known.check_pins(table, lambda: read_catalogue(config, self.known.vocabulary, config.night))
+        self.known.check_pins(table, lambda: read_catalogue(config, self._item_type, config.night))
         expected = f"a whole number from 1 to --top-k {top_k}"
         positions = table.numbers("position", "item_id", expected)
         fits = pc.is_in(positions, value_set=pa.array(range(1, top_k + 1), pa.float64()))

@@ -8,11 +8,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
+from batchrec.arrays import Bools, Floats, Ints, Longs
 from batchrec.artifact import Model
-from batchrec.batching import Histories, Ints, Longs, SeenPairs, seen_pairs
-from batchrec.ranker import Floats, Ranker, Ranking
+from batchrec.batching import Histories, SeenPairs, seen_pairs
+from batchrec.ranker import Ranker, Ranking
 from batchrec.rules.pools import Lists, Pool, Selection
-from batchrec.rules.rules import Bools, Rules
+from batchrec.rules.rules import Rules
 from batchrec.rules.segment_ranker import SegmentRanker
 from batchrec.rules.selecting import deepen
 from batchrec.schemas import BY_MODEL, FIRST_ITEM

@@ -9,14 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchrec.batching import Histories, Ints, Longs
+from batchrec.arrays import Bools, Floats, Ints, Longs
+from batchrec.batching import Histories
 from batchrec.ids import without_blanks
-from batchrec.ranker import Floats
 from batchrec.rules.segments import Segments
 from batchrec.schemas import FIRST_ITEM
 from batchrec.sorted_ids import SortedIds
-
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from batchrec.batching import Ints, Longs, SeenPairs
-from batchrec.ranker import Floats, Ranker, Ranking
+from batchrec.arrays import Floats, Ints, Longs
+from batchrec.batching import SeenPairs
+from batchrec.ranker import Ranker, Ranking
 from batchrec.rules.rules import Rules
 
 # Lengths of rankings are powers of this, so that rows of nearly the same share are ranked together.

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrec.batching import Longs
+from batchrec.arrays import Longs
 from batchrec.ids import without_blanks
 from batchrec.rules.tables import RuleTable
 from batchrec.sorted_ids import SortedIds

@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from batchrec.batching import Ints, Longs
+from batchrec.arrays import Bools, Ints, Longs
 from batchrec.rules.diversity import choose_unlike
 from batchrec.rules.pools import Lists, Pool, Selection
-from batchrec.rules.rules import Bools
 from batchrec.schemas import BY_PIN
 
 _DEEPER = 4

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrec.batching import Histories, Longs
+from batchrec.arrays import Longs
+from batchrec.batching import Histories
 from batchrec.errors import InputError
 from batchrec.log_end import ahead_from, log_end
 from batchrec.queries import connect, literal, select

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchrec.batching import Histories, Ints, Longs, length_sorted, scoring_tokens, seen_pairs
+from batchrec.arrays import Ints, Longs
+from batchrec.batching import Histories, length_sorted, scoring_tokens, seen_pairs
 from batchrec.errors import InputError
 from batchrec.metrics import hit_rate, ndcg
 from batchrec.schemas import FIRST_ITEM

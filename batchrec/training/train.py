@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchrec.artifact import ENCODER, TRAINING_LOG, file_sha256, load_model, replacing_folder, write_manifest
+from batchrec.artifact import ENCODER, TRAINING_LOG, load_model, replacing_model, write_manifest
+from batchrec.atomic import file_sha256
 from batchrec.batching import Histories
 from batchrec.config import Device, TrainingConfig
 from batchrec.errors import DeviceError
@@ -78,7 +79,7 @@ def train(
     with (
         _threads(config.threads),
         joined(device) as processes,
-        replacing_folder(out) if processes.is_first else nullcontext() as folder,
+        replacing_model(out) if processes.is_first else nullcontext() as folder,
     ):
         started = time.monotonic()
         # Clocks of several processes differ, and what they hold out must not.

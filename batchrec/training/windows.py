@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from batchrec.batching import Histories, Ints, Longs, length_sorted, pad
+from batchrec.arrays import Ints, Longs
+from batchrec.batching import Histories, length_sorted, pad
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import InputError
 from batchrec.logs import no_bars

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from batchrec.artifact import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_folder
+from batchrec.artifact import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_model
+from batchrec.atomic import replacing
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ModelError
 from batchrec.nightly import models as models_module
@@ -23,7 +24,6 @@ from batchrec.nightly.nights import Nights
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import run
 from batchrec.schemas import MODEL_VERSION
-from batchrec.tables import replacing
 from tests.models import SHAPE
 
 FIRST = date(2024, 3, 1)
@@ -171,7 +171,7 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
         yield HeldOut()
 
     def train(sequences: Path, _config: Any, out: Path, _progress: Path) -> Trained:
-        with replacing_folder(out) as folder:
+        with replacing_model(out) as folder:
             return Trained(write_model(folder, f"{out.parent.name}{sequences.read_text()}"))
 
     def score(sequences: Path, model: Path, config: ScoringConfig, out: Path, _progress: Path) -> Scored:
