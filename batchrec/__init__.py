@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     from batchrec.doctor import diagnose
     from batchrec.errors import BatchrecError
     from batchrec.evaluation.evaluate import evaluate
-    from batchrec.nightly.night import Jobs
     from batchrec.nightly.run import run
-    from batchrec.recommending import recommend
-    from batchrec.scoring import score
-    from batchrec.sequences import build_sequences
+    from batchrec.nightly.stages import Jobs
+    from batchrec.scoring.recommend import recommend
+    from batchrec.scoring.score import score
+    from batchrec.sequences.build import build_sequences
     from batchrec.training.train import train
 
 _HOMES = {
     "BatchrecError": "errors",
     "BenchConfig": "config",
     "EvaluationConfig": "config",
-    "Jobs": "nightly.night",
+    "Jobs": "nightly.stages",
     "RecommendConfig": "config",
     "RunConfig": "config",
     "ScoringConfig": "config",
     "SequencesConfig": "config",
     "TrainingConfig": "config",
     "bench": "benchmark.bench",
-    "build_sequences": "sequences",
+    "build_sequences": "sequences.build",
     "diagnose": "doctor",
     "evaluate": "evaluation.evaluate",
-    "recommend": "recommending",
+    "recommend": "scoring.recommend",
     "run": "nightly.run",
-    "score": "scoring",
+    "score": "scoring.score",
     "train": "training.train",
 }
 

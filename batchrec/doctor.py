@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from batchrec.errors import ModelError
-from batchrec.machine import n_cores
+from batchrec.system.machine import n_cores
 
 _CUDA_PLATFORMS = {("Linux", "x86_64"), ("Windows", "AMD64")}  # as in pyproject.toml
 _INSTALL = "pip install 'batchrec[cuda]'"
@@ -120,7 +120,7 @@ def _try_onnxruntime() -> _Trial:
         import numpy as np
         import onnxruntime as ort
 
-        from batchrec.ranker import CUDA, open_session
+        from batchrec.model.ranker import CUDA, open_session
 
         session, why_not = open_session(_small_graph(), CUDA)
     except (ImportError, AttributeError, OSError, ModelError) as error:  # AttributeError: a package half overwritten

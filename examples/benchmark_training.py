@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from batchrec.arrays import Longs
-from batchrec.batching import Histories, pad
 from batchrec.config import Precision, TrainingConfig
-from batchrec.schemas import FIRST_ITEM, PAD
+from batchrec.model.batching import Histories, pad
+from batchrec.tables.schemas import FIRST_ITEM, PAD
+from batchrec.training.default_sizes import encoder_shape
 from batchrec.training.encoder import Encoder
-from batchrec.training.sizes import encoder_shape
 from batchrec.training.trainer import Trainer
 from batchrec.training.windows import Batch, draw_batches
 

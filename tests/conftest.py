@@ -13,7 +13,7 @@ import pytest
 
 from batchrec.cli import run
 from batchrec.config import Objective
-from batchrec.ranker import CPU, CUDA
+from batchrec.model.ranker import CPU, CUDA
 from tests.models import OBJECTIVES, write_graph
 
 

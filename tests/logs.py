@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from batchrec.config import EvaluationConfig
-from batchrec.evaluation.protocols import Parts, split
-from batchrec.queries import connect
-from batchrec.schemas import lists_schema
-from batchrec.tables import open_sequences
+from batchrec.evaluation.splits import Parts, split
+from batchrec.tables.queries import connect
+from batchrec.tables.schemas import lists_schema
+from batchrec.tables.sequences_table import open_sequences
 from tests.models import Id
 
 # A user's events, oldest first: item and moment.

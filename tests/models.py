@@ -20,15 +20,15 @@ from hypothesis import settings
 from safetensors.torch import load
 
 from batchrec.arrays import Longs
-from batchrec.artifact import ENCODER, TRAINING_LOG, WEIGHTS, Model, load_model, write_manifest
-from batchrec.batching import Histories
 from batchrec.benchmark.models import instant_graph
 from batchrec.cli import run
 from batchrec.config import EncoderShape, Objective, TrainingConfig
-from batchrec.schemas import MASK, PAD
+from batchrec.model.batching import Histories
+from batchrec.model.directory import ENCODER, TRAINING_LOG, WEIGHTS, Model, load_model, write_manifest
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.tables.schemas import MASK, PAD
 from batchrec.training.encoder import Encoder
 from batchrec.training.train import train
-from batchrec.vocabulary import Vocabulary
 
 # One layer, for the other exports have two.
 CONFIG = TrainingConfig(max_epochs=2, min_epoch_steps=1, n_layers=1, hidden_size=8, n_heads=2, max_len=8, device="cpu")

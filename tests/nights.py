@@ -12,15 +12,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.artifact import Manifest, load_model
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
-from batchrec.nightly import night as night_module
-from batchrec.nightly.measuring import HeldOutItems
-from batchrec.nightly.models import Models
-from batchrec.nightly.night import Jobs
-from batchrec.nightly.nights import Nights
+from batchrec.model.directory import Manifest, load_model
+from batchrec.nightly import stages as night_module
+from batchrec.nightly.archive import Nights
+from batchrec.nightly.figures import HeldOutItems
+from batchrec.nightly.registry import Models
 from batchrec.nightly.report import ModelFigures, NightReport
 from batchrec.nightly.run import run
+from batchrec.nightly.stages import Jobs
 from tests.models import model_of, names_in, training_histories
 
 FIRST = date(2024, 3, 1)

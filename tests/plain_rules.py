@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from batchrec.artifact import load_model, write_manifest
+from batchrec.model.directory import load_model, write_manifest
+from batchrec.model.vocabulary import Vocabulary
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import write_encoder
-from batchrec.vocabulary import Vocabulary
 from tests.models import CONFIG, N_ITEMS, next_item_scores, scratch, small_encoder
 
 ITEMS = [1000 + number for number in range(N_ITEMS)]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from batchrec.artifact import Manifest, load_model
 from batchrec.errors import ModelError
+from batchrec.model.directory import Manifest, load_model
 from tests.models import run_cli, training_sequences
 
 Change = Callable[[Path], object]

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrec.artifact import load_model
-from batchrec.batching import Histories, history_digests
 from batchrec.config import EvaluationConfig, ScoringConfig, SequencesConfig
 from batchrec.errors import InputError
-from batchrec.evaluation.protocols import split
-from batchrec.nightly.measuring import measure_table
-from batchrec.queries import connect
-from batchrec.scoring import ScoringReport, score
-from batchrec.sequences import build_sequences
-from batchrec.tables import open_sequences
+from batchrec.evaluation.splits import split
+from batchrec.model.batching import Histories, history_digests
+from batchrec.model.directory import load_model
+from batchrec.nightly.figures import measure_table
+from batchrec.scoring.score import ScoringReport, score
+from batchrec.sequences.build import build_sequences
+from batchrec.tables.queries import connect
+from batchrec.tables.sequences_table import open_sequences
 from batchrec.training.train import train
 from tests.models import CONFIG, indexed, training_histories, write_sequences
 from tests.plain_rules import ITEMS, Night, model, write_table

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from batchrec.artifact import load_model, replacing_model, write_manifest
 from batchrec.errors import ConfigError, ModelError
-from batchrec.schemas import MODEL_VERSION
-from batchrec.vocabulary import Vocabulary
+from batchrec.model.directory import load_model, replacing_model, write_manifest
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.tables.schemas import MODEL_VERSION
 from tests.models import (
     CONFIG,
     SHAPE,
@@ -246,7 +246,7 @@ def test_a_new_model_takes_the_place_of_the_old_whole(model: Path) -> None:
 def test_without_an_exchange_of_folders_the_new_model_still_takes_the_place(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchrec.atomic._exchange", lambda one, other: False)
+    monkeypatch.setattr("batchrec.system.atomic._exchange", lambda one, other: False)
     with replacing_model(model) as folder:
         (folder / "manifest.json").write_text("new", encoding="utf-8")
     assert names_in(model) == {"manifest.json"}

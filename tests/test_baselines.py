@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from batchrec.config import EvaluationConfig
 from batchrec.evaluation.als import als_lists
 from batchrec.evaluation.baselines import Baselines
-from batchrec.queries import materialize
+from batchrec.tables.queries import materialize
 from tests.logs import Log, SplitLog, logs, split_log
 
 K = 3

@@ -6,9 +6,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrec.batching import Histories, length_sorted, pad, scoring_tokens, seen_pairs, spans, token_batches
-from batchrec.schemas import MASK, PAD
-from batchrec.vocabulary import Vocabulary
+from batchrec.model.batching import Histories, length_sorted, pad, scoring_tokens, seen_pairs, spans, token_batches
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.tables.schemas import MASK, PAD
 from tests.models import SHAPE, indexed, longs
 
 items = st.integers(2, 30)

@@ -9,17 +9,17 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from batchrec.artifact import load_model
 from batchrec.benchmark import limits
 from batchrec.benchmark.bench import ENCODER
-from batchrec.benchmark.measuring import measure
+from batchrec.benchmark.isolated import measure
 from batchrec.benchmark.models import write_instant
 from batchrec.benchmark.polars_sequences import polars_sequences
-from batchrec.benchmark.shapes import SHAPES, Shape, shorten_histories, write_ratings
+from batchrec.benchmark.synthetic import SHAPES, Shape, shorten_histories, write_ratings
 from batchrec.config import EncoderShape, Objective, ScoringConfig, SequencesConfig
 from batchrec.errors import ConfigError
-from batchrec.scoring import score
-from batchrec.sequences import build_sequences
+from batchrec.model.directory import load_model
+from batchrec.scoring.score import score
+from batchrec.sequences.build import build_sequences
 from batchrec.training.encoder import Encoder
 from tests.models import longs, run_cli, trained_model, training_histories, training_sequences
 

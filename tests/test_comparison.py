@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from batchrec.evaluation.comparison import Interval, compare
+from batchrec.evaluation.bootstrap import Interval, compare
 
 
 def draws(*shape: int, seed: int = 1) -> NDArray[np.float64]:

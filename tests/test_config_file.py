@@ -4,9 +4,9 @@ import click
 import pytest
 
 from batchrec.cli import cli, resolved
+from batchrec.cli.config_file import FileOption, read_config_file
 from batchrec.cli.defaults import file_options, read_defaults
 from batchrec.config import ScoringConfig, SequencesConfig
-from batchrec.config_file import FileOption, read_config_file
 from batchrec.errors import ConfigError
 from tests.models import run_cli
 
@@ -36,7 +36,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         given[:] = arguments
         raise click.Abort
 
-    monkeypatch.setattr("batchrec.scoring.score", score)
+    monkeypatch.setattr("batchrec.scoring.score.score", score)
     return given
 
 
@@ -48,7 +48,7 @@ def built_from(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[obj
         given[:] = arguments
         raise click.Abort
 
-    monkeypatch.setattr("batchrec.sequences.build_sequences", build_sequences)
+    monkeypatch.setattr("batchrec.sequences.build.build_sequences", build_sequences)
     assert run_cli("build-sequences", *arguments) == 130
     return given[0], given[1]
 

@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from batchrec.config import Objective
-from batchrec.ranker import CPU, CUDA, open_session
+from batchrec.model.ranker import CPU, CUDA, open_session
 from tests.test_export import graph
 
 Types = Mapping[str, set[str]]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from batchrec.doctor import DoctorReport, diagnose
-from batchrec.ranker import CPU, CUDA
+from batchrec.model.ranker import CPU, CUDA
 from tests.models import run_cli
 
 with_cuda_build = pytest.mark.skipif(CUDA not in ort.get_available_providers(), reason="no build with CUDA")

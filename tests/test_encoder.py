@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from batchrec.config import Objective
-from batchrec.schemas import PAD
+from batchrec.tables.schemas import PAD
 from batchrec.training.encoder import Encoder
 from tests.models import small_encoder, tokens_of
 

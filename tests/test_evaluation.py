@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchrec
-from batchrec.artifact import load_model
 from batchrec.config import EvaluationConfig, TrainingConfig
-from batchrec.evaluation.comparison import Interval
+from batchrec.evaluation.bootstrap import Interval
 from batchrec.evaluation.evaluate import EvaluationReport, evaluate
-from batchrec.evaluation.measuring import MeasuredLists, measure_lists
-from batchrec.evaluation.scoreboard import scoreboard
+from batchrec.evaluation.metrics import MeasuredLists, measure_lists
+from batchrec.evaluation.report_text import scoreboard
+from batchrec.model.directory import load_model
 from batchrec.training.train import TrainingReport, train
 from tests.logs import write_log
 from tests.models import names_in, run_cli, scratch, training_histories, training_sequences, write_sequences

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrec.batching import SeenPairs, scoring_tokens, seen_pairs
 from batchrec.config import Objective
 from batchrec.errors import DeviceError, ModelError
-from batchrec.ranker import Ranker
-from batchrec.schemas import FIRST_ITEM
+from batchrec.model.batching import SeenPairs, scoring_tokens, seen_pairs
+from batchrec.model.ranker import Ranker
+from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, export_encoder
 from tests.models import indexed, next_item_scores, scratch, small_encoder

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from batchrec.config import Objective, Precision, ScoringConfig, TrainingConfig
-from batchrec.schemas import PAD
-from batchrec.scoring import score
+from batchrec.scoring.score import score
+from batchrec.tables.schemas import PAD
 from batchrec.training.encoder import Encoder
-from batchrec.training.fitting import Fitted, fit
 from batchrec.training.holdout import Accuracy, Split, hold_out
-from batchrec.training.objectives import ItemLoss
+from batchrec.training.loop import Fitted, fit
+from batchrec.training.loss import ItemLoss
 from batchrec.training.windows import Batch, draw_batches
 from tests.models import (
     CONFIG,
@@ -58,7 +58,7 @@ def fit_with(
         biases.append(measured.item_biases.detach().clone())
         return Accuracy(accuracies[len(biases) - 1], 1.0)
 
-    monkeypatch.setattr("batchrec.training.fitting.encoder_accuracy", accuracy)
+    monkeypatch.setattr("batchrec.training.loop.encoder_accuracy", accuracy)
     fitted = fit(encoder, small_split(), replace(CONFIG, **options))
     return encoder, fitted, biases
 

@@ -10,10 +10,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from batchrec.artifact import load_model
-from batchrec.batching import SeenPairs
 from batchrec.errors import ModelError
-from batchrec.ranker import CPU, Ranker, open_session
+from batchrec.model.batching import SeenPairs
+from batchrec.model.directory import load_model
+from batchrec.model.ranker import CPU, Ranker, open_session
 from tests.models import run_cli, trained_model, training_sequences
 from tests.strangers import Change, assert_refused, reseal
 

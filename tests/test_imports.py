@@ -14,11 +14,11 @@ from tests.models import trained_model, write_sequences
     ("imported", "banned"),
     [
         ("batchrec", {"torch", "onnxruntime", "duckdb", "click", "pyarrow", "numpy"}),
-        ("batchrec.scoring", {"torch", "onnx", "click"}),
-        ("batchrec.recommending", {"torch", "onnx", "click"}),
+        ("batchrec.scoring.score", {"torch", "onnx", "click"}),
+        ("batchrec.scoring.recommend", {"torch", "onnx", "click"}),
         ("batchrec.cli", {"torch", "onnxruntime", "duckdb"}),
         ("batchrec.doctor", {"torch", "onnxruntime", "onnx", "click"}),
-        ("batchrec.sequences", {"torch", "onnxruntime", "click"}),
+        ("batchrec.sequences.build", {"torch", "onnxruntime", "click"}),
         ("batchrec.training.train", {"click"}),
     ],
 )

@@ -6,12 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from batchrec.artifact import load_model
 from batchrec.config import RecommendConfig, ScoringConfig, TrainingConfig
 from batchrec.errors import ModelError
-from batchrec.nightly.measuring import held_out_items
-from batchrec.recommending import recommend
-from batchrec.scoring import score
+from batchrec.model.directory import load_model
+from batchrec.nightly.figures import held_out_items
+from batchrec.scoring.recommend import recommend
+from batchrec.scoring.score import score
 from tests.models import run_cli, string_model, trained_model, write_sequences
 
 

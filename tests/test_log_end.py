@@ -11,11 +11,11 @@ import pytest
 
 from batchrec.config import EvaluationConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import InputError
-from batchrec.log_end import ahead_from, in_words, log_end
-from batchrec.nightly.measuring import held_out_items
-from batchrec.queries import connect
-from batchrec.scoring import score
-from batchrec.sequences import build_sequences
+from batchrec.nightly.figures import held_out_items
+from batchrec.scoring.score import score
+from batchrec.sequences.build import build_sequences
+from batchrec.tables.log_end import ahead_from, in_words, log_end
+from batchrec.tables.queries import connect
 from batchrec.training.corpus import read_corpus
 from batchrec.training.holdout import hold_out
 from tests.logs import split_log, write_log

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrec import logs
-from batchrec.cli.printing import print_report
+from batchrec.cli.output import print_report
+from batchrec.system import logs
 from tests.models import SMALL, run_cli, training_sequences
 
 _log = logging.getLogger("batchrec.test")
@@ -136,7 +136,7 @@ def test_an_error_is_one_json_line(
 def test_a_bug_is_one_json_line_with_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("batchrec.scoring.score", lambda *_: logs.redacted_values({})["bug"])
+    monkeypatch.setattr("batchrec.scoring.score.score", lambda *_: logs.redacted_values({})["bug"])
     assert run_cli("score", "--log-format", "json") == 1
     (line,) = json_lines(capsys)
     assert "KeyError" in line["exc_info"]

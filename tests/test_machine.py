@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from batchrec.machine import has_nvidia_device, n_cores
-from batchrec.queries import connect
+from batchrec.system.machine import has_nvidia_device, n_cores
+from batchrec.tables.queries import connect
 
 V1_MOUNT = "32 31 0:29 {root} /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct"
 V2_MOUNT = "31 23 0:28 {root} /sys/fs/cgroup rw,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate"
@@ -94,7 +94,7 @@ def test_a_limit_that_cannot_be_read_is_none(limit: str, tmp_path: Path) -> None
 
 
 def test_queries_take_the_threads_that_are_given_or_one_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchrec.queries.n_cores", lambda: 3)
+    monkeypatch.setattr("batchrec.tables.queries.n_cores", lambda: 3)
     for given, expected in ((None, 3), (2, 2)):
         with connect(threads=given) as con:
             assert con.sql("select current_setting('threads')").fetchall() == [(expected,)]

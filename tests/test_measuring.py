@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrec.evaluation.measuring import METRICS, MeasuredLists, measure_lists
-from batchrec.queries import connect
+from batchrec.evaluation.metrics import METRICS, MeasuredLists, measure_lists
+from batchrec.tables.queries import connect
 
 # Most popular first.
 ITEMS = [f"item-{number}" for number in range(8)]

@@ -8,11 +8,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from batchrec.arrays import Longs
-from batchrec.batching import Histories
 from batchrec.config import Objective
 from batchrec.errors import InputError
-from batchrec.metrics import hit_rate, ndcg
-from batchrec.schemas import FIRST_ITEM
+from batchrec.model.batching import Histories
+from batchrec.model.metrics import hit_rate, ndcg
+from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.holdout import Accuracy, HeldOut, Split, encoder_accuracy, hold_out, measure, popularity_accuracy
 from tests.models import indexed, longs, next_item_scores, small_encoder
 

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load, save
 
-from batchrec.artifact import load_model
 from batchrec.config import EncoderShape, Objective
 from batchrec.errors import ModelError
-from batchrec.model_parts import weight_shapes
-from batchrec.nightly.models import Models
+from batchrec.model.directory import load_model
+from batchrec.model.parts import weight_shapes
+from batchrec.nightly.registry import Models
 from batchrec.training.encoder import Encoder
 from tests.models import trained_model
 from tests.strangers import Change, assert_refused, reseal

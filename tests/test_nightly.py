@@ -13,16 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
-from batchrec.artifact import load_model
 from batchrec.errors import ConfigError, GateError, InputError, LockedError, NothingToDo
-from batchrec.nightly import night as night_module
-from batchrec.nightly.measuring import HeldOutItems
-from batchrec.nightly.models import Models
-from batchrec.nightly.nights import Nights
+from batchrec.model.directory import load_model
+from batchrec.nightly import stages as night_module
+from batchrec.nightly.archive import Nights
+from batchrec.nightly.figures import HeldOutItems
+from batchrec.nightly.registry import Models
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import plan, run
-from batchrec.scoring import score
-from batchrec.sequences import build_sequences
+from batchrec.scoring.score import score
+from batchrec.sequences.build import build_sequences
 from tests.models import OBJECTIVES, model_of, names_in, training_histories
 from tests.nights import FIRST, Company, company, rows_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchrec.nightly.nights import Nights
+from batchrec.nightly.archive import Nights
 from tests.models import OBJECTIVES, run_cli
 from tests.nights import FIRST, Company, company
 

@@ -15,17 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig, SequencesConfig
 from batchrec.errors import ConfigError, GateError, InputError, ModelError, NothingToDo
-from batchrec.nightly import night as night_module
-from batchrec.nightly.measuring import measure_table
-from batchrec.nightly.models import Models
-from batchrec.nightly.nights import Nights
+from batchrec.model.directory import load_model
+from batchrec.nightly import stages as night_module
+from batchrec.nightly.archive import Nights
+from batchrec.nightly.figures import measure_table
+from batchrec.nightly.registry import Models
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import plan, run
-from batchrec.sequences import build_sequences
-from batchrec.stopping import Terminated, stopped_by_signals
+from batchrec.sequences.build import build_sequences
+from batchrec.system.signals import Terminated, stopped_by_signals
 from tests.models import names_in, run_cli, training_histories, write_sequences
 from tests.nights import FIRST, Company, company
 from tests.plain_rules import write_table

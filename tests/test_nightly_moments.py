@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from batchrec import temporaries
-from batchrec.artifact import replacing_model
-from batchrec.atomic import replacing
 from batchrec.errors import ConfigError, GateError, NothingToDo
-from batchrec.nightly import nights as nights_module
+from batchrec.model.directory import replacing_model
+from batchrec.nightly import archive as nights_module
+from batchrec.nightly.archive import Nights
 from batchrec.nightly.lock import locked
-from batchrec.nightly.models import Models
-from batchrec.nightly.nights import Nights
+from batchrec.nightly.registry import Models
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.nightly.run import plan
+from batchrec.system import temporaries
+from batchrec.system.atomic import replacing
 from tests.models import names_in, run_cli, training_histories
 from tests.nights import FIRST, Company, company
 

@@ -17,10 +17,10 @@ import pytest
 
 from batchrec.config import EvaluationConfig, RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import ConfigError, GateError, InputError
-from batchrec.json_text import to_json
-from batchrec.nightly.measuring import measure_histories
+from batchrec.nightly.figures import measure_histories
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.nightly.run import run
+from batchrec.system.json_text import to_json
 from tests.models import run_cli, sequences_table, training_histories, write_sequences
 from tests.nights import FIRST, Company, company
 
@@ -346,7 +346,7 @@ def test_what_a_night_writes_does_not_lie_where_the_next_one_reads(
     def begun(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("batchrec.nightly.night.Night.run", begun)
+    monkeypatch.setattr("batchrec.nightly.stages.Night.run", begun)
     if refused is None:
         with pytest.raises(KeyboardInterrupt):
             run(jobs, config, FIRST, metrics_file)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from batchrec.errors import GateError, InputError
-from batchrec.nightly import night as night_module
-from batchrec.scoring import score
+from batchrec.nightly import stages as night_module
+from batchrec.scoring.score import score
 from tests.nights import FIRST, Company, company
 from tests.plain_rules import ITEMS, write_table
 

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from batchrec.config import Objective
-from batchrec.schemas import MASK, PAD
-from batchrec.training import objectives
+from batchrec.tables.schemas import MASK, PAD
+from batchrec.training import loss as objectives
 from batchrec.training.encoder import Encoder
-from batchrec.training.objectives import ItemLoss
+from batchrec.training.loss import ItemLoss
 from batchrec.training.windows import mask_items, next_item_labels
 from tests.models import small_encoder, tokens_of
 

@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig
-from batchrec.rules.assortment import read_assortment
+from batchrec.model.directory import load_model
 from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.popular import PopularItems
-from batchrec.rules.popular_lists import PopularLists
-from batchrec.scoring import score
+from batchrec.scoring.cold_start import PopularItems
+from batchrec.scoring.offer import read_assortment
+from batchrec.scoring.popular_lists import PopularLists
+from batchrec.scoring.score import score
 from tests.plain_rules import ITEMS, Night, model, write_table
 from tests.test_rules import assert_as_by_hand, items, run
 from tests.test_scoring import recs_of

@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from onnxruntime import quantization
 
-from batchrec.batching import Histories, scoring_tokens, seen_pairs
 from batchrec.config import Objective, ScoringConfig, ScoringPrecision
-from batchrec.precision import at_precision
-from batchrec.ranker import Ranker, Ranking
-from batchrec.schemas import FIRST_ITEM
-from batchrec.scoring import score
+from batchrec.model.batching import Histories, scoring_tokens, seen_pairs
+from batchrec.model.precision import at_precision
+from batchrec.model.ranker import Ranker, Ranking
+from batchrec.scoring.score import score
+from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import export_encoder
 from tests.models import (

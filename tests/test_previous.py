@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrec.batching import history_digests
 from batchrec.config import ScoringConfig
-from batchrec.previous_recs import PreviousRecs
-from batchrec.scoring import ScoringReport, score
+from batchrec.model.batching import history_digests
+from batchrec.scoring.previous_table import PreviousRecs
+from batchrec.scoring.score import ScoringReport, score
 from tests.models import (
     Id,
     indexed,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from batchrec.artifact import load_model
 from batchrec.config import Objective
+from batchrec.model.directory import load_model
 from batchrec.training.train import train
 from tests.models import CONFIG, N_ITEMS, SMALL, names_in, training_log, training_sequences
 
@@ -75,7 +75,7 @@ def test_two_processes_that_were_killed_go_on(tmp_path: Path) -> None:
         """
 import os, signal, sys
 from batchrec.cli import run
-from batchrec.training import fitting
+from batchrec.training import loop as fitting
 keep = fitting._keep
 def keep_and_die(*arguments):
     keep(*arguments)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batchrec.artifact import replacing_model
-from batchrec.atomic import replacing
-from batchrec.attempts import progress_folder, resumable
 from batchrec.errors import ConfigError
-from batchrec.progress import Progress
-from batchrec.queries import connect
+from batchrec.model.directory import replacing_model
+from batchrec.system.atomic import replacing
+from batchrec.system.checkpoints import Progress
+from batchrec.system.resume import progress_folder, resumable
+from batchrec.tables.queries import connect
 from tests.models import names_in
 
 ARRAYS = {"scores": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.array(7.0), "none": np.empty((0, 4), int)}
@@ -183,9 +183,9 @@ def killed(program: str, folder: Path) -> None:
     assert done.returncode == -signal.SIGKILL
 
 
-KILLED_WITH_A_FILE = "from batchrec.tables import replacing\nwith replacing(Path('out')): die()"
-KILLED_WITH_A_FOLDER = "from batchrec.artifact import replacing_model\nwith replacing_model(Path('out')): die()"
-KILLED_WITH_A_SPILL_FOLDER = "from batchrec.queries import connect\nwith connect(Path('.')): die()"
+KILLED_WITH_A_FILE = "from batchrec.tables.sequences_table import replacing\nwith replacing(Path('out')): die()"
+KILLED_WITH_A_FOLDER = "from batchrec.model.directory import replacing_model\nwith replacing_model(Path('out')): die()"
+KILLED_WITH_A_SPILL_FOLDER = "from batchrec.tables.queries import connect\nwith connect(Path('.')): die()"
 
 
 @pytest.mark.parametrize("program", [KILLED_WITH_A_FILE, KILLED_WITH_A_FOLDER, KILLED_WITH_A_SPILL_FOLDER])

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrec.config import SequencesConfig
-from batchrec.sequences import build_sequences
+from batchrec.sequences.build import build_sequences
 
 DATA = Path(os.environ.get("BATCHREC_DATA", "."))
 MOVIELENS = DATA / "ml-latest-small" / "ratings.csv"

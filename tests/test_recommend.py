@@ -5,12 +5,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from batchrec.artifact import load_model, write_manifest
-from batchrec.catalogue import Catalogue, find_item
 from batchrec.config import RecommendConfig
 from batchrec.errors import ConfigError, InputError, ModelError
-from batchrec.recommending import recommend
-from batchrec.vocabulary import Vocabulary
+from batchrec.model.directory import load_model, write_manifest
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.scoring.recommend import recommend
+from batchrec.sources.catalogue import Catalogue, find_item
 from tests.models import CONFIG, N_ITEMS, SHAPE, names_in, run_cli, string_model, torch_scores, trained_model
 
 FILMS = {

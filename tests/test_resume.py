@@ -17,16 +17,16 @@ import pyarrow as pa
 import pytest
 
 from batchrec.arrays import Longs
-from batchrec.artifact import load_model
-from batchrec.attempts import progress_folder, resumable
-from batchrec.batching import Histories
 from batchrec.config import Objective, ScoringConfig, TrainingConfig
-from batchrec.kept_rankings import _key
+from batchrec.model.batching import Histories
+from batchrec.model.directory import load_model
 from batchrec.rules.pools import Lists
 from batchrec.rules.ruled_ranker import Limits
-from batchrec.scorer import Scorer
-from batchrec.scoring import score
-from batchrec.training import fitting
+from batchrec.scoring.chunk_checkpoints import _key
+from batchrec.scoring.score import score
+from batchrec.scoring.scorer import Scorer
+from batchrec.system.resume import progress_folder, resumable
+from batchrec.training import loop as fitting
 from batchrec.training.train import train
 from batchrec.training.trainer import Trainer
 from tests.models import (
@@ -68,7 +68,7 @@ def stop_after(n_epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
         if len(kept) == n_epochs:
             raise Stopped
 
-    monkeypatch.setattr("batchrec.training.fitting._keep", keep_and_stop)
+    monkeypatch.setattr("batchrec.training.loop._keep", keep_and_stop)
 
 
 def assert_stops(
@@ -186,7 +186,7 @@ def test_a_training_that_was_killed_goes_on(
 import os, torch
 torch.set_num_threads(1)
 from batchrec.cli import run
-from batchrec.training import fitting
+from batchrec.training import loop as fitting
 keep = fitting._keep
 def keep_and_die(progress, trainer, epochs, weights):
     keep(progress, trainer, epochs, weights)

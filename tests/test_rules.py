@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrec.config import ScoringConfig
-from batchrec.scoring import ScoringReport, score
+from batchrec.scoring.score import ScoringReport, score
 from tests.models import write_sequences
 from tests.plain_rules import ITEMS, Night, expected, model, scores_after, write_table
 from tests.test_scoring import Row, recs_of

@@ -10,10 +10,10 @@ import pytest
 
 from batchrec.config import ScoringConfig
 from batchrec.errors import GateError
-from batchrec.rules.assortment import Assortment, read_assortment
-from batchrec.rules.checking import BrokenRule, FinishedTable, check_rules
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rule_tables import read_rule_tables
+from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
+from batchrec.scoring.offer import Assortment, read_assortment
 from tests.models import write_sequences
 from tests.plain_rules import ITEMS, Night
 from tests.test_rules import HISTORIES, run
@@ -184,7 +184,7 @@ def test_score_leaves_the_old_table_if_the_new_one_breaks_a_rule(
     def forgetful(known: KnownIds, config: ScoringConfig, _: object) -> Assortment:
         return read_assortment(known, config, {})
 
-    monkeypatch.setattr("batchrec.scoring.read_assortment", forgetful)
+    monkeypatch.setattr("batchrec.scoring.score.read_assortment", forgetful)
     with pytest.raises(GateError, match=rf"rows break --block \(user '1', rank 1, item '{first}'\)"):
         run(tmp_path, Night(block=[first]))
     assert (tmp_path / "recs.parquet").read_bytes() == before

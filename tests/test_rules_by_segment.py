@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from batchrec.artifact import write_manifest
 from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError, InputError
+from batchrec.model.directory import write_manifest
+from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules import rulebook
-from batchrec.scoring import ScoringReport, score
+from batchrec.scoring.score import ScoringReport, score
 from batchrec.training.export import write_encoder
-from batchrec.vocabulary import Vocabulary
 from tests.models import CONFIG, scratch, small_encoder, write_sequences
 from tests.plain_rules import write_table
 from tests.test_scoring import Row, recs_of

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.artifact import write_manifest
+from batchrec.model.directory import write_manifest
+from batchrec.model.vocabulary import Vocabulary
 from batchrec.training.export import write_encoder
-from batchrec.vocabulary import Vocabulary
 from tests.models import CONFIG, run_cli, scratch, small_encoder, write_sequences
 from tests.plain_rules import ITEMS, model, write_table
 from tests.test_scoring import recs_of

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrec.artifact import load_model
 from batchrec.config import Objective, ScoringConfig
-from batchrec.scoring import score
+from batchrec.model.directory import load_model
+from batchrec.scoring.score import score
 from tests.models import (
     N_ITEMS,
     Id,

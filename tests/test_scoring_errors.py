@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from batchrec import ranker
 from batchrec.config import ScoringConfig
-from batchrec.rules.assortment import Assortment, read_assortment
-from batchrec.scoring import score
+from batchrec.model import ranker
+from batchrec.scoring.offer import Assortment, read_assortment
+from batchrec.scoring.score import score
 from tests.models import N_ITEMS, names_in, run_cli, sequences_table, trained_model, training_histories, write_sequences
 
 
@@ -170,14 +170,14 @@ def test_an_output_folder_that_is_missing_is_refused(job: Job) -> None:
 
 
 def test_a_folder_as_output_is_refused_before_any_work(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchrec.scorer.Scorer.score", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr("batchrec.scoring.scorer.Scorer.score", lambda *_: pytest.fail("the work has begun"))
     (job.folder / "folder").mkdir()
     assert "folder" in job.assert_fails(2, "--out", job.folder / "folder")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_an_error_before_any_work(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchrec.scorer.Scorer.score", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr("batchrec.scoring.scorer.Scorer.score", lambda *_: pytest.fail("the work has begun"))
     assert "--device cpu" in job.assert_fails(5, "--device", "cuda")
 
 
@@ -265,7 +265,7 @@ def test_sequences_that_are_replaced_meanwhile_leave_the_old_table(job: Job, mon
         write_sequences(job.folder / "new.parquet", {1: [1001], 9: [1004, 1005]}).replace(job.sequences)
         return found
 
-    monkeypatch.setattr("batchrec.scoring.read_assortment", replaced)
+    monkeypatch.setattr("batchrec.scoring.score.read_assortment", replaced)
     assert f"{job.sequences}: was replaced while it was read" in job.assert_fails(3)
 
 
@@ -281,7 +281,7 @@ def test_a_bug_keeps_its_traceback_and_leaves_the_old_table(job: Job, monkeypatc
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("batchrec.scorer.Scorer.score", fail)
+    monkeypatch.setattr("batchrec.scoring.scorer.Scorer.score", fail)
     with pytest.raises(ZeroDivisionError):
         run_cli("score", "--sequences", job.sequences, "--model", trained_model(), "--out", job.out, "--device", "cpu")
     assert job.out.read_bytes() == b"the older one"

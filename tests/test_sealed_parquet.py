@@ -12,13 +12,13 @@ import pytest
 
 from batchrec.config import ScoringConfig
 from batchrec.errors import InputError
-from batchrec.nightly.measuring import measure_table
-from batchrec.previous_recs import open_previous
-from batchrec.queries import select
-from batchrec.schemas import sequences_schema
-from batchrec.scoring import score
-from batchrec.sealed_parquet import parquet_of
-from batchrec.tables import Sequences, no_items, open_sequences, write_parquet
+from batchrec.nightly.figures import measure_table
+from batchrec.scoring.previous_table import open_previous
+from batchrec.scoring.score import score
+from batchrec.tables.queries import select
+from batchrec.tables.schemas import sequences_schema
+from batchrec.tables.sealed_parquet import parquet_of
+from batchrec.tables.sequences_table import Sequences, no_items, open_sequences, write_parquet
 from tests.models import SMALL, run_cli, sequences_table, trained_model, training_histories, write_sequences
 
 SCHEMA = sequences_schema(pa.int64(), pa.int64())
@@ -166,7 +166,7 @@ def test_a_table_that_is_replaced_while_sql_reads_it_is_refused(
         (tmp_path / "copy.parquet").replace(table)
         return select(*arguments, **values)
 
-    monkeypatch.setattr("batchrec.tables.select", replace_and_select)
+    monkeypatch.setattr("batchrec.tables.sequences_table.select", replace_and_select)
     with pytest.raises(InputError, match="was replaced while it was read"):
         open_sequences(table)
 
@@ -190,7 +190,7 @@ def test_an_earlier_table_is_read_from_the_file_that_was_opened(
             other.replace(one)
         return parquet_of(file, **options)
 
-    monkeypatch.setattr("batchrec.previous_recs.parquet_of", opened)
+    monkeypatch.setattr("batchrec.scoring.previous_table.parquet_of", opened)
     previous = open_previous(one, schema)
     assert previous is not None
     assert int(previous.n_rows.sum()) == n_rows

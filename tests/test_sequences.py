@@ -19,10 +19,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import batchrec.sequences
+import batchrec.sequences.build
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
-from batchrec.sequences import build_sequences
+from batchrec.sequences.build import build_sequences
 
 COLUMNS = ["userId", "movieId", "rating", "timestamp"]
 
@@ -227,7 +227,7 @@ def test_histories_that_straddle_batches_are_whole(tmp_path: Path, monkeypatch: 
     rows = [Event(user, item, 3.0, time) for item, (user, time) in enumerate(zip(users, times, strict=True))]
     write(rows, tmp_path / "r.parquet")
     whole, _ = build([tmp_path / "r.parquet"], SequencesConfig(), tmp_path / "out")
-    monkeypatch.setattr(batchrec.sequences, "_BATCH_EVENTS", 2048)
+    monkeypatch.setattr(batchrec.sequences.build, "_BATCH_EVENTS", 2048)
     table, _ = build([tmp_path / "r.parquet"], SequencesConfig(), tmp_path / "out")
     assert pq.ParquetFile(tmp_path / "out").num_row_groups > 1
     assert table.equals(whole)
@@ -246,7 +246,7 @@ def test_what_is_left_out_straddles_batches_too(tmp_path: Path, monkeypatch: pyt
     items = rng.integers(20_000, size=10_000).tolist()
     rows = [Event(user, item, rating, 0) for user, item, rating in zip(users, items, stars, strict=True)]
     write(rows, tmp_path / "r.parquet")
-    monkeypatch.setattr(batchrec.sequences, "_BATCH_EVENTS", 2048)
+    monkeypatch.setattr(batchrec.sequences.build, "_BATCH_EVENTS", 2048)
     table, report = build([tmp_path / "r.parquet"], SequencesConfig(min_rating=3.0), tmp_path / "out")
     found = dict(zip(table["user_id"].to_pylist(), table["also_seen"].to_pylist(), strict=True))
     assert found == {user: sorted(seen) for user, seen in seen_beside(rows, Filters(min_rating=3.0)).items()}

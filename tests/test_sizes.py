@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batchrec.batching import Histories
 from batchrec.config import EncoderShape, TrainingConfig
-from batchrec.training.sizes import batch_size, encoder_shape, n_negatives
+from batchrec.model.batching import Histories
+from batchrec.training.default_sizes import batch_size, encoder_shape, n_negatives
 from tests.models import names_in, run_cli, training_sequences
 
 

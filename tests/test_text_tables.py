@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.catalogue import read_column
 from batchrec.errors import ConfigError, InputError
-from batchrec.ids import as_ids, null_pattern
-from batchrec.text_tables import read_text_table
-from batchrec.user_list import read_user_list
+from batchrec.scoring.user_list import read_user_list
+from batchrec.sources.catalogue import read_column
+from batchrec.sources.text_tables import read_text_table
+from batchrec.tables.ids import as_ids, null_pattern
 from tests.models import write_sequences
 
 TITLE = ("title", "--title-column")

@@ -7,14 +7,14 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrec.batching import Histories, pad
 from batchrec.config import TrainingConfig
-from batchrec.schemas import PAD
+from batchrec.model.batching import Histories, pad
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.tables.schemas import PAD
 from batchrec.training.corpus import read_corpus
+from batchrec.training.default_sizes import encoder_shape
 from batchrec.training.holdout import hold_out
-from batchrec.training.sizes import encoder_shape
 from batchrec.training.windows import draw_batches, shuffle_ties
-from batchrec.vocabulary import Vocabulary
 from tests.models import longs, training_sequences
 
 # Events of users: item and moment, in time order.

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from batchrec.progress import Progress
-from batchrec.training import fitting, holdout
+from batchrec.system.checkpoints import Progress
+from batchrec.training import holdout
+from batchrec.training import loop as fitting
+from batchrec.training.distributed import Processes
 from batchrec.training.encoder import Encoder
-from batchrec.training.fitting import Fitted, fit
 from batchrec.training.holdout import Split, hold_out
-from batchrec.training.processes import Processes
+from batchrec.training.loop import Fitted, fit
 from batchrec.training.time_limit import TimeLimit
 from batchrec.training.trainer import Trainer
 from batchrec.training.windows import draw_batches

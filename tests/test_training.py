@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from batchrec.artifact import load_model
 from batchrec.config import Objective, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError
+from batchrec.model.directory import load_model
 from batchrec.training import train as training
 from batchrec.training.corpus import read_corpus
-from batchrec.training.fitting import Fitted, fit
 from batchrec.training.holdout import hold_out
+from batchrec.training.loop import Fitted, fit
 from batchrec.training.train import train
 from tests.models import (
     CONFIG,

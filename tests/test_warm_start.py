@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from batchrec.artifact import load_model
 from batchrec.config import Objective, TrainingConfig
 from batchrec.errors import ConfigError
+from batchrec.model.directory import load_model
+from batchrec.model.vocabulary import Vocabulary
 from batchrec.training.encoder import Encoder
 from batchrec.training.train import train
 from batchrec.training.warm_start import Start
-from batchrec.vocabulary import Vocabulary
 from tests.models import (
     CONFIG,
     LEARNING,

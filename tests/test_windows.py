@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from batchrec.batching import Histories
 from batchrec.config import Objective, TrainingConfig
-from batchrec.schemas import FIRST_ITEM, MASK, PAD
+from batchrec.model.batching import Histories
+from batchrec.tables.schemas import FIRST_ITEM, MASK, PAD
 from batchrec.training.windows import Batch, draw_batches, draw_windows, mask_items, mask_places, next_item_labels
 from tests.models import SHAPE, indexed, longs, tokens_of
 

@@ -10,17 +10,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from batchrec.artifact import load_model
 from batchrec.benchmark import limits
-from batchrec.benchmark.measuring import Measured, measure
+from batchrec.benchmark.isolated import Measured, measure
 from batchrec.benchmark.models import write_instant, write_untrained
 from batchrec.benchmark.polars_sequences import is_installed, polars_sequences
-from batchrec.benchmark.shapes import SHAPES, Shape, shorten_histories, write_ratings
+from batchrec.benchmark.synthetic import SHAPES, Shape, shorten_histories, write_ratings
 from batchrec.config import BenchConfig, EncoderShape, ScoringConfig, SequencesConfig
-from batchrec.machine import n_cores
-from batchrec.ranker import Ranker
-from batchrec.scoring import score
-from batchrec.sequences import build_sequences
+from batchrec.model.directory import load_model
+from batchrec.model.ranker import Ranker
+from batchrec.scoring.score import score
+from batchrec.sequences.build import build_sequences
+from batchrec.system.machine import n_cores
 
 _log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from batchrec.arrays import Longs
-from batchrec.artifact import load_model
 from batchrec.config import EncoderShape
-from batchrec.queries import connect, literal, select
+from batchrec.model.directory import load_model
+from batchrec.tables.queries import connect, literal, select
 
 _MATRIX_SIZE, _PRODUCTS = 3072, 6
 

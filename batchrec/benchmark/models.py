@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load
 
-from batchrec.artifact import ENCODER, WEIGHTS, load_model, replacing_model, write_manifest
 from batchrec.config import EncoderShape, TrainingConfig
-from batchrec.schemas import FIRST_ITEM
+from batchrec.model.directory import ENCODER, WEIGHTS, load_model, replacing_model, write_manifest
+from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import write_encoder

@@ -4,7 +4,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from batchrec.machine import n_cores
+from batchrec.system.machine import n_cores
 
 
 def is_installed() -> bool:

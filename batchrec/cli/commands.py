@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
+from batchrec.cli.config_file import DEFAULT_FILE
+from batchrec.cli.config_template import template
 from batchrec.cli.defaults import check_environment, read_defaults, settled
 from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of, path_option
-from batchrec.cli.printing import echo, print_figures, print_report
-from batchrec.cli.processes import is_first_process, is_one_of_several
-from batchrec.cli.template import template
+from batchrec.cli.output import echo, print_figures, print_report
+from batchrec.cli.torchrun import is_first_process, is_one_of_several
 from batchrec.config import (
     BenchConfig,
     EvaluationConfig,
@@ -21,7 +22,6 @@ from batchrec.config import (
     SequencesConfig,
     TrainingConfig,
 )
-from batchrec.config_file import DEFAULT_FILE
 from batchrec.errors import ConfigError
 
 EPILOG = (
@@ -69,7 +69,7 @@ def cli(context: click.Context, config: Path | None) -> None:
 @click.pass_context
 def build_sequences_command(context: click.Context, /, out: Path, json: bool, **options: Any) -> None:
     """Build each user's history, oldest event first, from raw ratings."""
-    from batchrec.sequences import build_sequences
+    from batchrec.sequences.build import build_sequences
 
     given = settled(context)
     config = SequencesConfig(**{name: given[name] for name in options if name != "ratings"})
@@ -85,7 +85,7 @@ def build_sequences_command(context: click.Context, /, out: Path, json: bool, **
 def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> None:
     """Train an encoder on the histories, SASRec or BERT4Rec, and export it to ONNX."""
     config = TrainingConfig(**options)
-    from batchrec.attempts import resumable
+    from batchrec.system.resume import resumable
     from batchrec.training.train import train
 
     with resumable(out) if is_first_process() else nullcontext() as progress:
@@ -104,8 +104,8 @@ def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> Non
 def score_command(sequences: Path, model: Path, out: Path, json: bool, **options: Any) -> None:
     """Write the top k items of every user."""
     config = ScoringConfig(**options)
-    from batchrec.attempts import resumable
-    from batchrec.scoring import score
+    from batchrec.scoring.score import score
+    from batchrec.system.resume import resumable
 
     with resumable(out) as progress:
         report = score(sequences, model, config, out, progress)
@@ -130,7 +130,7 @@ def evaluate_command(sequences: Path, out: Path, json: bool, **options: Any) -> 
     evaluation = EvaluationConfig(**{name: value for name, value in options.items() if name in names})
     training = TrainingConfig(**{name: value for name, value in options.items() if name not in names})
     from batchrec.evaluation.evaluate import evaluate
-    from batchrec.evaluation.scoreboard import scoreboard
+    from batchrec.evaluation.report_text import scoreboard
 
     report = evaluate(sequences, evaluation, training, out)
     if json:
@@ -149,7 +149,7 @@ def bench_command(json: bool, **options: Any) -> None:
     """
     config = BenchConfig(**options)
     from batchrec.benchmark.bench import bench
-    from batchrec.benchmark.table import as_text
+    from batchrec.benchmark.report_text import as_text
 
     report = bench(config)
     if json:
@@ -166,7 +166,7 @@ def bench_command(json: bool, **options: Any) -> None:
 def recommend_command(items_seen: tuple[str, ...], model: Path, json: bool, **options: Any) -> None:
     """Show what the model recommends after the given items, oldest first."""
     config = RecommendConfig(**options)
-    from batchrec.recommending import recommend
+    from batchrec.scoring.recommend import recommend
 
     found = recommend(items_seen, model, config)
     if json:

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from batchrec import logs
-from batchrec.config_file import DEFAULT_FILE, FileOption, Kind, read_config_file
+from batchrec.cli.config_file import DEFAULT_FILE, FileOption, Kind, read_config_file
 from batchrec.errors import ConfigError
+from batchrec.system import logs
 
 # What is asked for by hand.
 _NOT_IN_FILE = {"init", "models", "rollback"}

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchrec.cli.commands import EPILOG, cli
+from batchrec.cli.config_file import DEFAULT_FILE
 from batchrec.cli.defaults import read_defaults, resolved
 from batchrec.cli.options import JobCommand, json_option, last_value, log_format_option, options_of
-from batchrec.cli.printing import echo, print_figures, print_report
+from batchrec.cli.output import echo, print_figures, print_report
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
-from batchrec.config_file import DEFAULT_FILE
 from batchrec.errors import BatchrecError, ConfigError, ModelError
-from batchrec.stopping import Terminated, can_go_on, ignore_signals
+from batchrec.system.signals import Terminated, can_go_on, ignore_signals
 
 if TYPE_CHECKING:
-    from batchrec.nightly.models import Models
-    from batchrec.nightly.night import Jobs
+    from batchrec.nightly.registry import Models
+    from batchrec.nightly.stages import Jobs
 
 
 class _Date(click.ParamType[date]):
@@ -57,7 +57,7 @@ class _RunCommand(JobCommand):
         except (ConfigError, click.ClickException):
             file = _metrics_file(given, parent)
             if file is not None and "--dry-run" not in given:
-                from batchrec.nightly.metrics_file import tell_failure
+                from batchrec.nightly.prometheus import tell_failure
 
                 tell_failure(file, ConfigError.exit_code)
             raise
@@ -114,7 +114,7 @@ def run_command(
     Builds the histories, trains if that is due, scores, and publishes what passes the gates at score's --out. Started
     again after a crash it goes on where it stopped. How each job is done stands in batchrec.toml, or the environment.
     """
-    from batchrec.nightly.metrics_file import failures_told
+    from batchrec.nightly.prometheus import failures_told
 
     with failures_told(None if dry_run else metrics_file):
         config = RunConfig(**options)
@@ -143,7 +143,7 @@ def run_command(
 
 def _jobs(context: click.Context) -> "Jobs":
     """Make the jobs of a night from the environment and the file."""
-    from batchrec.nightly.night import Jobs
+    from batchrec.nightly.stages import Jobs
 
     values = {name: resolved(context, name) for name in ("build-sequences", "train", "score")}
 
@@ -164,8 +164,8 @@ def _jobs(context: click.Context) -> "Jobs":
 @click.pass_context
 def rollback_command(context: click.Context, to: date | None) -> None:
     """Put the table of an earlier night back in its place, at score's --out."""
+    from batchrec.nightly.archive import Nights
     from batchrec.nightly.lock import locked
-    from batchrec.nightly.nights import Nights
 
     options = resolved(context, "run")
     nights = Nights(Path(options["nights"]), resolved(context, "score")["out"])
@@ -250,6 +250,6 @@ def models_prune_command(context: click.Context, keep: int | None) -> None:
 
 
 def _models(context: click.Context) -> "Models":
-    from batchrec.nightly.models import Models
+    from batchrec.nightly.registry import Models
 
     return Models(Path(resolved(context, "run")["models"]))

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from batchrec import logs
+from batchrec.system import logs
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

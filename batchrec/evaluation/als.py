@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchrec.config import EvaluationConfig
-from batchrec.machine import n_cores
+from batchrec.system.machine import n_cores
 
 _USERS_AT_A_TIME = 1000
 

@@ -11,21 +11,21 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from batchrec.atomic import check_writable_file, replacing
 from batchrec.config import EvaluationConfig, ScoringConfig, TrainingConfig
 from batchrec.errors import ConfigError
 from batchrec.evaluation import als
 from batchrec.evaluation.baselines import Baselines
-from batchrec.evaluation.comparison import Interval, compare
-from batchrec.evaluation.measuring import METRICS, MeasuredLists, measure_lists
-from batchrec.evaluation.protocols import split
-from batchrec.json_text import to_json
-from batchrec.log_end import in_words
-from batchrec.queries import connect
-from batchrec.schemas import evaluation_schema, lists_schema
-from batchrec.scoring import score
-from batchrec.tables import open_sequences, write_parquet
-from batchrec.temporaries import temporary_folder
+from batchrec.evaluation.bootstrap import Interval, compare
+from batchrec.evaluation.metrics import METRICS, MeasuredLists, measure_lists
+from batchrec.evaluation.splits import split
+from batchrec.scoring.score import score
+from batchrec.system.atomic import check_writable_file, replacing
+from batchrec.system.json_text import to_json
+from batchrec.system.temporaries import temporary_folder
+from batchrec.tables.log_end import in_words
+from batchrec.tables.queries import connect
+from batchrec.tables.schemas import evaluation_schema, lists_schema
+from batchrec.tables.sequences_table import open_sequences, write_parquet
 from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)

@@ -8,12 +8,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from batchrec.atomic import replacing
 from batchrec.config import as_date
 from batchrec.errors import ConfigError
-from batchrec.json_text import to_json
 from batchrec.nightly.report import read_report, report_to_json
-from batchrec.temporaries import put_on_disk
+from batchrec.system.atomic import replacing
+from batchrec.system.json_text import to_json
+from batchrec.system.temporaries import put_on_disk
 
 REPORT = "report.json"
 

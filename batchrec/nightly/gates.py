@@ -7,10 +7,10 @@ from statistics import median
 from typing import Any
 
 from batchrec.config import RunConfig
-from batchrec.nightly.measuring import HistoriesFigures, TableFigures
+from batchrec.nightly.figures import HistoriesFigures, TableFigures
 from batchrec.nightly.report import Check, ModelFigures
-from batchrec.scoring import ScoringReport
-from batchrec.sequences import SequencesReport
+from batchrec.scoring.score import ScoringReport
+from batchrec.sequences.build import SequencesReport
 
 _log = logging.getLogger(__name__)
 

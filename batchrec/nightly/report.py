@@ -7,8 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from batchrec.json_text import to_json
-from batchrec.logs import redacted_values
+from batchrec.system.json_text import to_json
+from batchrec.system.logs import redacted_values
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,20 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from batchrec.atomic import check_writable_file
 from batchrec.config import RunConfig
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
-from batchrec.logs import stamp
-from batchrec.nightly.account import Account
-from batchrec.nightly.apart import check_apart, check_metrics_apart
+from batchrec.nightly.archive import Nights
+from batchrec.nightly.journal import Account
 from batchrec.nightly.lock import locked
-from batchrec.nightly.metrics_file import failures_told, write_metrics
-from batchrec.nightly.models import Models
-from batchrec.nightly.night import Jobs, Night
-from batchrec.nightly.nights import Nights
+from batchrec.nightly.prometheus import failures_told, write_metrics
+from batchrec.nightly.registry import Models
 from batchrec.nightly.report import NightReport
-from batchrec.nightly.training_due import due_by_age
-from batchrec.stopping import Terminated, signals_first
+from batchrec.nightly.retraining import due_by_age
+from batchrec.nightly.separate_paths import check_apart, check_metrics_apart
+from batchrec.nightly.stages import Jobs, Night
+from batchrec.system.atomic import check_writable_file
+from batchrec.system.logs import stamp
+from batchrec.system.signals import Terminated, signals_first
 
 _log = logging.getLogger(__name__)
 

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.arrays import Bools
-from batchrec.catalogue import Catalogue
 from batchrec.errors import InputError
-from batchrec.ids import BLANKS, as_ids, without_blanks
-from batchrec.queries import connect, literal, select
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.rules.rule_table import RuleTable
 from batchrec.rules.segments import Segments
-from batchrec.rules.tables import RuleTable
-from batchrec.schemas import PAD
-from batchrec.vocabulary import Vocabulary
+from batchrec.sources.catalogue import Catalogue
+from batchrec.tables.ids import BLANKS, as_ids, without_blanks
+from batchrec.tables.queries import connect, literal, select
+from batchrec.tables.schemas import PAD
 
 _log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchrec.arrays import Bools, Codes, Floats, Ints, Longs
-from batchrec.ranker import Ranking
-from batchrec.schemas import BY_MODEL
+from batchrec.model.ranker import Ranking
+from batchrec.tables.schemas import BY_MODEL
 
 
 @dataclass(frozen=True)

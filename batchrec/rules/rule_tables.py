@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from batchrec.config import RulesConfig
 from batchrec.errors import ConfigError
-from batchrec.rules.tables import RuleTable, read_rule_table
+from batchrec.rules.rule_table import RuleTable, read_rule_table
 
 # Option -> the table that it names.
 RuleTables = Mapping[str, RuleTable]

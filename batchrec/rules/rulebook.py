@@ -9,19 +9,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchrec.arrays import Bools, Ints, Longs
-from batchrec.batching import Histories
-from batchrec.catalogue import Catalogue, read_catalogue, read_column
 from batchrec.config import RulesConfig
 from batchrec.errors import ConfigError
-from batchrec.ids import as_ids
+from batchrec.model.batching import Histories
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.rules.compiled import Rules, SegmentRules, UserLists
 from batchrec.rules.known_ids import KnownIds
+from batchrec.rules.rule_table import RuleTable
 from batchrec.rules.rule_tables import SEGMENT, RuleTables
-from batchrec.rules.rules import Rules, SegmentRules, UserLists
 from batchrec.rules.segments import Segments, segments_of
-from batchrec.rules.tables import RuleTable
-from batchrec.schemas import FIRST_ITEM, PAD
 from batchrec.sources import show_names
-from batchrec.vocabulary import Vocabulary
+from batchrec.sources.catalogue import Catalogue, read_catalogue, read_column
+from batchrec.tables.ids import as_ids
+from batchrec.tables.schemas import FIRST_ITEM, PAD
 
 _log = logging.getLogger(__name__)
 

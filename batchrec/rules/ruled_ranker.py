@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from batchrec.arrays import Bools, Floats, Ints, Longs
-from batchrec.artifact import Model
-from batchrec.batching import Histories, SeenPairs, seen_pairs
-from batchrec.ranker import Ranker, Ranking
+from batchrec.model.batching import Histories, SeenPairs, seen_pairs
+from batchrec.model.directory import Model
+from batchrec.model.ranker import Ranker, Ranking
+from batchrec.rules.compiled import Rules
 from batchrec.rules.pools import Lists, Pool, Selection
-from batchrec.rules.rules import Rules
 from batchrec.rules.segment_ranker import SegmentRanker
-from batchrec.rules.selecting import deepen
-from batchrec.schemas import BY_MODEL, FIRST_ITEM
+from batchrec.rules.selection import deepen
+from batchrec.tables.schemas import BY_MODEL, FIRST_ITEM
 
 # Scores of pairs of a user and an item that are made at a time.
 _PAIRS = 1 << 16

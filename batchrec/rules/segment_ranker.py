@@ -3,9 +3,9 @@
 import numpy as np
 
 from batchrec.arrays import Floats, Ints, Longs
-from batchrec.batching import SeenPairs
-from batchrec.ranker import Ranker, Ranking
-from batchrec.rules.rules import Rules
+from batchrec.model.batching import SeenPairs
+from batchrec.model.ranker import Ranker, Ranking
+from batchrec.rules.compiled import Rules
 
 # Lengths of rankings are powers of this, so that rows of nearly the same share are ranked together.
 _STEP = 1.4

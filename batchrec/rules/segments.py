@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.arrays import Longs
-from batchrec.ids import without_blanks
-from batchrec.rules.tables import RuleTable
-from batchrec.sorted_ids import SortedIds
+from batchrec.rules.rule_table import RuleTable
+from batchrec.tables.ids import without_blanks
+from batchrec.tables.sorted_ids import SortedIds
 
 
 @dataclass(frozen=True)

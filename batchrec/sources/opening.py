@@ -12,9 +12,9 @@ import duckdb
 
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
-from batchrec.queries import literal, select
 from batchrec.sources.layouts import Layout, check_whole, is_empty, layout_of
 from batchrec.sources.records import Reject, located
+from batchrec.tables.queries import literal, select
 
 _log = logging.getLogger(__name__)
 

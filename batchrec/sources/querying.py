@@ -7,9 +7,9 @@ from pathlib import Path
 import duckdb
 
 from batchrec.errors import ConfigError, InputError
-from batchrec.queries import select, use_settings
 from batchrec.sources.opening import Source, check_types
-from batchrec.stopping import interrupting
+from batchrec.system.signals import interrupting
+from batchrec.tables.queries import select, use_settings
 
 _SELECT = duckdb.StatementType.SELECT
 _ATTACH = duckdb.StatementType.ATTACH

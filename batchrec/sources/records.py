@@ -11,8 +11,8 @@ from typing import Protocol
 
 import duckdb
 
-from batchrec.queries import select
 from batchrec.sources.layouts import Layout, csv_records, open_bytes, open_text
+from batchrec.tables.queries import select
 
 # Of a value in an error or a file of rejects.
 _LONGEST_VALUE = 200

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.arrays import Longs
-from batchrec.batching import Histories
 from batchrec.errors import InputError
-from batchrec.log_end import ahead_from, log_end
-from batchrec.queries import connect, literal, select
-from batchrec.tables import open_sequences
-from batchrec.vocabulary import Vocabulary
+from batchrec.model.batching import Histories
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.tables.log_end import ahead_from, log_end
+from batchrec.tables.queries import connect, literal, select
+from batchrec.tables.sequences_table import open_sequences
 
 _USERS_AT_A_TIME = 8192
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from batchrec.config import EncoderShape
-from batchrec.schemas import PAD
+from batchrec.tables.schemas import PAD
 
 
 class Encoder(nn.Module):

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from batchrec.artifact import ENCODER, WEIGHTS
-from batchrec.batching import Histories, scoring_tokens, seen_pairs
-from batchrec.ranker import Ranker
-from batchrec.schemas import FIRST_ITEM
+from batchrec.model.batching import Histories, scoring_tokens, seen_pairs
+from batchrec.model.directory import ENCODER, WEIGHTS
+from batchrec.model.ranker import Ranker
+from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
 
 # Both compute in float32, in another order of additions.

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from batchrec.arrays import Ints, Longs
-from batchrec.batching import Histories, length_sorted, scoring_tokens, seen_pairs
 from batchrec.errors import InputError
-from batchrec.metrics import hit_rate, ndcg
-from batchrec.schemas import FIRST_ITEM
+from batchrec.model.batching import Histories, length_sorted, scoring_tokens, seen_pairs
+from batchrec.model.metrics import hit_rate, ndcg
+from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
 
 _USERS_AT_A_TIME = 128

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from batchrec.training.processes import Processes
+from batchrec.training.distributed import Processes
 
 # Seconds between two looks at the clock, where processes have to agree on what it shows.
 _LOOK_EVERY_S = 1.0

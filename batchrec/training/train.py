@@ -11,24 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchrec.artifact import ENCODER, TRAINING_LOG, load_model, replacing_model, write_manifest
-from batchrec.atomic import file_sha256
-from batchrec.batching import Histories
 from batchrec.config import Device, TrainingConfig
 from batchrec.errors import DeviceError
-from batchrec.json_text import to_json
-from batchrec.log_end import ahead_from
-from batchrec.machine import n_cores
-from batchrec.progress import Progress, fingerprint_of
+from batchrec.model.batching import Histories
+from batchrec.model.directory import ENCODER, TRAINING_LOG, load_model, replacing_model, write_manifest
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.system.atomic import file_sha256
+from batchrec.system.checkpoints import Progress, fingerprint_of
+from batchrec.system.json_text import to_json
+from batchrec.system.machine import n_cores
+from batchrec.tables.log_end import ahead_from
 from batchrec.training.corpus import read_corpus
+from batchrec.training.default_sizes import batch_size, encoder_shape, n_negatives
+from batchrec.training.distributed import Processes, joined
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, write_encoder
-from batchrec.training.fitting import Fitted, fit
 from batchrec.training.holdout import Split, hold_out
-from batchrec.training.processes import Processes, joined
-from batchrec.training.sizes import batch_size, encoder_shape, n_negatives
+from batchrec.training.loop import Fitted, fit
 from batchrec.training.warm_start import read_start
-from batchrec.vocabulary import Vocabulary
 
 _log = logging.getLogger(__name__)
 

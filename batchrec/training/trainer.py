@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from batchrec.config import TrainingConfig
 from batchrec.errors import ConfigError
+from batchrec.training.distributed import Processes
 from batchrec.training.encoder import Encoder
-from batchrec.training.objectives import ItemLoss
-from batchrec.training.processes import Processes
+from batchrec.training.loss import ItemLoss
 from batchrec.training.windows import Batch
 
 _MAX_GRADIENT_NORM = 5.0

@@ -10,13 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from batchrec.artifact import load_model
-from batchrec.batching import Histories
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import ConfigError, ModelError
-from batchrec.schemas import FIRST_ITEM
+from batchrec.model.batching import Histories
+from batchrec.model.directory import load_model
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
-from batchrec.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

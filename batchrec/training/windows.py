@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from batchrec.arrays import Ints, Longs
-from batchrec.batching import Histories, length_sorted, pad
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import InputError
-from batchrec.logs import no_bars
-from batchrec.schemas import FIRST_ITEM, MASK, PAD
-from batchrec.training.sizes import batch_size, n_negatives
+from batchrec.model.batching import Histories, length_sorted, pad
+from batchrec.system.logs import no_bars
+from batchrec.tables.schemas import FIRST_ITEM, MASK, PAD
+from batchrec.training.default_sizes import batch_size, n_negatives
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from batchrec.config import SequencesConfig
 from batchrec.errors import BatchrecError
-from batchrec.sequences import SequencesReport, build_sequences, rejects_of
+from batchrec.sequences.build import SequencesReport, build_sequences, rejects_of
 from tests.faults import csv_logs, mutated_parquet
 from tests.faults.csv_logs import Base
 from tests.faults.plain_logs import (

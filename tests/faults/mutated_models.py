@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 from onnx import numpy_helper
 from safetensors.numpy import load
 
-from batchrec.artifact import load_model
 from batchrec.config import ScoringConfig
 from batchrec.errors import ModelError
-from batchrec.scoring import score
+from batchrec.model.directory import load_model
+from batchrec.scoring.score import score
 from tests.faults.byte_mutations import MUTATIONS
 
 FILES = ["encoder.onnx", "items.parquet", "manifest.json", "training.jsonl", "weights.safetensors"]

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrec.errors import BatchrecError
-from batchrec.rules.tables import read_rule_table
-from batchrec.text_tables import read_text_table
-from batchrec.user_list import read_user_list
+from batchrec.rules.rule_table import read_rule_table
+from batchrec.scoring.user_list import read_user_list
+from batchrec.sources.text_tables import read_text_table
 from tests.faults.byte_mutations import HOSTILE, MUTATIONS, TEXT_MUTATIONS, mutated
 from tests.faults.plain_logs import BLANKS, is_integer, is_missing, read_records
 

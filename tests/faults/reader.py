@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from batchrec.artifact import load_model
+from batchrec.model.directory import load_model
 from tests.faults import counts
 from tests.faults.scenes import Scene
 from tests.faults.shop import FIRST, Shop

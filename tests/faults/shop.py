@@ -10,8 +10,8 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from batchrec.nightly.models import Models
-from batchrec.nightly.nights import Nights
+from batchrec.nightly.archive import Nights
+from batchrec.nightly.registry import Models
 from tests.faults.children import run
 from tests.models import names_in, scratch
 

@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from batchrec.artifact import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_model
-from batchrec.atomic import replacing
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ModelError
-from batchrec.nightly import models as models_module
-from batchrec.nightly import night as night_module
-from batchrec.nightly.measuring import HistoriesFigures, TableFigures
-from batchrec.nightly.models import Models
-from batchrec.nightly.night import Jobs
-from batchrec.nightly.nights import Nights
+from batchrec.model.directory import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_model
+from batchrec.nightly import registry as models_module
+from batchrec.nightly import stages as night_module
+from batchrec.nightly.archive import Nights
+from batchrec.nightly.figures import HistoriesFigures, TableFigures
+from batchrec.nightly.registry import Models
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import run
-from batchrec.schemas import MODEL_VERSION
+from batchrec.nightly.stages import Jobs
+from batchrec.system.atomic import replacing
+from batchrec.tables.schemas import MODEL_VERSION
 from tests.models import SHAPE
 
 FIRST = date(2024, 3, 1)

@@ -10,10 +10,10 @@ import pytest
 
 from batchrec.config import ScoringConfig
 from batchrec.errors import InputError
-from batchrec.previous_recs import open_previous
-from batchrec.scoring import score
-from batchrec.sealed_parquet import open_parquet, parquet_of
-from batchrec.tables import open_sequences
+from batchrec.scoring.previous_table import open_previous
+from batchrec.scoring.score import score
+from batchrec.tables.sealed_parquet import open_parquet, parquet_of
+from batchrec.tables.sequences_table import open_sequences
 from tests.faults import counts
 from tests.models import trained_model, training_histories, write_sequences
 from tests.test_sealed_parquet import HISTORIES, rows_of, write

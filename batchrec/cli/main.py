@@ -1,0 +1,74 @@
+"""The program: a command is run, and what is not a bug becomes one line and an exit code."""
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from batchrec.cli.commands import cli
+from batchrec.cli.torchrun import is_first_process
+from batchrec.errors import BatchrecError, ConfigError, NothingToDo
+from batchrec.system import logs
+from batchrec.system.signals import Terminated, ignore_signals, signals_first, stopped_by_signals
+
+_log = logging.getLogger("batchrec")
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and give its exit code; what is not a bug is one line on stderr."""
+    with logs.on_stderr(logging.INFO if is_first_process() else logging.WARNING), stopped_by_signals():
+        try:
+            with signals_first():
+                return int(cli.main(arguments, prog_name="batchrec", standalone_mode=False) or 0)
+        except BaseException as error:
+            return _exit_code(error)
+
+
+def _exit_code(error: BaseException) -> int:
+    """Say what has ended a command, and give its exit code. Raises what is a bug, where lines need not be JSON."""
+    if isinstance(error, Terminated):
+        return _say(error.message, int(str(error.code)))
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return _complain("interrupted", 130)
+    if isinstance(error, OSError) and error.filename is not None:
+        error = ConfigError.of(error, error.filename)
+    if isinstance(error, BatchrecError):
+        level = logging.INFO if isinstance(error, NothingToDo) else logging.ERROR
+        return _complain(str(error), error.exit_code, level)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return ConfigError.exit_code
+    if isinstance(error, click.ClickException):
+        return _complain(f"{error.format_message()} See batchrec --help", ConfigError.exit_code)
+    if logs.is_json() and isinstance(error, Exception):
+        _log.error("a bug: %s", error, exc_info=error, extra={"exit_code": 1})
+        return 1
+    raise error
+
+
+def _complain(message: str, exit_code: int, level: int = logging.ERROR) -> int:
+    is_plain = logs.is_json() or level < logging.ERROR
+    return _say(message if is_plain else f"error: {message}", exit_code, level)
+
+
+def _say(message: str, exit_code: int, level: int = logging.ERROR) -> int:
+    # Names of files and columns may hold anything: a line stays a line, and a terminal is told nothing but text.
+    line = logs.redacted("".join(c if c.isprintable() else " " for c in " ".join(message.split())))
+    if logs.is_json():
+        _log.log(level, "%s", line, extra={"exit_code": exit_code})
+    else:
+        click.echo(f"batchrec: {line}", err=True)
+    return exit_code
+
+
+def main() -> None:
+    """Be the `batchrec` program."""
+    try:
+        exit_code = run()
+        ignore_signals()
+        sys.exit(exit_code)
+    except Exception:
+        click.echo(logs.redacted(traceback.format_exc()), err=True, nl=False)
+        sys.exit(1)

@@ -1,0 +1,40 @@
+"""Reports on stdout, in words or as JSON, and nowhere a secret."""
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from batchrec.system.json_text import to_json
+from batchrec.system.logs import redacted, redacted_values
+
+
+def echo(text: str) -> None:
+    """Print text without its secrets."""
+    click.echo(redacted(text))
+
+
+def print_report(report: Any, as_json: bool) -> None:
+    """Print a report, a figure a line or as one line of JSON."""
+    if as_json:
+        click.echo(to_json(redacted_values(asdict(report))))
+    else:
+        print_figures(asdict(report))
+
+
+def print_figures(values: dict[str, Any]) -> None:
+    """Print figures by name, a line each."""
+    for name, value in values.items():
+        echo(f"{name.replace('_', ' '):30} {_in_words(value)}")
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_in_words(part)}" for name, part in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.4f}".rstrip("0").rstrip(".")
+    return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,144 @@
+"""The two protocols: which events are trained on, which users are tested, and which items are to be found."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from batchrec.config import EvaluationConfig
+from batchrec.errors import ConfigError, InputError
+from batchrec.tables.log_end import EventsAhead, ahead_from, in_words, log_end
+from batchrec.tables.queries import literal, materialize, select
+from batchrec.tables.sequences_table import Sequences, cast_batches, write_parquet
+
+_USERS_AT_A_TIME = 8192
+_DAY_S = 86_400
+_DEFAULT_TEST_DAYS = 7.0
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """The size of both parts; users tested + not tested, by reason, are all users of the log.
+
+    unknown_test_items: those among the test items that nobody has in the training part.
+    """
+
+    users_tested: int
+    users_not_tested: dict[str, int]
+    test_items: int
+    unknown_test_items: int
+    training_users: int
+    training_items: int
+    training_events: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is trained on and what is tested.
+
+    training, histories: sequences tables, of the training part and of the tested users without their test items.
+    cut: the first second of the test, Unix time; None where each user has an own one.
+    """
+
+    training: Path
+    histories: Path
+    cut: int | None
+    counts: SplitCounts
+
+
+def split(
+    con: duckdb.DuckDBPyConnection, sequences: Sequences, config: EvaluationConfig, seed: int, folder: Path
+) -> Parts:
+    """Split the log by the protocol; write the two sequences tables into `folder`.
+
+    Events that are ahead of their time are in neither part. What users have seen beside their histories is not looked
+    at: nobody knows when that was. Makes the tables split, tested_users, test_items, training_events, training_items
+    and user_items (sql/*.sql).
+    Raises InputError where nobody can be tested or there is too little to train on, or the cut is outside the log,
+    ConfigError where the training part has fewer items than a list.
+    """
+    checked = folder / "sequences.parquet"
+    ahead = EventsAhead(log_end(con, sequences.path, ahead_from()))
+    # One pass checks each row, so that whatever breaks later is no fault of the input.
+    write_parquet(_in_time(sequences.batches(_USERS_AT_A_TIME), ahead), sequences.schema, checked)
+    ahead.warn(str(sequences.path), "they are neither trained nor tested on")
+    log = {"path": literal(checked), "keep_seen": config.keep_seen}
+    if config.protocol == "temporal":
+        cut = _cut(con, sequences.path, checked, config)
+        select(con, "temporal", cut=cut, **log).create("split")
+    else:
+        cut = None
+        select(con, "leave_one_out", **log).create("split")
+    materialize(con, "tested_users", most=config.test_users, seed=seed)
+    not_tested = dict(select(con, "users_not_tested").fetchall())
+    n_tested = len(con.table("tested_users"))
+    if not n_tested:
+        found = ", ".join(f"{n} ({reason})" for reason, n in not_tested.items())
+        raise InputError(f"{sequences.path}: no user can be tested; of {sequences.n_users} users: {found}")
+    materialize(con, "test_items", keep_seen=config.keep_seen)
+    for name in ("training_events", "training_items", "user_items"):
+        materialize(con, name)
+    summary = select(con, "split_summary")
+    sizes = dict(zip(summary.columns, summary.fetchall()[0], strict=True))
+    counts = SplitCounts(users_tested=n_tested, users_not_tested=not_tested, **sizes)
+    _check_training_part(counts, sequences.path, config.top_k)
+    return Parts(
+        training=_write(con, "training_sequences", sequences.schema, folder),
+        histories=_write(con, "tested_histories", sequences.schema, folder),
+        cut=cut,
+        counts=counts,
+    )
+
+
+def _in_time(batches: Iterator[pa.RecordBatch], ahead: EventsAhead) -> Iterator[pa.RecordBatch]:
+    """Leave out, and count, the events that are ahead of their time: the last ones of a history."""
+    for batch in batches:
+        items, times = batch["item_ids"], batch["timestamps"]
+        moments, lengths = times.flatten().to_numpy(), times.value_lengths().to_numpy()
+        user_ids = batch["user_id"].take(pa.array(np.repeat(np.arange(len(batch)), lengths)))
+        if not ahead.count(moments, user_ids, items.flatten()):
+            yield batch
+        else:
+            is_kept = moments < ahead.until
+            n_kept = np.concatenate([[0], np.cumsum(is_kept)])
+            offsets = pa.array(n_kept[np.concatenate([[0], np.cumsum(lengths)])].astype(np.int32))
+            kept = [
+                pa.ListArray.from_arrays(offsets, column.flatten().filter(pa.array(is_kept)))
+                for column in (items, times)
+            ]
+            yield pa.record_batch([batch["user_id"], *kept, batch["also_seen"]], schema=batch.schema)
+
+
+def _cut(con: duckdb.DuckDBPyConnection, path: Path, checked: Path, config: EvaluationConfig) -> int:
+    """Find the first second of the test. Raises InputError where it leaves nothing before or after it."""
+    oldest, newest = select(con, "log_span", path=literal(checked)).fetchall()[0]
+    if newest is None:
+        raise InputError(f"{path}: no history holds an event")
+    span = f"{path}: the log goes from {in_words(oldest)} to {in_words(newest)}"
+    if config.cut_moment is not None:
+        if not oldest < config.cut_moment <= newest:
+            raise InputError(f"{span}; --cut {config.cut} is not within it")
+        return config.cut_moment
+    days = config.test_days or _DEFAULT_TEST_DAYS
+    # From the second after: the last day of a log of midnights is one midnight, not two.
+    cut = int(newest - round(days * _DAY_S) + 1)
+    if cut <= oldest:
+        raise InputError(f"{span}: no more than the last {days:g} days. Pass fewer --test-days")
+    return cut
+
+
+def _check_training_part(counts: SplitCounts, path: Path, top_k: int) -> None:
+    if counts.training_users < 2:
+        raise InputError(f"{path}: {counts.training_users} user in the training part; expected two or more")
+    if top_k > counts.training_items:
+        n_items = counts.training_items
+        raise ConfigError(f"--top-k {top_k}: the training part holds {n_items} items. Pass {n_items} or less")
+
+
+def _write(con: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, folder: Path) -> Path:
+    out = folder / f"{name}.parquet"
+    write_parquet(cast_batches(select(con, name), schema, _USERS_AT_A_TIME), schema, out)
+    return out

@@ -1,0 +1,188 @@
+"""Model inputs from histories: the only place that makes them, for training and for scoring alike.
+
+Rows of tokens are int32, oldest item first, padded on the right with PAD.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from batchrec.arrays import Ints, Longs
+from batchrec.config import EncoderShape
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.tables.schemas import MASK, PAD
+
+_DIGESTED_USERS = 256
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Known items of users, oldest first, laid end to end.
+
+    items: (events,) int32 indexes; offsets: (users + 1,) int64, where each user's items start and the last one's end.
+    ties: (events,) bool, whether an item is of the same moment as the one before it; None where moments do not matter.
+    """
+
+    items: Ints
+    offsets: Longs
+    ties: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def from_arrow(
+        cls, item_ids: pa.ListArray, vocabulary: Vocabulary, timestamps: pa.ListArray | None = None
+    ) -> "Histories":
+        """Look up lists of external ids, leaving out items the model does not know; ties go by the timestamps."""
+        indexes = vocabulary.indexes(item_ids.flatten())
+        known = indexes != PAD
+        offsets = np.concatenate([[0], np.cumsum(item_ids.value_lengths().to_numpy(), dtype=np.int64)])
+        if timestamps is None and known.all():
+            return cls(indexes, offsets)
+        offsets = np.concatenate([[0], np.cumsum(known, dtype=np.int64)])[offsets]
+        if timestamps is None:
+            return cls(indexes[known], offsets)
+        moments = timestamps.flatten().to_numpy()[known]
+        users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        ties = (np.diff(moments, prepend=0) == 0) & (np.diff(users, prepend=-1) == 0)
+        return cls(indexes[known], offsets, ties)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Longs:
+        """Count the items of each user: (users,)."""
+        lengths: Longs = self.offsets[1:] - self.offsets[:-1]
+        return lengths
+
+    def followed_by(self, others: "Histories") -> "Histories":
+        """Add to the items of each user those of others, as many users; ties are dropped."""
+        if len(others.items) == 0:
+            return Histories(self.items, self.offsets)
+        offsets = self.offsets + others.offsets
+        items = np.empty(len(self.items) + len(others.items), np.int32)
+        items[spans(offsets[:-1], self.lengths)] = self.items
+        items[spans(offsets[:-1] + self.lengths, others.lengths)] = others.items
+        return Histories(items, offsets)
+
+    def below(self, size: int) -> "Histories":
+        """Leave out items whose index is not below `size`."""
+        is_kept = self.items < size
+        offsets = np.concatenate([[0], np.cumsum(is_kept, dtype=np.int64)])[self.offsets]
+        return Histories(self.items[is_kept], offsets, None if self.ties is None else self.ties[is_kept])
+
+    def take(self, users: Longs) -> "Histories":
+        """Give the histories of some users, in the order of `users`."""
+        lengths = self.lengths[users]
+        places = spans(self.offsets[users], lengths)
+        ties = None if self.ties is None else self.ties[places]
+        return Histories(self.items[places], np.concatenate([[0], np.cumsum(lengths)]), ties)
+
+
+@dataclass(frozen=True)
+class SeenPairs:
+    """Which items which rows have seen: rows (pairs,) int64 and items (pairs,) int64 indexes, pair by pair."""
+
+    rows: Longs
+    items: Longs
+
+
+def also_seen(users: pa.RecordBatch, vocabulary: Vocabulary) -> Histories:
+    """Look up what users of a sequences batch have seen beside their histories: nothing, if it lacks that column."""
+    if "also_seen" not in users.schema.names:
+        return Histories(np.empty(0, np.int32), np.zeros(len(users) + 1, np.int64))
+    return Histories.from_arrow(users["also_seen"], vocabulary)
+
+
+def seen_by(users: pa.RecordBatch, vocabulary: Vocabulary) -> Histories:
+    """Look up all that users of a sequences batch have seen: their histories, then the other items."""
+    return Histories.from_arrow(users["item_ids"], vocabulary).followed_by(also_seen(users, vocabulary))
+
+
+def spans(starts: Longs, lengths: Longs) -> Longs:
+    """Give the places start, start + 1, ... of each span, span after span: (sum of lengths,)."""
+    first = np.cumsum(lengths) - lengths
+    places: Longs = np.arange(lengths.sum(), dtype=np.int64) + np.repeat(starts - first, lengths)
+    return places
+
+
+def pad(items: Ints | NDArray[np.bool_], starts: Longs, lengths: Longs, n_extra: int = 0) -> Ints:
+    """Lay spans of `items` out as rows (len(starts), longest + n_extra), PAD after each row's end."""
+    places = np.arange(int(lengths.max(initial=0)) + n_extra)
+    if len(items) == 0:
+        return np.full((len(starts), len(places)), PAD, np.int32)
+    # Rows are taken at their full width, and what follows a span covered: cheaper than an index of each value.
+    tokens: Ints = items.take(starts[:, None] + places, mode="clip").astype(np.int32, copy=False)
+    tokens[places >= lengths[:, None]] = PAD
+    return tokens
+
+
+def scoring_tokens(histories: Histories, users: Longs, shape: EncoderShape) -> Ints:
+    """Lay out each user's newest items to ask for the next one at the last place: (len(users), up to max_len).
+
+    A causal encoder predicts it at the newest item; a masked one at a MASK behind that, which takes an item's place.
+    """
+    n_extra = 1 if shape.objective == "masked" else 0
+    lengths = np.minimum(histories.lengths[users], shape.max_len - n_extra)
+    tokens = pad(histories.items, histories.offsets[users + 1] - lengths, lengths, n_extra)
+    if n_extra:
+        tokens[np.arange(len(users)), lengths] = MASK
+    return tokens
+
+
+def seen_pairs(histories: Histories, users: Longs) -> SeenPairs:
+    """List the full history of each user, row r for users[r]; an item seen twice stands there twice."""
+    bounds = zip(histories.offsets[users].tolist(), histories.offsets[users + 1].tolist(), strict=True)
+    # A slice for each user is cheaper than an index of each item; the empty one is for nobody.
+    items = [histories.items[:0], *(histories.items[start:end] for start, end in bounds)]
+    return SeenPairs(np.repeat(np.arange(len(users)), histories.lengths[users]), np.concatenate(items, dtype=np.int64))
+
+
+def history_digests(histories: Histories, others: Histories | None = None) -> Longs:
+    """Sum up each history in a number that changes with any item, or the place of one: (users,) int64.
+
+    others: items that the users have seen beside them; a user without any has the digest of the history alone. Items
+    and their places are mixed by the finalizer of SplitMix64 (Steele et al., "Fast Splittable Pseudorandom Number
+    Generators", OOPSLA 2014).
+    """
+    if others is not None and len(others.items):
+        # An odd factor, so that an item of the one is not the same as one of the other.
+        apart = history_digests(others).view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        return (history_digests(histories).view(np.uint64) + apart).view(np.int64)
+    digests: Longs = np.empty(len(histories), np.int64)
+    # Few users at a time, so that all steps find their numbers in the cache.
+    for first in range(0, len(histories), _DIGESTED_USERS):
+        offsets = histories.offsets[first : first + _DIGESTED_USERS + 1]
+        mixed = histories.items[offsets[0] : offsets[-1]].astype(np.uint64)
+        mixed <<= np.uint64(32)
+        mixed += spans(np.zeros(len(offsets) - 1, np.int64), np.diff(offsets)).view(np.uint64)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+            mixed ^= mixed >> np.uint64(shift)
+            mixed *= np.uint64(factor)
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed)])[offsets - offsets[0]]
+        digests[first : first + _DIGESTED_USERS] = np.diff(sums).view(np.int64)
+    return digests
+
+
+def length_sorted(lengths: Longs, batch_size: int) -> Iterator[Longs]:
+    """Split users into batches of like length, so that little of a batch is padding. Yields (batch,) row numbers."""
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def token_batches(lengths: Longs, most_tokens: int, most_users: int) -> Iterator[Longs]:
+    """Split users into batches of like length: short histories many at a time, long ones few.
+
+    A batch holds one user, or up to most_users users and, padding included, most_tokens tokens. Yields (batch,) rows.
+    """
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        longest = lengths[order[start : start + most_users]]
+        n_fitting = int(np.searchsorted(longest * np.arange(1, len(longest) + 1), most_tokens, side="right"))
+        batch = order[start : start + max(1, n_fitting)]
+        yield batch
+        start += len(batch)

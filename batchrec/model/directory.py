@@ -1,0 +1,216 @@
+"""The model directory: written whole, read only if every byte is what was written.
+
+manifest.json        contract version, model id, options, metrics, the SHA-256 of every other file, and of itself
+encoder.onnx         the encoder with the masking of seen items and the top-k
+items.parquet        the vocabulary
+weights.safetensors  the encoder's weights
+training.jsonl       a line for every epoch
+"""
+
+import errno
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from batchrec.config import EncoderShape, TrainingConfig
+from batchrec.errors import ModelError
+from batchrec.model.graph_check import check_graph
+from batchrec.model.parts import MisfitError, check_shape, is_number, read_vocabulary, read_weights
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.system.atomic import replacing_folder
+from batchrec.system.json_text import to_json
+from batchrec.tables.schemas import FIRST_ITEM, MODEL_VERSION
+
+MANIFEST = "manifest.json"
+ENCODER = "encoder.onnx"
+ITEMS = "items.parquet"
+WEIGHTS = "weights.safetensors"
+TRAINING_LOG = "training.jsonl"
+
+# A protobuf ends there, and weights and vocabulary are no larger than the graph.
+_MOST_BYTES = 2**31 - 1
+_MOST_MANIFEST_BYTES = 1 << 20
+_RESTORE = "Train again, or restore the directory"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model is: `config` holds its training options, `metrics` those of the epoch that was kept.
+
+    `encoder` holds the fields of its EncoderShape.
+    `files` holds the SHA-256 of every other file, `seal` that of the manifest's own text while the seal is empty.
+    """
+
+    contract_version: int
+    model_id: str
+    n_items: int
+    encoder: dict[str, Any]
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    files: dict[str, str]
+    seal: str = ""
+
+    def __post_init__(self) -> None:
+        # Refused here, by a TypeError, rather than when the first user is scored.
+        EncoderShape(**self.encoder)
+
+    @property
+    def shape(self) -> EncoderShape:
+        """The shape of the encoder."""
+        return EncoderShape(**self.encoder)
+
+    def sealed(self) -> "Manifest":
+        """Give the manifest with its seal."""
+        return replace(self, seal=_sha256(replace(self, seal="").to_json()))
+
+    def to_json(self) -> bytes:
+        """Spell the manifest as its file does."""
+        return (to_json(asdict(self), indent=2) + "\n").encode()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model directory as it was read; `encoder` is the ONNX graph, `weights` the safetensors of its weights."""
+
+    manifest: Manifest
+    vocabulary: Vocabulary
+    encoder: bytes
+    weights: bytes
+
+
+def load_model(folder: Path) -> Model:
+    """Read a model directory, check every file against its manifest, and the parts against each other.
+
+    Raises ModelError if a file is missing or changed, a part does not fit, or the contract is of another version.
+    """
+    for _ in range(3):
+        manifest = read_manifest(folder)
+        contents: dict[str, bytes] = {}
+        try:
+            for name in manifest.files:
+                contents[name] = _read(folder / name)
+        except OSError as error:
+            problem = f"{folder}: cannot read {name}: {error.strerror}"
+        else:
+            changed = [name for name, digest in manifest.files.items() if _sha256(contents[name]) != digest]
+            if not changed:
+                return _fitted(manifest, contents, folder)
+            problem = f"{folder}: {changed[0]} is not the file that was written: its SHA-256 has changed"
+        # A newer model may have taken the directory's place between two reads.
+        if read_manifest(folder) == manifest:
+            break
+    raise ModelError(f"{problem}. {_RESTORE}")
+
+
+def _fitted(manifest: Manifest, contents: dict[str, bytes], folder: Path) -> Model:
+    """Make a model of its files. Raises ModelError if one does not fit the others."""
+    part = WEIGHTS
+    try:
+        # They are as large as they say, which bounds what the others may say.
+        weights = read_weights(contents[WEIGHTS], manifest.n_items + FIRST_ITEM, manifest.shape)
+        part = ITEMS
+        vocabulary = read_vocabulary(contents[ITEMS], manifest.n_items)
+        part = ENCODER
+        check_graph(contents[ENCODER], weights)
+    except MisfitError as error:
+        raise ModelError(f"{folder}: {part}: {error}. {_RESTORE}") from error
+    return Model(manifest, vocabulary, contents[ENCODER], contents[WEIGHTS])
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what a model directory is. Raises ModelError if it is none, or its manifest is not as it was written."""
+    file = folder / MANIFEST
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such model directory. Run batchrec train, or pass --model FOLDER")
+    try:
+        contents = _read(file, _MOST_MANIFEST_BYTES)
+        found = json.loads(contents)
+        version = found["contract_version"]
+        if type(version) is not int or version != MODEL_VERSION:
+            raise ModelError(
+                f"{folder}: the contract version is {version!r:.40}; expected {MODEL_VERSION}. Train again"
+            )
+        manifest = Manifest(**found)
+        if contents != manifest.sealed().to_json():
+            raise ModelError(f"{file}: is not the file that was written. {_RESTORE}")
+        _check_manifest(manifest)
+    except MisfitError as error:
+        raise ModelError(f"{file}: {error}. {_RESTORE}") from error
+    # A text may be no UTF-8, no JSON, or hold an integer of more digits than Python reads: each is a ValueError.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{file}: cannot be read: {error!r:.200}. {_RESTORE}") from error
+    return manifest
+
+
+def _check_manifest(manifest: Manifest) -> None:
+    """Raise MisfitError unless every value of a manifest is what it is taken for."""
+    files = manifest.files
+    missing = {ENCODER, ITEMS, WEIGHTS} - files.keys()
+    strangers = files.keys() - {ENCODER, ITEMS, WEIGHTS, TRAINING_LOG}
+    if missing or strangers:
+        raise MisfitError(f"lists the wrong files: missing {sorted(missing)}, unexpected {sorted(strangers)!s:.100}")
+    if not all(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in files.values()):
+        raise MisfitError("lists a file without its SHA-256")
+    if type(manifest.n_items) is not int or manifest.n_items < 1:
+        raise MisfitError(f"n_items is {manifest.n_items!r:.40}; expected an integer, 1 or more")
+    check_shape(manifest.shape)
+    if manifest.model_id != _model_id(files):
+        raise MisfitError(
+            f"model_id is {manifest.model_id!r:.40}; expected {_model_id(files)}, by its weights and items"
+        )
+    metrics = manifest.metrics
+    if not isinstance(metrics, dict) or not all(map(is_number, metrics.values())):
+        raise MisfitError(f"metrics are {metrics!r:.60}; expected a number for each name")
+    if not isinstance(manifest.config, dict):
+        raise MisfitError(f"config is {manifest.config!r:.60}; expected the options of the training")
+
+
+def _read(file: Path, most_bytes: int = _MOST_BYTES) -> bytes:
+    """Read a file of a model. Raises OSError if it is a link, a pipe or a device, or too large."""
+    found = file.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.EINVAL, "is a link; expected a file", str(file))
+    # A pipe would wait for somebody to write to it.
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file", str(file))
+    if found.st_size > most_bytes:
+        raise OSError(errno.EFBIG, f"has {found.st_size:,} bytes; expected {most_bytes:,} at most", str(file))
+    return file.read_bytes()
+
+
+def _model_id(files: Mapping[str, str]) -> str:
+    """Name a model by what ranks: the same weights over the same items are the same model."""
+    return _sha256((files[WEIGHTS] + files[ITEMS]).encode())[:12]
+
+
+def _sha256(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()
+
+
+def replacing_model(out: Path) -> AbstractContextManager[Path]:
+    """Yield a new folder to fill, which replaces the model directory `out` if the block ends without an error.
+
+    Raises ConfigError if `out` cannot be written, or exists and is not a model directory.
+    """
+    return replacing_folder(out, marked_by=[MANIFEST])
+
+
+def write_manifest(
+    folder: Path, vocabulary: Vocabulary, shape: EncoderShape, config: TrainingConfig, metrics: dict[str, float]
+) -> Manifest:
+    """Write the vocabulary, then seal the folder: the manifest holds the SHA-256 of all that lies in it."""
+    pq.write_table(vocabulary.to_table(), folder / ITEMS, write_page_checksum=True)
+    files = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
+    manifest = Manifest(
+        MODEL_VERSION, _model_id(files), len(vocabulary), asdict(shape), asdict(config), metrics, files
+    ).sealed()
+    (folder / MANIFEST).write_bytes(manifest.to_json())
+    return manifest

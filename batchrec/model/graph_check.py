@@ -1,0 +1,151 @@
+"""Whether the ONNX graph of a model is the one of its weights, and asks for nothing outside its file."""
+
+from collections.abc import Iterable, Iterator
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchrec.errors import one_line
+from batchrec.model.parts import MisfitError, Weights
+from batchrec.tables.schemas import FIRST_ITEM
+
+if TYPE_CHECKING:
+    import onnx
+
+# Type and sizes, None for a size that is free.
+Argument = tuple[str, tuple[int | None, ...]]
+
+_PREFIX = "encoder."
+_BIASES = "item_biases"
+# Of the types that training writes.
+_VALUE_BYTES = {"FLOAT": 4, "DOUBLE": 8, "INT32": 4, "INT64": 8, "BOOL": 1}
+# These tell the sizes of the vocabulary, of a history and of a state.
+_NEEDED = ("item_embeddings.weight", "position_embeddings.weight", _BIASES)
+
+
+def check_graph(encoder: bytes, weights: Weights) -> None:
+    """Raise MisfitError unless a graph has the arguments of the contract and the weights of its encoder.
+
+    It is parsed here, before onnxruntime sees it: that takes the file names of external data from any tensor of the
+    graph, its subgraphs and functions, and looks for them in the working directory.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.ModelProto.FromString(encoder)
+    except DecodeError as error:
+        raise MisfitError(f"not an ONNX file: {one_line(error)}") from error
+    for tensor in _tensors(model):
+        _check_tensor(tensor)
+    vocabulary_size, hidden_size = weights["item_embeddings.weight"].shape
+    _check_arguments("input", model.graph.input, _inputs(vocabulary_size))
+    _check_arguments("output", model.graph.output, _outputs(hidden_size))
+    _check_weights(model.graph.initializer, weights)
+
+
+def _tensors(message: Any) -> "Iterator[onnx.TensorProto]":
+    """Find the tensors in a protobuf message, at any depth. Raises MisfitError for a sparse one."""
+    import onnx
+
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                if isinstance(part, onnx.SparseTensorProto):
+                    # It may ask for any amount of memory, and training writes none.
+                    raise MisfitError(f"tensor {part.values.name!r:.60} is sparse")
+                if isinstance(part, onnx.TensorProto):
+                    yield part
+                else:
+                    yield from _tensors(part)
+
+
+def _check_tensor(tensor: "onnx.TensorProto") -> None:
+    """Raise MisfitError unless a tensor holds as many values as it says, all of them in this file."""
+    import onnx
+
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data):
+        raise MisfitError(f"tensor {tensor.name!r:.60} is in another file, which no hash covers")
+    n_values = prod(tensor.dims)
+    kind = _spell_type(tensor.data_type)
+    if kind not in _VALUE_BYTES or min(tensor.dims, default=0) < 0:
+        raise MisfitError(f"tensor {tensor.name!r:.60} is {kind} {list(tensor.dims)!s:.60}")
+    listed = sum(map(len, (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data)))
+    n_found = listed + len(tensor.raw_data) / _VALUE_BYTES[kind]
+    if n_found != n_values:
+        raise MisfitError(f"tensor {tensor.name!r:.60} holds {n_found:g} values; expected {n_values}")
+
+
+def _spell_type(number: int) -> str:
+    import onnx
+
+    names: dict[int, str] = dict(zip(onnx.TensorProto.DataType.values(), onnx.TensorProto.DataType.keys(), strict=True))
+    return names.get(number, str(number))
+
+
+def _inputs(vocabulary_size: int) -> dict[str, Argument]:
+    return {
+        "tokens": ("INT32", (None, None)),
+        "seen_rows": ("INT64", (None,)),
+        "seen_items": ("INT64", (None,)),
+        "item_offsets": ("FLOAT", (vocabulary_size,)),
+        "top_k": ("INT64", ()),
+    }
+
+
+def _outputs(hidden_size: int) -> dict[str, Argument]:
+    return {
+        "scores": ("FLOAT", (None, None)),
+        "items": ("INT32", (None, None)),
+        "states": ("FLOAT", (None, hidden_size)),
+    }
+
+
+def _check_arguments(what: str, values: "Iterable[onnx.ValueInfoProto]", expected: dict[str, Argument]) -> None:
+    found = [(value.name, _argument(value)) for value in values]
+    names = [name for name, _ in found]
+    if sorted(names) != sorted(expected):
+        raise MisfitError(f"its {what}s are {', '.join(names):.200}; expected {', '.join(expected)}")
+    for name, argument in found:
+        if argument != expected[name]:
+            raise MisfitError(f"{what} {name} is {_spell(argument)}; expected {_spell(expected[name])}")
+
+
+def _argument(value: "onnx.ValueInfoProto") -> Argument:
+    tensor = value.type.tensor_type
+    sizes = (dim.dim_value if dim.WhichOneof("value") == "dim_value" else None for dim in tensor.shape.dim)
+    return (_spell_type(tensor.elem_type) if tensor.HasField("shape") else "without a shape"), tuple(sizes)
+
+
+def _spell(argument: Argument) -> str:
+    kind, sizes = argument
+    return f"{kind} ({', '.join('any' if size is None else str(size) for size in sizes)})"
+
+
+def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> None:
+    """Raise MisfitError unless the graph's weights are those of the weights file, bit by bit.
+
+    In the graph PAD and MASK, which nobody may get, have a bias of -inf.
+    """
+    import onnx
+
+    by_name: dict[str, onnx.TensorProto] = {}
+    for tensor in tensors:
+        if tensor.name in by_name:
+            raise MisfitError(f"weight {tensor.name!r:.60} is there twice")
+        by_name[tensor.name] = tensor
+    for name, expected in weights.items():
+        found = by_name.get(_PREFIX + name)
+        if found is None:
+            if name in _NEEDED:
+                raise MisfitError(f"has no weight {_PREFIX}{name}")
+            continue
+        if found.data_type != onnx.TensorProto.FLOAT or tuple(found.dims) != expected.shape:
+            raise MisfitError(f"weight {found.name} is {tuple(found.dims)!s:.60}; expected float32 {expected.shape}")
+        bits = expected.ravel()
+        if name == _BIASES:
+            bits = np.concatenate([np.full(FIRST_ITEM, -np.inf, np.float32), bits[FIRST_ITEM:]])
+        raw = found.raw_data
+        if len(raw) != bits.nbytes or not np.array_equal(np.frombuffer(raw, np.uint32), bits.view(np.uint32)):
+            raise MisfitError(f"weight {found.name} is not that of the weights file")

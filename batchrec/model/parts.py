@@ -1,0 +1,164 @@
+"""Whether the parts of a model directory fit each other: the shape, the weights, the vocabulary and the graph."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from math import prod
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from batchrec.config import EncoderShape, Objective
+from batchrec.errors import one_line
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.tables.schemas import FIRST_ITEM, items_schema
+from batchrec.tables.sealed_parquet import parquet_of
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+# As safetensors has it.
+_MOST_HEADER_BYTES = 100_000_000
+
+
+class MisfitError(ValueError):
+    """A part of a model that does not fit the others: what was found, and what was expected."""
+
+
+def check_shape(shape: EncoderShape) -> None:
+    """Raise MisfitError unless every size of a shape is one."""
+    sizes = {name: size for name, size in asdict(shape).items() if name not in ("objective", "dropout")}
+    for name, size in sizes.items():
+        if not _is_size(size):
+            raise MisfitError(f"{name} is {size!r:.40}; expected an integer, 1 or more")
+    if shape.objective not in get_args(Objective):
+        raise MisfitError(f"objective is {shape.objective!r:.40}; expected one of {', '.join(get_args(Objective))}")
+    if not is_number(shape.dropout) or not 0 <= shape.dropout < 1:
+        raise MisfitError(f"dropout is {shape.dropout!r:.40}; expected a number from 0, below 1")
+    if shape.hidden_size % shape.n_heads:
+        raise MisfitError(f"n_heads is {shape.n_heads}; expected a divisor of hidden_size, {shape.hidden_size}")
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def weight_shapes(vocabulary_size: int, shape: EncoderShape) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every weight of an encoder, by the names that training.encoder.Encoder gives them."""
+    size = shape.hidden_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "item_embeddings.weight": (vocabulary_size, size),
+        "position_embeddings.weight": (shape.max_len, size),
+        "item_biases": (vocabulary_size,),
+        "norm.weight": (size,),
+        "norm.bias": (size,),
+    }
+    linear = {"query": (size, size), "key_value": (2 * size, size), "attention_output": (size, size)}
+    linear |= {"feed_forward.0": (4 * size, size), "feed_forward.2": (size, 4 * size)}
+    for block in (f"blocks.{number}" for number in range(shape.n_layers)):
+        for name in ("attention_norm", "feed_forward_norm"):
+            shapes |= {f"{block}.{name}.weight": (size,), f"{block}.{name}.bias": (size,)}
+        for name, (n_out, n_in) in linear.items():
+            shapes |= {f"{block}.{name}.weight": (n_out, n_in), f"{block}.{name}.bias": (n_out,)}
+    return shapes
+
+
+def read_weights(contents: bytes, vocabulary_size: int, shape: EncoderShape) -> Weights:
+    """Return views of the weights in a safetensors file.
+
+    Raises MisfitError if it is none, or its weights are not those of an encoder of this shape, all of them finite.
+    """
+    header, data = _split(contents)
+    # Before as many shapes are made.
+    if shape.n_layers > len(header):
+        raise MisfitError(f"holds {len(header)} weights; expected those of {shape.n_layers} layers")
+    expected = weight_shapes(vocabulary_size, shape)
+    if header.keys() != expected.keys():
+        strange = min(header.keys() ^ expected.keys())
+        raise MisfitError(f"{'has no' if strange in expected else 'has an unexpected'} weight {strange!r:.60}")
+    weights, spans = {}, []
+    for name, sizes in expected.items():
+        start, end = _span(name, header[name], sizes)
+        spans.append((start, end))
+        if end > len(data):
+            raise MisfitError(f"weight {name} ends at byte {end} of {len(data)}")
+        weights[name] = np.frombuffer(data[start:end], np.float32).reshape(sizes)
+        # A sum of finite float32 numbers is a finite float64.
+        with np.errstate(invalid="ignore"):
+            total = weights[name].sum(dtype=np.float64)
+        if not np.isfinite(total):
+            raise MisfitError(f"weight {name} holds what is not a finite number")
+    spans.sort()
+    if [start for start, _ in spans] + [len(data)] != [0] + [end for _, end in spans]:
+        raise MisfitError("the weights do not fill the file")
+    return weights
+
+
+def _split(contents: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Split safetensors into the header's weights and the bytes that they are in."""
+    n_bytes = int.from_bytes(contents[:8], "little")
+    if not 2 <= n_bytes <= min(len(contents) - 8, _MOST_HEADER_BYTES):
+        raise MisfitError("not a safetensors file")
+    try:
+        header = json.loads(contents[8 : 8 + n_bytes])
+    except (ValueError, RecursionError) as error:
+        raise MisfitError(f"not a safetensors file: {one_line(error)}") from error
+    if not isinstance(header, dict):
+        raise MisfitError("not a safetensors file: its header is not an object")
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}, memoryview(contents)[
+        8 + n_bytes :
+    ]
+
+
+def _span(name: str, entry: object, sizes: tuple[int, ...]) -> tuple[int, int]:
+    """Return where the bytes of a weight start and end. Raises MisfitError unless it is float32 of these sizes."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise MisfitError(f"weight {name} has no type, shape and place")
+    if entry["dtype"] != "F32" or entry["shape"] != list(sizes):
+        found = f"{entry['dtype']!r:.20} {entry['shape']!r:.60}"
+        raise MisfitError(f"weight {name} is {found}; expected 'F32' {list(sizes)}, by the manifest's shape and items")
+    offsets = entry["data_offsets"]
+    are_offsets = isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)
+    if not are_offsets or offsets[0] < 0 or offsets[1] - offsets[0] != 4 * prod(sizes):
+        raise MisfitError(f"weight {name} is at {offsets!r:.60}; expected {4 * prod(sizes)} bytes")
+    return offsets[0], offsets[1]
+
+
+def read_vocabulary(contents: bytes, n_items: int) -> Vocabulary:
+    """Read the items table of a model.
+
+    Raises MisfitError if it is not Parquet, or not one row for each of `n_items` items, by the contract.
+    """
+    try:
+        file = parquet_of(pa.BufferReader(contents))
+        if file.metadata.num_rows != n_items:
+            raise MisfitError(f"holds {file.metadata.num_rows} items; expected {n_items}, by the manifest")
+        found = file.schema_arrow
+        if not any(found.equals(items_schema(id_type)) for id_type in (pa.int64(), pa.string())):
+            columns = ", ".join(f"{field.name} {field.type}" for field in found)
+            raise MisfitError(
+                f"its columns are {columns:.200}; expected item_id int64 or string, item_index int32 and n_events "
+                "int64, without nulls"
+            )
+        items = file.read().combine_chunks()
+        items.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise MisfitError(f"not a Parquet file that can be read: {one_line(error)}") from error
+    item_ids, indexes, n_events = (items[name].chunk(0) for name in ("item_id", "item_index", "n_events"))
+    if item_ids.null_count or indexes.null_count or n_events.null_count:
+        raise MisfitError("has nulls; expected none")
+    if not np.array_equal(indexes.to_numpy(), np.arange(FIRST_ITEM, FIRST_ITEM + n_items)):
+        raise MisfitError(f"the indexes do not run from {FIRST_ITEM} to {FIRST_ITEM + n_items - 1}")
+    if pc.count_distinct(item_ids).as_py() != n_items:
+        often = max(pc.value_counts(item_ids).to_pylist(), key=lambda counted: counted["counts"])
+        raise MisfitError(f"item {often['values']!r:.60} has {often['counts']} rows; expected one")
+    if pc.min(n_events).as_py() < 0:
+        raise MisfitError(f"an item has {pc.min(n_events)} events; expected 0 or more")
+    return Vocabulary(item_ids, n_events.to_numpy())

@@ -1,0 +1,77 @@
+"""What a night writes lies apart from what it reads: else the next night would read the last one's table as events."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from batchrec.config import RunConfig
+from batchrec.errors import ConfigError
+from batchrec.nightly.stages import Jobs
+
+_NIGHT = ("run_date=2026-11-24/recs.parquet", "run_date=2026-11-24/sequences.rejects.csv")
+_MODEL = ("2026-11-24-c0777c7fd0c5/items.parquet",)
+
+
+def check_apart(jobs: Jobs, config: RunConfig) -> None:
+    """Raise ConfigError if a file, folder or glob that a night reads holds, or would hold, what it writes."""
+    written = [
+        ("score --out", jobs.out, [jobs.out]),
+        ("--nights", Path(config.nights), [Path(config.nights, name) for name in _NIGHT]),
+        ("--models", Path(config.models), [Path(config.models, name) for name in _MODEL]),
+    ]
+    inputs = list(_inputs(jobs))
+    for option, path, files in written:
+        for read in inputs:
+            if any(_is_read(file, read) for file in files):
+                where = "" if Path(read).is_file() else f", outside {read}"
+                raise ConfigError(f"{path}: is also an input. Pass another {option}{where}")
+
+
+def check_metrics_apart(jobs: Jobs, metrics_file: Path | None) -> None:
+    """Raise ConfigError if a night reads, or would read, the metrics file, or puts its table there."""
+    # It has no name of a table: in a folder it is not read.
+    files_read = [read for read in [str(jobs.out), *_inputs(jobs)] if not Path(read).is_dir()]
+    if metrics_file is not None and any(_is_read(metrics_file, read) for read in files_read):
+        raise ConfigError(f"{metrics_file}: is also an input. Pass another --metrics-file")
+
+
+def _inputs(jobs: Jobs) -> Iterator[str]:
+    """Yield the files, folders and globs that a night reads."""
+    yield from jobs.ratings if jobs.sequences.query is None else [str(jobs.sequences.query)]
+    yield from jobs.scoring.files.values()
+
+
+def _is_read(file: Path, read: str) -> bool:
+    """Tell whether a path, folder or glob names a file, there or not."""
+    if not read:
+        return False
+    target = Path(os.path.realpath(file))
+    # A file of that name goes before a pattern, as it does where files are looked for.
+    if os.path.lexists(read) or not glob.has_magic(read):
+        found = Path(os.path.realpath(read))
+        return target == found or (found.is_dir() and found in target.parents and _is_shown(target, found))
+    parts = (Path.cwd() / read).parts
+    n_plain = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    folder = Path(os.path.realpath(Path(*parts[:n_plain])))
+    return folder in target.parents and _matches(target.relative_to(folder).parts, parts[n_plain:])
+
+
+def _is_shown(file: Path, folder: Path) -> bool:
+    return not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+
+
+def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Tell whether the parts of a path match those of a glob, as the glob module matches them."""
+    if not patterns:
+        return not parts
+    is_hidden = bool(parts) and parts[0].startswith(".")
+    if patterns[0] == "**":
+        return _matches(parts, patterns[1:]) or (bool(parts) and not is_hidden and _matches(parts[1:], patterns))
+    return (
+        bool(parts)
+        and (not is_hidden or patterns[0].startswith("."))
+        and fnmatchcase(parts[0], patterns[0])
+        and _matches(parts[1:], patterns[1:])
+    )

@@ -1,0 +1,84 @@
+"""A list out of a pool of items, under caps of categories, around pins, and of unlike items: arrays of many users."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from batchrec.arrays import Bools, Ints, Longs
+from batchrec.rules.diversity import choose_unlike
+from batchrec.rules.pools import Lists, Pool, Selection
+from batchrec.tables.schemas import BY_PIN
+
+_DEEPER = 4
+
+
+def select(pool: Pool, how: Selection) -> Lists:
+    """Choose each row's list: pins first, then the best others, all under the cap, in which the pins count.
+
+    Pins stand at their places; where too few others are left, the list closes up.
+    """
+    stands = pool.pin_scores != -np.inf
+    is_open = (pool.scores != -np.inf) & ~np.isin(pool.items, how.pins)
+    if how.categories is not None:
+        pins = np.broadcast_to(how.pins, stands.shape)
+        categories = how.categories[np.concatenate([pins, pool.items], axis=1)]
+        fits = _within_cap(categories, np.concatenate([stands, is_open], axis=1), how.max_per_category)
+        stands, best = fits[:, : len(how.pins)], fits[:, len(how.pins) :]
+    else:
+        best = is_open
+    chosen = _first(best, how.top_k) if how.directions is None else choose_unlike(pool, is_open, stands, how)
+    return _lay_out(pool, chosen, stands, how)
+
+
+def deepen(pool_of: Callable[[Longs, int], Pool], n_rows: int, depths: tuple[int, int], how: Selection) -> Lists:
+    """Choose from pools of the least depth, and from deeper ones for rows that come short, until nothing is left.
+
+    pool_of: gives the pools of some rows, of a depth; depths: the least and the most.
+    """
+    lists, rows, depth = Lists.empty(n_rows, how.top_k), np.arange(n_rows), depths[0]
+    while len(rows):
+        pool = pool_of(rows, depth)
+        found = select(pool, how)
+        lists.put(rows, found)
+        rows = rows[~found.is_there[:, -1] & ~pool.is_whole] if depth < depths[1] else rows[:0]
+        depth = min(depths[1], depth * _DEEPER)
+    return lists
+
+
+def _within_cap(categories: Ints, is_open: Bools, most: int) -> Bools:
+    """Tell which open items of a row are among the first `most` of their category: (rows, items) bool."""
+    n_rows, n_items = categories.shape
+    n_categories = int(categories.max(initial=0)) + 1
+    counted = np.flatnonzero(is_open & (categories >= 0))
+    keys = counted // max(1, n_items) * n_categories + categories.ravel()[counted]
+    order = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    numbers = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    fits = is_open.ravel().copy()
+    fits[counted[order]] = numbers < most
+    return fits.reshape(n_rows, n_items)
+
+
+def _first(is_open: Bools, top_k: int) -> Longs:
+    """Give the columns of each row's first open items: (rows, up to top_k) int64, -1 beyond the last."""
+    order = np.argsort(~is_open, axis=1, kind="stable")[:, :top_k]
+    return np.where(np.take_along_axis(is_open, order, axis=1), order, -1)
+
+
+def _lay_out(pool: Pool, chosen: Longs, stands: Bools, how: Selection) -> Lists:
+    lists = Lists.empty(len(stands), how.top_k)
+    rows, pins = np.nonzero(stands)
+    is_taken = np.zeros(lists.scores.shape, bool)
+    is_taken[rows, how.places[pins]] = True
+    lists.scores[rows, how.places[pins]] = pool.pin_scores[rows, pins]
+    lists.items[rows, how.places[pins]] = how.pins[pins]
+    lists.sources[rows, how.places[pins]] = BY_PIN
+    # Free places of each row first, in their order.
+    free = np.argsort(is_taken, axis=1, kind="stable")
+    n_free = how.top_k - stands.sum(axis=1)
+    rows, numbers = np.nonzero((chosen >= 0) & (np.arange(chosen.shape[1]) < n_free[:, None]))
+    columns, places = chosen[rows, numbers], free[rows, numbers]
+    lists.scores[rows, places] = pool.scores[rows, columns]
+    lists.items[rows, places] = pool.items[rows, columns]
+    lists.sources[rows, places] = pool.sources[rows, columns]
+    return lists.take_along(np.argsort(~lists.is_there, axis=1, kind="stable"))

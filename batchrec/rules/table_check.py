@@ -1,0 +1,148 @@
+"""Whether a finished recs table keeps the rules: by SQL, from the tables as they are read, nothing of the scorer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batchrec.config import ScoringConfig
+from batchrec.rules.rule_table import RuleTable
+from batchrec.rules.rule_tables import SEGMENT, RuleTables
+from batchrec.sources.catalogue import read_column
+from batchrec.tables.ids import BLANKS, as_ids, without_blanks
+from batchrec.tables.queries import connect, literal, select
+
+_CAP, _PINS = "--max-per-category", "--pins"
+_ENDLESS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class BrokenRule:
+    """How many recommendations break a rule, which is named by its option; example: one of them, None if none does."""
+
+    rule: str
+    n_rows: int
+    example: str | None = None
+
+
+@dataclass(frozen=True)
+class FinishedTable:
+    """A recs table on disk and the histories of its users; listed: those who were to be scored; None for all."""
+
+    recs: Path
+    sequences: Path
+    listed: pa.Array | None = None
+
+
+def check_rules(table: FinishedTable, rules: RuleTables, config: ScoringConfig) -> list[BrokenRule]:
+    """Count for each rule that is given the recommendations that break it.
+
+    Raises InputError and ConfigError for a catalogue that cannot be read.
+    """
+    if not rules and config.max_per_category is None:
+        return []
+    given = [option for option in ("--allow", "--block", "--block-for-user", "--candidates") if option in rules]
+    counted = {rule: BrokenRule(rule, 0) for rule in given}
+    with connect(table.recs.parent) as con:
+        _open(con, table, rules, config)
+        if given:
+            _judge(con, "ruled_recs", "judged_recs", rules, config)
+            for rule, n_rows, example in select(con, "forbidden_recs").fetchall():
+                counted[rule] = _broken(rule, n_rows, example)
+        if config.max_per_category is not None:
+            found = select(con, "recs_over_cap", most=config.max_per_category).fetchall()[0]
+            counted[_CAP] = _broken(_CAP, *found)
+        if _PINS in rules:
+            pins = select(
+                con, "asked_pins", blanks=BLANKS, sequences=literal(table.sequences), is_listed=table.listed is not None
+            )
+            pins.create_view("asked_pins")
+            select(con, "seen_pins", sequences=literal(table.sequences), blanks=BLANKS).create_view("seen_pins")
+            _judge(con, "asked_pins", "judged_pins", rules, config)
+            most = config.max_per_category or _ENDLESS
+            found = select(con, "misplaced_pins", keep_seen=config.keep_seen, most=most).fetchall()[0]
+            counted[_PINS] = _broken(_PINS, *found)
+    return list(counted.values())
+
+
+def _judge(con: duckdb.DuckDBPyConnection, asked: str, name: str, rules: RuleTables, config: ScoringConfig) -> None:
+    has = {"has_allow": "--allow" in rules, "has_candidates": "--candidates" in rules}
+    select(con, "judged", asked=asked, night=config.night, **has).create_view(name)
+
+
+def _broken(rule: str, n_rows: int, example: tuple[str, int, str] | None) -> BrokenRule:
+    words = None if example is None else f"user {example[0]!r}, rank {example[1]}, item {example[2]!r}"
+    return BrokenRule(rule, n_rows, words)
+
+
+def _open(con: duckdb.DuckDBPyConnection, table: FinishedTable, rules: RuleTables, config: ScoringConfig) -> None:
+    """Open the table and the rules as views, ids as the text of their types."""
+    schema = pq.read_schema(table.recs)
+    types = {name: schema.field(name).type for name in ("user_id", "item_id")}
+    select(con, "ruled_recs", recs=literal(table.recs), blanks=BLANKS).create_view("ruled_recs")
+    lists = [_item_list(option, rules[option], types) for option in ("--allow", "--block") if option in rules]
+    con.register("item_lists", pa.concat_tables([_NO_LIST, *lists]))
+    pairs = [_pairs(option, rules[option], types) for option in ("--block-for-user", "--candidates") if option in rules]
+    con.register("user_items", pa.concat_tables([_NO_PAIRS, *pairs]))
+    segments, pins = _NO_SEGMENTS, _NO_PINS
+    if "--segments" in rules:
+        found = rules["--segments"]
+        segments = pa.table([_ids(found, "user_id", types), found.rows[config.segment_column]], _NO_SEGMENTS.schema)
+    if _PINS in rules:
+        positions = pc.cast(rules[_PINS].rows["position"].cast(pa.float64()), pa.int64())
+        pins = pa.table([_ids(rules[_PINS], "item_id", types), positions], _NO_PINS.schema)
+    con.register("user_segments", segments)
+    con.register("pins", pins.filter(pins["item_id"].is_valid()))
+    con.register("categories", _categories(config, types["item_id"]))
+    listed = pa.array([], pa.string()) if table.listed is None else _trimmed(table.listed)
+    con.register("listed_users", pa.table({"user_id": listed}))
+
+
+_NO_LIST = pa.schema(
+    [
+        pa.field("option", pa.string()),
+        pa.field("item_id", pa.string()),
+        pa.field("segment", pa.string()),
+        pa.field("valid_from", pa.date32()),
+        pa.field("valid_to", pa.date32()),
+    ]
+).empty_table()
+_NO_PAIRS = pa.schema([(name, pa.string()) for name in ("option", "user_id", "item_id")]).empty_table()
+_NO_SEGMENTS = pa.schema([("user_id", pa.string()), ("segment", pa.string())]).empty_table()
+_NO_PINS = pa.schema([("item_id", pa.string()), ("position", pa.int64())]).empty_table()
+
+
+def _item_list(option: str, table: RuleTable, types: dict[str, pa.DataType]) -> pa.Table:
+    columns = [
+        pa.repeat(option, len(table.rows)),
+        _ids(table, "item_id", types),
+        table.rows[SEGMENT],
+        table.days("valid_from"),
+        table.days("valid_to"),
+    ]
+    return pa.table(columns, _NO_LIST.schema)
+
+
+def _pairs(option: str, table: RuleTable, types: dict[str, pa.DataType]) -> pa.Table:
+    columns = [pa.repeat(option, len(table.rows)), _ids(table, "user_id", types), _ids(table, "item_id", types)]
+    return pa.table(columns, _NO_PAIRS.schema)
+
+
+def _ids(table: RuleTable, column: str, types: dict[str, pa.DataType]) -> pa.Array:
+    """Spell ids as those of a type are, null where one cannot be of that type, so that no row has it."""
+    return _trimmed(as_ids(table.required(column), types[column]))
+
+
+def _trimmed(ids: pa.Array) -> pa.Array:
+    return without_blanks(ids.cast(pa.string()))
+
+
+def _categories(config: ScoringConfig, item_type: pa.DataType) -> pa.Table:
+    if config.category_column is None or config.items is None:
+        return pa.table({"item_id": pa.array([], pa.string()), "category": pa.array([], pa.string())})
+    named = (config.category_column, "--category-column")
+    found = read_column(config.items, config.item_column, named, item_type, config.night)
+    return pa.table({"item_id": _trimmed(found.item_ids), "category": found.titles})

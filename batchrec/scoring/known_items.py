@@ -1,0 +1,71 @@
+"""Whether a model is one of this log: how many of the log's items it knows."""
+
+import logging
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchrec.errors import InputError, ModelError, one_line
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.tables.ids import without_blanks
+from batchrec.tables.queries import connect, literal, select
+from batchrec.tables.schemas import PAD
+from batchrec.tables.sequences_table import Sequences
+
+_log = logging.getLogger(__name__)
+
+# Of the items in the histories, by which a model is expected to know more.
+_FEW = 0.5
+
+
+def check_knows(vocabulary: Vocabulary, model: Path, table: Sequences) -> None:
+    """Warn if a model knows less than half of the items in the histories, by their number.
+
+    Raises ModelError if it knows none, or if its ids are of another type: then 1 and "1" would be the same item, and
+    "01" another one.
+    """
+    known = vocabulary.item_ids
+    if known.type != table.item_type:
+        raise ModelError(
+            f"{model}: its item ids are {known.type}{_example(known)}; those of {table.path} are "
+            f"{table.item_type}{_example(_items_of(table))}. Build them with ids of the model's type, or train again"
+        )
+    items = _items_of(table)
+    unknown = items.filter(pc.invert(pc.is_in(without_blanks(items), value_set=without_blanks(known))))
+    n_known = len(items) - len(unknown)
+    found = (
+        f"{model}: knows {n_known:,} of the {len(items):,} items in {table.path}; its ids are {known.type}"
+        f"{_example(known)}, unknown ones{_example(unknown, '')}"
+    )
+    if len(unknown) and n_known == 0:
+        raise ModelError(f"{found}. Pass the model that was trained on this log, or train again")
+    if n_known < _FEW * len(items):
+        _log.warning("%s. Is it the model of this log? If so, train again", found)
+
+
+def check_knows_catalogue(vocabulary: Vocabulary, model: Path, item_ids: pa.Array, where: str) -> None:
+    """Raise ModelError if a model knows no item of a catalogue, whose ids are text: 1 and "1" are the same."""
+    if len(item_ids) and (vocabulary.indexes(item_ids) == PAD).all():
+        known = vocabulary.item_ids
+        raise ModelError(
+            f"{model}: knows none of the {len(item_ids):,} items of {where}: its ids are {known.type}{_example(known)}"
+            f", theirs{_example(item_ids, '')}. Pass the catalogue of the log that it was trained on, or train again"
+        )
+
+
+def _items_of(table: Sequences) -> pa.Array:
+    """Return the distinct items of the histories, the least id first."""
+    try:
+        with connect() as con:
+            found = select(con, "distinct_items", path=literal(table.path)).to_arrow_table()["item_id"]
+        items = found.cast(table.item_type).combine_chunks().drop_null()
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise InputError(f"{table.path}: cannot be read: {one_line(error)}") from error
+    table.check_same()
+    return items.take(pc.sort_indices(items))
+
+
+def _example(items: pa.Array, before: str = ",") -> str:
+    return f"{before} such as {items[0].as_py()!r:.40}" if len(items) else ""

@@ -1,0 +1,68 @@
+"""What a night has to offer, beside the model: the rules, the popular items, the titles."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+import pyarrow as pa
+
+from batchrec.arrays import Floats
+from batchrec.config import ScoringConfig
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.rules.compiled import Rules
+from batchrec.rules.known_ids import KnownIds
+from batchrec.rules.rule_tables import RuleTables, read_rule_tables
+from batchrec.rules.rulebook import Rulebook, read_rules
+from batchrec.scoring.cold_start import PopularItems
+from batchrec.sources.catalogue import Catalogue, read_catalogue
+
+
+@dataclass(frozen=True)
+class Assortment:
+    """What may be recommended; vocabulary: the model's, with pins that it does not know behind it; rules: over that."""
+
+    vocabulary: Vocabulary
+    n_model_items: int
+    rulebook: Rulebook
+    rules: Rules
+    popular: PopularItems
+    catalogue: Catalogue | None
+
+    @property
+    def item_offsets(self) -> Floats:
+        """What is added to the scores of the model's vocabulary: (size,) float32, -inf for what nobody may get."""
+        n_new = len(self.vocabulary) - self.n_model_items
+        return self.rules.item_offsets[: self.vocabulary.size - n_new]
+
+    def titles(self, vocabulary: Vocabulary) -> pa.Array:
+        """Give the title of each item, null where there is none; None without a catalogue."""
+        return None if self.catalogue is None else self.catalogue.titles_of(vocabulary.item_ids)
+
+    def digests(self) -> dict[str, str | None]:
+        """Sum up the rules and the titles, each None where there are none."""
+        titles = self.titles(self.vocabulary)
+        # The rules are over indexes; those of the model's items say which, those of others do not.
+        new = self.vocabulary.item_ids[self.n_model_items :].to_pylist()
+        return {
+            "rules": None if self.rulebook.is_empty else sha256(repr((self.rules.digest(), new)).encode()).hexdigest(),
+            "titles": None if titles is None else sha256(repr(titles.to_pylist()).encode()).hexdigest(),
+        }
+
+
+def read_assortment(known: KnownIds, config: ScoringConfig, tables: RuleTables | None = None) -> Assortment:
+    """Read the files that the options name; known: the model's vocabulary, and the histories, if there are any.
+
+    tables: the rule tables, if they have been read already.
+    Raises InputError for a file that cannot be read or holds what it must not, ConfigError for a query that does not
+    run.
+    """
+    tables = read_rule_tables(config) if tables is None else tables
+    rulebook = read_rules(tables, config, config.top_k, known)
+    offered = known.vocabulary if rulebook.pinned is None else known.vocabulary.extended(rulebook.pinned)
+    return Assortment(
+        offered,
+        len(known.vocabulary),
+        rulebook,
+        rulebook.over(offered),
+        PopularItems(known.sequences, config, rulebook, offered),
+        read_catalogue(config, known.vocabulary.item_ids.type, config.night),
+    )

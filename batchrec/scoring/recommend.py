@@ -1,0 +1,96 @@
+"""recommend: what a model recommends after a few items named by a person."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from batchrec.config import RecommendConfig, ScoringConfig
+from batchrec.errors import ConfigError
+from batchrec.model.directory import load_model
+from batchrec.model.ranker import Ranker
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.rules.known_ids import KnownIds
+from batchrec.scoring.known_items import check_knows_catalogue
+from batchrec.scoring.offer import read_assortment
+from batchrec.scoring.scorer import Scorer
+from batchrec.sources.catalogue import Catalogue, find_item, read_catalogue
+from batchrec.tables.schemas import FIRST_ITEM, PAD, sequences_schema
+from batchrec.tables.sequences_table import no_items
+
+
+@dataclass(frozen=True)
+class NamedItem:
+    """An item and its title, empty without a catalogue."""
+
+    item_id: int | str
+    title: str
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """An item at its rank, from 1; `source` as in the recs table."""
+
+    rank: int
+    item_id: int | str
+    title: str
+    score: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """What the model was told, oldest first, which of it the model does not know, and what it recommends."""
+
+    history: list[NamedItem]
+    unknown_to_model: list[NamedItem]
+    recommendations: list[Recommendation]
+
+
+def recommend(
+    wanted: Sequence[str], model: Path = Path("model"), config: RecommendConfig = RecommendConfig()
+) -> Recommendations:
+    """Recommend after a history of items, each given by title or id, oldest first.
+
+    Raises ConfigError for a title that is unknown or ambiguous or a top_k above the catalogue, ModelError for a broken
+    model directory or one that knows no item of the catalogue, InputError for a catalogue that cannot be read.
+    """
+    loaded = load_model(model)
+    vocabulary = loaded.vocabulary
+    if config.top_k > len(vocabulary):
+        raise ConfigError(f"--top-k {config.top_k}: the model knows {len(vocabulary)} items")
+    catalogue = read_catalogue(config, vocabulary.item_ids.type)
+    if catalogue is not None:
+        check_knows_catalogue(vocabulary, model, catalogue.item_ids, str(config.items))
+    item_ids = pa.array([find_item(name, catalogue) if catalogue else name for name in wanted], pa.string())
+    indexes = vocabulary.indexes(item_ids)
+    named = [_named(item_id, vocabulary, catalogue) for item_id in item_ids.to_pylist()]
+    if (indexes == PAD).all():
+        example = f"{vocabulary.item_ids.type} like {vocabulary.item_ids[0].as_py()!r:.40}"
+        raise ConfigError(f"the model knows none of {', '.join(wanted)}. Pass ids that are {example}, or --items FILE")
+    known = vocabulary.item_ids.take(pa.array(indexes[indexes != PAD] - FIRST_ITEM))
+    schema = sequences_schema(pa.int64(), known.type)
+    history = pa.ListArray.from_arrays([0, len(known)], known)
+    user = pa.record_batch(
+        [pa.array([0]), history, pa.array([[0] * len(known)]), no_items(1, history.type)], schema=schema
+    )
+    scoring = ScoringConfig(top_k=config.top_k)
+    assortment = replace(read_assortment(KnownIds(vocabulary, pa.int64()), scoring), catalogue=catalogue)
+    scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, assortment)
+    rows = scorer.score(user).recs.to_pylist()
+    return Recommendations(
+        history=named,
+        unknown_to_model=[item for item, index in zip(named, indexes, strict=True) if index == PAD],
+        recommendations=[
+            Recommendation(row["rank"], row["item_id"], row.get("title") or "", row["score"], row["source"])
+            for row in rows
+        ],
+    )
+
+
+def _named(item_id: str, vocabulary: Vocabulary, catalogue: Catalogue | None) -> NamedItem:
+    title = catalogue.title_of(item_id) if catalogue else ""
+    # An item that the model does not know may be called anything.
+    is_integer = pa.types.is_integer(vocabulary.item_ids.type) and item_id.removeprefix("-").isdecimal()
+    return NamedItem(int(item_id) if is_integer else item_id, title)

@@ -1,0 +1,170 @@
+"""Histories, one row a user, out of events that stand user by user: assembled a batch at a time."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from batchrec.arrays import Longs
+from batchrec.tables.log_end import EventsAhead
+from batchrec.tables.sequences_table import no_items
+
+_SECOND = 1_000_000
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Events that stand in histories, lengths (users,) of them a user, and what else each user has seen."""
+
+    events: pa.RecordBatch
+    lengths: Longs
+    also_seen: pa.ListArray
+
+
+@dataclass
+class Written:
+    """Account of what was written.
+
+    lengths: of the histories. moments: the oldest and the newest of each batch, in microseconds; moments_in_time: the
+    same without those that are ahead of their time.
+    """
+
+    ahead: EventsAhead
+    lengths: list[pa.Array] = field(default_factory=list)
+    moments: list[int] = field(default_factory=list)
+    moments_in_time: list[int] = field(default_factory=list)
+    n_also_seen: int = 0
+
+    def count(self, kept: _Kept, moments: Longs) -> None:
+        """Count a batch; moments: of its events, in microseconds."""
+        self.lengths.append(pa.array(kept.lengths))
+        self.n_also_seen += len(kept.also_seen.flatten())
+        if not len(moments):
+            return
+        span = [int(moments.min()), int(moments.max())]
+        self.moments += span
+        if span[1] >= self.ahead.until * _SECOND:
+            seconds = moments // _SECOND
+            self.ahead.count(seconds, kept.events["user_id"], kept.events["item_id"])
+            moments = moments[seconds < self.ahead.until]
+            span = [int(moments.min()), int(moments.max())] if len(moments) else []
+        self.moments_in_time += span
+
+    @property
+    def newest(self) -> int:
+        """The newest moment that is not ahead of its time; of all others only if there is none."""
+        return max(self.moments_in_time or self.moments)
+
+
+def histories(
+    events: Iterable[pa.RecordBatch], schema: pa.Schema, repeats: str, written: Written
+) -> Iterator[pa.RecordBatch]:
+    """Gather events that stand in the order of the histories into one row a user, and keep account of the rows.
+
+    events: user_id, item_id, moment and, if filters leave out what is seen, left_out; the events of a user stand
+    together, maybe in several batches.
+    """
+    for whole in _whole_users(events):
+        users = pc.run_end_encode(whole["user_id"])
+        kept = _without_left_out(whole, users.run_ends.to_numpy(), repeats)
+        moments = kept.events["moment"].to_numpy()
+        written.count(kept, moments)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(kept.lengths)]).astype(np.int32))
+        columns = [
+            users.values,
+            pa.ListArray.from_arrays(offsets, kept.events["item_id"]),
+            pa.ListArray.from_arrays(offsets, pa.array(moments // _SECOND)),
+            kept.also_seen,
+        ]
+        yield pa.record_batch([column.cast(field.type) for column, field in zip(columns, schema, strict=True)], schema)
+
+
+def _whole_users(events: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Regroup the batches so that none ends within a user's events."""
+    rest: list[pa.RecordBatch] = []
+    for batch in events:
+        ends = pc.run_end_encode(batch["user_id"]).run_ends
+        if len(ends) == 1 and (not rest or rest[0]["user_id"][0] == batch["user_id"][0]):
+            rest.append(batch)
+            continue
+        table = pa.concat_batches([*rest, batch])
+        last_user_starts = table.num_rows - (batch.num_rows - (ends[-2].as_py() if len(ends) > 1 else 0))
+        yield table.slice(0, last_user_starts)
+        rest = [table.slice(last_user_starts)]
+    yield pa.concat_batches(rest)
+
+
+def _without_left_out(events: pa.RecordBatch, ends: NDArray[np.int32], repeats: str) -> "_Kept":
+    """Keep the events that stand in histories; those of each user stand together, up to each of `ends`."""
+    is_left_out = None
+    if "left_out" in events.schema.names:
+        is_left_out = events["left_out"].to_numpy(zero_copy_only=False)
+    also_seen = no_items(len(ends), pa.list_(events["item_id"].type))
+    if is_left_out is None and repeats == "all":
+        return _Kept(events, np.diff(ends, prepend=0), also_seen)
+    pairs, rows = _Pairs.of(ends, events["item_id"]), None
+    if is_left_out is not None and is_left_out.any():
+        rows = np.flatnonzero(~is_left_out)
+        also_seen = pairs.lists(events["item_id"], pairs.missing(np.flatnonzero(is_left_out), rows))
+    if repeats != "all":
+        rows = pairs.without_repeats(rows, first=repeats == "first")
+    if rows is None:
+        return _Kept(events, np.diff(ends, prepend=0), also_seen)
+    return _Kept(events.take(pa.array(rows)), np.bincount(pairs.users[rows], minlength=len(ends)), also_seen)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The user and the item of each event: users (events,), from 0 in their order; numbers (events,) of the pairs."""
+
+    users: Longs
+    numbers: Longs
+
+    @classmethod
+    def of(cls, ends: NDArray[np.int32], item_ids: pa.Array) -> "_Pairs":
+        """Return a number for each pair; events stand user by user, up to each of `ends`."""
+        users = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+        items = _item_codes(item_ids)
+        return cls(users, users * (int(items.max()) + 1) + items)
+
+    def without_repeats(self, rows: Longs | None, first: bool) -> Longs | None:
+        """Keep the first or the last of each pair among some rows, None being all of them, in their order."""
+        numbers = self.numbers if rows is None else self.numbers[rows]
+        if not len(numbers):
+            return rows
+        # A stable sort gains from the users being in order.
+        order = np.argsort(numbers, kind="stable")
+        is_new = np.diff(numbers[order]) != 0
+        if is_new.all():
+            return rows
+        kept = np.sort(order[np.append(True, is_new) if first else np.append(is_new, True)])
+        return kept if rows is None else rows[kept]
+
+    def missing(self, rows: Longs, others: Longs) -> Longs:
+        """Keep a row of each pair that is in no row of the others."""
+        numbers, first = np.unique(self.numbers[rows], return_index=True)
+        missing: Longs = rows[first[~np.isin(numbers, self.numbers[others])]]
+        return missing
+
+    def lists(self, item_ids: pa.Array, rows: Longs) -> pa.ListArray:
+        """Gather the items of some rows into a list a user, sorted."""
+        users = self.users[rows]
+        found = pa.table({"user": users, "item": item_ids.take(pa.array(rows))})
+        found = found.sort_by([("user", "ascending"), ("item", "ascending")])
+        n_users = int(self.users[-1]) + 1
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=n_users))]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), found["item"].combine_chunks())
+
+
+def _item_codes(item_ids: pa.Array) -> Longs:
+    """Return a number from 0 to 2^40 for each item: by its id, where ids are integers that are close enough."""
+    if pa.types.is_integer(item_ids.type):
+        ids: Longs = item_ids.to_numpy()
+        lowest = int(ids.min())
+        if int(ids.max()) - lowest < 1 << 40:
+            return ids - lowest
+    codes: Longs = item_ids.dictionary_encode().indices.to_numpy().astype(np.int64)
+    return codes

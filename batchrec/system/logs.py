@@ -1,0 +1,143 @@
+"""What is said on stderr: log lines as text or JSON, with the fields of the run, and nowhere a secret."""
+
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+from batchrec.system.json_text import finite
+
+LogFormat = Literal["text", "json"]
+
+_HIDDEN = "***"
+# scheme://user:password@, or scheme:/ as a path spells it: up to the last @ before the path, or up to the next one
+# where the password holds a slash.
+# Digits up to a slash are a port.
+_URL_PASSWORD = re.compile(r"(:/{1,2}[^\s/:@'\"]*:)(?!\d*[/?#])(?:[^\s/?#'\"]*|[^\s'\"]*?)@")
+_NAME = r"(?<![\w.-])[\w.-]*(?:password|passwd|passphrase|pwd|secret|token|key|sig|signature|credentials?)"
+_SECRET_PAIR = re.compile(
+    rf"({_NAME})((?:['\"]\s*:|['\"]?\s*=)\s*)(\"[^\"]*\"|'[^']*'|[^\s&;,'\"()\[\]{{}}#]+)", re.IGNORECASE
+)
+_SECRET_KEY = re.compile(rf"{_NAME}$", re.IGNORECASE)
+
+
+@dataclass
+class _Lines:
+    """How lines look, and the fields that all of them have."""
+
+    format: LogFormat = "text"
+    fields: dict[str, object] = field(default_factory=dict)
+
+
+# Of the process: worker threads belong to the same run.
+_lines = _Lines()
+
+
+def redacted(text: str) -> str:
+    """Replace what looks secret by ***: passwords in URLs, and values of names like password, token, key or sig."""
+    return _SECRET_PAIR.sub(rf"\1\2{_HIDDEN}", _URL_PASSWORD.sub(rf"\1{_HIDDEN}@", text))
+
+
+def redacted_values(value: Any) -> Any:
+    """Redact every text within dictionaries and lists, and whole texts under names that look secret."""
+    if isinstance(value, dict):
+        return {
+            name: _HIDDEN if isinstance(part, str) and _SECRET_KEY.match(str(name)) else redacted_values(part)
+            for name, part in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redacted_values(part) for part in value]
+    return redacted(value) if isinstance(value, str) else value
+
+
+@contextmanager
+def context(**fields: object) -> Iterator[None]:
+    """Put fields, such as the stage, into all JSON log lines of the process until the block ends."""
+    former = _lines.fields
+    # A new dictionary each time: a worker thread may be going through the former one.
+    _lines.fields = former | fields
+    try:
+        yield
+    finally:
+        _lines.fields = former
+
+
+def stamp(**fields: object) -> None:
+    """Put fields into all JSON log lines from now on, also those that say why a command has ended."""
+    _lines.fields = _lines.fields | fields
+
+
+def current() -> LogFormat:
+    """Give the format that log lines have now."""
+    return _lines.format
+
+
+def is_json() -> bool:
+    """Whether log lines are JSON now."""
+    return current() == "json"
+
+
+def no_bars() -> bool | None:
+    """Give tqdm's `disable`: bars are for terminals, and no JSON lines."""
+    return True if is_json() else None
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """A handler of its own class, so that it is known from those of a program around batchrec."""
+
+
+@contextmanager
+def on_stderr(level: int) -> Iterator[None]:
+    """Write log lines of `level` and above to stderr, as text until `use` says otherwise, until the block ends."""
+    root, ours = logging.getLogger(), logging.getLogger("batchrec")
+    handler, former_level = _Stderr(sys.stderr), ours.level
+    root.addHandler(handler)
+    ours.setLevel(level)
+    use("text")
+    try:
+        yield
+    finally:
+        use("text")
+        _lines.fields = {}
+        root.removeHandler(handler)
+        ours.setLevel(former_level)
+
+
+def use(log_format: LogFormat) -> None:
+    """Let the lines on stderr be text, or a JSON object each; then warnings are log lines too."""
+    _lines.format = log_format
+    formatter = _json_formatter() if is_json() else _TextFormatter("%(asctime)s %(levelname)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Stderr):
+            handler.setFormatter(formatter)
+    logging.captureWarnings(is_json())
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
+def _json_formatter() -> logging.Formatter:
+    from pythonjsonlogger.json import JsonFormatter
+
+    class Formatter(JsonFormatter):
+        """The fields of the context, then those of the line, nothing secret in either."""
+
+        def process_log_record(self, log_record: dict[str, Any]) -> dict[str, Any]:
+            fields: dict[str, Any] = finite(redacted_values(_lines.fields | log_record))
+            return fields
+
+        def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's
+            return _iso(record.created)
+
+    names = {"asctime": "time", "levelname": "level", "name": "logger"}
+    return Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=names)
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,95 @@
+"""The SELECTs of sql/, one a file, run with every value bound."""
+
+import errno
+import glob
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+import duckdb
+
+from batchrec.errors import ConfigError
+from batchrec.system.machine import n_cores
+from batchrec.system.signals import interrupting
+from batchrec.system.temporaries import temporary_folder
+
+# DuckDB's errors have no number of their own.
+_FULL = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+# In a wheel the folder lies inside the package, in a checkout beside it.
+_PACKAGE = Path(__file__).parent.parent
+_FOLDER = next(f for f in (_PACKAGE / "sql", _PACKAGE.parent / "sql") if f.is_dir())
+
+
+@cache
+def _text(name: str) -> str:
+    return (_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def select(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> duckdb.DuckDBPyRelation:
+    """Give the relation that sql/<name>.sql selects, lazily; `values` are its parameters."""
+    return con.sql(_text(name), params=values)
+
+
+def materialize(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> None:
+    """Store what sql/<name>.sql selects as the table <name>."""
+    select(con, name, **values).create(name)
+
+
+def literal(path: Path) -> str:
+    """Spell a path so that DuckDB, which takes paths for globs, reads that file and no other."""
+    return glob.escape(str(path))
+
+
+def is_disk_full(error: duckdb.Error) -> bool:
+    """Tell whether DuckDB could not spill, for the disk, a quota or a limit on the size of files."""
+    return isinstance(error, duckdb.IOException) and any(reason in str(error) for reason in _FULL)
+
+
+def use_settings(con: duckdb.DuckDBPyConnection) -> None:
+    """Set what every query relies on: times in UTC, and that a name no query defines is an error, never a variable."""
+    con.execute("set enable_progress_bar = false; set timezone = 'UTC'; set python_enable_replacements = false")
+    con.execute("reset default_order; reset default_null_order; set preserve_insertion_order = false")
+
+
+@contextmanager
+def connect(
+    spill_folder: Path | None = None, memory_limit: str | None = None, threads: int | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a DuckDB in memory, in UTC, that spills into a folder of its own under `spill_folder` (or the system's).
+
+    threads: as many as there are cores for if not given.
+    Raises ConfigError where DuckDB refuses a setting, or memory or disk are too little for the work.
+    """
+    parent = spill_folder or Path(gettempdir())
+    with ExitStack() as stack:
+        try:
+            spill = stack.enter_context(temporary_folder(parent / "batchrec"))
+        except OSError as error:
+            raise ConfigError(f"{parent}: cannot be written: {error.strerror or error}") from error
+        # Order comes from `order by` alone, so parallel reads need not keep that of the files.
+        config: dict[str, Any] = {"temp_directory": str(spill), "preserve_insertion_order": False}
+        config |= {"memory_limit": memory_limit} if memory_limit else {}
+        config["threads"] = threads or n_cores()
+        try:
+            con = duckdb.connect(config=config)
+        except duckdb.Error as error:
+            raise ConfigError(f"--memory-limit {memory_limit}: {error}") from error
+        try:
+            use_settings(con)
+            # A query may run in a thread of write_parquet, which no signal reaches.
+            with interrupting(con.interrupt):
+                yield con
+        except duckdb.OutOfMemoryException as error:
+            raise ConfigError(f"--memory-limit {memory_limit or 'not given'}: too little memory: {error}") from error
+        except duckdb.Error as error:
+            if is_disk_full(error):
+                raise ConfigError(
+                    f"{parent}: cannot be written: {error}. Make room there, or raise --memory-limit"
+                ) from error
+            raise
+        finally:
+            con.close()

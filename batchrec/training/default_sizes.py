@@ -1,0 +1,48 @@
+"""Sizes of the encoder and of its training steps: by the options, or else by the histories."""
+
+import numpy as np
+
+from batchrec.config import EncoderShape, TrainingConfig
+from batchrec.errors import ConfigError
+from batchrec.model.batching import Histories
+from batchrec.tables.schemas import FIRST_ITEM
+
+# Up to here the softmax over all items is cheap, and beyond it as good over some: Klenitskiy & Vasilev, "Turning Dross
+# Into Gold Loss: is BERT4Rec really better than SASRec?" (RecSys 2023), found nothing gained by more than 3,000.
+_MOST_ITEMS_IN_FULL = 5_000
+_NEGATIVES = 3_000
+_FEW_EVENTS, _MANY_EVENTS = 500_000, 5_000_000
+
+
+def encoder_shape(config: TrainingConfig, histories: Histories) -> EncoderShape:
+    """Choose the shape of a new encoder: windows that hold 9 in 10 histories whole, of 200 items at most.
+
+    Raises ConfigError for heads that do not divide the hidden size.
+    """
+    n_events = len(histories.items)
+    dropout = config.dropout if config.dropout is not None else (0.3 if n_events < _FEW_EVENTS else 0.2)
+    longest = int(np.quantile(histories.lengths, 0.9, method="higher"))
+    hidden_size = config.hidden_size or (64 if n_events < _MANY_EVENTS else 128)
+    if hidden_size % config.n_heads:
+        raise ConfigError(f"--n-heads {config.n_heads}: expected a divisor of the hidden size {hidden_size}")
+    return EncoderShape(
+        objective=config.objective,
+        max_len=config.max_len or min(max(16, longest), 200),
+        hidden_size=hidden_size,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        dropout=dropout,
+    )
+
+
+def batch_size(config: TrainingConfig, histories: Histories, max_len: int) -> int:
+    """Choose a size that gives few histories many steps: they are what a small model learns by."""
+    n_windows = int((-(-histories.lengths // max_len)).sum())
+    return config.batch_size or min(max(16, n_windows // 128), 256)
+
+
+def n_negatives(config: TrainingConfig, vocabulary_size: int) -> int:
+    """Choose how many items an item must be told from in a step; 0 for all of them."""
+    n_items = vocabulary_size - FIRST_ITEM
+    wanted = (_NEGATIVES if n_items > _MOST_ITEMS_IN_FULL else 0) if config.negatives is None else config.negatives
+    return wanted if wanted < n_items else 0

@@ -1,0 +1,175 @@
+"""The training loop: epochs over windows of the histories until held-out items are ranked no better."""
+
+import logging
+import math
+from contextlib import closing
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from batchrec.config import TrainingConfig
+from batchrec.errors import ConfigError
+from batchrec.system.checkpoints import Part, Progress
+from batchrec.training.distributed import Processes
+from batchrec.training.encoder import Encoder
+from batchrec.training.holdout import Accuracy, Split, encoder_accuracy, popularity_accuracy
+from batchrec.training.time_limit import TimeIsUp, TimeLimit
+from batchrec.training.trainer import Trainer, TrainerState, tensors_of
+from batchrec.training.windows import draw_batches
+
+_log = logging.getLogger(__name__)
+
+# Nats above its best at which a loss is no longer noise: training has come apart.
+_COLLAPSE = 1.0
+# The name of what is kept after every epoch.
+_PART = "training"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A line of training.jsonl: the mean loss, and the accuracy on held-out items after the epoch.
+
+    seconds are rounded up, so that an epoch that the time limit has ended is known by them.
+    """
+
+    epoch: int
+    loss: float
+    ndcg_at_10: float
+    hr_at_10: float
+    popularity_ndcg_at_10: float
+    popularity_hr_at_10: float
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.epoch}: loss {self.loss:.4f}, {self.seconds:.1f} s, held out: "
+            f"NDCG@10 {self.ndcg_at_10:.4f} (popularity {self.popularity_ndcg_at_10:.4f}), "
+            f"HR@10 {self.hr_at_10:.4f} (popularity {self.popularity_hr_at_10:.4f})"
+        )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How training went: every epoch, the one that was kept, and the option that ended it."""
+
+    epochs: list[Epoch]
+    best: Epoch
+    ended_by: str
+
+
+def fit(
+    encoder: Encoder,
+    split: Split,
+    config: TrainingConfig,
+    processes: Processes = Processes(),
+    progress: Progress | None = None,
+) -> Fitted:
+    """Train the encoder, and leave it with the averaged weights of the epoch that ranks held-out items best.
+
+    What is random in an epoch depends on the seed and the number of the epoch alone, so a run that goes on from the
+    `progress` of another, which the first process reads and writes, does what the other would have done.
+    torch's global generator is seeded: dropout draws from it, and takes no other.
+    An epoch in which the minutes of the config end is left and forgotten; the first one alone is measured as far as it
+    has come, since there is no other model.
+    Raises ConfigError where the loss is no longer a number, or climbs back.
+    """
+    trainer = Trainer(encoder, config, processes)
+    vocabulary_size = encoder.item_biases.numel()
+    popularity = popularity_accuracy(split, vocabulary_size)
+    epochs: list[Epoch] = []
+    best_weights: dict[str, Tensor] = {}
+    kept = processes.from_first(_read(progress) if processes.is_first else None)
+    if kept is not None:
+        epochs, best_weights = _restore(kept, trainer)
+    while (ended_by := processes.from_first(_end(epochs, config))) is None:
+        limit = TimeLimit(60 * config.max_minutes - _seconds(epochs), processes)
+        number = len(epochs) + 1
+        generator = _generator(config.seed, number, processes.rank)
+        batches = draw_batches(split.training, vocabulary_size, encoder.shape, config, generator)
+        with logging_redirect_tqdm(), closing(batches):
+            loss = trainer.take_steps(batches, limit.ends_after)
+        model: Accuracy | None = None
+        if not (epochs and limit.has_ended):
+            _check_loss(loss, epochs, config, progress)
+            measured = _accuracy(trainer.averaged, split, epochs, limit) if processes.is_first else None
+            model = processes.from_first(measured)
+        if model is None:
+            ended_by = "max_minutes"
+            _log.info("--max-minutes %g ended in epoch %d, which is not counted", config.max_minutes, number)
+            break
+        seconds = math.ceil(1000 * limit.elapsed) / 1000
+        epochs.append(Epoch(number, loss, model.ndcg, model.hit_rate, popularity.ndcg, popularity.hit_rate, seconds))
+        _log.info("%s", epochs[-1])
+        if _best(epochs) is epochs[-1]:
+            best_weights = {name: weight.clone() for name, weight in trainer.averaged.state_dict().items()}
+        if progress is not None and processes.is_first:
+            _keep(progress, trainer, epochs, best_weights)
+    encoder.load_state_dict(best_weights)
+    return Fitted(epochs, _best(epochs), ended_by)
+
+
+def _accuracy(encoder: Encoder, split: Split, epochs: list[Epoch], limit: TimeLimit) -> Accuracy | None:
+    """Measure what an epoch has come to; None if the time is up, and there are earlier epochs to choose from."""
+    try:
+        return encoder_accuracy(encoder, split.held_out, limit.check if epochs else None)
+    except TimeIsUp:
+        return None
+
+
+def _generator(seed: int, epoch: int, rank: int) -> np.random.Generator:
+    """Seed what an epoch draws from: all processes draw the same batches, and each another dropout."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0]))
+    return np.random.default_rng([seed, epoch])
+
+
+def _keep(progress: Progress, trainer: Trainer, epochs: list[Epoch], best_weights: dict[str, Tensor]) -> None:
+    state = trainer.state()
+    best = {f"best.{name}": weight.cpu().numpy() for name, weight in best_weights.items()}
+    metadata = {"schedule": state.schedule, "epochs": [asdict(epoch) for epoch in epochs]}
+    progress.write(_PART, state.arrays | best, metadata)
+
+
+def _read(progress: Progress | None) -> Part | None:
+    return None if progress is None else progress.read(_PART)
+
+
+def _restore(kept: Part, trainer: Trainer) -> tuple[list[Epoch], dict[str, Tensor]]:
+    """Put the trainer where it was when the part was kept; gives the epochs so far and the best weights."""
+    trainer.restore(TrainerState(kept.arrays, kept.metadata["schedule"]))
+    epochs = [Epoch(**epoch) for epoch in kept.metadata["epochs"]]
+    _log.info("going on after epoch %d, where an earlier run was ended", len(epochs))
+    return epochs, tensors_of(kept.arrays, "best.")
+
+
+def _best(epochs: list[Epoch]) -> Epoch:
+    return max(epochs, key=lambda epoch: epoch.ndcg_at_10)
+
+
+def _end(epochs: list[Epoch], config: TrainingConfig) -> str | None:
+    """Name the option by which no epoch follows; None where one does."""
+    if not epochs:
+        return None
+    if len(epochs) - _best(epochs).epoch >= config.patience:
+        return "patience"
+    if len(epochs) >= config.max_epochs:
+        return "max_epochs"
+    return "max_minutes" if _seconds(epochs) >= 60 * config.max_minutes else None
+
+
+def _seconds(epochs: list[Epoch]) -> float:
+    return math.fsum(epoch.seconds for epoch in epochs)
+
+
+def _check_loss(loss: float, epochs: list[Epoch], config: TrainingConfig, progress: Progress | None) -> None:
+    """Raise ConfigError for a loss that is no number or far above the best so far: there is nothing to go on from."""
+    best = min((epoch.loss for epoch in epochs), default=math.inf)
+    if not math.isfinite(loss) or loss > best + _COLLAPSE:
+        if progress is not None:
+            progress.remove(_PART)
+        raise ConfigError(
+            f"--learning-rate {config.learning_rate}: epoch {len(epochs) + 1} has the loss {loss:.4g}, "
+            f"the best before it {best:.4g}: training has collapsed. Lower it, or lengthen --warmup-steps"
+        )

@@ -1,0 +1,102 @@
+"""What the encoder is trained to do: give the item that is labelled at a place a better score than the others."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from batchrec.tables.schemas import PAD
+from batchrec.training.encoder import Encoder
+
+# Scores held at a time on a CPU, where they should stay near its cache, and on a GPU, which wants more work at once;
+# with a large catalogue, enough rows that reading all of its embeddings pays.
+_PIECE_SCORES = {"cpu": 1 << 22, "cuda": 1 << 26, "mps": 1 << 24}
+_PIECE_ROWS = 256
+
+
+class ItemLoss(nn.Module):
+    """Mean cross-entropy of the labelled items, over the whole vocabulary or over the labelled item and negatives."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, tokens: Tensor, labels: Tensor, negatives: Tensor | None = None) -> Tensor:
+        """Compute the loss.
+
+        *Shape:* tokens (users, length) int32; labels, of the same shape, PAD where nothing is to be predicted;
+        negatives (n,) int64 indexes in rising order, each once, shared by all places; one that is a place's label does
+        not count there. Returns () float32.
+        """
+        is_labelled = labels != PAD
+        places = None
+        n_places = int(is_labelled.sum(dim=1).max())
+        if n_places < tokens.shape[1]:
+            # The labelled places of each row first; a row with fewer is filled up with places that do not count.
+            places = is_labelled.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :n_places]
+            is_labelled, labels = is_labelled.gather(1, places), labels.gather(1, places)
+        return self._loss(self.encoder(tokens, places)[is_labelled], labels[is_labelled].long(), negatives)
+
+    def _loss(self, states: Tensor, labels: Tensor, negatives: Tensor | None) -> Tensor:
+        """Tell labels (n,) int64 from the negatives at states (n, size)."""
+        weights, biases = self.encoder.item_embeddings.weight, self.encoder.item_biases
+        own = (states * F.embedding(labels, weights)).sum(dim=1) + biases[labels]
+        if negatives is None:
+            return _cross_entropy(own, states, weights, biases, labels)
+        places = torch.searchsorted(negatives, labels).clamp(max=len(negatives) - 1)
+        own_places = torch.where(negatives[places] == labels, places, -1)
+        return _cross_entropy(own, states, F.embedding(negatives, weights), biases[negatives], own_places)
+
+
+def _cross_entropy(own: Tensor, states: Tensor, weights: Tensor, biases: Tensor, own_places: Tensor) -> Tensor:
+    loss: Tensor = _CrossEntropy.apply(own, states, weights, biases, own_places)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Mean of log(exp(own) + sum(exp(others))) - own, with others = states @ weights.T + biases, a piece at a time.
+
+    The gradient of a piece is made while its scores are at hand, so scores are neither kept nor made twice: memory is
+    flat in the number of states. Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models" (ICLR 2025), and
+    the Liger kernels do the same on GPUs.
+    *Shape:* own (n,) scores of the labels; states (n, size); weights (m, size); biases (m,); own_places (n,) int64, the
+    row of `weights` that is the label's own and does not count, -1 where there is none.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0913, PLR0917
+        ctx: Any, own: Tensor, states: Tensor, weights: Tensor, biases: Tensor, own_places: Tensor
+    ) -> Tensor:
+        device = states.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weights.dtype
+        columns, column_biases = weights.to(dtype), biases.to(dtype)
+        own_gradients, state_gradients = torch.empty_like(own), torch.empty_like(states)
+        weight_gradients, bias_gradients = torch.zeros_like(weights), torch.zeros_like(biases)
+        loss = own.new_zeros(())
+        n_rows = max(_PIECE_ROWS, _PIECE_SCORES[device] // len(weights))
+        for start in range(0, len(states), n_rows):
+            rows = slice(start, start + n_rows)
+            piece = states[rows].to(dtype)
+            scores = torch.addmm(column_biases, piece, columns.T).float()
+            hits = (own_places[rows] >= 0).nonzero()[:, 0]
+            # Not -inf: where the label is the one negative, a softmax over nothing else would be no number.
+            scores[hits, own_places[rows][hits]] = torch.finfo(scores.dtype).min
+            shares = scores.softmax(dim=1)
+            # The best score has the share 1 / sum(exp(scores - best)): that gives the sum without a second exp.
+            others = scores.amax(dim=1) - shares.amax(dim=1).log()
+            normalizer = torch.logaddexp(others, own[rows])
+            loss += (normalizer - own[rows]).sum()
+            own_gradients[rows] = torch.expm1(own[rows] - normalizer)
+            scale, shares = (others - normalizer).exp()[:, None].to(dtype), shares.to(dtype)
+            state_gradients[rows] = scale * (shares @ columns)
+            weight_gradients += shares.T @ (scale * piece)
+            bias_gradients += (shares.T @ scale)[:, 0]
+        ctx.save_for_backward(own_gradients, state_gradients, weight_gradients, bias_gradients)
+        return loss / len(states)
+
+    @staticmethod
+    def backward(ctx: Any, loss_gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        own, states, weights, biases = ctx.saved_tensors
+        scale = loss_gradient / len(own)
+        return own * scale, states * scale, weights * scale, biases * scale, None
