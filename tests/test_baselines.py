@@ -131,7 +131,7 @@ def test_items_are_near_by_the_cosine_of_their_users(log: Log, keep_seen: bool) 
 
         lists = gather(queries(found, config(keep_seen)).item_to_item())
         assert lists == expected_lists(found, keep_seen, scores_of)
-        materialize(found.con, "neighbours", items_of_a_user=3, neighbours_of_an_item=2)
+        materialize(found.con, "evaluation/neighbours", items_of_a_user=3, neighbours_of_an_item=2)
         numbers = dict(found.rows("training_items", "item_index, item_id"))
         rows = found.rows("neighbours", "item_index, neighbour, cosine")
     made = {(numbers[one], numbers[other]): int(cosine * 10**12) for one, other, cosine in rows}

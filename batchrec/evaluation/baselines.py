@@ -32,16 +32,16 @@ class Baselines:
 
     def popular(self) -> Iterator[pa.RecordBatch]:
         """Recommend the items with most events."""
-        return self._batches("popular", days=None)
+        return self._batches("evaluation/popular", days=None)
 
     def popular_lately(self) -> Iterator[pa.RecordBatch]:
         """Recommend the items with most events in the last days of the training part."""
-        return self._batches("popular", days=self.config.popular_days)
+        return self._batches("evaluation/popular", days=self.config.popular_days)
 
     def item_to_item(self) -> Iterator[pa.RecordBatch]:
         """Recommend the items whose users are those of the user's newest items, by cosine."""
-        materialize(self.con, "neighbours", items_of_a_user=_PAIRED_ITEMS, neighbours_of_an_item=_NEIGHBOURS)
-        yield from self._batches("item_to_item", items_of_a_user=_SPEAKING_ITEMS)
+        materialize(self.con, "evaluation/neighbours", items_of_a_user=_PAIRED_ITEMS, neighbours_of_an_item=_NEIGHBOURS)
+        yield from self._batches("evaluation/item_to_item", items_of_a_user=_SPEAKING_ITEMS)
         self.con.execute("drop table neighbours")
 
     def _batches(self, query: str, **values: int | None) -> Iterator[pa.RecordBatch]:

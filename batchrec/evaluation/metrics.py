@@ -30,9 +30,9 @@ class MeasuredLists:
 def measure_lists(con: duckdb.DuckDBPyConnection, method: str, lists: Path, k: int) -> MeasuredLists:
     """Measure the lists in a Parquet file of user_id, rank and item_id against the table test_items.
 
-    The one query for all methods: sql/user_metrics.sql has the definitions.
+    The one query for all methods: sql/evaluation/user_metrics.sql has the definitions.
     """
-    metrics = select(con, "user_metrics", path=literal(lists), k=k).fetchnumpy()
-    n_items, mean_popularity_rank, n_full = select(con, "list_reach", path=literal(lists), k=k).fetchall()[0]
+    metrics = select(con, "evaluation/user_metrics", path=literal(lists), k=k).fetchnumpy()
+    n_items, mean_popularity_rank, n_full = select(con, "evaluation/list_reach", path=literal(lists), k=k).fetchall()[0]
     columns = [np.asarray(metrics[name], dtype=np.float64) for name in METRICS]
     return MeasuredLists(method, np.column_stack(columns), n_items, mean_popularity_rank, n_full)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from batchrec.config import EvaluationConfig
 from batchrec.errors import ConfigError, InputError
 from batchrec.tables.log_end import EventsAhead, ahead_from, in_words, log_end
-from batchrec.tables.queries import literal, materialize, select
+from batchrec.tables.queries import literal, materialize, select, table_of
 from batchrec.tables.sequences_table import Sequences, cast_batches, write_parquet
 
 _USERS_AT_A_TIME = 8192
@@ -56,7 +56,7 @@ def split(
 
     Events that are ahead of their time are in neither part. What users have seen beside their histories is not looked
     at: nobody knows when that was. Makes the tables split, tested_users, test_items, training_events, training_items
-    and user_items (sql/*.sql).
+    and user_items (sql/evaluation/).
     Raises InputError where nobody can be tested or there is too little to train on, or the cut is outside the log,
     ConfigError where the training part has fewer items than a list.
     """
@@ -68,26 +68,26 @@ def split(
     log = {"path": literal(checked), "keep_seen": config.keep_seen}
     if config.protocol == "temporal":
         cut = _cut(con, sequences.path, checked, config)
-        select(con, "temporal", cut=cut, **log).create("split")
+        select(con, "evaluation/temporal", cut=cut, **log).create("split")
     else:
         cut = None
-        select(con, "leave_one_out", **log).create("split")
-    materialize(con, "tested_users", most=config.test_users, seed=seed)
-    not_tested = dict(select(con, "users_not_tested").fetchall())
+        select(con, "evaluation/leave_one_out", **log).create("split")
+    materialize(con, "evaluation/tested_users", most=config.test_users, seed=seed)
+    not_tested = dict(select(con, "evaluation/users_not_tested").fetchall())
     n_tested = len(con.table("tested_users"))
     if not n_tested:
         found = ", ".join(f"{n} ({reason})" for reason, n in not_tested.items())
         raise InputError(f"{sequences.path}: no user can be tested; of {sequences.n_users} users: {found}")
-    materialize(con, "test_items", keep_seen=config.keep_seen)
-    for name in ("training_events", "training_items", "user_items"):
+    materialize(con, "evaluation/test_items", keep_seen=config.keep_seen)
+    for name in ("evaluation/training_events", "evaluation/training_items", "evaluation/user_items"):
         materialize(con, name)
-    summary = select(con, "split_summary")
+    summary = select(con, "evaluation/split_summary")
     sizes = dict(zip(summary.columns, summary.fetchall()[0], strict=True))
     counts = SplitCounts(users_tested=n_tested, users_not_tested=not_tested, **sizes)
     _check_training_part(counts, sequences.path, config.top_k)
     return Parts(
-        training=_write(con, "training_sequences", sequences.schema, folder),
-        histories=_write(con, "tested_histories", sequences.schema, folder),
+        training=_write(con, "evaluation/training_sequences", sequences.schema, folder),
+        histories=_write(con, "evaluation/tested_histories", sequences.schema, folder),
         cut=cut,
         counts=counts,
     )
@@ -114,7 +114,7 @@ def _in_time(batches: Iterator[pa.RecordBatch], ahead: EventsAhead) -> Iterator[
 
 def _cut(con: duckdb.DuckDBPyConnection, path: Path, checked: Path, config: EvaluationConfig) -> int:
     """Find the first second of the test. Raises InputError where it leaves nothing before or after it."""
-    oldest, newest = select(con, "log_span", path=literal(checked)).fetchall()[0]
+    oldest, newest = select(con, "tables/log_span", path=literal(checked)).fetchall()[0]
     if newest is None:
         raise InputError(f"{path}: no history holds an event")
     span = f"{path}: the log goes from {in_words(oldest)} to {in_words(newest)}"
@@ -139,6 +139,6 @@ def _check_training_part(counts: SplitCounts, path: Path, top_k: int) -> None:
 
 
 def _write(con: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, folder: Path) -> Path:
-    out = folder / f"{name}.parquet"
+    out = folder / f"{table_of(name)}.parquet"
     write_parquet(cast_batches(select(con, name), schema, _USERS_AT_A_TIME), schema, out)
     return out

@@ -54,7 +54,7 @@ def measure_histories(sequences: Path, run_date: date, previous: Path | None) ->
     Raises InputError if the newest event is of no year of the calendar.
     """
     with connect(sequences.parent) as con:
-        found = select(con, "newest_event", path=literal(sequences), until=end_of(run_date))
+        found = select(con, "nightly/newest_event", path=literal(sequences), until=end_of(run_date))
         before, newest = found.fetchall()[0]
     schema = pq.read_schema(sequences)
     types = {"user_id": schema.field("user_id").type, "item_id": schema.field("item_ids").type.value_type}
@@ -104,13 +104,13 @@ class HeldOutItems:
         chunks = [scorer.score(batch).recs for batch in histories.to_batches()]
         self.con.from_arrow(pa.Table.from_batches(chunks, scorer.schema)).create_view("recs", replace=True)
         path, until = literal(self.table.path), self.until
-        newest = select(self.con, "newest_events", path=path, share=_NEWEST_SHARE, until=until)
+        newest = select(self.con, "nightly/newest_events", path=path, share=_NEWEST_SHARE, until=until)
         counted = newest.to_arrow_table().combine_chunks()
         n_events = counted["n_events"].to_numpy()
         is_unknown = loaded.vocabulary.indexes(counted["item_id"].combine_chunks()) == PAD
         return ModelFigures(
             model_id=loaded.manifest.model_id,
-            ndcg_at_10=_ndcg(select(self.con, "model_ranks")),
+            ndcg_at_10=_ndcg(select(self.con, "nightly/model_ranks")),
             popularity_ndcg_at_10=self.popularity_ndcg,
             unknown_share=float(n_events[is_unknown].sum() / n_events.sum()),
         )
@@ -122,8 +122,8 @@ def held_out_items(sequences: Path, training: TrainingConfig, run_date: date | N
     path = literal(sequences)
     with connect(sequences.parent) as con:
         until = log_end(con, sequences, ahead_from())
-        materialize(con, "held_out", path=path, seed=training.seed, most=training.validation_users, until=until)
-        popularity = _ndcg(select(con, "popularity_ranks", path=path))
+        materialize(con, "nightly/held_out", path=path, seed=training.seed, most=training.validation_users, until=until)
+        popularity = _ndcg(select(con, "nightly/popularity_ranks", path=path))
         until = log_end(con, sequences, ahead_from(run_date))
         yield HeldOutItems(con, open_sequences(sequences), until, popularity)
 
@@ -172,7 +172,7 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
     with connect(recs.parent) as con:
         faults = select(
             con,
-            "recs_faults",
+            "nightly/recs_faults",
             recs=literal(recs),
             sequences=literal(sequences),
             blanks=BLANKS,
@@ -181,7 +181,7 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
         found = dict(zip(faults.columns, map(int, faults.fetchall()[0]), strict=True))
         reach = select(
             con,
-            "recs_reach",
+            "nightly/recs_reach",
             recs=literal(recs),
             sequences=literal(sequences),
             k=scoring.top_k,
@@ -190,6 +190,8 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
         users, n_full, n_items, top_share, n_histories = reach.fetchall()[0]
         overlap = None
         if previous is not None:
-            compared = select(con, "recs_overlap", recs=literal(recs), previous=literal(previous), blanks=BLANKS)
+            compared = select(
+                con, "nightly/recs_overlap", recs=literal(recs), previous=literal(previous), blanks=BLANKS
+            )
             overlap = compared.fetchall()[0][0]
         return TableFigures(found, users, n_full, n_items, top_share or 0.0, overlap, n_histories, broken)

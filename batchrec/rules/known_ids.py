@@ -159,13 +159,13 @@ class KnownIds:
         alike = pa.nulls(len(ids), pa.string())
         if is_known.all() or (is_known.mean() >= _LEAST_SHARE and not is_whole):
             return Ids(texts, ids, is_known, alike)
-        return self._in_histories("known_items", Ids(texts, ids, is_known, alike))
+        return self._in_histories("rules/known_items", Ids(texts, ids, is_known, alike))
 
     def _users(self, texts: pa.Array, ids: pa.Array) -> Ids:
         is_known = np.zeros(len(ids), bool)
         if self.listed is not None:
             is_known = _is_in(ids, self.listed)
-        return self._in_histories("known_users", Ids(texts, ids, is_known, pa.nulls(len(ids), pa.string())))
+        return self._in_histories("rules/known_users", Ids(texts, ids, is_known, pa.nulls(len(ids), pa.string())))
 
     def _in_histories(self, query: str, found: Ids) -> Ids:
         """Look up ids in the histories, by one scan with the ids in memory alone."""
@@ -206,9 +206,9 @@ class KnownIds:
             return None
         with connect() as con:
             con.register("ids", _as_table(found))
-            unnamed: str | None = select(con, "unnamed_user", path=literal(self.sequences), blanks=BLANKS).fetchall()[
-                0
-            ][0]
+            unnamed: str | None = select(
+                con, "rules/unnamed_user", path=literal(self.sequences), blanks=BLANKS
+            ).fetchall()[0][0]
         return unnamed
 
     def _refuse(self, said: str) -> None:

@@ -50,27 +50,31 @@ def check_rules(table: FinishedTable, rules: RuleTables, config: ScoringConfig) 
         _open(con, table, rules, config)
         if given:
             _judge(con, "ruled_recs", "judged_recs", rules, config)
-            for rule, n_rows, example in select(con, "forbidden_recs").fetchall():
+            for rule, n_rows, example in select(con, "rules/forbidden_recs").fetchall():
                 counted[rule] = _broken(rule, n_rows, example)
         if config.max_per_category is not None:
-            found = select(con, "recs_over_cap", most=config.max_per_category).fetchall()[0]
+            found = select(con, "rules/recs_over_cap", most=config.max_per_category).fetchall()[0]
             counted[_CAP] = _broken(_CAP, *found)
         if _PINS in rules:
             pins = select(
-                con, "asked_pins", blanks=BLANKS, sequences=literal(table.sequences), is_listed=table.listed is not None
+                con,
+                "rules/asked_pins",
+                blanks=BLANKS,
+                sequences=literal(table.sequences),
+                is_listed=table.listed is not None,
             )
             pins.create_view("asked_pins")
-            select(con, "seen_pins", sequences=literal(table.sequences), blanks=BLANKS).create_view("seen_pins")
+            select(con, "rules/seen_pins", sequences=literal(table.sequences), blanks=BLANKS).create_view("seen_pins")
             _judge(con, "asked_pins", "judged_pins", rules, config)
             most = config.max_per_category or _ENDLESS
-            found = select(con, "misplaced_pins", keep_seen=config.keep_seen, most=most).fetchall()[0]
+            found = select(con, "rules/misplaced_pins", keep_seen=config.keep_seen, most=most).fetchall()[0]
             counted[_PINS] = _broken(_PINS, *found)
     return list(counted.values())
 
 
 def _judge(con: duckdb.DuckDBPyConnection, asked: str, name: str, rules: RuleTables, config: ScoringConfig) -> None:
     has = {"has_allow": "--allow" in rules, "has_candidates": "--candidates" in rules}
-    select(con, "judged", asked=asked, night=config.night, **has).create_view(name)
+    select(con, "rules/judged", asked=asked, night=config.night, **has).create_view(name)
 
 
 def _broken(rule: str, n_rows: int, example: tuple[str, int, str] | None) -> BrokenRule:
@@ -82,7 +86,7 @@ def _open(con: duckdb.DuckDBPyConnection, table: FinishedTable, rules: RuleTable
     """Open the table and the rules as views, ids as the text of their types."""
     schema = pq.read_schema(table.recs)
     types = {name: schema.field(name).type for name in ("user_id", "item_id")}
-    select(con, "ruled_recs", recs=literal(table.recs), blanks=BLANKS).create_view("ruled_recs")
+    select(con, "rules/ruled_recs", recs=literal(table.recs), blanks=BLANKS).create_view("ruled_recs")
     lists = [_item_list(option, rules[option], types) for option in ("--allow", "--block") if option in rules]
     con.register("item_lists", pa.concat_tables([_NO_LIST, *lists]))
     pairs = [_pairs(option, rules[option], types) for option in ("--block-for-user", "--candidates") if option in rules]

@@ -88,10 +88,10 @@ class PopularItems:
             with connect() as con:
                 con.register("given_segments", segments)
                 path, days = literal(self._sequences), self._config.popular_days
-                materialize(con, "segments", path=path, blanks=BLANKS)
+                materialize(con, "scoring/segments", path=path, blanks=BLANKS)
                 ahead = ahead_from(None if self._config.run_date is None else self._config.night)
                 until = log_end(con, self._sequences, ahead)
-                counted = select(con, "recent_items", path=path, days=days, until=until).to_arrow_table()
+                counted = select(con, "scoring/recent_items", path=path, days=days, until=until).to_arrow_table()
         except duckdb.Error as error:
             raise InputError(f"{self._sequences}: {error}") from error
         item_ids = counted["item_id"].combine_chunks()

@@ -59,7 +59,7 @@ def _items_of(table: Sequences) -> pa.Array:
     """Return the distinct items of the histories, the least id first."""
     try:
         with connect() as con:
-            found = select(con, "distinct_items", path=literal(table.path)).to_arrow_table()["item_id"]
+            found = select(con, "scoring/distinct_items", path=literal(table.path)).to_arrow_table()["item_id"]
         items = found.cast(table.item_type).combine_chunks().drop_null()
     except (duckdb.Error, pa.ArrowException) as error:
         raise InputError(f"{table.path}: cannot be read: {one_line(error)}") from error

@@ -51,7 +51,7 @@ def _is_user(text: str, sequences: Path) -> bool:
     user = without_blanks(pa.array([text]))[0].as_py()
     try:
         with connect() as con:
-            found = select(con, "has_user", path=literal(sequences), blanks=BLANKS, user=user).fetchall()
+            found = select(con, "scoring/has_user", path=literal(sequences), blanks=BLANKS, user=user).fetchall()
     except duckdb.Error as error:
         raise InputError(f"{sequences}: cannot be read: {one_line(error)}") from error
     return bool(found[0][0])

@@ -17,7 +17,7 @@ from batchrec.sequences.histories import Written, histories
 from batchrec.sources import Reject, describe, find_files
 from batchrec.system.atomic import check_no_input, check_writable_file, replacing
 from batchrec.tables.log_end import EventsAhead, ahead_from
-from batchrec.tables.queries import connect, is_disk_full, materialize, select
+from batchrec.tables.queries import connect, is_disk_full, materialize, select, table_of
 from batchrec.tables.schemas import id_type, sequences_schema
 from batchrec.tables.sequences_table import write_parquet
 
@@ -80,12 +80,12 @@ def build_sequences(
             loaded = load_events(con, ratings, config)
             rejected = dict(Counter(reject.reason for reject in loaded.rejects))
             left_out = _filter(con, loaded, config)
-            n_items = select(con, "history_items").fetchall()[0][0]
+            n_items = select(con, "sequences/history_items").fetchall()[0][0]
             if not n_items:
                 raise InputError(
                     f"{where}: no event is left: of {loaded.n_rows} rows, {rejected | left_out or 'none'} left out"
                 )
-            events = select(con, "ordered_events")
+            events = select(con, "sequences/ordered_events")
             if not _leaves_out_seen(config):
                 events = events.select("user_id", "item_id", "moment")
             found = events.limit(0).to_arrow_table().schema
@@ -96,7 +96,7 @@ def build_sequences(
             write_parquet(histories(batches, schema, config.repeats, written), schema, out)
             con.from_arrow(pa.table({"n_events": pa.chunked_array(written.lengths)})).create_view("histories")
             oldest = min(written.moments)
-            summary = select(con, "history_summary", n_items=n_items, oldest=oldest, newest=written.newest)
+            summary = select(con, "sequences/history_summary", n_items=n_items, oldest=oldest, newest=written.newest)
             counts = dict(zip(summary.columns, summary.fetchall()[0], strict=True))
         except duckdb.OutOfMemoryException:
             raise
@@ -136,10 +136,10 @@ def _filter(con: duckdb.DuckDBPyConnection, loaded: LoadedEvents, config: Sequen
     left_out = {"below --min-rating": loaded.n_below_min_rating}
     remember = _leaves_out_seen(config)
     table = "loaded_events"
-    select(con, "history_events", remember=remember).create_view("history_events")
+    select(con, "sequences/history_events", remember=remember).create_view("history_events")
 
     def n_kept() -> int:
-        n_events: int = select(con, "kept_events").fetchall()[0][0]
+        n_events: int = select(con, "sequences/kept_events").fetchall()[0][0]
         return n_events
 
     def replace(query: str, **values: object) -> int:
@@ -147,19 +147,19 @@ def _filter(con: duckdb.DuckDBPyConnection, loaded: LoadedEvents, config: Sequen
         nonlocal table
         n_events = n_kept()
         materialize(con, query, **values)
-        con.table(query).create_view("history_events")
+        con.table(table_of(query)).create_view("history_events")
         con.execute(f"drop table {table}")
-        table = query
+        table = table_of(query)
         return n_events - n_kept()
 
     if config.repeats != "all" and max(config.min_item_events, config.min_user_events) > 1:
         # The filters count events without repeats; where there are none, repeats go as the histories are written.
-        replace("folded_events", repeats=config.repeats)
+        replace("sequences/folded_events", repeats=config.repeats)
     if config.min_item_events > 1:
-        n_events = replace("frequent_items", min_item_events=config.min_item_events, remember=remember)
+        n_events = replace("sequences/frequent_items", min_item_events=config.min_item_events, remember=remember)
         left_out["below --min-item-events"] = n_events
     if config.min_user_events > 1:
-        n_events = replace("frequent_users", min_user_events=config.min_user_events)
+        n_events = replace("sequences/frequent_users", min_user_events=config.min_user_events)
         left_out["below --min-user-events"] = n_events
     return {reason: n for reason, n in left_out.items() if n}
 

@@ -10,7 +10,7 @@ import duckdb
 from batchrec.config import TimestampUnit
 from batchrec.tables.queries import select
 
-# Kinds of times, as in sql/events.sql; those of numbers without their last digits are ROUNDED more.
+# Kinds of times, as in sql/sequences/events.sql; those of numbers without their last digits are ROUNDED more.
 TEXT, SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS, SMALL = range(6)
 _ROUNDED = 8
 _UNITS: dict[int, TimestampUnit] = {SECONDS: "s", MILLISECONDS: "ms", MICROSECONDS: "us", NANOSECONDS: "ns"}
@@ -49,7 +49,7 @@ class TimesOfKind:
 
 
 def times_of(checks: Sequence[dict[str, Any]]) -> list[TimesOfKind]:
-    """Sum up the rows of sql/load_checks.sql by kind of time, the oldest first."""
+    """Sum up the rows of sql/sequences/load_checks.sql by kind of time, the oldest first."""
     kinds: dict[int, TimesOfKind] = {}
     for row in checks:
         if row["time_kind"] is not None:
@@ -104,7 +104,7 @@ def _written_as(con: duckdb.DuckDBPyConnection, found: TimesOfKind) -> str | Non
         tick = _US_PER_TICK.get(kind, 1)
         if found.kind != kind or found.newest < least * tick or found.oldest > greatest * tick:
             continue
-        counted = select(con, "numbers_as_dates", tick=tick, format=written, time_kind=kind).fetchall()
+        counted = select(con, "sequences/numbers_as_dates", tick=tick, format=written, time_kind=kind).fetchall()
         if counted[0][0] >= found.n_events / 2:
             return written
     return None

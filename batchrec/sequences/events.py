@@ -31,7 +31,7 @@ from batchrec.sources import (
     unread_files,
 )
 from batchrec.tables.ids import BLANKS, WHOLE_NUMBER, null_pattern
-from batchrec.tables.queries import materialize, select
+from batchrec.tables.queries import materialize, select, table_of
 
 _log = logging.getLogger(__name__)
 
@@ -98,10 +98,10 @@ def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: 
     # Only now: an error is one line.
     for warning in warnings:
         _log.warning("%s", warning)
-    for name, query in (("user", "respelled_users"), ("item", "respelled_items")):
+    for name, query in (("user", "sequences/respelled_users"), ("item", "sequences/respelled_items")):
         if types.has_blanks(name):
             materialize(con, query, blanks=BLANKS)
-            con.execute(f"drop table loaded_events; alter table {query} rename to loaded_events")
+            con.execute(f"drop table loaded_events; alter table {table_of(query)} rename to loaded_events")
     return loaded
 
 
@@ -121,7 +121,7 @@ def _open(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: Sequen
             _log.warning("files that are not read: %s", shown_files(unread))
         sources = open_sources(con, find_files(ratings, "--ratings FILE"), wanted, config.csv_options)
     log = _Log(names[0], names[1], names[2], names[3] if needs_rating else None, sources, config)
-    unite(con, sources, "records", dict(zip(_ROLES, log.columns, strict=True))).create_view("all_records")
+    unite(con, sources, "sequences/records", dict(zip(_ROLES, log.columns, strict=True))).create_view("all_records")
     con.view("all_records").create_view("records")
     return log
 
@@ -132,7 +132,9 @@ def _refuse_lost_digits(con: duckdb.DuckDBPyConnection, log: _Log, column: str) 
         most = FLOATS.get(source.type_of(column))
         if most is None:
             continue
-        greatest = select(con, "greatest_id", source=source.view, id_column=source.names[column]).fetchall()[0][0]
+        greatest = select(con, "sequences/greatest_id", source=source.view, id_column=source.names[column]).fetchall()[
+            0
+        ][0]
         if greatest is not None and greatest > most:
             raise InputError(
                 f"{shown_files(source.files) or log.config.query}: column {column!r} holds ids as floats, up to "
@@ -148,7 +150,7 @@ def _refuse_quotes(con: duckdb.DuckDBPyConnection, log: _Log) -> None:
         if layout is None or not is_guess or not any(holds(file, layout, '"') for file in source.files):
             continue
         names = {role: source.names[column] for role, column in zip(_ROLES[:3], log.columns, strict=False)}
-        for file, *values in select(con, "quoted_values", source=source.view, **names).fetchall():
+        for file, *values in select(con, "sequences/quoted_values", source=source.view, **names).fetchall():
             value = next(value for value in values if value and value.startswith('"') and value.endswith('"'))
             raise InputError(
                 f"{file}: value {value!r} is quoted, but no field near the start of the file is. Pass --quote '\"' if "
@@ -168,7 +170,7 @@ def _load(con: duckdb.DuckDBPyConnection, log: _Log) -> tuple[IdTypes, list[str]
     warnings = [mixed_types(log.sources, column) for column, id_type in wanted if id_type == "auto"]
     while True:
         _read(con, config, types, unit, has_quotes)
-        checks = select(con, "load_checks").to_arrow_table().to_pylist()
+        checks = select(con, "sequences/load_checks").to_arrow_table().to_pylist()
         times = times_of(checks)
         types = types.fitting(checks)
         if unit == "auto":
@@ -201,7 +203,7 @@ def _read(con: duckdb.DuckDBPyConnection, config: SequencesConfig, types: IdType
     more_words = config.csv_options.null_words
     select(
         con,
-        "events",
+        "sequences/events",
         users_are_integers=types.users.are_integers,
         user_type=integers[types.users.are_integers],
         users_must_be_integers=config.user_id_type == "integer",
@@ -218,7 +220,7 @@ def _read(con: duckdb.DuckDBPyConnection, config: SequencesConfig, types: IdType
         timestamp_unit=unit,
         min_rating=config.min_rating,
     ).create_view("events")
-    materialize(con, "loaded_events")
+    materialize(con, "sequences/loaded_events")
 
 
 def _leave_out(con: duckdb.DuckDBPyConnection, log: _Log, swallowing: Sequence[Swallowing]) -> None:
@@ -231,14 +233,14 @@ def _leave_out(con: duckdb.DuckDBPyConnection, log: _Log, swallowing: Sequence[S
         rows.append({"file": record.file, **dict(zip(names, values, strict=True))})
     schema = pa.schema([(name, pa.string()) for name in ("file", *names)])
     con.from_arrow(pa.Table.from_pylist(rows, schema)).create("swallowing")
-    select(con, "sound_records").create_view("records")
+    select(con, "sequences/sound_records").create_view("records")
 
 
 def _example(con: duckdb.DuckDBPyConnection, log: _Log, what: int | str) -> Reject:
     """Return the first event with a kind of time, or with a user or item id that does not fit: file, line, value."""
     con.execute("set preserve_insertion_order = true")
     wanted = {"time_kind": what, "unfit": None} if isinstance(what, int) else {"time_kind": None, "unfit": what}
-    (file, *raw), *_ = select(con, "example_event", **wanted).fetchall()
+    (file, *raw), *_ = select(con, "sequences/example_event", **wanted).fetchall()
     con.execute("set preserve_insertion_order = false")
     (line,) = log.lines(file, [tuple(raw)])
     column, value = {"user": (log.user, raw[0]), "item": (log.item, raw[1])}.get(str(what), (log.timestamp, raw[2]))
@@ -246,7 +248,7 @@ def _example(con: duckdb.DuckDBPyConnection, log: _Log, what: int | str) -> Reje
 
 
 def _check_rejects(con: duckdb.DuckDBPyConnection, log: _Log, swallowed: list[Reject]) -> LoadedEvents:
-    counts = dict(select(con, "event_counts").fetchall())
+    counts = dict(select(con, "sequences/event_counts").fetchall())
     n_used, n_below = counts.get(None, 0), counts.get("below --min-rating", 0)
     not_parsed = malformed_records(con) + swallowed
     n_unusable = sum(counts.values()) - n_used - n_below
@@ -274,7 +276,7 @@ def _way_for(reason: str) -> str:
 
 def _unusable(con: duckdb.DuckDBPyConnection, log: _Log, most: int) -> Iterator[Reject]:
     con.execute("set preserve_insertion_order = true")
-    rows = select(con, "unusable_events", most=most).fetchall()
+    rows = select(con, "sequences/unusable_events", most=most).fetchall()
     for file, group in groupby(rows, key=lambda row: row[0]):
         found = list(group)
         lines = log.lines(file, [row[2:] for row in found])

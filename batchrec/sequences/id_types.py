@@ -44,7 +44,7 @@ class IdTypes:
         return cls(_expected(sources, user, config.user_id_type), _expected(sources, item, config.item_id_type))
 
     def fitting(self, checks: Sequence[dict[str, Any]]) -> "IdTypes":
-        """Count the ids that fit, by the rows of sql/load_checks.sql."""
+        """Count the ids that fit, by the rows of sql/sequences/load_checks.sql."""
         columns = []
         for column, role in ((self.users, "user"), (self.items, "item")):
             n_fit = sum(row["n_events"] for row in checks if row[f"{role}_fits"] and row[f"has_{role}"])

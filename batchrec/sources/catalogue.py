@@ -69,7 +69,7 @@ def read_column(
     found = pa.table({"item_id": item_ids, "title": values})
     with connect() as con:
         con.from_arrow(found).create_view("catalogue")
-        titles = select(con, "titles").to_arrow_table()
+        titles = select(con, "sources/titles").to_arrow_table()
     named_items = titles.cast(pa.schema([("item_id", pa.string()), ("title", pa.string())])).combine_chunks()
     if len(named_items) == 0:
         raise InputError(f"{items}: holds no {'titles' if named[1] == '--title-column' else named[0]}")

@@ -14,7 +14,7 @@ from batchrec.config import CsvOptions
 from batchrec.errors import InputError
 from batchrec.sources.layouts import Layout, check_whole, is_empty, layout_of
 from batchrec.sources.records import Reject, located
-from batchrec.tables.queries import literal, select
+from batchrec.tables.queries import literal, select, table_of
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _columns_without_values(con: duckdb.DuckDBPyConnection, files: Sequence[Path
     found: dict[Path, set[str]] = {}
     if files:
         # Not by pyarrow: it ends the process when it is asked for a column whose statistics are damaged.
-        for file, column in select(con, "columns_without_values", paths=list(map(literal, files))).fetchall():
+        for file, column in select(con, "sources/columns_without_values", paths=list(map(literal, files))).fetchall():
             found.setdefault(Path(file), set()).add(column)
     return found
 
@@ -101,7 +101,7 @@ def _open(con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: tupl
         types = {f"column_{place}": "VARCHAR" for place in range(len(layout.columns))}
         relation = select(
             con,
-            "read_csv",
+            "sources/read_csv",
             paths=paths,
             columns=types,
             delimiter=layout.delimiter,
@@ -111,7 +111,7 @@ def _open(con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: tupl
             compression=layout.compression,
         )
     else:
-        relation = select(con, "read_parquet", paths=paths)
+        relation = select(con, "sources/read_parquet", paths=paths)
     # By place too: DuckDB renames a Parquet column whose name differs from another's in case alone.
     names = dict(zip(layout.columns, relation.columns, strict=False))
     types = dict(zip(relation.columns, (str(found.id) for found in relation.types), strict=True))
@@ -123,7 +123,9 @@ def _open(con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: tupl
         patterns = [rf".*[/\\]{re.escape(key)}=([^/\\]*)[/\\]" for key in layout.partitions]
         patterns += [""] * (_MOST_PARTITIONS - len(patterns))
         values = {f"pattern_{number}": pattern for number, pattern in enumerate(patterns)}
-        select(con, "partitions", source=view, null_word=_NO_PARTITION, **values).create_view(f"{view}_with_partitions")
+        select(con, "sources/partitions", source=view, null_word=_NO_PARTITION, **values).create_view(
+            f"{view}_with_partitions"
+        )
         view = f"{view}_with_partitions"
         names |= {key: f"batchrec_partition_{number}" for number, key in enumerate(layout.partitions)}
         types |= {names[key]: "varchar" for key in layout.partitions}
@@ -163,8 +165,8 @@ def unite(
             for name, column in columns.items()
         }
         # DuckDB takes no union of two relations with parameters of one name; a view has its values within.
-        select(con, query, source=source.view, **names, **numbers).create_view(f"{query}_of_{source.view}")
-    relations = [con.view(f"{query}_of_{source.view}") for source in sources]
+        select(con, query, source=source.view, **names, **numbers).create_view(f"{table_of(query)}_of_{source.view}")
+    relations = [con.view(f"{table_of(query)}_of_{source.view}") for source in sources]
     return reduce(lambda one, other: one.union(other), relations)
 
 
@@ -194,7 +196,7 @@ def describe(error: duckdb.Error) -> str:
 def malformed_records(con: duckdb.DuckDBPyConnection) -> list[Reject]:
     """List the records of CSV files that did not parse in the scans so far, by file and line."""
     try:
-        rows = select(con, "malformed_records").fetchall()
+        rows = select(con, "sources/malformed_records").fetchall()
     except duckdb.CatalogException:
         # Only a scan of a CSV makes the table of its errors.
         return []

@@ -55,7 +55,7 @@ def open_query(
         raise ConfigError(
             f"{file}: the query has no column {missing[0]!r}; found {', '.join(con.view('query').columns)}"
         )
-    relation = select(con, "read_query", query_file=str(file))
+    relation = select(con, "sources/read_query", query_file=str(file))
     types = dict(zip(relation.columns, (str(found.id) for found in relation.types), strict=True))
     relation.create_view("source_query")
     source = Source("source_query", found, types)
@@ -101,6 +101,6 @@ def _run_before(user: duckdb.DuckDBPyConnection, statement: duckdb.Statement, fi
         elif not re.search(r"(?i)(^|,)\s*read_only\s*(true\s*)?(,|$)", options[1]):
             text = f"{text[:-1]}, READ_ONLY)"
     user.execute(text)
-    writable = select(user, "writable_databases").fetchall()
+    writable = select(user, "sources/writable_databases").fetchall()
     if writable:
         raise ConfigError(f"{file}: database {writable[0][0]!r} is attached to be written to. Attach it as (READ_ONLY)")

@@ -114,7 +114,7 @@ def swallowing_records(
     suspects = [file for file in source.files if holds(file, layout, layout.quote)]
     if not suspects:
         return []
-    n_records = dict(select(con, "records_per_file", source=source.view).fetchall())
+    n_records = dict(select(con, "sources/records_per_file", source=source.view).fetchall())
     # Also where empty lines make the difference; then none is found.
     many_lines = [file for file in suspects if _n_lines(file, layout) != n_records.get(str(file), 0)]
     places = [layout.columns.index(column) for column in wanted if column in layout.columns]

@@ -58,7 +58,7 @@ def read_named_table(
             names = list(found.values())
             wanted = [names[min(place, len(names) - 1)] for place in range(len(_PLACES))]
             parameters = {f"{place}_column": name for place, name in zip(_PLACES, wanted, strict=True)}
-            rows = unite(con, sources, "texts", parameters).to_arrow_table()
+            rows = unite(con, sources, "sources/texts", parameters).to_arrow_table()
             swallowing = [record for source in sources for record in swallowing_records(con, source, list(columns))]
         except duckdb.Error as error:
             raise InputError(f"{file}: {describe(error)}") from error

@@ -32,7 +32,7 @@ def log_end(con: duckdb.DuckDBPyConnection, sequences: Path, ahead: int) -> int:
 
     A log that lies wholly beyond that counts as it stands, up to its newest event.
     """
-    oldest, newest = select(con, "log_span", path=literal(sequences)).fetchall()[0]
+    oldest, newest = select(con, "tables/log_span", path=literal(sequences)).fetchall()[0]
     return ahead if oldest is None or oldest < ahead else int(newest) + 1
 
 

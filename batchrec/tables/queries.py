@@ -30,13 +30,18 @@ def _text(name: str) -> str:
 
 
 def select(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> duckdb.DuckDBPyRelation:
-    """Give the relation that sql/<name>.sql selects, lazily; `values` are its parameters."""
+    """Return the relation that sql/<name>.sql selects, lazily; name: "<folder>/<query>", values: its parameters."""
     return con.sql(_text(name), params=values)
 
 
 def materialize(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> None:
-    """Store what sql/<name>.sql selects as the table <name>."""
-    select(con, name, **values).create(name)
+    """Store what sql/<folder>/<table>.sql selects as a table; name: "<folder>/<table>"."""
+    select(con, name, **values).create(table_of(name))
+
+
+def table_of(name: str) -> str:
+    """Return the name of the table that `materialize` creates: "events" for "sequences/events"."""
+    return name.rpartition("/")[2]
 
 
 def literal(path: Path) -> str:

@@ -169,7 +169,7 @@ def open_sequences(path: Path) -> Sequences:
     table = Sequences(path, schema, file.metadata.num_rows, columns, opened)
     try:
         with connect() as con:
-            repeated = select(con, "repeated_users", path=literal(path)).fetchall()
+            repeated = select(con, "tables/repeated_users", path=literal(path)).fetchall()
     except duckdb.Error as error:
         raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
     if repeated:

@@ -42,9 +42,9 @@ def read_corpus(path: Path, seed: int, ahead: int | None = None) -> Corpus:
     sequences = open_sequences(path)
     try:
         with connect() as con:
-            counted = select(con, "items", path=literal(path)).to_arrow_table().combine_chunks()
+            counted = select(con, "training/items", path=literal(path)).to_arrow_table().combine_chunks()
             until = log_end(con, path, ahead_from() if ahead is None else ahead)
-            users = select(con, "users_to_hold_out", path=literal(path), seed=seed, until=until)
+            users = select(con, "training/users_to_hold_out", path=literal(path), seed=seed, until=until)
             ordered = users.to_arrow_table()["user_id"]
     except duckdb.Error as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
