@@ -14,7 +14,7 @@ import pytest
 from batchrec.cli import run
 from batchrec.config import Objective
 from batchrec.model.ranker import CPU, CUDA
-from tests.models import OBJECTIVES, write_graph
+from tests.support.models import OBJECTIVES, write_graph
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 
 from batchrec.doctor import DoctorReport, diagnose
 from batchrec.model.ranker import CPU, CUDA
-from tests.models import run_cli
+from tests.support.models import run_cli
 
 with_cuda_build = pytest.mark.skipif(CUDA not in ort.get_available_providers(), reason="no build with CUDA")
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

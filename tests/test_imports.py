@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.models import trained_model, write_sequences
+from tests.support.models import trained_model, write_sequences
 
 
 @pytest.mark.parametrize(

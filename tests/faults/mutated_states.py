@@ -21,8 +21,8 @@ import pytest
 from batchrec.errors import BatchrecError
 from tests.faults.byte_mutations import HOSTILE, MUTATIONS, mutated
 from tests.faults.mutated_models import faults_of
-from tests.models import training_histories
-from tests.nights import FIRST, Company, company
+from tests.support.models import training_histories
+from tests.support.nights import FIRST, Company, company
 
 N_NIGHTS = 3
 # A run takes a second, the other commands nothing.

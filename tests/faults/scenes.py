@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.faults.shop import FIRST, Shop, State, empty_shop, histories, shop_after_first_night
-from tests.models import scratch
+from tests.support.models import scratch
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from batchrec.nightly.archive import Nights
 from batchrec.nightly.registry import Models
 from tests.faults.children import run
-from tests.models import names_in, scratch
+from tests.support.models import names_in, scratch
 
 FIRST = date(2024, 3, 1)
 N_ITEMS = 40

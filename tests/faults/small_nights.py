@@ -24,7 +24,7 @@ from batchrec.nightly.run import run
 from batchrec.nightly.stages import Jobs
 from batchrec.system.atomic import replacing
 from batchrec.tables.schemas import MODEL_VERSION
-from tests.models import SHAPE
+from tests.support.models import SHAPE
 
 FIRST = date(2024, 3, 1)
 CONFIG = RunConfig(train_every="2d", keep=2, keep_models=2)

@@ -9,7 +9,7 @@ import pytest
 from tests.faults import counts
 from tests.faults.bad_inputs import BAD_INPUTS, Bad
 from tests.faults.shop import Shop, shop_after_first_night
-from tests.models import run_cli
+from tests.support.models import run_cli
 
 
 def seen_by_readers(shop: Path) -> dict[str, bytes | str]:

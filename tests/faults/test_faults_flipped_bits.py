@@ -15,8 +15,8 @@ from batchrec.scoring.score import score
 from batchrec.tables.sealed_parquet import open_parquet, parquet_of
 from batchrec.tables.sequences_table import open_sequences
 from tests.faults import counts
-from tests.models import trained_model, training_histories, write_sequences
-from tests.test_sealed_parquet import HISTORIES, rows_of, write
+from tests.support.models import trained_model, training_histories, write_sequences
+from tests.tables.test_sealed_parquet import HISTORIES, rows_of, write
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults import counts
 from tests.faults.children import ROOT
-from tests.models import trained_model, training_sequences
+from tests.support.models import trained_model, training_sequences
 
 N_MUTATIONS = 10_000 if counts.IS_LONG else 200
 # A process that onnxruntime crashes takes the rest of its mutations with it.

@@ -15,7 +15,7 @@ from batchrec.errors import ConfigError, GateError, NothingToDo
 from tests.faults import counts
 from tests.faults.power import Disks, State, recorded
 from tests.faults.small_nights import FIRST, SmallShop, new_shop, table_in
-from tests.models import scratch
+from tests.support.models import scratch
 
 DONE = {0, NothingToDo.exit_code}
 

@@ -22,8 +22,8 @@ from tests.faults.bad_inputs import flipped, option
 from tests.faults.children import Limits, run, start
 from tests.faults.scenes import scene
 from tests.faults.shop import N_ITEMS, Shop, empty_shop, night_of, shop_after_first_night
-from tests.models import run_cli
-from tests.strangers import reseal
+from tests.support.models import run_cli
+from tests.support.strangers import reseal
 
 CHANCE = random.Random(19)  # noqa: S311 - a sample, no secret
 HOSTILE = [

@@ -1,0 +1,227 @@
+from pathlib import Path
+
+import click
+import pytest
+
+from batchrec.cli import cli, resolved
+from batchrec.cli.config_file import FileOption, read_config_file
+from batchrec.cli.defaults import file_options, read_defaults
+from batchrec.config import ScoringConfig, SequencesConfig
+from batchrec.errors import ConfigError
+from tests.support.models import run_cli
+
+RUN = {
+    "train": file_options(cli.commands["train"]),
+    "run": {"train-every": FileOption("train_every", "text"), "gate-min-ndcg": FileOption("gate_min_ndcg", "a number")},
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(text: str, name: str = "batchrec.toml") -> Path:
+    Path(name).write_text(text, encoding="utf-8")
+    return Path(name)
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What reaches score."""
+    given: list[object] = []
+
+    def score(*arguments: object) -> None:
+        given[:] = arguments
+        raise click.Abort
+
+    monkeypatch.setattr("batchrec.scoring.score.score", score)
+    return given
+
+
+def built_from(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[object, object]:
+    """Give the ratings and the config that reach build-sequences."""
+    given: list[object] = []
+
+    def build_sequences(*arguments: object) -> None:
+        given[:] = arguments
+        raise click.Abort
+
+    monkeypatch.setattr("batchrec.sequences.build.build_sequences", build_sequences)
+    assert run_cli("build-sequences", *arguments) == 130
+    return given[0], given[1]
+
+
+def test_the_command_line_goes_before_the_environment_before_the_file_before_the_default(
+    given: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write('[score]\ntop-k = 1\nchunk_size = 1\nworkers = 1\nkeep-seen = true\nout = "o"\nprecision = "fp16"\n')
+    monkeypatch.setenv("BATCHREC_SCORE_TOP_K", "2")
+    monkeypatch.setenv("BATCHREC_SCORE_WORKERS", "2")
+    monkeypatch.setenv("BATCHREC_SCORE_PRECISION", "")
+    run_cli("score", "--top-k", 3)
+    config = ScoringConfig(top_k=3, workers=2, chunk_size=1, keep_seen=True, precision="fp16")
+    assert given[:4] == [Path("sequences.parquet"), Path("model"), config, Path("o")]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BATCHREC_SCORE_TOPK", "BATCHREC_SCORE_TOP_K"),
+        ("BATCHREC_SCOER_TOP_K", "BATCHREC_SCORE_TOP_K"),
+        ("BATCHREC_BUILDSEQUENCES_MIN_RATING", "BATCHREC_BUILD_SEQUENCES_MIN_RATING"),
+        ("BATCHREC_MODELS_PRUNE_KEPT", "BATCHREC_MODELS_PRUNE_KEEP"),
+        ("BATCHREC_CONFG", "BATCHREC_CONFIG"),
+    ],
+)
+def test_a_variable_that_names_no_option_is_an_error_with_the_nearest_name(
+    name: str, meant: str, given: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, "5")
+    assert run_cli("score") == 2
+    said = capsys.readouterr().err
+    assert f"environment variable {name}: names no option" in said
+    assert f"Did you mean {meant}?" in said
+    assert not given
+    monkeypatch.setenv(name, "")
+    run_cli("score")
+    assert given
+
+
+def test_a_variable_like_no_option_is_an_error_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BATCHREC_QQQQ", "1")
+    assert run_cli("run", "--dry-run") == 2
+    assert "BATCHREC_QQQQ: names no option" in capsys.readouterr().err
+
+
+def test_every_option_of_a_command_may_be_a_variable(given: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHREC_RUN_GATE_MIN_INPUT", "0.3")
+    monkeypatch.setenv("BATCHREC_RUN_CONFIG", "none.toml")
+    monkeypatch.setenv("BATCHREC_SCORE_ITEM_COLUMN", "sku")
+    monkeypatch.setenv("BATCHREC_SCORE_LOG_FORMAT", "json")
+    monkeypatch.setenv("BATCHREC_DATA", "of the tests")
+    run_cli("score")
+    assert isinstance(given[2], ScoringConfig)
+    assert given[2].item_column == "sku"
+
+
+def test_another_file_is_read_instead(given: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    write("[score]\ntop-k = 1\n")
+    write("[score]\nworkers = 4\n", "other.toml")
+    run_cli("--config", "other.toml", "score")
+    assert given[2] == ScoringConfig(workers=4)
+    monkeypatch.setenv("BATCHREC_CONFIG", "other.toml")
+    run_cli("score")
+    assert given[2] == ScoringConfig(workers=4)
+
+
+def test_a_file_that_is_asked_for_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("--config", "none.toml", "doctor") == 2
+    assert "none.toml: cannot be read" in capsys.readouterr().err
+
+
+def test_what_is_nearer_wins_between_ratings_and_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    write('[build-sequences]\nquery = "q.sql"\n')
+    assert built_from(monkeypatch) == (("ratings.csv",), SequencesConfig(query="q.sql"))
+    assert built_from(monkeypatch, "--ratings", "r.csv") == (("r.csv",), SequencesConfig())
+    write('[build-sequences]\nratings = ["a b.csv", "c.csv"]\n')
+    assert built_from(monkeypatch) == (("a b.csv", "c.csv"), SequencesConfig())
+    assert built_from(monkeypatch, "--query", "q.sql") == (("ratings.csv",), SequencesConfig(query="q.sql"))
+    monkeypatch.setenv("BATCHREC_BUILD_SEQUENCES_QUERY", "e.sql")
+    assert built_from(monkeypatch) == (("ratings.csv",), SequencesConfig(query="e.sql"))
+
+
+def test_one_text_is_a_list_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    write('[build-sequences]\nratings = "plays/"\n')
+    assert built_from(monkeypatch)[0] == ("plays/",)
+
+
+WRONG = {
+    "[scores]\ntop-k = 1": "'score'",
+    "top-k = 1": "'top-k'",
+    "score = 1": "[score]",
+    "[score]\ntop_l = 1": "did you mean 'top-k'?",
+    "[score.more]\nthings = 1": "'more-things'",
+    "[score]\ntop-k = 1\ntop_k = 2": "twice",
+    "[score]\ntop-k = '5'": "found '5'; expected an integer",
+    "[score]\ntop-k = true": "found true; expected an integer",
+    "[score]\ntop-k = 5.0": "found 5.0; expected an integer",
+    "[score]\ntop-k = [5]": "found a list; expected an integer",
+    "[score.top-k]\nmany = 5": "found a table; expected an integer",
+    "[score]\nkeep-seen = 'true'": "found 'true'; expected true or false",
+    "[score]\nkeep-seen = 1": "expected true or false",
+    "[score]\ndevice = 'tpu'": "expected one of auto, cuda, cpu",
+    "[score]\ndevice = 1": "expected one of auto, cuda, cpu",
+    "[score]\nout = true": "found true; expected text",
+    "[score]\nitems = ['a', 'b']": "found a list; expected text",
+    "[train]\nlearning-rate = '1e-3'": "expected a number",
+    "[train]\nlearning-rate = true": "expected a number",
+    "[build-sequences]\nratings = [1.5]": "expected text, or a list of it",
+    "[build-sequences]\nratings = 'r'\nquery = 'q'": "exclude each other",
+    "[init]\nout = 'x'": "no command 'init'",
+    "[rollback]\nto = '2024-01-01'": "no command 'rollback'",
+    "[run]\nevery = '7d'": "no option 'every'",
+    "[train]\nevery = 7.5": "expected text",
+    "[score]\ntop-k = \nworkers = 1": "line 2",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_is_wrong_in_the_file_is_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write(text)
+    assert run_cli("build-sequences") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert WRONG[text] in line
+    assert "batchrec.toml: " in line or "exclude" in line
+
+
+def test_a_file_that_is_no_text_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("batchrec.toml").write_bytes(b"[score]\nout = '\xff'")
+    assert run_cli("doctor") == 2
+    assert "batchrec.toml: not UTF-8" in capsys.readouterr().err
+
+
+def test_tables_within_a_commands_table_are_parts_of_the_key() -> None:
+    file = write('train.every = "7d"\ntrain.max-epochs = 3\n[run.gate]\nmin-ndcg = 1\n')
+    assert read_config_file(file, RUN) == {
+        "run": {"train_every": "7d", "gate_min_ndcg": 1},
+        "train": {"max_epochs": 3},
+    }
+    assert read_config_file(write('[run.train]\nevery = "7d"\n'), RUN) == {"run": {"train_every": "7d"}}
+    with pytest.raises(ConfigError, match="twice"):
+        read_config_file(write('[train]\nevery = "7d"\n[run]\ntrain-every = "1d"\n'), RUN)
+
+
+def test_dates_and_whole_numbers_are_texts_where_a_text_is_wanted() -> None:
+    write("[evaluate]\ncut = 2024-06-01\n[build-sequences]\nmax-bad-rows = 100\n[train]\nmax-minutes = 5\n")
+    found = read_defaults(cli, None)
+    assert found == {
+        "evaluate": {"cut": "2024-06-01"},
+        "build-sequences": {"max_bad_rows": "100"},
+        "train": {"max_minutes": 5},
+    }
+    file = write("[evaluate]\ncut = 2024-06-01T12:00:00Z\n")
+    assert read_defaults(cli, file) == {"evaluate": {"cut": "2024-06-01T12:00:00+00:00"}}
+
+
+def test_a_running_command_finds_the_options_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    write('[score]\ntop-k = 5\nworkers = 1\nlog-format = "json"\n[build-sequences]\nquery = "q.sql"\n')
+    monkeypatch.setenv("BATCHREC_SCORE_WORKERS", "2")
+    monkeypatch.setenv("BATCHREC_BUILD_SEQUENCES_RATINGS", "a.csv b.csv")
+    with cli.make_context("batchrec", ["doctor"]) as root:
+        root.default_map = read_defaults(cli, None)
+        with cli.commands["doctor"].make_context("doctor", [], parent=root) as context:
+            score = resolved(context, "score")
+            sequences = resolved(context, "build-sequences")
+    own = {name: score.pop(name) for name in ("sequences", "model", "out", "json")}
+    assert ScoringConfig(**score) == ScoringConfig(top_k=5, workers=2)
+    assert own == {
+        "sequences": Path("sequences.parquet"),
+        "model": Path("model"),
+        "out": Path("recs.parquet"),
+        "json": 0,
+    }
+    assert (sequences["ratings"], sequences["query"]) == (("a.csv", "b.csv"), None)

@@ -1,0 +1,197 @@
+"""The baselines' lists, against the same methods in plain Python."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrec.config import EvaluationConfig
+from batchrec.evaluation.als import als_lists
+from batchrec.evaluation.baselines import Baselines
+from batchrec.tables.queries import materialize
+from tests.support.logs import Log, SplitLog, logs, split_log
+
+K = 3
+# Small, so that few events go beyond them.
+LIMITS = {"_PAIRED_ITEMS": 3, "_NEIGHBOURS": 2, "_SPEAKING_ITEMS": 2, "_USERS_AT_A_TIME": 3}
+Lists = dict[Any, list[Any]]
+
+
+@contextmanager
+def small_limits() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        for name, limit in LIMITS.items():
+            patched.setattr(f"batchrec.evaluation.baselines.{name}", limit)
+        yield
+
+
+def config(keep_seen: bool = False, **options: Any) -> EvaluationConfig:
+    return EvaluationConfig(**{"top_k": K, "keep_seen": keep_seen, **options})
+
+
+def gather(batches: Iterable[pa.RecordBatch]) -> Lists:
+    """Each user's list, best item first; ranks are checked to be without gaps."""
+    lists: Lists = defaultdict(list)
+    for batch in batches:
+        assert batch.schema.names == ["user_id", "rank", "item_id"]
+        for row in batch.to_pylist():
+            lists[row["user_id"]].append(row["item_id"])
+            assert row["rank"] == len(lists[row["user_id"]])
+    return dict(lists)
+
+
+def queries(found: SplitLog, options: EvaluationConfig) -> Baselines:
+    return Baselines(found.con, found.lists_schema, options)
+
+
+def training_part(found: SplitLog) -> dict[int, list[tuple[str, int]]]:
+    """The events of each user by number, oldest first."""
+    events: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for user, _, item, moment in sorted(found.rows("training_events", "user_index, place, item_id, moment")):
+        events[user].append((item, moment))
+    return events
+
+
+def best(scores: dict[str, Any], left_out: set[str]) -> list[str]:
+    ranked = sorted(scores, key=lambda item: (-scores[item], item))
+    return [item for item in ranked if item not in left_out][:K]
+
+
+def expected_lists(found: SplitLog, keep_seen: bool, scores_of: Any) -> Lists:
+    """The best items by the scores for each tested user's items, newest first; users without any have no list."""
+    trained = training_part(found)
+    lists = {}
+    for user, number in found.rows("tested_users", "user_id, user_index"):
+        items = [item for item, _ in reversed(trained[number])]
+        lists[user] = best(scores_of(list(dict.fromkeys(items))), set() if keep_seen else set(items))
+    return {user: items for user, items in lists.items() if items}
+
+
+@settings(max_examples=30)
+@given(log=logs(), keep_seen=st.booleans())
+def test_popular_items_are_those_with_most_events(log: Log, keep_seen: bool) -> None:
+    with split_log(log, config(keep_seen)) as found, small_limits():
+        counts = Counter(item for events in training_part(found).values() for item, _ in events)
+        assert gather(queries(found, config(keep_seen)).popular()) == expected_lists(found, keep_seen, lambda _: counts)
+
+
+@settings(max_examples=20)
+@given(log=logs(), days=st.integers(1, 9))
+def test_lately_popular_items_are_those_with_most_events_in_the_last_days(log: Log, days: int) -> None:
+    daily = {user: [(item, moment * 86_400) for item, moment in events] for user, events in log.items()}
+    with split_log(daily, config()) as found:
+        events = [event for history in training_part(found).values() for event in history]
+        newest = max(moment for _, moment in events)
+        counts = Counter(item for item, moment in events if moment > newest - days * 86_400)
+        lists = gather(queries(found, config(popular_days=days)).popular_lately())
+        assert lists == expected_lists(found, False, lambda _: counts)
+
+
+def neighbours(histories: list[list[str]]) -> dict[str, dict[str, int]]:
+    """The cosines of each item with its best neighbours, in units of 1e-12.
+
+    histories: different items, newest first.
+    """
+    owners: dict[str, set[int]] = defaultdict(set)
+    for user, items in enumerate(histories):
+        for item in items[: LIMITS["_PAIRED_ITEMS"]]:
+            owners[item].add(user)
+    cosines: dict[str, dict[str, int]] = defaultdict(dict)
+    for one, users in owners.items():
+        for other, others in owners.items():
+            if one != other and users & others:
+                cosine = len(users & others) / math.sqrt(len(users) * len(others))
+                cosines[one][other] = round(cosine * 1e12)
+    return {
+        one: dict(sorted(near.items(), key=lambda pair: (-pair[1], pair[0]))[: LIMITS["_NEIGHBOURS"]])
+        for one, near in cosines.items()
+    }
+
+
+@settings(max_examples=30)
+@given(log=logs(), keep_seen=st.booleans())
+def test_items_are_near_by_the_cosine_of_their_users(log: Log, keep_seen: bool) -> None:
+    with split_log(log, config(keep_seen)) as found, small_limits():
+        histories = [
+            list(dict.fromkeys(item for item, _ in reversed(events))) for events in training_part(found).values()
+        ]
+        near = neighbours(histories)
+
+        def scores_of(items: list[str]) -> dict[str, int]:
+            scores: Counter[str] = Counter()
+            for item in items[: LIMITS["_SPEAKING_ITEMS"]]:
+                scores.update(near.get(item, {}))
+            return scores
+
+        lists = gather(queries(found, config(keep_seen)).item_to_item())
+        assert lists == expected_lists(found, keep_seen, scores_of)
+        materialize(found.con, "evaluation/neighbours", items_of_a_user=3, neighbours_of_an_item=2)
+        numbers = dict(found.rows("training_items", "item_index, item_id"))
+        rows = found.rows("neighbours", "item_index, neighbour, cosine")
+    made = {(numbers[one], numbers[other]): int(cosine * 10**12) for one, other, cosine in rows}
+    assert made == {(one, other): cosine for one, others in near.items() for other, cosine in others.items()}
+
+
+def two_circles() -> dict[int, list[tuple[int, int]]]:
+    """20 users of the items 0 to 9 and 20 of 10 to 19, each with 5 items of their circle; the last moments differ."""
+    return {
+        user: [(10 * (user % 2) + (user // 2 + 3 * place) % 10, user + place) for place in range(5)]
+        for user in range(40)
+    }
+
+
+def als(found: SplitLog, seed: int = 0, **options: Any) -> Lists:
+    pytest.importorskip("implicit")
+    return gather(als_lists(found.con, found.lists_schema, config(**{"als_factors": 2, **options}), seed))
+
+
+def test_als_recommends_what_users_of_the_same_items_have() -> None:
+    with split_log(two_circles(), config()) as found:
+        lists = als(found)
+        seen = {user: {item for item, _ in events[:-1]} for user, events in two_circles().items()}
+    assert set(lists) == set(two_circles())
+    for user, items in lists.items():
+        assert len(items) == K
+        assert {item // 10 for item in items} == {user % 2}
+        assert not seen[user] & set(items)
+
+
+def test_als_recommends_seen_items_where_they_are_kept() -> None:
+    with split_log(two_circles(), config()) as found:
+        lists = als(found, keep_seen=True, als_factors=10)
+        seen = {user: {item for item, _ in events[:-1]} for user, events in two_circles().items()}
+    assert all(seen[user] & set(items) for user, items in lists.items())
+
+
+def test_als_gives_one_list_for_one_seed_however_many_users_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with split_log(two_circles(), config()) as found:
+        once = als(found, seed=2**62)
+        monkeypatch.setattr("batchrec.evaluation.als._USERS_AT_A_TIME", 7)
+        assert als(found, seed=2**62) == once
+
+
+def test_als_gives_a_user_with_few_items_left_all_of_them() -> None:
+    log = {1: [(item, item) for item in range(5)], 2: [(0, 0), (1, 1), (4, 2), (3, 3)], 3: [(0, 0)]}
+    with split_log(log, config()) as found:
+        lists = als(found)
+    assert set(lists[1]) == {4}
+    assert set(lists[2]) == {2, 3}
+
+
+@pytest.mark.parametrize("name", ["popular", "popular_lately", "item_to_item"])
+@pytest.mark.parametrize("keep_seen", [False, True])
+def test_integer_and_text_ids_get_the_same_lists(name: str, keep_seen: bool) -> None:
+    log = two_circles()
+    # Of the same width, so that text stands in the order of the numbers.
+    text = {f"{user:02}": [(f"{item:02}", moment) for item, moment in events] for user, events in log.items()}
+    with split_log(log, config()) as numbers, split_log(text, config()) as names:
+        by_number = gather(getattr(queries(numbers, config(keep_seen)), name)())
+        by_name = gather(getattr(queries(names, config(keep_seen)), name)())
+    assert by_name == {f"{user:02}": [f"{item:02}" for item in items] for user, items in by_number.items()}
+    assert set(by_number) == set(log)

@@ -1,0 +1,193 @@
+"""What is trained on, who is tested and on what, by both protocols."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrec.config import EvaluationConfig
+from batchrec.errors import BatchrecError, ConfigError, InputError
+from tests.support.logs import Events, Log, logs, split_log
+
+DAY = 86_400
+
+
+def histories_in(path: Path) -> dict[Any, list[tuple[Any, int]]]:
+    return {
+        row["user_id"]: list(zip(row["item_ids"], row["timestamps"], strict=True))
+        for row in pq.read_table(path).to_pylist()
+    }
+
+
+def leave_one_out(events: Events, keep_seen: bool) -> tuple[Events, set[Any], str | None]:
+    """The training part of a history, the items to be found, and why there are none."""
+    if len(events) < 3:
+        return events, set(), "fewer than 3 events"
+    last, _ = events[-1]
+    if not keep_seen and last in {item for item, _ in events[:-1]}:
+        return events, set(), "last item seen before"
+    return events[:-1], {last}, None
+
+
+def temporal(events: Events, cut: int, keep_seen: bool) -> tuple[Events, set[Any], str | None]:
+    before = [event for event in events if event[1] < cut]
+    after = {item for item, moment in events if moment >= cut}
+    new = after if keep_seen else after - {item for item, _ in before}
+    if not after:
+        return before, set(), "no event after the cut"
+    if not before:
+        return before, set(), "no history before the cut"
+    return before, new, None if new else "nothing new after the cut"
+
+
+def assert_split(log: Log, expected: dict[Any, tuple[Events, set[Any], str | None]], config: EvaluationConfig) -> None:
+    tested = {user: found for user, found in expected.items() if found[2] is None}
+    trained = {user: list(events) for user, (events, _, _) in expected.items() if events}
+    with split_log(log, config) as found:
+        counts = found.parts.counts
+        assert histories_in(found.parts.training) == trained
+        assert histories_in(found.parts.histories) == {user: list(events) for user, (events, _, _) in tested.items()}
+        test_items = sorted(found.rows("test_items", "user_id, item_id"))
+    assert test_items == sorted((user, item) for user, (_, items, _) in tested.items() for item in items)
+    known = {item for events in trained.values() for item, _ in events}
+    assert counts.users_tested == len(tested)
+    assert counts.users_not_tested == Counter(reason for _, _, reason in expected.values() if reason)
+    assert counts.users_tested + sum(counts.users_not_tested.values()) == len(log)
+    assert counts.test_items == len(test_items)
+    assert counts.unknown_test_items == sum(item not in known for _, item in test_items)
+    assert counts.training_users == len(trained)
+    assert counts.training_items == len(known)
+    assert counts.training_events == sum(map(len, trained.values()))
+
+
+@settings(max_examples=40)
+@given(log=logs(), keep_seen=st.booleans())
+def test_the_last_event_is_tested_and_all_before_it_trained_on(log: Log, keep_seen: bool) -> None:
+    expected = {user: leave_one_out(events, keep_seen) for user, events in log.items()}
+    assert_split(log, expected, EvaluationConfig(top_k=1, keep_seen=keep_seen))
+
+
+@settings(max_examples=40)
+@given(log=logs(), cut=st.integers(1, 9), keep_seen=st.booleans())
+def test_what_is_at_the_cut_or_later_is_tested_and_all_before_it_trained_on(
+    log: Log, cut: int, keep_seen: bool
+) -> None:
+    expected = {user: temporal(events, cut, keep_seen) for user, events in log.items()}
+    moment = f"1970-01-01T00:00:0{cut}Z"
+    assert_split(log, expected, EvaluationConfig("temporal", moment, top_k=1, keep_seen=keep_seen))
+
+
+def daily(n_days: int) -> dict[int, list[tuple[int, int]]]:
+    """Two users with an event each midnight, one item a day."""
+    return {user: [(day, day * DAY) for day in range(n_days)] for user in (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("cut", "first_day"),
+    [
+        ("1970-01-05", 4),
+        ("1970-01-05T00:00:00Z", 4),
+        ("1970-01-05T01:00:00+01:00", 4),
+        ("1970-01-05T00:00:00.5", 5),
+        ("1970-01-05 00:00:01", 5),
+    ],
+)
+def test_a_cut_is_a_moment_in_utc(cut: str, first_day: int) -> None:
+    with split_log(daily(10), EvaluationConfig("temporal", cut, top_k=1)) as found:
+        assert {day for _, day in found.rows("test_items", "user_id, item_id")} == set(range(first_day, 10))
+
+
+@pytest.mark.parametrize(("days", "first_day"), [(None, 3), (7.0, 3), (1.0, 9), (1.5, 8), (2.0, 8)])
+def test_the_last_days_of_a_daily_log_are_that_many_midnights(days: float | None, first_day: int) -> None:
+    with split_log(daily(10), EvaluationConfig("temporal", test_days=days, top_k=1)) as found:
+        assert {day for _, day in found.rows("test_items", "user_id, item_id")} == set(range(first_day, 10))
+        assert found.parts.cut is not None
+        assert (first_day - 1) * DAY < found.parts.cut <= first_day * DAY
+
+
+def many(n_users: int = 40) -> dict[int, list[tuple[int, int]]]:
+    return {user: [(user + place, place) for place in range(4)] for user in range(n_users)}
+
+
+def test_a_sample_is_drawn_by_the_seed() -> None:
+    samples = []
+    for seed in (1, 1, 2):
+        with split_log(many(), EvaluationConfig(test_users=10), seed) as found:
+            samples.append({user for (user,) in found.rows("tested_users", "user_id")})
+            assert found.parts.counts.users_not_tested == {"not in the sample": 30}
+            assert set(histories_in(found.parts.histories)) == samples[-1]
+    assert len(samples[0]) == 10
+    assert samples[0] == samples[1] != samples[2]
+
+
+def test_a_sample_trains_on_the_same_events_as_all() -> None:
+    with split_log(many(), EvaluationConfig()) as every, split_log(many(), EvaluationConfig(test_users=3)) as sample:
+        assert histories_in(every.parts.training) == histories_in(sample.parts.training)
+
+
+def test_a_sample_of_more_users_than_there_are_is_all() -> None:
+    with split_log(many(5), EvaluationConfig(test_users=10, top_k=1)) as found:
+        assert found.parts.counts.users_tested == 5
+        assert found.parts.counts.users_not_tested == {}
+
+
+TEMPORAL = {"protocol": "temporal", "top_k": 1}
+REFUSED: list[tuple[Log, dict[str, Any], type[BatchrecError], str]] = [
+    ({1: [(1, 1), (2, 2)], 2: [(1, 1)]}, {}, InputError, "no user can be tested; of 2 users: 2 (fewer than 3 events)"),
+    (
+        {1: [(1, 1), (2, 2), (1, 3)], 2: [(1, 1)]},
+        {},
+        InputError,
+        "of 2 users: 1 (fewer than 3 events), 1 (last item seen before)",
+    ),
+    ({1: [(1, 1), (2, 2), (3, 3)]}, {"top_k": 1}, InputError, "1 user in the training part; expected two or more"),
+    (many(2), {"top_k": 10}, ConfigError, "--top-k 10: the training part holds 4 items. Pass 4 or less"),
+    ({1: [], 2: []}, TEMPORAL, InputError, "no history holds an event"),
+    (
+        daily(10),
+        TEMPORAL | {"cut": "2024-06-01"},
+        InputError,
+        "the log goes from 1970-01-01T00:00:00+00:00 to 1970-01-10T00:00:00+00:00; --cut 2024-06-01 is not within it",
+    ),
+    (daily(10), TEMPORAL | {"cut": "1970-01-01"}, InputError, "--cut 1970-01-01 is not within it"),
+    (daily(10), TEMPORAL | {"cut": "1970-01-10T00:00:01"}, InputError, "is not within it"),
+    (daily(7), TEMPORAL, InputError, "to 1970-01-07T00:00:00+00:00: no more than the last 7 days. Pass fewer"),
+    (
+        {1: [(1, 0), (1, 9 * DAY)], 2: [(2, 0)], 3: [(3, 9 * DAY)]},
+        TEMPORAL,
+        InputError,
+        "of 3 users: 1 (no event after the cut), 1 (no history before the cut), 1 (nothing new after the cut)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("log", "options", "error", "message"), REFUSED, ids=[found[-1] for found in REFUSED])
+def test_what_cannot_be_split_is_refused_with_the_numbers_found(
+    log: Log, options: dict[str, Any], error: type[BatchrecError], message: str
+) -> None:
+    with pytest.raises(error) as raised, split_log(log, EvaluationConfig(**options)):
+        pass
+    assert message in str(raised.value)
+
+
+def test_a_moment_beyond_the_calendar_is_spelled_in_seconds() -> None:
+    with (
+        pytest.raises(InputError, match=f"from {-(10**15)} s to 1970-01-01T00:00:00"),
+        split_log({1: [(1, -(10**15)), (2, 0)]}, EvaluationConfig("temporal", "1980-01-01")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("is_text", [False, True])
+def test_ids_keep_their_type(is_text: bool) -> None:
+    log: Log = {
+        str(user) if is_text else user: [(str(item) if is_text else item, moment) for item, moment in events]
+        for user, events in many(3).items()
+    }
+    with split_log(log, EvaluationConfig(top_k=1)) as found:
+        trained = histories_in(found.parts.training)
+    assert trained == {user: list(events[:-1]) for user, events in log.items()}

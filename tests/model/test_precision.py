@@ -1,0 +1,208 @@
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from onnxruntime import quantization
+
+from batchrec.config import Objective, ScoringConfig, ScoringPrecision
+from batchrec.model.batching import Histories, scoring_tokens, seen_pairs
+from batchrec.model.precision import at_precision
+from batchrec.model.ranker import Ranker, Ranking
+from batchrec.scoring.score import score
+from batchrec.tables.schemas import FIRST_ITEM
+from batchrec.training.encoder import Encoder
+from batchrec.training.export import export_encoder
+from tests.support.models import (
+    SUCCESSIONS,
+    indexed,
+    learned_model,
+    run_cli,
+    small_encoder,
+    succession_sequences,
+    trained_model,
+    training_sequences,
+)
+
+FEWER_BITS: list[ScoringPrecision] = ["fp16", "int8"]
+fewer_bits = pytest.mark.parametrize("precision", FEWER_BITS)
+SIZE = 200
+
+
+def random_histories() -> Histories:
+    """Draw 40 histories of up to 8 items."""
+    chance = np.random.default_rng(5)
+    return indexed(*(chance.integers(FIRST_ITEM, SIZE, chance.integers(1, 9)).tolist() for _ in range(40)))
+
+
+@fewer_bits
+def test_scores_are_rounded_and_nothing_else(precision: ScoringPrecision, objective: Objective, tmp_path: Path) -> None:
+    encoder = small_encoder(SIZE, objective=objective)
+    export_encoder(encoder, tmp_path / "encoder.onnx")
+    contents = (tmp_path / "encoder.onnx").read_bytes()
+    histories, users = random_histories(), np.arange(40)
+
+    def ranking(precision: ScoringPrecision) -> Ranking:
+        ranker = Ranker(contents, "cpu", precision)
+        return ranker.rank(
+            scoring_tokens(histories, users, encoder.shape), seen_pairs(histories, users), SIZE - FIRST_ITEM
+        )
+
+    exact, rounded = ranking("fp32"), ranking(precision)
+    by_item = [dict(zip(*row, strict=True)) for row in zip(exact.items.tolist(), exact.scores.tolist(), strict=True)]
+    expected = np.array(
+        [[scores[item] for item in row] for scores, row in zip(by_item, rounded.items.tolist(), strict=True)]
+    )
+    is_there = np.isfinite(expected)
+    assert (np.isfinite(rounded.scores) == is_there).all()
+    errors = np.abs(rounded.scores[is_there] - expected[is_there])
+    spread = exact.scores[np.isfinite(exact.scores)].std()
+    assert errors.max() > 0
+    assert errors.mean() < (0.002 if precision == "fp16" else 0.03) * spread
+
+
+@fewer_bits
+def test_offsets_hold_in_fewer_bits(precision: ScoringPrecision, tmp_path: Path) -> None:
+    encoder = small_encoder(SIZE)
+    export_encoder(encoder, tmp_path / "encoder.onnx")
+    offsets = np.zeros(SIZE, np.float32)
+    offsets[FIRST_ITEM : SIZE - 10], offsets[SIZE - 1] = -np.inf, 50
+    ranker = Ranker((tmp_path / "encoder.onnx").read_bytes(), "cpu", precision, offsets)
+    histories, users = indexed([3, 4], [5]), np.arange(2)
+    tokens = scoring_tokens(histories, users, encoder.shape)
+    ranking, states = ranker.rank_and_encode(tokens, seen_pairs(histories, users), 12)
+    assert {item for row in ranking.items[:, :10].tolist() for item in row} == set(range(SIZE - 10, SIZE))
+    assert (ranking.items[:, 0] == SIZE - 1).all()
+    assert (ranking.scores[:, 10:] == -np.inf).all()
+    assert states.dtype == np.float32
+
+
+@fewer_bits
+def test_what_was_learned_is_still_known(precision: ScoringPrecision, objective: Objective, tmp_path: Path) -> None:
+    config = ScoringConfig(device="cpu", precision=precision, top_k=1)
+    score(succession_sequences(), learned_model(objective), config, tmp_path / "recs.parquet")
+    recs = pq.read_table(tmp_path / "recs.parquet").to_pylist()
+    hits = [row["item_id"] == SUCCESSIONS[row["user_id"]][-1] for row in recs]
+    assert len(hits) == len(SUCCESSIONS)
+    assert sum(hits) > 0.95 * len(hits)
+
+
+def test_int8_leaves_the_embeddings_that_are_looked_up_as_they_are(tmp_path: Path) -> None:
+    encoder = small_encoder(SIZE)
+    export_encoder(encoder, tmp_path / "encoder.onnx")
+    graph = onnx.load_model_from_string(at_precision((tmp_path / "encoder.onnx").read_bytes(), "int8")).graph
+    weights = {weight.name: onnx.numpy_helper.to_array(weight) for weight in graph.initializer}
+    (looked_up,) = (
+        node.input[0]
+        for node in graph.node
+        if node.op_type == "Gather"
+        and weights.get(node.input[0]) is not None
+        and weights[node.input[0]].shape[:1] == (SIZE,)
+    )
+    assert np.array_equal(weights[looked_up], encoder.item_embeddings.weight.detach().numpy())
+    assert {node.op_type for node in graph.node} & {"MatMulInteger"}
+
+
+def saturating_product(states: NDArray[np.uint8], weights: NDArray[np.int8]) -> NDArray[np.int32]:
+    """Multiply as processors with AVX2 and no VNNI do: vpmaddubsw adds pairs in 16 bits, vpmaddwd adds up the pairs."""
+    products = states.astype(np.int32)[:, :, None] * weights.astype(np.int32)
+    pairs = products[:, 0::2] + products[:, 1::2]
+    product: NDArray[np.int32] = np.clip(pairs, -(2**15), 2**15 - 1).sum(axis=1, dtype=np.int32)
+    return product
+
+
+def exact_product(states: NDArray[np.uint8], weights: NDArray[np.int8]) -> NDArray[np.int32]:
+    product: NDArray[np.int32] = states.astype(np.int32) @ weights.astype(np.int32)
+    return product
+
+
+def integer_products(graph: bytes, inputs: dict[str, Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Run a graph of int8, and yield the states (rows, k) uint8 and the weights (k, n) int8 of each of its products."""
+    model = onnx.load_model_from_string(graph)
+    weights = {weight.name: onnx.numpy_helper.to_array(weight) for weight in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
+    assert len(nodes) >= 6
+    for node in nodes:
+        assert not weights[node.input[3]].any(), "weights have a zero point"
+    outputs = sorted({node.input[0] for node in nodes})
+    kind = onnx.TensorProto.UINT8
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name in outputs)
+    # No fused operator hides what the products are of.
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    states = dict(zip(outputs, session.run(outputs, inputs), strict=True))
+    for node in nodes:
+        matrix = weights[node.input[1]]
+        yield states[node.input[0]].reshape(-1, len(matrix)), matrix
+
+
+def in_full_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have weights take all 8 bits."""
+    quantize = quantization.quantize_dynamic
+
+    def quantize_in_full_range(*given: Any, **options: Any) -> None:
+        quantize(*given, **options | {"reduce_range": False})
+
+    monkeypatch.setattr(quantization, "quantize_dynamic", quantize_in_full_range)
+
+
+def products_of(encoder: Encoder, folder: Path) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Export an encoder, make it int8 and run it: the states and the weights of each of its products."""
+    export_encoder(encoder, folder / "encoder.onnx")
+    histories, users = random_histories(), np.arange(40)
+    seen = seen_pairs(histories, users)
+    inputs = {
+        "tokens": scoring_tokens(histories, users, encoder.shape),
+        "seen_rows": seen.rows,
+        "seen_items": seen.items,
+        "top_k": np.array(10),
+        "item_offsets": np.zeros(SIZE, np.float32),
+    }
+    return list(integer_products(at_precision((folder / "encoder.onnx").read_bytes(), "int8"), inputs))
+
+
+def is_exact(states: NDArray[np.uint8], weights: NDArray[np.int8]) -> bool:
+    return np.array_equal(saturating_product(states, weights), exact_product(states, weights))
+
+
+def at_their_worst(weights: NDArray[np.int8]) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+    """Give the greatest states, and the weights in the order in which the greatest of one sign are pairs."""
+    return np.full((1, len(weights)), 255, np.uint8), np.sort(weights, axis=0)
+
+
+def test_int8_is_exact_where_pairs_of_products_saturate(objective: Objective, tmp_path: Path) -> None:
+    for states, weights in products_of(small_encoder(SIZE, objective=objective), tmp_path):
+        assert is_exact(states, weights)
+        assert is_exact(*at_their_worst(weights))
+
+
+def test_all_8_bits_would_not_be_exact(objective: Objective, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_full_range(monkeypatch)
+    products = products_of(small_encoder(SIZE, objective=objective), tmp_path)
+    assert not any(is_exact(*at_their_worst(weights)) for _, weights in products)
+    assert not all(is_exact(states, weights) for states, weights in products)
+
+
+def test_the_tools_have_nothing_to_say(caplog: pytest.LogCaptureFixture) -> None:
+    contents = (trained_model() / "encoder.onnx").read_bytes()
+    caplog.clear()
+    for precision in FEWER_BITS:
+        at_precision(contents, precision)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_int8_on_a_gpu_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "recs.parquet"
+    options = ("--precision", "int8", "--device", "cuda")
+    assert (
+        run_cli("score", "--sequences", training_sequences(), "--model", trained_model(), "--out", out, *options) == 2
+    )
+    assert "--precision int8: expected fp16 or fp32 on a GPU" in capsys.readouterr().err
+    assert not out.exists()

@@ -1,0 +1,320 @@
+"""run: what a kill, a rollback, another command or another user does in the moments in which a night is published."""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrec.errors import ConfigError, GateError, NothingToDo
+from batchrec.model.directory import replacing_model
+from batchrec.nightly import archive as nights_module
+from batchrec.nightly.archive import Nights
+from batchrec.nightly.lock import locked
+from batchrec.nightly.registry import Models
+from batchrec.nightly.report import read_report, report_to_json
+from batchrec.nightly.run import plan
+from batchrec.system import temporaries
+from batchrec.system.atomic import replacing
+from tests.support.models import names_in, run_cli, training_histories
+from tests.support.nights import FIRST, Company, company
+
+HALF = dict(list(training_histories().items())[:20])
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
+    with company(tmp_path, monkeypatch) as made:
+        yield made
+
+
+def night(number: int) -> date:
+    return FIRST + timedelta(days=number)
+
+
+def metric(shop: Company, name: str) -> float:
+    lines = (shop.folder / "metrics.prom").read_text(encoding="utf-8").splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"batchrec_{name} "))
+
+
+WITHIN_PUBLISHING = [
+    (Models, "use", "before"),
+    (Models, "use", "after"),
+    (Nights, "settle", "before"),
+]
+
+
+@pytest.mark.parametrize(("home", "name", "ends"), WITHIN_PUBLISHING)
+def test_a_decided_night_is_finished_before_the_next_date_even_if_that_fails(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, home: Any, name: str, ends: str
+) -> None:
+    shop.run()
+    shop.run_killed(monkeypatch, home, name, ends=ends, night=7)
+    assert plan(shop.jobs, shop.settled, night(8)).finishes_first == [str(night(7))]
+    shop.write_log(HALF)
+    with pytest.raises(GateError, match="rows read"):
+        shop.run(8)
+    assert shop.nights.dates() == [FIRST, night(7)]
+    assert shop.nights.nights_out() == [night(7)]
+    assert shop.rows()[0]["model_id"] == shop.manifest().model_id
+    assert names_in(shop.folder / "nights/failed") == {f"{night(8)}.json"}
+    assert not shop.nights.work(night(7)).exists()
+
+
+def test_a_decided_night_is_finished_before_an_earlier_date_too_and_then_that_goes_on(
+    shop: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.run()
+    shop.run_killed(monkeypatch, Models, "use", night=7)
+    report = shop.run(3)
+    assert report.run_date == str(night(3))
+    assert shop.nights.dates() == [FIRST, night(3), night(7)]
+    assert shop.nights.nights_out()[-1] == night(7)
+
+
+@pytest.mark.parametrize("lost", ["report", "model", "table"])
+def test_a_night_that_is_published_is_put_out_whatever_is_lost_of_its_decision(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    shop.run()
+    out = shop.folder / "recs.parquet"
+    before = out.read_bytes()
+    shop.run_killed(monkeypatch, Nights, "settle", night=7)
+    # As if it had been killed one step before.
+    out.unlink()
+    out.write_bytes(before)
+    work, model = shop.nights.work(night(7)), shop.models.current
+    assert model is not None
+    files = {"report": work / "report.json", "model": model.folder / "encoder.onnx", "table": work / "recs.parquet"}
+    files[lost].unlink()
+    files[lost].write_bytes(b"x")
+    shop.write_log(HALF)
+    with pytest.raises(GateError, match="rows read"):
+        shop.run(8)
+    assert shop.nights.nights_out() == [night(7)]
+    assert shop.nights.decisions.dates() == []
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_a_rollback_is_not_undone_by_the_second_start_of_a_killed_night(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, is_settled: bool
+) -> None:
+    shop.run()
+    home, name = (nights_module, "remove") if is_settled else (Nights, "settle")
+    shop.run_killed(monkeypatch, home, name, night=7)
+    assert (shop.nights.work(night(7)) / "report.json").exists() is not is_settled
+    assert shop.nights.roll_back() == FIRST
+    with pytest.raises(NothingToDo, match="was rolled back, and stays so"):
+        shop.run(7)
+    assert shop.nights.nights_out() == [FIRST]
+    # The next night is published as ever.
+    shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
+    shop.run(8)
+    assert shop.nights.nights_out() == [night(8)]
+
+
+def test_a_model_is_not_rolled_back_while_a_night_is_half_published(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shop.folder)
+    shop.run()
+    shop.run_killed(monkeypatch, Models, "use", ends="after", night=7)
+    assert run_cli("models", "rollback") == 2
+    assert f"a run was killed while it published night {night(7)}. Start batchrec run" in capsys.readouterr().err
+    shop.run(7)
+    assert run_cli("models", "rollback") == 0
+
+
+def test_a_table_that_is_never_out_is_not_taken_for_one_that_was_rolled_back(shop: Company) -> None:
+    shop.run()
+    first = shop.folder / "first.parquet"
+    shutil.copyfile(shop.folder / "recs.parquet", first)
+    shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
+    shop.run(1)
+    first.replace(shop.folder / "recs.parquet")
+    shop.run(1)
+    assert shop.nights.nights_out() == [night(1)]
+
+
+def test_another_command_that_writes_to_out_does_not_break_a_night_that_is_published(
+    shop: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.run()
+    use, seen = Models.use, []
+
+    def beside_another(models: Models, version: Any) -> None:
+        # By hand: score --out recs.parquet.
+        with replacing(shop.folder / "recs.parquet") as temporary:
+            temporary.write_bytes(b"by hand")
+        seen.append((shop.folder / "recs.parquet").read_bytes())
+        use(models, version)
+
+    monkeypatch.setattr(Models, "use", beside_another)
+    shop.run(7)
+    assert seen == [b"by hand"]
+    assert shop.nights.nights_out() == [night(7)]
+
+
+def test_a_copy_is_private_and_locked_while_it_is_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, out = tmp_path / "table", tmp_path / "out"
+    table.write_bytes(b"a table")
+    seen: list[Any] = []
+    copyfile: Any = shutil.copyfile
+
+    def copying(source: Path, to: Path) -> None:
+        copyfile(source, to)
+        # What any other command does first.
+        temporaries._remove_dead(out)
+        seen.append((stat.S_IMODE(to.stat().st_mode), to.exists()))
+
+    def on_another_disk(*_: Any, **__: Any) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(shutil, "copyfile", copying)
+    monkeypatch.setattr(os, "link", on_another_disk)
+    with replacing(out, contents=table):
+        pass
+    assert seen == [(0o600, True)]
+    assert out.read_bytes() == b"a table"
+    assert stat.S_IMODE(out.stat().st_mode) == 0o666 & ~umask()
+
+
+def umask() -> int:
+    former = os.umask(0)
+    os.umask(former)
+    return former
+
+
+def test_what_a_disk_refuses_is_no_reason_to_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "table").write_bytes(b"a table")
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "link", broken)
+    with (
+        pytest.raises(ConfigError, match="Input/output error"),
+        replacing(tmp_path / "out", contents=tmp_path / "table"),
+    ):
+        pass
+
+
+def test_a_file_of_another_user_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, out = tmp_path / "table", tmp_path / "out"
+    table.write_bytes(b"a table")
+    monkeypatch.setattr(os, "geteuid", lambda: table.stat().st_uid + 1)
+    with replacing(out, contents=table):
+        pass
+    assert not out.samefile(table)
+    assert out.read_bytes() == b"a table"
+
+
+@pytest.mark.parametrize(("folder", "lock"), [(0o755, 0o600), (0o775, 0o660), (0o2770, 0o660)])
+def test_who_may_write_to_the_nights_may_hold_their_lock_and_nobody_else(
+    tmp_path: Path, folder: int, lock: int
+) -> None:
+    nights = tmp_path / "nights"
+    nights.mkdir()
+    nights.chmod(folder)
+    with locked(nights, "fail"):
+        assert stat.S_IMODE((nights / ".lock").stat().st_mode) == lock
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_run_by_root_leaves_the_lock_to_the_owner_of_the_nights(tmp_path: Path) -> None:
+    nights = tmp_path / "nights"
+    nights.mkdir()
+    os.chown(nights, 12345, 12346)
+    with locked(nights, "fail"):
+        assert ((nights / ".lock").stat().st_uid, (nights / ".lock").stat().st_gid) == (12345, 12346)
+
+
+def test_a_folder_with_neither_report_nor_table_is_no_night(shop: Company) -> None:
+    today = datetime.now(UTC).date()
+    (shop.folder / "nights/run_date=2999-01-01").mkdir(parents=True)
+    shop.run()
+    assert shop.nights.nights_out() == [FIRST]
+    assert shop.nights.dates() == [FIRST]
+    for name in ("report.json", "recs.parquet"):
+        ahead = shop.folder / f"nights/run_date={today + timedelta(days=2)}"
+        ahead.mkdir()
+        (ahead / name).write_text("", encoding="utf-8")
+        with pytest.raises(ConfigError, match=rf"night {today + timedelta(days=2)} is published already"):
+            shop.run(1)
+        assert metric(shop, "exit_code") == 2
+        shutil.rmtree(ahead)
+    shop.run(1)
+
+
+def test_a_monitor_sees_whether_the_newest_night_is_out(shop: Company) -> None:
+    shop.run()
+    assert metric(shop, "out_is_newest") == 1
+    shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
+    shop.run(1)
+    shop.nights.roll_back()
+    with pytest.raises(NothingToDo):
+        shop.run(1)
+    assert metric(shop, "out_is_newest") == 0
+    (shop.folder / "recs.parquet").write_bytes(b"x")
+    with pytest.raises(GateError):
+        shop.run(2, gate_min_coverage=1.0)
+    assert metric(shop, "out_is_newest") == 0
+
+
+def test_a_night_that_was_decided_by_a_killed_run_ends_when_it_is_published(
+    shop: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.run_killed(monkeypatch, Models, "use")
+    file = shop.nights.work(FIRST) / "report.json"
+    decided = read_report(file)
+    assert decided is not None
+    # Long ago, and by a long run.
+    long_ago = decided | {"started": "2024-03-01T01:00:00+00:00", "finished": "2024-03-01T05:00:00+00:00"}
+    file.write_text(report_to_json(long_ago | {"seconds": 14400.0}), encoding="utf-8")
+    begun = datetime.now(UTC).replace(microsecond=0)
+    report = shop.run()
+    assert report.run_id == decided["run_id"]
+    assert datetime.fromisoformat(report.started) >= begun
+    published = shop.nights.report(FIRST)
+    assert published is not None
+    assert published["finished"] >= published["started"] >= begun.isoformat()
+    assert metric(shop, "run_seconds") < 14400
+    assert metric(shop, "last_success_timestamp_seconds") >= begun.timestamp()
+    assert metric(shop, "last_run_timestamp_seconds") >= begun.timestamp()
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), IndexError("x"), ValueError("x"), OSError(5, "x")])
+def test_a_night_that_is_published_never_ends_with_a_bug(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Nights, "prune", failing)
+    monkeypatch.setattr("batchrec.nightly.run.write_metrics", failing)
+    assert shop.run().failed is None
+
+
+def test_a_folder_that_is_replaced_is_synced_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def seen_fsync(opened: int) -> None:
+        names = {path.stat().st_ino: path.name for path in (tmp_path, *tmp_path.rglob("*"))}
+        name = names[os.fstat(opened).st_ino]
+        steps.append("new" if name.endswith(".tmp") else name)
+        fsync(opened)
+
+    def seen_rename(path: Path, target: Path) -> Path:
+        steps.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(Path, "rename", seen_rename)
+    with replacing_model(tmp_path / "model") as folder:
+        (folder / "weights").write_bytes(b"w")
+    assert steps == ["weights", "new", tmp_path.name, "rename", tmp_path.name]

@@ -1,0 +1,234 @@
+"""A rule table that has no effect is an error; one that hardly has any a warning with an id of each side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchrec.model.directory import write_manifest
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.training.export import write_encoder
+from tests.scoring.test_score import recs_of
+from tests.support.models import CONFIG, run_cli, scratch, small_encoder, write_sequences
+from tests.support.plain_rules import ITEMS, model, write_table
+
+Rows = Sequence[Sequence[object]]
+HISTORIES: Mapping[int, Sequence[int]] = {1: ITEMS[:3], 2: [*ITEMS[4:8], 7], 3: [8], 4: ITEMS[9:12]}
+TABLES = {
+    "allow": "item_id",
+    "block": "item_id",
+    "boost": "item_id,factor",
+    "pins": "item_id,position",
+    "block-for-user": "user_id,item_id",
+    "candidates": "user_id,item_id",
+    "segments": "user_id,segment",
+}
+
+
+def scored(folder: Path, option: str, rows: Rows, *options: object, header: str = "") -> int:
+    """Score with one rule table."""
+    sequences = write_sequences(folder / "sequences.parquet", HISTORIES)
+    table = write_table(folder / f"{option}.csv", header or TABLES[option], rows)
+    where = ("--sequences", sequences, "--model", model(), "--out", folder / "recs.parquet", "--device", "cpu")
+    return run_cli("score", *where, f"--{option}", table, *options)
+
+
+@pytest.mark.parametrize("option", TABLES)
+def test_a_table_without_rows_is_an_error(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scored(tmp_path, option, []) == 3
+    said = capsys.readouterr().err
+    assert f"{option}.csv: holds no rows" in said
+    assert f"for --{option}" in said
+    assert not (tmp_path / "recs.parquet").exists()
+    assert scored(tmp_path, option, [], "--allow-empty-rules") == 0
+
+
+UNKNOWN: dict[str, tuple[str, Rows, str]] = {
+    "allowed items": ("allow", [(5,), (6,)], "the model knows 0 of 2 items; unknown: '5'; known ones look like '1000'"),
+    "blocked items": ("block", [("x",)], "the model knows 0 of 1 items; unknown: 'x'"),
+    "boosted items": ("boost", [(5, 2)], "the model knows 0 of 1 items; unknown: '5'"),
+    "pins": ("pins", [(5, 1)], "none of the 1 items of --pins is known, such as '5'"),
+    "items of users": ("block-for-user", [(1, 5)], "the model knows 0 of 1 items; unknown: '5'"),
+    "users": (
+        "block-for-user",
+        [("A1", 1000)],
+        "0 of 1 users are in the histories; unknown: 'A1'; known ones look like",
+    ),
+    "users of candidates": ("candidates", [(91, 1000), (92, 1000)], "0 of 2 users are in the histories; unknown: '91'"),
+    "users of segments": ("segments", [(91, "dk")], "0 of 1 users are in the histories; unknown: '91'"),
+}
+
+
+@pytest.mark.parametrize(("option", "rows", "expected"), UNKNOWN.values(), ids=UNKNOWN.keys())
+def test_a_table_of_which_no_id_is_known_is_an_error(
+    option: str, rows: Rows, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scored(tmp_path, option, rows) == 3
+    said = capsys.readouterr().err
+    assert f"{option}.csv: " in said
+    assert expected in said
+    assert "--allow-empty-rules" in said
+    assert scored(tmp_path, option, rows, "--allow-empty-rules") == 0
+    assert expected in capsys.readouterr().err
+
+
+def test_less_than_half_known_is_a_warning_and_half_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "batchrec"):
+        assert scored(tmp_path, "block", [(1000,), (5,), (6,)]) == 0
+        assert scored(tmp_path, "allow", [(1000,), (1020,), (5,), (6,)]) == 0
+        assert scored(tmp_path, "block-for-user", [(1, 1000), (91, 1000), (92, 1000)]) == 0
+    said = [(record.levelname, record.getMessage()) for record in caplog.records if "rules" in record.name]
+    assert said == [
+        ("WARNING", "--block: the model knows 1 of 3 items; unknown: '5'; known ones look like '1001'"),
+        ("INFO", "--allow: the model knows 2 of 4 items"),
+        ("WARNING", "--block-for-user: 1 of 3 users are in the histories; unknown: '91'; known ones look like '2'"),
+    ]
+
+
+def test_items_of_the_log_that_the_model_does_not_know_are_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "batchrec"):
+        assert scored(tmp_path, "block", [(7,), (8,), (5,)]) == 0
+    assert "INFO" in {record.levelname for record in caplog.records}
+    assert "--block: the model knows 0 of 3 items, the histories 2 more" in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert 8 not in {row["item_id"] for rows in recs_of(tmp_path / "recs.parquet").values() for row in rows}
+
+
+def test_users_who_are_scored_without_a_history_are_known(tmp_path: Path) -> None:
+    segments = write_table(tmp_path / "people.csv", "user_id,segment", [(1, "dk"), (91, "dk")])
+    assert scored(tmp_path, "candidates", [(91, 1000)], "--segments", segments) == 0
+    listed = write_table(tmp_path / "listed.csv", "user_id", [(92,)])
+    assert scored(tmp_path, "candidates", [(92, 1000)], "--users", listed) == 0
+    assert list(recs_of(tmp_path / "recs.parquet")) == [92]
+
+
+def test_a_list_of_users_most_of_whom_are_new_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    listed = write_table(tmp_path / "listed.csv", "user_id", [(1,), (91,), (92,)])
+    assert scored(tmp_path, "block", [(1000,)], "--users", listed) == 0
+    assert "--users: 1 of 3 users are in the histories; unknown: '91'; known ones look like '2'" in caplog.text
+
+
+def test_no_row_that_holds_on_the_day_is_no_error_but_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    old = {"header": "item_id,valid_to"}
+    assert scored(tmp_path, "block", [(1000, "2020-01-01")], "--run-date", "2024-06-01", **old) == 0
+    assert "--block: none of its 1 rows holds on 2024-06-01" in caplog.text
+
+
+PINS: dict[str, tuple[Rows, str, int]] = {
+    "beside a known one": ([(1000, 1), (55, 2)], "--pins: 1 of 2 items are in no history, model or catalogue", 0),
+    "of the log": ([(7, 1)], "", 0),
+    "of the catalogue": ([(77, 1)], "", 0),
+    "known nowhere": ([(55, 1)], "none of the 1 items of --pins is known", 3),
+}
+
+
+@pytest.mark.parametrize(("rows", "expected", "code"), PINS.values(), ids=PINS.keys())
+def test_a_pin_may_be_new_to_the_model_but_not_to_everybody(
+    rows: Rows, expected: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalogue = write_table(tmp_path / "movies.csv", "movieId,title", [(1000, "Old"), (77, "New")])
+    assert scored(tmp_path, "pins", rows, "--items", catalogue) == code
+    said = capsys.readouterr().err
+    assert expected in said
+    assert ("WARNING" in said) == (code == 0 and expected != "")
+
+
+def articles() -> tuple[Path, Path]:
+    """A model of the articles 00100 to 00139, and histories of it."""
+    folder = scratch() / "articles"
+    if not folder.exists():
+        folder.mkdir()
+        names = [f"{number:05}" for number in range(100, 140)]
+        encoder = small_encoder(42)
+        write_encoder(encoder, folder)
+        write_manifest(
+            folder, Vocabulary(pa.array(names), pa.array(range(80, 40, -1)).to_numpy()), encoder.shape, CONFIG, {}
+        )
+    histories = {"ann": ["00100", "00101"], "Bob": ["00102", "00999"], "0007": ["00103"]}
+    return folder, write_sequences(scratch() / "articles.parquet", histories, pa.string(), pa.string())
+
+
+def scored_articles(folder: Path, option: str, rows: Rows) -> int:
+    chosen, sequences = articles()
+    table = write_table(folder / f"{option}.csv", TABLES[option], rows)
+    where = ("--sequences", sequences, "--model", chosen, "--out", folder / "recs.parquet", "--device", "cpu")
+    return run_cli("score", *where, f"--{option}", table)
+
+
+ALIKE: dict[str, tuple[str, Rows, str]] = {
+    "zeros that a spreadsheet took": ("block", [(104,), (100,)], "unknown: '100'; known ones look like '00100'"),
+    "a float": ("allow", [("00101.0",)], "unknown: '00101.0'; known ones look like '00101'"),
+    "a pin": ("pins", [("00100", 1), (999, 2)], "item_id '999' is not known, but the histories have '00999'"),
+    "users in capitals": ("block-for-user", [("ANN", "00100")], "unknown: 'ANN'; known ones look like 'ann'"),
+    "zeros of users": ("candidates", [(7, "00100")], "unknown: '7'; known ones look like '0007'"),
+}
+
+
+@pytest.mark.parametrize(("option", "rows", "expected"), ALIKE.values(), ids=ALIKE.keys())
+def test_the_id_that_was_meant_is_shown(
+    option: str, rows: Rows, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scored_articles(tmp_path, option, rows) == 3
+    assert expected in capsys.readouterr().err
+
+
+def test_a_category_for_none_of_the_items_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options: tuple[Any, ...] = ("--category-column", "genre", "--max-per-category", 1)
+    catalogue = tmp_path / "movies.csv"
+    write_table(catalogue, "movieId,title,genre", [(5, "Five", "war")])
+    assert scored(tmp_path, "block", [(1000,)], "--items", catalogue, *options) == 3
+    assert "names a category for none of the 40 items of the model, such as 1000" in capsys.readouterr().err
+    write_table(catalogue, "movieId,title,genre", [(1000, "Old", "war")])
+    assert scored(tmp_path, "block", [(1000,)], "--items", catalogue, *options) == 0
+    assert "WARNING --category-column: 1 of 40 items of the model have one; not 1001" in capsys.readouterr().err
+
+
+def test_rows_by_segment_need_somebody_in_these_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    by_segment = {"header": "item_id,segment"}
+    assert scored(tmp_path, "block", [(1000, "dk")], **by_segment) == 2
+    assert "block.csv: has rows by segment; expected --segments" in capsys.readouterr().err
+    people = ("--segments", write_table(tmp_path / "people.csv", "user_id,segment", [(1, "dk"), (2, "se")]))
+    assert scored(tmp_path, "block", [(1000, "DK"), (1001, "")], *people, **by_segment) == 3
+    assert (
+        "--block: 0 of 1 segments are in --segments; unknown: 'DK'; known ones look like 'dk'"
+        in capsys.readouterr().err
+    )
+    assert scored(tmp_path, "block", [(1010, ""), (1011, None)], **by_segment) == 0
+    assert scored(tmp_path, "block", [(1010, "dk"), (1011, "se")], *people, **by_segment) == 0
+
+
+def test_columns_may_be_in_capitals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capitals = {"header": "ITEM_ID,SEGMENT,VALID_FROM,VALID_TO"}
+    people = write_table(tmp_path / "people.csv", "USER_ID,COUNTRY", [(1, "dk")])
+    options = ("--segments", people, "--segment-column", "country", "--top-k", 36, "--run-date", "2024-06-01")
+    rows: Rows = [(1010, "dk", "", ""), (1011, "", "2024-06-01", ""), (1012, "", "", "2024-05-31")]
+    assert scored(tmp_path, "block", rows, *options, **capitals) == 0
+    recs = recs_of(tmp_path / "recs.parquet")
+    assert {row["item_id"] for row in recs[1]} == {*ITEMS[3:]} - {1010, 1011}
+    assert scored(tmp_path, "block", [(1010, 1011)], header="ITEM_ID,Item_Id") == 3
+    assert "no column 'item_id'" in capsys.readouterr().err
+    # The very name goes before one that is like it.
+    assert scored(tmp_path, "block", [(1010, 1011)], "--top-k", 36, header="ITEM_ID,item_id") == 0
+    assert 1010 in {row["item_id"] for row in recs_of(tmp_path / "recs.parquet")[1]}
+
+
+def test_a_parquet_table_in_capitals_is_read_too(tmp_path: Path) -> None:
+    sequences = write_sequences(tmp_path / "sequences.parquet", HISTORIES)
+    pq.write_table(pa.table({"ITEM_ID": [1010]}), tmp_path / "block.parquet")
+    where = ("--sequences", sequences, "--model", model(), "--out", tmp_path / "recs.parquet", "--device", "cpu")
+    assert run_cli("score", *where, "--block", tmp_path / "block.parquet", "--top-k", 36) == 0
+    assert 1010 not in {row["item_id"] for row in recs_of(tmp_path / "recs.parquet")[1]}
+
+
+def test_a_query_sees_the_run_date(tmp_path: Path) -> None:
+    sequences = write_sequences(tmp_path / "sequences.parquet", HISTORIES)
+    (tmp_path / "pins.sql").write_text("select 1000 + day(getvariable('run_date')) as item_id, 1 as position")
+    where = ("--sequences", sequences, "--model", model(), "--out", tmp_path / "recs.parquet", "--device", "cpu")
+    for day in (20, 21):
+        assert run_cli("score", *where, "--pins", tmp_path / "pins.sql", "--run-date", f"2024-06-{day}") == 0
+        assert {rows[0]["item_id"] for rows in recs_of(tmp_path / "recs.parquet").values()} == {1000 + day}

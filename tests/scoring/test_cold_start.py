@@ -1,0 +1,152 @@
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchrec.config import ScoringConfig
+from batchrec.model.directory import load_model
+from batchrec.rules.known_ids import KnownIds
+from batchrec.scoring.cold_start import PopularItems
+from batchrec.scoring.offer import read_assortment
+from batchrec.scoring.popular_lists import PopularLists
+from batchrec.scoring.score import score
+from tests.rules.test_rules import assert_as_by_hand, items, run
+from tests.scoring.test_score import recs_of
+from tests.support.plain_rules import ITEMS, Night, model, write_table
+
+DAY = 86400
+NEW = 2001
+
+
+def write_events(path: Path, events: Mapping[int, Sequence[tuple[int, int]]]) -> Path:
+    """Histories of items and days."""
+    columns = {
+        "user_id": pa.array(list(events), pa.int64()),
+        "item_ids": [[item for item, _ in history] for history in events.values()],
+        "timestamps": [[day * DAY for _, day in history] for history in events.values()],
+    }
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def popular_of(folder: Path, events: Mapping[int, Sequence[tuple[int, int]]], user: int, **options: Any) -> list[Any]:
+    sequences = write_events(folder / "sequences.parquet", events)
+    score(sequences, model(), ScoringConfig(device="cpu", **options), folder / "recs.parquet")
+    return [(row["item_id"], row["score"], row["source"]) for row in recs_of(folder / "recs.parquet")[user]]
+
+
+EVENTS = {
+    1: [(ITEMS[30], 1), (ITEMS[31], 69), (ITEMS[32], 71)],
+    2: [(ITEMS[30], 2), (ITEMS[32], 100)],
+    3: [(NEW, 100)],
+    4: [],
+    5: [(NEW, 80)],
+}
+
+
+def test_new_users_get_what_is_popular_lately_and_then_of_all_time(tmp_path: Path) -> None:
+    rows = popular_of(tmp_path, EVENTS, 4, top_k=4)
+    assert rows[:2] == [(ITEMS[32], 2, "popular"), (NEW, 2, "popular")]
+    # The model was trained on most events of these, 80 and 79.
+    assert rows[2:] == [(ITEMS[0], 80, "popular_all_time"), (ITEMS[1], 79, "popular_all_time")]
+
+
+@pytest.mark.parametrize(("days", "expected"), [(1, []), (31, []), (32, [ITEMS[31]]), (100, [ITEMS[30], ITEMS[31]])])
+def test_days_count_from_the_newest_event(days: int, expected: list[int], tmp_path: Path) -> None:
+    rows = popular_of(tmp_path, EVENTS, 4, top_k=6, popular_days=days)
+    lately = {item for item, _, source in rows if source == "popular"}
+    assert lately & {ITEMS[30], ITEMS[31]} == set(expected)
+
+
+def test_a_new_item_is_not_recommended_to_a_new_user_who_has_seen_it(tmp_path: Path) -> None:
+    assert NEW in [item for item, *_ in popular_of(tmp_path, EVENTS, 4)]
+    assert NEW not in [item for item, *_ in popular_of(tmp_path, EVENTS, 3)]
+    assert NEW in [item for item, *_ in popular_of(tmp_path, EVENTS, 3, keep_seen=True)]
+
+
+SEGMENTED = {1: [ITEMS[5], ITEMS[6]], 2: [ITEMS[5]], 3: [ITEMS[7], ITEMS[8], ITEMS[9]], 4: [], 5: [], 6: []}
+SEGMENTS = {1: "north", 2: "north", 3: "south", 4: "north", 5: "south", 99: "north", 98: "west"}
+
+
+def test_new_users_get_the_popular_items_of_their_segment_first(tmp_path: Path) -> None:
+    night = Night(segments=SEGMENTS, top_k=6)
+    recs, report = run(tmp_path, night, SEGMENTED)
+    by_segment = ["popular_segment"] * 2 + ["popular"] * 3 + ["popular_all_time"]
+    assert [row["source"] for row in recs[4]] == by_segment
+    assert items(recs[4])[:2] == [ITEMS[5], ITEMS[6]]
+    assert set(items(recs[5])[:3]) == {ITEMS[7], ITEMS[8], ITEMS[9]}
+    assert {row["source"] for row in recs[6]} == {"popular", "popular_all_time"}
+    # Users of the table without a history come last.
+    assert list(recs) == [*SEGMENTED, 99, 98]
+    assert items(recs[99]) == items(recs[4])
+    assert items(recs[98]) == items(recs[6])
+    assert (report.users, report.users_by_popularity) == (8, 5)
+
+
+def test_listed_users_alone_are_scored_whoever_has_a_segment(tmp_path: Path) -> None:
+    listed = write_table(tmp_path / "users.csv", "user_id", [(4,), (97,)])
+    recs, _ = run(tmp_path, Night(segments=SEGMENTS), SEGMENTED, users=str(listed))
+    assert list(recs) == [4, 97]
+
+
+def test_segments_may_stand_in_another_column(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "people.csv", "user_id,country", [(1, "dk"), (4, "dk")])
+    recs, _ = run(tmp_path, Night(), SEGMENTED, segments=str(table), segment_column="country")
+    assert {row["source"] for row in recs[4][:2]} == {"popular_segment"}
+
+
+def test_new_items_have_titles_too(tmp_path: Path) -> None:
+    sequences = write_events(tmp_path / "sequences.parquet", EVENTS)
+    catalogue = write_table(tmp_path / "movies.csv", "movieId,title", [(NEW, "The new one"), (ITEMS[0], "Old")])
+    score(sequences, model(), ScoringConfig(device="cpu", items=str(catalogue)), tmp_path / "recs.parquet")
+    titles = {row["item_id"]: row["title"] for row in recs_of(tmp_path / "recs.parquet")[4]}
+    assert (titles[NEW], titles[ITEMS[0]], titles[ITEMS[1]]) == ("The new one", "Old", None)
+
+
+def test_nothing_is_counted_where_nobody_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[PopularItems] = []
+    count = PopularItems._count
+
+    def noted(popular: PopularItems) -> PopularLists:
+        counted.append(popular)
+        return count(popular)
+
+    monkeypatch.setattr(PopularItems, "_count", noted)
+    run(tmp_path, Night(), {1: ITEMS[:3], 2: ITEMS[:5]})
+    assert counted == []
+    run(tmp_path, Night(), {user: [] for user in range(40)}, chunk_size=1, workers=4)
+    assert len(counted) == 1
+
+
+def test_threads_that_ask_at_once_get_one_count(tmp_path: Path) -> None:
+    sequences = write_events(tmp_path / "sequences.parquet", EVENTS)
+    loaded = load_model(model())
+    popular = read_assortment(KnownIds(loaded.vocabulary, pa.int64(), sequences), ScoringConfig()).popular
+    found: list[int] = []
+    threads = [threading.Thread(target=lambda: found.append(id(popular.open()))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(found)) == 1
+
+
+def test_rules_hold_for_new_users_too() -> None:
+    histories = {**SEGMENTED, 7: [NEW], 8: [NEW, 2002]}
+    night = Night(
+        top_k=6,
+        block=[ITEMS[5]],
+        block_for_user={4: [ITEMS[0]]},
+        boost={2002: 10},
+        pins={ITEMS[33]: 2, NEW: 3},
+        segments={user: name for user, name in SEGMENTS.items() if user in histories},
+    )
+    recs = assert_as_by_hand(night, histories)
+    assert items(recs[4])[:3] == [ITEMS[6], ITEMS[33], NEW]
+    assert items(recs[6])[0] == 2002
+    assert NEW not in items(recs[7])

@@ -1,0 +1,243 @@
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from batchrec.config import RecommendConfig
+from batchrec.errors import ConfigError, InputError, ModelError
+from batchrec.model.directory import load_model, write_manifest
+from batchrec.model.vocabulary import Vocabulary
+from batchrec.scoring.recommend import recommend
+from batchrec.sources.catalogue import Catalogue, find_item
+from tests.support.models import CONFIG, N_ITEMS, SHAPE, names_in, run_cli, string_model, torch_scores, trained_model
+
+FILMS = {
+    1: "Toy Story (1995)",
+    2: "Sabrina (1954)",
+    3: "Sabrina (1995)",
+    4: "Avengers, The (2012)",
+    5: "Avengers: Infinity War - Part I (2018)",
+    6: "Harry Potter and the Sorcerer's Stone (a.k.a. Harry Potter and the Philosopher's Stone) (2001)",
+    7: "City of Lost Children, The (Cité des enfants perdus, La) (1995)",
+    8: "Spider-Man (2002)",
+    9: "Spider-Man 3 (2007)",
+    10: "300 (2007)",
+    11: "Léon: The Professional (a.k.a. The Professional) (Léon) (1994)",
+    12: "Bug's Life, A (1998)",
+    13: "WALL·E (2008)",
+    14: "Untitled",
+    300: "Fargo (1996)",
+    400: "2001: A Space Odyssey (1968)",
+    401: "Twins (1988)",
+    402: "Twins (1988)",
+}
+CATALOGUE = Catalogue(pa.array([str(item) for item in FILMS]), pa.array(list(FILMS.values())))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "item"),
+    [
+        ("Toy Story (1995)", 1),
+        ("Toy Story", 1),
+        ("toy story", 1),
+        ("  TOY   STORY ", 1),
+        ("Sabrina (1954)", 2),
+        ("sabrina ( 1995 )", 3),
+        ("The Avengers", 4),
+        ("Avengers, The", 4),
+        ("Avengers", 4),
+        ("the avengers (2012)", 4),
+        ("Avengers: Infinity War", 5),
+        ("infinity war part i", 5),
+        ("Harry Potter and the Sorcerer's Stone", 6),
+        ("Harry Potter and the Philosopher's Stone", 6),
+        ("Harry Potter and the Philosopher’s Stone", 6),
+        ("Sorcerer's Stone", 6),
+        ("The City of Lost Children", 7),
+        ("La Cité des enfants perdus", 7),
+        ("cite des enfants perdus", 7),
+        ("Spider-Man", 8),
+        ("spider man", 8),
+        ("Spider-Man 3", 9),
+        ("300", 10),
+        ("10", 10),
+        ("Leon: The Professional", 11),
+        ("The Professional", 11),
+        ("Leon", 11),
+        ("A Bug's Life", 12),
+        ("Bugs Life", 12),
+        ("Wall-E", 13),
+        ("untitled", 14),
+        ("fargo", 300),
+        ("2001: A Space Odyssey", 400),
+        ("Space Odyssey", 400),
+        ("401", 401),
+        ("402", 402),
+    ],
+)
+def test_an_item_is_found_by_what_people_call_it(wanted: str, item: int) -> None:
+    assert find_item(wanted, CATALOGUE) == str(item)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "listed"),
+    [
+        ("Sabrina", ["Sabrina (1954)", "Sabrina (1995)"]),
+        ("Harry", []),
+        ("Story", []),
+        ("man", ["Spider-Man (2002)", "Spider-Man 3 (2007)"]),
+    ],
+)
+def test_an_ambiguous_title_lists_what_it_may_mean(wanted: str, listed: list[str]) -> None:
+    if not listed:
+        # A part that stands in one title alone is enough.
+        assert find_item(wanted, CATALOGUE)
+        return
+    with pytest.raises(ConfigError, match="ambiguous") as caught:
+        find_item(wanted, CATALOGUE)
+    assert all(title in str(caught.value) for title in listed)
+
+
+def test_titles_that_are_all_the_same_can_still_be_told_apart() -> None:
+    with pytest.raises(ConfigError, match="ambiguous") as caught:
+        find_item("Twins", CATALOGUE)
+    assert "401" in str(caught.value)
+    assert "402" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nearest"),
+    [
+        ("Toy Storry", "Toy Story (1995)"),
+        ("Harry Potter and the Philosopher Stone", FILMS[6]),
+        ("Sabrina (1960)", "Sabrina (1954)"),
+        ("Sabrina (1960)", "Sabrina (1995)"),
+        ("spidermann", "Spider-Man (2002)"),
+    ],
+)
+def test_an_unknown_title_lists_the_nearest(wanted: str, nearest: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_item(wanted, CATALOGUE)
+    assert str(caught.value).count(nearest) == 1
+
+
+@pytest.mark.parametrize("wanted", ["", " ", "(1995)", "!!!", "'; drop table", "The"])
+def test_what_names_nothing_is_an_error(wanted: str) -> None:
+    with pytest.raises(ConfigError):
+        find_item(wanted, CATALOGUE)
+
+
+@pytest.fixture
+def movies(tmp_path: Path) -> str:
+    lines = [f'{1000 + number},"Film no. {number}, The ({1960 + number})"' for number in range(N_ITEMS)]
+    lines += ["5000,Newest Film (2026)", "tt7,Another Code (2026)"]
+    (tmp_path / "movies.csv").write_text("\n".join(["movieId,title", *lines]), encoding="utf-8")
+    return str(tmp_path / "movies.csv")
+
+
+def test_recommendations_are_the_models_best_with_titles(movies: str) -> None:
+    found = recommend(["film no. 3", "The Film no. 5 (1965)"], trained_model(), RecommendConfig(items=movies, top_k=7))
+    assert [(item.item_id, item.title) for item in found.history] == [
+        (1003, "Film no. 3, The (1963)"),
+        (1005, "Film no. 5, The (1965)"),
+    ]
+    assert found.unknown_to_model == []
+    scores = torch_scores([1003, 1005], load_model(trained_model()))
+    best = sorted((item for item in scores if item not in {1003, 1005}), key=lambda item: -scores[item])[:7]
+    assert [row.item_id for row in found.recommendations] == best
+    assert [row.rank for row in found.recommendations] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row.score for row in found.recommendations] == pytest.approx([scores[item] for item in best], abs=1e-5)
+    assert all(row.title.startswith(f"Film no. {int(row.item_id) - 1000},") for row in found.recommendations)
+    assert {row.source for row in found.recommendations} == {"model"}
+
+
+def test_the_order_of_the_history_counts(movies: str) -> None:
+    config = RecommendConfig(items=movies, top_k=N_ITEMS - 2)
+    one, other = (recommend(names, trained_model(), config) for names in (["1003", "1005"], ["1005", "1003"]))
+    assert [row.score for row in one.recommendations] != [row.score for row in other.recommendations]
+
+
+def test_ids_need_no_catalogue() -> None:
+    found = recommend(["1003", "1005"], trained_model())
+    assert [(item.item_id, item.title) for item in found.history] == [(1003, ""), (1005, "")]
+    assert len(found.recommendations) == 10
+    assert all(isinstance(row.item_id, int) and row.title == "" for row in found.recommendations)
+
+
+def test_string_ids_need_no_catalogue() -> None:
+    found = recommend(["item-1003", "no such item"], string_model())
+    assert [item.item_id for item in found.history] == ["item-1003", "no such item"]
+    assert [item.item_id for item in found.unknown_to_model] == ["no such item"]
+    assert all(str(row.item_id).startswith("item-") for row in found.recommendations)
+
+
+def test_items_new_to_the_model_are_told(movies: str) -> None:
+    found = recommend(["Newest Film", "film no. 3"], trained_model(), RecommendConfig(items=movies))
+    assert [item.item_id for item in found.unknown_to_model] == [5000]
+    alone = recommend(["film no. 3"], trained_model(), RecommendConfig(items=movies))
+    assert found.recommendations == alone.recommendations
+
+
+def test_a_history_all_new_to_the_model_is_an_error(movies: str) -> None:
+    with pytest.raises(ConfigError, match="Newest Film"):
+        recommend(["Newest Film"], trained_model(), RecommendConfig(items=movies))
+
+
+@pytest.mark.parametrize("wanted", [["Toy Story"], ["1003", "Toy Story"], ["1003", "99999"], ["1.5"]])
+def test_without_a_catalogue_a_title_is_an_unknown_item_and_no_bug(
+    wanted: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    exit_code = run_cli("recommend", "--model", trained_model(), *wanted)
+    said = capsys.readouterr()
+    assert (exit_code, len(said.err.splitlines())) == ((0, 0) if "1003" in wanted else (2, 1))
+    assert wanted[-1] in said.out + said.err
+
+
+def test_a_catalogue_with_codes_that_are_no_integers_is_no_bug(movies: str) -> None:
+    found = recommend(["Another Code", "film no. 3"], trained_model(), RecommendConfig(items=movies))
+    assert [item.title for item in found.unknown_to_model] == ["Another Code (2026)"]
+
+
+def test_top_k_above_the_catalogue_is_an_error() -> None:
+    assert len(recommend(["1003"], trained_model(), RecommendConfig(top_k=N_ITEMS)).recommendations) == N_ITEMS - 1
+    with pytest.raises(ConfigError, match=str(N_ITEMS)):
+        recommend(["1003"], trained_model(), RecommendConfig(top_k=N_ITEMS + 1))
+
+
+def test_errors_have_their_kinds(tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        recommend(["1003"], tmp_path / "none")
+    with pytest.raises(InputError):
+        recommend(["1003"], trained_model(), RecommendConfig(items=str(tmp_path / "none.csv")))
+
+
+def test_the_screen_shows_titles(movies: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--items", movies, "--top-k", 3, "--model", trained_model())
+    assert run_cli("recommend", *options, "film no. 3", "newest film") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "After"
+    assert "Film no. 3, The (1963)" in lines[1]
+    assert "Newest Film (2026)  (the model does not know it)" in lines[2]
+    assert [line.split()[0] for line in lines[4:]] == ["1", "2", "3"]
+    assert all("Film no." in line for line in lines[4:])
+
+
+def test_json_is_one_line(movies: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("recommend", "--items", movies, "--model", trained_model(), "--json", "film no. 3") == 0
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == 1
+    assert len(json.loads(said)["recommendations"]) == 10
+
+
+def test_a_seed_of_integers_and_text_of_integers_are_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(trained_model(), folder)
+    vocabulary = load_model(folder).vocabulary
+    for name in ("manifest.json", "items.parquet"):
+        (folder / name).unlink()
+    write_manifest(folder, Vocabulary(vocabulary.item_ids.cast(pa.string()), vocabulary.n_events), SHAPE, CONFIG, {})
+    integers, text = recommend(["1003"], trained_model()), recommend(["1003"], folder)
+    assert [str(row.item_id) for row in integers.recommendations] == [row.item_id for row in text.recommendations]
+    assert names_in(tmp_path) == {"model"}

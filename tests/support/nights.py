@@ -1,0 +1,150 @@
+"""Nights over a small log, whose trainings are copies of tiny models that exist already."""
+
+import csv
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.model.directory import Manifest, load_model
+from batchrec.nightly import stages as night_module
+from batchrec.nightly.archive import Nights
+from batchrec.nightly.figures import HeldOutItems
+from batchrec.nightly.registry import Models
+from batchrec.nightly.report import ModelFigures, NightReport
+from batchrec.nightly.run import run
+from batchrec.nightly.stages import Jobs
+from tests.support.models import model_of, names_in, training_histories
+
+FIRST = date(2024, 3, 1)
+# Tiny models rank badly, and leave little to recommend; the gates have tests of their own.
+LENIENT = RunConfig(gate_min_users=0.0, gate_min_full_lists=0.0, gate_max_top_items=1.0, gate_min_overlap=0.0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training that is asked for gives: as much of its report as a night looks at."""
+
+    model_id: str
+    seconds: float = 0.0
+
+
+@dataclass
+class Company:
+    """A folder with a log, in which nights are run; trainings give the tiny models of the objectives in turn."""
+
+    folder: Path
+    config: RunConfig = LENIENT
+    scoring: ScoringConfig = field(default_factory=lambda: ScoringConfig(top_k=3, device="cpu"))
+    trainings: list[TrainingConfig] = field(default_factory=list)
+    figures: dict[str, ModelFigures] = field(default_factory=dict)
+
+    @property
+    def jobs(self) -> Jobs:
+        out = self.folder / "recs.parquet"
+        return Jobs(
+            [str(self.folder / "ratings.csv")], SequencesConfig(), TrainingConfig(n_layers=1), self.scoring, out
+        )
+
+    @property
+    def settled(self) -> RunConfig:
+        """The config, with the company's own folders."""
+        return replace(self.config, nights=str(self.folder / "nights"), models=str(self.folder / "models"))
+
+    @property
+    def nights(self) -> Nights:
+        return Nights(self.folder / "nights", self.folder / "recs.parquet")
+
+    @property
+    def models(self) -> Models:
+        return Models(self.folder / "models")
+
+    def write_log(self, histories: Mapping[Any, Sequence[int]]) -> None:
+        with (self.folder / "ratings.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["userId", "movieId", "timestamp"])
+            for user, items in histories.items():
+                writer.writerows([user, item, 1_700_000_000 + place] for place, item in enumerate(items))
+
+    def run(self, night: int = 0, **options: Any) -> NightReport:
+        """Run the night so many days after the first."""
+        config = replace(self.settled, **options)
+        return run(self.jobs, config, FIRST + timedelta(days=night), self.folder / "metrics.prom")
+
+    def run_killed(
+        self, monkeypatch: pytest.MonkeyPatch, home: Any, name: str, *, ends: str = "before", night: int = 0
+    ) -> None:
+        """Run a night that ends before or after a step, the attribute `name` of `home`, as by a kill."""
+        step = getattr(home, name)
+
+        def killed(*arguments: Any) -> None:
+            if ends == "after":
+                step(*arguments)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(home, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                self.run(night)
+
+    def rows(self, run_date: date | None = None) -> list[dict[str, Any]]:
+        """What is out, or the table of a night."""
+        return rows_of(self.folder / "recs.parquet" if run_date is None else self.nights.table(run_date))
+
+    def rows_of(self, name: str) -> list[dict[str, Any]]:
+        return rows_of(self.folder / name)
+
+    def state(self) -> dict[str, bytes | str]:
+        """Everything that a reader may look at: the tables by night, what is out, and the models."""
+        tables: dict[str, bytes | str] = {
+            str(night): self.nights.table(night).read_bytes() for night in self.nights.dates()
+        }
+        out = self.folder / "recs.parquet"
+        in_use = self.models.current
+        return tables | {
+            "out": out.read_bytes() if out.exists() else b"",
+            "models": " ".join(sorted(names_in(self.models.folder))) if self.models.folder.exists() else "",
+            "in use": in_use.name if in_use else "",
+        }
+
+    def manifest(self) -> Manifest:
+        in_use = self.models.current
+        assert in_use is not None
+        return in_use.manifest
+
+    def train(self, sequences: Path, config: TrainingConfig, out: Path, progress: Path) -> Trained:
+        """Stand in for train: give the causal model first, the masked one next, and so on."""
+        assert sequences.is_file()
+        assert progress.parent == out.parent
+        model = model_of("causal" if len(self.trainings) % 2 == 0 else "masked")
+        self.trainings.append(config)
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(model, out)
+        return Trained(load_model(out).manifest.model_id)
+
+    def measure(self, model: Path) -> ModelFigures:
+        """Stand in for what the tiny models would be worth: a little more than popularity, unless told otherwise."""
+        model_id = load_model(model).manifest.model_id
+        return self.figures.get(model_id, ModelFigures(model_id, 0.2, 0.1, 0.0))
+
+
+def rows_of(table: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(table).to_pylist()
+    return rows
+
+
+@contextmanager
+def company(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
+    """Found a company whose log holds the histories that the tiny models were trained on."""
+    made = Company(folder)
+    made.write_log(training_histories())
+    monkeypatch.setattr(night_module, "train", made.train)
+    monkeypatch.setattr(HeldOutItems, "measure", lambda _, model, scoring: made.measure(model))
+    yield made

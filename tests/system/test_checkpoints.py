@@ -1,0 +1,229 @@
+"""Finished parts of a job, the folder they lie in, and the temporary files and folders of outputs."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from batchrec.errors import ConfigError
+from batchrec.model.directory import replacing_model
+from batchrec.system.atomic import replacing
+from batchrec.system.checkpoints import Progress
+from batchrec.system.resume import progress_folder, resumable
+from batchrec.tables.queries import connect
+from tests.support.models import names_in
+
+ARRAYS = {"scores": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.array(7.0), "none": np.empty((0, 4), int)}
+METADATA = {"key": "é\n", "rates": [0.1, 1 / 3], "n": 5, "on": True}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "progress"
+
+
+def progress(folder: Path, fingerprint: bytes = b"\1" * 32) -> Progress:
+    return Progress(folder, fingerprint)
+
+
+def test_a_part_is_read_as_it_was_written(folder: Path) -> None:
+    progress(folder).write("one", ARRAYS, METADATA)
+    part = progress(folder).read("one")
+    assert part is not None
+    assert part.metadata == METADATA
+    assert part.arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert np.array_equal(part.arrays[name], array)
+        assert part.arrays[name].dtype == array.dtype
+        assert part.arrays[name].shape == array.shape
+
+
+def test_a_view_is_stored_in_its_own_order(folder: Path) -> None:
+    turned = ARRAYS["scores"].T
+    progress(folder).write("one", {"turned": turned}, {})
+    part = progress(folder).read("one")
+    assert part is not None
+    assert np.array_equal(part.arrays["turned"], turned)
+
+
+def test_what_was_never_written_is_not_there(folder: Path) -> None:
+    assert progress(folder).read("one") is None
+    assert len(progress(folder)) == progress(folder).n_bytes() == 0
+    progress(folder).remove("one")
+    assert not folder.exists()
+
+
+def test_a_part_with_any_byte_changed_is_not_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    progress(folder).write("one", {"a": np.arange(3)}, {"key": 1})
+    file = folder / "one.part"
+    contents = file.read_bytes()
+    for place in range(len(contents)):
+        caplog.clear()
+        file.write_bytes(contents[:place] + bytes([contents[place] ^ 1]) + contents[place + 1 :])
+        assert progress(folder).read("one") is None, place
+        assert "one.part: is not what was written" in caplog.text
+    file.write_bytes(contents)
+    assert progress(folder).read("one") is not None
+
+
+@pytest.mark.parametrize("length", [0, 1, 32, 64, 70, -1])
+def test_a_part_cut_short_is_not_used(length: int, folder: Path) -> None:
+    progress(folder).write("one", {"a": np.arange(3)}, {})
+    file = folder / "one.part"
+    file.write_bytes(file.read_bytes()[:length])
+    assert progress(folder).read("one") is None
+
+
+def test_a_part_of_another_fingerprint_or_name_is_not_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    progress(folder).write("one", ARRAYS, METADATA)
+    assert progress(folder, b"\2" * 32).read("one") is None
+    assert "of other input, options or versions" in caplog.text
+    (folder / "two.part").write_bytes((folder / "one.part").read_bytes())
+    assert progress(folder).read("two") is None
+    assert progress(folder).read("one") is not None
+
+
+def test_a_part_takes_the_place_of_an_older_one_and_no_other_file_is_left(folder: Path) -> None:
+    for n in (1, 2):
+        (folder.parent / "progress").mkdir(exist_ok=True)
+        (folder / "one.new").write_bytes(b"half of one, by a run that was killed")
+        progress(folder).write("one", {}, {"n": n})
+    part = progress(folder).read("one")
+    assert part is not None
+    assert part.metadata == {"n": 2}
+    assert names_in(folder) == {"one.part"}
+
+
+def test_nobody_else_can_read_the_progress(folder: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        progress(folder).write("one", ARRAYS, METADATA)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "one.part").stat().st_mode) == 0o600
+
+
+def test_a_part_that_cannot_be_written_is_an_error(folder: Path) -> None:
+    folder.write_text("a file", encoding="utf-8")
+    with pytest.raises(ConfigError, match="progress: cannot be written"):
+        progress(folder).write("one", ARRAYS, METADATA)
+
+
+def interrupt(out: Path) -> Path:
+    """Have a job that writes `out` keep a part, and be interrupted."""
+
+    def job() -> None:
+        with resumable(out) as kept:
+            assert kept is not None
+            progress(kept).write("one", {}, {})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        job()
+    return progress_folder(out)
+
+
+def test_progress_is_left_by_a_job_that_fails_and_removed_by_one_that_succeeds(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "one.part" in names_in(interrupt(out))
+    with resumable(out) as kept:
+        assert kept is not None
+        assert progress(kept).read("one") is not None
+    assert names_in(tmp_path) == set()
+
+
+def test_a_job_that_fails_before_it_has_any_progress_leaves_nothing(tmp_path: Path) -> None:
+    def job() -> None:
+        with resumable(tmp_path / "out"):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        job()
+    assert names_in(tmp_path) == set()
+
+
+def test_a_second_run_at_once_goes_on_without_progress(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "batchrec")
+    out = tmp_path / "out"
+    with resumable(out) as first:
+        assert first is not None
+        progress(first).write("one", {}, {})
+        with resumable(out) as second:
+            assert second is None
+        assert progress(first).read("one") is not None
+        assert "another run is writing" in caplog.text
+    assert names_in(tmp_path) == set()
+
+
+def test_progress_stands_beside_what_a_link_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "out")
+    assert progress_folder(tmp_path / "link") == tmp_path.resolve() / "far" / ".out.progress"
+
+
+def test_a_folder_that_is_a_link_is_not_trusted(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / ".out.progress").symlink_to(tmp_path / "theirs")
+    with pytest.raises(ConfigError, match="no folder of yours"), resumable(tmp_path / "out"):
+        pytest.fail("the work has begun")
+    assert names_in(tmp_path / "theirs") == set()
+
+
+def killed(program: str, folder: Path) -> None:
+    """Run a program that kills itself by calling die()."""
+    lines = f"import os\nfrom pathlib import Path\ndie = lambda: os.kill(os.getpid(), {int(signal.SIGKILL)})\n{program}"
+    done = subprocess.run([sys.executable, "-c", lines], cwd=folder, check=False, env=os.environ)
+    assert done.returncode == -signal.SIGKILL
+
+
+KILLED_WITH_A_FILE = "from batchrec.tables.sequences_table import replacing\nwith replacing(Path('out')): die()"
+KILLED_WITH_A_FOLDER = "from batchrec.model.directory import replacing_model\nwith replacing_model(Path('out')): die()"
+KILLED_WITH_A_SPILL_FOLDER = "from batchrec.tables.queries import connect\nwith connect(Path('.')): die()"
+
+
+@pytest.mark.parametrize("program", [KILLED_WITH_A_FILE, KILLED_WITH_A_FOLDER, KILLED_WITH_A_SPILL_FOLDER])
+def test_what_a_killed_run_left_is_removed_by_the_next(program: str, tmp_path: Path) -> None:
+    killed(program, tmp_path)
+    assert [name for name in names_in(tmp_path) if name.endswith(".tmp")]
+    with replacing(tmp_path / "out") as temporary, connect(tmp_path):
+        temporary.write_text("new", encoding="utf-8")
+        assert len(names_in(tmp_path)) == 2
+    assert names_in(tmp_path) == {"out"}
+
+
+def test_what_another_live_run_or_a_stranger_has_is_left_alone(tmp_path: Path) -> None:
+    strangers = {".out.0123abcd.tmp.bak", ".out.0123abc.tmp", ".other.0123abcd.tmp", "out.0123abcd.tmp"}
+    for name in strangers:
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+    (tmp_path / ".out.0123abcd.tmp").write_text("a dead run's", encoding="utf-8")
+    with replacing(tmp_path / "out") as first, replacing(tmp_path / "out") as second:
+        first.write_text("first", encoding="utf-8")
+        second.write_text("second", encoding="utf-8")
+        assert first != second
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "first"
+    assert names_in(tmp_path) == strangers | {"out"}
+
+
+@pytest.fixture(params=[0o077, 0o022, 0o002])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_outputs_have_the_modes_of_the_umask_and_are_private_until_then(umask: int, tmp_path: Path) -> None:
+    with replacing(tmp_path / "file") as file, replacing_model(tmp_path / "folder") as folder:
+        with file.open("w", encoding="utf-8") as opened:
+            opened.write("new")
+        (folder / "manifest.json").write_text("new", encoding="utf-8")
+        assert (stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(folder.stat().st_mode)) == (0o600, 0o700)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~umask
+    assert names_in(tmp_path) == {"file", "folder"}

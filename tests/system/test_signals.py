@@ -1,0 +1,208 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from batchrec.errors import InputError
+from batchrec.system.signals import Terminated, can_go_on, signals_first, stopped_by_signals
+from batchrec.tables.queries import connect
+from batchrec.tables.sequences_table import write_parquet
+from tests.support.models import names_in, trained_model, training_sequences, write_sequences
+
+ENDLESS = "select a.range as user_id, b.range as item_id, 1 as timestamp from range(1000000) a, range(1000000) b"
+# Nothing here waits so long on a machine that is not stuck.
+PATIENCE_S = 120.0
+ENDLESS_TRAINING = ("--max-epochs", "100000", "--patience", "100000", "--device", "cpu", "--hidden-size", "8")
+
+
+def ended_by(
+    folder: Path, program: list[str], is_at_work: Callable[[], bool], *numbers: signal.Signals
+) -> tuple[int, str]:
+    """Start a program in a folder, send it signals once it is at work, and give its exit code and stderr."""
+    with (folder.parent / "stderr").open("w+", encoding="utf-8") as stderr:
+        started = [sys.executable, *program]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(
+            started, cwd=folder, stderr=stderr, stdout=subprocess.DEVNULL, env=environment
+        ) as process:
+            try:
+                wait_for(lambda: is_at_work() or process.poll() is not None)
+                for number in numbers:
+                    process.send_signal(number)
+                    time.sleep(0.05)
+                process.wait(PATIENCE_S)
+            finally:
+                process.kill()
+        stderr.seek(0)
+        return process.returncode, stderr.read()
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    return folder
+
+
+def has_temporary(folder: Path, start: str) -> bool:
+    # A probe, or the folder of the progress, is there before the work has begun.
+    return any(name.startswith(start) and name.endswith(".tmp") for name in names_in(folder))
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_long_query_is_interrupted(folder: Path, number: signal.Signals, exit_code: int, word: str) -> None:
+    (folder / "q.sql").write_text(ENDLESS, encoding="utf-8")
+    (folder / "sequences.parquet").write_text("old", encoding="utf-8")
+    program = ["-m", "batchrec", "build-sequences", "--query", "q.sql", "--memory-limit", "200MB"]
+    # The folder to spill into is there before the query.
+    assert ended_by(folder, program, lambda: any(folder.glob(".batchrec.*.tmp/*")), number) == (
+        exit_code,
+        f"batchrec: {word}\n",
+    )
+    assert names_in(folder) == {"q.sql", "sequences.parquet"}
+    assert (folder / "sequences.parquet").read_text(encoding="utf-8") == "old"
+
+
+def test_a_query_in_the_thread_that_makes_the_next_batch_is_interrupted(folder: Path) -> None:
+    program = f"""
+from pathlib import Path
+import pyarrow as pa
+from batchrec.tables.queries import connect
+from batchrec.system.signals import stopped_by_signals
+from batchrec.tables.sequences_table import write_parquet
+def batches():
+    yield from rows.to_arrow_reader(100)
+with stopped_by_signals(), connect(Path()) as con:
+    rows = con.sql("select * from ({ENDLESS}) where user_id + item_id < 0")
+    schema = pa.schema([("user_id", pa.int64())])
+    write_parquet(batches(), schema, Path("out.parquet"))
+"""  # noqa: S608 - the query is ours
+    exit_code, _ = ended_by(folder, ["-c", program], lambda: has_temporary(folder, ".out.parquet"), signal.SIGTERM)
+    assert exit_code == 143
+    assert names_in(folder) == set()
+
+
+def test_a_signal_while_that_thread_starts_waits_for_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            begun.set()
+            go_on.wait(PATIENCE_S)
+            yield pa.record_batch({"user_id": [1]})
+        finally:
+            ended.append(True)
+
+    def start_and_be_interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        begun.wait(PATIENCE_S)
+        start(threading.Timer(0.2, go_on.set))
+        raise KeyboardInterrupt
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_parquet(batches(), pa.schema([("user_id", pa.int64())]), tmp_path / "out.parquet")
+    assert ended == [True]
+    assert names_in(tmp_path) == set()
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGTERM] * 3, [signal.SIGTERM, signal.SIGINT]])
+def test_training_is_terminated_and_the_old_model_stays(folder: Path, numbers: list[signal.Signals]) -> None:
+    shutil.copytree(trained_model(), folder / "model")
+    manifest = (folder / "model" / "manifest.json").read_bytes()
+    program = ["-m", "batchrec", "train", "--sequences", str(training_sequences()), *ENDLESS_TRAINING]
+    # The line of an epoch comes before what is kept of it, and so does the folder.
+    kept = folder / ".model.progress" / "training.part"
+    exit_code, said = ended_by(folder, program, kept.exists, *numbers)
+    assert exit_code == 143
+    assert said.splitlines()[-1] == "batchrec: terminated: the same command goes on where it stopped"
+    assert "Traceback" not in said
+    assert names_in(folder) == {"model", ".model.progress"}
+    assert (folder / "model" / "manifest.json").read_bytes() == manifest
+
+
+def test_scoring_is_terminated_in_json_too(folder: Path) -> None:
+    sequences = write_sequences(folder.parent / "s.parquet", {user: [1000 + user % 40] for user in range(200_000)})
+    (folder / "recs.parquet").write_text("old", encoding="utf-8")
+    program = ["-m", "batchrec", "score", "--sequences", str(sequences), "--model", str(trained_model())]
+    program += ["--device", "cpu", "--chunk-size", "300", "--batch-tokens", "8", "--log-format", "json"]
+    exit_code, said = ended_by(folder, program, lambda: has_temporary(folder, ".recs.parquet"), signal.SIGTERM)
+    assert exit_code == 143
+    line = json.loads(said.splitlines()[-1])
+    message = "terminated: the same command goes on where it stopped"
+    assert (line["level"], line["message"], line["exit_code"]) == ("ERROR", message, 143)
+    assert names_in(folder) <= {"recs.parquet", ".recs.parquet.progress"}
+    assert (folder / "recs.parquet").read_text(encoding="utf-8") == "old"
+
+
+def test_a_resumable_command_says_that_it_goes_on() -> None:
+    with stopped_by_signals(), can_go_on(), pytest.raises(Terminated) as raised:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert raised.value.message == "terminated: the same command goes on where it stopped"
+
+
+def test_a_signal_that_was_swallowed_interrupts_what_begins_after_it() -> None:
+    def swallowing() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Terminated:
+            swallowed.append(True)
+
+    swallowed: list[bool] = []
+    query = f"select count(*) from ({ENDLESS}) where user_id + item_id < 0"  # noqa: S608 - the query is ours
+    with stopped_by_signals(), pytest.raises(Terminated), signals_first(), connect() as con:  # noqa: PT012 - in this order
+        swallowing()
+        con.execute(query)
+    with stopped_by_signals(), pytest.raises(Terminated), connect():
+        swallowing()
+    assert swallowed == [True, True]
+
+
+def test_a_signal_comes_before_the_error_by_which_what_it_interrupts_has_ended() -> None:
+    def failing() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Terminated as error:
+            raise InputError("the file cannot be read: query interrupted") from error
+
+    with stopped_by_signals(), pytest.raises(Terminated), signals_first():
+        failing()
+    with stopped_by_signals(), pytest.raises(InputError), signals_first():
+        raise InputError("the file cannot be read")
+
+
+def test_a_second_signal_disturbs_no_cleaning_up() -> None:
+    cleaned = False
+    with stopped_by_signals(), pytest.raises(Terminated):  # noqa: PT012 - the second comes on the way out of the first
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            cleaned = True
+    assert cleaned
+
+
+def test_the_handlers_of_a_program_around_batchrec_come_back() -> None:
+    former = signal.getsignal(signal.SIGTERM)
+    with stopped_by_signals():
+        assert signal.getsignal(signal.SIGTERM) is not former
+    assert signal.getsignal(signal.SIGTERM) is former

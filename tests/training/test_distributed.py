@@ -1,0 +1,98 @@
+"""Training by several processes: torchrun, gloo and a CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrec.config import Objective
+from batchrec.model.directory import load_model
+from batchrec.training.train import train
+from tests.support.models import CONFIG, N_ITEMS, SMALL, names_in, training_log, training_sequences
+
+
+def torchrun(*options: object, program: tuple[object, ...] = ("-m", "batchrec")) -> subprocess.CompletedProcess[str]:
+    """Run `batchrec train` in two processes."""
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    command = [sys.executable, "-m", *map(str, (*launcher, *program, "train", *SMALL, *options))]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def without_seconds(model: Path) -> list[dict[str, Any]]:
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in training_log(model)]
+
+
+@pytest.mark.usefixtures("no_export")
+def test_two_processes_learn_what_one_does(objective: Objective, tmp_path: Path) -> None:
+    # Each process draws the whole batch, and what it is to be told from, and takes its share.
+    config = replace(CONFIG, objective=objective, dropout=0.0, precision="fp32", batch_size=7, negatives=9, seed=4)
+    options = ("objective", "dropout", "precision", "batch_size", "negatives", "seed")
+    arguments = [part for name in options for part in (f"--{name.replace('_', '-')}", getattr(config, name))]
+    together = torchrun("--sequences", training_sequences(), "--out", tmp_path / "two", *arguments, "--json")
+    assert together.returncode == 0, together.stderr
+    # One of them speaks for all.
+    assert json.loads(together.stdout)["processes"] == 2
+    assert together.stderr.count("epoch 2:") == 1
+    train(training_sequences(), config, tmp_path / "one")
+    one, two = without_seconds(tmp_path / "one"), without_seconds(tmp_path / "two")
+    assert len(one) == len(two) == 2
+    for alone, joint in zip(one, two, strict=True):
+        assert joint["loss"] == pytest.approx(alone["loss"], rel=1e-4)
+        assert joint == pytest.approx(alone, abs=0.05)
+    assert load_model(tmp_path / "two").manifest.n_items == N_ITEMS
+    assert names_in(tmp_path) == {"one", "two"}
+
+
+def test_what_ends_one_process_ends_all(tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("no model", encoding="utf-8")
+    # The first process alone looks at where the model is to be written.
+    failed = torchrun("--sequences", training_sequences(), "--out", tmp_path / "thesis")
+    assert failed.returncode != 0
+    lines = [line for line in failed.stderr.splitlines() if "batchrec: error:" in line]
+    assert len(lines) == 1
+    assert "thesis: exists and holds no manifest.json" in lines[0]
+    assert names_in(tmp_path) == {"thesis"}
+
+
+def test_two_processes_stop_together_within_an_epoch(tmp_path: Path) -> None:
+    limits = ("--max-minutes", 1e-9, "--min-epoch-steps", 1000)
+    ended = torchrun("--sequences", training_sequences(), "--out", tmp_path / "model", *limits, "--json")
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads(ended.stdout)
+    assert (report["processes"], report["epochs"], report["ended_by"]) == (2, 1, "max_minutes")
+
+
+def test_two_processes_that_were_killed_go_on(tmp_path: Path) -> None:
+    program = tmp_path / "killed.py"
+    program.write_text(
+        """
+import os, signal, sys
+from batchrec.cli import run
+from batchrec.training import loop as fitting
+keep = fitting._keep
+def keep_and_die(*arguments):
+    keep(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+fitting._keep = keep_and_die
+sys.exit(run())
+""",
+        encoding="utf-8",
+    )
+    options = ("--sequences", training_sequences(), "--precision", "fp32", "--dropout", 0.3, "--seed", 4)
+    whole = torchrun(*options, "--out", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    assert torchrun(*options, "--out", tmp_path / "resumed", program=(program,)).returncode != 0
+    assert ".resumed.progress" in names_in(tmp_path)
+    resumed = torchrun(*options, "--out", tmp_path / "resumed")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stderr.count("going on after epoch 1") == 1
+    assert without_seconds(tmp_path / "resumed") == without_seconds(tmp_path / "whole")
+    assert load_model(tmp_path / "resumed").weights == load_model(tmp_path / "whole").weights
+    assert names_in(tmp_path) == {"killed.py", "whole", "resumed"}

@@ -1,0 +1,180 @@
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrec.config import Objective
+from batchrec.errors import DeviceError, ModelError
+from batchrec.model.batching import SeenPairs, scoring_tokens, seen_pairs
+from batchrec.model.ranker import Ranker
+from batchrec.tables.schemas import FIRST_ITEM
+from batchrec.training.encoder import Encoder
+from batchrec.training.export import check_parity, export_encoder
+from tests.support.models import indexed, next_item_scores, scratch, small_encoder
+
+SIZE, MAX_LEN = 23, 6
+N_ITEMS = SIZE - FIRST_ITEM
+
+
+@cache
+def encoder(objective: Objective) -> Encoder:
+    return small_encoder(SIZE, objective=objective)
+
+
+@cache
+def graph(objective: Objective) -> Path:
+    file = scratch() / f"random-{objective}.onnx"
+    export_encoder(encoder(objective), file)
+    return file
+
+
+@cache
+def ranker(objective: Objective) -> Ranker:
+    return Ranker(graph(objective).read_bytes(), "cpu")
+
+
+def assert_ranks_like_torch(
+    objective: Objective, histories: list[list[int]], top_k: int, *, keep_seen: bool = False
+) -> None:
+    """The graph's items and scores are the best by torch, one user at a time, of those that may be recommended."""
+    table, users = indexed(*histories), np.arange(len(histories))
+    seen = seen_pairs(table, users)
+    if keep_seen:
+        seen = SeenPairs(seen.rows[:0], seen.items[:0])
+    tokens = scoring_tokens(table, users, encoder(objective).shape)
+    ranking = ranker(objective).rank(tokens, seen, top_k)
+    assert ranking.scores.shape == ranking.items.shape == (len(histories), top_k)
+    assert ranking.scores.dtype == np.float32
+    assert ranking.items.dtype == np.int32
+    for history, items, scores in zip(histories, ranking.items.tolist(), ranking.scores.tolist(), strict=True):
+        all_scores = next_item_scores(encoder(objective), history)
+        own = {item: all_scores[item] for item in range(FIRST_ITEM, SIZE) if keep_seen or item not in history}
+        n_found = min(top_k, len(own))
+        assert scores[:n_found] == pytest.approx(sorted(own.values(), reverse=True)[:n_found], abs=1e-4)
+        assert scores[:n_found] == pytest.approx([own[item] for item in items[:n_found]], abs=1e-4)
+        assert len(set(items[:n_found])) == n_found
+        assert scores[n_found:] == [-np.inf] * (top_k - n_found)
+
+
+item_indexes = st.integers(FIRST_ITEM, SIZE - 1)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.lists(item_indexes, min_size=1, max_size=3 * MAX_LEN), min_size=1, max_size=6),
+    st.integers(1, N_ITEMS),
+    st.booleans(),
+)
+def test_the_graph_ranks_like_torch(
+    objective: Objective, histories: list[list[int]], top_k: int, keep_seen: bool
+) -> None:
+    assert_ranks_like_torch(objective, histories, top_k, keep_seen=keep_seen)
+
+
+@pytest.mark.parametrize("n_users", [1, 2, 33])
+@pytest.mark.parametrize("length", [1, MAX_LEN - 2, MAX_LEN - 1, MAX_LEN, 40])
+def test_batches_and_lengths_are_free(n_users: int, length: int, objective: Objective) -> None:
+    histories = [[FIRST_ITEM + (user + 3 * place) % N_ITEMS for place in range(length)] for user in range(n_users)]
+    assert_ranks_like_torch(objective, histories, 5)
+    assert_ranks_like_torch(objective, histories, 5, keep_seen=True)
+
+
+def test_top_k_goes_up_to_the_catalogue(objective: Objective) -> None:
+    for top_k in (1, N_ITEMS - 1, N_ITEMS):
+        assert_ranks_like_torch(objective, [[2, 3], [4]], top_k, keep_seen=True)
+
+
+def test_who_has_seen_everything_gets_nothing(objective: Objective) -> None:
+    assert_ranks_like_torch(objective, [list(range(FIRST_ITEM, SIZE)), [2]], N_ITEMS)
+
+
+def test_offsets_are_added_to_the_scores_of_items(objective: Objective) -> None:
+    offsets = np.linspace(-3, 3, SIZE, dtype=np.float32)
+    offsets[[4, 9]] = -np.inf
+    history = [5, 6, 7]
+    table, users = indexed(history), np.arange(1)
+    tokens = scoring_tokens(table, users, encoder(objective).shape)
+    ranking = Ranker(graph(objective).read_bytes(), "cpu", item_offsets=offsets).rank(
+        tokens, seen_pairs(table, users), N_ITEMS
+    )
+    own = np.array(next_item_scores(encoder(objective), history)) + offsets
+    assert set(range(FIRST_ITEM, SIZE)) - set(ranking.items[0, :16].tolist()) == {4, 9, *history}
+    assert ranking.scores[0, :16] == pytest.approx(own[ranking.items[0, :16]], abs=1e-4)
+    assert (ranking.scores[0, 16:] == -np.inf).all()
+
+
+def test_scores_are_made_of_the_states_that_are_given(objective: Objective) -> None:
+    histories = [[5, 6, 7], [2], list(range(2, 12))]
+    table, users = indexed(*histories), np.arange(3)
+    tokens, nothing = scoring_tokens(table, users, encoder(objective).shape), np.empty(0, np.int64)
+    ranking, states = ranker(objective).rank_and_encode(tokens, SeenPairs(nothing, nothing), 4)
+    weights, biases = encoder(objective).item_embeddings.weight.detach().numpy(), encoder(objective).item_biases
+    scores = states @ weights.T + biases.detach().numpy()
+    assert np.take_along_axis(scores, ranking.items, axis=1) == pytest.approx(ranking.scores, abs=1e-4)
+    for history, row in zip(histories, scores.tolist(), strict=True):
+        assert row == pytest.approx(next_item_scores(encoder(objective), history), abs=1e-4)
+
+
+def test_the_catalogue_is_scored_by_one_product(objective: Objective) -> None:
+    model = onnx.load(graph(objective)).graph
+    of_all_items = {tensor.name for tensor in model.initializer if SIZE in tensor.dims and len(tensor.dims) == 2}
+    users = [node for node in model.node if of_all_items & set(node.input)]
+    assert sorted(node.op_type for node in users) == ["Gather", "Gemm"]
+
+
+def test_an_item_seen_many_times_is_masked_like_one_seen_once(objective: Objective) -> None:
+    assert_ranks_like_torch(objective, [[7] * 5000 + [8], [9]], 4)
+
+
+def test_every_operator_is_a_standard_one(objective: Objective) -> None:
+    model = onnx.load(graph(objective))
+    onnx.checker.check_model(model, full_check=True)
+    nodes = [node for function in model.functions for node in function.node] + list(model.graph.node)
+    assert {node.domain for node in nodes} <= {"", "ai.onnx"}
+    assert [opset.domain for opset in model.opset_import if opset.domain not in {"", "ai.onnx"}] == []
+    assert len(model.functions) == 0
+
+
+def test_the_graph_is_one_file(objective: Objective) -> None:
+    model = onnx.load(graph(objective), load_external_data=False)
+    assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
+
+
+def test_parity_holds_for_the_weights_that_were_exported_and_no_others(objective: Objective) -> None:
+    histories = indexed([2, 3, 4], [5], [6, 7, 8, 9, 10, 11, 12])
+    assert check_parity(encoder(objective), graph(objective), histories) < 1e-4
+    with pytest.raises(RuntimeError, match="differ"):
+        check_parity(small_encoder(SIZE, seed=1, objective=objective), graph(objective), histories)
+
+
+def test_parity_fails_where_scores_are_no_numbers(tmp_path: Path) -> None:
+    broken = small_encoder(SIZE, objective="causal")
+    with torch.no_grad():
+        broken.item_embeddings.weight.fill_(float("nan"))
+    model = onnx.load(graph("causal"))
+    for tensor in model.graph.initializer:
+        if tuple(tensor.dims) == broken.item_embeddings.weight.shape:
+            values = np.full(tensor.dims, np.nan, np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, tmp_path / "broken.onnx")
+    with pytest.raises(ModelError, match="not a finite number"):
+        check_parity(broken, tmp_path / "broken.onnx", indexed([2, 3, 4], [5]))
+
+
+@pytest.mark.parametrize("contents", [b"", b"no graph", None], ids=["empty", "text", "truncated"])
+def test_a_broken_graph_is_a_model_error(contents: bytes | None) -> None:
+    if contents is None:
+        contents = graph("causal").read_bytes()[:-1000]
+    with pytest.raises(ModelError):
+        Ranker(contents, "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_an_error() -> None:
+    with pytest.raises(DeviceError, match="--device cpu"):
+        Ranker(graph("causal").read_bytes(), "cuda")

@@ -1,0 +1,140 @@
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from batchrec.arrays import Longs
+from batchrec.config import Objective
+from batchrec.errors import InputError
+from batchrec.model.batching import Histories
+from batchrec.model.metrics import hit_rate, ndcg
+from batchrec.tables.schemas import FIRST_ITEM
+from batchrec.training.holdout import Accuracy, HeldOut, Split, encoder_accuracy, hold_out, measure, popularity_accuracy
+from tests.support.models import indexed, longs, next_item_scores, small_encoder
+
+VOCABULARY_SIZE = 12
+items = st.integers(FIRST_ITEM, VOCABULARY_SIZE - 1)
+many_histories = st.lists(st.lists(items, max_size=8), min_size=2, max_size=10)
+
+
+def lists_of(histories: Histories) -> list[list[int]]:
+    return [histories.items[start:end].tolist() for start, end in pairwise(histories.offsets.tolist())]
+
+
+def plain_accuracy(histories: list[list[int]], held: list[int], scores: list[list[float]]) -> Accuracy:
+    """NDCG@10 and HR@10, user by user; items of equal score come before the held-out one."""
+    gains, hits = [], []
+    for history, item, own in zip(histories, held, scores, strict=True):
+        others = [i for i in range(FIRST_ITEM, VOCABULARY_SIZE) if i not in history and i != item]
+        rank = 1 + sum(own[other] >= own[item] for other in others)
+        hits.append(rank <= 10)
+        gains.append(1 / math.log2(rank + 1) if rank <= 10 else 0.0)
+    return Accuracy(sum(gains) / len(gains), sum(hits) / len(hits))
+
+
+def assert_close(found: Accuracy, expected: Accuracy) -> None:
+    assert (found.ndcg, found.hit_rate) == pytest.approx((expected.ndcg, expected.hit_rate))
+
+
+def test_ndcg_and_hit_rate_by_hand() -> None:
+    ranks = np.array([1, 3, 10, 11], dtype=np.int64)
+    assert hit_rate(ranks, 10) == 0.75
+    assert ndcg(ranks, 10) == pytest.approx((1 + 1 / 2 + 1 / math.log2(11) + 0) / 4)
+    assert (hit_rate(ranks, 1), ndcg(ranks, 1)) == (0.25, 0.25)
+
+
+@given(many_histories, st.integers(1, 12), st.data())
+def test_held_out_items_are_the_last_of_the_first_users_to_whom_they_are_new(
+    histories: list[list[int]], most: int, data: st.DataObject
+) -> None:
+    order = data.draw(st.permutations(range(len(histories))))
+    qualified = [user for user in order if histories[user] and histories[user][-1] not in histories[user][:-1] != []]
+    assume(qualified)
+    split = hold_out(indexed(*histories), most, longs(order))
+    chosen = sorted(qualified[: max(1, min(most, len(qualified) // 2))])
+    assert lists_of(split.held_out.histories) == [histories[user][:-1] for user in chosen]
+    assert split.held_out.items.tolist() == [histories[user][-1] for user in chosen]
+    assert lists_of(split.training) == [
+        history[:-1] if user in chosen else history for user, history in enumerate(histories)
+    ]
+
+
+@pytest.mark.parametrize(
+    "histories",
+    [
+        [[2], [3], []],
+        [[2, 2, 2], [3, 3]],
+        [[2, 3, 2], [3, 2, 3]],
+        [[2, 3]],
+    ],
+    ids=["nobody has two items", "the same item again", "no last item is new", "one user"],
+)
+def test_without_two_users_and_a_new_item_there_is_nothing_to_hold_out(histories: list[list[int]]) -> None:
+    with pytest.raises(InputError):
+        hold_out(indexed(*histories), 10, longs(range(len(histories))))
+
+
+@given(many_histories, st.data())
+def test_measure_equals_a_plain_reference(histories: list[list[int]], data: st.DataObject) -> None:
+    held = data.draw(st.lists(items, min_size=len(histories), max_size=len(histories)))
+    assume(all(item not in history for item, history in zip(held, histories, strict=True)))
+    # Few different scores, so that many are equal.
+    scores = data.draw(
+        st.lists(
+            st.lists(st.integers(0, 4).map(float), min_size=VOCABULARY_SIZE, max_size=VOCABULARY_SIZE),
+            min_size=len(histories),
+            max_size=len(histories),
+        )
+    )
+    held_out = HeldOut(indexed(*histories), np.array(held, dtype=np.int32))
+    found = measure(held_out, lambda users: torch.tensor(scores)[torch.from_numpy(users)])
+    assert_close(found, plain_accuracy(histories, held, scores))
+
+
+@given(many_histories, many_histories, st.data())
+def test_popularity_is_measured_by_events_in_the_training_histories(
+    training: list[list[int]], histories: list[list[int]], data: st.DataObject
+) -> None:
+    held = data.draw(st.lists(items, min_size=len(histories), max_size=len(histories)))
+    assume(all(item not in history for item, history in zip(held, histories, strict=True)))
+    events = [item for history in training for item in history]
+    # Items are numbered by frequency: of two as frequent, the lower index is the more popular.
+    scores = [[events.count(item) - item / 1000 for item in range(VOCABULARY_SIZE)]] * len(histories)
+    held_out = HeldOut(indexed(*histories), np.array(held, dtype=np.int32))
+    found = popularity_accuracy(Split(indexed(*training), held_out), VOCABULARY_SIZE)
+    assert_close(found, plain_accuracy(histories, held, scores))
+
+
+def test_the_encoder_is_measured_like_one_user_at_a_time(objective: Objective) -> None:
+    encoder = small_encoder(VOCABULARY_SIZE, objective=objective, max_len=4)
+    histories = [[2, 3, 4, 5, 6, 7], [8], [9, 2], [3, 3, 3, 3, 3], [10, 11]]
+    held = [11, 3, 4, 5, 9]
+    scores = [next_item_scores(encoder, history) for history in histories]
+    held_out = HeldOut(indexed(*histories), np.array(held, dtype=np.int32))
+    assert_close(encoder_accuracy(encoder.train(), held_out), plain_accuracy(histories, held, scores))
+    assert not encoder.training
+
+
+def many_held_out(n_users: int) -> HeldOut:
+    return HeldOut(indexed(*([2 + user % 9, 3] for user in range(n_users))), np.full(n_users, 11, dtype=np.int32))
+
+
+@pytest.mark.parametrize("score", [0.0, -5.0, 7.0, float("nan")])
+def test_scores_that_are_all_the_same_earn_nothing(score: float) -> None:
+    size = 30
+    found = measure(many_held_out(300), lambda users: torch.full((len(users), size), score))
+    assert found == Accuracy(0.0, 0.0)
+
+
+def test_the_best_score_of_every_user_earns_everything() -> None:
+    best = torch.zeros(30)
+    best[11] = 1.0
+
+    def score_users(users: Longs) -> torch.Tensor:
+        return best.repeat(len(users), 1)
+
+    assert measure(many_held_out(300), score_users) == Accuracy(1.0, 1.0)

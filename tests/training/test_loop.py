@@ -1,0 +1,197 @@
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from batchrec.config import Objective, Precision, ScoringConfig, TrainingConfig
+from batchrec.scoring.score import score
+from batchrec.tables.schemas import PAD
+from batchrec.training.encoder import Encoder
+from batchrec.training.holdout import Accuracy, Split, hold_out
+from batchrec.training.loop import Fitted, fit
+from batchrec.training.loss import ItemLoss
+from batchrec.training.windows import Batch, draw_batches
+from tests.support.models import (
+    CONFIG,
+    N_ITEMS,
+    SUCCESSIONS,
+    assert_training_fails,
+    indexed,
+    learned_model,
+    longs,
+    small_encoder,
+    succession_sequences,
+    trained_model,
+    training_histories,
+    training_log,
+    write_sequences,
+)
+
+
+@pytest.fixture(autouse=True)
+def older_model() -> None:
+    """The model that every test shares is made before a test breaks the training."""
+    trained_model()
+
+
+def small_split() -> Split:
+    histories = indexed(*([2 + (user + place) % N_ITEMS for place in range(5)] for user in range(20)))
+    return hold_out(histories, 5, longs(range(20)))
+
+
+def fit_with(
+    accuracies: Sequence[float], monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> tuple[Encoder, Fitted, list[Tensor]]:
+    """Fit, the epochs' NDCG@10 being given; gives the biases that were measured after each epoch too."""
+    encoder, biases = small_encoder(N_ITEMS + 2), []
+
+    def accuracy(measured: Encoder, *_: object) -> Accuracy:
+        biases.append(measured.item_biases.detach().clone())
+        return Accuracy(accuracies[len(biases) - 1], 1.0)
+
+    monkeypatch.setattr("batchrec.training.loop.encoder_accuracy", accuracy)
+    fitted = fit(encoder, small_split(), replace(CONFIG, **options))
+    return encoder, fitted, biases
+
+
+def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, fitted, biases = fit_with([0.1, 0.3, 0.2, 0.3], monkeypatch, max_epochs=4)
+    assert [epoch.ndcg_at_10 for epoch in fitted.epochs] == [0.1, 0.3, 0.2, 0.3]
+    assert (fitted.best, fitted.best.epoch, fitted.ended_by) == (fitted.epochs[1], 2, "max_epochs")
+    assert torch.equal(encoder.item_biases, biases[1])
+    assert not torch.equal(biases[1], biases[3])
+
+
+def test_training_stops_when_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, fitted, _ = fit_with([0.1, 0.3, 0.2, 0.3, 0.1, 0.9], monkeypatch, max_epochs=6, patience=3)
+    assert (len(fitted.epochs), fitted.ended_by) == (5, "patience")
+
+
+def plain_loss(encoder: Encoder, batch: Batch) -> Tensor:
+    labels = torch.from_numpy(batch.labels).long()
+    scores = encoder(torch.from_numpy(batch.tokens)) @ encoder.item_embeddings.weight.T + encoder.item_biases
+    return F.cross_entropy(scores[labels != PAD], labels[labels != PAD])
+
+
+def test_an_epoch_is_adamw_with_warm_up_and_its_model_the_average_of_the_steps(objective: Objective) -> None:
+    config = TrainingConfig(
+        objective=objective,
+        batch_size=4,
+        learning_rate=0.01,
+        weight_decay=0.1,
+        warmup_steps=3,
+        max_epochs=1,
+        min_epoch_steps=7,
+        precision="fp32",
+        seed=1,
+    )
+    encoder, plain = (small_encoder(N_ITEMS + 2, objective=objective, dropout=0.0) for _ in range(2))
+    split = small_split()
+    (epoch,) = fit(encoder, split, config).epochs
+
+    average = {name: weight.clone() for name, weight in plain.state_dict().items()}
+    decayed = [weight for weight in plain.parameters() if weight.dim() > 1]
+    free = [weight for weight in plain.parameters() if weight.dim() == 1]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": free, "weight_decay": 0.0}])
+    losses = []
+    batches = draw_batches(split.training, N_ITEMS + 2, plain.shape, config, np.random.default_rng([1, 1]))
+    for step, batch in enumerate(batches, start=1):
+        loss = plain_loss(plain, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 5.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * min(1.0, step / 4)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        for name, weight in plain.state_dict().items():
+            average[name] = average[name] * step / (step + 9) + weight * 9 / (step + 9)
+    assert len(losses) >= 7
+    assert epoch.loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    for name, weight in encoder.state_dict().items():
+        # A bias of the keys changes no attention: AdamW makes steps of what rounding leaves of its gradient.
+        start = len(weight) // 2 if name.endswith("key_value.bias") else 0
+        assert torch.allclose(weight[start:], average[name][start:], rtol=1e-4, atol=1e-5), name
+
+
+def test_bf16_rounds_what_an_epoch_computes_and_keeps_weights_of_fp32(objective: Objective) -> None:
+    losses = {}
+    for precision in get_args(Precision):
+        encoder = small_encoder(N_ITEMS + 2, objective=objective, dropout=0.0)
+        config = replace(CONFIG, objective=objective, precision=precision, max_epochs=1, min_epoch_steps=5)
+        losses[precision] = fit(encoder, small_split(), config).best.loss
+        assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["auto"] in {losses["fp32"], losses["bf16"]}
+
+
+def losses_of(losses: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the epochs' losses come out as given."""
+    given = iter(losses)
+
+    def take_steps(_: object, batches: Iterator[Batch], __: object) -> float:
+        assert any(batch.n_labels for batch in batches)
+        return next(given)
+
+    monkeypatch.setattr("batchrec.training.trainer.Trainer.take_steps", take_steps)
+
+
+@pytest.mark.parametrize("losses", [[math.nan], [math.inf], [3.5, math.nan], [5.0, 3.0, 4.5]], ids=str)
+def test_a_loss_that_is_no_number_or_climbs_back_ends_the_job(
+    losses: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
+    losses_of(losses * 2, monkeypatch)
+    said = assert_training_fails(sequences, capsys, 2, "--max-epochs", 5)
+    assert f"--learning-rate 0.001: epoch {len(losses)} has the loss {losses[-1]:g}" in said
+
+
+def test_a_loss_that_climbs_by_less_than_a_nat_is_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses_of([5.0, 3.0, 3.9, 4.0], monkeypatch)
+    _, fitted, _ = fit_with([0.1, 0.2, 0.3, 0.4], monkeypatch, max_epochs=4)
+    assert [epoch.loss for epoch in fitted.epochs] == [5.0, 3.0, 3.9, 4.0]
+
+
+def test_a_loss_of_nan_in_a_step_is_the_epochs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
+    forward = ItemLoss.forward
+    monkeypatch.setattr(ItemLoss, "forward", lambda *given: forward(*given) * math.nan)
+    assert "has the loss nan" in assert_training_fails(sequences, capsys, 2)
+
+
+def test_a_learning_rate_that_ruins_a_good_model_ends_the_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sequences = Path(shutil.copy(succession_sequences(), tmp_path / "sequences.parquet"))
+    learned = ("--init-from", learned_model("causal"), "--hidden-size", 32, "--max-len", 16)
+    # The rate rises from next to nothing, so that the first epochs know how low the loss can be.
+    rising = ("--learning-rate", 1, "--warmup-steps", 1000, "--max-epochs", 300, "--patience", 300)
+    said = assert_training_fails(sequences, capsys, 2, *learned, *rising)
+    assert "--learning-rate 1.0: epoch " in said
+    assert "training has collapsed. Lower it, or lengthen --warmup-steps" in said
+
+
+def test_what_always_follows_is_learned(objective: Objective, tmp_path: Path) -> None:
+    score(
+        succession_sequences(),
+        learned_model(objective),
+        ScoringConfig(top_k=1, device="cpu"),
+        tmp_path / "recs.parquet",
+    )
+    found = {row["user_id"]: row["item_id"] for row in pq.read_table(tmp_path / "recs.parquet").to_pylist()}
+    assert sum(found[user] == items[-1] for user, items in SUCCESSIONS.items()) / len(SUCCESSIONS) > 0.95
+    best = max(training_log(learned_model(objective)), key=lambda line: float(line["ndcg_at_10"]))
+    assert best["ndcg_at_10"] > 0.95
+    assert best["popularity_ndcg_at_10"] < 0.5

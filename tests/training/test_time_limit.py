@@ -1,0 +1,153 @@
+"""--max-minutes by a clock of the test's own: time passes by steps and by batches of held-out users alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from batchrec.system.checkpoints import Progress
+from batchrec.training import holdout
+from batchrec.training import loop as fitting
+from batchrec.training.distributed import Processes
+from batchrec.training.encoder import Encoder
+from batchrec.training.holdout import Split, hold_out
+from batchrec.training.loop import Fitted, fit
+from batchrec.training.time_limit import TimeLimit
+from batchrec.training.trainer import Trainer
+from batchrec.training.windows import draw_batches
+from tests.support.models import CONFIG, N_ITEMS, indexed, longs, small_encoder
+
+# Ten steps make an epoch, and three batches of held-out users a measurement.
+LIMITED = replace(CONFIG, batch_size=4, min_epoch_steps=10, max_epochs=9, patience=9)
+STEP_S, BATCH_S = 6.0, 10.0
+EPOCH_S = 10 * STEP_S + 3 * BATCH_S
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+    passed: list[float] = field(default_factory=list)
+
+    def after(self, seconds: float, work: Callable[..., Any]) -> Callable[..., Any]:
+        def worked(*given: Any) -> Any:
+            result = work(*given)
+            self.now += seconds
+            self.passed.append(seconds)
+            return result
+
+        return worked
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(Trainer, "_step", clock.after(STEP_S, Trainer._step))
+    monkeypatch.setattr(Encoder, "score_last_place", clock.after(BATCH_S, Encoder.score_last_place))
+    monkeypatch.setattr(fitting, "TimeLimit", partial(TimeLimit, clock=lambda: clock.now))
+    monkeypatch.setattr(holdout, "_USERS_AT_A_TIME", 2)
+    return clock
+
+
+def split() -> Split:
+    histories = indexed(*([2 + (user + place) % N_ITEMS for place in range(5)] for user in range(20)))
+    return hold_out(histories, 5, longs(range(20)))
+
+
+def fit_for(seconds: float, **options: Any) -> tuple[Encoder, Fitted]:
+    encoder = small_encoder(N_ITEMS + 2)
+    return encoder, fit(encoder, split(), replace(LIMITED, max_minutes=seconds / 60, **options))
+
+
+def assert_same(one: Encoder, other: Encoder) -> None:
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, other.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("into_the_third", "steps", "batches"),
+    [(0, 20, 6), (1, 21, 6), (25, 25, 6), (60, 30, 6), (61, 30, 7), (79, 30, 8)],
+)
+def test_an_epoch_in_which_the_minutes_end_is_left(
+    into_the_third: float, steps: int, batches: int, clock: Clock
+) -> None:
+    limited, fitted = fit_for(2 * EPOCH_S + into_the_third)
+    assert (len(fitted.epochs), fitted.ended_by) == (2, "max_minutes")
+    assert (clock.passed.count(STEP_S), clock.passed.count(BATCH_S)) == (steps, batches)
+    assert clock.now < 2 * EPOCH_S + into_the_third + max(STEP_S, BATCH_S)
+    whole, _ = fit_for(1e9, max_epochs=2)
+    assert_same(limited, whole)
+
+
+def test_an_epoch_that_is_finished_in_time_counts(clock: Clock) -> None:
+    _, fitted = fit_for(3 * EPOCH_S)
+    assert ([epoch.seconds for epoch in fitted.epochs], fitted.ended_by) == ([EPOCH_S] * 3, "max_minutes")
+    assert clock.now == 3 * EPOCH_S
+
+
+def test_the_first_epoch_is_measured_as_far_as_it_has_come(clock: Clock) -> None:
+    limited, fitted = fit_for(4 * STEP_S)
+    assert (len(fitted.epochs), fitted.ended_by) == (1, "max_minutes")
+    assert fitted.best.seconds == 4 * STEP_S + 3 * BATCH_S == clock.now
+    plain = small_encoder(N_ITEMS + 2)
+    trainer = Trainer(plain, LIMITED)
+    fitting._generator(LIMITED.seed, 1, 0)
+    batches = draw_batches(split().training, N_ITEMS + 2, plain.shape, LIMITED, np.random.default_rng([0, 1]))
+    assert trainer.take_steps(islice(batches, 4)) == fitted.best.loss
+    assert_same(limited, trainer.averaged)
+
+
+def test_a_run_killed_after_the_minutes_takes_no_further_step(clock: Clock, tmp_path: Path) -> None:
+    config = replace(LIMITED, max_minutes=4 * STEP_S / 60)
+    progress = Progress(tmp_path / "progress", b"\1" * 32)
+    first, again = (small_encoder(N_ITEMS + 2) for _ in range(2))
+    fitted = fit(first, split(), config, progress=progress)
+    clock.passed.clear()
+    assert fit(again, split(), config, progress=progress) == fitted
+    assert clock.passed == []
+    assert_same(first, again)
+
+
+@dataclass(frozen=True)
+class Told(Processes):
+    """One of two processes, which are told what the first says."""
+
+    said: list[Any] = field(default_factory=list)
+
+    def from_first(self, value: Any) -> Any:
+        if self.is_first:
+            self.said.append(value)
+            return value
+        assert value is None
+        return self.said.pop(0)
+
+
+def steps_until_the_end(limit: TimeLimit, clock: Clock, seconds_a_step: Callable[[int], float]) -> int:
+    for n_steps in range(1, 100_000):
+        clock.now += seconds_a_step(n_steps)
+        if limit.ends_after(n_steps):
+            return n_steps
+    raise AssertionError
+
+
+def test_all_processes_end_after_the_step_that_the_first_ones_clock_says() -> None:
+    said: list[Any] = []
+    clock, other = Clock(), Clock()
+    first = TimeLimit(10, Told(0, 2, said), lambda: clock.now)
+    n_steps = steps_until_the_end(first, clock, lambda _: 0.01)
+    assert 1000 <= n_steps <= 1002
+    assert len(said) < 40
+    second = TimeLimit(10, Told(1, 2, said), lambda: other.now)
+    assert steps_until_the_end(second, other, lambda n: 5.0 / n) == n_steps
+    assert said == []
+
+
+def test_steps_of_a_second_are_looked_at_one_by_one() -> None:
+    clock = Clock()
+    limit = TimeLimit(10, Told(0, 2), lambda: clock.now)
+    assert steps_until_the_end(limit, clock, lambda _: 1.5) == 7
