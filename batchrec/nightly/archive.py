@@ -72,8 +72,8 @@ class Nights:
         return self.folder / f"run_date={run_date}" / _RECS
 
     def report(self, run_date: date) -> dict[str, Any] | None:
-        """Read the report of a published night; None where it is lost or damaged."""
-        return read_report(self.folder / f"run_date={run_date}" / REPORT)
+        """Read the report of a published night; None if it is missing, damaged or another night's."""
+        return read_report(self.folder / f"run_date={run_date}" / REPORT, run_date)
 
     def recs_sha256(self, run_date: date) -> str | None:
         """Give the SHA-256 that a night's table had when it was published; None where its report is lost."""

@@ -53,7 +53,7 @@ class Decisions:
 
     def report(self, run_date: date) -> dict[str, Any] | None:
         """Read the report that a night is to be published with; None if there is none, or it is damaged."""
-        return read_report(self.work(run_date) / REPORT)
+        return read_report(self.work(run_date) / REPORT, run_date)
 
     def drop(self, run_date: date) -> None:
         """Forget that a night was to be published; a power cut does not bring that back."""

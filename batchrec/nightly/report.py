@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,11 @@ class NightReport:
 _FIELDS = {field.name for field in fields(NightReport)}
 
 
-def read_report(file: Path) -> dict[str, Any] | None:
-    """Read a report; None if it is lost or damaged. One without a seal is of an earlier version."""
+def read_report(file: Path, run_date: date) -> dict[str, Any] | None:
+    """Read the report of a night; None if it is missing, damaged or another night's, as in a copied folder.
+
+    A report without a seal is of an earlier version.
+    """
     try:
         # A pipe would be waited for.
         found: Any = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
@@ -85,6 +88,8 @@ def read_report(file: Path) -> dict[str, Any] | None:
         # Refused here, rather than where a gate or a monitor looks for a figure.
         figures = [found["stages"]["build-sequences"][name] for name in ("rows_read", "users", "items")]
         if not all(isinstance(figure, int) for figure in figures):
+            return None
+        if found["run_date"] != str(run_date):
             return None
         datetime.fromisoformat(found["finished"])
         str.encode(found["recs_sha256"])

@@ -130,7 +130,7 @@ def _run_date(given: date | None, nights: Nights) -> date:
     """Return tonight's date.
 
     Raises ConfigError for one to come, for a clock that is behind a published night, and for a night that is later than
-    tomorrow: nothing would be put out while it is there.
+    tomorrow, or later than tonight and damaged: nothing would be put out while it is there.
     """
     today = datetime.now(UTC).date()
     # East of Greenwich it is tomorrow already.
@@ -148,4 +148,11 @@ def _run_date(given: date | None, nights: Nights) -> date:
     newest = max(nights.dates(), default=today)
     if given is None and newest > today:
         raise ConfigError(f"the clock says {today}, but night {newest} is published already. Pass --run-date")
-    return given or today
+    tonight = given or today
+    for night in nights.dates():
+        if night > tonight and nights.report(night) is None:
+            raise ConfigError(
+                f"{nights.table(night).parent}: is later than night {tonight}, and its report is missing, damaged or "
+                "another night's: nothing would be put out while it is there. Restore it, or move it away"
+            )
+    return tonight

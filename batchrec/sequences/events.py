@@ -17,6 +17,7 @@ from batchrec.sources import (
     Reject,
     Source,
     Swallowing,
+    check_none_lost,
     find_files,
     has_quoted,
     holds,
@@ -250,7 +251,10 @@ def _example(con: duckdb.DuckDBPyConnection, log: _Log, what: int | str) -> Reje
 def _check_rejects(con: duckdb.DuckDBPyConnection, log: _Log, swallowed: list[Reject]) -> LoadedEvents:
     counts = dict(select(con, "sequences/event_counts").fetchall())
     n_used, n_below = counts.get(None, 0), counts.get("below --min-rating", 0)
-    not_parsed = malformed_records(con) + swallowed
+    malformed = malformed_records(con)
+    for source in log.sources:
+        check_none_lost(con, source, malformed)
+    not_parsed = malformed + swallowed
     n_unusable = sum(counts.values()) - n_used - n_below
     n_bad, n_rows = n_unusable + len(not_parsed), sum(counts.values()) + len(not_parsed)
     if n_bad <= log.config.bad_rows_allowed(n_rows):

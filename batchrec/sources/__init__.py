@@ -12,12 +12,21 @@ from batchrec.sources.opening import (
     unite,
 )
 from batchrec.sources.querying import is_query, open_query
-from batchrec.sources.records import Reject, Swallowing, has_quoted, holds, line_numbers, swallowing_records
+from batchrec.sources.records import (
+    Reject,
+    Swallowing,
+    check_none_lost,
+    has_quoted,
+    holds,
+    line_numbers,
+    swallowing_records,
+)
 
 __all__ = [
     "Reject",
     "Source",
     "Swallowing",
+    "check_none_lost",
     "check_types",
     "column_names",
     "describe",

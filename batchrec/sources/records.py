@@ -1,7 +1,7 @@
 """Records of CSV files that cannot be used: where they begin, and the lines that a quote swallows."""
 
 import re
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,6 +11,7 @@ from typing import Protocol
 
 import duckdb
 
+from batchrec.errors import InputError
 from batchrec.sources.layouts import Layout, csv_records, open_bytes, open_text
 from batchrec.tables.queries import select
 
@@ -126,6 +127,32 @@ def swallowing_records(
         return time_place is None or re.match(r"\s*[-+]?\d", fields[time_place]) is not None
 
     return [found for file in many_lines for found in _swallowing(file, layout, is_row)]
+
+
+def check_none_lost(con: duckdb.DuckDBPyConnection, source: "Readable", rejects: Sequence[Reject]) -> None:
+    """Check that each file's records are kept or rejected, counted by another reader.
+
+    Next to a byte after a closing quote DuckDB may lose records, and name the wrong ones as malformed.
+    rejects: those of all files that did not parse.
+    Raises InputError if a file has more records than were kept and rejected.
+    """
+    layout = source.layout
+    n_rejects = Counter(reject.file for reject in rejects)
+    damaged = [file for file in source.files if str(file) in n_rejects]
+    if layout is None or not layout.quote or not damaged:
+        return
+    n_kept = dict(select(con, "sources/records_per_file", source=source.view).fetchall())
+    for file in damaged:
+        with open_text(file) as text:
+            records = csv_records(text, layout)
+            n_records = sum(1 for line, fields in records if fields and line > layout.header_lines)
+        n_lost = n_records - n_kept.get(str(file), 0) - n_rejects[str(file)]
+        if n_lost > 0:
+            first = next(reject for reject in rejects if reject.file == str(file))
+            raise InputError(
+                f"{file}: near line {first.line} a quote is where none may be, and {n_lost} more of the file's "
+                f"{n_records} rows cannot be told apart. Fix the lines, or pass --quote none if quotes are letters"
+            )
 
 
 def _swallowing(file: Path, layout: Layout, is_row: Callable[[list[str]], bool]) -> Iterator[Swallowing]:

@@ -82,7 +82,8 @@ def _add(path: Path, chance: random.Random) -> None:
     if not new.exists():
         if chance.random() < 0.5:
             new.write_bytes(b"x")
-        elif path.is_dir():
+        # Not what a link leads to: the copy might lie within.
+        elif path.is_dir() and not path.is_symlink():
             shutil.copytree(path, new, symlinks=True)
         else:
             new.mkdir()

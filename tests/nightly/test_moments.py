@@ -250,6 +250,22 @@ def test_a_folder_with_neither_report_nor_table_is_no_night(shop: Company) -> No
     shop.run(1)
 
 
+def test_the_copy_of_a_night_under_another_date_is_not_that_night(shop: Company) -> None:
+    shop.run()
+    shop.run(1)
+    folder = shop.nights.table(FIRST).parent
+    shutil.copytree(folder, folder.with_name(f"run_date={night(3)}"))
+    before = shop.nights.out.read_bytes()
+    with pytest.raises(ConfigError, match="is later than night 2024-03-03, and its report is"):
+        shop.run(2)
+    with pytest.raises(ConfigError, match="is not the table that was published"):
+        shop.nights.roll_back(night(3))
+    assert shop.nights.out.read_bytes() == before
+    shutil.rmtree(folder.with_name(f"run_date={night(3)}"))
+    shop.run(2)
+    assert shop.nights.nights_out()[-1] == night(2)
+
+
 def test_a_monitor_sees_whether_the_newest_night_is_out(shop: Company) -> None:
     shop.run()
     assert metric(shop, "out_is_newest") == 1
@@ -270,7 +286,7 @@ def test_a_night_that_was_decided_by_a_killed_run_ends_when_it_is_published(
 ) -> None:
     shop.run_killed(monkeypatch, Models, "use")
     file = shop.nights.work(FIRST) / "report.json"
-    decided = read_report(file)
+    decided = read_report(file, FIRST)
     assert decided is not None
     # Long ago, and by a long run.
     long_ago = decided | {"started": "2024-03-01T01:00:00+00:00", "finished": "2024-03-01T05:00:00+00:00"}

@@ -44,7 +44,7 @@ def test_a_report_of_which_a_digit_has_changed_is_left_out(shop: Company, caplog
         shop.run(number)
     report = report_of(shop, 0)
     text = report.read_text(encoding="utf-8")
-    n_rows = read_report(report)
+    n_rows = read_report(report, FIRST)
     assert n_rows is not None
     rows = n_rows["stages"]["build-sequences"]["rows_read"]
     assert text.count(f'"rows_read": {rows}') == 1
@@ -58,10 +58,10 @@ def test_a_report_of_an_earlier_version_has_no_seal_and_counts(shop: Company) ->
     kept = json.loads(report_of(shop, 0).read_text(encoding="utf-8"))
     seal = kept.pop("seal")
     report_of(shop, 0).write_text(json.dumps(kept, indent=2), encoding="utf-8")
-    assert read_report(report_of(shop, 0)) == kept
+    assert read_report(report_of(shop, 0), FIRST) == kept
     # A name that has changed is not one that was never there.
     report_of(shop, 0).write_text(json.dumps(kept | {"saal": seal}), encoding="utf-8")
-    assert read_report(report_of(shop, 0)) is None
+    assert read_report(report_of(shop, 0), FIRST) is None
 
 
 def test_where_every_report_is_damaged_nothing_passes_until_somebody_says_so(
@@ -91,12 +91,12 @@ def test_where_every_table_is_damaged_nothing_passes_until_somebody_says_so(
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"stages":' * 100_000, "1" * 100_000, "NaN", "3", "[]", '"text"'])
 def test_text_that_is_no_report_is_damage(tmp_path: Path, text: str) -> None:
     (tmp_path / "report.json").write_text(text, encoding="utf-8")
-    assert read_report(tmp_path / "report.json") is None
+    assert read_report(tmp_path / "report.json", FIRST) is None
 
 
 def test_a_pipe_in_the_place_of_a_report_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "report.json")
-    assert read_report(tmp_path / "report.json") is None
+    assert read_report(tmp_path / "report.json", FIRST) is None
 
 
 def test_a_night_is_rolled_back_past_a_report_nested_deep(shop: Company) -> None:
@@ -143,13 +143,13 @@ def test_a_number_that_is_not_finite_is_null() -> None:
 
 def test_a_report_is_json_whatever_a_figure_is(shop: Company) -> None:
     shop.run()
-    report = read_report(report_of(shop, 0))
+    report = read_report(report_of(shop, 0), FIRST)
     assert report is not None
     report["checks"] = [{"gate": "input", "figure": "x", "value": math.nan, "most": math.inf}]
     file = shop.folder / "report.json"
     file.write_text(report_to_json(report), encoding="utf-8")
     assert strict(file.read_text(encoding="utf-8"))["checks"][0]["value"] is None
-    read = read_report(file)
+    read = read_report(file, FIRST)
     assert read is not None
     assert read["checks"][0] == {"gate": "input", "figure": "x", "value": None, "most": None}
 

@@ -215,6 +215,17 @@ def test_rows_that_a_lone_quote_swallows_are_counted_as_bad_rows(build: BuildSeq
     assert set(build("--ratings", "r.csv*", "--quote", "none").histories) == {1, 2, 3, 4, 5}
 
 
+def test_rows_lost_next_to_a_byte_behind_a_quote_are_an_error_however_many_may_be_bad(build: BuildSequences) -> None:
+    rows = [f'"{user}","{item}","{T + item}"\r\n' for user in range(4) for item in range(3)]
+    text = '"userId","movieId","timestamp"\r\n' + "".join(rows)
+    sound = text.encode()
+    write("ratings.csv", sound)
+    assert build("--max-bad-rows", 9).report["rows_read"] == 12
+    line_end = sound.index(b"\r\n", sound.index(rows[6].encode()))
+    write("ratings.csv", sound[:line_end] + b"\xff" + sound[line_end + 1 :])
+    fails(build("--max-bad-rows", 9), "ratings.csv", "near line 7", "1 more of the file's 12 rows", "--quote none")
+
+
 def test_rows_that_a_quote_swallows_are_found_whatever_the_line_ends(build: BuildSequences) -> None:
     for end in ("\n", "\r\n", "\r"):
         write("ratings.csv", SWALLOWED.replace('4,"Low",', '4,Low",').replace("\n", end))
