@@ -55,9 +55,10 @@ def is_disk_full(error: duckdb.Error) -> bool:
 
 
 def use_settings(con: duckdb.DuckDBPyConnection) -> None:
-    """Set what every query relies on: times in UTC, and that a name no query defines is an error, never a variable."""
+    """Set what every query relies on: times in UTC, plain_text, and that an unknown name is an error."""
     con.execute("set enable_progress_bar = false; set timezone = 'UTC'; set python_enable_replacements = false")
     con.execute("reset default_order; reset default_null_order; set preserve_insertion_order = false")
+    con.execute(_text("tables/plain_text"))
 
 
 @contextmanager

@@ -52,6 +52,12 @@ def fails(outcome: Outcome, *words: str) -> None:
 # Ids
 
 
+def test_zero_is_one_id_whatever_its_sign_as_a_float(build: BuildSequences) -> None:
+    write_parquet("ratings.parquet", userId=[0.0, -0.0, 0.5], movieId=[-0.0, 2.0, 0.0], timestamp=[T, T + 1, T])
+    outcome = build("--ratings", "ratings.parquet")
+    assert events(outcome) == {"0": [(0, T), (2, T + 1)], "0.5": [(0, T)]}
+
+
 def test_an_id_with_blanks_is_one_item_and_is_shown_as_most_rows_spell_it(build: BuildSequences) -> None:
     log(f"u,A03   ,{T}", f"u,A04,{T + 1}", f"v,A03   ,{T}", f"v,A03,{T + 1}", f"v,A04\t,{T + 2}", f"w,A04,{T}")
     outcome = build("--repeats", "all")

@@ -1,0 +1,11 @@
+-- The text of a value, null if it is empty. Numbers of float and decimal columns are written without a point and zeros
+-- if they are whole, and zero without a sign.
+create or replace temp macro plain_text(value, is_number) as
+nullif(
+    if(
+        is_number,
+        regexp_replace(regexp_replace(cast(value as varchar), '\.0*$', ''), '^-0$', '0'),
+        cast(value as varchar)
+    ),
+    ''
+);
