@@ -85,11 +85,11 @@ def build_sequences_command(context: click.Context, /, out: Path, json: bool, **
 def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> None:
     """Train an encoder on the histories, SASRec or BERT4Rec, and export it to ONNX."""
     config = TrainingConfig(**options)
-    from batchrec.system.resume import resumable
+    from batchrec.system.resume import open_checkpoint_dir
     from batchrec.training.train import train
 
-    with resumable(out) if is_first_process() else nullcontext() as progress:
-        report = train(sequences, config, out, progress)
+    with open_checkpoint_dir(out) if is_first_process() else nullcontext() as checkpoint_dir:
+        report = train(sequences, config, out, checkpoint_dir)
     if is_first_process():
         print_report(report, json)
 
@@ -105,10 +105,10 @@ def score_command(sequences: Path, model: Path, out: Path, json: bool, **options
     """Write the top k items of every user."""
     config = ScoringConfig(**options)
     from batchrec.scoring.score import score
-    from batchrec.system.resume import resumable
+    from batchrec.system.resume import open_checkpoint_dir
 
-    with resumable(out) as progress:
-        report = score(sequences, model, config, out, progress)
+    with open_checkpoint_dir(out) as checkpoint_dir:
+        report = score(sequences, model, config, out, checkpoint_dir)
     print_report(report, json)
 
 

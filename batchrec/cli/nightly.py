@@ -16,7 +16,7 @@ from batchrec.cli.options import JobCommand, json_option, last_value, log_format
 from batchrec.cli.output import echo, print_figures, print_report
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError, ModelError
-from batchrec.system.signals import Terminated, can_go_on, ignore_signals
+from batchrec.system.signals import Terminated, can_resume, ignore_signals
 
 if TYPE_CHECKING:
     from batchrec.nightly.registry import Models
@@ -125,7 +125,7 @@ def run_command(
         print_report(plan(jobs, config, run_date), json)
         return
     try:
-        with can_go_on():
+        with can_resume():
             report = run(jobs, config, run_date, metrics_file)
             # The night is published, whatever comes while its report is printed.
             ignore_signals()

@@ -44,7 +44,7 @@ def interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def can_go_on() -> Iterator[None]:
+def can_resume() -> Iterator[None]:
     """Let the block's end by SIGTERM be announced as one after which the same command goes on where it stopped."""
     _resumable.append(None)
     try:
