@@ -13,8 +13,8 @@ from batchrec.config import as_date
 from batchrec.errors import ConfigError
 from batchrec.nightly.decisions import REPORT, Decisions
 from batchrec.nightly.report import read_report, report_to_json
-from batchrec.system.atomic import file_sha256, replacing, replacing_folder
-from batchrec.system.temporaries import link_or_copy, make_folder, put_on_disk, remove
+from batchrec.system.atomic import replacing, replacing_folder
+from batchrec.system.disk import file_sha256, link_or_copy, make_folder, put_on_disk, remove
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from batchrec.config import as_date
 from batchrec.errors import ConfigError
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.system.atomic import replacing
+from batchrec.system.disk import put_on_disk
 from batchrec.system.json_text import to_json
-from batchrec.system.temporaries import put_on_disk
 
 REPORT = "report.json"
 

@@ -10,7 +10,7 @@ from batchrec.config import as_date
 from batchrec.errors import ConfigError, ModelError
 from batchrec.model.directory import MANIFEST, Manifest, load_model, read_manifest
 from batchrec.system.atomic import replacing_folder
-from batchrec.system.temporaries import put_on_disk, remove
+from batchrec.system.disk import put_on_disk, remove
 
 _CURRENT = "current"
 _VERSION = re.compile(r"(\d{4}-\d\d-\d\d)-[0-9a-f]+")

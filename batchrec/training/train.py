@@ -16,8 +16,8 @@ from batchrec.errors import DeviceError
 from batchrec.model.batching import Histories
 from batchrec.model.directory import ENCODER, TRAINING_LOG, load_model, replacing_model, write_manifest
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.system.atomic import file_sha256
 from batchrec.system.checkpoints import CheckpointStore, fingerprint_of
+from batchrec.system.disk import file_sha256
 from batchrec.system.json_text import to_json
 from batchrec.system.machine import n_cores
 from batchrec.tables.log_end import ahead_from
