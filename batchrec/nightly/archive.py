@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from batchrec.config import as_date
+from batchrec.config import parse_date
 from batchrec.errors import ConfigError
 from batchrec.nightly.decisions import REPORT, Decisions
 from batchrec.nightly.report import read_report, report_to_json
@@ -46,7 +46,7 @@ class Nights:
     def dates(self) -> list[date]:
         """List the nights that were published, oldest first: folders with a table or a report, whole or not."""
         named = [
-            as_date(path.name.removeprefix("run_date="))
+            parse_date(path.name.removeprefix("run_date="))
             for path in self.folder.glob("run_date=*")
             if (path / REPORT).exists() or (path / _RECS).exists()
         ]

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from batchrec.config import as_date
+from batchrec.config import parse_date
 from batchrec.errors import ConfigError
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.system.atomic import replacing
@@ -35,7 +35,7 @@ class Decisions:
     def dates(self) -> list[date]:
         """List the nights that are to be published, oldest first."""
         named = [
-            as_date(work.name.removeprefix(".run_date="))
+            parse_date(work.name.removeprefix(".run_date="))
             for work in self.folder.glob(".run_date=*")
             if (work / REPORT).is_file()
         ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from batchrec.config import as_date
+from batchrec.config import parse_date
 from batchrec.errors import ConfigError, ModelError
 from batchrec.model.directory import MANIFEST, Manifest, load_model, read_manifest
 from batchrec.system.atomic import replacing_folder
@@ -40,7 +40,7 @@ class Version:
 
 def _is_version(name: str) -> bool:
     found = _VERSION.fullmatch(name)
-    return found is not None and as_date(found[1]) is not None
+    return found is not None and parse_date(found[1]) is not None
 
 
 @dataclass(frozen=True)
