@@ -10,7 +10,7 @@ import click
 
 from batchrec.cli.config_file import DEFAULT_FILE
 from batchrec.cli.config_template import template
-from batchrec.cli.defaults import check_environment, read_defaults, settled
+from batchrec.cli.defaults import check_environment, option_values, read_defaults
 from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of, path_option
 from batchrec.cli.output import echo, print_figures, print_report
 from batchrec.cli.torchrun import is_first_process, is_one_of_several
@@ -71,7 +71,7 @@ def build_sequences_command(context: click.Context, /, out: Path, json: bool, **
     """Build each user's history, oldest event first, from raw ratings."""
     from batchrec.sequences.build import build_sequences
 
-    given = settled(context)
+    given = option_values(context)
     config = SequencesConfig(**{name: given[name] for name in options if name != "ratings"})
     print_report(build_sequences(given["ratings"] or ("ratings.csv",), config, out), json)
 
@@ -168,16 +168,16 @@ def recommend_command(items_seen: tuple[str, ...], model: Path, json: bool, **op
     config = RecommendConfig(**options)
     from batchrec.scoring.recommend import recommend
 
-    found = recommend(items_seen, model, config)
+    shown = recommend(items_seen, model, config)
     if json:
-        print_report(found, json)
+        print_report(shown, json)
         return
     echo("After")
-    for item in found.history:
-        note = "  (the model does not know it)" if item in found.unknown_to_model else ""
+    for item in shown.history:
+        note = "  (the model does not know it)" if item in shown.unknown_to_model else ""
         echo(f"      {item.title or item.item_id}{note}")
     echo("the model recommends")
-    for row in found.recommendations:
+    for row in shown.recommendations:
         echo(f"{row.rank:4}  {row.title or row.item_id}  ({row.score:.2f})")
 
 

@@ -28,7 +28,7 @@ from batchrec.scoring.scorer import Counts, ScoredChunk, Scorer
 from batchrec.scoring.user_list import read_user_list
 from batchrec.system.atomic import check_no_input, check_writable_file
 from batchrec.system.checkpoints import CheckpointStore
-from batchrec.system.logs import no_bars
+from batchrec.system.logs import hides_bars
 from batchrec.system.machine import n_cores
 from batchrec.tables.ids import without_blanks
 from batchrec.tables.sequences_table import Sequences, no_items, open_sequences, write_parquet
@@ -117,7 +117,7 @@ def score(
 
     def recs() -> Iterator[pa.RecordBatch]:
         nonlocal counts, n_scored
-        with tqdm(total=n_users, desc="score", unit="user", leave=False, disable=no_bars()) as bar:
+        with tqdm(total=n_users, desc="score", unit="user", leave=False, disable=hides_bars()) as bar:
             for chunk in _in_order(scorer, chunks, workers, checkpoints):
                 counts += chunk.counts
                 n_scored += chunk.n_users

@@ -28,7 +28,7 @@ class Terminated(SystemExit):
 
 
 @contextmanager
-def interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
+def interrupted_by_signals(interrupt: Callable[[], None]) -> Iterator[None]:
     """Call `interrupt` where a signal ends the block: for work that no exception in the main thread would reach.
 
     It is called again and again from a thread, for the work may begin after the signal: DuckDB swallows what a handler
