@@ -52,6 +52,6 @@ def test_the_file_says_what_each_option_is() -> None:
 def test_a_file_that_is_there_is_left_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     Path("batchrec.toml").write_text("# mine", encoding="utf-8")
     assert run_cli("init") == 2
-    assert "batchrec.toml: is there already" in capsys.readouterr().err
+    assert "batchrec.toml: already exists" in capsys.readouterr().err
     assert Path("batchrec.toml").read_text(encoding="utf-8") == "# mine"
     assert run_cli("init", "--out", "no/folder.toml") == 2
