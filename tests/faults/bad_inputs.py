@@ -213,9 +213,7 @@ CONFIGS = [
     Bad("a fraction of an item", option("score", "top-k = 2.5"), RUN, 2, "top-k: found 2.5; expected an integer"),
     Bad("a list as number", option("train", "max-len = [8]"), RUN, 2, "max-len: found a list; expected an integer"),
     Bad("an unknown device", option("train", 'device = "tpu"'), RUN, 2, "device: found 'tpu'; expected one of auto"),
-    Bad(
-        "a key twice", option("run", "keep_models = 2"), RUN, 2, "keep-models is there twice|keep_models is there twice"
-    ),
+    Bad("a key twice", option("run", "keep_models = 2"), RUN, 2, "keep-models is set twice|keep_models is set twice"),
     Bad("no items at all", option("score", "top-k = 0"), RUN, 2, "--top-k 0: expected 1 or more"),
     Bad("more items than there are", option("score", "top-k = 99"), RUN, 2, "--top-k 99: the model knows 40 items"),
     Bad("an age that is none", option("train", 'every = "1y"'), RUN, 2, "--train-every 1y: expected days like 7d"),
