@@ -134,7 +134,7 @@ def test_training_is_terminated_and_the_old_model_stays(folder: Path, numbers: l
     kept = folder / ".model.progress" / "training.part"
     exit_code, said = ended_by(folder, program, kept.exists, *numbers)
     assert exit_code == 143
-    assert said.splitlines()[-1] == "batchrec: terminated: the same command goes on where it stopped"
+    assert said.splitlines()[-1] == "batchrec: terminated. Run the same command again to resume"
     assert "Traceback" not in said
     assert names_in(folder) == {"model", ".model.progress"}
     assert (folder / "model" / "manifest.json").read_bytes() == manifest
@@ -148,7 +148,7 @@ def test_scoring_is_terminated_in_json_too(folder: Path) -> None:
     exit_code, said = ended_by(folder, program, lambda: has_temporary(folder, ".recs.parquet"), signal.SIGTERM)
     assert exit_code == 143
     line = json.loads(said.splitlines()[-1])
-    message = "terminated: the same command goes on where it stopped"
+    message = "terminated. Run the same command again to resume"
     assert (line["level"], line["message"], line["exit_code"]) == ("ERROR", message, 143)
     assert names_in(folder) <= {"recs.parquet", ".recs.parquet.progress"}
     assert (folder / "recs.parquet").read_text(encoding="utf-8") == "old"
@@ -157,7 +157,7 @@ def test_scoring_is_terminated_in_json_too(folder: Path) -> None:
 def test_a_resumable_command_says_that_it_goes_on() -> None:
     with stopped_by_signals(), can_resume(), pytest.raises(Terminated) as raised:
         os.kill(os.getpid(), signal.SIGTERM)
-    assert raised.value.message == "terminated: the same command goes on where it stopped"
+    assert raised.value.message == "terminated. Run the same command again to resume"
 
 
 def test_a_signal_that_was_swallowed_interrupts_what_begins_after_it() -> None:
