@@ -55,7 +55,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _groups(root: Path) -> Iterator[tuple[bool, list[Path]]]:
-    """Yield the process's CPU control groups: whether the hierarchy is v2, and the folders of the group and its parents.
+    """Yield each CPU control group of the process: whether it is of v2, and the folders of the group and its parents.
 
     In a container the mount's root may be the group itself, while the path is that of the group on the host.
     """
