@@ -1,7 +1,7 @@
 """Outputs that appear whole or not at all.
 
 An output is written to a temporary file or folder next to its place (temporaries.py), forced to the disk (disk.py),
-and then takes its place by one rename. A sink other than a local file needs its own `replacing`.
+and then moved to its place by one rename. Whoever wants another kind of output changes or adds to this module.
 """
 
 import os
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from batchrec.errors import ConfigError
 from batchrec.system.disk import exchange, put_on_disk
-from batchrec.system.temporaries import modes_by_umask, probe_of, temporary_file, temporary_folder
+from batchrec.system.temporaries import modes_by_umask, probe_path, temporary_file, temporary_folder
 
 
 def check_writable(out: Path, option: str = "--out") -> None:
     """Raise ConfigError if the file or folder `out` cannot be created. To be called before any work is done."""
-    probe = probe_of(out)
+    probe = probe_path(out)
     try:
         out.exists()  # raises if the name is too long
         has_folder = probe.parent.is_dir()
@@ -47,7 +47,7 @@ def replacing(out: Path, contents: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path next to `out`, which is renamed to `out` if the block ends without an error.
 
     A reader of `out` sees the old file or the new one, never a part of it, also after a power cut. Until the rename
-    only the owner can read the new file. contents: a file to fill the temporary one with.
+    only the owner can read the new file. contents: a file to link or copy to the temporary path first.
     Raises ConfigError if `out` cannot be written.
     """
     check_writable_file(out)

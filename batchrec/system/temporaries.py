@@ -24,22 +24,22 @@ if sys.platform != "win32":
 _log = logging.getLogger(__name__)
 
 
-def beside(out: Path) -> Path:
+def _temporary_path(out: Path) -> Path:
     """Return a new name next to `out`, or next to its target if `out` is a link: on the same disk, for a rename."""
     target = Path(os.path.realpath(out))
     return target.parent / f".{target.name[:100]}.{secrets.token_hex(4)}.tmp"
 
 
-def probe_of(out: Path) -> Path:
+def probe_path(out: Path) -> Path:
     """Return a new name next to `out` for a file without a lock, which the next run may remove at any time."""
-    return beside(out).with_suffix(".probe")
+    return _temporary_path(out).with_suffix(".probe")
 
 
 def modes_by_umask(out: Path) -> tuple[int, int]:
     """Return the modes of a new file and of a new folder next to `out`, by the umask and the parent folder."""
     # The umask can only be read by setting it, for all threads: their files would get the wrong modes. Make a probe.
     while True:
-        probe = probe_of(out)
+        probe = probe_path(out)
         probe.mkdir()
         # Another run may remove the probe as that of a killed run.
         with suppress(FileNotFoundError):
@@ -85,7 +85,7 @@ def _claimed(out: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """Make a temporary file or folder next to `out` and hold its lock; first remove those of killed runs."""
     _remove_dead(out)
     while True:
-        path = beside(out)
+        path = _temporary_path(out)
         make(path)
         lock = _lock(path, wait=True)
         # Before it was locked another run may have removed it as that of a killed run.

@@ -204,8 +204,7 @@ def test_tables_within_a_table_are_part_of_the_key() -> None:
 
 def test_dates_and_integers_are_accepted_as_text() -> None:
     write("[evaluate]\ncut = 2024-06-01\n[build-sequences]\nmax-bad-rows = 100\n[train]\nmax-minutes = 5\n")
-    found = read_defaults(cli, None)
-    assert found == {
+    assert read_defaults(cli, None) == {
         "evaluate": {"cut": "2024-06-01"},
         "build-sequences": {"max_bad_rows": "100"},
         "train": {"max_minutes": 5},

@@ -214,12 +214,12 @@ def histories() -> dict[int, list[int]]:
 class Rankings:
     """Counts the chunks that are ranked, and stops a scoring after some of them."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int = 1000) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, maximum: int = 1000) -> None:
         self.n, best = 0, Scorer._best
 
         def count(scorer: Scorer, given: Histories, users: Longs, limits: Limits) -> Lists:
             self.n += 1
-            if self.n > most:
+            if self.n > maximum:
                 raise Stopped
             return best(scorer, given, users, limits)
 
@@ -238,7 +238,7 @@ def stopped_scoring(
     sequences = write_sequences(folder / "sequences.parquet", histories())
     assert_stops(
         monkeypatch,
-        lambda patch: Rankings(patch, most=after),
+        lambda patch: Rankings(patch, maximum=after),
         lambda: score(sequences, trained_model(), config, folder / "recs.parquet", folder / "checkpoints"),
     )
     assert not (folder / "recs.parquet").exists()
@@ -331,7 +331,7 @@ def test_a_stopped_command_resumes_and_removes_its_checkpoints(
     out = tmp_path / "recs.parquet"
     arguments = ("score", "--sequences", sequences, "--model", trained_model(), "--out", out, "--device", "cpu")
     sizes = ("--chunk-size", 10, "--workers", 1, "--top-k", 5)
-    assert_stops(monkeypatch, lambda patch: Rankings(patch, most=3), lambda: run_cli(*arguments, *sizes))
+    assert_stops(monkeypatch, lambda patch: Rankings(patch, maximum=3), lambda: run_cli(*arguments, *sizes))
     assert names_in(tmp_path) == {"sequences.parquet", ".recs.parquet.progress"}
     caplog.set_level("INFO", "batchrec")
     ranked = Rankings(monkeypatch)
