@@ -3,6 +3,6 @@
 from batchrec.cli import nightly
 from batchrec.cli.commands import cli
 from batchrec.cli.defaults import resolve_options
-from batchrec.cli.main import main, run
+from batchrec.cli.running import main, run
 
 __all__ = ["cli", "main", "nightly", "resolve_options", "run"]
