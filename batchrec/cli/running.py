@@ -1,4 +1,4 @@
-"""The batchrec program: it runs a command and turns every error except a bug into one line and an exit code."""
+"""The batchrec program: run a command, and turn every error except a bug into one line and an exit code."""
 
 import logging
 import sys
