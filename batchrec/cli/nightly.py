@@ -47,11 +47,9 @@ class _RunCommand(JobCommand):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Read the file of options and make the context; if that fails, write to the metrics file."""
+        """Make the context as click does; if that fails, write to the metrics file."""
         given = list(args)
         try:
-            if parent is not None:
-                parent.default_map = read_defaults(cli, _config_file(given, parent))
             return super().make_context(info_name, args, parent, **extra)
         except (ConfigError, click.ClickException):
             file = _metrics_file(given, parent)
@@ -61,15 +59,26 @@ class _RunCommand(JobCommand):
                 tell_failure(file, ConfigError.exit_code)
             raise
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the file of options, then parse as click does."""
+        root, own = ctx.find_root(), _own_config_file(args)
+        # Other commands ask for the options of run too: batchrec has read its file for them.
+        if own is not None or root.invoked_subcommand == self.name:
+            try:
+                root.default_map = read_defaults(cli, own or root.params["config"])
+            except ConfigError:
+                self.set_log_format(ctx, args)
+                raise
+            ctx.default_map = (root.default_map or {}).get("run")
+        return super().parse_args(ctx, args)
 
-def _config_file(arguments: list[str], group: click.Context | None) -> Path | None:
-    """Return the file of options that run is given, after its name or before; None for batchrec.toml, if it exists."""
+
+def _own_config_file(arguments: list[str]) -> Path | None:
+    """Return the file of options that run itself is given, by command line or environment."""
     name = last_value("--config", arguments)
     if name is None:
         name = os.environ.get("BATCHREC_RUN_CONFIG") or None
-    if name is not None:
-        return Path(name)
-    return None if group is None else group.params.get("config")
+    return None if name is None else Path(name)
 
 
 # Matches also in a file that is not TOML: a line that sets the option and is not a comment.
@@ -81,7 +90,8 @@ def _metrics_file(arguments: list[str], group: click.Context | None) -> Path | N
     name = last_value("--metrics-file", arguments) or os.environ.get("BATCHREC_RUN_METRICS_FILE")
     if name:
         return Path(name)
-    config = _config_file(arguments, group) or Path(DEFAULT_FILE)
+    of_group = group.params.get("config") if group is not None else None
+    config = _own_config_file(arguments) or of_group or Path(DEFAULT_FILE)
     try:
         match = _METRICS_FILE.search(config.read_text(encoding="utf-8-sig", errors="replace"))
     except OSError:

@@ -107,11 +107,15 @@ class JobCommand(Command):
         try:
             return super().parse_args(ctx, args)
         except click.UsageError:
-            option = next(option for option in self.params if option.name == "log_format")
-            value = last_value(option.opts[0], given)
-            wanted, _ = option.consume_value(ctx, {} if value is None else {"log_format": value})
-            logs.set_log_format("json" if wanted == "json" else "text")
+            self.set_log_format(ctx, given)
             raise
+
+    def set_log_format(self, ctx: click.Context, args: list[str]) -> None:
+        """Set the log format that a command line with errors asks for."""
+        option = next(option for option in self.params if option.name == "log_format")
+        value = last_value(option.opts[0], args)
+        wanted, _ = option.consume_value(ctx, {} if value is None else {"log_format": value})
+        logs.set_log_format("json" if wanted == "json" else "text")
 
 
 def last_value(name: str, arguments: list[str]) -> str | None:

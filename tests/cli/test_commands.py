@@ -136,7 +136,8 @@ def test_help_is_printed(arguments: list[str], capsys: pytest.CaptureFixture[str
     assert run_cli(*arguments) == 0
     said = capsys.readouterr()
     assert said.out.startswith("Usage: batchrec")
-    assert "Exit codes" in said.out
+    assert "Exit codes: " in said.out
+    assert ("99 nothing to do" in " ".join(said.out.split())) is (arguments == ["--help"])
     assert said.err == ""
 
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import click
@@ -128,6 +129,17 @@ def test_the_config_of_run_replaces_that_of_batchrec(capsys: pytest.CaptureFixtu
     for arguments in (["--config", "none.toml", "run", "--config", "run.toml"], ["--config", "run.toml", "run"]):
         assert run_cli(*arguments) == 2
         assert "--keep 0: expected 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "--config", "batchrec.toml"]], ids=" ".join)
+def test_an_error_in_the_file_of_run_has_the_log_format_of_run(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("[run\n")
+    assert run_cli(*arguments, "--log-format", "json") == 2
+    line = json.loads(capsys.readouterr().err)
+    assert line["exit_code"] == 2
+    assert "batchrec.toml: not TOML" in line["message"]
 
 
 def test_of_ratings_and_query_the_one_of_higher_precedence_wins(monkeypatch: pytest.MonkeyPatch) -> None:
