@@ -164,13 +164,13 @@ def _jobs(context: click.Context) -> "Jobs":
 @click.pass_context
 def rollback_command(context: click.Context, to: date | None) -> None:
     """Put the table of an earlier night back in its place, at score's --out."""
-    from batchrec.nightly.archive import Nights
+    from batchrec.nightly.archive import Archive
     from batchrec.nightly.lock import locked
 
     options = resolved(context, "run")
-    nights = Nights(Path(options["nights"]), resolved(context, "score")["out"])
-    with locked(nights.folder, options["lock"]):
-        echo(f"{nights.out}: the table of {nights.roll_back(to)}")
+    archive = Archive(Path(options["nights"]), resolved(context, "score")["out"])
+    with locked(archive.folder, options["lock"]):
+        echo(f"{archive.out}: the table of {archive.roll_back(to)}")
 
 
 @cli.group("models", epilog=EPILOG)

@@ -23,7 +23,7 @@ _GONE = "gone"
 
 
 @dataclass(frozen=True)
-class Nights:
+class Archive:
     """The nights in `folder`, of which the newest one's table stands at `out` too, for every reader.
 
     folder/run_date=2026-11-24/   recs.parquet and report.json of a night that was published, and the rows it rejected

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchrec.errors import BatchrecError, LockedError
-from batchrec.nightly.archive import Nights
+from batchrec.nightly.archive import Archive
 from batchrec.nightly.report import NightReport
 from batchrec.system.atomic import replacing
 
@@ -25,12 +25,12 @@ _STANDING = {
 }
 
 
-def write_metrics(file: Path, report: NightReport, exit_code: int, nights: Nights) -> None:
+def write_metrics(file: Path, report: NightReport, exit_code: int, archive: Archive) -> None:
     """Write the figures of a night, whether it was published or not, in one step.
 
     Raises ConfigError if the file cannot be written.
     """
-    registry = _registry(_standing(nights), exit_code, datetime.fromisoformat(report.finished))
+    registry = _registry(_standing(archive), exit_code, datetime.fromisoformat(report.finished))
 
     def gauge(name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"batchrec_{name}", text, labels, registry=registry)
@@ -59,10 +59,10 @@ def write_metrics(file: Path, report: NightReport, exit_code: int, nights: Night
     _write(file, registry)
 
 
-def tell_failure(file: Path, exit_code: int, nights: Nights | None = None) -> None:
+def tell_failure(file: Path, exit_code: int, archive: Archive | None = None) -> None:
     """Write that a run has ended before its night began; if that cannot be done, only say so in the log.
 
-    nights: None if it is not known where they are; then what the file says of them stays. A file that holds anything
+    archive: None if it is not known where it is; then what the file says of them stays. A file that holds anything
     else than metrics of batchrec is left as it is.
     """
     try:
@@ -70,14 +70,14 @@ def tell_failure(file: Path, exit_code: int, nights: Nights | None = None) -> No
         if file.exists() and not former.startswith("# HELP batchrec_"):
             _log.warning("%s: holds no metrics of batchrec, and is left as it is", file)
             return
-        standing = _standing(nights) if nights is not None else _standing_in(former)
+        standing = _standing(archive) if archive is not None else _standing_in(former)
         _write(file, _registry(standing, exit_code, datetime.now(UTC)))
     except (BatchrecError, OSError, ValueError) as error:
         _log.warning("%s: does not say that the run has failed: %s", file, error)
 
 
 @contextmanager
-def failures_told(file: Path | None, nights: Nights | None = None) -> Iterator[None]:
+def failures_told(file: Path | None, archive: Archive | None = None) -> Iterator[None]:
     """Write to the metrics file if the block ends by an error; not if another run is at work, which will write it."""
     try:
         yield
@@ -85,19 +85,19 @@ def failures_told(file: Path | None, nights: Nights | None = None) -> Iterator[N
         raise
     except Exception as error:
         if file is not None:
-            tell_failure(file, error.exit_code if isinstance(error, BatchrecError) else 1, nights)
+            tell_failure(file, error.exit_code if isinstance(error, BatchrecError) else 1, archive)
         raise
 
 
-def _standing(nights: Nights) -> dict[str, float]:
+def _standing(archive: Archive) -> dict[str, float]:
     """Return what is known of the nights: name of the metric -> value."""
-    dates = nights.dates()
-    finished = [datetime.fromisoformat(kept["finished"]).timestamp() for kept in nights.reports(dates)]
+    dates = archive.dates()
+    finished = [datetime.fromisoformat(kept["finished"]).timestamp() for kept in archive.reports(dates)]
     last_success, newest_night, out_is_newest = _STANDING
     found = {last_success: max(finished)} if finished else {}
     if dates:
         found[newest_night] = datetime.combine(dates[-1], datetime.min.time(), UTC).timestamp()
-    return found | {out_is_newest: float(bool(dates) and dates[-1] in nights.nights_out())}
+    return found | {out_is_newest: float(bool(dates) and dates[-1] in archive.nights_out())}
 
 
 def _standing_in(text: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from batchrec.config import RunConfig
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
-from batchrec.nightly.archive import Nights
+from batchrec.nightly.archive import Archive
 from batchrec.nightly.journal import Account
 from batchrec.nightly.lock import locked
 from batchrec.nightly.prometheus import failures_told, write_metrics
@@ -39,16 +39,16 @@ class Plan:
 
 def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
     """Say what `run` would do. Reads the folders, and writes nothing."""
-    nights, models = Nights(Path(config.nights), jobs.out), Models(Path(config.models))
-    tonight = _run_date(run_date, nights)
+    archive, models = Archive(Path(config.nights), jobs.out), Models(Path(config.models))
+    tonight = _run_date(run_date, archive)
     in_use = models.current
     return Plan(
         run_date=str(tonight),
-        goes_on=nights.work(tonight).exists(),
-        finishes_first=[str(night) for night in nights.decisions.dates()],
+        goes_on=archive.work(tonight).exists(),
+        finishes_first=[str(night) for night in archive.decisions.dates()],
         model_in_use=None if in_use is None else in_use.name,
         trains=due_by_age(in_use, config, tonight) or "only if the model in use ranks tonight's events badly",
-        publishes=[str(nights.table(tonight)), *([str(jobs.out)] if nights.is_newest(tonight) else [])],
+        publishes=[str(archive.table(tonight)), *([str(jobs.out)] if archive.is_newest(tonight) else [])],
     )
 
 
@@ -59,26 +59,26 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     Raises GateError where a gate is not passed, LockedError where another run is at work, NothingToDo where the
     same table is published already, and what the jobs raise: then no table and no model in use has changed.
     """
-    nights, models = Nights(Path(config.nights), jobs.out), Models(Path(config.models))
+    archive, models = Archive(Path(config.nights), jobs.out), Models(Path(config.models))
     check_metrics_apart(jobs, metrics_file)
     with ExitStack() as stack:
-        with failures_told(metrics_file, nights):
+        with failures_told(metrics_file, archive):
             check_apart(jobs, config)
-            stack.enter_context(locked(nights.folder, config.lock))
-            tonight = _run_date(run_date, nights)
-        account = Account(tonight, resumed=nights.work(tonight).exists())
+            stack.enter_context(locked(archive.folder, config.lock))
+            tonight = _run_date(run_date, archive)
+        account = Account(tonight, resumed=archive.work(tonight).exists())
         stamp(run_id=account.run_id, run_date=str(tonight))
-        return _run(Night(jobs, config, nights, models, account), metrics_file)
+        return _run(Night(jobs, config, archive, models, account), metrics_file)
 
 
 def _run(night: Night, metrics_file: Path | None) -> NightReport:
     """Run a night, and keep what has become of it."""
-    account, nights = night.account, night.nights
+    account, archive = night.account, night.archive
     # What is left standing where none of those below happens.
     failed, exit_code = "ended by a bug", 1
     try:
-        with signals_first(), _as_config_errors(nights.folder):
-            check_writable_file(nights.out)
+        with signals_first(), _as_config_errors(archive.folder):
+            check_writable_file(archive.out)
             if metrics_file is not None:
                 check_writable_file(metrics_file, "--metrics-file")
             night.run()
@@ -95,13 +95,13 @@ def _run(night: Night, metrics_file: Path | None) -> NightReport:
         report = account.report(failed or None)
         with _only_warning():
             if exit_code in (0, NothingToDo.exit_code):
-                nights.prune(night.config.keep, account.run_date)
+                archive.prune(night.config.keep, account.run_date)
                 night.models.prune(night.config.keep_models)
             else:
-                nights.keep_failed(account.run_date, asdict(report))
+                archive.keep_failed(account.run_date, asdict(report))
         if metrics_file is not None:
             with _only_warning():
-                write_metrics(metrics_file, report, exit_code, nights)
+                write_metrics(metrics_file, report, exit_code, archive)
     return report
 
 
@@ -126,7 +126,7 @@ def _only_warning() -> Iterator[None]:
         _log.warning("a bug, after the night had ended", exc_info=True)
 
 
-def _run_date(given: date | None, nights: Nights) -> date:
+def _run_date(given: date | None, archive: Archive) -> date:
     """Return tonight's date.
 
     Raises ConfigError for one to come, for a clock that is behind a published night, and for a night that is later than
@@ -139,20 +139,20 @@ def _run_date(given: date | None, nights: Nights) -> date:
         raise ConfigError(
             f"--run-date {given}: the clock says {today}. Nights before {given} could no longer be published"
         )
-    for night in [*nights.dates(), *nights.decisions.dates()]:
+    for night in [*archive.dates(), *archive.decisions.dates()]:
         if night > tomorrow:
             raise ConfigError(
-                f"{nights.folder}: the clock says {today}, but night {night} is published already, or about to be: no "
+                f"{archive.folder}: the clock says {today}, but night {night} is published already, or about to be: no "
                 "other would be put out. Set the clock right, or move that night's folder away, and start again"
             )
-    newest = max(nights.dates(), default=today)
+    newest = max(archive.dates(), default=today)
     if given is None and newest > today:
         raise ConfigError(f"the clock says {today}, but night {newest} is published already. Pass --run-date")
     tonight = given or today
-    for night in nights.dates():
-        if night > tonight and nights.report(night) is None:
+    for night in archive.dates():
+        if night > tonight and archive.report(night) is None:
             raise ConfigError(
-                f"{nights.table(night).parent}: is later than night {tonight}, and its report is missing, damaged or "
+                f"{archive.table(night).parent}: is later than night {tonight}, and its report is missing, damaged or "
                 "another night's: nothing would be put out while it is there. Restore it, or move it away"
             )
     return tonight

@@ -10,7 +10,7 @@ from pathlib import Path
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import ConfigError, InputError, ModelError, NothingToDo
 from batchrec.model.directory import load_model
-from batchrec.nightly.archive import Nights
+from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import held_out_items, measure_histories, measure_table
 from batchrec.nightly.gates import input_checks, model_checks, rule_checks, table_checks
 from batchrec.nightly.journal import Account
@@ -44,7 +44,7 @@ class Night:
 
     jobs: Jobs
     config: RunConfig
-    nights: Nights
+    archive: Archive
     models: Models
     account: Account
 
@@ -54,7 +54,7 @@ class Night:
 
     @property
     def _work(self) -> Path:
-        return self.nights.work(self._run_date)
+        return self.archive.work(self._run_date)
 
     @property
     def _sequences(self) -> Path:
@@ -71,12 +71,12 @@ class Night:
         raise.
         """
         # What a run that was killed has renamed may not be on the disk yet; from here on it is.
-        folders = (Path(os.path.realpath(self.nights.out)).parent, self.nights.folder, self.models.folder)
+        folders = (Path(os.path.realpath(self.archive.out)).parent, self.archive.folder, self.models.folder)
         put_on_disk(folder for folder in folders if folder.is_dir())
         finished = [night for night in self._decided() if night.finish()]
         if any(night is self for night in finished):
             return
-        self.nights.give_up_before(self._run_date)
+        self.archive.give_up_before(self._run_date)
         self._check_paths()
         make_folder(self._work, 0o700)
         self._build_sequences()
@@ -93,7 +93,7 @@ class Night:
         """List the nights, of whatever dates, whose publishing a run had begun that was killed: those go first."""
         return [
             self if date == self._run_date else replace(self, account=Account(date, resumed=True))
-            for date in self.nights.decisions.dates()
+            for date in self.archive.decisions.dates()
         ]
 
     def finish(self) -> bool:
@@ -101,9 +101,9 @@ class Night:
 
         Then no more of it is published than was already: that is put out.
         """
-        decisions, name = self.nights.decisions, f"night {self._run_date}"
+        decisions, name = self.archive.decisions, f"night {self._run_date}"
         decisions.keep(self._run_date)
-        found = self.nights.decided(self._run_date)
+        found = self.archive.decided(self._run_date)
         if found is not None and decisions.is_rolled_back(self._run_date, found[0]["recs_sha256"]):
             _log.warning("%s was about to be published but was rolled back; it stays rolled back", name)
         elif found is not None and (version := self._whole_model(found[0]["model"])) is not None:
@@ -113,9 +113,11 @@ class Night:
             return True
         else:
             _log.warning("%s was to be published: its table, report or model is lost or damaged, and it is not", name)
-            recs_sha256 = self.nights.recs_sha256(self._run_date)
-            if self.nights.is_whole(self._run_date) and not self.nights.is_published(self._run_date, str(recs_sha256)):
-                self.nights.put_out(self._run_date)
+            recs_sha256 = self.archive.recs_sha256(self._run_date)
+            if self.archive.is_whole(self._run_date) and not self.archive.is_published(
+                self._run_date, str(recs_sha256)
+            ):
+                self.archive.put_out(self._run_date)
         decisions.drop(self._run_date)
         return False
 
@@ -143,9 +145,9 @@ class Night:
             config = replace(self.jobs.sequences, run_date=str(self._run_date))
             built = build_sequences(self.jobs.ratings, config, self._sequences)
             found.update(asdict(built))
-        before = self.nights.before(self._run_date)[-self.config.gate_nights :]
-        earlier = [report["stages"] for report in self.nights.reports(before)]
-        figures = measure_histories(self._sequences, self._run_date, self.nights.last_whole(before))
+        before = self.archive.before(self._run_date)[-self.config.gate_nights :]
+        earlier = [report["stages"] for report in self.archive.reports(before)]
+        figures = measure_histories(self._sequences, self._run_date, self.archive.last_whole(before))
         found["newest_until_tonight"] = figures.newest.isoformat()
         if before and self.config.gate_min_input > 0:
             self._check_whole("input", "reports", len(earlier), "--gate-min-input")
@@ -188,7 +190,7 @@ class Night:
         return new
 
     def _score(self, model: Path) -> ScoringReport:
-        previous = self.nights.last_whole([night for night in self.nights.dates() if night <= self._run_date])
+        previous = self.archive.last_whole([night for night in self.archive.dates() if night <= self._run_date])
         with self.account.stage("score") as found:
             config = replace(
                 self.jobs.scoring, previous=None if previous is None else str(previous), run_date=str(self._run_date)
@@ -199,8 +201,8 @@ class Night:
 
     def _check(self, scored: ScoringReport) -> None:
         with self.account.stage("check") as found:
-            before = self.nights.before(self._run_date)
-            previous = self.nights.last_whole(before)
+            before = self.archive.before(self._run_date)
+            previous = self.archive.last_whole(before)
             # Whom rules leave fewer than k items has a full list with those.
             full = min(self.jobs.scoring.top_k, scored.eligible_items)
             config = replace(self.jobs.scoring, top_k=max(1, full), run_date=str(self._run_date))
@@ -211,26 +213,26 @@ class Night:
         # Of the users in the histories, whatever the scorer says; only with --users is it they whom it was to score.
         n_users = figures.histories if self.jobs.scoring.users is None else scored.users
         checks = table_checks(figures, n_users, max(1, scored.eligible_items), self.config)
-        last = self.nights.reports(self.nights.before(self._run_date)[-1:])
+        last = self.archive.reports(self.archive.before(self._run_date)[-1:])
         self.account.check(checks + rule_checks(scored, last[0]["stages"] if last else None, self.config))
 
     def _publish(self, model: Path, in_use: Version | None) -> None:
         """Switch the model, then the table: each by a rename, and by the next run if this one is killed in between."""
         is_new = in_use is None or model != in_use.folder
         self.account.recs_sha256 = recs_sha256 = file_sha256(self._recs)
-        is_rolled_back = self.nights.decisions.is_rolled_back(self._run_date, recs_sha256)
+        is_rolled_back = self.archive.decisions.is_rolled_back(self._run_date, recs_sha256)
         is_same = not self.account.resumed and not is_new
-        if self.nights.is_published(self._run_date, recs_sha256) and (is_same or is_rolled_back):
-            self.nights.settle(self._run_date)
+        if self.archive.is_published(self._run_date, recs_sha256) and (is_same or is_rolled_back):
+            self.archive.settle(self._run_date)
             state = "was rolled back, and stays so" if is_rolled_back else "is published"
             raise NothingToDo(f"night {self._run_date} {state}, and would come out the same")
         version = self.models.add(model, self._run_date) if is_new else Version(model)
         self.account.model = version.name
         with self.account.stage("publish"):
-            self.nights.decisions.publish(self._run_date, asdict(self.account.report()))
+            self.archive.decisions.publish(self._run_date, asdict(self.account.report()))
             self._put_in_place(self._recs, version)
 
     def _put_in_place(self, recs: Path, version: Version) -> None:
         rejects = rejects_of(self._sequences)
         report = asdict(self.account.report())
-        self.nights.publish(self._run_date, recs, rejects, report, lambda: self.models.use(version))
+        self.archive.publish(self._run_date, recs, rejects, report, lambda: self.models.use(version))

@@ -10,7 +10,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from batchrec.nightly.archive import Nights
+from batchrec.nightly.archive import Archive
 from batchrec.nightly.registry import Models
 from tests.faults.children import run
 from tests.support.models import names_in, scratch
@@ -84,8 +84,8 @@ class Shop:
     folder: Path
 
     @property
-    def nights(self) -> Nights:
-        return Nights(self.folder / "nights", self.folder / "recs.parquet")
+    def archive(self) -> Archive:
+        return Archive(self.folder / "nights", self.folder / "recs.parquet")
 
     @property
     def models(self) -> Models:
@@ -110,7 +110,7 @@ class Shop:
     def state(self) -> State:
         in_use = self.models.current
         out = self.folder / "recs.parquet"
-        tables = {night: self.nights.table(night) for night in self.nights.dates()}
+        tables = {night: self.archive.table(night) for night in self.archive.dates()}
         return State(
             # A test may have lost one.
             tables={night: digest(table) for night, table in tables.items() if table.exists()},

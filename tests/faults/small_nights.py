@@ -16,7 +16,7 @@ from batchrec.errors import BatchrecError, ModelError
 from batchrec.model.directory import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_model
 from batchrec.nightly import registry as models_module
 from batchrec.nightly import stages as night_module
-from batchrec.nightly.archive import Nights
+from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import HistoriesFigures, TableFigures
 from batchrec.nightly.registry import Models
 from batchrec.nightly.report import ModelFigures
@@ -82,8 +82,8 @@ class SmallShop:
         return self.root / "disk-1/recs.parquet"
 
     @property
-    def nights(self) -> Nights:
-        return Nights(Path(self.settled.nights), self.out)
+    def archive(self) -> Archive:
+        return Archive(Path(self.settled.nights), self.out)
 
     @property
     def models(self) -> Models:
@@ -102,7 +102,7 @@ class SmallShop:
 
     def roll_back(self) -> date:
         with the_jobs_of(self):
-            return self.nights.roll_back()
+            return self.archive.roll_back()
 
     def table_out(self) -> Table | None:
         """What is out; None if there is nothing. Fails if that is no whole table."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchrec.nightly.archive import Nights
+from batchrec.nightly.archive import Archive
 from tests.support.models import OBJECTIVES, run_cli
 from tests.support.nights import FIRST, Company, company
 
@@ -137,7 +137,7 @@ def test_a_record_that_cannot_be_written_hides_no_reason(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Nights, "keep_failed", full)
+    monkeypatch.setattr(Archive, "keep_failed", full)
     monkeypatch.setattr("batchrec.nightly.run.write_metrics", full)
     (shop.folder / "ratings.csv").unlink()
     assert run_cli("run", "--run-date", night(0), "--metrics-file", "m.prom") == 3
@@ -168,5 +168,5 @@ def test_a_signal_after_the_night_is_published_changes_no_exit_code(
     monkeypatch.setattr("batchrec.cli.nightly.print_report", signalled)
     former = signal.getsignal(signal.SIGTERM)
     assert run_cli("run", "--run-date", night(0), "--json") == 0
-    assert shop.nights.dates() == [FIRST]
+    assert shop.archive.dates() == [FIRST]
     assert signal.getsignal(signal.SIGTERM) is former

@@ -19,7 +19,7 @@ from batchrec.config import ScoringConfig, SequencesConfig
 from batchrec.errors import ConfigError, GateError, InputError, ModelError, NothingToDo
 from batchrec.model.directory import load_model
 from batchrec.nightly import stages as night_module
-from batchrec.nightly.archive import Nights
+from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import measure_table
 from batchrec.nightly.registry import Models
 from batchrec.nightly.report import ModelFigures
@@ -59,7 +59,7 @@ def test_models_and_the_table_may_lie_on_another_disk(shop: Company, other_disk:
     assert names_in(other_disk) == {"recs.parquet", "current", report.model}
     shop.run(7)
     assert shop.rows() == shop.rows(night(7))
-    assert shop.nights.roll_back() == FIRST
+    assert shop.archive.roll_back() == FIRST
     assert shop.rows() == shop.rows(FIRST)
 
 
@@ -85,22 +85,22 @@ def test_a_full_disk_of_the_published_table_is_found_before_anything_is_switched
 def test_a_damaged_report_ends_no_night(shop: Company, damage: str | None, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(3):
         shop.run(number)
-    file = shop.nights.table(night(1)).parent / "report.json"
+    file = shop.archive.table(night(1)).parent / "report.json"
     file.write_text(damage, encoding="utf-8") if damage is not None else file.unlink()
     shop.run(3)
     assert f"night {night(1)}: its report is lost or damaged, and is left out" in caplog.text
     assert "batchrec_last_success" in (shop.folder / "metrics.prom").read_text()
-    assert night(1) in shop.nights.dates()
+    assert night(1) in shop.archive.dates()
     with pytest.raises(ConfigError, match="is not the table that was published"):
-        shop.nights.roll_back(night(1))
+        shop.archive.roll_back(night(1))
     shop.run(1)
-    assert shop.nights.is_whole(night(1))
+    assert shop.archive.is_whole(night(1))
 
 
 def test_the_last_whole_table_is_what_the_overlap_is_held_against(shop: Company) -> None:
     for number in range(2):
         shop.run(number)
-    shop.nights.table(night(1)).write_bytes(b"PAR1")
+    shop.archive.table(night(1)).write_bytes(b"PAR1")
     report = shop.run(2)
     assert report.users_carried_over == report.users
     assert {check["figure"]: check["value"] for check in report.checks}["overlap with last night"] == 1
@@ -187,7 +187,7 @@ def test_a_log_that_no_longer_grows_is_said_to_be_old(shop: Company, caplog: pyt
     assert "nothing is newer than on the last night" in caplog.text
 
 
-@pytest.mark.parametrize(("home", "name", "ends"), [(Models, "use", "after"), (Nights, "_put_out", "before")])
+@pytest.mark.parametrize(("home", "name", "ends"), [(Models, "use", "after"), (Archive, "_put_out", "before")])
 def test_a_publish_that_was_killed_is_done_first_whatever_has_become_of_the_log(
     shop: Company, monkeypatch: pytest.MonkeyPatch, home: Any, name: str, ends: str
 ) -> None:
@@ -210,11 +210,11 @@ def test_what_a_killed_publish_has_left_is_not_believed_where_it_has_changed(
     shop: Company, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     shop.run_killed(monkeypatch, Models, "use")
-    work, (model,) = shop.nights.work(FIRST), shop.models.versions()
+    work, (model,) = shop.archive.work(FIRST), shop.models.versions()
     files = {"table": work / "recs.parquet", "report": work / "report.json", "model": model.folder / "encoder.onnx"}
     files[what].write_bytes(files[what].read_bytes()[:-3] + b"x")
     assert shop.run().stages.keys() >= {"build-sequences", "train", "score"}
-    assert shop.nights.is_whole(FIRST)
+    assert shop.archive.is_whole(FIRST)
     assert len(shop.trainings) == 2
 
 
@@ -223,27 +223,27 @@ def test_what_cannot_be_removed_of_earlier_nights_is_only_said(
 ) -> None:
     shop.run()
     moved = shop.folder / "archive"
-    shop.nights.table(FIRST).parent.rename(moved)
-    shop.nights.table(FIRST).parent.symlink_to(moved)
-    shop.nights.work(night(-1)).write_text("a file", encoding="utf-8")
+    shop.archive.table(FIRST).parent.rename(moved)
+    shop.archive.table(FIRST).parent.symlink_to(moved)
+    shop.archive.work(night(-1)).write_text("a file", encoding="utf-8")
     shop.write_log({user: items[:-1] for user, items in training_histories().items()})
     shop.run(1, keep=1)
-    assert shop.nights.dates() == [night(1)]
+    assert shop.archive.dates() == [night(1)]
     assert (moved / "recs.parquet").exists()
     assert names_in(shop.folder / "nights") == {".lock", f"run_date={night(1)}"}
 
     rmtree: Any = shutil.rmtree
 
     def refused(path: Path, **options: Any) -> None:
-        if path == shop.nights.work(night(1)):
+        if path == shop.archive.work(night(1)):
             raise PermissionError(13, "Permission denied", str(path))
         rmtree(path, **options)
 
-    shop.nights.work(night(1)).mkdir()
+    shop.archive.work(night(1)).mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", refused)
         shop.run(2)
-    assert f"{shop.nights.work(night(1))}: cannot be removed: Permission denied" in caplog.text
+    assert f"{shop.archive.work(night(1))}: cannot be removed: Permission denied" in caplog.text
 
 
 def test_a_damaged_model_of_the_same_night_is_replaced(shop: Company) -> None:
@@ -271,7 +271,7 @@ def test_a_night_older_than_those_that_are_kept_can_be_made(shop: Company) -> No
     for number in (1, 2):
         shop.run(number, keep=2)
     shop.run(0, keep=2)
-    assert shop.nights.dates() == [night(0), night(1), night(2)]
+    assert shop.archive.dates() == [night(0), night(1), night(2)]
 
 
 def test_names_that_are_no_dates_are_no_nights_and_no_models(shop: Company) -> None:
@@ -280,7 +280,7 @@ def test_names_that_are_no_dates_are_no_nights_and_no_models(shop: Company) -> N
     (shop.folder / "models/2024-13-01-abc").mkdir()
     (shop.folder / "models/2024-01-01-abc").symlink_to("nowhere")
     shop.run()
-    assert shop.nights.dates() == [FIRST]
+    assert shop.archive.dates() == [FIRST]
     assert len(shop.models.versions()) == 1
     (shop.folder / "models/current").unlink()
     (shop.folder / "models/current").symlink_to("2024-13-01-abc")
@@ -360,10 +360,10 @@ def test_another_config_is_read_instead_of_a_broken_one(shop: Company, monkeypat
 def test_work_that_was_given_up_goes_when_a_later_night_begins(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GateError):
         shop.run(gate_min_coverage=1.0)
-    assert shop.nights.work(FIRST).exists()
+    assert shop.archive.work(FIRST).exists()
 
     def checking(*_: Any) -> None:
-        assert not shop.nights.work(FIRST).exists()
+        assert not shop.archive.work(FIRST).exists()
         raise InputError("seen")
 
     monkeypatch.setattr(night_module, "build_sequences", checking)
@@ -377,7 +377,7 @@ def test_what_cannot_be_deleted_does_not_fail_a_night_that_is_published(
     def refusing(*_: Any) -> None:
         raise OSError(16, "Device or resource busy")
 
-    monkeypatch.setattr(Nights, "prune", refusing)
+    monkeypatch.setattr(Archive, "prune", refusing)
     assert shop.run().failed is None
     assert "Device or resource busy" in caplog.text
     assert "batchrec_exit_code 0.0" in (shop.folder / "metrics.prom").read_text()
@@ -437,7 +437,7 @@ def test_the_rows_that_a_night_rejected_are_kept_with_it(shop: Company, monkeypa
         file.write("1,1000,soon\r\n")
     monkeypatch.setattr(Company, "jobs", replace(shop.jobs, sequences=SequencesConfig(max_bad_rows="1")))
     report = shop.run()
-    kept = shop.nights.table(FIRST).parent
+    kept = shop.archive.table(FIRST).parent
     assert names_in(kept) == {"recs.parquet", "report.json", "sequences.rejects.csv"}
     assert "soon" in (kept / "sequences.rejects.csv").read_text(encoding="utf-8")
     assert not {"out", "rejects_file"} & report.stages["build-sequences"].keys()

@@ -12,8 +12,8 @@ import pytest
 
 from batchrec.errors import ConfigError, GateError, NothingToDo
 from batchrec.model.directory import replacing_model
-from batchrec.nightly import archive as nights_module
-from batchrec.nightly.archive import Nights
+from batchrec.nightly import archive
+from batchrec.nightly.archive import Archive
 from batchrec.nightly.lock import locked
 from batchrec.nightly.registry import Models
 from batchrec.nightly.report import read_report, report_to_json
@@ -44,7 +44,7 @@ def metric(shop: Company, name: str) -> float:
 WITHIN_PUBLISHING = [
     (Models, "use", "before"),
     (Models, "use", "after"),
-    (Nights, "settle", "before"),
+    (Archive, "settle", "before"),
 ]
 
 
@@ -58,11 +58,11 @@ def test_a_decided_night_is_finished_before_the_next_date_even_if_that_fails(
     shop.write_log(HALF)
     with pytest.raises(GateError, match="rows read"):
         shop.run(8)
-    assert shop.nights.dates() == [FIRST, night(7)]
-    assert shop.nights.nights_out() == [night(7)]
+    assert shop.archive.dates() == [FIRST, night(7)]
+    assert shop.archive.nights_out() == [night(7)]
     assert shop.rows()[0]["model_id"] == shop.manifest().model_id
     assert names_in(shop.folder / "nights/failed") == {f"{night(8)}.json"}
-    assert not shop.nights.work(night(7)).exists()
+    assert not shop.archive.work(night(7)).exists()
 
 
 def test_a_decided_night_is_finished_before_an_earlier_date_too_and_then_that_goes_on(
@@ -72,8 +72,8 @@ def test_a_decided_night_is_finished_before_an_earlier_date_too_and_then_that_go
     shop.run_killed(monkeypatch, Models, "use", night=7)
     report = shop.run(3)
     assert report.run_date == str(night(3))
-    assert shop.nights.dates() == [FIRST, night(3), night(7)]
-    assert shop.nights.nights_out()[-1] == night(7)
+    assert shop.archive.dates() == [FIRST, night(3), night(7)]
+    assert shop.archive.nights_out()[-1] == night(7)
 
 
 @pytest.mark.parametrize("lost", ["report", "model", "table"])
@@ -83,11 +83,11 @@ def test_a_night_that_is_published_is_put_out_whatever_is_lost_of_its_decision(
     shop.run()
     out = shop.folder / "recs.parquet"
     before = out.read_bytes()
-    shop.run_killed(monkeypatch, Nights, "settle", night=7)
+    shop.run_killed(monkeypatch, Archive, "settle", night=7)
     # As if it had been killed one step before.
     out.unlink()
     out.write_bytes(before)
-    work, model = shop.nights.work(night(7)), shop.models.current
+    work, model = shop.archive.work(night(7)), shop.models.current
     assert model is not None
     files = {"report": work / "report.json", "model": model.folder / "encoder.onnx", "table": work / "recs.parquet"}
     files[lost].unlink()
@@ -95,8 +95,8 @@ def test_a_night_that_is_published_is_put_out_whatever_is_lost_of_its_decision(
     shop.write_log(HALF)
     with pytest.raises(GateError, match="rows read"):
         shop.run(8)
-    assert shop.nights.nights_out() == [night(7)]
-    assert shop.nights.decisions.dates() == []
+    assert shop.archive.nights_out() == [night(7)]
+    assert shop.archive.decisions.dates() == []
 
 
 @pytest.mark.parametrize("is_settled", [False, True])
@@ -104,17 +104,17 @@ def test_a_rollback_is_not_undone_by_the_second_start_of_a_killed_night(
     shop: Company, monkeypatch: pytest.MonkeyPatch, is_settled: bool
 ) -> None:
     shop.run()
-    home, name = (nights_module, "remove") if is_settled else (Nights, "settle")
+    home, name = (archive, "remove") if is_settled else (Archive, "settle")
     shop.run_killed(monkeypatch, home, name, night=7)
-    assert (shop.nights.work(night(7)) / "report.json").exists() is not is_settled
-    assert shop.nights.roll_back() == FIRST
+    assert (shop.archive.work(night(7)) / "report.json").exists() is not is_settled
+    assert shop.archive.roll_back() == FIRST
     with pytest.raises(NothingToDo, match="was rolled back, and stays so"):
         shop.run(7)
-    assert shop.nights.nights_out() == [FIRST]
+    assert shop.archive.nights_out() == [FIRST]
     # The next night is published as ever.
     shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
     shop.run(8)
-    assert shop.nights.nights_out() == [night(8)]
+    assert shop.archive.nights_out() == [night(8)]
 
 
 def test_a_model_is_not_rolled_back_while_a_night_is_half_published(
@@ -137,7 +137,7 @@ def test_a_table_that_is_never_out_is_not_taken_for_one_that_was_rolled_back(sho
     shop.run(1)
     first.replace(shop.folder / "recs.parquet")
     shop.run(1)
-    assert shop.nights.nights_out() == [night(1)]
+    assert shop.archive.nights_out() == [night(1)]
 
 
 def test_another_command_that_writes_to_out_does_not_break_a_night_that_is_published(
@@ -156,7 +156,7 @@ def test_another_command_that_writes_to_out_does_not_break_a_night_that_is_publi
     monkeypatch.setattr(Models, "use", beside_another)
     shop.run(7)
     assert seen == [b"by hand"]
-    assert shop.nights.nights_out() == [night(7)]
+    assert shop.archive.nights_out() == [night(7)]
 
 
 def test_a_copy_is_private_and_locked_while_it_is_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,8 +237,8 @@ def test_a_folder_with_neither_report_nor_table_is_no_night(shop: Company) -> No
     today = datetime.now(UTC).date()
     (shop.folder / "nights/run_date=2999-01-01").mkdir(parents=True)
     shop.run()
-    assert shop.nights.nights_out() == [FIRST]
-    assert shop.nights.dates() == [FIRST]
+    assert shop.archive.nights_out() == [FIRST]
+    assert shop.archive.dates() == [FIRST]
     for name in ("report.json", "recs.parquet"):
         ahead = shop.folder / f"nights/run_date={today + timedelta(days=2)}"
         ahead.mkdir()
@@ -253,17 +253,17 @@ def test_a_folder_with_neither_report_nor_table_is_no_night(shop: Company) -> No
 def test_the_copy_of_a_night_under_another_date_is_not_that_night(shop: Company) -> None:
     shop.run()
     shop.run(1)
-    folder = shop.nights.table(FIRST).parent
+    folder = shop.archive.table(FIRST).parent
     shutil.copytree(folder, folder.with_name(f"run_date={night(3)}"))
-    before = shop.nights.out.read_bytes()
+    before = shop.archive.out.read_bytes()
     with pytest.raises(ConfigError, match="is later than night 2024-03-03, and its report is"):
         shop.run(2)
     with pytest.raises(ConfigError, match="is not the table that was published"):
-        shop.nights.roll_back(night(3))
-    assert shop.nights.out.read_bytes() == before
+        shop.archive.roll_back(night(3))
+    assert shop.archive.out.read_bytes() == before
     shutil.rmtree(folder.with_name(f"run_date={night(3)}"))
     shop.run(2)
-    assert shop.nights.nights_out()[-1] == night(2)
+    assert shop.archive.nights_out()[-1] == night(2)
 
 
 def test_a_monitor_sees_whether_the_newest_night_is_out(shop: Company) -> None:
@@ -271,7 +271,7 @@ def test_a_monitor_sees_whether_the_newest_night_is_out(shop: Company) -> None:
     assert metric(shop, "out_is_newest") == 1
     shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
     shop.run(1)
-    shop.nights.roll_back()
+    shop.archive.roll_back()
     with pytest.raises(NothingToDo):
         shop.run(1)
     assert metric(shop, "out_is_newest") == 0
@@ -285,7 +285,7 @@ def test_a_night_that_was_decided_by_a_killed_run_ends_when_it_is_published(
     shop: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run_killed(monkeypatch, Models, "use")
-    file = shop.nights.work(FIRST) / "report.json"
+    file = shop.archive.work(FIRST) / "report.json"
     decided = read_report(file, FIRST)
     assert decided is not None
     # Long ago, and by a long run.
@@ -295,7 +295,7 @@ def test_a_night_that_was_decided_by_a_killed_run_ends_when_it_is_published(
     report = shop.run()
     assert report.run_id == decided["run_id"]
     assert datetime.fromisoformat(report.started) >= begun
-    published = shop.nights.report(FIRST)
+    published = shop.archive.report(FIRST)
     assert published is not None
     assert published["finished"] >= published["started"] >= begun.isoformat()
     assert metric(shop, "run_seconds") < 14400
@@ -310,7 +310,7 @@ def test_a_night_that_is_published_never_ends_with_a_bug(
     def failing(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(Nights, "prune", failing)
+    monkeypatch.setattr(Archive, "prune", failing)
     monkeypatch.setattr("batchrec.nightly.run.write_metrics", failing)
     assert shop.run().failed is None
 

@@ -36,7 +36,7 @@ def night(number: int) -> date:
 
 
 def report_of(shop: Company, number: int) -> Path:
-    return shop.nights.table(night(number)).parent / "report.json"
+    return shop.archive.table(night(number)).parent / "report.json"
 
 
 def test_a_report_of_which_a_digit_has_changed_is_left_out(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
@@ -80,7 +80,7 @@ def test_where_every_table_is_damaged_nothing_passes_until_somebody_says_so(
     shop: Company, caplog: pytest.LogCaptureFixture
 ) -> None:
     shop.run(gate_min_overlap=0.02)
-    shop.nights.table(FIRST).unlink()
+    shop.archive.table(FIRST).unlink()
     with pytest.raises(GateError, match="whole tables of the nights before is 0, expected at least 1"):
         shop.run(1, gate_min_overlap=0.02)
     assert "pass --gate-min-overlap 0" in caplog.text
@@ -105,7 +105,7 @@ def test_a_night_is_rolled_back_past_a_report_nested_deep(shop: Company) -> None
     shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
     shop.run(3)
     report_of(shop, 2).write_text("[" * 200_000, encoding="utf-8")
-    assert shop.nights.roll_back() == night(1)
+    assert shop.archive.roll_back() == night(1)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", "[" * 200_000], ids=["half", "list", "null", "deep"])
@@ -113,7 +113,7 @@ def test_a_list_of_rollbacks_that_cannot_be_read_ends_the_night(shop: Company, t
     shop.run(0)
     shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
     shop.run(1)
-    assert shop.nights.roll_back() == night(0)
+    assert shop.archive.roll_back() == night(0)
     rolled_back, out = shop.folder / "nights" / "rolled-back.json", shop.jobs.out.read_bytes()
     rolled_back.write_text(text, encoding="utf-8")
     with pytest.raises(
@@ -124,9 +124,9 @@ def test_a_list_of_rollbacks_that_cannot_be_read_ends_the_night(shop: Company, t
 
 
 def test_a_folder_in_the_place_of_the_list_of_rollbacks_is_refused(shop: Company) -> None:
-    (shop.nights.decisions.folder / "rolled-back.json").mkdir(parents=True)
+    (shop.archive.decisions.folder / "rolled-back.json").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"rolled-back\.json: cannot be read"):
-        shop.nights.decisions.is_rolled_back(night(0), "0")
+        shop.archive.decisions.is_rolled_back(night(0), "0")
 
 
 def strict(text: str) -> Any:

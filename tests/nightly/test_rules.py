@@ -92,7 +92,7 @@ def test_a_report_of_an_earlier_version_is_compared_with_nothing(
 ) -> None:
     use(shop, "block", "item_id", [(item,) for item in ITEMS[:9]])
     shop.run()
-    file = shop.nights.table(FIRST).with_name("report.json")
+    file = shop.archive.table(FIRST).with_name("report.json")
     report = json.loads(file.read_text(encoding="utf-8"))
     del report["stages"]["score"]["rule_rows"], report["seal"]
     file.write_text(json.dumps(report), encoding="utf-8")

@@ -16,7 +16,7 @@ from filelock import FileLock
 from batchrec.errors import ConfigError, GateError, InputError, LockedError, NothingToDo
 from batchrec.model.directory import load_model
 from batchrec.nightly import stages as night_module
-from batchrec.nightly.archive import Nights
+from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import HeldOutItems
 from batchrec.nightly.registry import Models
 from batchrec.nightly.report import ModelFigures
@@ -77,7 +77,7 @@ def test_the_next_night_scores_with_the_model_in_use_and_only_whom_something_is_
     assert report.users is not None
     assert report.users_carried_over == report.users - 1
     assert shop.rows() == all_scored(shop, shop.folder)
-    assert shop.nights.dates() == [FIRST, FIRST + timedelta(days=1)]
+    assert shop.archive.dates() == [FIRST, FIRST + timedelta(days=1)]
 
 
 def test_a_model_is_trained_anew_at_its_age_from_the_one_in_use(shop: Company) -> None:
@@ -149,7 +149,7 @@ def test_a_log_of_half_is_not_published_and_the_next_whole_one_is(shop: Company)
     assert f"run_date={FIRST + timedelta(days=1)}" not in names_in(shop.folder / "nights")
     shop.write_log(training_histories())
     shop.run(1)
-    assert shop.nights.dates() == [FIRST, FIRST + timedelta(days=1)]
+    assert shop.archive.dates() == [FIRST, FIRST + timedelta(days=1)]
     assert names_in(shop.folder / "nights/failed") == set()
 
 
@@ -212,7 +212,7 @@ def test_a_lost_table_comes_back(shop: Company) -> None:
 
 def test_a_damaged_table_of_last_night_is_not_carried_over(shop: Company) -> None:
     shop.run()
-    table = shop.nights.table(FIRST)
+    table = shop.archive.table(FIRST)
     contents = bytearray(table.read_bytes())
     contents[len(contents) // 2] ^= 1
     table.unlink()
@@ -240,9 +240,9 @@ STEPS = [
     (night_module, "measure_table"),
     (Models, "add"),
     (Models, "use"),
-    (Nights, "publish"),
-    (Nights, "settle"),
-    (Nights, "prune"),
+    (Archive, "publish"),
+    (Archive, "settle"),
+    (Archive, "prune"),
 ]
 
 
@@ -259,7 +259,7 @@ def test_a_night_that_ended_anywhere_goes_on_to_the_same_table(  # noqa: PLR0917
     found = shop.state()
     if found["out"] != whole["out"]:
         assert found["out"] == found[str(FIRST + timedelta(days=7))]
-    if shop.nights.work(FIRST + timedelta(days=7)).exists():
+    if shop.archive.work(FIRST + timedelta(days=7)).exists():
         assert shop.run(7).resumed
     else:
         with pytest.raises(NothingToDo):
@@ -295,7 +295,7 @@ def test_two_runs_at_once_are_one(shop: Company) -> None:
 def test_a_clock_that_has_gone_back_is_not_believed(shop: Company) -> None:
     shop.run()
     ahead = datetime.now(UTC).date() + timedelta(days=10)
-    shop.nights.table(FIRST).parent.rename(shop.nights.table(ahead).parent)
+    shop.archive.table(FIRST).parent.rename(shop.archive.table(ahead).parent)
     before = shop.state()
     for refused in (run, plan):
         # By name neither: it would succeed, and not be out.
@@ -327,15 +327,15 @@ def test_a_night_can_be_put_back(shop: Company) -> None:
         shop.run(night)
         tables.append(shop.rows())
     assert tables[0] != tables[1] != tables[2]
-    assert shop.nights.roll_back() == FIRST + timedelta(days=1)
+    assert shop.archive.roll_back() == FIRST + timedelta(days=1)
     assert shop.rows() == tables[1]
-    assert shop.nights.roll_back() == FIRST
+    assert shop.archive.roll_back() == FIRST
     with pytest.raises(ConfigError, match="no other night before this one"):
-        shop.nights.roll_back()
-    assert shop.nights.roll_back(FIRST + timedelta(days=2)) == FIRST + timedelta(days=2)
+        shop.archive.roll_back()
+    assert shop.archive.roll_back(FIRST + timedelta(days=2)) == FIRST + timedelta(days=2)
     assert shop.rows() == tables[2]
     with pytest.raises(ConfigError, match="there is no night 1999-01-01"):
-        shop.nights.roll_back(FIRST.replace(year=1999, month=1))
+        shop.archive.roll_back(FIRST.replace(year=1999, month=1))
 
 
 def test_no_table_is_put_back_of_which_a_byte_has_changed(shop: Company) -> None:
@@ -345,7 +345,7 @@ def test_no_table_is_put_back_of_which_a_byte_has_changed(shop: Company) -> None
     expected = shop.rows()
     (shop.folder / f"nights/run_date={FIRST}/recs.parquet").write_bytes(b"PAR1")
     with pytest.raises(ConfigError, match="not the table that was published"):
-        shop.nights.roll_back()
+        shop.archive.roll_back()
     assert shop.rows() == expected
 
 
@@ -356,11 +356,11 @@ def test_old_nights_and_models_are_deleted_but_never_what_is_in_use(shop: Compan
         shop.write_log(later(5 + night))
         shop.run(night + 1, keep=2, keep_models=1)
     assert names_in(shop.folder / "nights/failed") == set()
-    assert shop.nights.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
+    assert shop.archive.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
     assert len(shop.models.versions()) == 1
-    shop.nights.roll_back()
-    shop.nights.prune(1, FIRST + timedelta(days=22))
-    assert shop.nights.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
+    shop.archive.roll_back()
+    shop.archive.prune(1, FIRST + timedelta(days=22))
+    assert shop.archive.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
 
 
 def test_a_model_can_be_put_back(shop: Company) -> None:

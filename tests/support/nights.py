@@ -15,7 +15,7 @@ import pytest
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.model.directory import Manifest, load_model
 from batchrec.nightly import stages as night_module
-from batchrec.nightly.archive import Nights
+from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import HeldOutItems
 from batchrec.nightly.registry import Models
 from batchrec.nightly.report import ModelFigures, NightReport
@@ -59,8 +59,8 @@ class Company:
         return replace(self.config, nights=str(self.folder / "nights"), models=str(self.folder / "models"))
 
     @property
-    def nights(self) -> Nights:
-        return Nights(self.folder / "nights", self.folder / "recs.parquet")
+    def archive(self) -> Archive:
+        return Archive(self.folder / "nights", self.folder / "recs.parquet")
 
     @property
     def models(self) -> Models:
@@ -96,7 +96,7 @@ class Company:
 
     def rows(self, run_date: date | None = None) -> list[dict[str, Any]]:
         """What is out, or the table of a night."""
-        return rows_of(self.folder / "recs.parquet" if run_date is None else self.nights.table(run_date))
+        return rows_of(self.folder / "recs.parquet" if run_date is None else self.archive.table(run_date))
 
     def rows_of(self, name: str) -> list[dict[str, Any]]:
         return rows_of(self.folder / name)
@@ -104,7 +104,7 @@ class Company:
     def state(self) -> dict[str, bytes | str]:
         """Everything that a reader may look at: the tables by night, what is out, and the models."""
         tables: dict[str, bytes | str] = {
-            str(night): self.nights.table(night).read_bytes() for night in self.nights.dates()
+            str(night): self.archive.table(night).read_bytes() for night in self.archive.dates()
         }
         out = self.folder / "recs.parquet"
         in_use = self.models.current
