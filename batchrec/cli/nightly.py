@@ -19,7 +19,7 @@ from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_go_on, ignore_signals
 
 if TYPE_CHECKING:
-    from batchrec.nightly.registry import Models
+    from batchrec.nightly.registry import ModelRegistry
     from batchrec.nightly.stages import Jobs
 
 
@@ -182,13 +182,13 @@ def models_group() -> None:
 @click.pass_context
 def models_list_command(context: click.Context) -> None:
     """List the models, oldest first, and mark the one in use."""
-    models = _models(context)
+    registry = _registry(context)
     try:
-        current = models.current
+        current = registry.current
     except ModelError as error:
         echo(str(error))
         current = None
-    for version in models.versions():
+    for version in registry.versions():
         try:
             ndcg = version.manifest.metrics.get("ndcg_at_10")
             said = "NDCG@10 not measured" if ndcg is None else f"NDCG@10 {ndcg:.4f}"
@@ -203,8 +203,8 @@ def models_list_command(context: click.Context) -> None:
 @click.pass_context
 def models_show_command(context: click.Context, name: str | None, json: bool) -> None:
     """Show what a model is: its options and its accuracy; of the one in use if no other is named."""
-    models = _models(context)
-    print_report((models.find(name) if name else models.in_use()).manifest, json)
+    registry = _registry(context)
+    print_report((registry.find(name) if name else registry.in_use()).manifest, json)
 
 
 @models_group.command("rollback")
@@ -214,13 +214,13 @@ def models_rollback_command(context: click.Context, name: str | None) -> None:
     """Put an earlier model in use: the one before, if no other is named."""
     from batchrec.nightly.lock import locked
 
-    options, models = resolved(context, "run"), _models(context)
+    options, registry = resolved(context, "run"), _registry(context)
     nights = Path(options["nights"])
     with locked(nights, options["lock"]):
         _check_settled(nights)
-        version = models.find(name) if name else models.before_current()
-        models.use(version)
-        echo(f"{models.folder}: {version.name} is in use")
+        version = registry.find(name) if name else registry.before_current()
+        registry.use(version)
+        echo(f"{registry.folder}: {version.name} is in use")
 
 
 def _check_settled(nights: Path) -> None:
@@ -245,11 +245,11 @@ def models_prune_command(context: click.Context, keep: int | None) -> None:
     options = resolved(context, "run")
     config = RunConfig(keep_models=options["keep_models"] if keep is None else keep)
     with locked(Path(options["nights"]), options["lock"]):
-        for name in _models(context).prune(config.keep_models):
+        for name in _registry(context).prune(config.keep_models):
             echo(f"{name}: deleted")
 
 
-def _models(context: click.Context) -> "Models":
-    from batchrec.nightly.registry import Models
+def _registry(context: click.Context) -> "ModelRegistry":
+    from batchrec.nightly.registry import ModelRegistry
 
-    return Models(Path(resolved(context, "run")["models"]))
+    return ModelRegistry(Path(resolved(context, "run")["models"]))

@@ -17,7 +17,7 @@ _VERSION = re.compile(r"(\d{4}-\d\d-\d\d)-[0-9a-f]+")
 
 
 @dataclass(frozen=True)
-class Version:
+class ModelVersion:
     """A model of the folder, named by the night it was trained in and by its id."""
 
     folder: Path
@@ -44,13 +44,13 @@ def _is_version(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Models:
+class ModelRegistry:
     """The versions in a folder; `current` in it is a link to the one in use, for every reader."""
 
     folder: Path
 
     @property
-    def current(self) -> Version | None:
+    def current(self) -> ModelVersion | None:
         """The model in use, whole or not. Raises ModelError where `current` is no link to one of the folder's."""
         link = self.folder / _CURRENT
         self._check_link()
@@ -59,38 +59,40 @@ class Models:
         name = str(link.readlink())
         if not _is_version(name):
             raise ModelError(f"{link}: leads to {name}, which is no model of this folder. Pass one to models rollback")
-        return Version(self.folder / name)
+        return ModelVersion(self.folder / name)
 
     def _check_link(self) -> None:
         link = self.folder / _CURRENT
         if link.exists() and not link.is_symlink():
             raise ModelError(f"{link}: is no link to a model. Move it away; batchrec models list shows what there is")
 
-    def in_use(self) -> Version:
+    def in_use(self) -> ModelVersion:
         """Give the model in use. Raises ModelError where there is none."""
         current = self.current
         if current is None:
             raise ModelError(f"{self.folder}: no model is in use yet. Start batchrec run")
         return current
 
-    def versions(self) -> list[Version]:
+    def versions(self) -> list[ModelVersion]:
         """List all models, the oldest training first."""
         if not self.folder.is_dir():
             return []
         folders = [path for path in self.folder.iterdir() if _is_version(path.name) and path.is_dir()]
         # Two of one night stand in the order in which they came to be there.
-        return [Version(path) for path in sorted(folders, key=lambda path: (path.name[:10], path.stat().st_mtime_ns))]
+        return [
+            ModelVersion(path) for path in sorted(folders, key=lambda path: (path.name[:10], path.stat().st_mtime_ns))
+        ]
 
-    def add(self, model: Path, run_date: date) -> Version:
+    def add(self, model: Path, run_date: date) -> ModelVersion:
         """Copy a complete model directory, on this disk or another, into the folder, not in use yet."""
         manifest = read_manifest(model)
-        version = Version(self.folder / f"{run_date}-{manifest.model_id}")
+        version = ModelVersion(self.folder / f"{run_date}-{manifest.model_id}")
         # In the place of one that a run has left that was killed after this, or that has been damaged since.
         with replacing_folder(version.folder, marked_by=(MANIFEST, *manifest.files)) as folder:
             shutil.copytree(model, folder, dirs_exist_ok=True)
         return version
 
-    def use(self, version: Version) -> None:
+    def use(self, version: ModelVersion) -> None:
         """Let `current` lead to a version: one rename, that a power cut does not undo.
 
         Raises ModelError where a byte of the model has changed, it is another model than its name says, or `current` is
@@ -107,7 +109,7 @@ class Models:
         link.replace(self.folder / _CURRENT)
         put_on_disk([self.folder])
 
-    def find(self, name: str) -> Version:
+    def find(self, name: str) -> ModelVersion:
         """Find a version by its name. Raises ConfigError where there is none."""
         for version in self.versions():
             if version.name == name:
@@ -115,7 +117,7 @@ class Models:
         known = ", ".join(version.name for version in self.versions()) or "none"
         raise ConfigError(f"{self.folder}: no model {name!r}; found {known}")
 
-    def before_current(self) -> Version:
+    def before_current(self) -> ModelVersion:
         """Give the version before the one in use. Raises ConfigError where there is none."""
         versions, current = self.versions(), self.current
         if current in versions:

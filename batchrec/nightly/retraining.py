@@ -5,13 +5,13 @@ from dataclasses import asdict, replace
 from datetime import date
 
 from batchrec.config import RunConfig, TrainingConfig
-from batchrec.nightly.registry import Version
+from batchrec.nightly.registry import ModelVersion
 from batchrec.nightly.report import ModelFigures
 
 _log = logging.getLogger(__name__)
 
 
-def due_by_age(in_use: Version | None, config: RunConfig, run_date: date) -> str | None:
+def due_by_age(in_use: ModelVersion | None, config: RunConfig, run_date: date) -> str | None:
     """Say why a training is due whatever the model's figures are; None where it is not."""
     if in_use is None:
         return "there is no model yet"
@@ -34,7 +34,7 @@ def due_by_figures(figures: ModelFigures, config: RunConfig) -> str | None:
 
 
 def starting_from(
-    in_use: Version | None, figures: ModelFigures | None, training: TrainingConfig, config: RunConfig
+    in_use: ModelVersion | None, figures: ModelFigures | None, training: TrainingConfig, config: RunConfig
 ) -> TrainingConfig:
     """Let a training go on from the model in use, where that is wanted, and it has the shape that is asked for.
 

@@ -13,7 +13,7 @@ from batchrec.nightly.archive import Archive
 from batchrec.nightly.journal import Account
 from batchrec.nightly.lock import locked
 from batchrec.nightly.prometheus import failures_told, write_metrics
-from batchrec.nightly.registry import Models
+from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import NightReport
 from batchrec.nightly.retraining import due_by_age
 from batchrec.nightly.separate_paths import check_apart, check_metrics_apart
@@ -39,9 +39,9 @@ class Plan:
 
 def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
     """Say what `run` would do. Reads the folders, and writes nothing."""
-    archive, models = Archive(Path(config.nights), jobs.out), Models(Path(config.models))
+    archive, registry = Archive(Path(config.nights), jobs.out), ModelRegistry(Path(config.models))
     tonight = _run_date(run_date, archive)
-    in_use = models.current
+    in_use = registry.current
     return Plan(
         run_date=str(tonight),
         goes_on=archive.work(tonight).exists(),
@@ -59,7 +59,7 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     Raises GateError where a gate is not passed, LockedError where another run is at work, NothingToDo where the
     same table is published already, and what the jobs raise: then no table and no model in use has changed.
     """
-    archive, models = Archive(Path(config.nights), jobs.out), Models(Path(config.models))
+    archive, registry = Archive(Path(config.nights), jobs.out), ModelRegistry(Path(config.models))
     check_metrics_apart(jobs, metrics_file)
     with ExitStack() as stack:
         with failures_told(metrics_file, archive):
@@ -68,7 +68,7 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
             tonight = _run_date(run_date, archive)
         account = Account(tonight, resumed=archive.work(tonight).exists())
         stamp(run_id=account.run_id, run_date=str(tonight))
-        return _run(Night(jobs, config, archive, models, account), metrics_file)
+        return _run(Night(jobs, config, archive, registry, account), metrics_file)
 
 
 def _run(night: Night, metrics_file: Path | None) -> NightReport:
@@ -96,7 +96,7 @@ def _run(night: Night, metrics_file: Path | None) -> NightReport:
         with _only_warning():
             if exit_code in (0, NothingToDo.exit_code):
                 archive.prune(night.config.keep, account.run_date)
-                night.models.prune(night.config.keep_models)
+                night.registry.prune(night.config.keep_models)
             else:
                 archive.keep_failed(account.run_date, asdict(report))
         if metrics_file is not None:

@@ -14,7 +14,7 @@ from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import held_out_items, measure_histories, measure_table
 from batchrec.nightly.gates import input_checks, model_checks, rule_checks, table_checks
 from batchrec.nightly.journal import Account
-from batchrec.nightly.registry import Models, Version
+from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import Check, NightReport
 from batchrec.nightly.retraining import due_by_age, due_by_figures, starting_from
 from batchrec.scoring.score import ScoringReport, score
@@ -45,7 +45,7 @@ class Night:
     jobs: Jobs
     config: RunConfig
     archive: Archive
-    models: Models
+    registry: ModelRegistry
     account: Account
 
     @property
@@ -71,7 +71,7 @@ class Night:
         raise.
         """
         # What a run that was killed has renamed may not be on the disk yet; from here on it is.
-        folders = (Path(os.path.realpath(self.archive.out)).parent, self.archive.folder, self.models.folder)
+        folders = (Path(os.path.realpath(self.archive.out)).parent, self.archive.folder, self.registry.folder)
         put_on_disk(folder for folder in folders if folder.is_dir())
         finished = [night for night in self._decided() if night.finish()]
         if any(night is self for night in finished):
@@ -81,7 +81,7 @@ class Night:
         make_folder(self._work, 0o700)
         self._build_sequences()
         histories = file_sha256(self._sequences)
-        in_use = self.models.current
+        in_use = self.registry.current
         model = self._model(in_use)
         scored = self._score(model)
         if file_sha256(self._sequences) != histories:
@@ -121,10 +121,10 @@ class Night:
         decisions.drop(self._run_date)
         return False
 
-    def _whole_model(self, name: str) -> Version | None:
+    def _whole_model(self, name: str) -> ModelVersion | None:
         """Find a version; None if it is lost or damaged."""
         try:
-            version = self.models.find(name)
+            version = self.registry.find(name)
             load_model(version.folder)
         except (ConfigError, ModelError) as error:
             _log.warning("%s", error)
@@ -133,9 +133,9 @@ class Night:
 
     def _check_paths(self) -> None:
         """Look for what a night needs at its end, before it spends hours on a training."""
-        make_folder(self.models.folder)
-        if not os.access(self.models.folder, os.W_OK):
-            raise ConfigError(f"{self.models.folder}: cannot be written. Pass another --models")
+        make_folder(self.registry.folder)
+        if not os.access(self.registry.folder, os.W_OK):
+            raise ConfigError(f"{self.registry.folder}: cannot be written. Pass another --models")
         for option, file in self.jobs.scoring.files.items():
             find_files([file], f"{option} FILE")
 
@@ -159,7 +159,7 @@ class Night:
             _log.warning("no %s of the nights before are whole; to do without them once, pass %s 0", what, option)
         self.account.check([Check(gate, f"whole {what} of the nights before", n_whole, least=1)])
 
-    def _model(self, in_use: Version | None) -> Path:
+    def _model(self, in_use: ModelVersion | None) -> Path:
         """Give the model to score with: the one in use, or a new one where that is due."""
         account, figures = self.account, None
         reason = due_by_age(in_use, self.config, self._run_date)
@@ -216,7 +216,7 @@ class Night:
         last = self.archive.reports(self.archive.before(self._run_date)[-1:])
         self.account.check(checks + rule_checks(scored, last[0]["stages"] if last else None, self.config))
 
-    def _publish(self, model: Path, in_use: Version | None) -> None:
+    def _publish(self, model: Path, in_use: ModelVersion | None) -> None:
         """Switch the model, then the table: each by a rename, and by the next run if this one is killed in between."""
         is_new = in_use is None or model != in_use.folder
         self.account.recs_sha256 = recs_sha256 = file_sha256(self._recs)
@@ -226,13 +226,13 @@ class Night:
             self.archive.settle(self._run_date)
             state = "was rolled back, and stays so" if is_rolled_back else "is published"
             raise NothingToDo(f"night {self._run_date} {state}, and would come out the same")
-        version = self.models.add(model, self._run_date) if is_new else Version(model)
+        version = self.registry.add(model, self._run_date) if is_new else ModelVersion(model)
         self.account.model = version.name
         with self.account.stage("publish"):
             self.archive.decisions.publish(self._run_date, asdict(self.account.report()))
             self._put_in_place(self._recs, version)
 
-    def _put_in_place(self, recs: Path, version: Version) -> None:
+    def _put_in_place(self, recs: Path, version: ModelVersion) -> None:
         rejects = rejects_of(self._sequences)
         report = asdict(self.account.report())
-        self.archive.publish(self._run_date, recs, rejects, report, lambda: self.models.use(version))
+        self.archive.publish(self._run_date, recs, rejects, report, lambda: self.registry.use(version))

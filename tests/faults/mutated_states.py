@@ -131,11 +131,11 @@ def _act(made: Company, command: str, chance: random.Random) -> int | None:
     if command == "plan":
         made.archive.reports(made.archive.dates())
     elif command == "models":
-        for version in made.models.versions():
+        for version in made.registry.versions():
             _ = version.manifest
-        _ = made.models.current
+        _ = made.registry.current
     else:
-        made.models.use(made.models.before_current())
+        made.registry.use(made.registry.before_current())
     return None
 
 

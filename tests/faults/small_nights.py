@@ -14,11 +14,11 @@ import pytest
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ModelError
 from batchrec.model.directory import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_model
-from batchrec.nightly import registry as models_module
+from batchrec.nightly import registry
 from batchrec.nightly import stages as night_module
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import HistoriesFigures, TableFigures
-from batchrec.nightly.registry import Models
+from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import run
 from batchrec.nightly.stages import Jobs
@@ -86,8 +86,8 @@ class SmallShop:
         return Archive(Path(self.settled.nights), self.out)
 
     @property
-    def models(self) -> Models:
-        return Models(Path(self.settled.models))
+    def registry(self) -> ModelRegistry:
+        return ModelRegistry(Path(self.settled.models))
 
     def run(self, night: int, log: str = "whole") -> int:
         """Run the night so many days after the first, on a log; gives the exit code."""
@@ -110,7 +110,7 @@ class SmallShop:
 
     def model_in_use(self) -> str | None:
         """The id of the model in use, which is whole."""
-        current = self.models.current
+        current = self.registry.current
         return None if current is None else digested(current.folder).manifest.model_id
 
     def leftovers(self) -> list[str]:
@@ -186,7 +186,7 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
         newest = datetime(2024, 2, 29, tzinfo=UTC)
         patch.setattr(night_module, "measure_histories", lambda *_: HistoriesFigures(newest, 0))
         patch.setattr(night_module, "measure_table", lambda *_: TableFigures({}, 100, 100, 100, 0.1, None, 100, []))
-        for module in (night_module, models_module):
+        for module in (night_module, registry):
             patch.setattr(module, "load_model", digested)
         yield
 

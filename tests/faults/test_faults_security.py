@@ -211,7 +211,7 @@ def test_a_changed_byte_of_a_model_is_found_before_its_use(
     monkeypatch.chdir(shop.folder)
     assert run_cli("build-sequences") == 0
     before = shop.state()
-    version = next(iter(shop.models.versions())).name
+    version = next(iter(shop.registry.versions())).name
     for share in (0.0, CHANCE.random(), 0.999) if counts.IS_LONG else (CHANCE.random(),):
         whole = (shop.folder / "models" / version / name).read_bytes()
         flipped(f"models/{version}/{name}", share)(shop.folder)

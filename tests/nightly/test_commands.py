@@ -112,7 +112,7 @@ def test_an_operator_goes_back_to_an_earlier_table_and_model(shop: Company, caps
     assert shop.rows() == shop.rows(FIRST + timedelta(days=7))
     assert run_cli("models", "prune", "--keep", 1) == 0
     # The newest, and the one in use.
-    assert len(shop.models.versions()) == 2
+    assert len(shop.registry.versions()) == 2
 
 
 def test_nothing_to_do_is_no_error(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from batchrec.model.directory import load_model
 from batchrec.nightly import stages as night_module
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import measure_table
-from batchrec.nightly.registry import Models
+from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import plan, run
 from batchrec.sequences.build import build_sequences
@@ -111,7 +111,7 @@ def test_a_model_in_use_that_cannot_be_used_is_a_reason_to_train(
     shop: Company, damage: bytes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run()
-    in_use = shop.models.current
+    in_use = shop.registry.current
     assert in_use is not None
     (in_use.folder / "manifest.json").write_bytes(damage)
     monkeypatch.chdir(shop.folder)
@@ -127,9 +127,9 @@ def test_a_model_in_use_that_cannot_be_used_is_a_reason_to_train(
 def test_a_damaged_model_can_be_gone_back_from(shop: Company) -> None:
     shop.run()
     shop.run(7)
-    first, second = shop.models.versions()
+    first, second = shop.registry.versions()
     (second.folder / "manifest.json").write_text("{}", encoding="utf-8")
-    assert shop.models.before_current() == first
+    assert shop.registry.before_current() == first
 
 
 def test_a_model_that_knows_none_of_the_items_is_not_gone_on_from(shop: Company) -> None:
@@ -146,7 +146,7 @@ def test_a_night_that_is_repeated_does_not_switch_the_model_of_later_ones(
 ) -> None:
     for number in range(3):
         shop.run(number)
-    in_use = shop.models.current
+    in_use = shop.registry.current
     assert in_use is not None
     shop.figures[in_use.manifest.model_id] = ModelFigures(in_use.manifest.model_id, 0.05, 0.1, 0.0)
     before = shop.state()
@@ -187,7 +187,7 @@ def test_a_log_that_no_longer_grows_is_said_to_be_old(shop: Company, caplog: pyt
     assert "nothing is newer than on the last night" in caplog.text
 
 
-@pytest.mark.parametrize(("home", "name", "ends"), [(Models, "use", "after"), (Archive, "_put_out", "before")])
+@pytest.mark.parametrize(("home", "name", "ends"), [(ModelRegistry, "use", "after"), (Archive, "_put_out", "before")])
 def test_a_publish_that_was_killed_is_done_first_whatever_has_become_of_the_log(
     shop: Company, monkeypatch: pytest.MonkeyPatch, home: Any, name: str, ends: str
 ) -> None:
@@ -199,7 +199,7 @@ def test_a_publish_that_was_killed_is_done_first_whatever_has_become_of_the_log(
     assert report.trained_because is not None
     assert len(shop.trainings) == 2
     assert shop.rows() == shop.rows(night(7))
-    assert report.model == getattr(shop.models.current, "name", None)
+    assert report.model == getattr(shop.registry.current, "name", None)
     assert 'batchrec_ndcg_at_10{model="new"}' in (shop.folder / "metrics.prom").read_text()
     with pytest.raises(GateError, match="input gate"):
         shop.run(7)
@@ -209,8 +209,8 @@ def test_a_publish_that_was_killed_is_done_first_whatever_has_become_of_the_log(
 def test_what_a_killed_publish_has_left_is_not_believed_where_it_has_changed(
     shop: Company, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    shop.run_killed(monkeypatch, Models, "use")
-    work, (model,) = shop.archive.work(FIRST), shop.models.versions()
+    shop.run_killed(monkeypatch, ModelRegistry, "use")
+    work, (model,) = shop.archive.work(FIRST), shop.registry.versions()
     files = {"table": work / "recs.parquet", "report": work / "report.json", "model": model.folder / "encoder.onnx"}
     files[what].write_bytes(files[what].read_bytes()[:-3] + b"x")
     assert shop.run().stages.keys() >= {"build-sequences", "train", "score"}
@@ -248,7 +248,7 @@ def test_what_cannot_be_removed_of_earlier_nights_is_only_said(
 
 def test_a_damaged_model_of_the_same_night_is_replaced(shop: Company) -> None:
     shop.run()
-    in_use = shop.models.current
+    in_use = shop.registry.current
     assert in_use is not None
     (in_use.folder / "weights.safetensors").write_bytes(b"x")
     shop.trainings.clear()
@@ -281,7 +281,7 @@ def test_names_that_are_no_dates_are_no_nights_and_no_models(shop: Company) -> N
     (shop.folder / "models/2024-01-01-abc").symlink_to("nowhere")
     shop.run()
     assert shop.archive.dates() == [FIRST]
-    assert len(shop.models.versions()) == 1
+    assert len(shop.registry.versions()) == 1
     (shop.folder / "models/current").unlink()
     (shop.folder / "models/current").symlink_to("2024-13-01-abc")
     with pytest.raises(ModelError, match="leads to 2024-13-01-abc, which is no model of this folder"):
@@ -294,10 +294,10 @@ def test_there_is_a_way_back_from_a_model_that_is_gone_and_from_a_link_that_is_n
     monkeypatch.chdir(shop.folder)
     shop.run()
     shop.run(7)
-    first, second = shop.models.versions()
+    first, second = shop.registry.versions()
     shutil.rmtree(second.folder)
     assert run_cli("models", "rollback") == 0
-    assert shop.models.current == first
+    assert shop.registry.current == first
     (shop.folder / "models/current").unlink()
     shutil.copytree(first.folder, shop.folder / "models/current")
     capsys.readouterr()
@@ -339,11 +339,11 @@ def test_no_table_takes_the_place_of_what_is_read(shop: Company) -> None:
 def test_an_error_of_the_disk_is_a_line(
     shop: Company, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refused(self: Models) -> None:
+    def refused(self: ModelRegistry) -> None:
         raise PermissionError(13, "Permission denied", str(self.folder))
 
     monkeypatch.chdir(shop.folder)
-    monkeypatch.setattr(Models, "versions", refused)
+    monkeypatch.setattr(ModelRegistry, "versions", refused)
     assert run_cli("models", "list") == 2
     assert capsys.readouterr().err.splitlines() == ["batchrec: error: models: cannot be used: Permission denied"]
 

@@ -15,7 +15,7 @@ from batchrec.model.directory import replacing_model
 from batchrec.nightly import archive
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.lock import locked
-from batchrec.nightly.registry import Models
+from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.nightly.run import plan
 from batchrec.system import temporaries
@@ -42,8 +42,8 @@ def metric(shop: Company, name: str) -> float:
 
 
 WITHIN_PUBLISHING = [
-    (Models, "use", "before"),
-    (Models, "use", "after"),
+    (ModelRegistry, "use", "before"),
+    (ModelRegistry, "use", "after"),
     (Archive, "settle", "before"),
 ]
 
@@ -69,7 +69,7 @@ def test_a_decided_night_is_finished_before_an_earlier_date_too_and_then_that_go
     shop: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run()
-    shop.run_killed(monkeypatch, Models, "use", night=7)
+    shop.run_killed(monkeypatch, ModelRegistry, "use", night=7)
     report = shop.run(3)
     assert report.run_date == str(night(3))
     assert shop.archive.dates() == [FIRST, night(3), night(7)]
@@ -87,7 +87,7 @@ def test_a_night_that_is_published_is_put_out_whatever_is_lost_of_its_decision(
     # As if it had been killed one step before.
     out.unlink()
     out.write_bytes(before)
-    work, model = shop.archive.work(night(7)), shop.models.current
+    work, model = shop.archive.work(night(7)), shop.registry.current
     assert model is not None
     files = {"report": work / "report.json", "model": model.folder / "encoder.onnx", "table": work / "recs.parquet"}
     files[lost].unlink()
@@ -122,7 +122,7 @@ def test_a_model_is_not_rolled_back_while_a_night_is_half_published(
 ) -> None:
     monkeypatch.chdir(shop.folder)
     shop.run()
-    shop.run_killed(monkeypatch, Models, "use", ends="after", night=7)
+    shop.run_killed(monkeypatch, ModelRegistry, "use", ends="after", night=7)
     assert run_cli("models", "rollback") == 2
     assert f"a run was killed while it published night {night(7)}. Start batchrec run" in capsys.readouterr().err
     shop.run(7)
@@ -144,16 +144,16 @@ def test_another_command_that_writes_to_out_does_not_break_a_night_that_is_publi
     shop: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run()
-    use, seen = Models.use, []
+    use, seen = ModelRegistry.use, []
 
-    def beside_another(models: Models, version: Any) -> None:
+    def beside_another(registry: ModelRegistry, version: Any) -> None:
         # By hand: score --out recs.parquet.
         with replacing(shop.folder / "recs.parquet") as temporary:
             temporary.write_bytes(b"by hand")
         seen.append((shop.folder / "recs.parquet").read_bytes())
-        use(models, version)
+        use(registry, version)
 
-    monkeypatch.setattr(Models, "use", beside_another)
+    monkeypatch.setattr(ModelRegistry, "use", beside_another)
     shop.run(7)
     assert seen == [b"by hand"]
     assert shop.archive.nights_out() == [night(7)]
@@ -284,7 +284,7 @@ def test_a_monitor_sees_whether_the_newest_night_is_out(shop: Company) -> None:
 def test_a_night_that_was_decided_by_a_killed_run_ends_when_it_is_published(
     shop: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop.run_killed(monkeypatch, Models, "use")
+    shop.run_killed(monkeypatch, ModelRegistry, "use")
     file = shop.archive.work(FIRST) / "report.json"
     decided = read_report(file, FIRST)
     assert decided is not None

@@ -18,7 +18,7 @@ from batchrec.model.directory import load_model
 from batchrec.nightly import stages as night_module
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import HeldOutItems
-from batchrec.nightly.registry import Models
+from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import plan, run
 from batchrec.scoring.score import score
@@ -49,7 +49,7 @@ def all_scored(shop: Company, folder: Path) -> list[dict[str, Any]]:
     """What a full score of the log as it is gives, with the model in use, apart from any night."""
     sequences, out = folder / "all-sequences.parquet", folder / "all-recs.parquet"
     build_sequences(shop.jobs.ratings, shop.jobs.sequences, sequences)
-    in_use = shop.models.current
+    in_use = shop.registry.current
     assert in_use is not None
     score(sequences, in_use.folder, shop.scoring, out)
     return rows_of(out)
@@ -87,7 +87,7 @@ def test_a_model_is_trained_anew_at_its_age_from_the_one_in_use(shop: Company) -
     report = shop.run(7)
     assert report.trained_because is not None
     assert "7 days old" in report.trained_because
-    assert shop.trainings[1].init_from == str(shop.models.folder / f"{FIRST}-{ids()[0]}")
+    assert shop.trainings[1].init_from == str(shop.registry.folder / f"{FIRST}-{ids()[0]}")
     assert shop.manifest().model_id == ids()[1]
 
 
@@ -162,7 +162,7 @@ def test_a_table_that_reaches_too_few_is_not_published(shop: Company) -> None:
     with pytest.raises(GateError, match=r"output gate: share of the items recommended is .*, expected at least 1"):
         shop.run(gate_min_coverage=1.0)
     assert not (shop.folder / "recs.parquet").exists()
-    assert shop.models.current is None
+    assert shop.registry.current is None
 
 
 @pytest.mark.parametrize(("n_rows", "said"), [(0, "is 0, expected"), (30, r"is 0\.\d+, expected")])
@@ -238,8 +238,8 @@ STEPS = [
     (night_module, "train"),
     (night_module, "score"),
     (night_module, "measure_table"),
-    (Models, "add"),
-    (Models, "use"),
+    (ModelRegistry, "add"),
+    (ModelRegistry, "use"),
     (Archive, "publish"),
     (Archive, "settle"),
     (Archive, "prune"),
@@ -357,7 +357,7 @@ def test_old_nights_and_models_are_deleted_but_never_what_is_in_use(shop: Compan
         shop.run(night + 1, keep=2, keep_models=1)
     assert names_in(shop.folder / "nights/failed") == set()
     assert shop.archive.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
-    assert len(shop.models.versions()) == 1
+    assert len(shop.registry.versions()) == 1
     shop.archive.roll_back()
     shop.archive.prune(1, FIRST + timedelta(days=22))
     assert shop.archive.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
@@ -366,16 +366,16 @@ def test_old_nights_and_models_are_deleted_but_never_what_is_in_use(shop: Compan
 def test_a_model_can_be_put_back(shop: Company) -> None:
     shop.run()
     shop.run(7)
-    first, second = shop.models.versions()
-    assert shop.models.current == second
-    assert shop.models.before_current() == first
-    shop.models.use(first)
-    assert shop.models.current == first
+    first, second = shop.registry.versions()
+    assert shop.registry.current == second
+    assert shop.registry.before_current() == first
+    shop.registry.use(first)
+    assert shop.registry.current == first
     with pytest.raises(ConfigError, match="no model before"):
-        shop.models.before_current()
+        shop.registry.before_current()
     with pytest.raises(ConfigError, match=f"no model 'x'; found {first.name}, {second.name}"):
-        shop.models.find("x")
-    assert shop.models.prune(1) == []
+        shop.registry.find("x")
+    assert shop.registry.prune(1) == []
 
 
 def test_what_a_monitor_reads_tells_success_from_failure(shop: Company) -> None:

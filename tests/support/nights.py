@@ -17,7 +17,7 @@ from batchrec.model.directory import Manifest, load_model
 from batchrec.nightly import stages as night_module
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import HeldOutItems
-from batchrec.nightly.registry import Models
+from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures, NightReport
 from batchrec.nightly.run import run
 from batchrec.nightly.stages import Jobs
@@ -63,8 +63,8 @@ class Company:
         return Archive(self.folder / "nights", self.folder / "recs.parquet")
 
     @property
-    def models(self) -> Models:
-        return Models(self.folder / "models")
+    def registry(self) -> ModelRegistry:
+        return ModelRegistry(self.folder / "models")
 
     def write_log(self, histories: Mapping[Any, Sequence[int]]) -> None:
         with (self.folder / "ratings.csv").open("w", newline="", encoding="utf-8") as file:
@@ -107,15 +107,15 @@ class Company:
             str(night): self.archive.table(night).read_bytes() for night in self.archive.dates()
         }
         out = self.folder / "recs.parquet"
-        in_use = self.models.current
+        in_use = self.registry.current
         return tables | {
             "out": out.read_bytes() if out.exists() else b"",
-            "models": " ".join(sorted(names_in(self.models.folder))) if self.models.folder.exists() else "",
+            "models": " ".join(sorted(names_in(self.registry.folder))) if self.registry.folder.exists() else "",
             "in use": in_use.name if in_use else "",
         }
 
     def manifest(self) -> Manifest:
-        in_use = self.models.current
+        in_use = self.registry.current
         assert in_use is not None
         return in_use.manifest
 
