@@ -1,4 +1,4 @@
-"""The account of a night: its stages, its checks and its models, from which the report is made."""
+"""The journal of a night: its stages, its checks and its models, from which the report is made."""
 
 import logging
 import time
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Account:
+class NightJournal:
     """What has been done and seen of a night so far. decided: the report of an earlier run, which is only published."""
 
     run_date: date

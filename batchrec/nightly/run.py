@@ -10,7 +10,7 @@ from pathlib import Path
 from batchrec.config import RunConfig
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.journal import Account
+from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.lock import locked
 from batchrec.nightly.prometheus import failures_told, write_metrics
 from batchrec.nightly.registry import ModelRegistry
@@ -66,14 +66,14 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
             check_apart(jobs, config)
             stack.enter_context(locked(archive.folder, config.lock))
             tonight = _run_date(run_date, archive)
-        account = Account(tonight, resumed=archive.work(tonight).exists())
-        stamp(run_id=account.run_id, run_date=str(tonight))
-        return _run(Night(jobs, config, archive, registry, account), metrics_file)
+        journal = NightJournal(tonight, resumed=archive.work(tonight).exists())
+        stamp(run_id=journal.run_id, run_date=str(tonight))
+        return _run(Night(jobs, config, archive, registry, journal), metrics_file)
 
 
 def _run(night: Night, metrics_file: Path | None) -> NightReport:
     """Run a night, and keep what has become of it."""
-    account, archive = night.account, night.archive
+    journal, archive = night.journal, night.archive
     # What is left standing where none of those below happens.
     failed, exit_code = "ended by a bug", 1
     try:
@@ -85,20 +85,20 @@ def _run(night: Night, metrics_file: Path | None) -> NightReport:
         failed, exit_code = "", 0
     except BatchrecError as error:
         failed, exit_code = str(error), error.exit_code
-        error.report = account.report(failed)
+        error.report = journal.report(failed)
         raise
     except Terminated as error:
         failed, exit_code = "ended by a signal", int(str(error.code))
-        error.report = account.report(failed)
+        error.report = journal.report(failed)
         raise
     finally:
-        report = account.report(failed or None)
+        report = journal.report(failed or None)
         with _only_warning():
             if exit_code in (0, NothingToDo.exit_code):
-                archive.prune(night.config.keep, account.run_date)
+                archive.prune(night.config.keep, journal.run_date)
                 night.registry.prune(night.config.keep_models)
             else:
-                archive.keep_failed(account.run_date, asdict(report))
+                archive.keep_failed(journal.run_date, asdict(report))
         if metrics_file is not None:
             with _only_warning():
                 write_metrics(metrics_file, report, exit_code, archive)

@@ -13,7 +13,7 @@ from batchrec.model.directory import load_model
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import held_out_items, measure_histories, measure_table
 from batchrec.nightly.gates import input_checks, model_checks, rule_checks, table_checks
-from batchrec.nightly.journal import Account
+from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import Check, NightReport
 from batchrec.nightly.retraining import due_by_age, due_by_figures, starting_from
@@ -46,11 +46,11 @@ class Night:
     config: RunConfig
     archive: Archive
     registry: ModelRegistry
-    account: Account
+    journal: NightJournal
 
     @property
     def _run_date(self) -> date:
-        return self.account.run_date
+        return self.journal.run_date
 
     @property
     def _work(self) -> Path:
@@ -92,7 +92,7 @@ class Night:
     def _decided(self) -> list["Night"]:
         """List the nights, of whatever dates, whose publishing a run had begun that was killed: those go first."""
         return [
-            self if date == self._run_date else replace(self, account=Account(date, resumed=True))
+            self if date == self._run_date else replace(self, journal=NightJournal(date, resumed=True))
             for date in self.archive.decisions.dates()
         ]
 
@@ -108,7 +108,7 @@ class Night:
             _log.warning("%s was about to be published but was rolled back; it stays rolled back", name)
         elif found is not None and (version := self._whole_model(found[0]["model"])) is not None:
             _log.warning("%s: an earlier run was killed while it published: that is done first", name)
-            self.account.decided = NightReport(**found[0])
+            self.journal.decided = NightReport(**found[0])
             self._put_in_place(found[1], version)
             return True
         else:
@@ -141,7 +141,7 @@ class Night:
 
     def _build_sequences(self) -> None:
         """Build the histories: again in a run that goes on, for only their bytes tell whether the input is the same."""
-        with self.account.stage("build-sequences") as found:
+        with self.journal.stage("build-sequences") as found:
             config = replace(self.jobs.sequences, run_date=str(self._run_date))
             built = build_sequences(self.jobs.ratings, config, self._sequences)
             found.update(asdict(built))
@@ -151,23 +151,23 @@ class Night:
         found["newest_until_tonight"] = figures.newest.isoformat()
         if before and self.config.gate_min_input > 0:
             self._check_whole("input", "reports", len(earlier), "--gate-min-input")
-        self.account.check(input_checks(built, figures, earlier, self.config, self._run_date))
+        self.journal.check(input_checks(built, figures, earlier, self.config, self._run_date))
 
     def _check_whole(self, gate: str, what: str, n_whole: int, option: str) -> None:
         """Check that there is something to compare tonight with: where all is damaged a gate would pass anything."""
         if not n_whole:
             _log.warning("no %s of the nights before are whole; to do without them once, pass %s 0", what, option)
-        self.account.check([Check(gate, f"whole {what} of the nights before", n_whole, least=1)])
+        self.journal.check([Check(gate, f"whole {what} of the nights before", n_whole, least=1)])
 
     def _model(self, in_use: ModelVersion | None) -> Path:
         """Give the model to score with: the one in use, or a new one where that is due."""
-        account, figures = self.account, None
+        journal, figures = self.journal, None
         reason = due_by_age(in_use, self.config, self._run_date)
         with held_out_items(self._sequences, self.jobs.training, self._run_date) as held_out:
             if in_use is not None:
                 try:
-                    with account.stage("evaluate") as found:
-                        figures = account.measured(held_out.measure(in_use.folder, self.jobs.scoring))
+                    with journal.stage("evaluate") as found:
+                        figures = journal.measured(held_out.measure(in_use.folder, self.jobs.scoring))
                         found.update(asdict(figures))
                 except ModelError as error:
                     reason = f"the model in use cannot be used: {error}"
@@ -175,23 +175,23 @@ class Night:
             if in_use is not None and figures is not None:
                 reason = reason or due_by_figures(figures, self.config)
                 if reason is None:
-                    account.check(model_checks(figures, None, self.config))
+                    journal.check(model_checks(figures, None, self.config))
                     return in_use.folder
-            account.trained_because = reason
+            journal.trained_because = reason
             _log.info("training: %s", reason)
             new = self._work / "model"
-            with account.stage("train") as found:
+            with journal.stage("train") as found:
                 training = starting_from(in_use, figures, self.jobs.training, self.config)
                 found.update(asdict(train(self._sequences, training, new, self._work / "training")))
-            with account.stage("evaluate-new") as found:
-                new_figures = account.measured(held_out.measure(new, self.jobs.scoring))
+            with journal.stage("evaluate-new") as found:
+                new_figures = journal.measured(held_out.measure(new, self.jobs.scoring))
                 found.update(asdict(new_figures))
-        account.check(model_checks(new_figures, figures, self.config))
+        journal.check(model_checks(new_figures, figures, self.config))
         return new
 
     def _score(self, model: Path) -> ScoringReport:
         previous = self.archive.last_whole([night for night in self.archive.dates() if night <= self._run_date])
-        with self.account.stage("score") as found:
+        with self.journal.stage("score") as found:
             config = replace(
                 self.jobs.scoring, previous=None if previous is None else str(previous), run_date=str(self._run_date)
             )
@@ -200,7 +200,7 @@ class Night:
         return scored
 
     def _check(self, scored: ScoringReport) -> None:
-        with self.account.stage("check") as found:
+        with self.journal.stage("check") as found:
             before = self.archive.before(self._run_date)
             previous = self.archive.last_whole(before)
             # Whom rules leave fewer than k items has a full list with those.
@@ -214,25 +214,25 @@ class Night:
         n_users = figures.histories if self.jobs.scoring.users is None else scored.users
         checks = table_checks(figures, n_users, max(1, scored.eligible_items), self.config)
         last = self.archive.reports(self.archive.before(self._run_date)[-1:])
-        self.account.check(checks + rule_checks(scored, last[0]["stages"] if last else None, self.config))
+        self.journal.check(checks + rule_checks(scored, last[0]["stages"] if last else None, self.config))
 
     def _publish(self, model: Path, in_use: ModelVersion | None) -> None:
         """Switch the model, then the table: each by a rename, and by the next run if this one is killed in between."""
         is_new = in_use is None or model != in_use.folder
-        self.account.recs_sha256 = recs_sha256 = file_sha256(self._recs)
+        self.journal.recs_sha256 = recs_sha256 = file_sha256(self._recs)
         is_rolled_back = self.archive.decisions.is_rolled_back(self._run_date, recs_sha256)
-        is_same = not self.account.resumed and not is_new
+        is_same = not self.journal.resumed and not is_new
         if self.archive.is_published(self._run_date, recs_sha256) and (is_same or is_rolled_back):
             self.archive.settle(self._run_date)
             state = "was rolled back, and stays so" if is_rolled_back else "is published"
             raise NothingToDo(f"night {self._run_date} {state}, and would come out the same")
         version = self.registry.add(model, self._run_date) if is_new else ModelVersion(model)
-        self.account.model = version.name
-        with self.account.stage("publish"):
-            self.archive.decisions.publish(self._run_date, asdict(self.account.report()))
+        self.journal.model = version.name
+        with self.journal.stage("publish"):
+            self.archive.decisions.publish(self._run_date, asdict(self.journal.report()))
             self._put_in_place(self._recs, version)
 
     def _put_in_place(self, recs: Path, version: ModelVersion) -> None:
         rejects = rejects_of(self._sequences)
-        report = asdict(self.account.report())
+        report = asdict(self.journal.report())
         self.archive.publish(self._run_date, recs, rejects, report, lambda: self.registry.use(version))
