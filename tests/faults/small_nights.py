@@ -14,8 +14,7 @@ import pytest
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ModelError
 from batchrec.model.directory import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_model
-from batchrec.nightly import registry
-from batchrec.nightly import stages as night_module
+from batchrec.nightly import registry, stages
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import HistoriesFigures, TableFigures
 from batchrec.nightly.registry import ModelRegistry
@@ -182,11 +181,11 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         for stand_in in (build_sequences, held_out_items, train, score):
-            patch.setattr(night_module, stand_in.__name__, stand_in)
+            patch.setattr(stages, stand_in.__name__, stand_in)
         newest = datetime(2024, 2, 29, tzinfo=UTC)
-        patch.setattr(night_module, "measure_histories", lambda *_: HistoriesFigures(newest, 0))
-        patch.setattr(night_module, "measure_table", lambda *_: TableFigures({}, 100, 100, 100, 0.1, None, 100, []))
-        for module in (night_module, registry):
+        patch.setattr(stages, "measure_histories", lambda *_: HistoriesFigures(newest, 0))
+        patch.setattr(stages, "measure_table", lambda *_: TableFigures({}, 100, 100, 100, 0.1, None, 100, []))
+        for module in (stages, registry):
             patch.setattr(module, "load_model", digested)
         yield
 

@@ -18,7 +18,7 @@ import pytest
 from batchrec.config import ScoringConfig, SequencesConfig
 from batchrec.errors import ConfigError, GateError, InputError, ModelError, NothingToDo
 from batchrec.model.directory import load_model
-from batchrec.nightly import stages as night_module
+from batchrec.nightly import stages
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import measure_table
 from batchrec.nightly.registry import ModelRegistry
@@ -366,7 +366,7 @@ def test_work_that_was_given_up_goes_when_a_later_night_begins(shop: Company, mo
         assert not shop.archive.work(FIRST).exists()
         raise InputError("seen")
 
-    monkeypatch.setattr(night_module, "build_sequences", checking)
+    monkeypatch.setattr(stages, "build_sequences", checking)
     with pytest.raises(InputError, match="seen"):
         shop.run(1)
 
@@ -403,7 +403,7 @@ def test_a_signal_is_not_taken_for_the_error_that_it_causes(shop: Company, monke
         except Terminated as error:
             raise RuntimeError("Query interrupted") from error
 
-    monkeypatch.setattr(night_module, "build_sequences", interrupted)
+    monkeypatch.setattr(stages, "build_sequences", interrupted)
     with stopped_by_signals(), pytest.raises(Terminated) as raised:
         shop.run()
     kept = json.loads((shop.folder / f"nights/failed/{FIRST}.json").read_text())
@@ -416,7 +416,7 @@ def test_a_disk_that_refuses_is_reported(shop: Company, monkeypatch: pytest.Monk
     def refusing(*_: Any) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(night_module, "measure_table", refusing)
+    monkeypatch.setattr(stages, "measure_table", refusing)
     with pytest.raises(ConfigError, match=r"nights: cannot be used: Input/output error") as raised:
         shop.run()
     assert raised.value.report is not None

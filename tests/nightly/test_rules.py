@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchrec.errors import GateError, InputError
-from batchrec.nightly import stages as night_module
+from batchrec.nightly import stages
 from batchrec.scoring.score import score
 from tests.support.nights import FIRST, Company, company
 from tests.support.plain_rules import ITEMS, write_table
@@ -35,7 +35,7 @@ def test_a_table_that_breaks_a_rule_is_not_published_whatever_the_scorer_says(
     def forgetful(sequences: Path, model: Path, config: Any, out: Path, progress: Path) -> Any:
         return score(sequences, model, replace(config, block=None), out, progress)
 
-    monkeypatch.setattr(night_module, "score", forgetful)
+    monkeypatch.setattr(stages, "score", forgetful)
     said = r"rules gate: rows that break --block is \d+, expected at most 0 \(user '\d+', rank \d, item '10[012]\d'\)"
     with pytest.raises(GateError, match=said):
         shop.run()

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from batchrec.errors import ConfigError, GateError, InputError, LockedError, NothingToDo
 from batchrec.model.directory import load_model
-from batchrec.nightly import stages as night_module
+from batchrec.nightly import stages
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import HeldOutItems
 from batchrec.nightly.registry import ModelRegistry
@@ -174,7 +174,7 @@ def test_a_table_without_some_users_is_not_published_whatever_the_scorer_says(
         pq.write_table(pq.read_table(out).slice(0, n_rows), out)
         return replace(report, users=n_rows // 3)
 
-    monkeypatch.setattr(night_module, "score", losing)
+    monkeypatch.setattr(stages, "score", losing)
     with pytest.raises(GateError, match=f"output gate: share of users covered {said}"):
         shop.run(gate_min_users=0.5)
     assert not (shop.folder / "recs.parquet").exists()
@@ -233,11 +233,11 @@ def test_a_damaged_model_in_use_is_replaced(shop: Company) -> None:
 
 
 STEPS = [
-    (night_module, "build_sequences"),
+    (stages, "build_sequences"),
     (HeldOutItems, "measure"),
-    (night_module, "train"),
-    (night_module, "score"),
-    (night_module, "measure_table"),
+    (stages, "train"),
+    (stages, "score"),
+    (stages, "measure_table"),
     (ModelRegistry, "add"),
     (ModelRegistry, "use"),
     (Archive, "publish"),
@@ -277,7 +277,7 @@ def test_histories_that_change_while_the_night_is_made_are_detected(
         sequences.write_bytes(sequences.read_bytes() + b"x")
         return report
 
-    monkeypatch.setattr(night_module, "score", tampering)
+    monkeypatch.setattr(stages, "score", tampering)
     with pytest.raises(InputError, match="was changed while the night was made"):
         shop.run()
 

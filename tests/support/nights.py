@@ -14,7 +14,7 @@ import pytest
 
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.model.directory import Manifest, load_model
-from batchrec.nightly import stages as night_module
+from batchrec.nightly import stages
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import HeldOutItems
 from batchrec.nightly.registry import ModelRegistry
@@ -145,6 +145,6 @@ def company(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
     """Found a company whose log holds the histories that the tiny models were trained on."""
     made = Company(folder)
     made.write_log(training_histories())
-    monkeypatch.setattr(night_module, "train", made.train)
+    monkeypatch.setattr(stages, "train", made.train)
     monkeypatch.setattr(HeldOutItems, "measure", lambda _, model, scoring: made.measure(model))
     yield made
