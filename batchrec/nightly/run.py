@@ -12,11 +12,11 @@ from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.lock import locked
+from batchrec.nightly.output_paths import check_metrics_path, check_output_paths
 from batchrec.nightly.prometheus import failures_told, write_metrics
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import NightReport
 from batchrec.nightly.retraining import due_by_age
-from batchrec.nightly.separate_paths import check_apart, check_metrics_apart
 from batchrec.nightly.stages import Jobs, Night
 from batchrec.system.atomic import check_writable_file
 from batchrec.system.logs import stamp
@@ -60,10 +60,10 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     same table is published already, and what the jobs raise: then no table and no model in use has changed.
     """
     archive, registry = Archive(Path(config.nights), jobs.out), ModelRegistry(Path(config.models))
-    check_metrics_apart(jobs, metrics_file)
+    check_metrics_path(jobs, metrics_file)
     with ExitStack() as stack:
         with failures_told(metrics_file, archive):
-            check_apart(jobs, config)
+            check_output_paths(jobs, config)
             stack.enter_context(locked(archive.folder, config.lock))
             tonight = _run_date(run_date, archive)
         journal = NightJournal(tonight, resumed=archive.work(tonight).exists())

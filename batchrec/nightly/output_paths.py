@@ -14,7 +14,7 @@ _NIGHT = ("run_date=2026-11-24/recs.parquet", "run_date=2026-11-24/sequences.rej
 _MODEL = ("2026-11-24-c0777c7fd0c5/items.parquet",)
 
 
-def check_apart(jobs: Jobs, config: RunConfig) -> None:
+def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
     """Raise ConfigError if a file, folder or glob that a night reads holds, or would hold, what it writes."""
     written = [
         ("score --out", jobs.out, [jobs.out]),
@@ -29,7 +29,7 @@ def check_apart(jobs: Jobs, config: RunConfig) -> None:
                 raise ConfigError(f"{path}: is also an input. Pass another {option}{where}")
 
 
-def check_metrics_apart(jobs: Jobs, metrics_file: Path | None) -> None:
+def check_metrics_path(jobs: Jobs, metrics_file: Path | None) -> None:
     """Raise ConfigError if a night reads, or would read, the metrics file, or puts its table there."""
     # It has no name of a table: in a folder it is not read.
     files_read = [read for read in [str(jobs.out), *_inputs(jobs)] if not Path(read).is_dir()]
