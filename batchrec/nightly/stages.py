@@ -11,11 +11,11 @@ from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingC
 from batchrec.errors import ConfigError, InputError, ModelError, NothingToDo
 from batchrec.model.directory import load_model
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.figures import held_out_items, measure_histories, measure_table
+from batchrec.nightly.figures import HeldOutItems, held_out_items, measure_histories, measure_table
 from batchrec.nightly.gates import input_checks, model_checks, rule_checks, table_checks
 from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
-from batchrec.nightly.report import Check, NightReport
+from batchrec.nightly.report import Check, ModelFigures, NightReport
 from batchrec.nightly.retraining import due_by_age, due_by_figures, starting_from
 from batchrec.scoring.score import ScoringReport, score
 from batchrec.sequences.build import build_sequences, rejects_of
@@ -82,7 +82,7 @@ class Night:
         self._build_sequences()
         histories = file_sha256(self._sequences)
         in_use = self.registry.current
-        model = self._model(in_use)
+        model = self._choose_model(in_use)
         scored = self._score(model)
         if file_sha256(self._sequences) != histories:
             raise InputError(f"{self._sequences}: was changed while the night was made. Start it again")
@@ -159,35 +159,50 @@ class Night:
             _log.warning("no %s of the nights before are whole; to do without them once, pass %s 0", what, option)
         self.journal.check([Check(gate, f"whole {what} of the nights before", n_whole, least=1)])
 
-    def _model(self, in_use: ModelVersion | None) -> Path:
-        """Give the model to score with: the one in use, or a new one where that is due."""
-        journal, figures = self.journal, None
-        reason = due_by_age(in_use, self.config, self._run_date)
+    def _choose_model(self, in_use: ModelVersion | None) -> Path:
+        """Return the model to score with: the one in use, or a new one if a training is due."""
         with held_out_items(self._sequences, self.jobs.training, self._run_date) as held_out:
-            if in_use is not None:
-                try:
-                    with journal.stage("evaluate") as found:
-                        figures = journal.measured(held_out.measure(in_use.folder, self.jobs.scoring))
-                        found.update(asdict(figures))
-                except ModelError as error:
-                    reason = f"the model in use cannot be used: {error}"
-                    _log.warning("%s", reason)
-            if in_use is not None and figures is not None:
-                reason = reason or due_by_figures(figures, self.config)
-                if reason is None:
-                    journal.check(model_checks(figures, None, self.config))
-                    return in_use.folder
-            journal.trained_because = reason
+            figures, reason = self._evaluate_current(in_use, held_out)
+            if in_use is not None and reason is None:
+                return in_use.folder
+            self.journal.trained_because = reason
             _log.info("training: %s", reason)
-            new = self._work / "model"
-            with journal.stage("train") as found:
-                training = starting_from(in_use, figures, self.jobs.training, self.config)
-                found.update(asdict(train(self._sequences, training, new, self._work / "training")))
-            with journal.stage("evaluate-new") as found:
-                new_figures = journal.measured(held_out.measure(new, self.jobs.scoring))
-                found.update(asdict(new_figures))
-        journal.check(model_checks(new_figures, figures, self.config))
-        return new
+            return self._retrain(in_use, figures, held_out)
+
+    def _evaluate_current(
+        self, in_use: ModelVersion | None, held_out: HeldOutItems
+    ) -> tuple[ModelFigures | None, str | None]:
+        """Measure the model in use, and check it against its gate if it is kept.
+
+        Returns its figures, None if it cannot be used, and why a training is due, None if none is.
+        """
+        due = due_by_age(in_use, self.config, self._run_date)
+        if in_use is None:
+            return None, due
+        try:
+            with self.journal.stage("evaluate") as report:
+                figures = self.journal.measured(held_out.measure(in_use.folder, self.jobs.scoring))
+                report.update(asdict(figures))
+        except ModelError as error:
+            due = f"the model in use cannot be used: {error}"
+            _log.warning("%s", due)
+            return None, due
+        due = due or due_by_figures(figures, self.config)
+        if due is None:
+            self.journal.check(model_checks(figures, None, self.config))
+        return figures, due
+
+    def _retrain(self, in_use: ModelVersion | None, figures: ModelFigures | None, held_out: HeldOutItems) -> Path:
+        """Train a new model, and check it against its gate. figures: of the model in use; None if it cannot be used."""
+        model = self._work / "model"
+        with self.journal.stage("train") as report:
+            training = starting_from(in_use, figures, self.jobs.training, self.config)
+            report.update(asdict(train(self._sequences, training, model, self._work / "training")))
+        with self.journal.stage("evaluate-new") as report:
+            new_figures = self.journal.measured(held_out.measure(model, self.jobs.scoring))
+            report.update(asdict(new_figures))
+        self.journal.check(model_checks(new_figures, figures, self.config))
+        return model
 
     def _score(self, model: Path) -> ScoringReport:
         previous = self.archive.last_whole([night for night in self.archive.dates() if night <= self._run_date])
