@@ -165,12 +165,13 @@ def _jobs(context: click.Context) -> "Jobs":
 def rollback_command(context: click.Context, to: date | None) -> None:
     """Put the table of an earlier night back in its place, at score's --out."""
     from batchrec.nightly.archive import Archive
+    from batchrec.nightly.current_table import CurrentTable
     from batchrec.nightly.lock import locked
 
     options = resolved(context, "run")
-    archive = Archive(Path(options["nights"]), resolved(context, "score")["out"])
+    archive = Archive(Path(options["nights"]), CurrentTable(resolved(context, "score")["out"]))
     with locked(archive.folder, options["lock"]):
-        echo(f"{archive.out}: the table of {archive.roll_back(to)}")
+        echo(f"{archive.current}: the table of {archive.roll_back(to)}")
 
 
 @cli.group("models", epilog=EPILOG)

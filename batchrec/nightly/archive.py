@@ -2,8 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -11,14 +10,15 @@ from typing import Any
 
 from batchrec.config import as_date
 from batchrec.errors import ConfigError
+from batchrec.nightly.current_table import CurrentTable
 from batchrec.nightly.decisions import REPORT, Decisions
 from batchrec.nightly.report import read_report, report_to_json
-from batchrec.system.atomic import file_sha256, replacing, replacing_folder
-from batchrec.system.temporaries import link_or_copy, make_folder, put_on_disk, remove
+from batchrec.system.atomic import file_sha256, replacing
+from batchrec.system.temporaries import make_folder, put_on_disk, remove
 
 _log = logging.getLogger(__name__)
 
-_RECS = "recs.parquet"
+RECS = "recs.parquet"
 _GONE = "gone"
 
 
@@ -32,7 +32,7 @@ class Archive:
     """
 
     folder: Path
-    out: Path
+    current: CurrentTable
 
     @property
     def decisions(self) -> Decisions:
@@ -48,7 +48,7 @@ class Archive:
         named = [
             as_date(path.name.removeprefix("run_date="))
             for path in self.folder.glob("run_date=*")
-            if (path / REPORT).exists() or (path / _RECS).exists()
+            if (path / REPORT).exists() or (path / RECS).exists()
         ]
         return sorted(night for night in named if night is not None)
 
@@ -67,13 +67,17 @@ class Archive:
                 found.append(report)
         return found
 
+    def night(self, run_date: date) -> Path:
+        """Return the folder of a published night."""
+        return self.folder / f"run_date={run_date}"
+
     def table(self, run_date: date) -> Path:
         """Name the table of a published night."""
-        return self.folder / f"run_date={run_date}" / _RECS
+        return self.night(run_date) / RECS
 
     def report(self, run_date: date) -> dict[str, Any] | None:
         """Read the report of a published night; None if it is missing, damaged or another night's."""
-        return read_report(self.folder / f"run_date={run_date}" / REPORT, run_date)
+        return read_report(self.night(run_date) / REPORT, run_date)
 
     def recs_sha256(self, run_date: date) -> str | None:
         """Give the SHA-256 that a night's table had when it was published; None where its report is lost."""
@@ -97,10 +101,10 @@ class Archive:
         """Tell whether no later night is published."""
         return all(night <= run_date for night in self.dates())
 
-    def nights_out(self) -> list[date]:
+    def current_nights(self) -> list[date]:
         """List the nights whose table is the one at `out`, byte by byte: several where one has changed nothing."""
-        out = file_sha256(self.out) if self.out.is_file() else None
-        return [night for night in self.dates() if out is not None and self.recs_sha256(night) == out]
+        current = self.current.sha256()
+        return [night for night in self.dates() if current is not None and self.recs_sha256(night) == current]
 
     def is_published(self, run_date: date, recs_sha256: str) -> bool:
         """Tell whether a night's table has these bytes already, and is out, or need not be.
@@ -109,7 +113,7 @@ class Archive:
         """
         if run_date not in self.dates() or self.recs_sha256(run_date) != recs_sha256 or not self.is_whole(run_date):
             return False
-        out = self.nights_out()
+        out = self.current_nights()
         is_rolled_back = bool(out) and self.decisions.is_rolled_back(run_date, recs_sha256)
         return run_date in out or is_rolled_back or not self.is_newest(run_date)
 
@@ -119,48 +123,15 @@ class Archive:
         A run that was killed may have published the night already, but not put it out.
         """
         report = self.decisions.report(run_date)
-        for table in (self.work(run_date) / _RECS, self.table(run_date)):
+        for table in (self.work(run_date) / RECS, self.table(run_date)):
             if report is not None and table.is_file() and file_sha256(table) == report["recs_sha256"]:
                 return report, table
         return None
 
-    def publish(
-        self, run_date: date, recs: Path, rejects: Path, report: dict[str, Any], use_model: Callable[[], None]
-    ) -> None:
-        """Put a night's table and report in their place: a rename; then, if no later night is out, the table at `out`.
-
-        rejects: file of the rows that could not be used, kept with them if it is there.
-        use_model: switches the model; called only then, and when all is written, so that a full disk is found before.
-        """
-        is_newest = self.is_newest(run_date)
-        with (
-            self._put_out(recs) if is_newest else nullcontext(),
-            replacing_folder(self.table(run_date).parent, marked_by=(REPORT, _RECS)) as folder,
-        ):
-            link_or_copy(recs, folder / _RECS)
-            if rejects.exists():
-                link_or_copy(rejects, folder / rejects.name)
-            (folder / REPORT).write_text(report_to_json(report), encoding="utf-8")
-            put_on_disk(folder.iterdir())
-            if is_newest:
-                use_model()
-        if is_newest:
-            self.decisions.forget_rollback()
-        else:
-            _log.warning("%s stays as it is, and so does the model in use: a later night is published", self.out)
-        self.settle(run_date)
-
-    def put_out(self, run_date: date) -> None:
-        """Put the table of a published night at `out`."""
-        with self._put_out(self.table(run_date)):
-            _log.info("night %s is published, and was not out: it is now", run_date)
-
-    @contextmanager
-    def _put_out(self, table: Path) -> Iterator[None]:
-        """Let a table be the one at `out` when the block has ended: all but a rename is done before."""
-        with replacing(self.out, contents=table) as temporary:
-            put_on_disk([temporary])
-            yield
+    def make_current(self, run_date: date) -> None:
+        """Switch the current table to that of a published night."""
+        with self.current.switching_to(self.table(run_date)):
+            _log.info("night %s is published, but was not the current one: it is now", run_date)
 
     def roll_back(self, to: date | None = None) -> date:
         """Put the table of a night at `out`, or of the newest before the one that is there; gives its run date.
@@ -171,9 +142,9 @@ class Archive:
         dates = self.dates()
         if to is None:
             # While a night is half published again, what is out may be the table that it had before.
-            out = self.nights_out() or self.decisions.dates()
+            out = self.current_nights() or self.decisions.dates()
             if not out:
-                raise ConfigError(f"{self.out}: is the table of no night in {self.folder}. Pass --to a run date")
+                raise ConfigError(f"{self.current}: is the table of no night in {self.folder}. Pass --to a run date")
             dates = [night for night in self.before(out[-1]) if night not in out and self.report(night) is not None]
         elif to not in dates:
             dates = []
@@ -186,7 +157,7 @@ class Archive:
                 f"{table}: is not the table that was published: its SHA-256 has changed, or its report is lost"
             )
         self.decisions.roll_back(self._later_tables(night))
-        with self._put_out(table):
+        with self.current.switching_to(table):
             _log.info("going back to night %s", night)
         return night
 
@@ -204,10 +175,10 @@ class Archive:
 
     def prune(self, keep: int, tonight: date) -> None:
         """Delete all nights but the newest `keep`, tonight and the one that is out, and failed reports before them."""
-        for night in set(self.dates()[:-keep]) - {tonight, *self.nights_out()}:
+        for night in set(self.dates()[:-keep]) - {tonight, *self.current_nights()}:
             # Out of sight in one step: no reader finds half of a night.
-            table = self.table(night).parent
-            table.rename(table.with_name(f".{_GONE}.{table.name}.{secrets.token_hex(4)}"))
+            folder = self.night(night)
+            folder.rename(folder.with_name(f".{_GONE}.{folder.name}.{secrets.token_hex(4)}"))
         put_on_disk([self.folder])
         for gone in self.folder.glob(f".{_GONE}.*"):
             remove(gone)

@@ -97,7 +97,7 @@ def _standing(archive: Archive) -> dict[str, float]:
     found = {last_success: max(finished)} if finished else {}
     if dates:
         found[newest_night] = datetime.combine(dates[-1], datetime.min.time(), UTC).timestamp()
-    return found | {out_is_newest: float(bool(dates) and dates[-1] in archive.nights_out())}
+    return found | {out_is_newest: float(bool(dates) and dates[-1] in archive.current_nights())}
 
 
 def _standing_in(text: str) -> dict[str, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from batchrec.config import RunConfig
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.nightly.archive import Archive
+from batchrec.nightly.current_table import CurrentTable
 from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.lock import locked
 from batchrec.nightly.output_paths import check_metrics_path, check_output_paths
@@ -39,7 +40,7 @@ class Plan:
 
 def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
     """Say what `run` would do. Reads the folders, and writes nothing."""
-    archive, registry = Archive(Path(config.nights), jobs.out), ModelRegistry(Path(config.models))
+    archive, registry = Archive(Path(config.nights), CurrentTable(jobs.out)), ModelRegistry(Path(config.models))
     tonight = _run_date(run_date, archive)
     in_use = registry.current
     return Plan(
@@ -48,7 +49,7 @@ def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
         finishes_first=[str(night) for night in archive.decisions.dates()],
         model_in_use=None if in_use is None else in_use.name,
         trains=due_by_age(in_use, config, tonight) or "only if the model in use ranks tonight's events badly",
-        publishes=[str(archive.table(tonight)), *([str(jobs.out)] if archive.is_newest(tonight) else [])],
+        publishes=[str(archive.table(tonight)), *([str(archive.current)] if archive.is_newest(tonight) else [])],
     )
 
 
@@ -59,7 +60,7 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     Raises GateError where a gate is not passed, LockedError where another run is at work, NothingToDo where the
     same table is published already, and what the jobs raise: then no table and no model in use has changed.
     """
-    archive, registry = Archive(Path(config.nights), jobs.out), ModelRegistry(Path(config.models))
+    archive, registry = Archive(Path(config.nights), CurrentTable(jobs.out)), ModelRegistry(Path(config.models))
     check_metrics_path(jobs, metrics_file)
     with ExitStack() as stack:
         with failures_told(metrics_file, archive):
@@ -78,7 +79,7 @@ def _run(night: Night, metrics_file: Path | None) -> NightReport:
     failed, exit_code = "ended by a bug", 1
     try:
         with signals_first(), _as_config_errors(archive.folder):
-            check_writable_file(archive.out)
+            archive.current.check_writable()
             if metrics_file is not None:
                 check_writable_file(metrics_file, "--metrics-file")
             night.run()

@@ -14,6 +14,7 @@ from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import HeldOutItems, held_out_items, measure_histories, measure_table
 from batchrec.nightly.gates import input_checks, model_checks, rule_checks, table_checks
 from batchrec.nightly.journal import NightJournal
+from batchrec.nightly.publication import Publication
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import Check, ModelFigures, NightReport
 from batchrec.nightly.retraining import due_by_age, due_by_figures, starting_from
@@ -71,8 +72,8 @@ class Night:
         raise.
         """
         # What a run that was killed has renamed may not be on the disk yet; from here on it is.
-        folders = (Path(os.path.realpath(self.archive.out)).parent, self.archive.folder, self.registry.folder)
-        put_on_disk(folder for folder in folders if folder.is_dir())
+        self.archive.current.sync()
+        put_on_disk(folder for folder in (self.archive.folder, self.registry.folder) if folder.is_dir())
         finished = [night for night in self._decided() if night.finish()]
         if any(night is self for night in finished):
             return
@@ -109,7 +110,7 @@ class Night:
         elif found is not None and (version := self._whole_model(found[0]["model"])) is not None:
             _log.warning("%s: an earlier run was killed while it published: that is done first", name)
             self.journal.decided = NightReport(**found[0])
-            self._put_in_place(found[1], version)
+            self._publication(found[1], version).publish(self.archive, self.registry)
             return True
         else:
             _log.warning("%s was to be published: its table, report or model is lost or damaged, and it is not", name)
@@ -117,7 +118,7 @@ class Night:
             if self.archive.is_whole(self._run_date) and not self.archive.is_published(
                 self._run_date, str(recs_sha256)
             ):
-                self.archive.put_out(self._run_date)
+                self.archive.make_current(self._run_date)
         decisions.drop(self._run_date)
         return False
 
@@ -245,9 +246,7 @@ class Night:
         self.journal.model = version.name
         with self.journal.stage("publish"):
             self.archive.decisions.publish(self._run_date, asdict(self.journal.report()))
-            self._put_in_place(self._recs, version)
+            self._publication(self._recs, version).publish(self.archive, self.registry)
 
-    def _put_in_place(self, recs: Path, version: ModelVersion) -> None:
-        rejects = rejects_of(self._sequences)
-        report = asdict(self.journal.report())
-        self.archive.publish(self._run_date, recs, rejects, report, lambda: self.registry.use(version))
+    def _publication(self, recs: Path, version: ModelVersion) -> Publication:
+        return Publication(self._run_date, recs, rejects_of(self._sequences), asdict(self.journal.report()), version)

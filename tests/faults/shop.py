@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from batchrec.nightly.archive import Archive
+from batchrec.nightly.current_table import CurrentTable
 from batchrec.nightly.registry import ModelRegistry
 from tests.faults.children import run
 from tests.support.models import names_in, scratch
@@ -85,7 +86,7 @@ class Shop:
 
     @property
     def archive(self) -> Archive:
-        return Archive(self.folder / "nights", self.folder / "recs.parquet")
+        return Archive(self.folder / "nights", CurrentTable(self.folder / "recs.parquet"))
 
     @property
     def registry(self) -> ModelRegistry:

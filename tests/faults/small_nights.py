@@ -16,6 +16,7 @@ from batchrec.errors import BatchrecError, ModelError
 from batchrec.model.directory import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_model
 from batchrec.nightly import registry, stages
 from batchrec.nightly.archive import Archive
+from batchrec.nightly.current_table import CurrentTable
 from batchrec.nightly.figures import HistoriesFigures, TableFigures
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
@@ -82,7 +83,7 @@ class SmallShop:
 
     @property
     def archive(self) -> Archive:
-        return Archive(Path(self.settled.nights), self.out)
+        return Archive(Path(self.settled.nights), CurrentTable(self.out))
 
     @property
     def registry(self) -> ModelRegistry:

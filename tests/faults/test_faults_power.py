@@ -137,7 +137,7 @@ def rollback_and_the_same_date_again(shop: SmallShop, scene: Scene) -> None:
         to = shop.roll_back()
     except ConfigError:
         # There is no night to go back to. Whatever is decided stays.
-        assert len(shop.archive.dates()) < 2 or shop.archive.nights_out()[:1] == shop.archive.dates()[:1]
+        assert len(shop.archive.dates()) < 2 or shop.archive.current_nights()[:1] == shop.archive.dates()[:1]
         next_date(shop, scene)
         return
     assert shop.archive.decisions.dates() == []

@@ -20,6 +20,7 @@ from batchrec.errors import ConfigError, GateError, InputError, ModelError, Noth
 from batchrec.model.directory import load_model
 from batchrec.nightly import stages
 from batchrec.nightly.archive import Archive
+from batchrec.nightly.current_table import CurrentTable
 from batchrec.nightly.figures import measure_table
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
@@ -187,7 +188,9 @@ def test_a_log_that_no_longer_grows_is_said_to_be_old(shop: Company, caplog: pyt
     assert "nothing is newer than on the last night" in caplog.text
 
 
-@pytest.mark.parametrize(("home", "name", "ends"), [(ModelRegistry, "use", "after"), (Archive, "_put_out", "before")])
+@pytest.mark.parametrize(
+    ("home", "name", "ends"), [(ModelRegistry, "use", "after"), (CurrentTable, "switching_to", "before")]
+)
 def test_a_publish_that_was_killed_is_done_first_whatever_has_become_of_the_log(
     shop: Company, monkeypatch: pytest.MonkeyPatch, home: Any, name: str, ends: str
 ) -> None:

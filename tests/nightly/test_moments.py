@@ -59,7 +59,7 @@ def test_a_decided_night_is_finished_before_the_next_date_even_if_that_fails(
     with pytest.raises(GateError, match="rows read"):
         shop.run(8)
     assert shop.archive.dates() == [FIRST, night(7)]
-    assert shop.archive.nights_out() == [night(7)]
+    assert shop.archive.current_nights() == [night(7)]
     assert shop.rows()[0]["model_id"] == shop.manifest().model_id
     assert names_in(shop.folder / "nights/failed") == {f"{night(8)}.json"}
     assert not shop.archive.work(night(7)).exists()
@@ -73,7 +73,7 @@ def test_a_decided_night_is_finished_before_an_earlier_date_too_and_then_that_go
     report = shop.run(3)
     assert report.run_date == str(night(3))
     assert shop.archive.dates() == [FIRST, night(3), night(7)]
-    assert shop.archive.nights_out()[-1] == night(7)
+    assert shop.archive.current_nights()[-1] == night(7)
 
 
 @pytest.mark.parametrize("lost", ["report", "model", "table"])
@@ -95,7 +95,7 @@ def test_a_night_that_is_published_is_put_out_whatever_is_lost_of_its_decision(
     shop.write_log(HALF)
     with pytest.raises(GateError, match="rows read"):
         shop.run(8)
-    assert shop.archive.nights_out() == [night(7)]
+    assert shop.archive.current_nights() == [night(7)]
     assert shop.archive.decisions.dates() == []
 
 
@@ -110,11 +110,11 @@ def test_a_rollback_is_not_undone_by_the_second_start_of_a_killed_night(
     assert shop.archive.roll_back() == FIRST
     with pytest.raises(NothingToDo, match="was rolled back, and stays so"):
         shop.run(7)
-    assert shop.archive.nights_out() == [FIRST]
+    assert shop.archive.current_nights() == [FIRST]
     # The next night is published as ever.
     shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
     shop.run(8)
-    assert shop.archive.nights_out() == [night(8)]
+    assert shop.archive.current_nights() == [night(8)]
 
 
 def test_a_model_is_not_rolled_back_while_a_night_is_half_published(
@@ -137,7 +137,7 @@ def test_a_table_that_is_never_out_is_not_taken_for_one_that_was_rolled_back(sho
     shop.run(1)
     first.replace(shop.folder / "recs.parquet")
     shop.run(1)
-    assert shop.archive.nights_out() == [night(1)]
+    assert shop.archive.current_nights() == [night(1)]
 
 
 def test_another_command_that_writes_to_out_does_not_break_a_night_that_is_published(
@@ -156,7 +156,7 @@ def test_another_command_that_writes_to_out_does_not_break_a_night_that_is_publi
     monkeypatch.setattr(ModelRegistry, "use", beside_another)
     shop.run(7)
     assert seen == [b"by hand"]
-    assert shop.archive.nights_out() == [night(7)]
+    assert shop.archive.current_nights() == [night(7)]
 
 
 def test_a_copy_is_private_and_locked_while_it_is_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +237,7 @@ def test_a_folder_with_neither_report_nor_table_is_no_night(shop: Company) -> No
     today = datetime.now(UTC).date()
     (shop.folder / "nights/run_date=2999-01-01").mkdir(parents=True)
     shop.run()
-    assert shop.archive.nights_out() == [FIRST]
+    assert shop.archive.current_nights() == [FIRST]
     assert shop.archive.dates() == [FIRST]
     for name in ("report.json", "recs.parquet"):
         ahead = shop.folder / f"nights/run_date={today + timedelta(days=2)}"
@@ -255,15 +255,15 @@ def test_the_copy_of_a_night_under_another_date_is_not_that_night(shop: Company)
     shop.run(1)
     folder = shop.archive.table(FIRST).parent
     shutil.copytree(folder, folder.with_name(f"run_date={night(3)}"))
-    before = shop.archive.out.read_bytes()
+    before = shop.archive.current.file.read_bytes()
     with pytest.raises(ConfigError, match="is later than night 2024-03-03, and its report is"):
         shop.run(2)
     with pytest.raises(ConfigError, match="is not the table that was published"):
         shop.archive.roll_back(night(3))
-    assert shop.archive.out.read_bytes() == before
+    assert shop.archive.current.file.read_bytes() == before
     shutil.rmtree(folder.with_name(f"run_date={night(3)}"))
     shop.run(2)
-    assert shop.archive.nights_out()[-1] == night(2)
+    assert shop.archive.current_nights()[-1] == night(2)
 
 
 def test_a_monitor_sees_whether_the_newest_night_is_out(shop: Company) -> None:

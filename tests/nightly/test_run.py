@@ -18,6 +18,7 @@ from batchrec.model.directory import load_model
 from batchrec.nightly import stages
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.figures import HeldOutItems
+from batchrec.nightly.publication import Publication
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import plan, run
@@ -240,7 +241,7 @@ STEPS = [
     (stages, "measure_table"),
     (ModelRegistry, "add"),
     (ModelRegistry, "use"),
-    (Archive, "publish"),
+    (Publication, "publish"),
     (Archive, "settle"),
     (Archive, "prune"),
 ]
