@@ -57,9 +57,9 @@ class _RunCommand(JobCommand):
         except (ConfigError, click.ClickException):
             file = _metrics_file(given, parent)
             if file is not None and "--dry-run" not in given:
-                from batchrec.nightly.prometheus import tell_failure
+                from batchrec.nightly.prometheus import write_failure
 
-                tell_failure(file, ConfigError.exit_code)
+                write_failure(file, ConfigError.exit_code)
             raise
 
 
@@ -114,9 +114,9 @@ def run_command(
     Builds the histories, trains if that is due, scores, and publishes what passes the gates at score's --out. Started
     again after a crash it goes on where it stopped. How each job is done stands in batchrec.toml, or the environment.
     """
-    from batchrec.nightly.prometheus import failures_told
+    from batchrec.nightly.prometheus import reporting_failures
 
-    with failures_told(None if dry_run else metrics_file):
+    with reporting_failures(None if dry_run else metrics_file):
         config = RunConfig(**options)
         jobs = _jobs(context)
     from batchrec.nightly.run import plan, run

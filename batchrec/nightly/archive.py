@@ -52,7 +52,7 @@ class Archive:
         ]
         return sorted(night for night in named if night is not None)
 
-    def before(self, run_date: date) -> list[date]:
+    def dates_before(self, run_date: date) -> list[date]:
         """List those before a night."""
         return [night for night in self.dates() if night < run_date]
 
@@ -84,15 +84,15 @@ class Archive:
         report = self.report(run_date)
         return None if report is None else report["recs_sha256"]
 
-    def is_whole(self, run_date: date) -> bool:
+    def is_intact(self, run_date: date) -> bool:
         """Tell whether the table of a published night is still the one that was published."""
         table = self.table(run_date)
         return table.is_file() and file_sha256(table) == self.recs_sha256(run_date)
 
-    def last_whole(self, nights: Sequence[date]) -> Path | None:
+    def last_intact(self, nights: Sequence[date]) -> Path | None:
         """Give the table of the last of some nights that is still the one that was published."""
         for night in reversed(nights):
-            if self.is_whole(night):
+            if self.is_intact(night):
                 return self.table(night)
             _log.warning("%s: lost or damaged, and is left out", self.table(night))
         return None
@@ -111,7 +111,7 @@ class Archive:
 
         It need not be if a later night is published, or if this one was rolled back and an earlier one is out.
         """
-        if run_date not in self.dates() or self.recs_sha256(run_date) != recs_sha256 or not self.is_whole(run_date):
+        if run_date not in self.dates() or self.recs_sha256(run_date) != recs_sha256 or not self.is_intact(run_date):
             return False
         out = self.current_nights()
         is_rolled_back = bool(out) and self.decisions.is_rolled_back(run_date, recs_sha256)
@@ -145,14 +145,16 @@ class Archive:
             out = self.current_nights() or self.decisions.dates()
             if not out:
                 raise ConfigError(f"{self.current}: is the table of no night in {self.folder}. Pass --to a run date")
-            dates = [night for night in self.before(out[-1]) if night not in out and self.report(night) is not None]
+            dates = [
+                night for night in self.dates_before(out[-1]) if night not in out and self.report(night) is not None
+            ]
         elif to not in dates:
             dates = []
         if not dates:
             raise ConfigError(f"{self.folder}: there is no {f'night {to}' if to else 'other night before this one'}")
         night = to or dates[-1]
         table = self.table(night)
-        if not self.is_whole(night):
+        if not self.is_intact(night):
             raise ConfigError(
                 f"{table}: is not the table that was published: its SHA-256 has changed, or its report is lost"
             )
@@ -166,7 +168,7 @@ class Archive:
         tables = {later: self.recs_sha256(later) for later in self.dates() if later > night}
         return {later: sha256 for later, sha256 in tables.items() if sha256 is not None}
 
-    def keep_failed(self, run_date: date, report: dict[str, Any]) -> None:
+    def write_failed_report(self, run_date: date, report: dict[str, Any]) -> None:
         """Keep the report of a night that was not published."""
         file = self._failed(run_date)
         make_folder(file.parent)
@@ -187,15 +189,15 @@ class Archive:
             if file.stem < oldest:
                 file.unlink()
 
-    def settle(self, run_date: date) -> None:
+    def clean_up(self, run_date: date) -> None:
         """Forget what is left of a night that is published: the decision, the work on it, and why it had failed."""
         # First, and for good: what is decided is published by the next start, even if it was rolled back by then.
-        self.decisions.drop(run_date)
+        self.decisions.remove(run_date)
         self._failed(run_date).unlink(missing_ok=True)
         remove(self.work(run_date))
         put_on_disk([self.folder])
 
-    def give_up_before(self, run_date: date) -> None:
+    def discard_work_before(self, run_date: date) -> None:
         """Delete the work on earlier nights that were not published."""
         for work in self.folder.glob(".run_date=*"):
             if work.name < self.work(run_date).name:

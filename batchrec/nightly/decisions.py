@@ -41,13 +41,13 @@ class Decisions:
         ]
         return sorted(night for night in named if night is not None)
 
-    def publish(self, run_date: date, report: dict[str, Any]) -> None:
+    def add(self, run_date: date, report: dict[str, Any]) -> None:
         """Note that a night is to be published as the work on it is now; a power cut does not change that."""
         with replacing(self.work(run_date) / REPORT) as temporary:
             temporary.write_text(report_to_json(report), encoding="utf-8")
-        self.keep(run_date)
+        self.sync(run_date)
 
-    def keep(self, run_date: date) -> None:
+    def sync(self, run_date: date) -> None:
         """Wait until a power cut can no longer change what was decided of a night: a run may be killed before that."""
         put_on_disk([self.work(run_date), self.folder])
 
@@ -55,7 +55,7 @@ class Decisions:
         """Read the report that a night is to be published with; None if there is none, or it is damaged."""
         return read_report(self.work(run_date) / REPORT, run_date)
 
-    def drop(self, run_date: date) -> None:
+    def remove(self, run_date: date) -> None:
         """Forget that a night was to be published; a power cut does not bring that back."""
         work = self.work(run_date)
         if (work / REPORT).is_file():
@@ -68,7 +68,7 @@ class Decisions:
         with replacing(self._rolled_back) as temporary:
             temporary.write_text(to_json({str(night): sha256 for night, sha256 in tables.items()}) + "\n", "utf-8")
         for night in self.dates():
-            self.drop(night)
+            self.remove(night)
         # Also what a run that was killed had forgotten, and the disk not yet.
         put_on_disk([*(work for work in self.folder.glob(".run_date=*") if work.is_dir()), self.folder])
 

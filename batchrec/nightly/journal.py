@@ -54,7 +54,7 @@ class NightJournal:
                 "%s: done in %.1f s", name, found["seconds"], extra={"counts": counts, "seconds": found["seconds"]}
             )
 
-    def measured(self, figures: ModelFigures) -> ModelFigures:
+    def add_model(self, figures: ModelFigures) -> ModelFigures:
         """Note the figures of a model, and give them."""
         self.models.append(figures)
         return figures

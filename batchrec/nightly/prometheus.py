@@ -59,7 +59,7 @@ def write_metrics(file: Path, report: NightReport, exit_code: int, archive: Arch
     _write(file, registry)
 
 
-def tell_failure(file: Path, exit_code: int, archive: Archive | None = None) -> None:
+def write_failure(file: Path, exit_code: int, archive: Archive | None = None) -> None:
     """Write that a run has ended before its night began; if that cannot be done, only say so in the log.
 
     archive: None if it is not known where it is; then what the file says of them stays. A file that holds anything
@@ -77,7 +77,7 @@ def tell_failure(file: Path, exit_code: int, archive: Archive | None = None) -> 
 
 
 @contextmanager
-def failures_told(file: Path | None, archive: Archive | None = None) -> Iterator[None]:
+def reporting_failures(file: Path | None, archive: Archive | None = None) -> Iterator[None]:
     """Write to the metrics file if the block ends by an error; not if another run is at work, which will write it."""
     try:
         yield
@@ -85,7 +85,7 @@ def failures_told(file: Path | None, archive: Archive | None = None) -> Iterator
         raise
     except Exception as error:
         if file is not None:
-            tell_failure(file, error.exit_code if isinstance(error, BatchrecError) else 1, archive)
+            write_failure(file, error.exit_code if isinstance(error, BatchrecError) else 1, archive)
         raise
 
 

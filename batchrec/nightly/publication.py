@@ -50,7 +50,7 @@ class Publication:
             archive.decisions.forget_rollback()
         else:
             _log.warning("%s stays as it is, and so does the model in use: a later night is published", archive.current)
-        archive.settle(self.run_date)
+        archive.clean_up(self.run_date)
 
     def _write(self, folder: Path) -> None:
         """Fill the folder of the night, and wait until the disk holds the files."""

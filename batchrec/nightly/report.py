@@ -18,19 +18,21 @@ class Check:
     gate: str
     figure: str
     value: float
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     example: str | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the value is a number within the bounds."""
         # No comparison holds for a value that is not a number.
-        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
+        return (self.minimum is None or self.value >= self.minimum) and (
+            self.maximum is None or self.value <= self.maximum
+        )
 
     def __str__(self) -> str:
-        bounds = [f"at least {self.least:.6g}"] if self.least is not None else []
-        bounds += [f"at most {self.most:.6g}"] if self.most is not None else []
+        bounds = [f"at least {self.minimum:.6g}"] if self.minimum is not None else []
+        bounds += [f"at most {self.maximum:.6g}"] if self.maximum is not None else []
         example = "" if self.example is None else f" ({self.example})"
         return f"{self.figure} is {self.value:.6g}, expected {' and '.join(bounds)}{example}"
 

@@ -14,7 +14,7 @@ from batchrec.nightly.current_table import CurrentTable
 from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.lock import locked
 from batchrec.nightly.output_paths import check_metrics_path, check_output_paths
-from batchrec.nightly.prometheus import failures_told, write_metrics
+from batchrec.nightly.prometheus import reporting_failures, write_metrics
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import NightReport
 from batchrec.nightly.retraining import due_by_age
@@ -31,7 +31,7 @@ class Plan:
     """What a night would do, and why, as far as that can be told without reading the events."""
 
     run_date: str
-    goes_on: bool
+    resumes: bool
     finishes_first: list[str]
     model_in_use: str | None
     trains: str
@@ -45,7 +45,7 @@ def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
     in_use = registry.current
     return Plan(
         run_date=str(tonight),
-        goes_on=archive.work(tonight).exists(),
+        resumes=archive.work(tonight).exists(),
         finishes_first=[str(night) for night in archive.decisions.dates()],
         model_in_use=None if in_use is None else in_use.name,
         trains=due_by_age(in_use, config, tonight) or "only if the model in use ranks tonight's events badly",
@@ -63,7 +63,7 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     archive, registry = Archive(Path(config.nights), CurrentTable(jobs.out)), ModelRegistry(Path(config.models))
     check_metrics_path(jobs, metrics_file)
     with ExitStack() as stack:
-        with failures_told(metrics_file, archive):
+        with reporting_failures(metrics_file, archive):
             check_output_paths(jobs, config)
             stack.enter_context(locked(archive.folder, config.lock))
             tonight = _run_date(run_date, archive)
@@ -99,7 +99,7 @@ def _run(night: Night, metrics_file: Path | None) -> NightReport:
                 archive.prune(night.config.keep, journal.run_date)
                 night.registry.prune(night.config.keep_models)
             else:
-                archive.keep_failed(journal.run_date, asdict(report))
+                archive.write_failed_report(journal.run_date, asdict(report))
         if metrics_file is not None:
             with _only_warning():
                 write_metrics(metrics_file, report, exit_code, archive)

@@ -77,7 +77,7 @@ class Night:
         finished = [night for night in self._decided() if night.finish()]
         if any(night is self for night in finished):
             return
-        self.archive.give_up_before(self._run_date)
+        self.archive.discard_work_before(self._run_date)
         self._check_paths()
         make_folder(self._work, 0o700)
         self._build_sequences()
@@ -103,7 +103,7 @@ class Night:
         Then no more of it is published than was already: that is put out.
         """
         decisions, name = self.archive.decisions, f"night {self._run_date}"
-        decisions.keep(self._run_date)
+        decisions.sync(self._run_date)
         found = self.archive.decided(self._run_date)
         if found is not None and decisions.is_rolled_back(self._run_date, found[0]["recs_sha256"]):
             _log.warning("%s was about to be published but was rolled back; it stays rolled back", name)
@@ -115,11 +115,11 @@ class Night:
         else:
             _log.warning("%s was to be published: its table, report or model is lost or damaged, and it is not", name)
             recs_sha256 = self.archive.recs_sha256(self._run_date)
-            if self.archive.is_whole(self._run_date) and not self.archive.is_published(
+            if self.archive.is_intact(self._run_date) and not self.archive.is_published(
                 self._run_date, str(recs_sha256)
             ):
                 self.archive.make_current(self._run_date)
-        decisions.drop(self._run_date)
+        decisions.remove(self._run_date)
         return False
 
     def _whole_model(self, name: str) -> ModelVersion | None:
@@ -146,9 +146,9 @@ class Night:
             config = replace(self.jobs.sequences, run_date=str(self._run_date))
             built = build_sequences(self.jobs.ratings, config, self._sequences)
             found.update(asdict(built))
-        before = self.archive.before(self._run_date)[-self.config.gate_nights :]
+        before = self.archive.dates_before(self._run_date)[-self.config.gate_nights :]
         earlier = [report["stages"] for report in self.archive.reports(before)]
-        figures = measure_histories(self._sequences, self._run_date, self.archive.last_whole(before))
+        figures = measure_histories(self._sequences, self._run_date, self.archive.last_intact(before))
         found["newest_until_tonight"] = figures.newest.isoformat()
         if before and self.config.gate_min_input > 0:
             self._check_whole("input", "reports", len(earlier), "--gate-min-input")
@@ -158,7 +158,7 @@ class Night:
         """Check that there is something to compare tonight with: where all is damaged a gate would pass anything."""
         if not n_whole:
             _log.warning("no %s of the nights before are whole; to do without them once, pass %s 0", what, option)
-        self.journal.check([Check(gate, f"whole {what} of the nights before", n_whole, least=1)])
+        self.journal.check([Check(gate, f"whole {what} of the nights before", n_whole, minimum=1)])
 
     def _choose_model(self, in_use: ModelVersion | None) -> Path:
         """Return the model to score with: the one in use, or a new one if a training is due."""
@@ -182,7 +182,7 @@ class Night:
             return None, due
         try:
             with self.journal.stage("evaluate") as report:
-                figures = self.journal.measured(held_out.measure(in_use.folder, self.jobs.scoring))
+                figures = self.journal.add_model(held_out.measure(in_use.folder, self.jobs.scoring))
                 report.update(asdict(figures))
         except ModelError as error:
             due = f"the model in use cannot be used: {error}"
@@ -200,13 +200,13 @@ class Night:
             training = starting_from(in_use, figures, self.jobs.training, self.config)
             report.update(asdict(train(self._sequences, training, model, self._work / "training")))
         with self.journal.stage("evaluate-new") as report:
-            new_figures = self.journal.measured(held_out.measure(model, self.jobs.scoring))
+            new_figures = self.journal.add_model(held_out.measure(model, self.jobs.scoring))
             report.update(asdict(new_figures))
         self.journal.check(model_checks(new_figures, figures, self.config))
         return model
 
     def _score(self, model: Path) -> ScoringReport:
-        previous = self.archive.last_whole([night for night in self.archive.dates() if night <= self._run_date])
+        previous = self.archive.last_intact([night for night in self.archive.dates() if night <= self._run_date])
         with self.journal.stage("score") as found:
             config = replace(
                 self.jobs.scoring, previous=None if previous is None else str(previous), run_date=str(self._run_date)
@@ -217,8 +217,8 @@ class Night:
 
     def _check(self, scored: ScoringReport) -> None:
         with self.journal.stage("check") as found:
-            before = self.archive.before(self._run_date)
-            previous = self.archive.last_whole(before)
+            before = self.archive.dates_before(self._run_date)
+            previous = self.archive.last_intact(before)
             # Whom rules leave fewer than k items has a full list with those.
             full = min(self.jobs.scoring.top_k, scored.eligible_items)
             config = replace(self.jobs.scoring, top_k=max(1, full), run_date=str(self._run_date))
@@ -229,7 +229,7 @@ class Night:
         # Of the users in the histories, whatever the scorer says; only with --users is it they whom it was to score.
         n_users = figures.histories if self.jobs.scoring.users is None else scored.users
         checks = table_checks(figures, n_users, max(1, scored.eligible_items), self.config)
-        last = self.archive.reports(self.archive.before(self._run_date)[-1:])
+        last = self.archive.reports(self.archive.dates_before(self._run_date)[-1:])
         self.journal.check(checks + rule_checks(scored, last[0]["stages"] if last else None, self.config))
 
     def _publish(self, model: Path, in_use: ModelVersion | None) -> None:
@@ -239,13 +239,13 @@ class Night:
         is_rolled_back = self.archive.decisions.is_rolled_back(self._run_date, recs_sha256)
         is_same = not self.journal.resumed and not is_new
         if self.archive.is_published(self._run_date, recs_sha256) and (is_same or is_rolled_back):
-            self.archive.settle(self._run_date)
+            self.archive.clean_up(self._run_date)
             state = "was rolled back, and stays so" if is_rolled_back else "is published"
             raise NothingToDo(f"night {self._run_date} {state}, and would come out the same")
         version = self.registry.add(model, self._run_date) if is_new else ModelVersion(model)
         self.journal.model = version.name
         with self.journal.stage("publish"):
-            self.archive.decisions.publish(self._run_date, asdict(self.journal.report()))
+            self.archive.decisions.add(self._run_date, asdict(self.journal.report()))
             self._publication(self._recs, version).publish(self.archive, self.registry)
 
     def _publication(self, recs: Path, version: ModelVersion) -> Publication:

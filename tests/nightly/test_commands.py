@@ -137,7 +137,7 @@ def test_a_record_that_cannot_be_written_hides_no_reason(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Archive, "keep_failed", full)
+    monkeypatch.setattr(Archive, "write_failed_report", full)
     monkeypatch.setattr("batchrec.nightly.run.write_metrics", full)
     (shop.folder / "ratings.csv").unlink()
     assert run_cli("run", "--run-date", night(0), "--metrics-file", "m.prom") == 3

@@ -95,10 +95,10 @@ def test_a_damaged_report_ends_no_night(shop: Company, damage: str | None, caplo
     with pytest.raises(ConfigError, match="is not the table that was published"):
         shop.archive.roll_back(night(1))
     shop.run(1)
-    assert shop.archive.is_whole(night(1))
+    assert shop.archive.is_intact(night(1))
 
 
-def test_the_last_whole_table_is_what_the_overlap_is_held_against(shop: Company) -> None:
+def test_the_last_intact_table_is_what_the_overlap_is_held_against(shop: Company) -> None:
     for number in range(2):
         shop.run(number)
     shop.archive.table(night(1)).write_bytes(b"PAR1")
@@ -217,7 +217,7 @@ def test_what_a_killed_publish_has_left_is_not_believed_where_it_has_changed(
     files = {"table": work / "recs.parquet", "report": work / "report.json", "model": model.folder / "encoder.onnx"}
     files[what].write_bytes(files[what].read_bytes()[:-3] + b"x")
     assert shop.run().stages.keys() >= {"build-sequences", "train", "score"}
-    assert shop.archive.is_whole(FIRST)
+    assert shop.archive.is_intact(FIRST)
     assert len(shop.trainings) == 2
 
 

@@ -44,7 +44,7 @@ def metric(shop: Company, name: str) -> float:
 WITHIN_PUBLISHING = [
     (ModelRegistry, "use", "before"),
     (ModelRegistry, "use", "after"),
-    (Archive, "settle", "before"),
+    (Archive, "clean_up", "before"),
 ]
 
 
@@ -83,7 +83,7 @@ def test_a_night_that_is_published_is_put_out_whatever_is_lost_of_its_decision(
     shop.run()
     out = shop.folder / "recs.parquet"
     before = out.read_bytes()
-    shop.run_killed(monkeypatch, Archive, "settle", night=7)
+    shop.run_killed(monkeypatch, Archive, "clean_up", night=7)
     # As if it had been killed one step before.
     out.unlink()
     out.write_bytes(before)
@@ -104,7 +104,7 @@ def test_a_rollback_is_not_undone_by_the_second_start_of_a_killed_night(
     shop: Company, monkeypatch: pytest.MonkeyPatch, is_settled: bool
 ) -> None:
     shop.run()
-    home, name = (archive, "remove") if is_settled else (Archive, "settle")
+    home, name = (archive, "remove") if is_settled else (Archive, "clean_up")
     shop.run_killed(monkeypatch, home, name, night=7)
     assert (shop.archive.work(night(7)) / "report.json").exists() is not is_settled
     assert shop.archive.roll_back() == FIRST

@@ -145,13 +145,13 @@ def test_a_report_is_json_whatever_a_figure_is(shop: Company) -> None:
     shop.run()
     report = read_report(report_of(shop, 0), FIRST)
     assert report is not None
-    report["checks"] = [{"gate": "input", "figure": "x", "value": math.nan, "most": math.inf}]
+    report["checks"] = [{"gate": "input", "figure": "x", "value": math.nan, "maximum": math.inf}]
     file = shop.folder / "report.json"
     file.write_text(report_to_json(report), encoding="utf-8")
     assert strict(file.read_text(encoding="utf-8"))["checks"][0]["value"] is None
     read = read_report(file, FIRST)
     assert read is not None
-    assert read["checks"][0] == {"gate": "input", "figure": "x", "value": None, "most": None}
+    assert read["checks"][0] == {"gate": "input", "figure": "x", "value": None, "maximum": None}
 
 
 def test_a_log_line_is_json_whatever_a_figure_is(

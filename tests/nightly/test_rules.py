@@ -46,7 +46,7 @@ def test_a_night_says_how_many_rows_break_each_rule_and_passes_with_none(shop: C
     use(shop, "block", "item_id", [(ITEMS[0],)])
     use(shop, "pins", "item_id,position", [(ITEMS[3], 2)])
     report = shop.run()
-    checks = {check["figure"]: (check["gate"], check["value"], check["most"]) for check in report.checks}
+    checks = {check["figure"]: (check["gate"], check["value"], check["maximum"]) for check in report.checks}
     assert checks["rows that break --block"] == checks["rows that break --pins"] == ("rules", 0, 0)
     assert report.stages["score"]["rule_rows"] == {"--block": 1, "--pins": 1}
 

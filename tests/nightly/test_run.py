@@ -242,7 +242,7 @@ STEPS = [
     (ModelRegistry, "add"),
     (ModelRegistry, "use"),
     (Publication, "publish"),
-    (Archive, "settle"),
+    (Archive, "clean_up"),
     (Archive, "prune"),
 ]
 
