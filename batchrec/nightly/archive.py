@@ -1,4 +1,4 @@
-"""The folder of the nights: the table and the report of each, and the one that is out."""
+"""The archive: the table and the report of each published night, and which of them is the current table."""
 
 import logging
 import secrets
@@ -24,11 +24,11 @@ _GONE = "gone"
 
 @dataclass(frozen=True)
 class Archive:
-    """The nights in `folder`, of which the newest one's table stands at `out` too, for every reader.
+    """The published nights in `folder`. The newest night's table is also the current table, which readers read.
 
-    folder/run_date=2026-11-24/   recs.parquet and report.json of a night that was published, and the rows it rejected
-    folder/.run_date=2026-11-24/  work on a night that is not published yet
-    folder/failed/2026-11-24.json why it was not
+    folder/run_date=2026-11-24/   a published night: recs.parquet, report.json, and the rows it rejected
+    folder/.run_date=2026-11-24/  the work on a night that is not published yet
+    folder/failed/2026-11-24.json the report of a night that failed
     """
 
     folder: Path
@@ -36,15 +36,15 @@ class Archive:
 
     @property
     def decisions(self) -> Decisions:
-        """What was decided of nights."""
+        """The decisions to publish nights, or to roll them back."""
         return Decisions(self.folder)
 
     def work(self, run_date: date) -> Path:
-        """Return the folder in which a night is made."""
+        """Return the folder for the work on a night."""
         return self.decisions.work(run_date)
 
     def dates(self) -> list[date]:
-        """List the nights that were published, oldest first: folders with a table or a report, whole or not."""
+        """List the published nights, oldest first: folders that hold a table or a report, intact or not."""
         named = [
             as_date(path.name.removeprefix("run_date="))
             for path in self.folder.glob("run_date=*")
@@ -53,26 +53,26 @@ class Archive:
         return sorted(night for night in named if night is not None)
 
     def dates_before(self, run_date: date) -> list[date]:
-        """List those before a night."""
+        """List the published nights before a run date."""
         return [night for night in self.dates() if night < run_date]
 
     def reports(self, nights: Sequence[date]) -> list[dict[str, Any]]:
-        """Read the reports of published nights, but for those that are lost or damaged, of which a warning tells."""
-        found = []
+        """Read the reports of published nights. Lost or damaged reports are left out, with a warning."""
+        reports = []
         for night in nights:
             report = self.report(night)
             if report is None:
                 _log.warning("night %s: its report is lost or damaged, and is left out", night)
             else:
-                found.append(report)
-        return found
+                reports.append(report)
+        return reports
 
     def night(self, run_date: date) -> Path:
         """Return the folder of a published night."""
         return self.folder / f"run_date={run_date}"
 
     def table(self, run_date: date) -> Path:
-        """Name the table of a published night."""
+        """Return the file of a published night's table."""
         return self.night(run_date) / RECS
 
     def report(self, run_date: date) -> dict[str, Any] | None:
@@ -80,17 +80,17 @@ class Archive:
         return read_report(self.night(run_date) / REPORT, run_date)
 
     def recs_sha256(self, run_date: date) -> str | None:
-        """Give the SHA-256 that a night's table had when it was published; None where its report is lost."""
+        """Return the SHA-256 that a night's table had when it was published; None if its report is lost."""
         report = self.report(run_date)
         return None if report is None else report["recs_sha256"]
 
     def is_intact(self, run_date: date) -> bool:
-        """Tell whether the table of a published night is still the one that was published."""
+        """Return whether a night's table is still, byte for byte, the one that was published."""
         table = self.table(run_date)
         return table.is_file() and file_sha256(table) == self.recs_sha256(run_date)
 
     def last_intact(self, nights: Sequence[date]) -> Path | None:
-        """Give the table of the last of some nights that is still the one that was published."""
+        """Return the table of the last of some nights whose table is intact; None if there is none."""
         for night in reversed(nights):
             if self.is_intact(night):
                 return self.table(night)
@@ -98,29 +98,30 @@ class Archive:
         return None
 
     def is_newest(self, run_date: date) -> bool:
-        """Tell whether no later night is published."""
+        """Return whether no later night is published."""
         return all(night <= run_date for night in self.dates())
 
     def current_nights(self) -> list[date]:
-        """List the nights whose table is the one at `out`, byte by byte: several where one has changed nothing."""
+        """List the nights whose table equals the current table: several if a night changed nothing."""
         current = self.current.sha256()
         return [night for night in self.dates() if current is not None and self.recs_sha256(night) == current]
 
     def is_published(self, run_date: date, recs_sha256: str) -> bool:
-        """Tell whether a night's table has these bytes already, and is out, or need not be.
+        """Return whether a night is published with a table of these bytes, and readers need not be switched to it.
 
-        It need not be if a later night is published, or if this one was rolled back and an earlier one is out.
+        They need not be if this table is current already, if a later night is published, or if this night was rolled
+        back and an earlier night's table is current.
         """
         if run_date not in self.dates() or self.recs_sha256(run_date) != recs_sha256 or not self.is_intact(run_date):
             return False
-        out = self.current_nights()
-        is_rolled_back = bool(out) and self.decisions.is_rolled_back(run_date, recs_sha256)
-        return run_date in out or is_rolled_back or not self.is_newest(run_date)
+        current = self.current_nights()
+        is_rolled_back = bool(current) and self.decisions.is_rolled_back(run_date, recs_sha256)
+        return run_date in current or is_rolled_back or not self.is_newest(run_date)
 
     def decided(self, run_date: date) -> tuple[dict[str, Any], Path] | None:
-        """Return the report and the table with which a night is to be published; None if there are none, or not whole.
+        """Return the report and the table that a night was about to be published with; None if either is not intact.
 
-        A run that was killed may have published the night already, but not put it out.
+        A run that was killed may already have moved the table into the night's folder.
         """
         report = self.decisions.report(run_date)
         for table in (self.work(run_date) / RECS, self.table(run_date)):
@@ -131,28 +132,17 @@ class Archive:
     def make_current(self, run_date: date) -> None:
         """Switch the current table to that of a published night."""
         with self.current.switching_to(self.table(run_date)):
-            _log.info("night %s is published, but was not the current one: it is now", run_date)
+            _log.info("night %s was published but was not the current table; it is now", run_date)
 
     def roll_back(self, to: date | None = None) -> date:
-        """Put the table of a night at `out`, or of the newest before the one that is there; gives its run date.
+        """Switch the current table to that of the night `to`, or of the night before the current one.
 
-        Raises ConfigError where there is no such night, the table at `out` is of none, or a byte of that to go back to
-        has changed.
+        Returns the run date of that night. Raises ConfigError if there is no such night, if the current table belongs
+        to no night, or if the table to go back to has changed.
         """
-        dates = self.dates()
-        if to is None:
-            # While a night is half published again, what is out may be the table that it had before.
-            out = self.current_nights() or self.decisions.dates()
-            if not out:
-                raise ConfigError(f"{self.current}: is the table of no night in {self.folder}. Pass --to a run date")
-            dates = [
-                night for night in self.dates_before(out[-1]) if night not in out and self.report(night) is not None
-            ]
-        elif to not in dates:
-            dates = []
-        if not dates:
-            raise ConfigError(f"{self.folder}: there is no {f'night {to}' if to else 'other night before this one'}")
-        night = to or dates[-1]
+        if to is not None and to not in self.dates():
+            raise ConfigError(f"{self.folder}: night {to} does not exist")
+        night = to or self._night_before_current()
         table = self.table(night)
         if not self.is_intact(night):
             raise ConfigError(
@@ -160,8 +150,23 @@ class Archive:
             )
         self.decisions.roll_back(self._later_tables(night))
         with self.current.switching_to(table):
-            _log.info("going back to night %s", night)
+            _log.info("rolling back to night %s", night)
         return night
+
+    def _night_before_current(self) -> date:
+        """Return the last night before the current one that has another table, and a report to check it by."""
+        # If a run was killed while it published a night again, the current table may be that night's earlier one.
+        current = self.current_nights() or self.decisions.dates()
+        if not current:
+            raise ConfigError(
+                f"{self.current}: is not the table of any night in {self.folder}. Pass --to with a run date"
+            )
+        earlier = [
+            night for night in self.dates_before(current[-1]) if night not in current and self.report(night) is not None
+        ]
+        if not earlier:
+            raise ConfigError(f"{self.folder}: no earlier night exists to roll back to")
+        return earlier[-1]
 
     def _later_tables(self, night: date) -> dict[date, str]:
         """Return the SHA-256 of the tables of later nights."""
@@ -169,16 +174,16 @@ class Archive:
         return {later: sha256 for later, sha256 in tables.items() if sha256 is not None}
 
     def write_failed_report(self, run_date: date, report: dict[str, Any]) -> None:
-        """Keep the report of a night that was not published."""
+        """Write the report of a night that was not published."""
         file = self._failed(run_date)
         make_folder(file.parent)
         with replacing(file) as temporary:
             temporary.write_text(report_to_json(report), encoding="utf-8")
 
     def prune(self, keep: int, tonight: date) -> None:
-        """Delete all nights but the newest `keep`, tonight and the one that is out, and failed reports before them."""
+        """Delete all nights except the newest `keep`, tonight and the current one, and failed reports before them."""
         for night in set(self.dates()[:-keep]) - {tonight, *self.current_nights()}:
-            # Out of sight in one step: no reader finds half of a night.
+            # Hidden by one rename, so that no reader finds half a night.
             folder = self.night(night)
             folder.rename(folder.with_name(f".{_GONE}.{folder.name}.{secrets.token_hex(4)}"))
         put_on_disk([self.folder])
@@ -190,15 +195,15 @@ class Archive:
                 file.unlink()
 
     def clean_up(self, run_date: date) -> None:
-        """Forget what is left of a night that is published: the decision, the work on it, and why it had failed."""
-        # First, and for good: what is decided is published by the next start, even if it was rolled back by then.
+        """Remove what a published night no longer needs: its decision, its work, the report of an earlier failure."""
+        # The decision first, and synced: if it came back, the next start would publish a night that was rolled back.
         self.decisions.remove(run_date)
         self._failed(run_date).unlink(missing_ok=True)
         remove(self.work(run_date))
         put_on_disk([self.folder])
 
     def discard_work_before(self, run_date: date) -> None:
-        """Delete the work on earlier nights that were not published."""
+        """Delete the work on earlier nights, which were not published."""
         for work in self.folder.glob(".run_date=*"):
             if work.name < self.work(run_date).name:
                 remove(work)

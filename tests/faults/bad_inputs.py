@@ -309,10 +309,16 @@ NIGHTS = [
 
 SEQUENCES = "nights/run_date=2024-03-01/recs.parquet"
 COMMANDS = [
-    Bad("nothing to go back to", nothing, "rollback", 2, "nights: there is no other night before this one"),
-    Bad("an unknown night", nothing, "rollback --to 2020-01-01", 2, "nights: there is no night 2020-01-01"),
+    Bad("nothing to go back to", nothing, "rollback", 2, "nights: no earlier night exists to roll back to"),
+    Bad("an unknown night", nothing, "rollback --to 2020-01-01", 2, "nights: night 2020-01-01 does not exist"),
     Bad("no date to go back to", nothing, "rollback --to x", 2, "'x' is no date"),
-    Bad("a strange table", file("recs.parquet", "x"), "rollback", 2, "is the table of no night in nights. Pass --to"),
+    Bad(
+        "a strange table",
+        file("recs.parquet", "x"),
+        "rollback",
+        2,
+        "is not the table of any night in nights. Pass --to",
+    ),
     Bad(
         "a damaged night to go back to",
         flipped(f"{NIGHT}/recs.parquet"),

@@ -295,7 +295,7 @@ def test_what_is_not_finished_is_for_its_owner_alone(stage: str, tmp_path: Path)
         shop = empty_shop(tmp_path / str(number))
         given = set(shop.folder.rglob("*")) | {shop.folder / "nights", shop.folder / "models"}
         child = start(shop.folder, night_of(0), Limits(umask=0))
-        child.wait_for_line(f"{stage}: begun")
+        child.wait_for_line(f"{stage}: started")
         child.pause(CHANCE.uniform(0, 0.02))
         child.send(signal.SIGKILL)
         child.wait()

@@ -146,17 +146,17 @@ def test_a_record_that_cannot_be_written_hides_no_reason(
     assert sum("No space left on device" in line for line in said) == 2
 
 
-def test_the_log_says_in_which_stage_a_night_was_broken_off(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_says_in_which_stage_a_night_stopped(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
     (shop.folder / "ratings.csv").unlink()
     assert run_cli("run", "--run-date", night(0), "--log-format", "json") == 3
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    broken_off = next(line for line in lines if "broken off" in line["message"])
-    assert (broken_off["stage"], broken_off["run_date"], broken_off["level"]) == (
+    stopped = next(line for line in lines if "stopped after" in line["message"])
+    assert (stopped["stage"], stopped["run_date"], stopped["level"]) == (
         "build-sequences",
         night(0),
         "WARNING",
     )
-    assert (lines[-1]["exit_code"], lines[-1]["run_id"]) == (3, broken_off["run_id"])
+    assert (lines[-1]["exit_code"], lines[-1]["run_id"]) == (3, stopped["run_id"])
 
 
 def test_a_signal_after_the_night_is_published_changes_no_exit_code(

@@ -286,7 +286,7 @@ def test_histories_that_change_while_the_night_is_made_are_detected(
 def test_two_runs_at_once_are_one(shop: Company) -> None:
     shop.run()
     before = shop.state()
-    with FileLock(shop.folder / "nights/.lock"), pytest.raises(LockedError, match="another run is at work"):
+    with FileLock(shop.folder / "nights/.lock"), pytest.raises(LockedError, match="another run is in progress"):
         shop.run(1)
     assert shop.state() == before
     assert (shop.folder / "nights/.lock").exists()
@@ -331,11 +331,11 @@ def test_a_night_can_be_put_back(shop: Company) -> None:
     assert shop.archive.roll_back() == FIRST + timedelta(days=1)
     assert shop.rows() == tables[1]
     assert shop.archive.roll_back() == FIRST
-    with pytest.raises(ConfigError, match="no other night before this one"):
+    with pytest.raises(ConfigError, match="no earlier night exists to roll back to"):
         shop.archive.roll_back()
     assert shop.archive.roll_back(FIRST + timedelta(days=2)) == FIRST + timedelta(days=2)
     assert shop.rows() == tables[2]
-    with pytest.raises(ConfigError, match="there is no night 1999-01-01"):
+    with pytest.raises(ConfigError, match="night 1999-01-01 does not exist"):
         shop.archive.roll_back(FIRST.replace(year=1999, month=1))
 
 
