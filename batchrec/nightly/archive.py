@@ -11,7 +11,7 @@ from typing import Any
 from batchrec.config import as_date
 from batchrec.errors import ConfigError
 from batchrec.nightly.current_table import CurrentTable
-from batchrec.nightly.decisions import REPORT, Decisions
+from batchrec.nightly.decisions import REPORT, DecidedNight, Decisions
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.system.atomic import file_sha256, replacing
 from batchrec.system.temporaries import make_folder, put_on_disk, remove
@@ -118,15 +118,15 @@ class Archive:
         is_rolled_back = bool(current) and self.decisions.is_rolled_back(run_date, recs_sha256)
         return run_date in current or is_rolled_back or not self.is_newest(run_date)
 
-    def decided(self, run_date: date) -> tuple[dict[str, Any], Path] | None:
-        """Return the report and the table that a night was about to be published with; None if either is not intact.
+    def decided(self, run_date: date) -> DecidedNight | None:
+        """Return what a night was about to be published with; None if the report or the table is not intact.
 
         A run that was killed may already have moved the table into the night's folder.
         """
         report = self.decisions.report(run_date)
         for table in (self.work(run_date) / RECS, self.table(run_date)):
             if report is not None and table.is_file() and file_sha256(table) == report["recs_sha256"]:
-                return report, table
+                return DecidedNight(report, table)
         return None
 
     def make_current(self, run_date: date) -> None:

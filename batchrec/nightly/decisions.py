@@ -19,6 +19,14 @@ REPORT = "report.json"
 
 
 @dataclass(frozen=True)
+class DecidedNight:
+    """The report and the table that a night is to be published with."""
+
+    report: dict[str, Any]
+    table: Path
+
+
+@dataclass(frozen=True)
 class Decisions:
     """The decisions in the folder of the archive.
 

@@ -1,4 +1,4 @@
-"""The figures that gates look at: a model's on tonight's held-out items, and the finished table's own, by SQL."""
+"""The figures that gates check: of the histories, of a model on tonight's held-out items, of the finished table."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,17 +31,17 @@ from batchrec.tables.schemas import PAD
 from batchrec.tables.sealed_parquet import open_parquet
 from batchrec.tables.sequences_table import Sequences, open_sequences
 
-# Of the newest events, of which unknown items are counted.
+# The share of all events that counts as newest, for the share of unknown items among them.
 _NEWEST_SHARE = 0.05
 _K = 10
 
 
 @dataclass(frozen=True)
 class HistoriesFigures:
-    """What histories hold.
+    """Figures of the histories.
 
-    newest: the moment (UTC) of the newest event up to the end of the run date; of a later one only if there is none.
-    new_id_types: columns of ids that had another type on the last night.
+    newest: time (UTC) of the newest event up to the end of the run date; of a later event only if there is no other.
+    new_id_types: number of id columns that had another type last night.
     """
 
     newest: datetime
@@ -49,13 +49,13 @@ class HistoriesFigures:
 
 
 def measure_histories(sequences: Path, run_date: date, previous: Path | None) -> HistoriesFigures:
-    """Measure histories on a night and, if there is one, against an earlier recs table.
+    """Measure the histories of a night. previous: an earlier recs table to compare the id types with, if any.
 
-    Raises InputError if the newest event is of no year of the calendar.
+    Raises InputError if the year of the newest event is outside the calendar.
     """
     with connect(sequences.parent) as con:
-        found = select(con, "nightly/newest_event", path=literal(sequences), until=end_of(run_date))
-        before, newest = found.fetchall()[0]
+        row = select(con, "nightly/newest_event", path=literal(sequences), until=end_of(run_date)).fetchall()[0]
+        before, newest = row
     schema = pq.read_schema(sequences)
     types = {"user_id": schema.field("user_id").type, "item_id": schema.field("item_ids").type.value_type}
     earlier = None if previous is None else pq.read_schema(previous)
@@ -70,13 +70,13 @@ def _as_time(moment: int, sequences: Path) -> datetime:
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=moment)
     except OverflowError as error:
         raise InputError(
-            f"{sequences}: the newest event is {moment} seconds after 1970; expected one of the years 1 to 9999"
+            f"{sequences}: the newest event is {moment} seconds after 1970; expected a time in the years 1 to 9999"
         ) from error
 
 
 @dataclass(frozen=True)
 class HeldOutItems:
-    """Histories without their last item, which is held out, and the items of the newest events before `until`."""
+    """Tonight's held-out items: the last item of some histories. until: the time before which events count."""
 
     con: duckdb.DuckDBPyConnection
     table: Sequences
@@ -84,10 +84,10 @@ class HeldOutItems:
     popularity_ndcg: float
 
     def measure(self, model: Path, scoring: ScoringConfig) -> ModelFigures:
-        """Rank each user's held-out item by a model, among all that it knows and the user has not seen.
+        """Rank each user's held-out item among all items that the model knows and the user has not seen.
 
-        Raises ModelError for a damaged model directory, or one that knows none of the histories' items or has ids of
-        another type, and DeviceError where the device is not there.
+        Raises ModelError if the model directory is damaged, if the model knows none of the histories' items, or if its
+        ids have another type. Raises DeviceError if the device is missing.
         """
         loaded = load_model(model)
         check_knows(loaded.vocabulary, model, self.table)
@@ -118,7 +118,7 @@ class HeldOutItems:
 
 @contextmanager
 def held_out_items(sequences: Path, training: TrainingConfig, run_date: date | None = None) -> Iterator[HeldOutItems]:
-    """Hold out what a training with these options holds out tonight; its clock is today's, whatever the run date."""
+    """Hold out the items that a training with these options holds out. Like training, it goes by today's clock."""
     path = literal(sequences)
     with connect(sequences.parent) as con:
         until = log_end(con, sequences, ahead_from())
@@ -129,17 +129,17 @@ def held_out_items(sequences: Path, training: TrainingConfig, run_date: date | N
 
 
 def _ndcg(ranks: duckdb.DuckDBPyRelation) -> float:
-    """Average over the held-out items; a rank that is null is that of an item not found."""
-    found = np.ma.filled(ranks.fetchnumpy()["rank"].astype(np.int64), _K + 1)
-    return ndcg(found, _K) if len(found) else 0.0
+    """Return the mean NDCG@10 of the held-out items. A null rank means that the item is not in the list."""
+    filled = np.ma.filled(ranks.fetchnumpy()["rank"].astype(np.int64), _K + 1)
+    return ndcg(filled, _K) if len(filled) else 0.0
 
 
 @dataclass(frozen=True)
 class TableFigures:
-    """What a finished recs table holds.
+    """Figures of a finished recs table.
 
-    faults: how many of each thing that must not be there. broken_rules: each rule that is given, and how many rows
-    break it. overlap: None if new.
+    faults: number of violations of each part of the table's contract. broken_rules: number of rows that break each rule
+    that is given. overlap: with the earlier table; None without one.
     """
 
     faults: dict[str, int]
@@ -153,17 +153,17 @@ class TableFigures:
 
 
 def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: ScoringConfig) -> TableFigures:
-    """Measure a recs table against the histories and, if there is one, an earlier table.
+    """Measure a recs table against the histories and an earlier table, if any.
 
-    Users without a history do not count, but for those that --users lists. The rule tables are read again: nothing of
-    the scorer's is believed, and one that was replaced while the night was made must hold.
-    Raises InputError if a table has changed since it was written: SQL would not see it.
+    Users without a history do not count unless --users lists them. The rule tables are read again: the check does not
+    rely on the scorer, and a rule table that was replaced during the night must hold too.
+    Raises InputError if a table has changed since it was written, which SQL would not notice.
     """
     for table in [recs] if previous is None else [recs, previous]:
         try:
             open_parquet(table)
         except OSError as error:
-            raise InputError(f"{table}: cannot be read: {one_line(error)}. Start batchrec run again") from error
+            raise InputError(f"{table}: cannot be read: {one_line(error)}. Run batchrec run again") from error
     rules, listed = read_rule_tables(scoring), None
     if scoring.users is not None and rules:
         user_type = pq.read_schema(recs).field("user_id").type
@@ -178,7 +178,7 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
             blanks=BLANKS,
             keep_seen=scoring.keep_seen,
         )
-        found = dict(zip(faults.columns, map(int, faults.fetchall()[0]), strict=True))
+        n_faults = dict(zip(faults.columns, map(int, faults.fetchall()[0]), strict=True))
         reach = select(
             con,
             "nightly/recs_reach",
@@ -194,4 +194,4 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
                 con, "nightly/recs_overlap", recs=literal(recs), previous=literal(previous), blanks=BLANKS
             )
             overlap = compared.fetchall()[0][0]
-        return TableFigures(found, users, n_full, n_items, top_share or 0.0, overlap, n_histories, broken)
+        return TableFigures(n_faults, users, n_full, n_items, top_share or 0.0, overlap, n_histories, broken)

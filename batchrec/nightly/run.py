@@ -1,4 +1,4 @@
-"""run: the whole night as one job, that publishes a table that is right, or leaves last night's as it was."""
+"""run: the whole night as one job. It publishes a table that passes the gates, or leaves last night's in place."""
 
 import logging
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a night would do, and why, as far as that can be told without reading the events."""
+    """What a night would do and why, as far as this can be known without reading the events."""
 
     run_date: str
     resumes: bool
@@ -39,7 +39,7 @@ class Plan:
 
 
 def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
-    """Say what `run` would do. Reads the folders, and writes nothing."""
+    """Return what `run` would do. Reads the folders and writes nothing."""
     archive, registry = Archive(Path(config.nights), CurrentTable(jobs.out)), ModelRegistry(Path(config.models))
     tonight = _run_date(run_date, archive)
     in_use = registry.current
@@ -56,9 +56,9 @@ def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
 def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_file: Path | None = None) -> NightReport:
     """Make and publish the table of a night: today's (UTC), or that of `run_date`.
 
-    What an earlier, interrupted run of the same night has finished is used again.
-    Raises GateError where a gate is not passed, LockedError where another run is at work, NothingToDo where the
-    same table is published already, and what the jobs raise: then no table and no model in use has changed.
+    Resumes an earlier, interrupted run of the same night.
+    Raises GateError if a gate fails, LockedError if another run is in progress, NothingToDo if the same table is
+    published already, and the errors of the jobs. Then neither the current table nor the model in use has changed.
     """
     archive, registry = Archive(Path(config.nights), CurrentTable(jobs.out)), ModelRegistry(Path(config.models))
     check_metrics_path(jobs, metrics_file)
@@ -73,9 +73,9 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
 
 
 def _run(night: Night, metrics_file: Path | None) -> NightReport:
-    """Run a night, and keep what has become of it."""
+    """Run a night, then write its report if it failed, delete old nights and models, and write the metrics."""
     journal, archive = night.journal, night.archive
-    # What is left standing where none of those below happens.
+    # Holds if none of the cases below does.
     failed, exit_code = "ended by a bug", 1
     try:
         with signals_first(), _as_config_errors(archive.folder):
@@ -108,7 +108,7 @@ def _run(night: Night, metrics_file: Path | None) -> NightReport:
 
 @contextmanager
 def _as_config_errors(folder: Path) -> Iterator[None]:
-    """Raise ConfigError for what the disk refuses in the block. folder: where, if an error has no path."""
+    """Raise ConfigError for an OSError in the block. folder: named in the message if the error has no path."""
     try:
         yield
     except OSError as error:
@@ -117,24 +117,24 @@ def _as_config_errors(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _only_warning() -> Iterator[None]:
-    """Only log what goes wrong once the night has ended: how it ended is what counts."""
+    """Only log errors after the night has ended: they must not change its outcome."""
     try:
         yield
     except (BatchrecError, OSError) as error:
         _log.warning("%s", error)
     except Exception:
-        # A bug, but not one by which a table that is out would fail.
-        _log.warning("a bug, after the night had ended", exc_info=True)
+        # A bug, but the published table is right.
+        _log.warning("a bug after the night had ended", exc_info=True)
 
 
 def _run_date(given: date | None, archive: Archive) -> date:
     """Return tonight's date.
 
-    Raises ConfigError for one to come, for a clock that is behind a published night, and for a night that is later than
-    tomorrow, or later than tonight and damaged: nothing would be put out while it is there.
+    Raises ConfigError if it lies in the future, or if a published night is later than the clock says. Also if a night
+    is later than tomorrow, or later than tonight and damaged: while it exists, no other night would become current.
     """
     today = datetime.now(UTC).date()
-    # East of Greenwich it is tomorrow already.
+    # East of Greenwich it may be tomorrow already.
     tomorrow = today + timedelta(days=1)
     if given is not None and given > tomorrow:
         raise ConfigError(
@@ -143,8 +143,9 @@ def _run_date(given: date | None, archive: Archive) -> date:
     for night in [*archive.dates(), *archive.decisions.dates()]:
         if night > tomorrow:
             raise ConfigError(
-                f"{archive.folder}: the clock says {today}, but night {night} is published already, or about to be: no "
-                "other would be put out. Set the clock right, or move that night's folder away, and start again"
+                f"{archive.folder}: the clock says {today}, but night {night} is published already, or about to be, "
+                "so no other night would be published at score --out. Correct the clock, or move that night's folder "
+                "away, and run it again"
             )
     newest = max(archive.dates(), default=today)
     if given is None and newest > today:
@@ -154,6 +155,6 @@ def _run_date(given: date | None, archive: Archive) -> date:
         if night > tonight and archive.report(night) is None:
             raise ConfigError(
                 f"{archive.table(night).parent}: is later than night {tonight}, and its report is missing, damaged or "
-                "another night's: nothing would be put out while it is there. Restore it, or move it away"
+                "another night's, so no other night would be published at score --out. Restore it, or move it away"
             )
     return tonight

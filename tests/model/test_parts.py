@@ -252,6 +252,6 @@ def test_a_version_of_another_name_is_not_put_to_use(model: Path, tmp_path: Path
         shutil.copytree(model, registry.folder / name)
     right, wrong = registry.versions()
     registry.use(right)
-    with pytest.raises(ModelError, match=f"holds model {model_id}, by its name another one"):
+    with pytest.raises(ModelError, match=f"holds model {model_id}, but its name says another"):
         registry.use(wrong)
     assert registry.current == right

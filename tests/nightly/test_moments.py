@@ -108,7 +108,7 @@ def test_a_rollback_is_not_undone_by_the_second_start_of_a_killed_night(
     shop.run_killed(monkeypatch, home, name, night=7)
     assert (shop.archive.work(night(7)) / "report.json").exists() is not is_settled
     assert shop.archive.roll_back() == FIRST
-    with pytest.raises(NothingToDo, match="was rolled back, and stays so"):
+    with pytest.raises(NothingToDo, match="was rolled back and stays rolled back"):
         shop.run(7)
     assert shop.archive.current_nights() == [FIRST]
     # The next night is published as ever.

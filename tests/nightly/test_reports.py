@@ -69,9 +69,9 @@ def test_where_every_report_is_damaged_nothing_passes_until_somebody_says_so(
 ) -> None:
     shop.run()
     report_of(shop, 0).write_text("{", encoding="utf-8")
-    with pytest.raises(GateError, match="whole reports of the nights before is 0, expected at least 1"):
+    with pytest.raises(GateError, match="intact reports of earlier nights is 0, expected at least 1"):
         shop.run(1)
-    assert "to do without them once, pass --gate-min-input 0" in caplog.text
+    assert "pass --gate-min-input 0 to publish once without them" in caplog.text
     shop.run(1, gate_min_input=0.0)
     shop.run(2)
 
@@ -81,7 +81,7 @@ def test_where_every_table_is_damaged_nothing_passes_until_somebody_says_so(
 ) -> None:
     shop.run(gate_min_overlap=0.02)
     shop.archive.table(FIRST).unlink()
-    with pytest.raises(GateError, match="whole tables of the nights before is 0, expected at least 1"):
+    with pytest.raises(GateError, match="intact tables of earlier nights is 0, expected at least 1"):
         shop.run(1, gate_min_overlap=0.02)
     assert "pass --gate-min-overlap 0" in caplog.text
     shop.run(1, gate_min_overlap=0.0)
@@ -193,7 +193,7 @@ def test_events_of_no_year_of_the_calendar_are_an_error_of_the_input(tmp_path: P
     times = pa.array([[moment]], pa.list_(pa.int64()))
     pq.write_table(table.set_column(2, "timestamps", times), tmp_path / "s.parquet")
     with pytest.raises(
-        InputError, match=rf"the newest event is {moment} seconds after 1970; expected one of the years"
+        InputError, match=rf"the newest event is {moment} seconds after 1970; expected a time in the years"
     ):
         measure_histories(tmp_path / "s.parquet", FIRST, None)
 
@@ -213,9 +213,9 @@ def test_an_event_to_come_does_not_hide_the_newest_one(shop: Company, caplog: py
     shop.run()
     write(1_700_200_000)
     shop.run(1)
-    assert "nothing is newer" not in caplog.text
+    assert "the newest event is last night's" not in caplog.text
     shop.run(2)
-    assert "nothing is newer than on the last night" in caplog.text
+    assert "the newest event is last night's" in caplog.text
 
 
 def metrics(file: Path) -> dict[str, float]:
@@ -292,7 +292,7 @@ def test_what_is_no_metrics_file_is_not_replaced_by_one(
     for options in (["--keep", "0"], ["--keep", "many"], []):
         assert run_cli("run", "--metrics-file", "ratings.csv", *options) == 2
     assert (shop.folder / "ratings.csv").read_bytes() == before
-    assert "ratings.csv: holds no metrics of batchrec, and is left as it is" in caplog.text
+    assert "ratings.csv: does not hold metrics of batchrec, so it is not replaced" in caplog.text
 
 
 # What a night reads, and where it would write: refused or not.

@@ -74,7 +74,7 @@ def test_what_may_be_recommended_must_not_shrink_by_more_than_half_either(shop: 
     shop.run()
     # As many rows, most of which are of no item.
     use(shop, "allow", "item_id", [*((item,) for item in ITEMS[:19]), *((number,) for number in range(21))])
-    with pytest.raises(GateError, match="items that anybody may get is 19, expected at least 20"):
+    with pytest.raises(GateError, match="eligible items is 19, expected at least 20"):
         shop.run(1)
 
 
@@ -84,7 +84,7 @@ def test_a_rule_that_is_new_or_gone_is_held_against_nothing(shop: Company, caplo
     shop.scoring = replace(shop.scoring, pins=None)
     use(shop, "boost", "item_id,factor", [(ITEMS[3], 2)])
     assert shop.run(1).failed is None
-    assert "rules of last night that are not given tonight: --pins" in caplog.text
+    assert "rules that were given last night but not tonight: --pins" in caplog.text
 
 
 def test_a_report_of_an_earlier_version_is_compared_with_nothing(
@@ -98,7 +98,7 @@ def test_a_report_of_an_earlier_version_is_compared_with_nothing(
     file.write_text(json.dumps(report), encoding="utf-8")
     use(shop, "block", "item_id", [(ITEMS[0],)])
     assert shop.run(1).failed is None
-    assert "last night's report has no rows of rule tables" in caplog.text
+    assert "last night's report has no row counts of rule tables" in caplog.text
 
 
 def test_a_query_sees_the_date_of_the_night(shop: Company) -> None:

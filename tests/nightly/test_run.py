@@ -107,7 +107,7 @@ def test_from_scratch_or_with_another_shape_nothing_is_taken_from_the_model_in_u
     ("figures", "reason"),
     [
         ({"ndcg_at_10": 0.05}, "gate: NDCG@10"),
-        ({"unknown_share": 0.2}, "drift: the model in use knows nothing of 20.0%"),
+        ({"unknown_share": 0.2}, "drift: 20.0% of the newest events are of items unknown to the model in use"),
     ],
 )
 def test_a_model_is_trained_anew_where_the_one_in_use_fails(
@@ -125,7 +125,7 @@ def test_a_model_is_trained_anew_where_the_one_in_use_fails(
     ("figures", "said"),
     [
         (ModelFigures(ids()[1], 0.05, 0.1, 0.0), "NDCG@10 is 0.05, expected at least 0.1"),
-        (ModelFigures(ids()[1], 0.17, 0.1, 0.0), "NDCG@10 beside the model in use is 0.17, expected at least 0.18"),
+        (ModelFigures(ids()[1], 0.17, 0.1, 0.0), "NDCG@10 against the model in use is 0.17, expected at least 0.18"),
     ],
 )
 def test_a_new_model_that_ranks_badly_is_not_used(shop: Company, figures: ModelFigures, said: str) -> None:
@@ -279,7 +279,7 @@ def test_histories_that_change_while_the_night_is_made_are_detected(
         return report
 
     monkeypatch.setattr(stages, "score", tampering)
-    with pytest.raises(InputError, match="was changed while the night was made"):
+    with pytest.raises(InputError, match="changed during the run"):
         shop.run()
 
 
@@ -372,7 +372,7 @@ def test_a_model_can_be_put_back(shop: Company) -> None:
     assert shop.registry.before_current() == first
     shop.registry.use(first)
     assert shop.registry.current == first
-    with pytest.raises(ConfigError, match="no model before"):
+    with pytest.raises(ConfigError, match="no model exists before"):
         shop.registry.before_current()
     with pytest.raises(ConfigError, match=f"no model 'x'; found {first.name}, {second.name}"):
         shop.registry.find("x")
