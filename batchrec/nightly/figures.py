@@ -118,11 +118,16 @@ class HeldOutItems:
 
 @contextmanager
 def held_out_items(sequences: Path, training: TrainingConfig, run_date: date | None = None) -> Iterator[HeldOutItems]:
-    """Hold out the items that a training with these options holds out. Like training, it goes by today's clock."""
+    """Hold out the items that a training with these options holds out.
+
+    Like training, this goes by today's clock. run_date: only events up to its end are among the newest events.
+    """
     path = literal(sequences)
     with connect(sequences.parent) as con:
         until = log_end(con, sequences, ahead_from())
-        materialize(con, "nightly/held_out", path=path, seed=training.seed, most=training.validation_users, until=until)
+        materialize(
+            con, "nightly/held_out", path=path, seed=training.seed, max_users=training.validation_users, until=until
+        )
         popularity = _ndcg(select(con, "nightly/popularity_ranks", path=path))
         until = log_end(con, sequences, ahead_from(run_date))
         yield HeldOutItems(con, open_sequences(sequences), until, popularity)
