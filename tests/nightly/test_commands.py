@@ -56,7 +56,7 @@ def test_the_last_line_of_stdout_is_the_report(shop: Company, capsys: pytest.Cap
     assert json.loads(said.out.splitlines()[-1])["failed"] in said.err
 
 
-def test_log_lines_say_of_which_run_and_stage_they_are(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_lines_name_their_run_and_stage(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("run", "--run-date", night(0), "--log-format", "json") == 0
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert len({line["run_id"] for line in lines}) == 1
@@ -77,7 +77,7 @@ def test_exit_codes_tell_a_scheduler_what_happened(shop: Company, tmp_path: Path
     assert run_cli("run", "--run-date", night(1)) == 3
 
 
-def test_the_options_of_each_job_are_those_of_its_table(shop: Company, tmp_path: Path) -> None:
+def test_each_job_takes_its_options_from_its_table_in_the_config(shop: Company, tmp_path: Path) -> None:
     (tmp_path / "other.toml").write_text(LENIENT.replace("top-k = 3", 'top-k = 2\nout = "other.parquet"'))
     assert run_cli("run", "--config", "other.toml", "--run-date", night(0)) == 0
     assert not (tmp_path / "recs.parquet").exists()
@@ -93,7 +93,7 @@ def test_a_dry_run_writes_nothing(shop: Company, tmp_path: Path, capsys: pytest.
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_operator_goes_back_to_an_earlier_table_and_model(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_operator_rolls_back_the_table_and_the_model(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
     for number in (0, 7):
         assert run_cli("run", "--run-date", night(number)) == 0
     capsys.readouterr()
@@ -115,7 +115,7 @@ def test_an_operator_goes_back_to_an_earlier_table_and_model(shop: Company, caps
     assert len(shop.registry.versions()) == 2
 
 
-def test_nothing_to_do_is_no_error(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_do_is_not_logged_as_an_error(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
     run_cli("run", "--run-date", night(0))
     assert run_cli("run", "--run-date", night(0)) == 99
     assert "error" not in capsys.readouterr().err
@@ -131,7 +131,7 @@ def test_a_metrics_file_that_cannot_be_written_is_refused_before_the_night(
     assert not shop.trainings
 
 
-def test_a_record_that_cannot_be_written_hides_no_reason(
+def test_a_report_that_cannot_be_written_does_not_hide_the_error(
     shop: Company, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: object) -> None:

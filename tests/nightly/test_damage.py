@@ -64,7 +64,7 @@ def test_models_and_the_table_may_lie_on_another_disk(shop: Company, other_disk:
     assert shop.rows() == shop.rows(FIRST)
 
 
-def test_a_full_disk_of_the_published_table_is_found_before_anything_is_switched(
+def test_a_full_disk_at_out_is_found_before_anything_is_switched(
     shop: Company, other_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (shop.folder / "recs.parquet").symlink_to(other_disk / "recs.parquet")
@@ -83,7 +83,9 @@ def test_a_full_disk_of_the_published_table_is_found_before_anything_is_switched
 
 
 @pytest.mark.parametrize("damage", ["{", '{"stages": {}}', None])
-def test_a_damaged_report_ends_no_night(shop: Company, damage: str | None, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_report_does_not_fail_later_nights(
+    shop: Company, damage: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(3):
         shop.run(number)
     file = shop.archive.table(night(1)).parent / "report.json"
@@ -98,7 +100,7 @@ def test_a_damaged_report_ends_no_night(shop: Company, damage: str | None, caplo
     assert shop.archive.is_intact(night(1))
 
 
-def test_the_last_intact_table_is_what_the_overlap_is_held_against(shop: Company) -> None:
+def test_the_overlap_is_measured_against_the_last_intact_table(shop: Company) -> None:
     for number in range(2):
         shop.run(number)
     shop.archive.table(night(1)).write_bytes(b"PAR1")
@@ -108,7 +110,7 @@ def test_the_last_intact_table_is_what_the_overlap_is_held_against(shop: Company
 
 
 @pytest.mark.parametrize("damage", [b"{}", b'{"contract_version": 2}'])
-def test_a_model_in_use_that_cannot_be_used_is_a_reason_to_train(
+def test_a_model_in_use_that_cannot_be_loaded_is_a_reason_to_train(
     shop: Company, damage: bytes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run()
@@ -125,7 +127,7 @@ def test_a_model_in_use_that_cannot_be_used_is_a_reason_to_train(
     assert report.model != in_use.name
 
 
-def test_a_damaged_model_can_be_gone_back_from(shop: Company) -> None:
+def test_a_damaged_model_can_be_rolled_back(shop: Company) -> None:
     shop.run()
     shop.run(7)
     first, second = shop.registry.versions()
@@ -133,7 +135,7 @@ def test_a_damaged_model_can_be_gone_back_from(shop: Company) -> None:
     assert shop.registry.before_current() == first
 
 
-def test_a_model_that_knows_none_of_the_items_is_not_gone_on_from(shop: Company) -> None:
+def test_training_does_not_start_from_a_model_that_knows_none_of_the_items(shop: Company) -> None:
     report = shop.run()
     assert report.models
     model_id = str(report.models[0]["model_id"])
@@ -142,7 +144,7 @@ def test_a_model_that_knows_none_of_the_items_is_not_gone_on_from(shop: Company)
     assert [training.init_from for training in shop.trainings] == [None, None]
 
 
-def test_a_night_that_is_repeated_does_not_switch_the_model_of_later_ones(
+def test_repeating_an_earlier_night_does_not_switch_the_model_in_use(
     shop: Company, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(3):
@@ -160,7 +162,7 @@ def test_a_night_that_is_repeated_does_not_switch_the_model_of_later_ones(
     assert "recs.parquet stays as it is, and so does the model in use: a later night is published" in caplog.text
 
 
-def test_no_night_is_made_that_is_still_to_come(shop: Company) -> None:
+def test_a_run_date_in_the_future_is_refused(shop: Company) -> None:
     today = datetime.now(UTC).date()
     for refused in (run, plan):
         with pytest.raises(ConfigError, match=r"the clock says .*\. Nights before .* could no longer be published"):
@@ -169,19 +171,19 @@ def test_no_night_is_made_that_is_still_to_come(shop: Company) -> None:
     shop.run((today + timedelta(days=1) - FIRST).days)
 
 
-def test_an_event_ahead_of_its_time_hides_no_old_log(shop: Company) -> None:
+def test_an_event_in_the_future_does_not_hide_that_the_log_is_old(shop: Company) -> None:
     with (shop.folder / "ratings.csv").open("a", encoding="utf-8", newline="") as file:
         file.write("1,1000,4102444800\r\n")
     with pytest.raises(GateError, match="days since the newest event is 108, expected at least 0 and at most 3"):
         shop.run(gate_max_age_days=3.0)
 
 
-def test_a_log_of_which_all_is_to_come_is_not_published(shop: Company) -> None:
+def test_a_log_with_only_future_events_is_not_published(shop: Company) -> None:
     with pytest.raises(GateError, match="days since the newest event is -"):
         shop.run(-1000, gate_max_age_days=3.0)
 
 
-def test_a_log_that_no_longer_grows_is_said_to_be_old(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_log_that_no_longer_grows_is_logged_as_a_warning(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
     shop.run()
     assert "the newest event is last night's" not in caplog.text
     shop.run(1)
@@ -191,7 +193,7 @@ def test_a_log_that_no_longer_grows_is_said_to_be_old(shop: Company, caplog: pyt
 @pytest.mark.parametrize(
     ("home", "name", "ends"), [(ModelRegistry, "use", "after"), (CurrentTable, "switching_to", "before")]
 )
-def test_a_publish_that_was_killed_is_done_first_whatever_has_become_of_the_log(
+def test_a_killed_publication_is_finished_first_whatever_the_log_is_now(
     shop: Company, monkeypatch: pytest.MonkeyPatch, home: Any, name: str, ends: str
 ) -> None:
     shop.run()
@@ -209,7 +211,7 @@ def test_a_publish_that_was_killed_is_done_first_whatever_has_become_of_the_log(
 
 
 @pytest.mark.parametrize("what", ["table", "report", "model"])
-def test_what_a_killed_publish_has_left_is_not_believed_where_it_has_changed(
+def test_files_of_a_killed_publication_are_not_used_if_they_have_changed(
     shop: Company, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     shop.run_killed(monkeypatch, ModelRegistry, "use")
@@ -221,7 +223,7 @@ def test_what_a_killed_publish_has_left_is_not_believed_where_it_has_changed(
     assert len(shop.trainings) == 2
 
 
-def test_what_cannot_be_removed_of_earlier_nights_is_only_said(
+def test_files_of_earlier_nights_that_cannot_be_removed_are_only_logged(
     shop: Company, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run()
@@ -260,7 +262,7 @@ def test_a_damaged_model_of_the_same_night_is_replaced(shop: Company) -> None:
     assert load_model(in_use.folder).manifest == in_use.manifest
 
 
-def test_a_table_that_is_of_no_night_is_replaced_by_that_of_the_newest(shop: Company) -> None:
+def test_a_table_at_out_that_belongs_to_no_night_is_replaced_by_the_newest(shop: Company) -> None:
     shop.run()
     expected = shop.rows()
     out = shop.folder / "recs.parquet"
@@ -270,14 +272,14 @@ def test_a_table_that_is_of_no_night_is_replaced_by_that_of_the_newest(shop: Com
     assert shop.rows() == expected
 
 
-def test_a_night_older_than_those_that_are_kept_can_be_made(shop: Company) -> None:
+def test_a_night_older_than_the_kept_ones_can_be_run(shop: Company) -> None:
     for number in (1, 2):
         shop.run(number, keep=2)
     shop.run(0, keep=2)
     assert shop.archive.dates() == [night(0), night(1), night(2)]
 
 
-def test_names_that_are_no_dates_are_no_nights_and_no_models(shop: Company) -> None:
+def test_folders_whose_names_are_not_dates_are_not_nights_or_models(shop: Company) -> None:
     (shop.folder / "nights/run_date=2024-02-30").mkdir(parents=True)
     (shop.folder / "models").mkdir()
     (shop.folder / "models/2024-13-01-abc").mkdir()
@@ -291,7 +293,7 @@ def test_names_that_are_no_dates_are_no_nights_and_no_models(shop: Company) -> N
         shop.run(1)
 
 
-def test_there_is_a_way_back_from_a_model_that_is_gone_and_from_a_link_that_is_none(
+def test_rollback_works_if_the_model_is_deleted_or_current_is_not_a_link(
     shop: Company, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(shop.folder)
@@ -314,18 +316,18 @@ def test_there_is_a_way_back_from_a_model_that_is_gone_and_from_a_link_that_is_n
     assert run_cli("models", "rollback", first.name) == 0
 
 
-def test_the_first_of_all_days_is_a_night(shop: Company) -> None:
+def test_the_first_date_of_the_calendar_can_be_a_run_date(shop: Company) -> None:
     assert run(shop.jobs, shop.settled, date.min).run_date == "0001-01-01"
 
 
-def test_what_score_reads_is_looked_for_before_a_training(shop: Company) -> None:
+def test_files_that_score_reads_are_checked_before_training(shop: Company) -> None:
     shop.scoring = replace(shop.scoring, block=str(shop.folder / "nowhere.csv"))
     with pytest.raises(InputError, match=r"nowhere\.csv: no file found.*--block"):
         shop.run()
     assert not shop.trainings
 
 
-def test_no_table_takes_the_place_of_what_is_read(shop: Company) -> None:
+def test_an_output_that_is_also_an_input_is_refused(shop: Company) -> None:
     ratings = shop.folder / "ratings.csv"
     before = ratings.read_bytes()
     jobs = replace(shop.jobs, out=ratings)
@@ -339,7 +341,7 @@ def test_no_table_takes_the_place_of_what_is_read(shop: Company) -> None:
     assert ratings.read_bytes() == before
 
 
-def test_an_error_of_the_disk_is_a_line(
+def test_a_disk_error_is_one_line(
     shop: Company, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(self: ModelRegistry) -> None:
@@ -360,7 +362,9 @@ def test_another_config_is_read_instead_of_a_broken_one(shop: Company, monkeypat
     assert run_cli("doctor") == 2
 
 
-def test_work_that_was_given_up_goes_when_a_later_night_begins(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_on_an_unpublished_night_is_removed_when_a_later_night_starts(
+    shop: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(GateError):
         shop.run(gate_min_coverage=1.0)
     assert shop.archive.work(FIRST).exists()
@@ -374,7 +378,7 @@ def test_work_that_was_given_up_goes_when_a_later_night_begins(shop: Company, mo
         shop.run(1)
 
 
-def test_what_cannot_be_deleted_does_not_fail_a_night_that_is_published(
+def test_a_published_night_does_not_fail_if_old_files_cannot_be_deleted(
     shop: Company, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refusing(*_: Any) -> None:
@@ -387,7 +391,7 @@ def test_what_cannot_be_deleted_does_not_fail_a_night_that_is_published(
     assert not (shop.folder / "nights/failed").exists()
 
 
-def test_a_failed_try_is_forgotten_where_there_is_nothing_to_do(shop: Company) -> None:
+def test_the_report_of_a_failure_is_removed_when_there_is_nothing_to_do(shop: Company) -> None:
     shop.run()
     with pytest.raises(GateError):
         shop.run(gate_min_coverage=1.0)
@@ -399,7 +403,9 @@ def test_a_failed_try_is_forgotten_where_there_is_nothing_to_do(shop: Company) -
     assert not failed.exists()
 
 
-def test_a_signal_is_not_taken_for_the_error_that_it_causes(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_is_reported_as_a_signal_not_as_the_error_it_causes(
+    shop: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: Any) -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -415,7 +421,7 @@ def test_a_signal_is_not_taken_for_the_error_that_it_causes(shop: Company, monke
     assert "batchrec_exit_code 143.0" in (shop.folder / "metrics.prom").read_text()
 
 
-def test_a_disk_that_refuses_is_reported(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_error_within_a_stage_is_reported(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     def refusing(*_: Any) -> None:
         raise OSError(5, "Input/output error")
 
@@ -435,7 +441,7 @@ def test_users_whose_ids_have_become_text_are_other_users(shop: Company) -> None
     shop.run(1, gate_new_id_types=True)
 
 
-def test_the_rows_that_a_night_rejected_are_kept_with_it(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejected_rows_are_kept_with_the_night(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     with (shop.folder / "ratings.csv").open("a", encoding="utf-8", newline="") as file:
         file.write("1,1000,soon\r\n")
     monkeypatch.setattr(Company, "jobs", replace(shop.jobs, sequences=SequencesConfig(max_bad_rows="1")))
@@ -449,7 +455,7 @@ def test_the_rows_that_a_night_rejected_are_kept_with_it(shop: Company, monkeypa
     assert names_in(kept) == {"recs.parquet", "report.json"}
 
 
-def test_rules_that_allow_few_items_pass_the_gates_by_what_they_allow(
+def test_gates_measure_full_lists_and_coverage_by_the_allowed_items(
     shop: Company,
 ) -> None:
     allowed = write_table(shop.folder / "allowed.csv", "item_id", [(1003,), (1004,)])
@@ -460,7 +466,7 @@ def test_rules_that_allow_few_items_pass_the_gates_by_what_they_allow(
     assert report.stages["score"]["eligible_items"] == 2
 
 
-def test_ids_that_differ_in_blanks_alone_are_one_where_a_table_is_measured(tmp_path: Path) -> None:
+def test_ids_that_differ_only_in_surrounding_blanks_are_measured_as_one(tmp_path: Path) -> None:
     # i2 is seen, i3 comes twice, and i9 alone is as it should be; half of last night's lists come again.
     sequences = write_sequences(
         tmp_path / "sequences.parquet", {"u1  ": ["i1  ", "i2  "], "u2": ["i4"]}, pa.string(), pa.string()
@@ -483,7 +489,7 @@ def test_ids_that_differ_in_blanks_alone_are_one_where_a_table_is_measured(tmp_p
     assert measure_table(recs, sequences, None, ScoringConfig(top_k=4, keep_seen=True)).faults["seen_items"] == 0
 
 
-def test_users_without_a_history_make_up_for_none_that_were_lost(tmp_path: Path) -> None:
+def test_users_without_a_history_do_not_count_as_covered_users(tmp_path: Path) -> None:
     sequences = write_sequences(tmp_path / "sequences.parquet", {1: [10], 2: [11], 3: [12]})
     rows = [{"user_id": user, "item_id": 10 + user, "rank": 1, "score": 1.0} for user in (1, 8, 9)]
     recs = tmp_path / "recs.parquet"

@@ -65,7 +65,7 @@ def test_a_decided_night_is_finished_before_the_next_date_even_if_that_fails(
     assert not shop.archive.work(night(7)).exists()
 
 
-def test_a_decided_night_is_finished_before_an_earlier_date_too_and_then_that_goes_on(
+def test_a_decided_night_is_finished_before_an_earlier_date_is_run(
     shop: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run()
@@ -77,7 +77,7 @@ def test_a_decided_night_is_finished_before_an_earlier_date_too_and_then_that_go
 
 
 @pytest.mark.parametrize("lost", ["report", "model", "table"])
-def test_a_night_that_is_published_is_put_out_whatever_is_lost_of_its_decision(
+def test_a_published_night_becomes_current_even_if_its_decision_is_damaged(
     shop: Company, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     shop.run()
@@ -100,7 +100,7 @@ def test_a_night_that_is_published_is_put_out_whatever_is_lost_of_its_decision(
 
 
 @pytest.mark.parametrize("is_settled", [False, True])
-def test_a_rollback_is_not_undone_by_the_second_start_of_a_killed_night(
+def test_restarting_a_killed_night_does_not_undo_a_rollback(
     shop: Company, monkeypatch: pytest.MonkeyPatch, is_settled: bool
 ) -> None:
     shop.run()
@@ -129,7 +129,7 @@ def test_a_model_is_not_rolled_back_while_a_night_is_half_published(
     assert run_cli("models", "rollback") == 0
 
 
-def test_a_table_that_is_never_out_is_not_taken_for_one_that_was_rolled_back(shop: Company) -> None:
+def test_a_replaced_table_at_out_is_not_taken_for_a_rollback(shop: Company) -> None:
     shop.run()
     first = shop.folder / "first.parquet"
     shutil.copyfile(shop.folder / "recs.parquet", first)
@@ -140,7 +140,7 @@ def test_a_table_that_is_never_out_is_not_taken_for_one_that_was_rolled_back(sho
     assert shop.archive.current_nights() == [night(1)]
 
 
-def test_another_command_that_writes_to_out_does_not_break_a_night_that_is_published(
+def test_another_command_that_writes_to_out_does_not_break_the_publication(
     shop: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run()
@@ -159,7 +159,7 @@ def test_another_command_that_writes_to_out_does_not_break_a_night_that_is_publi
     assert shop.archive.current_nights() == [night(7)]
 
 
-def test_a_copy_is_private_and_locked_while_it_is_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_copy_is_private_and_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table, out = tmp_path / "table", tmp_path / "out"
     table.write_bytes(b"a table")
     seen: list[Any] = []
@@ -189,7 +189,7 @@ def umask() -> int:
     return former
 
 
-def test_what_a_disk_refuses_is_no_reason_to_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_error_while_linking_is_not_a_reason_to_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "table").write_bytes(b"a table")
 
     def broken(*_: Any, **__: Any) -> None:
@@ -214,9 +214,7 @@ def test_a_file_of_another_user_is_copied(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("folder", "lock"), [(0o755, 0o600), (0o775, 0o660), (0o2770, 0o660)])
-def test_who_may_write_to_the_nights_may_hold_their_lock_and_nobody_else(
-    tmp_path: Path, folder: int, lock: int
-) -> None:
+def test_only_users_who_may_write_to_the_archive_can_hold_its_lock(tmp_path: Path, folder: int, lock: int) -> None:
     nights = tmp_path / "nights"
     nights.mkdir()
     nights.chmod(folder)
@@ -225,7 +223,7 @@ def test_who_may_write_to_the_nights_may_hold_their_lock_and_nobody_else(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_a_run_by_root_leaves_the_lock_to_the_owner_of_the_nights(tmp_path: Path) -> None:
+def test_a_lock_file_made_by_root_belongs_to_the_owner_of_the_archive(tmp_path: Path) -> None:
     nights = tmp_path / "nights"
     nights.mkdir()
     os.chown(nights, 12345, 12346)
@@ -233,7 +231,7 @@ def test_a_run_by_root_leaves_the_lock_to_the_owner_of_the_nights(tmp_path: Path
         assert ((nights / ".lock").stat().st_uid, (nights / ".lock").stat().st_gid) == (12345, 12346)
 
 
-def test_a_folder_with_neither_report_nor_table_is_no_night(shop: Company) -> None:
+def test_a_folder_with_neither_report_nor_table_is_not_a_night(shop: Company) -> None:
     today = datetime.now(UTC).date()
     (shop.folder / "nights/run_date=2999-01-01").mkdir(parents=True)
     shop.run()
@@ -266,7 +264,7 @@ def test_the_copy_of_a_night_under_another_date_is_not_that_night(shop: Company)
     assert shop.archive.current_nights()[-1] == night(2)
 
 
-def test_a_monitor_sees_whether_the_newest_night_is_out(shop: Company) -> None:
+def test_the_metrics_say_whether_the_newest_night_is_current(shop: Company) -> None:
     shop.run()
     assert metric(shop, "out_is_newest") == 1
     shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
@@ -281,7 +279,7 @@ def test_a_monitor_sees_whether_the_newest_night_is_out(shop: Company) -> None:
     assert metric(shop, "out_is_newest") == 0
 
 
-def test_a_night_that_was_decided_by_a_killed_run_ends_when_it_is_published(
+def test_a_night_decided_by_a_killed_run_has_the_times_of_the_run_that_published_it(
     shop: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run_killed(monkeypatch, ModelRegistry, "use")
@@ -304,7 +302,7 @@ def test_a_night_that_was_decided_by_a_killed_run_ends_when_it_is_published(
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), IndexError("x"), ValueError("x"), OSError(5, "x")])
-def test_a_night_that_is_published_never_ends_with_a_bug(
+def test_an_error_after_publication_does_not_fail_the_night(
     shop: Company, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def failing(*_: Any) -> None:
@@ -315,7 +313,9 @@ def test_a_night_that_is_published_never_ends_with_a_bug(
     assert shop.run().failed is None
 
 
-def test_a_folder_that_is_replaced_is_synced_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replaced_folder_is_synced_before_and_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps: list[str] = []
     fsync, rename = os.fsync, Path.rename
 

@@ -39,7 +39,7 @@ def report_of(shop: Company, number: int) -> Path:
     return shop.archive.table(night(number)).parent / "report.json"
 
 
-def test_a_report_of_which_a_digit_has_changed_is_left_out(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_report_with_a_changed_digit_is_left_out(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(2):
         shop.run(number)
     report = report_of(shop, 0)
@@ -53,7 +53,7 @@ def test_a_report_of_which_a_digit_has_changed_is_left_out(shop: Company, caplog
     assert f"night {FIRST}: its report is lost or damaged, and is left out" in caplog.text
 
 
-def test_a_report_of_an_earlier_version_has_no_seal_and_counts(shop: Company) -> None:
+def test_a_report_of_an_earlier_version_without_a_seal_counts(shop: Company) -> None:
     shop.run()
     kept = json.loads(report_of(shop, 0).read_text(encoding="utf-8"))
     seal = kept.pop("seal")
@@ -64,7 +64,7 @@ def test_a_report_of_an_earlier_version_has_no_seal_and_counts(shop: Company) ->
     assert read_report(report_of(shop, 0), FIRST) is None
 
 
-def test_where_every_report_is_damaged_nothing_passes_until_somebody_says_so(
+def test_the_night_fails_if_every_report_is_damaged_until_the_option_is_passed(
     shop: Company, caplog: pytest.LogCaptureFixture
 ) -> None:
     shop.run()
@@ -76,7 +76,7 @@ def test_where_every_report_is_damaged_nothing_passes_until_somebody_says_so(
     shop.run(2)
 
 
-def test_where_every_table_is_damaged_nothing_passes_until_somebody_says_so(
+def test_the_night_fails_if_every_table_is_damaged_until_the_option_is_passed(
     shop: Company, caplog: pytest.LogCaptureFixture
 ) -> None:
     shop.run(gate_min_overlap=0.02)
@@ -89,17 +89,17 @@ def test_where_every_table_is_damaged_nothing_passes_until_somebody_says_so(
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"stages":' * 100_000, "1" * 100_000, "NaN", "3", "[]", '"text"'])
-def test_text_that_is_no_report_is_damage(tmp_path: Path, text: str) -> None:
+def test_text_that_is_not_a_report_counts_as_damage(tmp_path: Path, text: str) -> None:
     (tmp_path / "report.json").write_text(text, encoding="utf-8")
     assert read_report(tmp_path / "report.json", FIRST) is None
 
 
-def test_a_pipe_in_the_place_of_a_report_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_a_report_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "report.json")
     assert read_report(tmp_path / "report.json", FIRST) is None
 
 
-def test_a_night_is_rolled_back_past_a_report_nested_deep(shop: Company) -> None:
+def test_a_rollback_skips_a_report_that_is_nested_too_deeply(shop: Company) -> None:
     for number in range(3):
         shop.run(number)
     shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
@@ -109,7 +109,7 @@ def test_a_night_is_rolled_back_past_a_report_nested_deep(shop: Company) -> None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", "[" * 200_000], ids=["half", "list", "null", "deep"])
-def test_a_list_of_rollbacks_that_cannot_be_read_ends_the_night(shop: Company, text: str) -> None:
+def test_a_list_of_rollbacks_that_cannot_be_read_fails_the_night(shop: Company, text: str) -> None:
     shop.run(0)
     shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
     shop.run(1)
@@ -123,7 +123,7 @@ def test_a_list_of_rollbacks_that_cannot_be_read_ends_the_night(shop: Company, t
     assert (error.value.exit_code, shop.jobs.out.read_bytes()) == (2, out)
 
 
-def test_a_folder_in_the_place_of_the_list_of_rollbacks_is_refused(shop: Company) -> None:
+def test_a_folder_in_place_of_the_list_of_rollbacks_is_refused(shop: Company) -> None:
     (shop.archive.decisions.folder / "rolled-back.json").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"rolled-back\.json: cannot be read"):
         shop.archive.decisions.is_rolled_back(night(0), "0")
@@ -141,7 +141,7 @@ def test_a_number_that_is_not_finite_is_null() -> None:
     assert strict(to_json(value)) == {"a": [None, 1.5, [None]], "b": None, "c": "inf", "d": True}
 
 
-def test_a_report_is_json_whatever_a_figure_is(shop: Company) -> None:
+def test_a_report_is_valid_json_even_with_nan(shop: Company) -> None:
     shop.run()
     report = read_report(report_of(shop, 0), FIRST)
     assert report is not None
@@ -154,7 +154,7 @@ def test_a_report_is_json_whatever_a_figure_is(shop: Company) -> None:
     assert read["checks"][0] == {"gate": "input", "figure": "x", "value": None, "maximum": None}
 
 
-def test_a_log_line_is_json_whatever_a_figure_is(
+def test_a_log_line_is_valid_json_even_with_nan(
     shop: Company, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def measured(*_: Any, **__: Any) -> None:
@@ -178,17 +178,17 @@ FLOATS = [
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize(("config", "name"), FLOATS, ids=[f"{config.__name__}.{name}" for config, name in FLOATS])
-def test_no_option_is_infinite_or_no_number(config: Any, name: str, value: float) -> None:
+def test_options_refuse_infinity_and_nan(config: Any, name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} {value}: expected a"):
         config(**{name: value})
 
 
-def test_there_are_options_that_are_numbers() -> None:
+def test_the_list_of_float_options_is_not_empty() -> None:
     assert {"gate_max_age_days", "max_minutes", "min_rating", "diversity", "test_days"} <= {name for _, name in FLOATS}
 
 
 @pytest.mark.parametrize("moment", [-90_000_000_000, 2**60])
-def test_events_of_no_year_of_the_calendar_are_an_error_of_the_input(tmp_path: Path, moment: int) -> None:
+def test_event_times_outside_the_calendar_are_an_input_error(tmp_path: Path, moment: int) -> None:
     table = sequences_table({1: [10]})
     times = pa.array([[moment]], pa.list_(pa.int64()))
     pq.write_table(table.set_column(2, "timestamps", times), tmp_path / "s.parquet")
@@ -198,12 +198,12 @@ def test_events_of_no_year_of_the_calendar_are_an_error_of_the_input(tmp_path: P
         measure_histories(tmp_path / "s.parquet", FIRST, None)
 
 
-def test_the_oldest_and_the_newest_moments_of_the_calendar_are_measured(tmp_path: Path) -> None:
+def test_an_event_at_the_unix_epoch_is_measured(tmp_path: Path) -> None:
     sequences = write_sequences(tmp_path / "s.parquet", {1: [10]})
     assert measure_histories(sequences, FIRST, None).newest == datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def test_an_event_to_come_does_not_hide_the_newest_one(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_future_event_does_not_hide_the_newest_event(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
     def write(newest: int) -> None:
         shop.write_log(training_histories())
         with (shop.folder / "ratings.csv").open("a", encoding="utf-8", newline="") as file:
@@ -239,7 +239,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("what", BROKEN)
 @pytest.mark.parametrize("given", ["command line", "environment", "file"])
-def test_a_monitor_is_told_of_a_run_that_fails_before_its_night_begins(
+def test_the_metrics_report_a_run_that_fails_before_its_night_begins(
     shop: Company, monkeypatch: pytest.MonkeyPatch, what: str, given: str
 ) -> None:
     text, options = BROKEN[what]
@@ -270,21 +270,23 @@ def test_a_monitor_is_told_of_a_run_that_fails_before_its_night_begins(
     assert not [name for name in after if "stage" in name or "gate" in name]
 
 
-def test_the_file_of_options_of_the_group_is_told_of_too(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_metrics_report_an_error_in_the_config_file_of_the_group(
+    shop: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(shop.folder)
     (shop.folder / "bad.toml").write_text("[run]\nmetrics-file = 'm.prom'\nkeeep = 3\n", encoding="utf-8")
     assert run_cli("--config", "bad.toml", "run") == 2
     assert metrics(shop.folder / "m.prom")["batchrec_exit_code"] == 2
 
 
-def test_a_dry_run_tells_no_monitor(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_writes_no_metrics(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shop.folder)
     for option in (["--keep", "many"], ["--keep", "0"]):
         assert run_cli("run", "--dry-run", "--metrics-file", "m.prom", *option) == 2
     assert not (shop.folder / "m.prom").exists()
 
 
-def test_what_is_no_metrics_file_is_not_replaced_by_one(
+def test_a_file_that_is_not_a_metrics_file_is_not_replaced(
     shop: Company, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(shop.folder)
@@ -322,7 +324,7 @@ APART: list[tuple[dict[str, Any], str | None]] = [
 
 
 @pytest.mark.parametrize(("places", "refused"), APART)
-def test_what_a_night_writes_does_not_lie_where_the_next_one_reads(
+def test_outputs_within_the_inputs_are_refused(
     shop: Company, monkeypatch: pytest.MonkeyPatch, places: dict[str, Any], refused: str | None
 ) -> None:
     monkeypatch.chdir(shop.folder)

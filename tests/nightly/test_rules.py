@@ -27,7 +27,7 @@ def use(shop: Company, option: str, header: str, rows: list[tuple[object, ...]])
     shop.scoring = replace(shop.scoring, **table)
 
 
-def test_a_table_that_breaks_a_rule_is_not_published_whatever_the_scorer_says(
+def test_a_table_that_breaks_a_rule_is_not_published_whatever_the_scorer_reports(
     shop: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(shop, "block", "item_id", [(item,) for item in ITEMS[:30]])
@@ -42,7 +42,7 @@ def test_a_table_that_breaks_a_rule_is_not_published_whatever_the_scorer_says(
     assert not (shop.folder / "recs.parquet").exists()
 
 
-def test_a_night_says_how_many_rows_break_each_rule_and_passes_with_none(shop: Company) -> None:
+def test_the_report_counts_the_rows_that_break_each_rule(shop: Company) -> None:
     use(shop, "block", "item_id", [(ITEMS[0],)])
     use(shop, "pins", "item_id,position", [(ITEMS[3], 2)])
     report = shop.run()
@@ -51,7 +51,7 @@ def test_a_night_says_how_many_rows_break_each_rule_and_passes_with_none(shop: C
     assert report.stages["score"]["rule_rows"] == {"--block": 1, "--pins": 1}
 
 
-def test_an_empty_rule_table_ends_the_night_as_input_does(shop: Company) -> None:
+def test_an_empty_rule_table_fails_the_night_as_an_input_error(shop: Company) -> None:
     use(shop, "block_for_user", "user_id,item_id", [])
     with pytest.raises(InputError, match=r"block_for_user.csv: holds no rows"):
         shop.run()
@@ -59,7 +59,7 @@ def test_an_empty_rule_table_ends_the_night_as_input_does(shop: Company) -> None
     assert shop.run().failed is None
 
 
-def test_a_rule_table_that_came_half_ends_the_night(shop: Company) -> None:
+def test_a_rule_table_that_lost_half_its_rows_fails_the_night(shop: Company) -> None:
     use(shop, "block", "item_id", [(item,) for item in ITEMS[:9]])
     shop.run()
     use(shop, "block", "item_id", [(item,) for item in ITEMS[:4]])
@@ -69,7 +69,7 @@ def test_a_rule_table_that_came_half_ends_the_night(shop: Company) -> None:
     assert shop.run(2).failed is None
 
 
-def test_what_may_be_recommended_must_not_shrink_by_more_than_half_either(shop: Company) -> None:
+def test_the_eligible_items_must_not_shrink_by_more_than_half(shop: Company) -> None:
     use(shop, "allow", "item_id", [(item,) for item in ITEMS])
     shop.run()
     # As many rows, most of which are of no item.
@@ -78,7 +78,7 @@ def test_what_may_be_recommended_must_not_shrink_by_more_than_half_either(shop: 
         shop.run(1)
 
 
-def test_a_rule_that_is_new_or_gone_is_held_against_nothing(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rule_that_is_new_or_gone_is_not_compared(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
     use(shop, "pins", "item_id,position", [(ITEMS[3], 2)])
     shop.run()
     shop.scoring = replace(shop.scoring, pins=None)
@@ -87,7 +87,7 @@ def test_a_rule_that_is_new_or_gone_is_held_against_nothing(shop: Company, caplo
     assert "rules that were given last night but not tonight: --pins" in caplog.text
 
 
-def test_a_report_of_an_earlier_version_is_compared_with_nothing(
+def test_rule_tables_are_not_compared_with_a_report_without_their_row_counts(
     shop: Company, caplog: pytest.LogCaptureFixture
 ) -> None:
     use(shop, "block", "item_id", [(item,) for item in ITEMS[:9]])

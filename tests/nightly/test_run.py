@@ -69,7 +69,7 @@ def test_the_first_night_trains_a_model_and_publishes_its_table(shop: Company) -
     assert names_in(shop.folder / "nights") == {".lock", f"run_date={FIRST}"}
 
 
-def test_the_next_night_scores_with_the_model_in_use_and_only_whom_something_is_new_of(shop: Company) -> None:
+def test_unchanged_users_are_carried_over(shop: Company) -> None:
     shop.run()
     shop.write_log(later())
     report = shop.run(1)
@@ -81,7 +81,7 @@ def test_the_next_night_scores_with_the_model_in_use_and_only_whom_something_is_
     assert shop.archive.dates() == [FIRST, FIRST + timedelta(days=1)]
 
 
-def test_a_model_is_trained_anew_at_its_age_from_the_one_in_use(shop: Company) -> None:
+def test_a_model_is_retrained_at_its_maximum_age_from_the_one_in_use(shop: Company) -> None:
     shop.run()
     shop.run(6)
     assert len(shop.trainings) == 1
@@ -92,7 +92,7 @@ def test_a_model_is_trained_anew_at_its_age_from_the_one_in_use(shop: Company) -
     assert shop.manifest().model_id == ids()[1]
 
 
-def test_from_scratch_or_with_another_shape_nothing_is_taken_from_the_model_in_use(
+def test_training_starts_from_scratch_if_asked_or_if_the_shape_differs(
     shop: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.run()
@@ -110,9 +110,7 @@ def test_from_scratch_or_with_another_shape_nothing_is_taken_from_the_model_in_u
         ({"unknown_share": 0.2}, "drift: 20.0% of the newest events are of items unknown to the model in use"),
     ],
 )
-def test_a_model_is_trained_anew_where_the_one_in_use_fails(
-    shop: Company, figures: dict[str, Any], reason: str
-) -> None:
+def test_a_model_is_retrained_if_the_one_in_use_fails(shop: Company, figures: dict[str, Any], reason: str) -> None:
     shop.run()
     shop.figures[ids()[0]] = replace(ModelFigures(ids()[0], 0.2, 0.1, 0.0), **figures)
     report = shop.run(1)
@@ -140,7 +138,7 @@ def test_a_new_model_that_ranks_badly_is_not_used(shop: Company, figures: ModelF
     assert [check["figure"] for check in report["checks"] if not check["passed"]]
 
 
-def test_a_log_of_half_is_not_published_and_the_next_whole_one_is(shop: Company) -> None:
+def test_half_a_log_is_not_published_and_the_next_complete_one_is(shop: Company) -> None:
     shop.run()
     before = shop.state()
     shop.write_log(dict(list(training_histories().items())[:20]))
@@ -159,7 +157,7 @@ def test_an_old_log_is_not_published(shop: Company) -> None:
         shop.run(gate_max_age_days=3.0)
 
 
-def test_a_table_that_reaches_too_few_is_not_published(shop: Company) -> None:
+def test_a_table_with_too_few_items_is_not_published(shop: Company) -> None:
     with pytest.raises(GateError, match=r"output gate: share of the items recommended is .*, expected at least 1"):
         shop.run(gate_min_coverage=1.0)
     assert not (shop.folder / "recs.parquet").exists()
@@ -167,7 +165,7 @@ def test_a_table_that_reaches_too_few_is_not_published(shop: Company) -> None:
 
 
 @pytest.mark.parametrize(("n_rows", "said"), [(0, "is 0, expected"), (30, r"is 0\.\d+, expected")])
-def test_a_table_without_some_users_is_not_published_whatever_the_scorer_says(
+def test_a_table_that_lost_users_is_not_published_whatever_the_scorer_reports(
     shop: Company, monkeypatch: pytest.MonkeyPatch, n_rows: int, said: str
 ) -> None:
     def losing(sequences: Path, model: Path, config: Any, out: Path, progress: Path) -> Any:
@@ -181,7 +179,7 @@ def test_a_table_without_some_users_is_not_published_whatever_the_scorer_says(
     assert not (shop.folder / "recs.parquet").exists()
 
 
-def test_a_night_that_is_repeated_for_nothing_says_so(shop: Company) -> None:
+def test_repeating_a_night_without_changes_is_nothing_to_do(shop: Company) -> None:
     shop.run()
     before = shop.state()
     with pytest.raises(NothingToDo):
@@ -190,7 +188,7 @@ def test_a_night_that_is_repeated_for_nothing_says_so(shop: Company) -> None:
     assert names_in(shop.folder / "nights") == {".lock", f"run_date={FIRST}"}
 
 
-def test_a_night_that_is_repeated_with_a_new_log_replaces_its_own_table_alone(shop: Company) -> None:
+def test_repeating_a_night_with_a_new_log_replaces_only_its_own_table(shop: Company) -> None:
     for night in range(3):
         shop.run(night)
     before = shop.state()
@@ -203,7 +201,7 @@ def test_a_night_that_is_repeated_with_a_new_log_replaces_its_own_table_alone(sh
     assert shop.state()["out"] == shop.state()[second]
 
 
-def test_a_lost_table_comes_back(shop: Company) -> None:
+def test_a_lost_table_is_restored_by_the_next_run(shop: Company) -> None:
     shop.run()
     expected = shop.rows()
     (shop.folder / "recs.parquet").unlink()
@@ -249,7 +247,7 @@ STEPS = [
 
 @pytest.mark.parametrize("ends", ["before", "after"])
 @pytest.mark.parametrize(("home", "name"), STEPS, ids=[name for _, name in STEPS])
-def test_a_night_that_ended_anywhere_goes_on_to_the_same_table(  # noqa: PLR0917
+def test_a_night_killed_at_any_step_resumes_to_the_same_table(  # noqa: PLR0917
     shop: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Any, name: str, ends: str
 ) -> None:
     shop.run()
@@ -270,9 +268,7 @@ def test_a_night_that_ended_anywhere_goes_on_to_the_same_table(  # noqa: PLR0917
     assert not [entry for entry in names_in(shop.folder / "nights") if entry.startswith(".run_date")]
 
 
-def test_histories_that_change_while_the_night_is_made_are_detected(
-    shop: Company, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_histories_that_change_during_the_run_are_detected(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     def tampering(sequences: Path, *rest: Any) -> Any:
         report = score(sequences, *rest)
         sequences.write_bytes(sequences.read_bytes() + b"x")
@@ -283,7 +279,7 @@ def test_histories_that_change_while_the_night_is_made_are_detected(
         shop.run()
 
 
-def test_two_runs_at_once_are_one(shop: Company) -> None:
+def test_a_second_run_at_once_is_refused(shop: Company) -> None:
     shop.run()
     before = shop.state()
     with FileLock(shop.folder / "nights/.lock"), pytest.raises(LockedError, match="another run is in progress"):
@@ -293,7 +289,7 @@ def test_two_runs_at_once_are_one(shop: Company) -> None:
     shop.run(1)
 
 
-def test_a_clock_that_has_gone_back_is_not_believed(shop: Company) -> None:
+def test_a_clock_behind_a_published_night_is_refused(shop: Company) -> None:
     shop.run()
     ahead = datetime.now(UTC).date() + timedelta(days=10)
     shop.archive.table(FIRST).parent.rename(shop.archive.table(ahead).parent)
@@ -308,7 +304,7 @@ def test_a_clock_that_has_gone_back_is_not_believed(shop: Company) -> None:
     assert shop.state() == before
 
 
-def test_a_plan_says_what_would_be_done_and_writes_nothing(shop: Company) -> None:
+def test_a_plan_predicts_the_run_and_writes_nothing(shop: Company) -> None:
     config = shop.settled
     assert plan(shop.jobs, config, FIRST).trains == "there is no model yet"
     assert names_in(shop.folder) == {"ratings.csv"}
@@ -321,7 +317,7 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(shop: Company) -> Non
     assert shop.state() == before
 
 
-def test_a_night_can_be_put_back(shop: Company) -> None:
+def test_the_table_can_be_rolled_back(shop: Company) -> None:
     tables = []
     for night in range(3):
         shop.write_log(later(5 + night))
@@ -339,7 +335,7 @@ def test_a_night_can_be_put_back(shop: Company) -> None:
         shop.archive.roll_back(FIRST.replace(year=1999, month=1))
 
 
-def test_no_table_is_put_back_of_which_a_byte_has_changed(shop: Company) -> None:
+def test_a_table_with_a_changed_byte_is_not_rolled_back_to(shop: Company) -> None:
     shop.run()
     shop.write_log(later())
     shop.run(1)
@@ -364,7 +360,7 @@ def test_old_nights_and_models_are_deleted_but_never_what_is_in_use(shop: Compan
     assert shop.archive.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
 
 
-def test_a_model_can_be_put_back(shop: Company) -> None:
+def test_the_model_can_be_rolled_back(shop: Company) -> None:
     shop.run()
     shop.run(7)
     first, second = shop.registry.versions()
@@ -379,7 +375,7 @@ def test_a_model_can_be_put_back(shop: Company) -> None:
     assert shop.registry.prune(1) == []
 
 
-def test_what_a_monitor_reads_tells_success_from_failure(shop: Company) -> None:
+def test_the_metrics_tell_success_from_failure(shop: Company) -> None:
     shop.run()
     read = (shop.folder / "metrics.prom").read_text()
     assert "batchrec_exit_code 0.0" in read
@@ -401,7 +397,7 @@ def test_folders_that_cannot_be_written_are_refused(shop: Company) -> None:
         shop.run()
 
 
-def test_a_lost_log_leaves_the_table(shop: Company) -> None:
+def test_a_lost_log_leaves_the_table_as_it_was(shop: Company) -> None:
     shop.run()
     before = shop.state()
     (shop.folder / "ratings.csv").unlink()
