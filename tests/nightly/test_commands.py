@@ -1,4 +1,4 @@
-"""The commands of the night, as a scheduler and an operator start them."""
+"""The nightly commands, as a scheduler or an operator runs them."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def test_an_operator_rolls_back_the_table_and_the_model(shop: Company, capsys: p
     assert run_cli("rollback", "--to", night(7)) == 0
     assert shop.rows() == shop.rows(FIRST + timedelta(days=7))
     assert run_cli("models", "prune", "--keep", 1) == 0
-    # The newest, and the one in use.
+    # The newest one and the one in use.
     assert len(shop.registry.versions()) == 2
 
 

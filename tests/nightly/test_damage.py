@@ -1,4 +1,4 @@
-"""run: what earlier nights have left lost, damaged, given up or ahead of its time does not end those that follow."""
+"""run: files of earlier nights that are lost, damaged, abandoned or dated in the future do not fail later nights."""
 
 import json
 import os
@@ -166,7 +166,7 @@ def test_a_run_date_in_the_future_is_refused(shop: Company) -> None:
     today = datetime.now(UTC).date()
     for refused in (run, plan):
         with pytest.raises(ConfigError, match=r"the clock says .*\. Nights before .* could no longer be published"):
-            refused(shop.jobs, shop.settled, today + timedelta(days=2))
+            refused(shop.jobs, shop.run_config, today + timedelta(days=2))
     assert names_in(shop.folder / "nights") == {".lock"}
     shop.run((today + timedelta(days=1) - FIRST).days)
 
@@ -317,7 +317,7 @@ def test_rollback_works_if_the_model_is_deleted_or_current_is_not_a_link(
 
 
 def test_the_first_date_of_the_calendar_can_be_a_run_date(shop: Company) -> None:
-    assert run(shop.jobs, shop.settled, date.min).run_date == "0001-01-01"
+    assert run(shop.jobs, shop.run_config, date.min).run_date == "0001-01-01"
 
 
 def test_files_that_score_reads_are_checked_before_training(shop: Company) -> None:
@@ -332,10 +332,10 @@ def test_an_output_that_is_also_an_input_is_refused(shop: Company) -> None:
     before = ratings.read_bytes()
     jobs = replace(shop.jobs, out=ratings)
     with pytest.raises(ConfigError, match=r"is also an input\. Pass another score --out"):
-        run(jobs, shop.settled, FIRST)
+        run(jobs, shop.run_config, FIRST)
     for file in (ratings, shop.jobs.out):
         with pytest.raises(ConfigError, match=r"is also an input\. Pass another --metrics-file"):
-            run(shop.jobs, shop.settled, FIRST, file)
+            run(shop.jobs, shop.run_config, FIRST, file)
     with pytest.raises(ConfigError, match=r"is also an input\. Pass another --out"):
         build_sequences([str(shop.folder / "*.csv")], SequencesConfig(), ratings)
     assert ratings.read_bytes() == before
@@ -467,7 +467,7 @@ def test_gates_measure_full_lists_and_coverage_by_the_allowed_items(
 
 
 def test_ids_that_differ_only_in_surrounding_blanks_are_measured_as_one(tmp_path: Path) -> None:
-    # i2 is seen, i3 comes twice, and i9 alone is as it should be; half of last night's lists come again.
+    # For u1: i2 was seen, i3 is listed twice, only i9 is right. Last night's lists overlap in i2 and in i9.
     sequences = write_sequences(
         tmp_path / "sequences.parquet", {"u1  ": ["i1  ", "i2  "], "u2": ["i4"]}, pa.string(), pa.string()
     )
@@ -483,9 +483,9 @@ def test_ids_that_differ_only_in_surrounding_blanks_are_measured_as_one(tmp_path
             for rank, item in enumerate(items, 1)
         ]
         pq.write_table(pa.Table.from_pylist(rows), file)
-    found = measure_table(recs, sequences, previous, ScoringConfig(top_k=4))
-    assert (found.faults["seen_items"], found.faults["duplicates"]) == (1, 1)
-    assert found.overlap == pytest.approx((1 / 4 + 1) / 2)
+    figures = measure_table(recs, sequences, previous, ScoringConfig(top_k=4))
+    assert (figures.faults["seen_items"], figures.faults["duplicates"]) == (1, 1)
+    assert figures.overlap == pytest.approx((1 / 4 + 1) / 2)
     assert measure_table(recs, sequences, None, ScoringConfig(top_k=4, keep_seen=True)).faults["seen_items"] == 0
 
 
@@ -494,7 +494,7 @@ def test_users_without_a_history_do_not_count_as_covered_users(tmp_path: Path) -
     rows = [{"user_id": user, "item_id": 10 + user, "rank": 1, "score": 1.0} for user in (1, 8, 9)]
     recs = tmp_path / "recs.parquet"
     pq.write_table(pa.Table.from_pylist(rows), recs)
-    found = measure_table(recs, sequences, None, ScoringConfig(top_k=1))
-    assert (found.users, found.users_with_full_list, found.histories) == (1, 1, 3)
+    figures = measure_table(recs, sequences, None, ScoringConfig(top_k=1))
+    assert (figures.users, figures.users_with_full_list, figures.histories) == (1, 1, 3)
     listed = measure_table(recs, sequences, None, ScoringConfig(top_k=1, users="some.csv"))
     assert (listed.users, listed.users_with_full_list) == (3, 3)

@@ -1,4 +1,4 @@
-"""run: what a kill, a rollback, another command or another user does in the moments in which a night is published."""
+"""run: a kill, a rollback, another command or another user while a night is being published."""
 
 import os
 import shutil
@@ -54,7 +54,7 @@ def test_a_decided_night_is_finished_before_the_next_date_even_if_that_fails(
 ) -> None:
     shop.run()
     shop.run_killed(monkeypatch, home, name, ends=ends, night=7)
-    assert plan(shop.jobs, shop.settled, night(8)).finishes_first == [str(night(7))]
+    assert plan(shop.jobs, shop.run_config, night(8)).finishes_first == [str(night(7))]
     shop.write_log(HALF)
     with pytest.raises(GateError, match="rows read"):
         shop.run(8)
@@ -84,7 +84,7 @@ def test_a_published_night_becomes_current_even_if_its_decision_is_damaged(
     out = shop.folder / "recs.parquet"
     before = out.read_bytes()
     shop.run_killed(monkeypatch, Archive, "clean_up", night=7)
-    # As if it had been killed one step before.
+    # As if the run had been killed one step earlier.
     out.unlink()
     out.write_bytes(before)
     work, model = shop.archive.work(night(7)), shop.registry.current
@@ -111,7 +111,7 @@ def test_restarting_a_killed_night_does_not_undo_a_rollback(
     with pytest.raises(NothingToDo, match="was rolled back and stays rolled back"):
         shop.run(7)
     assert shop.archive.current_nights() == [FIRST]
-    # The next night is published as ever.
+    # The next night is published as usual.
     shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
     shop.run(8)
     assert shop.archive.current_nights() == [night(8)]
@@ -147,7 +147,7 @@ def test_another_command_that_writes_to_out_does_not_break_the_publication(
     use, seen = ModelRegistry.use, []
 
     def beside_another(registry: ModelRegistry, version: Any) -> None:
-        # By hand: score --out recs.parquet.
+        # As score --out recs.parquet does.
         with replacing(shop.folder / "recs.parquet") as temporary:
             temporary.write_bytes(b"by hand")
         seen.append((shop.folder / "recs.parquet").read_bytes())
@@ -167,7 +167,7 @@ def test_an_unfinished_copy_is_private_and_locked(tmp_path: Path, monkeypatch: p
 
     def copying(source: Path, to: Path) -> None:
         copyfile(source, to)
-        # What any other command does first.
+        # The first thing that any other command does.
         temporaries._remove_dead(out)
         seen.append((stat.S_IMODE(to.stat().st_mode), to.exists()))
 
@@ -286,7 +286,7 @@ def test_a_night_decided_by_a_killed_run_has_the_times_of_the_run_that_published
     file = shop.archive.work(FIRST) / "report.json"
     decided = read_report(file, FIRST)
     assert decided is not None
-    # Long ago, and by a long run.
+    # As if decided long ago, by a long run.
     long_ago = decided | {"started": "2024-03-01T01:00:00+00:00", "finished": "2024-03-01T05:00:00+00:00"}
     file.write_text(report_to_json(long_ago | {"seconds": 14400.0}), encoding="utf-8")
     begun = datetime.now(UTC).replace(microsecond=0)

@@ -1,4 +1,4 @@
-"""run: what is read back of earlier nights, what a monitor is told, and what a night may not read and write at once."""
+"""run: reading reports of earlier nights, writing metrics for a monitor, and refusing outputs within the inputs."""
 
 import json
 import logging
@@ -59,7 +59,7 @@ def test_a_report_of_an_earlier_version_without_a_seal_counts(shop: Company) -> 
     seal = kept.pop("seal")
     report_of(shop, 0).write_text(json.dumps(kept, indent=2), encoding="utf-8")
     assert read_report(report_of(shop, 0), FIRST) == kept
-    # A name that has changed is not one that was never there.
+    # A seal under a changed name is damage, not a missing seal.
     report_of(shop, 0).write_text(json.dumps(kept | {"saal": seal}), encoding="utf-8")
     assert read_report(report_of(shop, 0), FIRST) is None
 
@@ -225,15 +225,15 @@ def metrics(file: Path) -> dict[str, float]:
 
 BROKEN = {
     "an option on the command line": (None, ["--gate-min-users", "7"]),
-    "an option that is none": (None, ["--gate-min-user", "7"]),
+    "an unknown option": (None, ["--gate-min-user", "7"]),
     "an option of another type": (None, ["--keep", "many"]),
     "a value in the file": ("[run]\nkeep = 0\n", []),
     "a key in the file": ("[run]\nkeeep = 3\n", []),
     "a job's option in the file": ("[score]\ntop-k = 0\n", []),
-    "a file that is no TOML": ("[run\n", []),
-    "a file that is not there": (None, ["--config", "nowhere.toml"]),
-    "a table that is read": ("[score]\nblock = 'recs.parquet'\n", []),
-    "a date to come": (None, ["--run-date", "2999-01-01"]),
+    "a file that is not TOML": ("[run\n", []),
+    "a missing file": (None, ["--config", "nowhere.toml"]),
+    "a rule table that is also the output": ("[score]\nblock = 'recs.parquet'\n", []),
+    "a date in the future": (None, ["--run-date", "2999-01-01"]),
 }
 
 
@@ -243,8 +243,8 @@ def test_the_metrics_report_a_run_that_fails_before_its_night_begins(
     shop: Company, monkeypatch: pytest.MonkeyPatch, what: str, given: str
 ) -> None:
     text, options = BROKEN[what]
-    if given == "file" and what == "a file that is not there":
-        pytest.skip("then nothing names the metrics file")
+    if given == "file" and what == "a missing file":
+        pytest.skip("nothing would name the metrics file")
     monkeypatch.chdir(shop.folder)
     shop.run()
     (shop.folder / "metrics.prom").rename(shop.folder / "m.prom")
@@ -266,7 +266,7 @@ def test_the_metrics_report_a_run_that_fails_before_its_night_begins(
     assert after["batchrec_last_run_timestamp_seconds"] >= before["batchrec_last_run_timestamp_seconds"]
     for standing in ("last_success_timestamp_seconds", "newest_night_timestamp_seconds", "out_is_newest"):
         assert after[f"batchrec_{standing}"] == before[f"batchrec_{standing}"]
-    # What the run before has measured is not this one's.
+    # The figures of the previous run are not reported for this one.
     assert not [name for name in after if "stage" in name or "gate" in name]
 
 
@@ -297,7 +297,7 @@ def test_a_file_that_is_not_a_metrics_file_is_not_replaced(
     assert "ratings.csv: does not hold metrics of batchrec, so it is not replaced" in caplog.text
 
 
-# What a night reads, and where it would write: refused or not.
+# Places that a night reads and writes, and the option that is refused; None if they do not overlap.
 APART: list[tuple[dict[str, Any], str | None]] = [
     ({"ratings": ["plays"], "out": "plays/recs.parquet"}, "--out"),
     ({"ratings": ["plays"], "out": "plays/deeper/recs.parquet"}, "--out"),
@@ -332,7 +332,7 @@ def test_outputs_within_the_inputs_are_refused(
         Path(folder).mkdir(parents=True)
     shutil.copyfile("ratings.csv", "plays/ratings.csv")
     Path("linked").symlink_to("plays")
-    # Fails as input if it is read: what is refused is refused before.
+    # Reading this would raise InputError, so the paths must be refused before that.
     Path("events.sql").write_text("nothing", encoding="utf-8")
     jobs = replace(
         shop.jobs,
@@ -341,7 +341,7 @@ def test_outputs_within_the_inputs_are_refused(
         scoring=ScoringConfig(block=places.get("block"), users=places.get("users")),
         out=Path(places.get("out", "recs.parquet")),
     )
-    config = replace(shop.settled, nights=places.get("nights", "nights"), models=places.get("models", "models"))
+    config = replace(shop.run_config, nights=places.get("nights", "nights"), models=places.get("models", "models"))
     metrics_file = Path(places["metrics"]) if "metrics" in places else None
     before = sorted(path for path in shop.folder.rglob("*") if path.is_file())
 

@@ -1,4 +1,4 @@
-"""run: a rule table that came half, or that the finished table breaks, ends the night."""
+"""run: a rule table that lost rows, or that the finished table breaks, fails the night."""
 
 import json
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ def test_a_rule_table_that_lost_half_its_rows_fails_the_night(shop: Company) -> 
 def test_the_eligible_items_must_not_shrink_by_more_than_half(shop: Company) -> None:
     use(shop, "allow", "item_id", [(item,) for item in ITEMS])
     shop.run()
-    # As many rows, most of which are of no item.
+    # As many rows as before, but most ids belong to no item.
     use(shop, "allow", "item_id", [*((item,) for item in ITEMS[:19]), *((number,) for number in range(21))])
     with pytest.raises(GateError, match="eligible items is 19, expected at least 20"):
         shop.run(1)

@@ -1,4 +1,4 @@
-"""run: what a night publishes, when it trains, and what stays as it was where it fails."""
+"""run: what a night publishes, when it retrains, and that nothing changes if it fails."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
 
 
 def later(user: int = 5) -> dict[int, list[int]]:
-    """The log with one more event of a user, of an item that is new to them."""
+    """Return the log with one more event: an item that is new to the user."""
     history = training_histories()[user]
     new = next(item for item in range(1000, 1040) if item not in history)
     return training_histories() | {user: [*history, new]}
@@ -47,7 +47,7 @@ def ids() -> tuple[str, str]:
 
 
 def all_scored(shop: Company, folder: Path) -> list[dict[str, Any]]:
-    """What a full score of the log as it is gives, with the model in use, apart from any night."""
+    """Score all users of the current log with the model in use, independently of any night."""
     sequences, out = folder / "all-sequences.parquet", folder / "all-recs.parquet"
     build_sequences(shop.jobs.ratings, shop.jobs.sequences, sequences)
     in_use = shop.registry.current
@@ -254,10 +254,10 @@ def test_a_night_killed_at_any_step_resumes_to_the_same_table(  # noqa: PLR0917
     shop.write_log(later())
     whole = shop.state()
     shop.run_killed(monkeypatch, home, name, ends=ends, night=7)
-    # A reader finds the old night or the new one, each of them whole.
-    found = shop.state()
-    if found["out"] != whole["out"]:
-        assert found["out"] == found[str(FIRST + timedelta(days=7))]
+    # A reader finds the old table or the new one, each of them complete.
+    state = shop.state()
+    if state["out"] != whole["out"]:
+        assert state["out"] == state[str(FIRST + timedelta(days=7))]
     if shop.archive.work(FIRST + timedelta(days=7)).exists():
         assert shop.run(7).resumed
     else:
@@ -295,17 +295,17 @@ def test_a_clock_behind_a_published_night_is_refused(shop: Company) -> None:
     shop.archive.table(FIRST).parent.rename(shop.archive.table(ahead).parent)
     before = shop.state()
     for refused in (run, plan):
-        # By name neither: it would succeed, and not be out.
+        # Also with --run-date: the night would succeed but not become current.
         for asked_for in (None, FIRST, datetime.now(UTC).date()):
             with pytest.raises(
                 ConfigError, match=rf"the clock says .*, but night {ahead} is .*move that night's folder"
             ):
-                refused(shop.jobs, shop.settled, asked_for)
+                refused(shop.jobs, shop.run_config, asked_for)
     assert shop.state() == before
 
 
 def test_a_plan_predicts_the_run_and_writes_nothing(shop: Company) -> None:
-    config = shop.settled
+    config = shop.run_config
     assert plan(shop.jobs, config, FIRST).trains == "there is no model yet"
     assert names_in(shop.folder) == {"ratings.csv"}
     shop.run()

@@ -1,4 +1,4 @@
-"""Nights over a small log, whose trainings are copies of tiny models that exist already."""
+"""Nights over a small log. Training is replaced by copying a tiny model that exists already."""
 
 import csv
 import shutil
@@ -25,13 +25,13 @@ from batchrec.nightly.stages import Jobs
 from tests.support.models import model_of, names_in, training_histories
 
 FIRST = date(2024, 3, 1)
-# Tiny models rank badly, and leave little to recommend; the gates have tests of their own.
+# Tiny models rank badly and leave little to recommend. The gates have their own tests.
 LENIENT = RunConfig(gate_min_users=0.0, gate_min_full_lists=0.0, gate_max_top_items=1.0, gate_min_overlap=0.0)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training that is asked for gives: as much of its report as a night looks at."""
+    """The part of a training's report that a night uses."""
 
     model_id: str
     seconds: float = 0.0
@@ -39,7 +39,7 @@ class Trained:
 
 @dataclass
 class Company:
-    """A folder with a log, in which nights are run; trainings give the tiny models of the objectives in turn."""
+    """A folder with a log, in which nights are run. Trainings return the tiny models of the objectives in turn."""
 
     folder: Path
     config: RunConfig = LENIENT
@@ -55,8 +55,8 @@ class Company:
         )
 
     @property
-    def settled(self) -> RunConfig:
-        """The config, with the company's own folders."""
+    def run_config(self) -> RunConfig:
+        """The config with the company's own folders."""
         return replace(self.config, nights=str(self.folder / "nights"), models=str(self.folder / "models"))
 
     @property
@@ -75,14 +75,14 @@ class Company:
                 writer.writerows([user, item, 1_700_000_000 + place] for place, item in enumerate(items))
 
     def run(self, night: int = 0, **options: Any) -> NightReport:
-        """Run the night so many days after the first."""
-        config = replace(self.settled, **options)
+        """Run the night that is `night` days after the first."""
+        config = replace(self.run_config, **options)
         return run(self.jobs, config, FIRST + timedelta(days=night), self.folder / "metrics.prom")
 
     def run_killed(
         self, monkeypatch: pytest.MonkeyPatch, home: Any, name: str, *, ends: str = "before", night: int = 0
     ) -> None:
-        """Run a night that ends before or after a step, the attribute `name` of `home`, as by a kill."""
+        """Run a night that is killed before or after a step, the attribute `name` of `home`."""
         step = getattr(home, name)
 
         def killed(*arguments: Any) -> None:
@@ -96,14 +96,14 @@ class Company:
                 self.run(night)
 
     def rows(self, run_date: date | None = None) -> list[dict[str, Any]]:
-        """What is out, or the table of a night."""
+        """Return the rows of the current table, or of a night's table."""
         return rows_of(self.folder / "recs.parquet" if run_date is None else self.archive.table(run_date))
 
     def rows_of(self, name: str) -> list[dict[str, Any]]:
         return rows_of(self.folder / name)
 
     def state(self) -> dict[str, bytes | str]:
-        """Everything that a reader may look at: the tables by night, what is out, and the models."""
+        """Return everything that a reader may look at: the tables by night, the current table, and the models."""
         tables: dict[str, bytes | str] = {
             str(night): self.archive.table(night).read_bytes() for night in self.archive.dates()
         }
@@ -121,7 +121,7 @@ class Company:
         return in_use.manifest
 
     def train(self, sequences: Path, config: TrainingConfig, out: Path, progress: Path) -> Trained:
-        """Stand in for train: give the causal model first, the masked one next, and so on."""
+        """Stand in for train: write the causal model first, the masked one next, and so on."""
         assert sequences.is_file()
         assert progress.parent == out.parent
         model = model_of("causal" if len(self.trainings) % 2 == 0 else "masked")
@@ -131,7 +131,7 @@ class Company:
         return Trained(load_model(out).manifest.model_id)
 
     def measure(self, model: Path) -> ModelFigures:
-        """Stand in for what the tiny models would be worth: a little more than popularity, unless told otherwise."""
+        """Stand in for the figures of the tiny models: a little better than popularity, unless `figures` has others."""
         model_id = load_model(model).manifest.model_id
         return self.figures.get(model_id, ModelFigures(model_id, 0.2, 0.1, 0.0))
 
@@ -143,7 +143,7 @@ def rows_of(table: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def company(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
-    """Found a company whose log holds the histories that the tiny models were trained on."""
+    """Set up a company whose log holds the histories that the tiny models were trained on."""
     made = Company(folder)
     made.write_log(training_histories())
     monkeypatch.setattr(stages, "train", made.train)
