@@ -14,7 +14,7 @@ import torch
 from batchrec.system.checkpoints import CheckpointStore
 from batchrec.training import holdout
 from batchrec.training import loop as fitting
-from batchrec.training.distributed import Processes
+from batchrec.training.distributed import ProcessGroup
 from batchrec.training.encoder import Encoder
 from batchrec.training.holdout import Split, hold_out
 from batchrec.training.loop import Fitted, fit
@@ -114,12 +114,12 @@ def test_a_run_killed_after_the_minutes_takes_no_further_step(clock: Clock, tmp_
 
 
 @dataclass(frozen=True)
-class Told(Processes):
+class Told(ProcessGroup):
     """One of two processes, which are told what the first says."""
 
     said: list[Any] = field(default_factory=list)
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         if self.is_first:
             self.said.append(value)
             return value
