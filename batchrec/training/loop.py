@@ -52,7 +52,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """How training went: every epoch, the one that was kept, and the option that ended it."""
 
     epochs: list[Epoch]
@@ -66,7 +66,7 @@ def fit(
     config: TrainingConfig,
     group: ProcessGroup = ProcessGroup(),
     checkpoints: CheckpointStore | None = None,
-) -> Fitted:
+) -> FitResult:
     """Train the encoder, and leave it with the averaged weights of the epoch that ranks held-out items best.
 
     What is random in an epoch depends on the seed and the number of the epoch alone, so a run that goes on from the
@@ -108,7 +108,7 @@ def fit(
         if checkpoints is not None and group.is_first:
             _save_checkpoint(checkpoints, trainer, epochs, best_weights)
     encoder.load_state_dict(best_weights)
-    return Fitted(epochs, _best(epochs), ended_by)
+    return FitResult(epochs, _best(epochs), ended_by)
 
 
 def _accuracy(encoder: Encoder, split: Split, epochs: list[Epoch], limit: TimeLimit) -> Accuracy | None:

@@ -27,8 +27,8 @@ from batchrec.training.distributed import ProcessGroup, join_process_group
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, write_encoder
 from batchrec.training.holdout import Split, hold_out
-from batchrec.training.loop import Fitted, fit
-from batchrec.training.warm_start import read_start
+from batchrec.training.loop import FitResult, fit
+from batchrec.training.warm_start import read_warm_start
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def train(
         # Clocks of several processes differ, and what they hold out must not.
         corpus = read_corpus(sequences, config.seed, group.broadcast(ahead_from()))
         vocabulary = corpus.vocabulary
-        split = hold_out(corpus.histories, config.validation_users, corpus.holding_out)
+        split = hold_out(corpus.histories, config.validation_users, corpus.holdout_users)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             # Dropout draws from torch's global generator and takes no other: seed that, and put it back afterwards.
             torch.manual_seed(config.seed)
@@ -123,7 +123,7 @@ def train(
         return group.broadcast(report)
 
 
-def _write(folder: Path, encoder: Encoder, fitted: Fitted, split: Split) -> float:
+def _write(folder: Path, encoder: Encoder, fitted: FitResult, split: Split) -> float:
     """Write the encoder and its epochs; gives the largest difference of a score between the graph and torch."""
     write_encoder(encoder, folder)
     lines = [to_json(asdict(epoch)) + "\n" for epoch in fitted.epochs]
@@ -150,7 +150,7 @@ def _open_checkpoints(
 def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingConfig) -> Encoder:
     """Make an encoder that ranks by popularity until it has learned more, or that has learned what an older one has."""
     if config.init_from:
-        start = read_start(Path(config.init_from), config)
+        start = read_warm_start(Path(config.init_from), config)
         encoder = Encoder(vocabulary.size, start.shape)
         n_new = start.load_into(encoder, vocabulary, training)
         _log.info("going on from %s: %d of %d items are new to it", config.init_from, n_new, len(vocabulary))

@@ -17,7 +17,7 @@ from batchrec.training import loop as fitting
 from batchrec.training.distributed import ProcessGroup
 from batchrec.training.encoder import Encoder
 from batchrec.training.holdout import Split, hold_out
-from batchrec.training.loop import Fitted, fit
+from batchrec.training.loop import FitResult, fit
 from batchrec.training.time_limit import TimeLimit
 from batchrec.training.trainer import Trainer
 from batchrec.training.windows import draw_batches
@@ -59,7 +59,7 @@ def split() -> Split:
     return hold_out(histories, 5, longs(range(20)))
 
 
-def fit_for(seconds: float, **options: Any) -> tuple[Encoder, Fitted]:
+def fit_for(seconds: float, **options: Any) -> tuple[Encoder, FitResult]:
     encoder = small_encoder(N_ITEMS + 2)
     return encoder, fit(encoder, split(), replace(LIMITED, max_minutes=seconds / 60, **options))
 
