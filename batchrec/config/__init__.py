@@ -4,10 +4,10 @@ from batchrec.config.bench import BenchConfig
 from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.csv import CsvOptions
 from batchrec.config.evaluation import EvaluationConfig
-from batchrec.config.options import as_date
+from batchrec.config.options import parse_date
 from batchrec.config.rules import RulesConfig
 from batchrec.config.run import RunConfig
-from batchrec.config.run_date import end_of
+from batchrec.config.run_date import end_of_day
 from batchrec.config.scoring import RecommendConfig, ScoringConfig, ScoringPrecision
 from batchrec.config.sequences import IdType, SequencesConfig, TimestampUnit
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig
@@ -30,6 +30,6 @@ __all__ = [
     "SequencesConfig",
     "TimestampUnit",
     "TrainingConfig",
-    "as_date",
-    "end_of",
+    "end_of_day",
+    "parse_date",
 ]

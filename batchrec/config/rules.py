@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from batchrec.config.catalogue import CatalogueConfig
-from batchrec.config.options import DATE, as_date, check, check_at_least, check_finite, option
+from batchrec.config.options import DATE, check, check_at_least, check_finite, option, parse_date
 from batchrec.config.run_date import RunDate
 
 
@@ -56,7 +56,7 @@ class RulesConfig(RunDate, CatalogueConfig):
         check(self.popular_days <= 1_000_000, "popular_days", self.popular_days, "1000000 or less")
         check(0 <= self.diversity <= 1, "diversity", self.diversity, "a number from 0 to 1")
         check(
-            self.run_date is None or as_date(self.run_date) is not None,
+            self.run_date is None or parse_date(self.run_date) is not None,
             "run_date",
             self.run_date,
             DATE,

@@ -16,6 +16,6 @@ class RunDate:
         return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
 
 
-def end_of(day: date) -> int:
+def end_of_day(day: date) -> int:
     """Return the time at which a day ends, in seconds since 1970 UTC."""
     return timegm((day + timedelta(days=1)).timetuple())

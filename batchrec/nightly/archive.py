@@ -8,13 +8,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from batchrec.config import as_date
+from batchrec.config import parse_date
 from batchrec.errors import ConfigError
 from batchrec.nightly.current_table import CurrentTable
 from batchrec.nightly.decisions import REPORT, DecidedNight, Decisions
 from batchrec.nightly.report import read_report, report_to_json
-from batchrec.system.atomic import file_sha256, replacing
-from batchrec.system.temporaries import make_folder, put_on_disk, remove
+from batchrec.system.atomic import replacing
+from batchrec.system.disk import file_sha256, make_folder, put_on_disk, remove
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Archive:
     def dates(self) -> list[date]:
         """List the published nights, oldest first: folders that hold a table or a report, intact or not."""
         named = [
-            as_date(path.name.removeprefix("run_date="))
+            parse_date(path.name.removeprefix("run_date="))
             for path in self.folder.glob("run_date=*")
             if (path / REPORT).exists() or (path / RECS).exists()
         ]

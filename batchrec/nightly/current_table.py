@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchrec.system.atomic import check_writable_file, file_sha256, replacing
-from batchrec.system.temporaries import put_on_disk
+from batchrec.system.atomic import check_writable_file, replacing
+from batchrec.system.disk import file_sha256, put_on_disk
 
 
 @dataclass(frozen=True)

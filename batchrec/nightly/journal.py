@@ -11,7 +11,7 @@ from typing import Any
 
 from batchrec.errors import GateError
 from batchrec.nightly.report import Check, ModelFigures, NightReport
-from batchrec.system.logs import context
+from batchrec.system.logs import log_fields
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class NightJournal:
         """Run a stage. The block fills the dictionary that is yielded with what to report about the stage."""
         report: dict[str, Any] = {}
         started = time.monotonic()
-        with context(stage=name):
+        with log_fields(stage=name):
             _log.info("%s: started", name)
             try:
                 yield report

@@ -12,7 +12,7 @@ from batchrec.nightly.decisions import REPORT
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import report_to_json
 from batchrec.system.atomic import replacing_folder
-from batchrec.system.temporaries import link_or_copy, put_on_disk
+from batchrec.system.disk import link_or_copy, put_on_disk
 
 _log = logging.getLogger(__name__)
 

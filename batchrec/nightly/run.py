@@ -20,7 +20,7 @@ from batchrec.nightly.report import NightReport
 from batchrec.nightly.retraining import due_by_age
 from batchrec.nightly.stages import Jobs, Night
 from batchrec.system.atomic import check_writable_file
-from batchrec.system.logs import stamp
+from batchrec.system.logs import add_log_fields
 from batchrec.system.signals import Terminated, signals_first
 
 _log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
             stack.enter_context(locked(archive.folder, config.lock))
             tonight = _run_date(run_date, archive)
         journal = NightJournal(tonight, resumed=archive.work(tonight).exists())
-        stamp(run_id=journal.run_id, run_date=str(tonight))
+        add_log_fields(run_id=journal.run_id, run_date=str(tonight))
         return _run(Night(jobs, config, archive, registry, journal), metrics_file)
 
 

@@ -74,7 +74,7 @@ def test_the_gate_and_training_hold_out_the_same_items_of_the_same_users(case: C
     with tonight(case) as (corpus, held_out):
         rows = held_out.con.table("held_out").order("user_id").fetchall()
         try:
-            split = hold_out(corpus.histories, case.most, corpus.holding_out)
+            split = hold_out(corpus.histories, case.most, corpus.holdout_users)
         except InputError:
             assert (rows, held_out.popularity_ndcg) == ([], 0.0)
             return
@@ -91,7 +91,7 @@ def test_the_gate_ranks_the_items_that_training_holds_out(case: Case) -> None:
     model = load_model(trained_model())
     with tonight(case) as (corpus, held_out):
         try:
-            split = hold_out(corpus.histories, case.most, corpus.holding_out)
+            split = hold_out(corpus.histories, case.most, corpus.holdout_users)
         except InputError:
             return
         gains = []
