@@ -17,7 +17,7 @@ from batchrec.sources.catalogue import Catalogue, read_catalogue
 
 
 @dataclass(frozen=True)
-class Assortment:
+class Offer:
     """What may be recommended; vocabulary: the model's, with pins that it does not know behind it; rules: over that."""
 
     vocabulary: Vocabulary
@@ -48,7 +48,7 @@ class Assortment:
         }
 
 
-def read_assortment(known: KnownIds, config: ScoringConfig, tables: RuleTables | None = None) -> Assortment:
+def read_offer(known: KnownIds, config: ScoringConfig, tables: RuleTables | None = None) -> Offer:
     """Read the files that the options name; known: the model's vocabulary, and the histories, if there are any.
 
     tables: the rule tables, if they have been read already.
@@ -58,7 +58,7 @@ def read_assortment(known: KnownIds, config: ScoringConfig, tables: RuleTables |
     tables = read_rule_tables(config) if tables is None else tables
     rulebook = read_rules(tables, config, config.top_k, known)
     offered = known.vocabulary if rulebook.pinned is None else known.vocabulary.extended(rulebook.pinned)
-    return Assortment(
+    return Offer(
         offered,
         len(known.vocabulary),
         rulebook,

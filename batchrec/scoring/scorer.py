@@ -19,7 +19,7 @@ from batchrec.rules.pools import Lists
 from batchrec.rules.ruled_ranker import Limits, RuledRanker, limits_of
 from batchrec.scoring.chunk_checkpoints import ChunkCheckpoint
 from batchrec.scoring.empty_lists import emptied_by
-from batchrec.scoring.offer import Assortment
+from batchrec.scoring.offer import Offer
 from batchrec.scoring.previous_table import open_previous
 from batchrec.tables.schemas import FIRST_ITEM, SOURCES, recs_schema
 
@@ -68,13 +68,13 @@ class Scorer:
         ranker: Ranker,
         user_type: pa.DataType,
         config: ScoringConfig,
-        assortment: Assortment,
+        offer: Offer,
     ) -> None:
         self._model = model
         self._ranker = ranker
-        self._assortment = assortment
-        rules = assortment.rules
-        knows_all = assortment.vocabulary.size == model.vocabulary.size
+        self._offer = offer
+        rules = offer.rules
+        knows_all = offer.vocabulary.size == model.vocabulary.size
         # Without rules the graph's best are the list.
         self._ruled = RuledRanker(ranker, model, rules, config.top_k) if rules.choose or not knows_all else None
         self._shape = model.manifest.shape
@@ -82,7 +82,7 @@ class Scorer:
         self._keep_seen = config.keep_seen
         self._batch_tokens = config.batch_tokens or _BATCH_TOKENS[ranker.device]
         self._most_users = max(1, _BATCH_SCORES[ranker.device] // model.vocabulary.size)
-        self._titles = assortment.titles(assortment.vocabulary)
+        self._titles = offer.titles(offer.vocabulary)
         self.schema = recs_schema(
             user_type,
             model.vocabulary.item_ids.type,
@@ -94,7 +94,7 @@ class Scorer:
                 "precision": config.precision,
                 "device": ranker.device,
                 "onnxruntime": ort.__version__,
-                **assortment.digests(),
+                **offer.digests(),
             },
         )
         self._previous = None
@@ -113,14 +113,14 @@ class Scorer:
 
         A user of whose history the model knows nothing gets popular items, anew every night.
         """
-        histories = Histories.from_arrow(users["item_ids"], self._assortment.vocabulary)
-        others = also_seen(users, self._assortment.vocabulary)
+        histories = Histories.from_arrow(users["item_ids"], self._offer.vocabulary)
+        others = also_seen(users, self._offer.vocabulary)
         seen = None if self._keep_seen else histories.followed_by(others)
-        limits = limits_of(self._assortment.rules, seen, users["user_id"])
+        limits = limits_of(self._offer.rules, seen, users["user_id"])
         digests = history_digests(histories, others)
-        if self._assortment.rules.by_segment is not None and limits.segments is not None:
+        if self._offer.rules.by_segment is not None and limits.segments is not None:
             # So that a user who may get other items is scored again, and nobody else is.
-            digests ^= self._assortment.rules.by_segment.digests[limits.segments]
+            digests ^= self._offer.rules.by_segment.digests[limits.segments]
         known = histories if self._ruled is None else histories.below(self._model.vocabulary.size)
         is_known = known.lengths > 0
         found = np.full(len(users), -1)
@@ -130,10 +130,10 @@ class Scorer:
         n_recs = np.zeros(len(users), np.int64)
         lists = checkpoint.read_or_rank(users["user_id"], digests, found < 0, lambda: self._best(known, fresh, limits))
         cold = np.flatnonzero(~is_known[fresh])
-        vocabulary = self._assortment.vocabulary
+        vocabulary = self._offer.vocabulary
         if len(cold):
-            lists.put(cold, self._assortment.popular.lists(users.take(pa.array(fresh[cold]))))
-            vocabulary = self._assortment.popular.open().vocabulary
+            lists.put(cold, self._offer.popular.lists(users.take(pa.array(fresh[cold]))))
+            vocabulary = self._offer.popular.open().vocabulary
         n_recs[fresh] = lists.is_there.sum(axis=1)
         recs = self._to_arrow(users["user_id"].take(pa.array(fresh)), digests[fresh], lists, vocabulary)
         if self._previous is not None and len(carried):
@@ -181,12 +181,12 @@ class Scorer:
     def _emptied_by(self, users: pa.RecordBatch, is_known: Bools) -> Counter[str]:
         """Count users, all without a list, by the rule that left them nothing."""
         counted: Counter[str] = Counter()
-        if self._assortment.rulebook.is_empty:
+        if self._offer.rulebook.is_empty:
             return counted
         for which, is_cold in ((is_known, False), (~is_known, True)):
             if which.any():
                 chosen = users.filter(pa.array(which))
-                offer = self._assortment.popular.open() if is_cold else self._assortment
+                offer = self._offer.popular.open() if is_cold else self._offer
                 seen = None if self._keep_seen else seen_by(chosen, offer.vocabulary)
                 limits = limits_of(offer.rules, seen, chosen["user_id"])
                 counted += emptied_by(offer.rules, limits, len(chosen))
@@ -207,8 +207,8 @@ class Scorer:
             pa.array(np.repeat(digests, top_k)),
         ]
         if self._titles is not None:
-            is_own = vocabulary is self._assortment.vocabulary
-            titles = self._titles if is_own else self._assortment.titles(vocabulary)
+            is_own = vocabulary is self._offer.vocabulary
+            titles = self._titles if is_own else self._offer.titles(vocabulary)
             columns.append(titles.take(items))
         recs = pa.record_batch(columns, schema=self.schema)
         is_there = lists.is_there.ravel()
