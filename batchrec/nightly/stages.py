@@ -11,8 +11,10 @@ from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingC
 from batchrec.errors import ConfigError, InputError, ModelError, NothingToDo
 from batchrec.model.directory import load_model
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.figures import HeldOutItems, held_out_items, measure_histories, measure_table
-from batchrec.nightly.gates import input_checks, model_checks, rule_checks, table_checks
+from batchrec.nightly.gates.input import input_checks, measure_histories
+from batchrec.nightly.gates.model import HeldOutItems, held_out_items, model_checks
+from batchrec.nightly.gates.output import measure_table, output_checks
+from batchrec.nightly.gates.rules import rule_table_checks
 from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.publication import Publication
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
@@ -229,9 +231,9 @@ class Night:
             self._check_any_intact("output", "tables", int(previous is not None), "--gate-min-overlap")
         # Counted in the histories, not taken from the scorer's report, unless --users lists the users to score.
         n_users = figures.histories if self.jobs.scoring.users is None else scored.users
-        checks = table_checks(figures, n_users, max(1, scored.eligible_items), self.config)
+        checks = output_checks(figures, n_users, max(1, scored.eligible_items), self.config)
         last = self.archive.reports(self.archive.dates_before(self._run_date)[-1:])
-        self.journal.check(checks + rule_checks(scored, last[0]["stages"] if last else None, self.config))
+        self.journal.check(checks + rule_table_checks(scored, last[0]["stages"] if last else None, self.config))
 
     def _publish(self, model: Path, in_use: ModelVersion | None) -> None:
         """Decide to publish the night, then publish it. If this run is killed in between, the next one finishes it."""

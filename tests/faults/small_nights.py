@@ -17,7 +17,8 @@ from batchrec.model.directory import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest
 from batchrec.nightly import registry, stages
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.current_table import CurrentTable
-from batchrec.nightly.figures import HistoriesFigures, TableFigures
+from batchrec.nightly.gates.input import HistoriesFigures
+from batchrec.nightly.gates.output import TableFigures
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import run

@@ -21,7 +21,7 @@ from batchrec.model.directory import load_model
 from batchrec.nightly import stages
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.current_table import CurrentTable
-from batchrec.nightly.figures import measure_table
+from batchrec.nightly.gates.output import measure_table
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import plan, run

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from batchrec.config import ScoringConfig, TrainingConfig
 from batchrec.errors import InputError
 from batchrec.model.directory import load_model
-from batchrec.nightly.figures import HeldOutItems, held_out_items
+from batchrec.nightly.gates.model import HeldOutItems, held_out_items
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.corpus import Corpus, read_corpus
 from batchrec.training.holdout import Split, hold_out, popularity_accuracy

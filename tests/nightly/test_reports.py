@@ -17,7 +17,7 @@ import pytest
 
 from batchrec.config import EvaluationConfig, RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import ConfigError, GateError, InputError
-from batchrec.nightly.figures import measure_histories
+from batchrec.nightly.gates.input import measure_histories
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.nightly.run import run
 from batchrec.system.json_text import to_json

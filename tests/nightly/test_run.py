@@ -17,7 +17,7 @@ from batchrec.errors import ConfigError, GateError, InputError, LockedError, Not
 from batchrec.model.directory import load_model
 from batchrec.nightly import stages
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.figures import HeldOutItems
+from batchrec.nightly.gates.model import HeldOutItems
 from batchrec.nightly.publication import Publication
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures

@@ -16,7 +16,7 @@ from batchrec.errors import InputError
 from batchrec.evaluation.splits import split_sequences
 from batchrec.model.batching import Histories, history_digests
 from batchrec.model.directory import load_model
-from batchrec.nightly.figures import measure_table
+from batchrec.nightly.gates.output import measure_table
 from batchrec.scoring.score import ScoringReport, score
 from batchrec.sequences.build import build_sequences
 from batchrec.tables.queries import connect

@@ -17,7 +17,7 @@ from batchrec.model.directory import Manifest, load_model
 from batchrec.nightly import stages
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.current_table import CurrentTable
-from batchrec.nightly.figures import HeldOutItems
+from batchrec.nightly.gates.model import HeldOutItems
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures, NightReport
 from batchrec.nightly.run import run

@@ -11,7 +11,7 @@ import pytest
 
 from batchrec.config import EvaluationConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import InputError
-from batchrec.nightly.figures import held_out_items
+from batchrec.nightly.gates.model import held_out_items
 from batchrec.scoring.score import score
 from batchrec.sequences.build import build_sequences
 from batchrec.tables.log_end import ahead_from, in_words, log_end
