@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 
 from batchrec.config import RunConfig, ScoringConfig
@@ -21,8 +23,8 @@ from batchrec.tables.sealed_parquet import open_parquet
 class TableFigures:
     """Figures of a finished recs table.
 
-    faults: number of violations of each part of the table's contract. broken_rules: number of rows that break each rule
-    that is given. overlap: with the earlier table; None without one.
+    faults: number of violations of each part of the table's contract. overlap: with an earlier table; None without one.
+    broken_rules: number of rows that break each rule that is given. The others are the columns of nightly/recs_reach.
     """
 
     faults: dict[str, int]
@@ -53,31 +55,22 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
         listed = read_user_list(scoring.users, user_type, scoring.night, sequences)
     broken = check_rules(FinishedTable(recs, sequences, listed), rules, scoring)
     with connect(recs.parent) as con:
-        faults = select(
-            con,
-            "nightly/recs_faults",
-            recs=literal(recs),
-            sequences=literal(sequences),
-            blanks=BLANKS,
-            keep_seen=scoring.keep_seen,
-        )
-        n_faults = dict(zip(faults.columns, map(int, faults.fetchall()[0]), strict=True))
-        reach = select(
-            con,
-            "nightly/recs_reach",
-            recs=literal(recs),
-            sequences=literal(sequences),
-            k=scoring.top_k,
-            of_histories=scoring.users is None,
-        )
-        users, n_full, n_items, top_share, n_histories = reach.fetchall()[0]
+        tables = {"recs": literal(recs), "sequences": literal(sequences)}
+        faults = _row(con, "nightly/recs_faults", **tables, blanks=BLANKS, keep_seen=scoring.keep_seen)
+        of_histories = scoring.users is None
+        reach = _row(con, "nightly/recs_reach", **tables, k=scoring.top_k, of_histories=of_histories)
         overlap = None
         if previous is not None:
-            compared = select(
-                con, "nightly/recs_overlap", recs=literal(recs), previous=literal(previous), blanks=BLANKS
-            )
-            overlap = compared.fetchall()[0][0]
-        return TableFigures(n_faults, users, n_full, n_items, top_share or 0.0, overlap, n_histories, broken)
+            both = {"recs": literal(recs), "previous": literal(previous)}
+            overlap = _row(con, "nightly/recs_overlap", **both, blanks=BLANKS)["overlap"]
+    n_faults = {name: int(number) for name, number in faults.items()}
+    return TableFigures(faults=n_faults, overlap=overlap, broken_rules=broken, **reach)
+
+
+def _row(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> dict[str, Any]:
+    """Run a query that returns one row. Returns its values by the names of the columns."""
+    relation = select(con, name, **values)
+    return dict(zip(relation.columns, relation.fetchall()[0], strict=True))
 
 
 def output_checks(figures: TableFigures, n_users: int, n_items: int, config: RunConfig) -> list[Check]:
