@@ -165,11 +165,11 @@ def _jobs(context: click.Context) -> "Jobs":
 def rollback_command(context: click.Context, to: date | None) -> None:
     """Put the table of an earlier night back in its place, at score's --out."""
     from batchrec.nightly.archive import Archive
-    from batchrec.nightly.current_table import CurrentTable
+    from batchrec.nightly.current_table import current_table
     from batchrec.nightly.lock import locked
 
     options = resolve_options(context, "run")
-    archive = Archive(Path(options["nights"]), CurrentTable(resolve_options(context, "score")["out"]))
+    archive = Archive(Path(options["nights"]), current_table(resolve_options(context, "score")["out"]))
     with locked(archive.folder, options["lock"]):
         echo(f"{archive.current}: the table of {archive.roll_back(to)}")
 

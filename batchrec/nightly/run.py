@@ -10,7 +10,7 @@ from pathlib import Path
 from batchrec.config import RunConfig
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.current_table import CurrentTable
+from batchrec.nightly.current_table import current_table
 from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.lock import locked
 from batchrec.nightly.output_paths import check_metrics_path, check_output_paths
@@ -40,7 +40,7 @@ class Plan:
 
 def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
     """Return what `run` would do. Reads the folders and writes nothing."""
-    archive, registry = Archive(Path(config.nights), CurrentTable(jobs.out)), ModelRegistry(Path(config.models))
+    archive, registry = Archive(Path(config.nights), current_table(jobs.out)), ModelRegistry(Path(config.models))
     tonight = _run_date(run_date, archive)
     in_use = registry.current
     return Plan(
@@ -60,7 +60,7 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     Raises GateError if a gate fails, LockedError if another run is in progress, NothingToDo if the same table is
     published already, and the errors of the jobs. Then neither the current table nor the model in use has changed.
     """
-    archive, registry = Archive(Path(config.nights), CurrentTable(jobs.out)), ModelRegistry(Path(config.models))
+    archive, registry = Archive(Path(config.nights), current_table(jobs.out)), ModelRegistry(Path(config.models))
     check_metrics_path(jobs, metrics_file)
     with ExitStack() as stack:
         with reporting_failures(metrics_file, archive):

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.current_table import CurrentTable
+from batchrec.nightly.current_table import current_table
 from batchrec.nightly.registry import ModelRegistry
 from tests.faults.children import run
 from tests.support.models import names_in, scratch
@@ -86,7 +86,7 @@ class Shop:
 
     @property
     def archive(self) -> Archive:
-        return Archive(self.folder / "nights", CurrentTable(self.folder / "recs.parquet"))
+        return Archive(self.folder / "nights", current_table(self.folder / "recs.parquet"))
 
     @property
     def registry(self) -> ModelRegistry:

@@ -16,7 +16,7 @@ from batchrec.errors import BatchrecError, ModelError
 from batchrec.model.directory import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_model
 from batchrec.nightly import registry, stages
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.current_table import CurrentTable
+from batchrec.nightly.current_table import current_table
 from batchrec.nightly.gates.input import HistoriesFigures
 from batchrec.nightly.gates.output import TableFigures
 from batchrec.nightly.registry import ModelRegistry
@@ -84,7 +84,7 @@ class SmallShop:
 
     @property
     def archive(self) -> Archive:
-        return Archive(Path(self.settled.nights), CurrentTable(self.out))
+        return Archive(Path(self.settled.nights), current_table(self.out))
 
     @property
     def registry(self) -> ModelRegistry:

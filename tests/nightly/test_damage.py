@@ -20,7 +20,7 @@ from batchrec.errors import ConfigError, GateError, InputError, ModelError, Noth
 from batchrec.model.directory import load_model
 from batchrec.nightly import stages
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.current_table import CurrentTable
+from batchrec.nightly.current_table import LocalTable
 from batchrec.nightly.gates.output import measure_table
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
@@ -191,7 +191,7 @@ def test_a_log_that_no_longer_grows_is_logged_as_a_warning(shop: Company, caplog
 
 
 @pytest.mark.parametrize(
-    ("home", "name", "ends"), [(ModelRegistry, "use", "after"), (CurrentTable, "switching_to", "before")]
+    ("home", "name", "ends"), [(ModelRegistry, "use", "after"), (LocalTable, "switching_to", "before")]
 )
 def test_a_killed_publication_is_finished_first_whatever_the_log_is_now(
     shop: Company, monkeypatch: pytest.MonkeyPatch, home: Any, name: str, ends: str

@@ -253,12 +253,12 @@ def test_the_copy_of_a_night_under_another_date_is_not_that_night(shop: Company)
     shop.run(1)
     folder = shop.archive.table(FIRST).parent
     shutil.copytree(folder, folder.with_name(f"run_date={night(3)}"))
-    before = shop.archive.current.file.read_bytes()
+    before = shop.jobs.out.read_bytes()
     with pytest.raises(ConfigError, match="is later than night 2024-03-03, and its report is"):
         shop.run(2)
     with pytest.raises(ConfigError, match="is not the table that was published"):
         shop.archive.roll_back(night(3))
-    assert shop.archive.current.file.read_bytes() == before
+    assert shop.jobs.out.read_bytes() == before
     shutil.rmtree(folder.with_name(f"run_date={night(3)}"))
     shop.run(2)
     assert shop.archive.current_nights()[-1] == night(2)

@@ -16,7 +16,7 @@ from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingC
 from batchrec.model.directory import Manifest, load_model
 from batchrec.nightly import stages
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.current_table import CurrentTable
+from batchrec.nightly.current_table import current_table
 from batchrec.nightly.gates.model import HeldOutItems
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures, NightReport
@@ -61,7 +61,7 @@ class Company:
 
     @property
     def archive(self) -> Archive:
-        return Archive(self.folder / "nights", CurrentTable(self.folder / "recs.parquet"))
+        return Archive(self.folder / "nights", current_table(self.folder / "recs.parquet"))
 
     @property
     def registry(self) -> ModelRegistry:
