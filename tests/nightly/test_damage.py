@@ -42,7 +42,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
 def other_disk(tmp_path: Path) -> Iterator[Path]:
     shared_memory = Path("/dev/shm")  # noqa: S108 - another disk is what it is for
     if not shared_memory.is_dir() or shared_memory.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("there is no other disk")
+        pytest.skip("no second disk exists")
     with tempfile.TemporaryDirectory(dir=shared_memory) as folder:
         yield Path(folder)
 

@@ -131,7 +131,7 @@ def test_a_folder_in_place_of_the_list_of_rollbacks_is_refused(shop: Company) ->
 
 def strict(text: str) -> Any:
     def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is no JSON")
+        raise AssertionError(f"{name} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
 
