@@ -1,4 +1,4 @@
-"""The command line: options to a config, one job, one report. The options themselves stand in config/."""
+"""The command line: options become a config, a job runs, its report is printed. config/ declares the options."""
 
 from batchrec.cli import nightly
 from batchrec.cli.commands import cli

@@ -1,4 +1,4 @@
-"""The commands of the night: run it, and go back to an earlier table or model."""
+"""The commands of the night: run it, and roll back to an earlier table or model."""
 
 import os
 import re
@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrec.cli.commands import EPILOG, cli
+from batchrec.cli.commands import cli
 from batchrec.cli.config_file import DEFAULT_FILE
 from batchrec.cli.defaults import read_defaults, resolve_options
-from batchrec.cli.options import JobCommand, json_option, last_value, log_format_option, options_of
+from batchrec.cli.options import (
+    SEE_EXIT_CODES,
+    Group,
+    JobCommand,
+    json_option,
+    last_value,
+    log_format_option,
+    options_of,
+)
 from batchrec.cli.output import echo, print_figures, print_report
-from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig, parse_date
 from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_resume, ignore_signals
 
@@ -27,32 +35,23 @@ class _Date(click.ParamType[date]):
     name = "date"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        try:
-            return value if isinstance(value, date) else date.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no date; expected one like 2026-11-24", param, ctx)
-
-
-def _read_config(context: click.Context, _option: click.Parameter, file: Path | None) -> None:
-    root = context.find_root()
-    if isinstance(root.obj, ConfigError) and root.params.get("config") is not None:
-        raise root.obj
-    if file is not None:
-        root.default_map = read_defaults(cli, file)
-        context.default_map = (root.default_map or {}).get("run")
-    elif isinstance(root.obj, ConfigError):
-        raise root.obj
+        parsed = value if isinstance(value, date) else parse_date(value)
+        if parsed is None:
+            self.fail(f"{value!r} is not a date; expected one like 2026-11-24", param, ctx)
+        return parsed
 
 
 class _RunCommand(JobCommand):
-    """The command run: a monitor is told of options that cannot be used, too."""
+    """The command run: it takes a --config of its own, and reports unusable options to a monitor."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Make the context as click does, but write to the metrics file if that fails."""
+        """Read the file of options and make the context; if that fails, write to the metrics file."""
         given = list(args)
         try:
+            if parent is not None:
+                parent.default_map = read_defaults(cli, _config_file(given, parent))
             return super().make_context(info_name, args, parent, **extra)
         except (ConfigError, click.ClickException):
             file = _metrics_file(given, parent)
@@ -63,40 +62,47 @@ class _RunCommand(JobCommand):
             raise
 
 
-# Whatever else is wrong with the file of options: a line that sets it, and is no comment.
+def _config_file(arguments: list[str], group: click.Context | None) -> Path | None:
+    """Return the file of options that run is given, after its name or before; None for batchrec.toml, if it exists."""
+    name = last_value("--config", arguments)
+    if name is None:
+        name = os.environ.get("BATCHREC_RUN_CONFIG") or None
+    if name is not None:
+        return Path(name)
+    return None if group is None else group.params.get("config")
+
+
+# Matches also in a file that is not TOML: a line that sets the option and is not a comment.
 _METRICS_FILE = re.compile(r"""^[^#\n]*\bmetrics[-_]file["']?[ \t]*=[ \t]*(["'])(.+?)\1""", re.MULTILINE)
 
 
 def _metrics_file(arguments: list[str], group: click.Context | None) -> Path | None:
-    """Find the metrics file of a run whose options cannot be used: by command line, environment, or batchrec.toml."""
+    """Return the metrics file of a run with unusable options: from command line, environment or batchrec.toml."""
     name = last_value("--metrics-file", arguments) or os.environ.get("BATCHREC_RUN_METRICS_FILE")
     if name:
         return Path(name)
-    of_group = group.params.get("config") if group is not None else None
-    config = last_value("--config", arguments) or os.environ.get("BATCHREC_RUN_CONFIG") or of_group or DEFAULT_FILE
+    config = _config_file(arguments, group) or Path(DEFAULT_FILE)
     try:
-        found = _METRICS_FILE.search(Path(config).read_text(encoding="utf-8-sig", errors="replace"))
+        match = _METRICS_FILE.search(config.read_text(encoding="utf-8-sig", errors="replace"))
     except OSError:
         return None
-    return None if found is None else Path(found[2])
+    return None if match is None else Path(match[2])
 
 
-@cli.command("run", cls=_RunCommand, epilog=EPILOG)
+@cli.command("run", cls=_RunCommand)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    # Eager: the other options are looked up in it.
-    is_eager=True,
+    # Read by _RunCommand, before the other options take their defaults from the file.
     expose_value=False,
-    callback=_read_config,
-    help="The same as batchrec --config.",
+    help="Same as batchrec --config.",
 )
-@click.option(
-    "--run-date", type=_Date(), metavar="YYYY-MM-DD", help="Night to make the table of; today's (UTC) if not given."
-)
+@click.option("--run-date", type=_Date(), metavar="YYYY-MM-DD", help="Date of the night to run. Default: today (UTC).")
 @options_of(RunConfig)
-@click.option("--metrics-file", type=click.Path(path_type=Path), help="File for a monitor, in Prometheus' text format.")
-@click.option("--dry-run", is_flag=True, default=False, help="Say what would be done and why, and do nothing.")
+@click.option(
+    "--metrics-file", type=click.Path(path_type=Path), help="File to write metrics to, in Prometheus text format."
+)
+@click.option("--dry-run", is_flag=True, default=False, help="Print what the run would do and why, and do nothing.")
 @log_format_option
 @json_option
 @click.pass_context
@@ -109,10 +115,11 @@ def run_command(
     json: bool,
     **options: Any,
 ) -> None:
-    """Make tonight's table and publish it, or leave last night's as it is and say why.
+    """Make tonight's table and publish it, or keep last night's and say why.
 
-    Builds the histories, trains if that is due, scores, and publishes what passes the gates at score's --out. Started
-    again after a crash it goes on where it stopped. How each job is done stands in batchrec.toml, or the environment.
+    Builds the histories, retrains the model if that is due, scores, and publishes the table at score's --out if it
+    passes the gates. Run again after a crash, it resumes. The options of each job come from batchrec.toml or the
+    environment.
     """
     from batchrec.nightly.prometheus import reporting_failures
 
@@ -127,7 +134,7 @@ def run_command(
     try:
         with can_resume():
             report = run(jobs, config, run_date, metrics_file)
-            # The night is published, whatever comes while its report is printed.
+            # The night is published: a signal while its report is printed changes nothing.
             ignore_signals()
     except (BatchrecError, Terminated) as error:
         if json and error.report is not None:
@@ -142,7 +149,7 @@ def run_command(
 
 
 def _jobs(context: click.Context) -> "Jobs":
-    """Make the jobs of a night from the environment and the file."""
+    """Make the jobs of a night from their options in the environment and the file."""
     from batchrec.nightly.stages import Jobs
 
     values = {name: resolve_options(context, name) for name in ("build-sequences", "train", "score")}
@@ -159,11 +166,11 @@ def _jobs(context: click.Context) -> "Jobs":
     )
 
 
-@cli.command("rollback", epilog=EPILOG)
-@click.option("--to", type=_Date(), metavar="YYYY-MM-DD", help="Night to go back to; the one before if not given.")
+@cli.command("rollback")
+@click.option("--to", type=_Date(), metavar="YYYY-MM-DD", help="Night to roll back to. Default: the previous one.")
 @click.pass_context
 def rollback_command(context: click.Context, to: date | None) -> None:
-    """Put the table of an earlier night back in its place, at score's --out."""
+    """Publish the table of an earlier night again at score's --out."""
     from batchrec.nightly.archive import Archive
     from batchrec.nightly.current_table import current_table
     from batchrec.nightly.lock import locked
@@ -171,18 +178,18 @@ def rollback_command(context: click.Context, to: date | None) -> None:
     options = resolve_options(context, "run")
     archive = Archive(Path(options["nights"]), current_table(resolve_options(context, "score")["out"]))
     with locked(archive.folder, options["lock"]):
-        echo(f"{archive.current}: the table of {archive.roll_back(to)}")
+        echo(f"{archive.current}: now the table of {archive.roll_back(to)}")
 
 
-@cli.group("models", epilog=EPILOG)
+@cli.group("models", cls=Group, epilog=SEE_EXIT_CODES)
 def models_group() -> None:
-    """List and show the models of the nights, go back to an earlier one, or delete old ones."""
+    """List and show the models of the nights, roll back to an earlier one, or delete old ones."""
 
 
 @models_group.command("list")
 @click.pass_context
 def models_list_command(context: click.Context) -> None:
-    """List the models, oldest first, and mark the one in use."""
+    """List the models, oldest first, with a mark at the one in use."""
     registry = _registry(context)
     try:
         current = registry.current
@@ -192,10 +199,10 @@ def models_list_command(context: click.Context) -> None:
     for version in registry.versions():
         try:
             ndcg = version.manifest.metrics.get("ndcg_at_10")
-            said = "NDCG@10 not measured" if ndcg is None else f"NDCG@10 {ndcg:.4f}"
+            accuracy = "NDCG@10 not measured" if ndcg is None else f"NDCG@10 {ndcg:.4f}"
         except ModelError as error:
-            said = str(error)
-        echo(f"{'*' if version == current else ' '} {version.name}  {said}")
+            accuracy = str(error)
+        echo(f"{'*' if version == current else ' '} {version.name}  {accuracy}")
 
 
 @models_group.command("show")
@@ -203,7 +210,7 @@ def models_list_command(context: click.Context) -> None:
 @json_option
 @click.pass_context
 def models_show_command(context: click.Context, name: str | None, json: bool) -> None:
-    """Show what a model is: its options and its accuracy; of the one in use if no other is named."""
+    """Show a model's options and accuracy; the model in use if no other is named."""
     registry = _registry(context)
     print_report((registry.find(name) if name else registry.in_use()).manifest, json)
 
@@ -212,7 +219,7 @@ def models_show_command(context: click.Context, name: str | None, json: bool) ->
 @click.argument("name", required=False)
 @click.pass_context
 def models_rollback_command(context: click.Context, name: str | None) -> None:
-    """Put an earlier model in use: the one before, if no other is named."""
+    """Use an earlier model: the previous one if no other is named."""
     from batchrec.nightly.lock import locked
 
     options, registry = resolve_options(context, "run"), _registry(context)
@@ -225,19 +232,21 @@ def models_rollback_command(context: click.Context, name: str | None) -> None:
 
 
 def _check_settled(nights: Path) -> None:
-    """Raise ConfigError if a run was killed while it published: the next one would switch the model again."""
+    """Raise ConfigError if a run was killed while it published: the next run would switch the model again."""
     from batchrec.nightly.decisions import Decisions
 
     decided = Decisions(nights).dates()
     if decided:
         raise ConfigError(
-            f"{nights}: a run was killed while it published night {decided[0]}. Start batchrec run, which does that "
-            "first, or batchrec rollback, which gives it up"
+            f"{nights}: a run was killed while it published night {decided[0]}. Start batchrec run, which publishes "
+            "it first, or batchrec rollback, which discards it"
         )
 
 
 @models_group.command("prune")
-@click.option("--keep", type=int, help="Models to keep beside the one in use; run's --keep-models if not given.")
+@click.option(
+    "--keep", type=int, help="Number of models to keep in addition to the one in use. Default: run's --keep-models."
+)
 @click.pass_context
 def models_prune_command(context: click.Context, keep: int | None) -> None:
     """Delete all but the newest models and the one in use."""
