@@ -62,7 +62,7 @@ class SegmentRules:
 
 
 @dataclass(frozen=True)
-class Rules:
+class CompiledRules:
     """The rules over the indexes of a vocabulary.
 
     is_allowed, is_blocked: (size,) bool. factors: (size,) float64, what an item's odds are multiplied by.

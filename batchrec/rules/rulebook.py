@@ -13,7 +13,7 @@ from batchrec.config import RulesConfig
 from batchrec.errors import ConfigError
 from batchrec.model.batching import Histories
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules.compiled import Rules, SegmentRules, UserLists
+from batchrec.rules.compiled import CompiledRules, SegmentRules, UserLists
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rule_table import RuleTable
 from batchrec.rules.rule_tables import SEGMENT, RuleTables
@@ -37,7 +37,7 @@ class UserItems:
     users: pa.DictionaryArray
     item_ids: pa.Array
 
-    def over(self, vocabulary: Vocabulary) -> UserLists:
+    def compile(self, vocabulary: Vocabulary) -> UserLists:
         """Look the items up, leaving out those that are not in the vocabulary."""
         indexes = vocabulary.indexes(self.item_ids)
         users = self.users.indices.to_numpy().astype(np.int64)[indexes != PAD]
@@ -54,7 +54,7 @@ class ItemList:
     item_ids: pa.Array
     segments: Longs
 
-    def over(self, vocabulary: Vocabulary, numbers: Longs) -> Bools:
+    def compile(self, vocabulary: Vocabulary, numbers: Longs) -> Bools:
         """Tell which items are in the list for users of some segments, and in the last row for all others.
 
         numbers: (n,) int64, rising, every segment that a row names among them. Returns (n + 1, size) bool.
@@ -100,7 +100,7 @@ class Rulebook:
         lists = [rows.segments for rows in (self.allowed, self.blocked) if rows is not None]
         return np.setdiff1d(np.concatenate([np.empty(0, np.int64), *lists]), [_EVERYBODY]).astype(np.int64)
 
-    def over(self, vocabulary: Vocabulary) -> Rules:
+    def compile(self, vocabulary: Vocabulary) -> CompiledRules:
         """Look the items up in a vocabulary, leaving out those that it has not.
 
         Raises ConfigError where the lists name too many segments to hold a row of the vocabulary for each.
@@ -111,7 +111,7 @@ class Rulebook:
         is_allowed, is_blocked, by_segment = self._lists_over(vocabulary)
         pins = np.empty(0, np.int32) if self.pinned is None else vocabulary.indexes(self.pinned)
         stands = (pins != PAD) & is_allowed[pins] & ~is_blocked[pins]
-        return Rules(
+        return CompiledRules(
             is_allowed,
             is_blocked,
             factors,
@@ -120,8 +120,8 @@ class Rulebook:
             None if self.categories is None else _codes(self.categories.titles_of(vocabulary.item_ids)),
             self.max_per_category,
             self.diversity,
-            None if self.blocked_for is None else self.blocked_for.over(vocabulary),
-            None if self.candidates is None else self.candidates.over(vocabulary),
+            None if self.blocked_for is None else self.blocked_for.compile(vocabulary),
+            None if self.candidates is None else self.candidates.compile(vocabulary),
             by_segment,
         )
 
@@ -134,9 +134,9 @@ class Rulebook:
                 "expected fewer segments. Pass --candidates or --block-for-user for single users"
             )
         everything: Bools = np.ones((len(numbers) + 1, vocabulary.size), bool)
-        is_allowed: Bools = everything if self.allowed is None else self.allowed.over(vocabulary, numbers)
+        is_allowed: Bools = everything if self.allowed is None else self.allowed.compile(vocabulary, numbers)
         is_blocked: Bools = (
-            np.zeros_like(everything) if self.blocked is None else self.blocked.over(vocabulary, numbers)
+            np.zeros_like(everything) if self.blocked is None else self.blocked.compile(vocabulary, numbers)
         )
         if self.segments is None or len(numbers) == 0:
             return is_allowed[0], is_blocked[0], None

@@ -12,7 +12,7 @@ from batchrec.arrays import Bools, Floats, Ints, Longs
 from batchrec.model.batching import Histories, SeenPairs, seen_pairs
 from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking
-from batchrec.rules.compiled import Rules
+from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.pools import Lists, Pool, Selection
 from batchrec.rules.segment_ranker import SegmentRanker
 from batchrec.rules.selection import deepen
@@ -29,7 +29,7 @@ _NO_PAIRS = SeenPairs(np.empty(0, np.int64), np.empty(0, np.int64))
 class Limits:
     """What users may not have, seen or blocked for them, and may have alone: a row a user, None where nothing is.
 
-    segments: (users,) int64, the row of Rules.by_segment that holds for each user, None where no segment matters.
+    segments: (users,) int64, the row of by_segment that holds for each user, None where no segment matters.
     """
 
     seen: Histories | None
@@ -46,11 +46,11 @@ class Limits:
         return SeenPairs(np.concatenate([p.rows for p in parts]), np.concatenate([p.items for p in parts]))
 
     def segments_of(self, users: Longs) -> Longs:
-        """Return the row of Rules.by_segment that holds for each user, 0 where no segment matters."""
+        """Return the row of by_segment that holds for each user, 0 where no segment matters."""
         return np.zeros(len(users), np.int64) if self.segments is None else self.segments[users]
 
 
-def limits_of(rules: Rules, histories: Histories | None, user_ids: pa.Array) -> Limits:
+def limits_of(rules: CompiledRules, histories: Histories | None, user_ids: pa.Array) -> Limits:
     """Look up what the rules say of single users; histories: of the users, None where what was seen may come again."""
     return Limits(
         histories,
@@ -60,7 +60,7 @@ def limits_of(rules: Rules, histories: Histories | None, user_ids: pa.Array) -> 
     )
 
 
-def allowed_candidates(limits: Limits, users: Longs, excluded: SeenPairs, rules: Rules) -> SeenPairs:
+def allowed_candidates(limits: Limits, users: Longs, excluded: SeenPairs, rules: CompiledRules) -> SeenPairs:
     """List the candidates of some users that they may have, row r for users[r]; there are candidates in the limits."""
     assert limits.candidates is not None  # noqa: S101 - else any item is one
     pairs, size = seen_pairs(limits.candidates, users), len(rules.is_eligible)
@@ -69,7 +69,7 @@ def allowed_candidates(limits: Limits, users: Longs, excluded: SeenPairs, rules:
     return SeenPairs(pairs.rows[may], pairs.items[may])
 
 
-def may_be_pinned(rules: Rules, segments: Longs, excluded: SeenPairs, candidates: SeenPairs | None) -> Bools:
+def may_be_pinned(rules: CompiledRules, segments: Longs, excluded: SeenPairs, candidates: SeenPairs | None) -> Bools:
     """Tell which pins may stand in which rows: (rows, pins) bool; segments: of each row, as Limits.segments_of."""
     column_of = np.full(len(rules.is_eligible), -1)
     column_of[rules.pins] = np.arange(len(rules.pins))
@@ -97,7 +97,7 @@ def as_rows(pairs: SeenPairs, scores: NDArray[np.floating[Any]], n_rows: int) ->
 class RuledRanker:
     """Ranks by the model and the rules; `rank` may be called from several threads at once."""
 
-    def __init__(self, ranker: Ranker, model: Model, rules: Rules, top_k: int) -> None:
+    def __init__(self, ranker: Ranker, model: Model, rules: CompiledRules, top_k: int) -> None:
         """Read the item embeddings, where the rules need them."""
         self._ranker, self._rules = ranker, rules
         self._size = model.vocabulary.size
@@ -179,7 +179,7 @@ def _by_model(ranking: Ranking, pin_scores: Floats, is_whole: Bools) -> Pool:
     return Pool(ranking.scores, ranking.items, sources, pin_scores, is_whole)
 
 
-def selection_of(rules: Rules, top_k: int, embeddings: Floats | None = None) -> Selection:
+def selection_of(rules: CompiledRules, top_k: int, embeddings: Floats | None = None) -> Selection:
     """Say how lists are chosen by the rules; embeddings: (vocabulary, hidden_size), of items that may be unlike."""
     directions = None
     if rules.diversity and embeddings is not None:

@@ -5,7 +5,7 @@ import numpy as np
 from batchrec.arrays import Floats, Ints, Longs
 from batchrec.model.batching import SeenPairs
 from batchrec.model.ranker import Ranker, Ranking
-from batchrec.rules.compiled import Rules
+from batchrec.rules.compiled import CompiledRules
 
 # Lengths of rankings are powers of this, so that rows of nearly the same share are ranked together.
 _STEP = 1.4
@@ -18,7 +18,7 @@ class SegmentRanker:
     `rank` may be called from several threads at once.
     """
 
-    def __init__(self, ranker: Ranker, rules: Rules, n_items: int) -> None:
+    def __init__(self, ranker: Ranker, rules: CompiledRules, n_items: int) -> None:
         """Count what each segment may get; n_items: how many the model knows; the rules: with some by segment."""
         assert rules.by_segment is not None  # noqa: S101 - else a Ranker does it
         self._ranker, self._rules, self._n_items = ranker, rules, n_items
@@ -27,7 +27,7 @@ class SegmentRanker:
     def rank(self, tokens: Ints, seen: SeenPairs, depth: int, segments: Longs) -> tuple[Ranking, Floats]:
         """Rank the best `depth` items for each row, as Ranker.rank_and_encode does.
 
-        segments: (rows,) int64, rows of Rules.by_segment. Returns the ranking, and the states (rows, hidden_size).
+        segments: (rows,) int64, rows of by_segment. Returns the ranking, and the states (rows, hidden_size).
         """
         shape = len(tokens), depth
         found = Ranking(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32))

@@ -53,7 +53,7 @@ class PopularItems:
         segments = recent["segment"]
         everybody = recent.filter(segments.is_null())
         vocabulary = self._vocabulary.extended(everybody["item_id"].combine_chunks())
-        rules = self._rulebook.over(vocabulary)
+        rules = self._rulebook.compile(vocabulary)
         trained_on = np.flatnonzero(vocabulary.n_events)
         of_model = (FIRST_ITEM + trained_on).astype(np.int32)
         all_time = Order.of(of_model, vocabulary.n_events[trained_on], BY_ALL_TIME, rules)

@@ -6,12 +6,12 @@ import numpy as np
 
 from batchrec.arrays import Bools, Longs
 from batchrec.model.batching import SeenPairs
-from batchrec.rules.compiled import Rules
+from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.ruled_ranker import Limits
 from batchrec.tables.schemas import FIRST_ITEM
 
 
-def emptied_by(rules: Rules, limits: Limits, n_users: int) -> Counter[str]:
+def emptied_by(rules: CompiledRules, limits: Limits, n_users: int) -> Counter[str]:
     """Count users without a list by the first rule that left them nothing; not who has seen everything.
 
     limits: of those users.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from batchrec.arrays import Bools, Codes, Floats, Ints, Longs
 from batchrec.model.batching import SeenPairs, seen_by
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules.compiled import Rules
+from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.pools import Lists, Pool, Selection
 from batchrec.rules.ruled_ranker import Limits, allowed_candidates, as_rows, limits_of, may_be_pinned, selection_of
 from batchrec.rules.selection import deepen
@@ -28,7 +28,7 @@ class Order:
     sources: Codes
 
     @classmethod
-    def of(cls, items: Ints, n_events: NDArray[np.int64], source: int, rules: Rules) -> "Order":
+    def of(cls, items: Ints, n_events: NDArray[np.int64], source: int, rules: CompiledRules) -> "Order":
         """Order items by their events times their boost; equals in the order of their indexes."""
         boosted = (n_events * rules.factors[items]).astype(np.float32)
         order = np.lexsort((items, -boosted))
@@ -54,7 +54,7 @@ class PopularLists:
     """Orders over a vocabulary, the model's with new items behind it; by_segment: a segment's number -> its order."""
 
     vocabulary: Vocabulary
-    rules: Rules
+    rules: CompiledRules
     everybody: Order
     by_segment: dict[int, Order]
 
@@ -78,7 +78,7 @@ class PopularLists:
 class _Chooser:
     """Chooses from one order."""
 
-    def __init__(self, order: Order, rules: Rules, limits: Limits, how: Selection) -> None:
+    def __init__(self, order: Order, rules: CompiledRules, limits: Limits, how: Selection) -> None:
         self._rules, self._limits, self._how = rules, limits, how
         self._n_items = len(order.items)
         self._place_of = np.full(len(rules.is_eligible), -1)
