@@ -10,13 +10,13 @@ from batchrec.tables.schemas import BY_MODEL
 
 
 @dataclass(frozen=True)
-class Lists(Ranking):
+class RecLists(Ranking):
     """What users get; sources: (rows, k) int8, the place in SOURCES of what each recommendation comes from."""
 
     sources: Codes
 
     @classmethod
-    def empty(cls, n_rows: int, top_k: int) -> "Lists":
+    def empty(cls, n_rows: int, top_k: int) -> "RecLists":
         """Make lists to fill, of items by the model."""
         shape = (n_rows, top_k)
         return cls(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32), np.full(shape, BY_MODEL, np.int8))
@@ -24,12 +24,12 @@ class Lists(Ranking):
     def put(self, rows: Longs, lists: Ranking) -> None:
         """Fill some rows."""
         self.scores[rows], self.items[rows] = lists.scores, lists.items
-        if isinstance(lists, Lists):
+        if isinstance(lists, RecLists):
             self.sources[rows] = lists.sources
 
-    def take_along(self, order: Longs) -> "Lists":
+    def take_along(self, order: Longs) -> "RecLists":
         """Put the items of each row in another order: (rows, k) columns."""
-        return Lists(
+        return RecLists(
             np.take_along_axis(self.scores, order, axis=1),
             np.take_along_axis(self.items, order, axis=1),
             np.take_along_axis(self.sources, order, axis=1),

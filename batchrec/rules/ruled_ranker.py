@@ -13,7 +13,7 @@ from batchrec.model.batching import Histories, SeenPairs, seen_pairs
 from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking
 from batchrec.rules.compiled import CompiledRules
-from batchrec.rules.pools import Lists, Pool, Selection
+from batchrec.rules.pools import RecLists, Pool, Selection
 from batchrec.rules.segment_ranker import SegmentRanker
 from batchrec.rules.selection import deepen
 from batchrec.tables.schemas import BY_MODEL, FIRST_ITEM
@@ -114,7 +114,7 @@ class RuledRanker:
         self._depths = min(least, n_items), n_items
         self._by_segment = SegmentRanker(ranker, rules, n_items) if rules.by_segment is not None else None
 
-    def rank(self, tokens: Ints, users: Longs, limits: Limits) -> Lists:
+    def rank(self, tokens: Ints, users: Longs, limits: Limits) -> RecLists:
         """Give the list of each row. tokens: as for Ranker.rank; users: which row of the limits is whose."""
         if limits.candidates is not None:
             return self._rank_candidates(tokens, users, limits)
@@ -138,7 +138,7 @@ class RuledRanker:
             ranking, states = self._ranker.rank_and_encode(tokens, seen, depth)
         return ranking, self._pin_scores(states, may_be_pinned(self._rules, segments, excluded, None))
 
-    def _rank_candidates(self, tokens: Ints, users: Longs, limits: Limits) -> Lists:
+    def _rank_candidates(self, tokens: Ints, users: Longs, limits: Limits) -> RecLists:
         # The states alone count: of the catalogue one item is ranked.
         _, states = self._ranker.rank_and_encode(tokens, _NO_PAIRS, 1)
         excluded = limits.excluded(users)

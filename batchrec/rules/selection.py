@@ -6,13 +6,13 @@ import numpy as np
 
 from batchrec.arrays import Bools, Ints, Longs
 from batchrec.rules.diversity import choose_unlike
-from batchrec.rules.pools import Lists, Pool, Selection
+from batchrec.rules.pools import RecLists, Pool, Selection
 from batchrec.tables.schemas import BY_PIN
 
 _DEEPER = 4
 
 
-def select(pool: Pool, how: Selection) -> Lists:
+def select(pool: Pool, how: Selection) -> RecLists:
     """Choose each row's list: pins first, then the best others, all under the cap, in which the pins count.
 
     Pins stand at their places; where too few others are left, the list closes up.
@@ -30,12 +30,12 @@ def select(pool: Pool, how: Selection) -> Lists:
     return _lay_out(pool, chosen, stands, how)
 
 
-def deepen(pool_of: Callable[[Longs, int], Pool], n_rows: int, depths: tuple[int, int], how: Selection) -> Lists:
+def deepen(pool_of: Callable[[Longs, int], Pool], n_rows: int, depths: tuple[int, int], how: Selection) -> RecLists:
     """Choose from pools of the least depth, and from deeper ones for rows that come short, until nothing is left.
 
     pool_of: gives the pools of some rows, of a depth; depths: the least and the most.
     """
-    lists, rows, depth = Lists.empty(n_rows, how.top_k), np.arange(n_rows), depths[0]
+    lists, rows, depth = RecLists.empty(n_rows, how.top_k), np.arange(n_rows), depths[0]
     while len(rows):
         pool = pool_of(rows, depth)
         found = select(pool, how)
@@ -65,8 +65,8 @@ def _first(is_open: Bools, top_k: int) -> Longs:
     return np.where(np.take_along_axis(is_open, order, axis=1), order, -1)
 
 
-def _lay_out(pool: Pool, chosen: Longs, stands: Bools, how: Selection) -> Lists:
-    lists = Lists.empty(len(stands), how.top_k)
+def _lay_out(pool: Pool, chosen: Longs, stands: Bools, how: Selection) -> RecLists:
+    lists = RecLists.empty(len(stands), how.top_k)
     rows, pins = np.nonzero(stands)
     is_taken = np.zeros(lists.scores.shape, bool)
     is_taken[rows, how.places[pins]] = True

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from batchrec.arrays import Longs
 from batchrec.config import ScoringConfig
 from batchrec.model.directory import ENCODER, Manifest
-from batchrec.rules.pools import Lists
+from batchrec.rules.pools import RecLists
 from batchrec.system.checkpoints import Progress, fingerprint_of
 
 _log = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ class KeptRanking:
     number: int
 
     def lists(
-        self, user_ids: pa.Array, digests: Longs, is_fresh: NDArray[np.bool_], rank: Callable[[], Lists]
-    ) -> Lists:
+        self, user_ids: pa.Array, digests: Longs, is_fresh: NDArray[np.bool_], rank: Callable[[], RecLists]
+    ) -> RecLists:
         """Give the model's lists for the fresh users of a chunk as they were kept, or have them made and keep them.
 
         user_ids, digests, is_fresh: (users,) of the chunk; what was kept for others is not looked at.
@@ -44,7 +44,7 @@ class KeptRanking:
         part = self.progress.read(name)
         if part is not None and part.metadata["key"] == key:
             # Copies: those of users whom the model does not know are put in later.
-            return Lists(*(part.arrays[field.name].copy() for field in fields(Lists)))
+            return RecLists(*(part.arrays[field.name].copy() for field in fields(RecLists)))
         lists = rank()
         self.progress.write(name, {field.name: getattr(lists, field.name) for field in fields(lists)}, {"key": key})
         return lists

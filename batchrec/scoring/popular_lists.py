@@ -10,7 +10,7 @@ from batchrec.arrays import Bools, Codes, Floats, Ints, Longs
 from batchrec.model.batching import SeenPairs, seen_by
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.compiled import CompiledRules
-from batchrec.rules.pools import Lists, Pool, Selection
+from batchrec.rules.pools import RecLists, Pool, Selection
 from batchrec.rules.ruled_ranker import Limits, allowed_candidates, as_rows, limits_of, may_be_pinned, selection_of
 from batchrec.rules.selection import deepen
 from batchrec.tables.schemas import PAD
@@ -58,12 +58,12 @@ class PopularLists:
     everybody: Order
     by_segment: dict[int, Order]
 
-    def lists(self, users: pa.RecordBatch, segments: Longs, top_k: int, keep_seen: bool) -> Lists:
+    def lists(self, users: pa.RecordBatch, segments: Longs, top_k: int, keep_seen: bool) -> RecLists:
         """Return the lists of users; users: as for Scorer.score; segments: (users,), -1 for none."""
         seen = None if keep_seen else seen_by(users, self.vocabulary)
         limits = limits_of(self.rules, seen, users["user_id"])
         how = selection_of(self.rules, top_k)
-        lists = Lists.empty(len(users), top_k)
+        lists = RecLists.empty(len(users), top_k)
         for segment in np.unique(segments).tolist():
             rows = np.flatnonzero(segments == segment)
             own = self.by_segment.get(segment)
@@ -91,7 +91,7 @@ class _Chooser:
         # A pin that nobody has had still stands.
         self._pin_scores = np.where(pin_scores == -np.inf, np.float32(0), pin_scores)
 
-    def choose(self, users: Longs) -> Lists:
+    def choose(self, users: Longs) -> RecLists:
         """Give the lists of those rows of the limits."""
 
         def pool_of(rows: Longs, depth: int) -> Pool:

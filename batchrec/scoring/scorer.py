@@ -15,7 +15,7 @@ from batchrec.model.batching import Histories, also_seen, history_digests, scori
 from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking, check_scores
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules.pools import Lists
+from batchrec.rules.pools import RecLists
 from batchrec.rules.ruled_ranker import Limits, RuledRanker, limits_of
 from batchrec.scoring.chunk_checkpoints import KeptRanking
 from batchrec.scoring.empty_lists import emptied_by
@@ -142,12 +142,12 @@ class Scorer:
         n_unknown = len(users["item_ids"].flatten()) - len(known.items)
         return ScoredChunk(recs, len(users), self._counts(users, is_known, n_recs, len(carried), n_unknown))
 
-    def _best(self, histories: Histories, users: Longs, limits: Limits) -> Lists:
+    def _best(self, histories: Histories, users: Longs, limits: Limits) -> RecLists:
         """Return the model's list for each of `users`, empty where it knows nothing of the history.
 
         Raises ModelError for scores that are not finite.
         """
-        lists = Lists.empty(len(users), self._top_k)
+        lists = RecLists.empty(len(users), self._top_k)
         known = np.flatnonzero(histories.lengths[users] > 0)
         lengths = np.minimum(histories.lengths[users[known]], self._shape.max_len)
         for batch in token_batches(lengths, self._batch_tokens, self._most_users):
@@ -192,7 +192,7 @@ class Scorer:
                 counted += emptied_by(offer.rules, limits, len(chosen))
         return counted
 
-    def _to_arrow(self, user_ids: pa.Array, digests: Longs, lists: Lists, vocabulary: Vocabulary) -> pa.RecordBatch:
+    def _to_arrow(self, user_ids: pa.Array, digests: Longs, lists: RecLists, vocabulary: Vocabulary) -> pa.RecordBatch:
         """Spell lists as rows of recs, their items those of a vocabulary."""
         n_users, top_k = lists.scores.shape
         # Where no item is left, PAD or MASK may stand: any item does instead, for the row is left out.
