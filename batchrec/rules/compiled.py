@@ -18,7 +18,7 @@ from batchrec.tables.sorted_ids import SortedIds
 
 
 @dataclass(frozen=True)
-class UserLists:
+class ItemsByUser:
     """Items of users by index: user_ids (users,), a user once; items: a row for each, and an empty one at the end."""
 
     user_ids: pa.Array
@@ -79,8 +79,8 @@ class CompiledRules:
     categories: Ints | None
     max_per_category: int
     diversity: float
-    blocked_for: UserLists | None
-    candidates: UserLists | None
+    blocked_for: ItemsByUser | None
+    candidates: ItemsByUser | None
     by_segment: SegmentRules | None = None
 
     @cached_property
@@ -117,7 +117,7 @@ class CompiledRules:
                 continue
             value = getattr(self, field.name)
             summed.update(f"{field.name}:".encode())
-            if isinstance(value, UserLists):
+            if isinstance(value, ItemsByUser):
                 order = pc.sort_indices(value.user_ids)
                 items = value.of(value.user_ids.take(order))
                 summed.update(repr(value.user_ids.take(order).to_pylist()).encode())

@@ -13,7 +13,7 @@ from batchrec.config import RulesConfig
 from batchrec.errors import ConfigError
 from batchrec.model.batching import Histories
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules.compiled import CompiledRules, SegmentRules, UserLists
+from batchrec.rules.compiled import CompiledRules, SegmentRules, ItemsByUser
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rule_table import RuleTable
 from batchrec.rules.rule_tables import SEGMENT, RuleTables
@@ -31,20 +31,20 @@ _EVERYBODY, _NOBODY = -1, -2
 
 
 @dataclass(frozen=True)
-class UserItems:
+class UserItemPairs:
     """Items of users by id, pair by pair: users (pairs,) dictionary, item_ids (pairs,)."""
 
     users: pa.DictionaryArray
     item_ids: pa.Array
 
-    def compile(self, vocabulary: Vocabulary) -> UserLists:
+    def compile(self, vocabulary: Vocabulary) -> ItemsByUser:
         """Look the items up, leaving out those that are not in the vocabulary."""
         indexes = vocabulary.indexes(self.item_ids)
         users = self.users.indices.to_numpy().astype(np.int64)[indexes != PAD]
         pairs = np.unique(users * vocabulary.size + indexes[indexes != PAD])
         counts = np.bincount(pairs // vocabulary.size, minlength=len(self.users.dictionary) + 1)
         items = (pairs % vocabulary.size).astype(np.int32)
-        return UserLists(self.users.dictionary, Histories(items, np.concatenate([[0], np.cumsum(counts)])))
+        return ItemsByUser(self.users.dictionary, Histories(items, np.concatenate([[0], np.cumsum(counts)])))
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Rulebook:
     pinned: pa.Array | None
     places: Longs
     categories: Catalogue | None
-    blocked_for: UserItems | None
-    candidates: UserItems | None
+    blocked_for: UserItemPairs | None
+    candidates: UserItemPairs | None
     segments: Segments | None
     max_per_category: int
     diversity: float
@@ -242,7 +242,7 @@ class _Reader:
         order = np.argsort(places)
         return item_ids.filter(known).take(pa.array(order)), places[order]
 
-    def pairs(self, option: str) -> UserItems | None:
+    def pairs(self, option: str) -> UserItemPairs | None:
         if option not in self.tables:
             return None
         table = self.tables[option]
@@ -252,7 +252,7 @@ class _Reader:
         users = as_ids(table.required("user_id"), self.known.user_type)
         items = as_ids(table.required("item_id"), self._item_type)
         known = pc.and_(users.is_valid(), items.is_valid())
-        return UserItems(users.filter(known).dictionary_encode(), items.filter(known))
+        return UserItemPairs(users.filter(known).dictionary_encode(), items.filter(known))
 
     def categories(self, config: RulesConfig) -> Catalogue | None:
         if config.category_column is None or config.items is None:
