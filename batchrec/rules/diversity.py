@@ -68,11 +68,11 @@ class _Growing:
 
 def _relevance(scores: Floats) -> Floats:
     """Scale the scores of each row to 0..1; 1 where all are the same."""
-    is_there = scores != -np.inf
+    is_item = scores != -np.inf
     most = scores.max(axis=1, keepdims=True, initial=-np.inf)
-    least = scores.min(axis=1, keepdims=True, initial=np.inf, where=is_there)
+    least = scores.min(axis=1, keepdims=True, initial=np.inf, where=is_item)
     spread = np.where(most > least, most - least, 1)
-    relevance: Floats = np.where(is_there & (most > least), (scores - least) / spread, 1).astype(np.float32)
+    relevance: Floats = np.where(is_item & (most > least), (scores - least) / spread, 1).astype(np.float32)
     return relevance
 
 

@@ -122,7 +122,7 @@ class RuledRanker:
         def pool_of(rows: Longs, depth: int) -> Pool:
             excluded = limits.excluded(users[rows])
             ranking, pin_scores = self._best(tokens[rows], excluded, depth, limits.segments_of(users[rows]))
-            return _by_model(ranking, pin_scores, is_whole=~ranking.is_there[:, -1])
+            return _by_model(ranking, pin_scores, is_whole=~ranking.is_item[:, -1])
 
         return deepen(pool_of, len(tokens), self._depths, self._how)
 
@@ -151,7 +151,7 @@ class RuledRanker:
 
         def pool_of(rows: Longs, depth: int) -> Pool:
             best = Ranking(ranking.scores[rows, :depth], ranking.items[rows, :depth])
-            return _by_model(best, pin_scores[rows], is_whole=~ranking.is_there[rows, depth - 1])
+            return _by_model(best, pin_scores[rows], is_whole=~ranking.is_item[rows, depth - 1])
 
         depths = min(self._depths[0], ranking.items.shape[1]), ranking.items.shape[1]
         return deepen(pool_of, len(tokens), depths, self._how)

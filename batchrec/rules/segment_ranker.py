@@ -40,8 +40,8 @@ class SegmentRanker:
             ranking, encoded = self._ranker.rank_and_encode(tokens[rows], _of_rows(seen, rows, len(tokens)), width)
             states = np.zeros((len(tokens), encoded.shape[1]), np.float32) if states is None else states
             states[rows] = encoded
-            is_whole = ~ranking.is_there[:, -1] | (width >= self._n_items)
-            is_open = ranking.is_there & self._rules.may_get(segments[rows][:, None], ranking.items)
+            is_whole = ~ranking.is_item[:, -1] | (width >= self._n_items)
+            is_open = ranking.is_item & self._rules.may_get(segments[rows][:, None], ranking.items)
             order = np.argsort(~is_open, axis=1, kind="stable")[:, :depth]
             found.scores[rows, : order.shape[1]] = np.take_along_axis(
                 np.where(is_open, ranking.scores, -np.inf), order, axis=1

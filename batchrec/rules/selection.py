@@ -40,7 +40,7 @@ def deepen(pool_of: Callable[[Longs, int], Pool], n_rows: int, depths: tuple[int
         pool = pool_of(rows, depth)
         found = select(pool, how)
         lists.put(rows, found)
-        rows = rows[~found.is_there[:, -1] & ~pool.is_whole] if depth < depths[1] else rows[:0]
+        rows = rows[~found.is_item[:, -1] & ~pool.is_whole] if depth < depths[1] else rows[:0]
         depth = min(depths[1], depth * _DEEPER)
     return lists
 
@@ -81,4 +81,4 @@ def _lay_out(pool: Pool, chosen: Longs, stands: Bools, how: Selection) -> RecLis
     lists.scores[rows, places] = pool.scores[rows, columns]
     lists.items[rows, places] = pool.items[rows, columns]
     lists.sources[rows, places] = pool.sources[rows, columns]
-    return lists.take_along(np.argsort(~lists.is_there, axis=1, kind="stable"))
+    return lists.take_along(np.argsort(~lists.is_item, axis=1, kind="stable"))

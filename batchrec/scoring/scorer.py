@@ -134,7 +134,7 @@ class Scorer:
         if len(cold):
             lists.put(cold, self._offer.popular.lists(users.take(pa.array(fresh[cold]))))
             vocabulary = self._offer.popular.open().vocabulary
-        n_recs[fresh] = lists.is_there.sum(axis=1)
+        n_recs[fresh] = lists.is_item.sum(axis=1)
         recs = self._to_arrow(users["user_id"].take(pa.array(fresh)), digests[fresh], lists, vocabulary)
         if self._previous is not None and len(carried):
             n_recs[carried] = self._previous.n_rows[found[carried]]
@@ -211,5 +211,5 @@ class Scorer:
             titles = self._titles if is_own else self._offer.titles(vocabulary)
             columns.append(titles.take(items))
         recs = pa.record_batch(columns, schema=self.schema)
-        is_there = lists.is_there.ravel()
-        return recs if is_there.all() else recs.filter(pa.array(is_there))
+        is_item = lists.is_item.ravel()
+        return recs if is_item.all() else recs.filter(pa.array(is_item))
