@@ -16,20 +16,20 @@ from batchrec.rules.pools import Pool, Selection
 _BLOCK = 1 << 23
 
 
-def choose_unlike(pool: Pool, is_open: Bools, stands: Bools, how: Selection) -> Longs:
+def choose_unlike(pool: Pool, is_open: Bools, stands: Bools, selection: Selection) -> Longs:
     """Choose among the open items of each pool, beside the pins that stand.
 
     is_open: (rows, depth) bool; stands: (rows, pins) bool.
     Returns columns of the pool, (rows, up to top_k) int64, in the order in which they are chosen, -1 beyond the last.
     """
-    assert how.directions is not None  # noqa: S101 - else all items are alike
+    assert selection.directions is not None  # noqa: S101 - else all items are alike
     n_rows, depth = pool.items.shape
-    chosen = np.full((n_rows, min(how.top_k, depth)), -1)
-    step = max(1, _BLOCK // max(1, depth * how.directions.shape[1]))
+    chosen = np.full((n_rows, min(selection.top_k, depth)), -1)
+    step = max(1, _BLOCK // max(1, depth * selection.directions.shape[1]))
     for start in range(0, n_rows, step):
         rows = slice(start, start + step)
-        growing = _Growing.of(pool.items[rows], how)
-        for column, pin in enumerate(how.pins):
+        growing = _Growing.of(pool.items[rows], selection)
+        for column, pin in enumerate(selection.pins):
             growing.add(np.full(len(stands[rows]), pin), stands[rows, column])
         relevance = _relevance(pool.scores[rows])
         _choose(pool.items[rows], relevance, is_open[rows].copy(), growing, chosen[rows])
@@ -43,26 +43,26 @@ class _Growing:
     directions: (rows, depth, hidden_size) float32. room: (rows, depth) int64, items that the category still takes.
     """
 
-    how: Selection
+    selection: Selection
     directions: Floats
     categories: Ints | None
     nearest: Floats
     room: Longs
 
     @classmethod
-    def of(cls, items: Ints, how: Selection) -> "_Growing":
-        assert how.directions is not None  # noqa: S101 - as above
-        categories = None if how.categories is None else how.categories[items]
-        room = np.full(items.shape, how.max_per_category if how.categories is not None else 1)
-        return cls(how, how.directions[items], categories, np.full(items.shape, -np.inf, np.float32), room)
+    def of(cls, items: Ints, selection: Selection) -> "_Growing":
+        assert selection.directions is not None  # noqa: S101 - as above
+        categories = None if selection.categories is None else selection.categories[items]
+        room = np.full(items.shape, selection.max_per_category if selection.categories is not None else 1)
+        return cls(selection, selection.directions[items], categories, np.full(items.shape, -np.inf, np.float32), room)
 
     def add(self, items: Ints | Longs, is_added: Bools) -> None:
         """Put an item into the list of each row where is_added. items, is_added: (rows,)."""
-        assert self.how.directions is not None  # noqa: S101 - as above
-        cosines = np.matmul(self.directions, self.how.directions[items][:, :, None])[:, :, 0]
+        assert self.selection.directions is not None  # noqa: S101 - as above
+        cosines = np.matmul(self.directions, self.selection.directions[items][:, :, None])[:, :, 0]
         np.maximum(self.nearest, cosines, out=self.nearest, where=is_added[:, None])
-        if self.categories is not None and self.how.categories is not None:
-            own = self.how.categories[items]
+        if self.categories is not None and self.selection.categories is not None:
+            own = self.selection.categories[items]
             self.room[is_added[:, None] & (self.categories == own[:, None]) & (self.categories >= 0)] -= 1
 
 
@@ -78,7 +78,7 @@ def _relevance(scores: Floats) -> Floats:
 
 def _choose(items: Ints, relevance: Floats, is_open: Bools, growing: _Growing, chosen: Longs) -> None:
     """Fill `chosen`, a column a step."""
-    rows, diversity = np.arange(len(items)), np.float32(growing.how.diversity)
+    rows, diversity = np.arange(len(items)), np.float32(growing.selection.diversity)
     for step in range(chosen.shape[1]):
         unlike = np.where(growing.nearest == -np.inf, 0, growing.nearest)
         marginal = (1 - diversity) * relevance - diversity * unlike

@@ -104,7 +104,7 @@ class RuledRanker:
         weights = load(model.weights)
         self._embeddings: Floats = weights["item_embeddings.weight"]
         self._biases: Floats = weights["item_biases"] + rules.item_offsets[: self._size]
-        self._how = selection_of(rules, top_k, self._embeddings)
+        self._selection = selection_of(rules, top_k, self._embeddings)
         n_items = self._size - FIRST_ITEM
         least = top_k
         if rules.diversity:
@@ -124,7 +124,7 @@ class RuledRanker:
             ranking, pin_scores = self._best(tokens[rows], excluded, depth, limits.segments_of(users[rows]))
             return _by_model(ranking, pin_scores, is_whole=~ranking.is_item[:, -1])
 
-        return deepen(pool_of, len(tokens), self._depths, self._how)
+        return deepen(pool_of, len(tokens), self._depths, self._selection)
 
     def _best(self, tokens: Ints, excluded: SeenPairs, depth: int, segments: Longs) -> tuple[Ranking, Floats]:
         """Give the best `depth` items of each row, and the scores of the pins."""
@@ -154,7 +154,7 @@ class RuledRanker:
             return _by_model(best, pin_scores[rows], is_whole=~ranking.is_item[rows, depth - 1])
 
         depths = min(self._depths[0], ranking.items.shape[1]), ranking.items.shape[1]
-        return deepen(pool_of, len(tokens), depths, self._how)
+        return deepen(pool_of, len(tokens), depths, self._selection)
 
     def _scores(self, states: Floats, pairs: SeenPairs) -> Floats:
         """Score single items for single rows: (pairs,) float32."""

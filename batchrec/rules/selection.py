@@ -12,33 +12,33 @@ from batchrec.tables.schemas import BY_PIN
 _DEEPER = 4
 
 
-def select(pool: Pool, how: Selection) -> RecLists:
+def select(pool: Pool, selection: Selection) -> RecLists:
     """Choose each row's list: pins first, then the best others, all under the cap, in which the pins count.
 
     Pins stand at their places; where too few others are left, the list closes up.
     """
     stands = pool.pin_scores != -np.inf
-    is_open = (pool.scores != -np.inf) & ~np.isin(pool.items, how.pins)
-    if how.categories is not None:
-        pins = np.broadcast_to(how.pins, stands.shape)
-        categories = how.categories[np.concatenate([pins, pool.items], axis=1)]
-        fits = _within_cap(categories, np.concatenate([stands, is_open], axis=1), how.max_per_category)
-        stands, best = fits[:, : len(how.pins)], fits[:, len(how.pins) :]
+    is_open = (pool.scores != -np.inf) & ~np.isin(pool.items, selection.pins)
+    if selection.categories is not None:
+        pins = np.broadcast_to(selection.pins, stands.shape)
+        categories = selection.categories[np.concatenate([pins, pool.items], axis=1)]
+        fits = _within_cap(categories, np.concatenate([stands, is_open], axis=1), selection.max_per_category)
+        stands, best = fits[:, : len(selection.pins)], fits[:, len(selection.pins) :]
     else:
         best = is_open
-    chosen = _first(best, how.top_k) if how.directions is None else choose_unlike(pool, is_open, stands, how)
-    return _lay_out(pool, chosen, stands, how)
+    chosen = _first(best, selection.top_k) if selection.directions is None else choose_unlike(pool, is_open, stands, selection)
+    return _lay_out(pool, chosen, stands, selection)
 
 
-def deepen(pool_of: Callable[[Longs, int], Pool], n_rows: int, depths: tuple[int, int], how: Selection) -> RecLists:
+def deepen(pool_of: Callable[[Longs, int], Pool], n_rows: int, depths: tuple[int, int], selection: Selection) -> RecLists:
     """Choose from pools of the least depth, and from deeper ones for rows that come short, until nothing is left.
 
     pool_of: gives the pools of some rows, of a depth; depths: the least and the most.
     """
-    lists, rows, depth = RecLists.empty(n_rows, how.top_k), np.arange(n_rows), depths[0]
+    lists, rows, depth = RecLists.empty(n_rows, selection.top_k), np.arange(n_rows), depths[0]
     while len(rows):
         pool = pool_of(rows, depth)
-        found = select(pool, how)
+        found = select(pool, selection)
         lists.put(rows, found)
         rows = rows[~found.is_item[:, -1] & ~pool.is_whole] if depth < depths[1] else rows[:0]
         depth = min(depths[1], depth * _DEEPER)
@@ -65,17 +65,17 @@ def _first(is_open: Bools, top_k: int) -> Longs:
     return np.where(np.take_along_axis(is_open, order, axis=1), order, -1)
 
 
-def _lay_out(pool: Pool, chosen: Longs, stands: Bools, how: Selection) -> RecLists:
-    lists = RecLists.empty(len(stands), how.top_k)
+def _lay_out(pool: Pool, chosen: Longs, stands: Bools, selection: Selection) -> RecLists:
+    lists = RecLists.empty(len(stands), selection.top_k)
     rows, pins = np.nonzero(stands)
     is_taken = np.zeros(lists.scores.shape, bool)
-    is_taken[rows, how.places[pins]] = True
-    lists.scores[rows, how.places[pins]] = pool.pin_scores[rows, pins]
-    lists.items[rows, how.places[pins]] = how.pins[pins]
-    lists.sources[rows, how.places[pins]] = BY_PIN
+    is_taken[rows, selection.places[pins]] = True
+    lists.scores[rows, selection.places[pins]] = pool.pin_scores[rows, pins]
+    lists.items[rows, selection.places[pins]] = selection.pins[pins]
+    lists.sources[rows, selection.places[pins]] = BY_PIN
     # Free places of each row first, in their order.
     free = np.argsort(is_taken, axis=1, kind="stable")
-    n_free = how.top_k - stands.sum(axis=1)
+    n_free = selection.top_k - stands.sum(axis=1)
     rows, numbers = np.nonzero((chosen >= 0) & (np.arange(chosen.shape[1]) < n_free[:, None]))
     columns, places = chosen[rows, numbers], free[rows, numbers]
     lists.scores[rows, places] = pool.scores[rows, columns]

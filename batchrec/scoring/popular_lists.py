@@ -62,7 +62,7 @@ class PopularLists:
         """Return the lists of users; users: as for Scorer.score; segments: (users,), -1 for none."""
         seen = None if keep_seen else seen_by(users, self.vocabulary)
         limits = limits_of(self.rules, seen, users["user_id"])
-        how = selection_of(self.rules, top_k)
+        selection = selection_of(self.rules, top_k)
         lists = RecLists.empty(len(users), top_k)
         for segment in np.unique(segments).tolist():
             rows = np.flatnonzero(segments == segment)
@@ -71,15 +71,15 @@ class PopularLists:
             if limits.segments is not None:
                 # All are of one segment, so the lists of items let all of them get the same.
                 order = order.only(self.rules.may_get(limits.segments[rows[0]], order.items))
-            lists.put(rows, _Chooser(order, self.rules, limits, how).choose(rows))
+            lists.put(rows, _Chooser(order, self.rules, limits, selection).choose(rows))
         return lists
 
 
 class _Chooser:
     """Chooses from one order."""
 
-    def __init__(self, order: Order, rules: CompiledRules, limits: Limits, how: Selection) -> None:
-        self._rules, self._limits, self._how = rules, limits, how
+    def __init__(self, order: Order, rules: CompiledRules, limits: Limits, selection: Selection) -> None:
+        self._rules, self._limits, self._selection = rules, limits, selection
         self._n_items = len(order.items)
         self._place_of = np.full(len(rules.is_eligible), -1)
         self._place_of[order.items] = np.arange(self._n_items)
@@ -87,7 +87,7 @@ class _Chooser:
         self._items = np.append(order.items, np.int32(PAD))
         self._scores = np.append(order.scores, np.float32(-np.inf))
         self._sources = np.append(order.sources, np.int8(0))
-        pin_scores = self._scores[self._place_of[how.pins]]
+        pin_scores = self._scores[self._place_of[selection.pins]]
         # A pin that nobody has had still stands.
         self._pin_scores = np.where(pin_scores == -np.inf, np.float32(0), pin_scores)
 
@@ -97,7 +97,7 @@ class _Chooser:
         def pool_of(rows: Longs, depth: int) -> Pool:
             return self._pool(users[rows], depth)
 
-        return deepen(pool_of, len(users), (min(_POOL * self._how.top_k, self._n_items), self._n_items), self._how)
+        return deepen(pool_of, len(users), (min(_POOL * self._selection.top_k, self._n_items), self._n_items), self._selection)
 
     def _pool(self, users: Longs, depth: int) -> Pool:
         excluded, candidates = self._limits.excluded(users), None
