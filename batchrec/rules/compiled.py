@@ -94,8 +94,8 @@ class CompiledRules:
         """Return whether the lists of items let users get items, whose segments are rows of by_segment: broadcast."""
         if self.by_segment is None or segments is None:
             return self.is_eligible[items]
-        may: Bools = self.by_segment.is_eligible[segments, items]
-        return may
+        allowed: Bools = self.by_segment.is_eligible[segments, items]
+        return allowed
 
     @cached_property
     def item_offsets(self) -> Floats:

@@ -16,10 +16,10 @@ from batchrec.rules.pools import Pool, Selection
 _BLOCK = 1 << 23
 
 
-def choose_unlike(pool: Pool, is_open: Bools, stands: Bools, selection: Selection) -> Longs:
+def choose_unlike(pool: Pool, is_open: Bools, pin_allowed: Bools, selection: Selection) -> Longs:
     """Choose among the open items of each pool, beside the pins that stand.
 
-    is_open: (rows, depth) bool; stands: (rows, pins) bool.
+    is_open: (rows, depth) bool; pin_allowed: (rows, pins) bool.
     Returns columns of the pool, (rows, up to top_k) int64, in the order in which they are chosen, -1 beyond the last.
     """
     assert selection.directions is not None  # noqa: S101 - else all items are alike
@@ -30,7 +30,7 @@ def choose_unlike(pool: Pool, is_open: Bools, stands: Bools, selection: Selectio
         rows = slice(start, start + step)
         growing = _Growing.of(pool.items[rows], selection)
         for column, pin in enumerate(selection.pins):
-            growing.add(np.full(len(stands[rows]), pin), stands[rows, column])
+            growing.add(np.full(len(pin_allowed[rows]), pin), pin_allowed[rows, column])
         relevance = _relevance(pool.scores[rows])
         _choose(pool.items[rows], relevance, is_open[rows].copy(), growing, chosen[rows])
     return chosen

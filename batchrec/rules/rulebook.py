@@ -110,13 +110,13 @@ class Rulebook:
             factors[vocabulary.indexes(self.boosted)] = self.factors
         is_allowed, is_blocked, by_segment = self._lists_over(vocabulary)
         pins = np.empty(0, np.int32) if self.pinned is None else vocabulary.indexes(self.pinned)
-        stands = (pins != PAD) & is_allowed[pins] & ~is_blocked[pins]
+        pin_allowed = (pins != PAD) & is_allowed[pins] & ~is_blocked[pins]
         return CompiledRules(
             is_allowed,
             is_blocked,
             factors,
-            pins[stands],
-            self.places[stands],
+            pins[pin_allowed],
+            self.places[pin_allowed],
             None if self.categories is None else _codes(self.categories.titles_of(vocabulary.item_ids)),
             self.max_per_category,
             self.diversity,

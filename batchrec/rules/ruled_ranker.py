@@ -64,22 +64,22 @@ def allowed_candidates(limits: Limits, users: Longs, excluded: SeenPairs, rules:
     """List the candidates of some users that they may have, row r for users[r]; there are candidates in the limits."""
     assert limits.candidates is not None  # noqa: S101 - else any item is one
     pairs, size = seen_pairs(limits.candidates, users), len(rules.is_eligible)
-    may = rules.may_get(limits.segments_of(users)[pairs.rows], pairs.items)
-    may &= ~np.isin(pairs.rows * size + pairs.items, excluded.rows * size + excluded.items)
-    return SeenPairs(pairs.rows[may], pairs.items[may])
+    allowed = rules.may_get(limits.segments_of(users)[pairs.rows], pairs.items)
+    allowed &= ~np.isin(pairs.rows * size + pairs.items, excluded.rows * size + excluded.items)
+    return SeenPairs(pairs.rows[allowed], pairs.items[allowed])
 
 
-def may_be_pinned(rules: CompiledRules, segments: Longs, excluded: SeenPairs, candidates: SeenPairs | None) -> Bools:
+def allowed_pins(rules: CompiledRules, segments: Longs, excluded: SeenPairs, candidates: SeenPairs | None) -> Bools:
     """Tell which pins may stand in which rows: (rows, pins) bool; segments: of each row, as Limits.segments_of."""
     column_of = np.full(len(rules.is_eligible), -1)
     column_of[rules.pins] = np.arange(len(rules.pins))
-    may = np.full((len(segments), len(rules.pins)), candidates is None)
+    allowed = np.full((len(segments), len(rules.pins)), candidates is None)
     if candidates is None:
-        may &= rules.may_get(segments[:, None], rules.pins)
+        allowed &= rules.may_get(segments[:, None], rules.pins)
     for pairs, value in ((candidates or _NO_PAIRS, True), (excluded, False)):
         columns = column_of[pairs.items]
-        may[pairs.rows[columns >= 0], columns[columns >= 0]] = value
-    return may
+        allowed[pairs.rows[columns >= 0], columns[columns >= 0]] = value
+    return allowed
 
 
 def as_rows(pairs: SeenPairs, scores: NDArray[np.floating[Any]], n_rows: int) -> Ranking:
@@ -136,15 +136,15 @@ class RuledRanker:
             return self._ranker.rank(tokens, seen, depth), np.empty((len(tokens), 0), np.float32)
         else:
             ranking, states = self._ranker.rank_and_encode(tokens, seen, depth)
-        return ranking, self._pin_scores(states, may_be_pinned(self._rules, segments, excluded, None))
+        return ranking, self._pin_scores(states, allowed_pins(self._rules, segments, excluded, None))
 
     def _rank_candidates(self, tokens: Ints, users: Longs, limits: Limits) -> RecLists:
         # The states alone count: of the catalogue one item is ranked.
         _, states = self._ranker.rank_and_encode(tokens, _NO_PAIRS, 1)
         excluded = limits.excluded(users)
         pairs = allowed_candidates(limits, users, excluded, self._rules)
-        may = may_be_pinned(self._rules, limits.segments_of(users), excluded, pairs)
-        pin_scores = self._pin_scores(states, may)
+        pin_allowed = allowed_pins(self._rules, limits.segments_of(users), excluded, pairs)
+        pin_scores = self._pin_scores(states, pin_allowed)
         known = pairs.items < self._size
         pairs = SeenPairs(pairs.rows[known], pairs.items[known])
         ranking = as_rows(pairs, self._scores(states, pairs), len(tokens))
@@ -164,13 +164,13 @@ class RuledRanker:
             scores[part] += np.einsum("ij,ij->i", states[pairs.rows[part]], self._embeddings[pairs.items[part]])
         return scores
 
-    def _pin_scores(self, states: Floats, may: Bools) -> Floats:
+    def _pin_scores(self, states: Floats, pin_allowed: Bools) -> Floats:
         """Score the pins, 0 for one that the model does not know: (rows, pins), -inf for one that may not stand."""
         pins = self._rules.pins
         scores = np.zeros((len(states), len(pins)), np.float32)
         known = pins < self._size
         scores[:, known] = states @ self._embeddings[pins[known]].T + self._biases[pins[known]]
-        scores[~may] = -np.inf
+        scores[~pin_allowed] = -np.inf
         return scores
 
 

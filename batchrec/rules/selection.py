@@ -17,17 +17,17 @@ def select(pool: Pool, selection: Selection) -> RecLists:
 
     Pins stand at their places; where too few others are left, the list closes up.
     """
-    stands = pool.pin_scores != -np.inf
+    pin_allowed = pool.pin_scores != -np.inf
     is_open = (pool.scores != -np.inf) & ~np.isin(pool.items, selection.pins)
     if selection.categories is not None:
-        pins = np.broadcast_to(selection.pins, stands.shape)
+        pins = np.broadcast_to(selection.pins, pin_allowed.shape)
         categories = selection.categories[np.concatenate([pins, pool.items], axis=1)]
-        fits = _within_cap(categories, np.concatenate([stands, is_open], axis=1), selection.max_per_category)
-        stands, best = fits[:, : len(selection.pins)], fits[:, len(selection.pins) :]
+        fits = _within_cap(categories, np.concatenate([pin_allowed, is_open], axis=1), selection.max_per_category)
+        pin_allowed, best = fits[:, : len(selection.pins)], fits[:, len(selection.pins) :]
     else:
         best = is_open
-    chosen = _first(best, selection.top_k) if selection.directions is None else choose_unlike(pool, is_open, stands, selection)
-    return _lay_out(pool, chosen, stands, selection)
+    chosen = _first(best, selection.top_k) if selection.directions is None else choose_unlike(pool, is_open, pin_allowed, selection)
+    return _lay_out(pool, chosen, pin_allowed, selection)
 
 
 def deepen(pool_of: Callable[[Longs, int], Pool], n_rows: int, depths: tuple[int, int], selection: Selection) -> RecLists:
@@ -65,9 +65,9 @@ def _first(is_open: Bools, top_k: int) -> Longs:
     return np.where(np.take_along_axis(is_open, order, axis=1), order, -1)
 
 
-def _lay_out(pool: Pool, chosen: Longs, stands: Bools, selection: Selection) -> RecLists:
-    lists = RecLists.empty(len(stands), selection.top_k)
-    rows, pins = np.nonzero(stands)
+def _lay_out(pool: Pool, chosen: Longs, pin_allowed: Bools, selection: Selection) -> RecLists:
+    lists = RecLists.empty(len(pin_allowed), selection.top_k)
+    rows, pins = np.nonzero(pin_allowed)
     is_taken = np.zeros(lists.scores.shape, bool)
     is_taken[rows, selection.places[pins]] = True
     lists.scores[rows, selection.places[pins]] = pool.pin_scores[rows, pins]
@@ -75,7 +75,7 @@ def _lay_out(pool: Pool, chosen: Longs, stands: Bools, selection: Selection) -> 
     lists.sources[rows, selection.places[pins]] = BY_PIN
     # Free places of each row first, in their order.
     free = np.argsort(is_taken, axis=1, kind="stable")
-    n_free = selection.top_k - stands.sum(axis=1)
+    n_free = selection.top_k - pin_allowed.sum(axis=1)
     rows, numbers = np.nonzero((chosen >= 0) & (np.arange(chosen.shape[1]) < n_free[:, None]))
     columns, places = chosen[rows, numbers], free[rows, numbers]
     lists.scores[rows, places] = pool.scores[rows, columns]

@@ -11,7 +11,7 @@ from batchrec.model.batching import SeenPairs, seen_by
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.pools import RecLists, Pool, Selection
-from batchrec.rules.ruled_ranker import Limits, allowed_candidates, as_rows, limits_of, may_be_pinned, selection_of
+from batchrec.rules.ruled_ranker import Limits, allowed_candidates, as_rows, limits_of, allowed_pins, selection_of
 from batchrec.rules.selection import deepen
 from batchrec.tables.schemas import PAD
 
@@ -109,12 +109,12 @@ class _Chooser:
             gone = self._place_of[excluded.items]
             is_near = (gone >= 0) & (gone < depth)
             places[excluded.rows[is_near], gone[is_near]] = -1
-        may = may_be_pinned(self._rules, self._limits.segments_of(users), excluded, candidates)
+        pin_allowed = allowed_pins(self._rules, self._limits.segments_of(users), excluded, candidates)
         return Pool(
             self._scores[places],
             self._items[places],
             self._sources[places],
-            pin_scores=np.where(may, self._pin_scores, np.float32(-np.inf)),
+            pin_scores=np.where(pin_allowed, self._pin_scores, np.float32(-np.inf)),
             is_whole=np.full(len(users), candidates is not None),
         )
 
