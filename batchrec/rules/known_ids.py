@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from batchrec.arrays import Bools
 from batchrec.errors import InputError
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules.rule_table import RuleTable
+from batchrec.rules.rule_tables import RuleTable
 from batchrec.rules.segments import Segments
 from batchrec.sources.catalogue import Catalogue
 from batchrec.tables.ids import BLANKS, as_ids, without_blanks

@@ -1,19 +1,100 @@
-"""The rule tables that the options name, as they are read: text, before any id is looked up."""
+"""The rule tables that the options name, as text: before any id is looked up."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchrec.config import RulesConfig
-from batchrec.errors import ConfigError
-from batchrec.rules.rule_table import RuleTable, read_rule_table
-
-# Option -> the table that it names.
-RuleTables = Mapping[str, RuleTable]
+from batchrec.errors import ConfigError, InputError
+from batchrec.sources.text_tables import read_named_table
+from batchrec.tables.ids import as_ids
 
 # What the segment's column is called in the tables of --allow and --block once they are read.
 SEGMENT = "segment"
 _DATES = ("valid_from", "valid_to")
 _PAIRS = ("user_id", "item_id")
+
+
+@dataclass(frozen=True)
+class RuleTable:
+    """A table that an option names: text columns, null where they are empty or the table has none of that name.
+
+    names: of all columns that it has. unread: those that no rule reads.
+    """
+
+    file: str
+    rows: pa.Table
+    names: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    def required(self, column: str) -> pa.Array:
+        """Return a column that must hold a value in each row. Raises InputError if it does not."""
+        found = self.rows[column].combine_chunks()
+        if found.null_count:
+            raise InputError(f"{self.file}: {found.null_count} of {len(found)} rows have no {column}")
+        return found
+
+    def without_null_words(self, column: str) -> "RuleTable":
+        """Return the table with nulls for the words in a column that mean a missing value, as in ids of the log."""
+        found = as_ids(self.rows[column].combine_chunks(), pa.string())
+        return replace(self, rows=self.rows.set_column(self.rows.schema.get_field_index(column), column, found))
+
+    def ids(self, column: str, id_type: pa.DataType) -> pa.Array:
+        """Return a column of ids as int64 or string, null if one cannot be of that type: nobody has it, then.
+
+        Raises InputError if a row has none.
+        """
+        return as_ids(self.required(column), id_type)
+
+    def numbers(self, column: str, of: str, expected: str) -> pa.Array:
+        """Give a column as float64. Raises InputError for what is no number, naming the item of the column `of`."""
+        text = self.required(column)
+        is_number = pc.match_substring_regex(text, r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
+        self.refuse(pc.invert(is_number), column, of, expected)
+        return text.cast(pa.float64())
+
+    def refuse(self, is_wrong: pa.Array, column: str, of: str, expected: str) -> None:
+        """Raise InputError for the first row that is wrong."""
+        row = pc.index(is_wrong, True).as_py()
+        if row >= 0:
+            item = f" of {of} {self.rows[of][row]}" if of != column else ""
+            raise InputError(f"{self.file}: {column} {self.rows[column][row].as_py()!r}{item}; expected {expected}")
+
+    def refuse_repeats(self, column: str, values: pa.Array) -> None:
+        """Raise InputError for a value of a column that stands in several rows."""
+        counts = pc.value_counts(values.drop_null())
+        repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+        if len(repeated):
+            value, n_rows = repeated[0]["values"], repeated[0]["counts"]
+            raise InputError(f"{self.file}: {column} {value} has {n_rows} rows; expected one")
+
+    def days(self, column: str) -> pa.Array:
+        """Return a column of dates or times as date32, by the UTC day; null if open.
+
+        Raises InputError for a value that is not a date or time.
+        """
+        # Tables of many items hold few dates.
+        coded = self.rows[column].combine_chunks().dictionary_encode()
+        texts = coded.dictionary.to_pylist()
+        days = [_day(text) for text in texts]
+        wrong = [text for text, day in zip(texts, days, strict=True) if day is None]
+        is_wrong = pc.is_in(self.rows[column].combine_chunks(), value_set=pa.array(wrong, pa.string()))
+        self.refuse(is_wrong, column, "item_id", "an ISO date or time like 2024-06-01 or 2024-06-01T12:00:00")
+        return pa.array(days, pa.date32()).take(coded.indices)
+
+    def holds(self, night: date) -> pa.Array:
+        """Return for each row whether it holds on a date: valid_from and valid_to count, and are open if null."""
+        holds = pa.array([True] * len(self.rows), pa.bool_())
+        for column, compare in (("valid_from", pc.less_equal), ("valid_to", pc.greater_equal)):
+            holds = pc.and_(holds, pc.fill_null(compare(self.days(column), pa.scalar(night)), True))
+        return holds
+
+
+# Option -> the table that it names.
+RuleTables = Mapping[str, RuleTable]
 
 
 def read_rule_tables(config: RulesConfig) -> RuleTables:
@@ -59,3 +140,25 @@ def _read_list(file: str, option: str, config: RulesConfig) -> RuleTable:
     read = {"item_id", segment.lower(), *_DATES}
     unread = tuple(name for name in table.names if name.lower() not in read)
     return replace(table, rows=rows, unread=unread).without_null_words(SEGMENT)
+
+
+def read_rule_table(
+    file: str, option: str, columns: Sequence[str], optional: Sequence[str] = (), run_date: date | None = None
+) -> RuleTable:
+    """Read up to four columns of CSV or Parquet files, or of a .sql file's SELECT, which sees the night as run_date.
+
+    Raises InputError if a column is missing or a file cannot be read, ConfigError for a query that does not run.
+    """
+    wanted = {name: f"{option} FILE with the column {name}" for name in columns}
+    table = RuleTable(file, *read_named_table(file, option, wanted, optional, run_date))
+    for name in {"user_id", "item_id"}.intersection(columns):
+        table = table.without_null_words(name)
+    return table
+
+
+def _day(text: str) -> date | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.date() if moment.tzinfo is None else moment.astimezone(UTC).date()

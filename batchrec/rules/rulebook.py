@@ -15,8 +15,7 @@ from batchrec.model.batching import Histories
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.compiled import CompiledRules, SegmentRules, ItemsByUser
 from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.rule_table import RuleTable
-from batchrec.rules.rule_tables import SEGMENT, RuleTables
+from batchrec.rules.rule_tables import SEGMENT, RuleTable, RuleTables
 from batchrec.rules.segments import Segments, segments_of
 from batchrec.sources import show_names
 from batchrec.sources.catalogue import Catalogue, read_catalogue, read_column

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.arrays import Longs
-from batchrec.rules.rule_table import RuleTable
+from batchrec.rules.rule_tables import RuleTable
 from batchrec.tables.ids import without_blanks
 from batchrec.tables.sorted_ids import SortedIds
 

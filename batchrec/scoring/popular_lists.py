@@ -11,7 +11,7 @@ from batchrec.model.batching import SeenPairs, seen_by
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.pools import RecLists, Pool, Selection
-from batchrec.rules.ruled_ranker import Limits, allowed_candidates, as_rows, limits_of, allowed_pins, selection_of
+from batchrec.rules.ruled_ranker import Limits, allowed_candidates, allowed_pins, as_rows, limits_of, selection_of
 from batchrec.rules.selection import deepen
 from batchrec.tables.schemas import PAD
 
