@@ -25,9 +25,9 @@ RANKING_BYTES = 9
 
 @dataclass(frozen=True)
 class KeptRanking:
-    """The ranking of one chunk, by its number; without progress it is always made, and not kept."""
+    """The ranking of one chunk, by its number."""
 
-    progress: Progress | None
+    progress: Progress
     number: int
 
     def lists(
@@ -38,7 +38,7 @@ class KeptRanking:
         user_ids, digests, is_fresh: (users,) of the chunk; what was kept for others is not looked at.
         Raises ConfigError where it cannot be written.
         """
-        if self.progress is None or not is_fresh.any():
+        if not is_fresh.any():
             return rank()
         name, key = f"chunk-{self.number}", _key(user_ids, digests, is_fresh)
         part = self.progress.read(name)

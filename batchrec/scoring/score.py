@@ -167,7 +167,8 @@ def _in_order(
         waiting: deque[Future[ScoredChunk]] = deque()
         try:
             for number, chunk in enumerate(chunks):
-                waiting.append(pool.submit(scorer.score, chunk, KeptRanking(progress, number)))
+                kept = None if progress is None else KeptRanking(progress, number)
+                waiting.append(pool.submit(scorer.score, chunk, kept))
                 # One more than are worked on: a worker that is done finds the next chunk read.
                 if len(waiting) > workers:
                     yield waiting.popleft().result()

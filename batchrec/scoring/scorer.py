@@ -108,7 +108,7 @@ class Scorer:
         """Whether there is an earlier table that users may be carried over from."""
         return self._previous is not None
 
-    def score(self, users: pa.RecordBatch, kept: KeptRanking = KeptRanking(None, 0)) -> ScoredChunk:
+    def score(self, users: pa.RecordBatch, kept: KeptRanking | None = None) -> ScoredChunk:
         """Recommend to the users of a sequences batch: columns user_id, item_ids and, if there is one, also_seen.
 
         A user of whose history the model knows nothing gets popular items, anew every night.
@@ -128,7 +128,10 @@ class Scorer:
             found = np.where(is_known, self._previous.find(users["user_id"], digests), -1)
         fresh, carried = np.flatnonzero(found < 0), np.flatnonzero(found >= 0)
         n_recs = np.zeros(len(users), np.int64)
-        lists = kept.lists(users["user_id"], digests, found < 0, lambda: self._best(known, fresh, limits))
+        if kept is None:
+            lists = self._best(known, fresh, limits)
+        else:
+            lists = kept.lists(users["user_id"], digests, found < 0, lambda: self._best(known, fresh, limits))
         cold = np.flatnonzero(~is_known[fresh])
         vocabulary = self._offer.vocabulary
         if len(cold):
