@@ -18,7 +18,7 @@ from batchrec.model.metrics import ndcg
 from batchrec.model.ranker import Ranker
 from batchrec.nightly.report import ModelFigures
 from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.rule_tables import read_rule_tables
+from batchrec.rules.rulebook import read_rule_tables
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
 from batchrec.scoring.known_items import check_knows
 from batchrec.scoring.offer import read_offer

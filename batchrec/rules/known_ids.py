@@ -63,6 +63,11 @@ class KnownIds:
     listed: pa.Array | None = None
     accepts_empty: bool = False
 
+    @property
+    def item_type(self) -> pa.DataType:
+        """The type of the model's item ids: int64 or string."""
+        return self.vocabulary.item_ids.type
+
     def check_rows(self, option: str, table: RuleTable, expected: str) -> None:
         """Raise InputError for a table without rows."""
         if len(table.rows) == 0:

@@ -10,8 +10,8 @@ from batchrec.config import ScoringConfig
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.rule_tables import RuleTables, read_rule_tables
-from batchrec.rules.rulebook import Rulebook, read_rules
+from batchrec.rules.rule_tables import RuleTables
+from batchrec.rules.rulebook import Rulebook, read_rule_tables, read_rules
 from batchrec.scoring.cold_start import PopularItems
 from batchrec.sources.catalogue import Catalogue, read_catalogue
 

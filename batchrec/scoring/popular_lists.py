@@ -11,8 +11,9 @@ from batchrec.model.batching import SeenPairs, seen_by
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.pools import Pool, RecLists, Selection
-from batchrec.rules.ruled_ranker import Limits, allowed_candidates, allowed_pins, as_rows, limits_of, selection_of
+from batchrec.rules.ruled_ranker import as_rows, selection_of
 from batchrec.rules.selection import deepen
+from batchrec.rules.user_limits import UserLimits, allowed_candidates, allowed_pins, limits_of
 from batchrec.tables.schemas import PAD
 
 # Items looked at first, for each one of a list.
@@ -78,7 +79,7 @@ class PopularLists:
 class _Chooser:
     """Chooses from one order."""
 
-    def __init__(self, order: Order, rules: CompiledRules, limits: Limits, selection: Selection) -> None:
+    def __init__(self, order: Order, rules: CompiledRules, limits: UserLimits, selection: Selection) -> None:
         self._rules, self._limits, self._selection = rules, limits, selection
         self._n_items = len(order.items)
         self._place_of = np.full(len(rules.is_eligible), -1)
@@ -104,7 +105,7 @@ class _Chooser:
     def _pool(self, users: Longs, depth: int) -> Pool:
         excluded, candidates = self._limits.excluded(users), None
         if self._limits.candidates is not None:
-            candidates = allowed_candidates(self._limits, users, excluded, self._rules)
+            candidates = allowed_candidates(self._limits.candidates, self._limits, users, excluded, self._rules)
             places = self._candidate_places(candidates, len(users))
         else:
             places = np.tile(np.arange(depth), (len(users), 1))

@@ -19,7 +19,7 @@ from batchrec.errors import ConfigError, GateError
 from batchrec.model.directory import load_model
 from batchrec.model.ranker import Ranker
 from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.rule_tables import read_rule_tables
+from batchrec.rules.rulebook import read_rule_tables
 from batchrec.rules.table_check import FinishedTable, check_rules
 from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, KeptRanking, open_progress
 from batchrec.scoring.known_items import check_knows

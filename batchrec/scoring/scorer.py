@@ -16,7 +16,8 @@ from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking, check_scores
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.pools import RecLists
-from batchrec.rules.ruled_ranker import Limits, RuledRanker, limits_of
+from batchrec.rules.ruled_ranker import RuledRanker
+from batchrec.rules.user_limits import UserLimits, limits_of
 from batchrec.scoring.chunk_checkpoints import KeptRanking
 from batchrec.scoring.empty_lists import emptied_by
 from batchrec.scoring.offer import Offer
@@ -145,7 +146,7 @@ class Scorer:
         n_unknown = len(users["item_ids"].flatten()) - len(known.items)
         return ScoredChunk(recs, len(users), self._counts(users, is_known, n_recs, len(carried), n_unknown))
 
-    def _best(self, histories: Histories, users: Longs, limits: Limits) -> RecLists:
+    def _best(self, histories: Histories, users: Longs, limits: UserLimits) -> RecLists:
         """Return the model's list for each of `users`, empty where it knows nothing of the history.
 
         Raises ModelError for scores that are not finite.
@@ -159,7 +160,7 @@ class Scorer:
         check_scores(lists.scores)
         return lists
 
-    def _rank(self, histories: Histories, users: Longs, limits: Limits) -> Ranking:
+    def _rank(self, histories: Histories, users: Longs, limits: UserLimits) -> Ranking:
         tokens = scoring_tokens(histories, users, self._shape)
         if self._ruled is not None:
             return self._ruled.rank(tokens, users, limits)
