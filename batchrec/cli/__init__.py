@@ -2,7 +2,7 @@
 
 from batchrec.cli import nightly
 from batchrec.cli.commands import cli
-from batchrec.cli.defaults import resolved
+from batchrec.cli.defaults import resolve_options
 from batchrec.cli.main import main, run
 
-__all__ = ["cli", "main", "nightly", "resolved", "run"]
+__all__ = ["cli", "main", "nightly", "resolve_options", "run"]

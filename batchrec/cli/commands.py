@@ -10,7 +10,7 @@ import click
 
 from batchrec.cli.config_file import DEFAULT_FILE
 from batchrec.cli.config_template import template
-from batchrec.cli.defaults import check_environment, read_defaults, settled
+from batchrec.cli.defaults import check_environment, option_values, read_defaults
 from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of, path_option
 from batchrec.cli.output import echo, print_figures, print_report
 from batchrec.cli.torchrun import is_first_process, is_one_of_several
@@ -71,7 +71,7 @@ def build_sequences_command(context: click.Context, /, out: Path, json: bool, **
     """Build each user's history, oldest event first, from raw ratings."""
     from batchrec.sequences.build import build_sequences
 
-    given = settled(context)
+    given = option_values(context)
     config = SequencesConfig(**{name: given[name] for name in options if name != "ratings"})
     print_report(build_sequences(given["ratings"] or ("ratings.csv",), config, out), json)
 
@@ -85,11 +85,11 @@ def build_sequences_command(context: click.Context, /, out: Path, json: bool, **
 def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> None:
     """Train an encoder on the histories, SASRec or BERT4Rec, and export it to ONNX."""
     config = TrainingConfig(**options)
-    from batchrec.system.resume import resumable
+    from batchrec.system.resume import open_checkpoint_dir
     from batchrec.training.train import train
 
-    with resumable(out) if is_first_process() else nullcontext() as progress:
-        report = train(sequences, config, out, progress)
+    with open_checkpoint_dir(out) if is_first_process() else nullcontext() as checkpoint_dir:
+        report = train(sequences, config, out, checkpoint_dir)
     if is_first_process():
         print_report(report, json)
 
@@ -105,10 +105,10 @@ def score_command(sequences: Path, model: Path, out: Path, json: bool, **options
     """Write the top k items of every user."""
     config = ScoringConfig(**options)
     from batchrec.scoring.score import score
-    from batchrec.system.resume import resumable
+    from batchrec.system.resume import open_checkpoint_dir
 
-    with resumable(out) as progress:
-        report = score(sequences, model, config, out, progress)
+    with open_checkpoint_dir(out) as checkpoint_dir:
+        report = score(sequences, model, config, out, checkpoint_dir)
     print_report(report, json)
 
 
@@ -168,16 +168,16 @@ def recommend_command(items_seen: tuple[str, ...], model: Path, json: bool, **op
     config = RecommendConfig(**options)
     from batchrec.scoring.recommend import recommend
 
-    found = recommend(items_seen, model, config)
+    shown = recommend(items_seen, model, config)
     if json:
-        print_report(found, json)
+        print_report(shown, json)
         return
     echo("After")
-    for item in found.history:
-        note = "  (the model does not know it)" if item in found.unknown_to_model else ""
+    for item in shown.history:
+        note = "  (the model does not know it)" if item in shown.unknown_to_model else ""
         echo(f"      {item.title or item.item_id}{note}")
     echo("the model recommends")
-    for row in found.recommendations:
+    for row in shown.recommendations:
         echo(f"{row.rank:4}  {row.title or row.item_id}  ({row.score:.2f})")
 
 

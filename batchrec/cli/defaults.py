@@ -73,7 +73,7 @@ def _file_option(option: click.Option) -> FileOption:
     return FileOption(str(option.name), kinds.get(option.type.name, "text"), choices, option.multiple)
 
 
-def resolved(context: click.Context, command: str) -> dict[str, Any]:
+def resolve_options(context: click.Context, command: str) -> dict[str, Any]:
     """Give the options of another command as they are without a command line: parameter -> value.
 
     context: of a command that runs, or of the group. Raises ConfigError, and click's errors, for unusable values.
@@ -83,15 +83,15 @@ def resolved(context: click.Context, command: str) -> dict[str, Any]:
     if not isinstance(group, click.Group) or command not in group.commands:
         raise ConfigError(f"{command}: no command of that name")
     # The log format is that of the command that runs.
-    former = logs.current()
+    former = logs.log_format()
     try:
         with group.commands[command].make_context(command, [], parent=root) as own:
-            return settled(own)
+            return option_values(own)
     finally:
-        logs.use(former)
+        logs.set_log_format(former)
 
 
-def settled(context: click.Context) -> dict[str, Any]:
+def option_values(context: click.Context) -> dict[str, Any]:
     """Give a command's values; of --ratings and --query, which exclude each other, the one from nearer.
 
     Raises ConfigError where both are from the same place.

@@ -18,7 +18,7 @@ _log = logging.getLogger("batchrec")
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and give its exit code; what is not a bug is one line on stderr."""
-    with logs.on_stderr(logging.INFO if is_first_process() else logging.WARNING), stopped_by_signals():
+    with logs.logging_to_stderr(logging.INFO if is_first_process() else logging.WARNING), stopped_by_signals():
         try:
             with signals_first():
                 return int(cli.main(arguments, prog_name="batchrec", standalone_mode=False) or 0)

@@ -11,12 +11,12 @@ import click
 
 from batchrec.cli.commands import EPILOG, cli
 from batchrec.cli.config_file import DEFAULT_FILE
-from batchrec.cli.defaults import read_defaults, resolved
+from batchrec.cli.defaults import read_defaults, resolve_options
 from batchrec.cli.options import JobCommand, json_option, last_value, log_format_option, options_of
 from batchrec.cli.output import echo, print_figures, print_report
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError, ModelError
-from batchrec.system.signals import Terminated, can_go_on, ignore_signals
+from batchrec.system.signals import Terminated, can_resume, ignore_signals
 
 if TYPE_CHECKING:
     from batchrec.nightly.registry import Models
@@ -125,7 +125,7 @@ def run_command(
         print_report(plan(jobs, config, run_date), json)
         return
     try:
-        with can_go_on():
+        with can_resume():
             report = run(jobs, config, run_date, metrics_file)
             # The night is published, whatever comes while its report is printed.
             ignore_signals()
@@ -145,7 +145,7 @@ def _jobs(context: click.Context) -> "Jobs":
     """Make the jobs of a night from the environment and the file."""
     from batchrec.nightly.stages import Jobs
 
-    values = {name: resolved(context, name) for name in ("build-sequences", "train", "score")}
+    values = {name: resolve_options(context, name) for name in ("build-sequences", "train", "score")}
 
     def config(config_class: Any, command: str) -> Any:
         return config_class(**{field.name: values[command][field.name] for field in fields(config_class)})
@@ -167,8 +167,8 @@ def rollback_command(context: click.Context, to: date | None) -> None:
     from batchrec.nightly.archive import Nights
     from batchrec.nightly.lock import locked
 
-    options = resolved(context, "run")
-    nights = Nights(Path(options["nights"]), resolved(context, "score")["out"])
+    options = resolve_options(context, "run")
+    nights = Nights(Path(options["nights"]), resolve_options(context, "score")["out"])
     with locked(nights.folder, options["lock"]):
         echo(f"{nights.out}: the table of {nights.roll_back(to)}")
 
@@ -214,7 +214,7 @@ def models_rollback_command(context: click.Context, name: str | None) -> None:
     """Put an earlier model in use: the one before, if no other is named."""
     from batchrec.nightly.lock import locked
 
-    options, models = resolved(context, "run"), _models(context)
+    options, models = resolve_options(context, "run"), _models(context)
     nights = Path(options["nights"])
     with locked(nights, options["lock"]):
         _check_settled(nights)
@@ -242,7 +242,7 @@ def models_prune_command(context: click.Context, keep: int | None) -> None:
     """Delete all but the newest models and the one in use."""
     from batchrec.nightly.lock import locked
 
-    options = resolved(context, "run")
+    options = resolve_options(context, "run")
     config = RunConfig(keep_models=options["keep_models"] if keep is None else keep)
     with locked(Path(options["nights"]), options["lock"]):
         for name in _models(context).prune(config.keep_models):
@@ -252,4 +252,4 @@ def models_prune_command(context: click.Context, keep: int | None) -> None:
 def _models(context: click.Context) -> "Models":
     from batchrec.nightly.registry import Models
 
-    return Models(Path(resolved(context, "run")["models"]))
+    return Models(Path(resolve_options(context, "run")["models"]))

@@ -49,7 +49,7 @@ json_option = click.option("--json", is_flag=True, default=False, help="Print th
 
 
 def _use_log_format(_context: click.Context, _option: click.Parameter, value: logs.LogFormat) -> None:
-    logs.use(value)
+    logs.set_log_format(value)
 
 
 # Eager: what is wrong with another option is said in this format too.
@@ -77,7 +77,7 @@ class JobCommand(click.Command):
             option = next(option for option in self.params if option.name == "log_format")
             value = last_value(option.opts[0], given)
             wanted, _ = option.consume_value(ctx, {} if value is None else {"log_format": value})
-            logs.use("json" if wanted == "json" else "text")
+            logs.set_log_format("json" if wanted == "json" else "text")
             raise
 
 

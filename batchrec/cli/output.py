@@ -25,14 +25,14 @@ def print_report(report: Any, as_json: bool) -> None:
 def print_figures(values: dict[str, Any]) -> None:
     """Print figures by name, a line each."""
     for name, value in values.items():
-        echo(f"{name.replace('_', ' '):30} {_in_words(value)}")
+        echo(f"{name.replace('_', ' '):30} {_format_value(value)}")
 
 
-def _in_words(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {_in_words(part)}" for name, part in value.items()) or "none"
+        return ", ".join(f"{name}: {_format_value(part)}" for name, part in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(map(_in_words, value)) or "none"
+        return ", ".join(map(_format_value, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

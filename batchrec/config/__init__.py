@@ -4,8 +4,8 @@ from batchrec.config.bench import BenchConfig
 from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.csv import CsvOptions
 from batchrec.config.evaluation import EvaluationConfig
-from batchrec.config.options import as_date
-from batchrec.config.rules import RulesConfig, end_of
+from batchrec.config.options import parse_date
+from batchrec.config.rules import RulesConfig, end_of_day
 from batchrec.config.run import RunConfig
 from batchrec.config.scoring import RecommendConfig, ScoringConfig, ScoringPrecision
 from batchrec.config.sequences import IdType, SequencesConfig, TimestampUnit
@@ -29,6 +29,6 @@ __all__ = [
     "SequencesConfig",
     "TimestampUnit",
     "TrainingConfig",
-    "as_date",
-    "end_of",
+    "end_of_day",
+    "parse_date",
 ]

@@ -49,7 +49,7 @@ class EvaluationConfig:
                 check(value is None, name, value, "--protocol temporal with it")
 
     @property
-    def cut_moment(self) -> int | None:
+    def cut_time(self) -> int | None:
         """Give the cut as the first whole second of the test, in Unix seconds; None where there is no --cut."""
         if self.cut is None:
             return None

@@ -41,7 +41,7 @@ def check_fraction(config: object, *names: str) -> None:
         check(value is None or 0 <= value < 1, name, value, "a number from 0 up to, but not, 1")
 
 
-def as_date(text: str) -> date | None:
+def parse_date(text: str) -> date | None:
     """Read a date like 2026-11-24; None for all else."""
     try:
         found = date.fromisoformat(text)

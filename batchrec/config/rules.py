@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 
 from batchrec.config.catalogue import CatalogueConfig
-from batchrec.config.options import DATE, as_date, check, check_at_least, check_finite, option
+from batchrec.config.options import DATE, check, check_at_least, check_finite, option, parse_date
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class RulesConfig(CatalogueConfig):
         check(self.popular_days <= 1_000_000, "popular_days", self.popular_days, "1000000 or less")
         check(0 <= self.diversity <= 1, "diversity", self.diversity, "a number from 0 to 1")
         check(
-            self.run_date is None or as_date(self.run_date) is not None,
+            self.run_date is None or parse_date(self.run_date) is not None,
             "run_date",
             self.run_date,
             DATE,
@@ -82,6 +82,6 @@ class RulesConfig(CatalogueConfig):
         return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
 
 
-def end_of(day: date) -> int:
+def end_of_day(day: date) -> int:
     """Give the moment at which a day ends, in seconds since 1970 UTC."""
     return timegm((day + timedelta(days=1)).timetuple())

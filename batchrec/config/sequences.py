@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from batchrec.config.csv import CsvOptions
-from batchrec.config.options import DATE, as_date, check, check_at_least, check_finite, option
+from batchrec.config.options import DATE, check, check_at_least, check_finite, option, parse_date
 
 TimestampUnit = Literal["auto", "s", "ms", "us", "ns", "days", "excel"]
 IdType = Literal["auto", "integer", "text"]
@@ -68,7 +68,7 @@ class SequencesConfig:
     def __post_init__(self) -> None:
         check_finite(self)
         check_at_least(self, 1, "min_item_events", "min_user_events", "threads")
-        check(self.run_date is None or as_date(self.run_date) is not None, "run_date", self.run_date, DATE)
+        check(self.run_date is None or parse_date(self.run_date) is not None, "run_date", self.run_date, DATE)
         check(
             len({self.user_column, self.item_column, self.timestamp_column}) == 3 or self.query is not None,
             "item_column",

@@ -118,10 +118,10 @@ def _cut(con: duckdb.DuckDBPyConnection, path: Path, checked: Path, config: Eval
     if newest is None:
         raise InputError(f"{path}: no history holds an event")
     span = f"{path}: the log goes from {in_words(oldest)} to {in_words(newest)}"
-    if config.cut_moment is not None:
-        if not oldest < config.cut_moment <= newest:
+    if config.cut_time is not None:
+        if not oldest < config.cut_time <= newest:
             raise InputError(f"{span}; --cut {config.cut} is not within it")
-        return config.cut_moment
+        return config.cut_time
     days = config.test_days or _DEFAULT_TEST_DAYS
     # From the second after: the last day of a log of midnights is one midnight, not two.
     cut = int(newest - round(days * _DAY_S) + 1)

@@ -9,12 +9,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from batchrec.config import as_date
+from batchrec.config import parse_date
 from batchrec.errors import ConfigError
 from batchrec.nightly.decisions import REPORT, Decisions
 from batchrec.nightly.report import read_report, report_to_json
-from batchrec.system.atomic import file_sha256, replacing, replacing_folder
-from batchrec.system.temporaries import link_or_copy, make_folder, put_on_disk, remove
+from batchrec.system.atomic import replacing, replacing_folder
+from batchrec.system.disk import file_sha256, link_or_copy, make_folder, put_on_disk, remove
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Nights:
     def dates(self) -> list[date]:
         """List the nights that were published, oldest first: folders with a table or a report, whole or not."""
         named = [
-            as_date(path.name.removeprefix("run_date="))
+            parse_date(path.name.removeprefix("run_date="))
             for path in self.folder.glob("run_date=*")
             if (path / REPORT).exists() or (path / _RECS).exists()
         ]

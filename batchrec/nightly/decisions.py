@@ -8,12 +8,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from batchrec.config import as_date
+from batchrec.config import parse_date
 from batchrec.errors import ConfigError
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.system.atomic import replacing
+from batchrec.system.disk import put_on_disk
 from batchrec.system.json_text import to_json
-from batchrec.system.temporaries import put_on_disk
 
 REPORT = "report.json"
 
@@ -35,7 +35,7 @@ class Decisions:
     def dates(self) -> list[date]:
         """List the nights that are to be published, oldest first."""
         named = [
-            as_date(work.name.removeprefix(".run_date="))
+            parse_date(work.name.removeprefix(".run_date="))
             for work in self.folder.glob(".run_date=*")
             if (work / REPORT).is_file()
         ]

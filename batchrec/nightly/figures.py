@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrec.config import ScoringConfig, TrainingConfig, end_of
+from batchrec.config import ScoringConfig, TrainingConfig, end_of_day
 from batchrec.errors import InputError, one_line
 from batchrec.model.directory import load_model
 from batchrec.model.metrics import ndcg
@@ -54,7 +54,7 @@ def measure_histories(sequences: Path, run_date: date, previous: Path | None) ->
     Raises InputError if the newest event is of no year of the calendar.
     """
     with connect(sequences.parent) as con:
-        found = select(con, "nightly/newest_event", path=literal(sequences), until=end_of(run_date))
+        found = select(con, "nightly/newest_event", path=literal(sequences), until=end_of_day(run_date))
         before, newest = found.fetchall()[0]
     schema = pq.read_schema(sequences)
     types = {"user_id": schema.field("user_id").type, "item_id": schema.field("item_ids").type.value_type}

@@ -11,7 +11,7 @@ from typing import Any
 
 from batchrec.errors import GateError
 from batchrec.nightly.report import Check, ModelFigures, NightReport
-from batchrec.system.logs import context
+from batchrec.system.logs import log_fields
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Account:
         """Run a stage; what the block puts into the dictionary that is given is reported of it."""
         found: dict[str, Any] = {}
         started = time.monotonic()
-        with context(stage=name):
+        with log_fields(stage=name):
             _log.info("%s: begun", name)
             try:
                 yield found

@@ -11,7 +11,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from batchrec.errors import ConfigError, LockedError
-from batchrec.system.temporaries import make_folder
+from batchrec.system.disk import make_folder
 
 
 @contextmanager

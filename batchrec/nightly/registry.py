@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from batchrec.config import as_date
+from batchrec.config import parse_date
 from batchrec.errors import ConfigError, ModelError
 from batchrec.model.directory import MANIFEST, Manifest, load_model, read_manifest
 from batchrec.system.atomic import replacing_folder
-from batchrec.system.temporaries import put_on_disk, remove
+from batchrec.system.disk import put_on_disk, remove
 
 _CURRENT = "current"
 _VERSION = re.compile(r"(\d{4}-\d\d-\d\d)-[0-9a-f]+")
@@ -40,7 +40,7 @@ class Version:
 
 def _is_version(name: str) -> bool:
     found = _VERSION.fullmatch(name)
-    return found is not None and as_date(found[1]) is not None
+    return found is not None and parse_date(found[1]) is not None
 
 
 @dataclass(frozen=True)

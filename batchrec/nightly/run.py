@@ -19,7 +19,7 @@ from batchrec.nightly.retraining import due_by_age
 from batchrec.nightly.separate_paths import check_apart, check_metrics_apart
 from batchrec.nightly.stages import Jobs, Night
 from batchrec.system.atomic import check_writable_file
-from batchrec.system.logs import stamp
+from batchrec.system.logs import add_log_fields
 from batchrec.system.signals import Terminated, signals_first
 
 _log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
             stack.enter_context(locked(nights.folder, config.lock))
             tonight = _run_date(run_date, nights)
         account = Account(tonight, resumed=nights.work(tonight).exists())
-        stamp(run_id=account.run_id, run_date=str(tonight))
+        add_log_fields(run_id=account.run_id, run_date=str(tonight))
         return _run(Night(jobs, config, nights, models, account), metrics_file)
 
 

@@ -20,8 +20,7 @@ from batchrec.nightly.retraining import due_by_age, due_by_figures, starting_fro
 from batchrec.scoring.score import ScoringReport, score
 from batchrec.sequences.build import build_sequences, rejects_of
 from batchrec.sources import find_files
-from batchrec.system.atomic import file_sha256
-from batchrec.system.temporaries import make_folder, put_on_disk
+from batchrec.system.disk import file_sha256, make_folder, put_on_disk
 from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)

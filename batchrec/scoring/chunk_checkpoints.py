@@ -15,7 +15,7 @@ from batchrec.arrays import Longs
 from batchrec.config import ScoringConfig
 from batchrec.model.directory import ENCODER, Manifest
 from batchrec.rules.pools import RecLists
-from batchrec.system.checkpoints import Progress, fingerprint_of
+from batchrec.system.checkpoints import CheckpointStore, fingerprint_of
 
 _log = logging.getLogger(__name__)
 
@@ -24,13 +24,13 @@ RANKING_BYTES = 9
 
 
 @dataclass(frozen=True)
-class KeptRanking:
-    """The ranking of one chunk, by its number."""
+class ChunkCheckpoint:
+    """The checkpoint of one chunk's ranking, by the chunk's number."""
 
-    progress: Progress
+    store: CheckpointStore
     number: int
 
-    def lists(
+    def read_or_rank(
         self, user_ids: pa.Array, digests: Longs, is_fresh: NDArray[np.bool_], rank: Callable[[], RecLists]
     ) -> RecLists:
         """Give the model's lists for the fresh users of a chunk as they were kept, or have them made and keep them.
@@ -41,17 +41,19 @@ class KeptRanking:
         if not is_fresh.any():
             return rank()
         name, key = f"chunk-{self.number}", _key(user_ids, digests, is_fresh)
-        part = self.progress.read(name)
-        if part is not None and part.metadata["key"] == key:
+        checkpoint = self.store.read(name)
+        if checkpoint is not None and checkpoint.metadata["key"] == key:
             # Copies: those of users whom the model does not know are put in later.
-            return RecLists(*(part.arrays[field.name].copy() for field in fields(RecLists)))
+            return RecLists(*(checkpoint.arrays[field.name].copy() for field in fields(RecLists)))
         lists = rank()
-        self.progress.write(name, {field.name: getattr(lists, field.name) for field in fields(lists)}, {"key": key})
+        self.store.write(name, {field.name: getattr(lists, field.name) for field in fields(lists)}, {"key": key})
         return lists
 
 
-def open_progress(folder: Path | None, manifest: Manifest, config: ScoringConfig, schema: pa.Schema) -> Progress | None:
-    """Open the progress of this very scoring, and say in the log what there is of it.
+def open_checkpoints(
+    folder: Path | None, manifest: Manifest, config: ScoringConfig, schema: pa.Schema
+) -> CheckpointStore | None:
+    """Open the checkpoints of this very scoring, and log how many there are.
 
     schema: that of the recs, whose metadata hold what their rows depend on.
     """
@@ -63,10 +65,10 @@ def open_progress(folder: Path | None, manifest: Manifest, config: ScoringConfig
         # Which histories the model sees together moves the last bits of the scores.
         "batch_tokens": config.batch_tokens,
     }
-    progress = Progress(folder, fingerprint_of(depends_on))
-    if len(progress):
-        _log.info("going on: %d chunk(s) of an earlier run are there, and are used where they fit", len(progress))
-    return progress
+    checkpoints = CheckpointStore(folder, fingerprint_of(depends_on))
+    if len(checkpoints):
+        _log.info("going on: %d chunk(s) of an earlier run are there, and are used where they fit", len(checkpoints))
+    return checkpoints
 
 
 def _key(user_ids: pa.Array, digests: Longs, is_fresh: NDArray[np.bool_]) -> str:

@@ -21,14 +21,14 @@ from batchrec.model.ranker import Ranker
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rulebook import read_rule_tables
 from batchrec.rules.table_check import FinishedTable, check_rules
-from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, KeptRanking, open_progress
+from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, ChunkCheckpoint, open_checkpoints
 from batchrec.scoring.known_items import check_knows
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Counts, ScoredChunk, Scorer
 from batchrec.scoring.user_list import read_user_list
 from batchrec.system.atomic import check_no_input, check_writable_file
-from batchrec.system.checkpoints import Progress
-from batchrec.system.logs import no_bars
+from batchrec.system.checkpoints import CheckpointStore
+from batchrec.system.logs import hides_bars
 from batchrec.system.machine import n_cores
 from batchrec.tables.ids import without_blanks
 from batchrec.tables.sequences_table import Sequences, no_items, open_sequences, write_parquet
@@ -76,12 +76,12 @@ def score(
     model: Path = Path("model"),
     config: ScoringConfig = ScoringConfig(),
     out: Path = Path("recs.parquet"),
-    progress: Path | None = None,
+    checkpoint_dir: Path | None = None,
 ) -> ScoringReport:
     """Write the top k of every user to the recs table `out`: users in the order of the sequences, best item first.
 
-    progress: a folder, made if need be, in which the ranking of every chunk is kept; a run that was killed goes on from
-    there when it is called again in the same way. Nothing removes it.
+    checkpoint_dir: a folder, made if need be, for a checkpoint of every chunk's ranking; a run that was killed resumes
+    from there when it is called again in the same way. Nothing removes it.
     Raises InputError, ModelError, DeviceError or ConfigError where an input, the model, the device or an option is not
     as it must be; all but a broken row far into the sequences is found before any scoring. Then `out` stays as it was.
     """
@@ -110,15 +110,15 @@ def score(
     elif offer.popular.segments is not None:
         chunks = _and_strangers(offer.popular.segments.user_ids, chunks, table)
     n_users = table.n_users if listed is None else len(listed)
-    kept = open_progress(progress, loaded.manifest, config, scorer.schema)
-    # Where most are carried over, little is kept.
-    _check_space(out, n_users, config, None if scorer.carries_over else kept)
+    checkpoints = open_checkpoints(checkpoint_dir, loaded.manifest, config, scorer.schema)
+    # If most users are carried over, the checkpoints are small.
+    _check_space(out, n_users, config, None if scorer.carries_over else checkpoints)
     counts, n_scored = Counts(), 0
 
     def recs() -> Iterator[pa.RecordBatch]:
         nonlocal counts, n_scored
-        with tqdm(total=n_users, desc="score", unit="user", leave=False, disable=no_bars()) as bar:
-            for chunk in _in_order(scorer, chunks, workers, kept):
+        with tqdm(total=n_users, desc="score", unit="user", leave=False, disable=hides_bars()) as bar:
+            for chunk in _in_order(scorer, chunks, workers, checkpoints):
                 counts += chunk.counts
                 n_scored += chunk.n_users
                 bar.update(chunk.n_users)
@@ -145,12 +145,12 @@ def score(
     )
 
 
-def _check_space(out: Path, n_users: int, config: ScoringConfig, kept: Progress | None) -> None:
-    """Raise ConfigError where the disk cannot hold the table, and the progress beside it until the table is there."""
+def _check_space(out: Path, n_users: int, config: ScoringConfig, checkpoints: CheckpointStore | None) -> None:
+    """Raise ConfigError if the disk cannot hold the table, and the checkpoints next to it until it is complete."""
     n_rows = n_users * config.top_k
     needed = _USER_BYTES * n_users + (_TITLED_ROW_BYTES if config.items else _ROW_BYTES) * n_rows
-    if kept is not None:
-        needed += max(0, RANKING_BYTES * n_rows - kept.n_bytes())
+    if checkpoints is not None:
+        needed += max(0, RANKING_BYTES * n_rows - checkpoints.n_bytes())
     free = shutil.disk_usage(Path(os.path.realpath(out)).parent).free
     if needed > free:
         raise ConfigError(
@@ -160,15 +160,15 @@ def _check_space(out: Path, n_users: int, config: ScoringConfig, kept: Progress 
 
 
 def _in_order(
-    scorer: Scorer, chunks: Iterator[pa.RecordBatch], workers: int, progress: Progress | None
+    scorer: Scorer, chunks: Iterator[pa.RecordBatch], workers: int, checkpoints: CheckpointStore | None
 ) -> Iterator[ScoredChunk]:
     """Score chunks in threads, onnxruntime letting go of Python's lock, and yield them in the order they came in."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[ScoredChunk]] = deque()
         try:
             for number, chunk in enumerate(chunks):
-                kept = None if progress is None else KeptRanking(progress, number)
-                waiting.append(pool.submit(scorer.score, chunk, kept))
+                checkpoint = None if checkpoints is None else ChunkCheckpoint(checkpoints, number)
+                waiting.append(pool.submit(scorer.score, chunk, checkpoint))
                 # One more than are worked on: a worker that is done finds the next chunk read.
                 if len(waiting) > workers:
                     yield waiting.popleft().result()

@@ -18,7 +18,7 @@ from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.pools import RecLists
 from batchrec.rules.ruled_ranker import RuledRanker
 from batchrec.rules.user_limits import UserLimits, limits_of
-from batchrec.scoring.chunk_checkpoints import KeptRanking
+from batchrec.scoring.chunk_checkpoints import ChunkCheckpoint
 from batchrec.scoring.empty_lists import emptied_by
 from batchrec.scoring.offer import Offer
 from batchrec.scoring.previous_table import open_previous
@@ -109,7 +109,7 @@ class Scorer:
         """Whether there is an earlier table that users may be carried over from."""
         return self._previous is not None
 
-    def score(self, users: pa.RecordBatch, kept: KeptRanking | None = None) -> ScoredChunk:
+    def score(self, users: pa.RecordBatch, checkpoint: ChunkCheckpoint | None = None) -> ScoredChunk:
         """Recommend to the users of a sequences batch: columns user_id, item_ids and, if there is one, also_seen.
 
         A user of whose history the model knows nothing gets popular items, anew every night.
@@ -129,10 +129,12 @@ class Scorer:
             found = np.where(is_known, self._previous.find(users["user_id"], digests), -1)
         fresh, carried = np.flatnonzero(found < 0), np.flatnonzero(found >= 0)
         n_recs = np.zeros(len(users), np.int64)
-        if kept is None:
+        if checkpoint is None:
             lists = self._best(known, fresh, limits)
         else:
-            lists = kept.lists(users["user_id"], digests, found < 0, lambda: self._best(known, fresh, limits))
+            lists = checkpoint.read_or_rank(
+                users["user_id"], digests, found < 0, lambda: self._best(known, fresh, limits)
+            )
         cold = np.flatnonzero(~is_known[fresh])
         vocabulary = self._offer.vocabulary
         if len(cold):

@@ -8,7 +8,7 @@ import duckdb
 
 from batchrec.errors import ConfigError, InputError
 from batchrec.sources.opening import Source, check_types
-from batchrec.system.signals import interrupting
+from batchrec.system.signals import interrupted_by_signals
 from batchrec.tables.queries import select, use_settings
 
 _SELECT = duckdb.StatementType.SELECT
@@ -73,7 +73,7 @@ def _run(con: duckdb.DuckDBPyConnection, statements: list[duckdb.Statement], fil
     anything to batchrec's queries.
     """
     con.execute("attach ':memory:' as batchrec_query")
-    with con.cursor() as user, interrupting(user.interrupt):
+    with con.cursor() as user, interrupted_by_signals(user.interrupt):
         use_settings(user)
         user.execute("use batchrec_query")
         user.execute("set variable run_date = cast($run_date as date)", {"run_date": run_date})

@@ -1,16 +1,13 @@
 """Outputs that appear whole or not at all: files and folders are written beside their place, then renamed into it."""
 
-import ctypes
-import errno
-import hashlib
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from batchrec.errors import ConfigError
-from batchrec.system.temporaries import modes_by_umask, probe_of, put_on_disk, temporary_file, temporary_folder
+from batchrec.system.disk import exchange, put_on_disk
+from batchrec.system.temporaries import modes_by_umask, probe_of, temporary_file, temporary_folder
 
 
 def check_writable(out: Path, option: str = "--out") -> None:
@@ -62,12 +59,6 @@ def replacing(out: Path, contents: Path | None = None) -> Iterator[Path]:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
-def file_sha256(file: Path) -> str:
-    """Give the SHA-256 of a file's bytes, which need not fit into memory."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 @contextmanager
 def replacing_folder(out: Path, marked_by: Sequence[str]) -> Iterator[Path]:
     """Yield a new folder beside `out` to fill, which takes the place of `out` if the block ends without an error.
@@ -97,26 +88,9 @@ def _replace_folder(new: Path, old: Path) -> None:
     """Put `new` in the place of `old`; what was there is left under the name of `new`."""
     if not old.exists():
         new.rename(old)
-    elif not _exchange(new, old):
+    elif not exchange(new, old):
         # Without an exchange there is a moment in which a reader finds no model; what was there is never lost.
         aside = new.with_suffix(".old")
         old.rename(aside)
         new.rename(old)
         aside.rename(new)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step where that can be done: by renameat2(2) on Linux, renamex_np on macOS."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = os.fsencode(one), os.fsencode(other)
-    if sys.platform == "linux" and hasattr(libc, "renameat2"):
-        at_fdcwd, rename_exchange = -100, 2
-        failed = libc.renameat2(at_fdcwd, names[0], at_fdcwd, names[1], rename_exchange)
-    elif sys.platform == "darwin":
-        rename_swap = 2
-        failed = libc.renamex_np(*names, rename_swap)
-    else:
-        return False
-    if failed and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return not failed

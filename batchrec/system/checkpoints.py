@@ -24,7 +24,7 @@ _DIGEST = 32
 
 
 @dataclass(frozen=True)
-class Part:
+class Checkpoint:
     """What was kept: arrays of any shape, not to be written to, and JSON values."""
 
     arrays: dict[str, NDArray[Any]]
@@ -40,7 +40,7 @@ def fingerprint_of(depends_on: Mapping[str, object], *packages: ModuleType) -> b
     return sha256(json.dumps([depends_on, versions], sort_keys=True).encode()).digest()
 
 
-class Progress:
+class CheckpointStore:
     """The finished parts of a job by name, each a file of `folder`, which is made when the first is written.
 
     A file holds a seal, the fingerprint of what the parts depend on, and arrays and metadata as safetensors. The seal
@@ -72,7 +72,7 @@ class Progress:
                 unfinished.unlink()
             raise ConfigError(f"{self._folder}: cannot be written: {error.strerror or error}") from error
 
-    def read(self, name: str) -> Part | None:
+    def read(self, name: str) -> Checkpoint | None:
         """Give a part; None where there is none, or, with a warning, where it is damaged or depends on other things."""
         file = self._file(name)
         try:
@@ -90,7 +90,7 @@ class Progress:
             _log.warning("%s: is of other input, options or versions: it is made again", file)
             return None
         header = json.loads(contents[8 : 8 + int.from_bytes(contents[:8], "little")])
-        return Part(load(contents), json.loads(header["__metadata__"]["json"]))
+        return Checkpoint(load(contents), json.loads(header["__metadata__"]["json"]))
 
     def remove(self, name: str) -> None:
         """Forget a part, if it is there."""

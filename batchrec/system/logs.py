@@ -55,7 +55,7 @@ def redacted_values(value: Any) -> Any:
 
 
 @contextmanager
-def context(**fields: object) -> Iterator[None]:
+def log_fields(**fields: object) -> Iterator[None]:
     """Put fields, such as the stage, into all JSON log lines of the process until the block ends."""
     former = _lines.fields
     # A new dictionary each time: a worker thread may be going through the former one.
@@ -66,22 +66,22 @@ def context(**fields: object) -> Iterator[None]:
         _lines.fields = former
 
 
-def stamp(**fields: object) -> None:
+def add_log_fields(**fields: object) -> None:
     """Put fields into all JSON log lines from now on, also those that say why a command has ended."""
     _lines.fields = _lines.fields | fields
 
 
-def current() -> LogFormat:
+def log_format() -> LogFormat:
     """Give the format that log lines have now."""
     return _lines.format
 
 
 def is_json() -> bool:
     """Whether log lines are JSON now."""
-    return current() == "json"
+    return log_format() == "json"
 
 
-def no_bars() -> bool | None:
+def hides_bars() -> bool | None:
     """Give tqdm's `disable`: bars are for terminals, and no JSON lines."""
     return True if is_json() else None
 
@@ -91,25 +91,25 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 @contextmanager
-def on_stderr(level: int) -> Iterator[None]:
-    """Write log lines of `level` and above to stderr, as text until `use` says otherwise, until the block ends."""
+def logging_to_stderr(level: int) -> Iterator[None]:
+    """Write log lines of `level` and above to stderr inside the block, as text unless set_log_format changes it."""
     root, ours = logging.getLogger(), logging.getLogger("batchrec")
     handler, former_level = _Stderr(sys.stderr), ours.level
     root.addHandler(handler)
     ours.setLevel(level)
-    use("text")
+    set_log_format("text")
     try:
         yield
     finally:
-        use("text")
+        set_log_format("text")
         _lines.fields = {}
         root.removeHandler(handler)
         ours.setLevel(former_level)
 
 
-def use(log_format: LogFormat) -> None:
+def set_log_format(chosen: LogFormat) -> None:
     """Let the lines on stderr be text, or a JSON object each; then warnings are log lines too."""
-    _lines.format = log_format
+    _lines.format = chosen
     formatter = _json_formatter() if is_json() else _TextFormatter("%(asctime)s %(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Stderr):

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from batchrec.errors import ConfigError
 from batchrec.system.atomic import check_writable
-from batchrec.system.signals import can_go_on
+from batchrec.system.signals import can_resume
 
 _log = logging.getLogger(__name__)
 
@@ -20,14 +20,14 @@ _LOCK = "lock"
 
 
 @contextmanager
-def resumable(out: Path) -> Iterator[Path | None]:
+def open_checkpoint_dir(out: Path) -> Iterator[Path | None]:
     """Yield the folder for the progress of the job that writes `out`; None where another run of it is at work there.
 
     It is removed when the block ends without an error, and stays after one if there is anything in it. Raises
     ConfigError where it cannot be made.
     """
     check_writable(out)
-    folder = progress_folder(out)
+    folder = checkpoint_dir_of(out)
     # The lock dies with the process, so one that was killed is in nobody's way.
     lock = FileLock(folder / _LOCK, timeout=0, mode=0o600)
     try:
@@ -43,7 +43,7 @@ def resumable(out: Path) -> Iterator[Path | None]:
         raise ConfigError(f"{folder}: cannot be written: {error.strerror or error}") from error
     is_done = False
     try:
-        with can_go_on():
+        with can_resume():
             yield folder
         is_done = True
     finally:
@@ -52,7 +52,7 @@ def resumable(out: Path) -> Iterator[Path | None]:
         lock.release()
 
 
-def progress_folder(out: Path) -> Path:
+def checkpoint_dir_of(out: Path) -> Path:
     """Name the folder, beside `out` or what `out` links to."""
     target = Path(os.path.realpath(out))
     return target.parent / f".{target.name[:100]}.progress"

@@ -28,7 +28,7 @@ class Terminated(SystemExit):
 
 
 @contextmanager
-def interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
+def interrupted_by_signals(interrupt: Callable[[], None]) -> Iterator[None]:
     """Call `interrupt` where a signal ends the block: for work that no exception in the main thread would reach.
 
     It is called again and again from a thread, for the work may begin after the signal: DuckDB swallows what a handler
@@ -44,7 +44,7 @@ def interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def can_go_on() -> Iterator[None]:
+def can_resume() -> Iterator[None]:
     """Let the block's end by SIGTERM be announced as one after which the same command goes on where it stopped."""
     _resumable.append(None)
     try:

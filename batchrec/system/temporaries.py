@@ -4,7 +4,6 @@ Each is locked by the process that makes it. The kernel lets go of the lock when
 whose lock is free belongs to nobody.
 """
 
-import errno
 import glob
 import logging
 import os
@@ -13,9 +12,11 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from batchrec.system.disk import try_link
 
 if sys.platform != "win32":
     import fcntl
@@ -47,78 +48,6 @@ def modes_by_umask(out: Path) -> tuple[int, int]:
             return mode & 0o666, mode
 
 
-# A disk, or a system, that cannot sync a folder, or link a file, says so by one of these.
-_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
-_CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
-
-
-def put_on_disk(paths: Iterable[Path]) -> None:
-    """Wait until the disk holds the contents of files, and the names that are in folders, as they are now.
-
-    Raises OSError if it cannot: a full disk may be found only now.
-    """
-    for path in paths:
-        is_folder = path.is_dir()
-        if is_folder and sys.platform == "win32":  # where no folder can be opened
-            continue
-        opened = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        except OSError as error:
-            # Some network disks know no fsync of a folder: they have nothing to wait for.
-            if not is_folder or error.errno not in _CANNOT_SYNC:
-                raise
-        finally:
-            os.close(opened)
-
-
-def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make a folder, and those it lies in, so that a power cut does not lose them; one that exists is left as it is.
-
-    mode: of the folder itself, before the umask.
-    """
-    if folder.is_dir():
-        # A run that was killed may have made it only now. One in a folder that cannot be opened is older.
-        with suppress(OSError):
-            put_on_disk([folder.parent])
-        return
-    make_folder(folder.parent)
-    folder.mkdir(mode, exist_ok=True)
-    put_on_disk([folder.parent])
-
-
-def link_or_copy(file: Path, name: Path) -> None:
-    """Link a file to a second name, or make a copy, private until it is whole, if the disk cannot link it."""
-    if not _linked(file, name):
-        name.touch(0o600, exist_ok=False)
-        shutil.copyfile(file, name)
-        shutil.copymode(file, name)
-
-
-def _linked(file: Path, name: Path) -> bool:
-    # Only the owner of a file may change its mode, under whichever name.
-    if hasattr(os, "geteuid") and file.stat().st_uid != os.geteuid():
-        return False
-    try:
-        os.link(file, name)
-    except OSError as error:
-        if error.errno not in _CANNOT_LINK:
-            raise
-        return False
-    return True
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a link or a folder, if it is there; where that cannot be done, say so in the log."""
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        _log.warning("%s: cannot be removed: %s", path, error.strerror)
-
-
 @contextmanager
 def temporary_file(out: Path, contents: Path | None = None) -> Iterator[Path]:
     """Yield a file beside `out`, for its owner alone; one of that name is removed at the end.
@@ -128,7 +57,7 @@ def temporary_file(out: Path, contents: Path | None = None) -> Iterator[Path]:
     """
 
     def make(path: Path) -> None:
-        if contents is None or not _linked(contents, path):
+        if contents is None or not try_link(contents, path):
             path.touch(0o600, exist_ok=False)
 
     with _claimed(out, make) as path:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchrec.arrays import Longs
-from batchrec.config import end_of
+from batchrec.config import end_of_day
 from batchrec.tables.queries import literal, select
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def ahead_from(run_date: date | None = None) -> int:
 
     It is the end of the run date; without one, a day from now, since clocks and time zones differ by less.
     """
-    return int(time.time()) + _DAY_S if run_date is None else end_of(run_date)
+    return int(time.time()) + _DAY_S if run_date is None else end_of_day(run_date)
 
 
 def log_end(con: duckdb.DuckDBPyConnection, sequences: Path, ahead: int) -> int:

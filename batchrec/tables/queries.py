@@ -14,7 +14,7 @@ import duckdb
 
 from batchrec.errors import ConfigError
 from batchrec.system.machine import n_cores
-from batchrec.system.signals import interrupting
+from batchrec.system.signals import interrupted_by_signals
 from batchrec.system.temporaries import temporary_folder
 
 # DuckDB's errors have no number of their own.
@@ -87,7 +87,7 @@ def connect(
         try:
             use_settings(con)
             # A query may run in a thread of write_parquet, which no signal reaches.
-            with interrupting(con.interrupt):
+            with interrupted_by_signals(con.interrupt):
                 yield con
         except duckdb.OutOfMemoryException as error:
             raise ConfigError(f"--memory-limit {memory_limit or 'not given'}: too little memory: {error}") from error

@@ -12,7 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from batchrec.config import TrainingConfig
 from batchrec.errors import ConfigError
-from batchrec.system.checkpoints import Part, Progress
+from batchrec.system.checkpoints import Checkpoint, CheckpointStore
 from batchrec.training.distributed import Processes
 from batchrec.training.encoder import Encoder
 from batchrec.training.holdout import Accuracy, Split, encoder_accuracy, popularity_accuracy
@@ -24,8 +24,8 @@ _log = logging.getLogger(__name__)
 
 # Nats above its best at which a loss is no longer noise: training has come apart.
 _COLLAPSE = 1.0
-# The name of what is kept after every epoch.
-_PART = "training"
+# The name of the checkpoint written after every epoch.
+_CHECKPOINT = "training"
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ def fit(
     split: Split,
     config: TrainingConfig,
     processes: Processes = Processes(),
-    progress: Progress | None = None,
+    checkpoints: CheckpointStore | None = None,
 ) -> Fitted:
     """Train the encoder, and leave it with the averaged weights of the epoch that ranks held-out items best.
 
     What is random in an epoch depends on the seed and the number of the epoch alone, so a run that goes on from the
-    `progress` of another, which the first process reads and writes, does what the other would have done.
+    `checkpoints` of another, which the first process reads and writes, does what the other would have done.
     torch's global generator is seeded: dropout draws from it, and takes no other.
     An epoch in which the minutes of the config end is left and forgotten; the first one alone is measured as far as it
     has come, since there is no other model.
@@ -81,9 +81,9 @@ def fit(
     popularity = popularity_accuracy(split, vocabulary_size)
     epochs: list[Epoch] = []
     best_weights: dict[str, Tensor] = {}
-    kept = processes.from_first(_read(progress) if processes.is_first else None)
-    if kept is not None:
-        epochs, best_weights = _restore(kept, trainer)
+    checkpoint = processes.from_first(_read_checkpoint(checkpoints) if processes.is_first else None)
+    if checkpoint is not None:
+        epochs, best_weights = _restore(checkpoint, trainer)
     while (ended_by := processes.from_first(_end(epochs, config))) is None:
         limit = TimeLimit(60 * config.max_minutes - _seconds(epochs), processes)
         number = len(epochs) + 1
@@ -93,7 +93,7 @@ def fit(
             loss = trainer.take_steps(batches, limit.ends_after)
         model: Accuracy | None = None
         if not (epochs and limit.has_ended):
-            _check_loss(loss, epochs, config, progress)
+            _check_loss(loss, epochs, config, checkpoints)
             measured = _accuracy(trainer.averaged, split, epochs, limit) if processes.is_first else None
             model = processes.from_first(measured)
         if model is None:
@@ -105,8 +105,8 @@ def fit(
         _log.info("%s", epochs[-1])
         if _best(epochs) is epochs[-1]:
             best_weights = {name: weight.clone() for name, weight in trainer.averaged.state_dict().items()}
-        if progress is not None and processes.is_first:
-            _keep(progress, trainer, epochs, best_weights)
+        if checkpoints is not None and processes.is_first:
+            _save_checkpoint(checkpoints, trainer, epochs, best_weights)
     encoder.load_state_dict(best_weights)
     return Fitted(epochs, _best(epochs), ended_by)
 
@@ -125,23 +125,25 @@ def _generator(seed: int, epoch: int, rank: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch])
 
 
-def _keep(progress: Progress, trainer: Trainer, epochs: list[Epoch], best_weights: dict[str, Tensor]) -> None:
+def _save_checkpoint(
+    checkpoints: CheckpointStore, trainer: Trainer, epochs: list[Epoch], best_weights: dict[str, Tensor]
+) -> None:
     state = trainer.state()
     best = {f"best.{name}": weight.cpu().numpy() for name, weight in best_weights.items()}
     metadata = {"schedule": state.schedule, "epochs": [asdict(epoch) for epoch in epochs]}
-    progress.write(_PART, state.arrays | best, metadata)
+    checkpoints.write(_CHECKPOINT, state.arrays | best, metadata)
 
 
-def _read(progress: Progress | None) -> Part | None:
-    return None if progress is None else progress.read(_PART)
+def _read_checkpoint(checkpoints: CheckpointStore | None) -> Checkpoint | None:
+    return None if checkpoints is None else checkpoints.read(_CHECKPOINT)
 
 
-def _restore(kept: Part, trainer: Trainer) -> tuple[list[Epoch], dict[str, Tensor]]:
-    """Put the trainer where it was when the part was kept; gives the epochs so far and the best weights."""
-    trainer.restore(TrainerState(kept.arrays, kept.metadata["schedule"]))
-    epochs = [Epoch(**epoch) for epoch in kept.metadata["epochs"]]
+def _restore(checkpoint: Checkpoint, trainer: Trainer) -> tuple[list[Epoch], dict[str, Tensor]]:
+    """Put the trainer where it was when the checkpoint was written; gives the epochs so far and the best weights."""
+    trainer.restore(TrainerState(checkpoint.arrays, checkpoint.metadata["schedule"]))
+    epochs = [Epoch(**epoch) for epoch in checkpoint.metadata["epochs"]]
     _log.info("going on after epoch %d, where an earlier run was ended", len(epochs))
-    return epochs, tensors_of(kept.arrays, "best.")
+    return epochs, tensors_of(checkpoint.arrays, "best.")
 
 
 def _best(epochs: list[Epoch]) -> Epoch:
@@ -163,12 +165,12 @@ def _seconds(epochs: list[Epoch]) -> float:
     return math.fsum(epoch.seconds for epoch in epochs)
 
 
-def _check_loss(loss: float, epochs: list[Epoch], config: TrainingConfig, progress: Progress | None) -> None:
+def _check_loss(loss: float, epochs: list[Epoch], config: TrainingConfig, checkpoints: CheckpointStore | None) -> None:
     """Raise ConfigError for a loss that is no number or far above the best so far: there is nothing to go on from."""
     best = min((epoch.loss for epoch in epochs), default=math.inf)
     if not math.isfinite(loss) or loss > best + _COLLAPSE:
-        if progress is not None:
-            progress.remove(_PART)
+        if checkpoints is not None:
+            checkpoints.remove(_CHECKPOINT)
         raise ConfigError(
             f"--learning-rate {config.learning_rate}: epoch {len(epochs) + 1} has the loss {loss:.4g}, "
             f"the best before it {best:.4g}: training has collapsed. Lower it, or lengthen --warmup-steps"

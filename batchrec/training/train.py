@@ -16,8 +16,8 @@ from batchrec.errors import DeviceError
 from batchrec.model.batching import Histories
 from batchrec.model.directory import ENCODER, TRAINING_LOG, load_model, replacing_model, write_manifest
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.system.atomic import file_sha256
-from batchrec.system.checkpoints import Progress, fingerprint_of
+from batchrec.system.checkpoints import CheckpointStore, fingerprint_of
+from batchrec.system.disk import file_sha256
 from batchrec.system.json_text import to_json
 from batchrec.system.machine import n_cores
 from batchrec.tables.log_end import ahead_from
@@ -66,12 +66,12 @@ def train(
     sequences: Path = Path("sequences.parquet"),
     config: TrainingConfig = TrainingConfig(),
     out: Path = Path("model"),
-    progress: Path | None = None,
+    checkpoint_dir: Path | None = None,
 ) -> TrainingReport:
     """Train on a sequences table and write the model directory `out`, replacing an older one when all is done.
 
-    progress: a folder, made if need be, in which every epoch is kept; a run that was killed goes on from there when it
-    is called again in the same way. Nothing removes it.
+    checkpoint_dir: a folder, made if need be, for a checkpoint of every epoch; a run that was killed resumes from there
+    when it is called again in the same way. Nothing removes it.
     Raises InputError for a table that breaks its contract or has nothing to learn from, DeviceError where the device
     is not there, ConfigError where `out` cannot be written or the loss diverges. Then `out` stays as it was.
     """
@@ -96,8 +96,8 @@ def train(
             }
             at_work = f"{processes.size} process(es) of {torch.get_num_threads()} thread(s)"
             _log.info("on %s, %s: %s, %s", device, at_work, encoder.shape, sizes)
-            kept = _kept(progress, sequences, config, device, processes)
-            fitted = fit(encoder.to(device), split, config, processes, kept)
+            checkpoints = _open_checkpoints(checkpoint_dir, sequences, config, device, processes)
+            fitted = fit(encoder.to(device), split, config, processes, checkpoints)
         report = None
         if folder is not None:
             difference = _write(folder, encoder.cpu().eval(), fitted, split)
@@ -131,10 +131,10 @@ def _write(folder: Path, encoder: Encoder, fitted: Fitted, split: Split) -> floa
     return check_parity(encoder, folder / ENCODER, split.held_out.histories)
 
 
-def _kept(
+def _open_checkpoints(
     folder: Path | None, sequences: Path, config: TrainingConfig, device: torch.device, processes: Processes
-) -> Progress | None:
-    """Open the progress of this very training, which the first process keeps for all."""
+) -> CheckpointStore | None:
+    """Open the checkpoints of this very training, which the first process writes for all."""
     if folder is None or not processes.is_first:
         return None
     depends_on = {
@@ -144,7 +144,7 @@ def _kept(
         "device": device.type,
         "processes": processes.size,
     }
-    return Progress(folder, fingerprint_of(depends_on, torch))
+    return CheckpointStore(folder, fingerprint_of(depends_on, torch))
 
 
 def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingConfig) -> Encoder:

@@ -11,7 +11,7 @@ from batchrec.arrays import Ints, Longs
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import InputError
 from batchrec.model.batching import Histories, length_sorted, pad
-from batchrec.system.logs import no_bars
+from batchrec.system.logs import hides_bars
 from batchrec.tables.schemas import FIRST_ITEM, MASK, PAD
 from batchrec.training.default_sizes import batch_size, n_negatives
 
@@ -61,7 +61,7 @@ def draw_batches(
     shuffled = generator.permutation(len(starts))
     starts, lengths = starts[shuffled], lengths[shuffled]
     batches = list(length_sorted(lengths, size))
-    for number in tqdm(generator.permutation(len(batches)), "epoch", unit="batch", leave=False, disable=no_bars()):
+    for number in tqdm(generator.permutation(len(batches)), "epoch", unit="batch", leave=False, disable=hides_bars()):
         rows = batches[number]
         items = pad(histories.items, starts[rows], lengths[rows])
         if histories.ties is not None and not config.keep_ties:

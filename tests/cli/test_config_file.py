@@ -3,7 +3,7 @@ from pathlib import Path
 import click
 import pytest
 
-from batchrec.cli import cli, resolved
+from batchrec.cli import cli, resolve_options
 from batchrec.cli.config_file import FileOption, read_config_file
 from batchrec.cli.defaults import file_options, read_defaults
 from batchrec.config import ScoringConfig, SequencesConfig
@@ -214,8 +214,8 @@ def test_a_running_command_finds_the_options_of_the_others(monkeypatch: pytest.M
     with cli.make_context("batchrec", ["doctor"]) as root:
         root.default_map = read_defaults(cli, None)
         with cli.commands["doctor"].make_context("doctor", [], parent=root) as context:
-            score = resolved(context, "score")
-            sequences = resolved(context, "build-sequences")
+            score = resolve_options(context, "score")
+            sequences = resolve_options(context, "build-sequences")
     own = {name: score.pop(name) for name in ("sequences", "model", "out", "json")}
     assert ScoringConfig(**score) == ScoringConfig(top_k=5, workers=2)
     assert own == {

@@ -4,7 +4,7 @@ from pathlib import Path
 import click
 import pytest
 
-from batchrec.cli import cli, resolved
+from batchrec.cli import cli, resolve_options
 from batchrec.cli.defaults import file_options, in_file, read_defaults
 from tests.support.models import run_cli
 
@@ -22,7 +22,7 @@ def uncommented() -> str:
 def settings(defaults: dict[str, dict[str, object]] | None) -> dict[str, dict[str, object]]:
     with cli.make_context("batchrec", ["doctor"]) as root:
         root.default_map = defaults
-        return {name: resolved(root, name) for name in in_file(cli) if name != "recommend"}
+        return {name: resolve_options(root, name) for name in in_file(cli) if name != "recommend"}
 
 
 def test_the_file_as_written_changes_nothing() -> None:

@@ -170,11 +170,11 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
     def held_out_items(*_: Any) -> Iterator["HeldOut"]:
         yield HeldOut()
 
-    def train(sequences: Path, _config: Any, out: Path, _progress: Path) -> Trained:
+    def train(sequences: Path, _config: Any, out: Path, _checkpoint_dir: Path) -> Trained:
         with replacing_model(out) as folder:
             return Trained(write_model(folder, f"{out.parent.name}{sequences.read_text()}"))
 
-    def score(sequences: Path, model: Path, config: ScoringConfig, out: Path, _progress: Path) -> Scored:
+    def score(sequences: Path, model: Path, config: ScoringConfig, out: Path, _checkpoint_dir: Path) -> Scored:
         model_id = digested(model).manifest.model_id
         with replacing(out) as temporary:
             temporary.write_text(f"table of {config.run_date} by {model_id} from {sequences.read_text()}\n" * 3)

@@ -246,7 +246,7 @@ def test_a_new_model_takes_the_place_of_the_old_whole(model: Path) -> None:
 def test_without_an_exchange_of_folders_the_new_model_still_takes_the_place(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchrec.system.atomic._exchange", lambda one, other: False)
+    monkeypatch.setattr("batchrec.system.atomic.exchange", lambda one, other: False)
     with replacing_model(model) as folder:
         (folder / "manifest.json").write_text("new", encoding="utf-8")
     assert names_in(model) == {"manifest.json"}

@@ -32,8 +32,8 @@ def test_a_table_that_breaks_a_rule_is_not_published_whatever_the_scorer_says(
 ) -> None:
     use(shop, "block", "item_id", [(item,) for item in ITEMS[:30]])
 
-    def forgetful(sequences: Path, model: Path, config: Any, out: Path, progress: Path) -> Any:
-        return score(sequences, model, replace(config, block=None), out, progress)
+    def forgetful(sequences: Path, model: Path, config: Any, out: Path, checkpoint_dir: Path) -> Any:
+        return score(sequences, model, replace(config, block=None), out, checkpoint_dir)
 
     monkeypatch.setattr(night_module, "score", forgetful)
     said = r"rules gate: rows that break --block is \d+, expected at most 0 \(user '\d+', rank \d, item '10[012]\d'\)"

@@ -169,8 +169,8 @@ def test_a_table_that_reaches_too_few_is_not_published(shop: Company) -> None:
 def test_a_table_without_some_users_is_not_published_whatever_the_scorer_says(
     shop: Company, monkeypatch: pytest.MonkeyPatch, n_rows: int, said: str
 ) -> None:
-    def losing(sequences: Path, model: Path, config: Any, out: Path, progress: Path) -> Any:
-        report = score(sequences, model, config, out, progress)
+    def losing(sequences: Path, model: Path, config: Any, out: Path, checkpoint_dir: Path) -> Any:
+        report = score(sequences, model, config, out, checkpoint_dir)
         pq.write_table(pq.read_table(out).slice(0, n_rows), out)
         return replace(report, users=n_rows // 3)
 

@@ -119,10 +119,10 @@ class Company:
         assert in_use is not None
         return in_use.manifest
 
-    def train(self, sequences: Path, config: TrainingConfig, out: Path, progress: Path) -> Trained:
+    def train(self, sequences: Path, config: TrainingConfig, out: Path, checkpoint_dir: Path) -> Trained:
         """Stand in for train: give the causal model first, the masked one next, and so on."""
         assert sequences.is_file()
-        assert progress.parent == out.parent
+        assert checkpoint_dir.parent == out.parent
         model = model_of("causal" if len(self.trainings) % 2 == 0 else "masked")
         self.trainings.append(config)
         shutil.rmtree(out, ignore_errors=True)

@@ -14,8 +14,8 @@ import pytest
 from batchrec.errors import ConfigError
 from batchrec.model.directory import replacing_model
 from batchrec.system.atomic import replacing
-from batchrec.system.checkpoints import Progress
-from batchrec.system.resume import progress_folder, resumable
+from batchrec.system.checkpoints import CheckpointStore
+from batchrec.system.resume import checkpoint_dir_of, open_checkpoint_dir
 from batchrec.tables.queries import connect
 from tests.support.models import names_in
 
@@ -25,123 +25,125 @@ METADATA = {"key": "é\n", "rates": [0.1, 1 / 3], "n": 5, "on": True}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "progress"
+    return tmp_path / "checkpoints"
 
 
-def progress(folder: Path, fingerprint: bytes = b"\1" * 32) -> Progress:
-    return Progress(folder, fingerprint)
+def store(folder: Path, fingerprint: bytes = b"\1" * 32) -> CheckpointStore:
+    return CheckpointStore(folder, fingerprint)
 
 
-def test_a_part_is_read_as_it_was_written(folder: Path) -> None:
-    progress(folder).write("one", ARRAYS, METADATA)
-    part = progress(folder).read("one")
-    assert part is not None
-    assert part.metadata == METADATA
-    assert part.arrays.keys() == ARRAYS.keys()
+def test_a_checkpoint_is_read_as_it_was_written(folder: Path) -> None:
+    store(folder).write("one", ARRAYS, METADATA)
+    checkpoint = store(folder).read("one")
+    assert checkpoint is not None
+    assert checkpoint.metadata == METADATA
+    assert checkpoint.arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
-        assert np.array_equal(part.arrays[name], array)
-        assert part.arrays[name].dtype == array.dtype
-        assert part.arrays[name].shape == array.shape
+        assert np.array_equal(checkpoint.arrays[name], array)
+        assert checkpoint.arrays[name].dtype == array.dtype
+        assert checkpoint.arrays[name].shape == array.shape
 
 
 def test_a_view_is_stored_in_its_own_order(folder: Path) -> None:
     turned = ARRAYS["scores"].T
-    progress(folder).write("one", {"turned": turned}, {})
-    part = progress(folder).read("one")
-    assert part is not None
-    assert np.array_equal(part.arrays["turned"], turned)
+    store(folder).write("one", {"turned": turned}, {})
+    checkpoint = store(folder).read("one")
+    assert checkpoint is not None
+    assert np.array_equal(checkpoint.arrays["turned"], turned)
 
 
 def test_what_was_never_written_is_not_there(folder: Path) -> None:
-    assert progress(folder).read("one") is None
-    assert len(progress(folder)) == progress(folder).n_bytes() == 0
-    progress(folder).remove("one")
+    assert store(folder).read("one") is None
+    assert len(store(folder)) == store(folder).n_bytes() == 0
+    store(folder).remove("one")
     assert not folder.exists()
 
 
-def test_a_part_with_any_byte_changed_is_not_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    progress(folder).write("one", {"a": np.arange(3)}, {"key": 1})
+def test_a_checkpoint_with_any_byte_changed_is_not_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store(folder).write("one", {"a": np.arange(3)}, {"key": 1})
     file = folder / "one.part"
     contents = file.read_bytes()
     for place in range(len(contents)):
         caplog.clear()
         file.write_bytes(contents[:place] + bytes([contents[place] ^ 1]) + contents[place + 1 :])
-        assert progress(folder).read("one") is None, place
+        assert store(folder).read("one") is None, place
         assert "one.part: is not what was written" in caplog.text
     file.write_bytes(contents)
-    assert progress(folder).read("one") is not None
+    assert store(folder).read("one") is not None
 
 
 @pytest.mark.parametrize("length", [0, 1, 32, 64, 70, -1])
-def test_a_part_cut_short_is_not_used(length: int, folder: Path) -> None:
-    progress(folder).write("one", {"a": np.arange(3)}, {})
+def test_a_checkpoint_cut_short_is_not_used(length: int, folder: Path) -> None:
+    store(folder).write("one", {"a": np.arange(3)}, {})
     file = folder / "one.part"
     file.write_bytes(file.read_bytes()[:length])
-    assert progress(folder).read("one") is None
+    assert store(folder).read("one") is None
 
 
-def test_a_part_of_another_fingerprint_or_name_is_not_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    progress(folder).write("one", ARRAYS, METADATA)
-    assert progress(folder, b"\2" * 32).read("one") is None
+def test_a_checkpoint_of_another_fingerprint_or_name_is_not_used(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store(folder).write("one", ARRAYS, METADATA)
+    assert store(folder, b"\2" * 32).read("one") is None
     assert "of other input, options or versions" in caplog.text
     (folder / "two.part").write_bytes((folder / "one.part").read_bytes())
-    assert progress(folder).read("two") is None
-    assert progress(folder).read("one") is not None
+    assert store(folder).read("two") is None
+    assert store(folder).read("one") is not None
 
 
-def test_a_part_takes_the_place_of_an_older_one_and_no_other_file_is_left(folder: Path) -> None:
+def test_a_checkpoint_takes_the_place_of_an_older_one_and_no_other_file_is_left(folder: Path) -> None:
     for n in (1, 2):
-        (folder.parent / "progress").mkdir(exist_ok=True)
+        (folder.parent / "checkpoints").mkdir(exist_ok=True)
         (folder / "one.new").write_bytes(b"half of one, by a run that was killed")
-        progress(folder).write("one", {}, {"n": n})
-    part = progress(folder).read("one")
-    assert part is not None
-    assert part.metadata == {"n": 2}
+        store(folder).write("one", {}, {"n": n})
+    checkpoint = store(folder).read("one")
+    assert checkpoint is not None
+    assert checkpoint.metadata == {"n": 2}
     assert names_in(folder) == {"one.part"}
 
 
-def test_nobody_else_can_read_the_progress(folder: Path) -> None:
+def test_nobody_else_can_read_the_checkpoints(folder: Path) -> None:
     before = os.umask(0o022)
     try:
-        progress(folder).write("one", ARRAYS, METADATA)
+        store(folder).write("one", ARRAYS, METADATA)
     finally:
         os.umask(before)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "one.part").stat().st_mode) == 0o600
 
 
-def test_a_part_that_cannot_be_written_is_an_error(folder: Path) -> None:
+def test_a_checkpoint_that_cannot_be_written_is_an_error(folder: Path) -> None:
     folder.write_text("a file", encoding="utf-8")
-    with pytest.raises(ConfigError, match="progress: cannot be written"):
-        progress(folder).write("one", ARRAYS, METADATA)
+    with pytest.raises(ConfigError, match="checkpoints: cannot be written"):
+        store(folder).write("one", ARRAYS, METADATA)
 
 
 def interrupt(out: Path) -> Path:
     """Have a job that writes `out` keep a part, and be interrupted."""
 
     def job() -> None:
-        with resumable(out) as kept:
+        with open_checkpoint_dir(out) as kept:
             assert kept is not None
-            progress(kept).write("one", {}, {})
+            store(kept).write("one", {}, {})
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         job()
-    return progress_folder(out)
+    return checkpoint_dir_of(out)
 
 
-def test_progress_is_left_by_a_job_that_fails_and_removed_by_one_that_succeeds(tmp_path: Path) -> None:
+def test_checkpoints_are_left_by_a_job_that_fails_and_removed_by_one_that_succeeds(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert "one.part" in names_in(interrupt(out))
-    with resumable(out) as kept:
+    with open_checkpoint_dir(out) as kept:
         assert kept is not None
-        assert progress(kept).read("one") is not None
+        assert store(kept).read("one") is not None
     assert names_in(tmp_path) == set()
 
 
-def test_a_job_that_fails_before_it_has_any_progress_leaves_nothing(tmp_path: Path) -> None:
+def test_a_job_that_fails_before_its_first_checkpoint_leaves_nothing(tmp_path: Path) -> None:
     def job() -> None:
-        with resumable(tmp_path / "out"):
+        with open_checkpoint_dir(tmp_path / "out"):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -149,29 +151,29 @@ def test_a_job_that_fails_before_it_has_any_progress_leaves_nothing(tmp_path: Pa
     assert names_in(tmp_path) == set()
 
 
-def test_a_second_run_at_once_goes_on_without_progress(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_run_at_once_runs_without_checkpoints(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "batchrec")
     out = tmp_path / "out"
-    with resumable(out) as first:
+    with open_checkpoint_dir(out) as first:
         assert first is not None
-        progress(first).write("one", {}, {})
-        with resumable(out) as second:
+        store(first).write("one", {}, {})
+        with open_checkpoint_dir(out) as second:
             assert second is None
-        assert progress(first).read("one") is not None
+        assert store(first).read("one") is not None
         assert "another run is writing" in caplog.text
     assert names_in(tmp_path) == set()
 
 
-def test_progress_stands_beside_what_a_link_leads_to(tmp_path: Path) -> None:
+def test_the_checkpoint_folder_is_next_to_the_target_of_a_link(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "far" / "out")
-    assert progress_folder(tmp_path / "link") == tmp_path.resolve() / "far" / ".out.progress"
+    assert checkpoint_dir_of(tmp_path / "link") == tmp_path.resolve() / "far" / ".out.progress"
 
 
 def test_a_folder_that_is_a_link_is_not_trusted(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / ".out.progress").symlink_to(tmp_path / "theirs")
-    with pytest.raises(ConfigError, match="no folder of yours"), resumable(tmp_path / "out"):
+    with pytest.raises(ConfigError, match="no folder of yours"), open_checkpoint_dir(tmp_path / "out"):
         pytest.fail("the work has begun")
     assert names_in(tmp_path / "theirs") == set()
 

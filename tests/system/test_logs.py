@@ -62,9 +62,9 @@ def json_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 def test_a_json_line_has_the_fields_of_the_run_in_every_thread(capsys: pytest.CaptureFixture[str]) -> None:
-    with logs.on_stderr(logging.INFO):
-        logs.use("json")
-        with logs.context(run_id="r1"), logs.context(stage="score"):
+    with logs.logging_to_stderr(logging.INFO):
+        logs.set_log_format("json")
+        with logs.log_fields(run_id="r1"), logs.log_fields(stage="score"):
             thread = threading.Thread(
                 target=lambda: _log.info("two\nlines token=t", extra={"rows": 5, "out": "a://b:c@d"})
             )
@@ -88,7 +88,7 @@ def test_a_json_line_has_the_fields_of_the_run_in_every_thread(capsys: pytest.Ca
 
 
 def test_text_lines_hide_secrets(capsys: pytest.CaptureFixture[str]) -> None:
-    with logs.on_stderr(logging.INFO):
+    with logs.logging_to_stderr(logging.INFO):
         _log.info("reading %s", "s3://KEY:SECRET@bucket/x")
     assert "s3://KEY:***@bucket/x" in capsys.readouterr().err
 
@@ -145,10 +145,10 @@ def test_a_bug_is_one_json_line_with_its_traceback(
 
 
 def test_bars_are_for_terminals_and_text() -> None:
-    with logs.on_stderr(logging.INFO):
-        assert logs.no_bars() is None
-        logs.use("json")
-        assert logs.no_bars() is True
+    with logs.logging_to_stderr(logging.INFO):
+        assert logs.hides_bars() is None
+        logs.set_log_format("json")
+        assert logs.hides_bars() is True
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from batchrec.rules.user_limits import UserLimits
 from batchrec.scoring.chunk_checkpoints import _key
 from batchrec.scoring.score import score
 from batchrec.scoring.scorer import Scorer
-from batchrec.system.resume import progress_folder, resumable
+from batchrec.system.resume import checkpoint_dir_of, open_checkpoint_dir
 from batchrec.training import loop as fitting
 from batchrec.training.train import train
 from batchrec.training.trainer import Trainer
@@ -60,15 +60,15 @@ TRAINING = replace(CONFIG, max_epochs=4, dropout=0.3, negatives=9, seed=3, min_e
 
 
 def stop_after(n_epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep, kept = fitting._keep, []
+    save, saved = fitting._save_checkpoint, []
 
-    def keep_and_stop(*arguments: Any) -> None:
-        keep(*arguments)
-        kept.append(arguments)
-        if len(kept) == n_epochs:
+    def save_and_stop(*arguments: Any) -> None:
+        save(*arguments)
+        saved.append(arguments)
+        if len(saved) == n_epochs:
             raise Stopped
 
-    monkeypatch.setattr("batchrec.training.loop._keep", keep_and_stop)
+    monkeypatch.setattr("batchrec.training.loop._save_checkpoint", save_and_stop)
 
 
 def assert_stops(
@@ -84,11 +84,11 @@ def assert_stops(
 def train_until(
     n_epochs: int, monkeypatch: pytest.MonkeyPatch, folder: Path, config: TrainingConfig, sequences: Path
 ) -> None:
-    """Train `resumed` for some epochs more, and keep them in `progress`."""
+    """Train `resumed` for some epochs more, and keep them in `checkpoints`."""
     assert_stops(
         monkeypatch,
         lambda patch: stop_after(n_epochs, patch),
-        lambda: train(sequences, config, folder / "resumed", folder / "progress"),
+        lambda: train(sequences, config, folder / "resumed", folder / "checkpoints"),
     )
 
 
@@ -121,9 +121,9 @@ def test_training_that_was_stopped_after_an_epoch_gives_the_same_model(
     config = replace(TRAINING, objective=objective)
     train(training_sequences(), config, tmp_path / "whole")
     train_until(n_epochs, monkeypatch, tmp_path, config, training_sequences())
-    assert names_in(tmp_path) == {"whole", "progress"}
+    assert names_in(tmp_path) == {"whole", "checkpoints"}
     n_trained = count_epochs(monkeypatch)
-    train(training_sequences(), config, tmp_path / "resumed", tmp_path / "progress")
+    train(training_sequences(), config, tmp_path / "resumed", tmp_path / "checkpoints")
     # After the last one only the export is left to do.
     assert n_trained == [4 - n_epochs]
     assert_same_model(tmp_path / "whole", tmp_path / "resumed")
@@ -136,14 +136,14 @@ def test_training_that_was_stopped_again_and_again_gives_the_same_model(
     train(training_sequences(), TRAINING, tmp_path / "whole")
     for _ in range(3):
         train_until(1, monkeypatch, tmp_path, TRAINING, training_sequences())
-    train(training_sequences(), TRAINING, tmp_path / "resumed", tmp_path / "progress")
+    train(training_sequences(), TRAINING, tmp_path / "resumed", tmp_path / "checkpoints")
     assert_same_model(tmp_path / "whole", tmp_path / "resumed")
 
 
 @pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("change", ["options", "sequences", "a byte", "--init-from"])
 def test_training_of_something_else_starts_over(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sequences, config, folder = tmp_path / "sequences.parquet", TRAINING, tmp_path / "progress"
+    sequences, config, folder = tmp_path / "sequences.parquet", TRAINING, tmp_path / "checkpoints"
     shutil.copy(training_sequences(), sequences)
     train_until(2, monkeypatch, tmp_path, config, sequences)
     if change == "options":
@@ -187,12 +187,12 @@ import os, torch
 torch.set_num_threads(1)
 from batchrec.cli import run
 from batchrec.training import loop as fitting
-keep = fitting._keep
-def keep_and_die(progress, trainer, epochs, weights):
-    keep(progress, trainer, epochs, weights)
+save = fitting._save_checkpoint
+def save_and_die(checkpoints, trainer, epochs, weights):
+    save(checkpoints, trainer, epochs, weights)
     if len(epochs) == 2:
         os.kill(os.getpid(), {int(signal.SIGKILL)})
-fitting._keep = keep_and_die
+fitting._save_checkpoint = save_and_die
 run({arguments!r})
 """
     done = subprocess.run([sys.executable, "-c", program], check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -236,15 +236,15 @@ N_CHUNKS = 7
 def stopped_scoring(
     folder: Path, after: int, monkeypatch: pytest.MonkeyPatch, config: ScoringConfig = SCORING
 ) -> tuple[Path, Path]:
-    """Stop a scoring after some chunks; gives its sequences and its progress."""
+    """Stop a scoring after some chunks; gives its sequences and its checkpoint folder."""
     sequences = write_sequences(folder / "sequences.parquet", histories())
     assert_stops(
         monkeypatch,
         lambda patch: Rankings(patch, most=after),
-        lambda: score(sequences, trained_model(), config, folder / "recs.parquet", folder / "progress"),
+        lambda: score(sequences, trained_model(), config, folder / "recs.parquet", folder / "checkpoints"),
     )
     assert not (folder / "recs.parquet").exists()
-    return sequences, folder / "progress"
+    return sequences, folder / "checkpoints"
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 6])
@@ -310,9 +310,7 @@ def test_another_model_ranks_everybody_anew(tmp_path: Path, monkeypatch: pytest.
     assert ranked.n == N_CHUNKS
 
 
-def test_users_that_are_carried_over_are_no_part_of_the_progress(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_users_that_are_carried_over_have_no_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     earlier = {user: items for user, items in histories().items() if user % 3 == 0}
     score(write_sequences(tmp_path / "s", earlier), trained_model(), SCORING, tmp_path / "previous.parquet")
     config = replace(SCORING, previous=str(tmp_path / "previous.parquet"))
@@ -328,7 +326,7 @@ def test_users_that_are_carried_over_are_no_part_of_the_progress(
         assert (tmp_path / out).read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
-def test_a_command_that_was_stopped_goes_on_and_removes_its_progress(
+def test_a_command_that_was_stopped_resumes_and_removes_its_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sequences = write_sequences(tmp_path / "sequences.parquet", histories())
@@ -350,7 +348,7 @@ def test_a_command_that_was_stopped_goes_on_and_removes_its_progress(
 def test_two_commands_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     sequences, out = write_sequences(tmp_path / "sequences.parquet", histories()), tmp_path / "recs.parquet"
     arguments = ("--sequences", sequences, "--model", trained_model(), "--out", out, "--device", "cpu")
-    with resumable(out) as folder:
+    with open_checkpoint_dir(out) as folder:
         assert folder is not None
         score(sequences, trained_model(), SCORING, out, folder)
         before = {path.name: path.read_bytes() for path in folder.glob("*.part")}
@@ -388,14 +386,14 @@ def small_files() -> Iterator[None]:
 
 
 def assert_full(command: str, out: Path, capfd: pytest.CaptureFixture[str], *arguments: object) -> None:
-    """The command ends with one line that says so, and all that it leaves is its progress."""
+    """The command ends with one line that says so, and all that it leaves is its checkpoint folder."""
     before = names_in(out.parent)
     with small_files():
         assert run_cli(command, "--out", out, *arguments) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if "batchrec: error:" in line]
     assert len(lines) == 1
     assert "cannot be written: File too large" in lines[0]
-    assert names_in(out.parent) - {progress_folder(out).name} == before
+    assert names_in(out.parent) - {checkpoint_dir_of(out).name} == before
 
 
 def test_a_full_disk_ends_build_sequences(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

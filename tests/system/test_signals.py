@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from batchrec.errors import InputError
-from batchrec.system.signals import Terminated, can_go_on, signals_first, stopped_by_signals
+from batchrec.system.signals import Terminated, can_resume, signals_first, stopped_by_signals
 from batchrec.tables.queries import connect
 from batchrec.tables.sequences_table import write_parquet
 from tests.support.models import names_in, trained_model, training_sequences, write_sequences
@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def has_temporary(folder: Path, start: str) -> bool:
-    # A probe, or the folder of the progress, is there before the work has begun.
+    # A probe, or the checkpoint folder, exists before the work has begun.
     return any(name.startswith(start) and name.endswith(".tmp") for name in names_in(folder))
 
 
@@ -155,7 +155,7 @@ def test_scoring_is_terminated_in_json_too(folder: Path) -> None:
 
 
 def test_a_resumable_command_says_that_it_goes_on() -> None:
-    with stopped_by_signals(), can_go_on(), pytest.raises(Terminated) as raised:
+    with stopped_by_signals(), can_resume(), pytest.raises(Terminated) as raised:
         os.kill(os.getpid(), signal.SIGTERM)
     assert raised.value.message == "terminated: the same command goes on where it stopped"
 

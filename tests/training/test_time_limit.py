@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from batchrec.system.checkpoints import Progress
+from batchrec.system.checkpoints import CheckpointStore
 from batchrec.training import holdout
 from batchrec.training import loop as fitting
 from batchrec.training.distributed import Processes
@@ -104,11 +104,11 @@ def test_the_first_epoch_is_measured_as_far_as_it_has_come(clock: Clock) -> None
 
 def test_a_run_killed_after_the_minutes_takes_no_further_step(clock: Clock, tmp_path: Path) -> None:
     config = replace(LIMITED, max_minutes=4 * STEP_S / 60)
-    progress = Progress(tmp_path / "progress", b"\1" * 32)
+    checkpoints = CheckpointStore(tmp_path / "progress", b"\1" * 32)
     first, again = (small_encoder(N_ITEMS + 2) for _ in range(2))
-    fitted = fit(first, split(), config, progress=progress)
+    fitted = fit(first, split(), config, checkpoints=checkpoints)
     clock.passed.clear()
-    assert fit(again, split(), config, progress=progress) == fitted
+    assert fit(again, split(), config, checkpoints=checkpoints) == fitted
     assert clock.passed == []
     assert_same(first, again)
 

@@ -1,0 +1,109 @@
+"""What one call asks of the disk: sync, make, link, exchange and remove files and folders; hash a file."""
+
+import ctypes
+import errno
+import hashlib
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+# A disk, or a system, that cannot sync a folder, or link a file, says so by one of these.
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+_CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
+
+
+def put_on_disk(paths: Iterable[Path]) -> None:
+    """Wait until the disk holds the contents of files, and the names that are in folders, as they are now.
+
+    Raises OSError if it cannot: a full disk may be found only now.
+    """
+    for path in paths:
+        is_folder = path.is_dir()
+        if is_folder and sys.platform == "win32":  # where no folder can be opened
+            continue
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        except OSError as error:
+            # Some network disks know no fsync of a folder: they have nothing to wait for.
+            if not is_folder or error.errno not in _CANNOT_SYNC:
+                raise
+        finally:
+            os.close(opened)
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder, and those it lies in, so that a power cut does not lose them; one that exists is left as it is.
+
+    mode: of the folder itself, before the umask.
+    """
+    if folder.is_dir():
+        # A run that was killed may have made it only now. One in a folder that cannot be opened is older.
+        with suppress(OSError):
+            put_on_disk([folder.parent])
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode, exist_ok=True)
+    put_on_disk([folder.parent])
+
+
+def link_or_copy(file: Path, name: Path) -> None:
+    """Link a file to a second name, or make a copy, private until it is whole, if the disk cannot link it."""
+    if not try_link(file, name):
+        name.touch(0o600, exist_ok=False)
+        shutil.copyfile(file, name)
+        shutil.copymode(file, name)
+
+
+def try_link(file: Path, name: Path) -> bool:
+    """Link a file to a second name; return whether the disk, and the owner of the file, allow it."""
+    # Only the owner of a file may change its mode, under whichever name.
+    if hasattr(os, "geteuid") and file.stat().st_uid != os.geteuid():
+        return False
+    try:
+        os.link(file, name)
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        return False
+    return True
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step where that can be done: by renameat2(2) on Linux, renamex_np on macOS."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "linux" and hasattr(libc, "renameat2"):
+        at_fdcwd, rename_exchange = -100, 2
+        failed = libc.renameat2(at_fdcwd, names[0], at_fdcwd, names[1], rename_exchange)
+    elif sys.platform == "darwin":
+        rename_swap = 2
+        failed = libc.renamex_np(*names, rename_swap)
+    else:
+        return False
+    if failed and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return not failed
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there; where that cannot be done, say so in the log."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("%s: cannot be removed: %s", path, error.strerror)
+
+
+def file_sha256(file: Path) -> str:
+    """Give the SHA-256 of a file's bytes, which need not fit into memory."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
