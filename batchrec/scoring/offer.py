@@ -8,10 +8,10 @@ import pyarrow as pa
 from batchrec.arrays import Floats
 from batchrec.config import ScoringConfig
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules.compiled import Rules
+from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.rule_tables import RuleTables, read_rule_tables
-from batchrec.rules.rulebook import Rulebook, read_rules
+from batchrec.rules.rule_tables import RuleTables
+from batchrec.rules.rulebook import Rulebook, read_rule_tables, read_rules
 from batchrec.scoring.cold_start import PopularItems
 from batchrec.sources.catalogue import Catalogue, read_catalogue
 
@@ -23,7 +23,7 @@ class Offer:
     vocabulary: Vocabulary
     n_model_items: int
     rulebook: Rulebook
-    rules: Rules
+    rules: CompiledRules
     popular: PopularItems
     catalogue: Catalogue | None
 
@@ -62,7 +62,7 @@ def read_offer(known: KnownIds, config: ScoringConfig, tables: RuleTables | None
         offered,
         len(known.vocabulary),
         rulebook,
-        rulebook.over(offered),
+        rulebook.compile(offered),
         PopularItems(known.sequences, config, rulebook, offered),
         read_catalogue(config, known.vocabulary.item_ids.type, config.night),
     )

@@ -19,7 +19,7 @@ from batchrec.errors import ConfigError, GateError
 from batchrec.model.directory import load_model
 from batchrec.model.ranker import Ranker
 from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.rule_tables import read_rule_tables
+from batchrec.rules.rulebook import read_rule_tables
 from batchrec.rules.table_check import FinishedTable, check_rules
 from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, ChunkCheckpoint, open_checkpoints
 from batchrec.scoring.known_items import check_knows
@@ -167,7 +167,8 @@ def _in_order(
         waiting: deque[Future[ScoredChunk]] = deque()
         try:
             for number, chunk in enumerate(chunks):
-                waiting.append(pool.submit(scorer.score, chunk, ChunkCheckpoint(checkpoints, number)))
+                checkpoint = None if checkpoints is None else ChunkCheckpoint(checkpoints, number)
+                waiting.append(pool.submit(scorer.score, chunk, checkpoint))
                 # One more than are worked on: a worker that is done finds the next chunk read.
                 if len(waiting) > workers:
                     yield waiting.popleft().result()

@@ -15,8 +15,9 @@ from batchrec.model.batching import Histories, also_seen, history_digests, scori
 from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking, check_scores
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules.pools import Lists
-from batchrec.rules.ruled_ranker import Limits, RuledRanker, limits_of
+from batchrec.rules.pools import RecLists
+from batchrec.rules.ruled_ranker import RuledRanker
+from batchrec.rules.user_limits import UserLimits, limits_of
 from batchrec.scoring.chunk_checkpoints import ChunkCheckpoint
 from batchrec.scoring.empty_lists import emptied_by
 from batchrec.scoring.offer import Offer
@@ -108,7 +109,7 @@ class Scorer:
         """Whether there is an earlier table that users may be carried over from."""
         return self._previous is not None
 
-    def score(self, users: pa.RecordBatch, checkpoint: ChunkCheckpoint = ChunkCheckpoint(None, 0)) -> ScoredChunk:
+    def score(self, users: pa.RecordBatch, checkpoint: ChunkCheckpoint | None = None) -> ScoredChunk:
         """Recommend to the users of a sequences batch: columns user_id, item_ids and, if there is one, also_seen.
 
         A user of whose history the model knows nothing gets popular items, anew every night.
@@ -128,13 +129,18 @@ class Scorer:
             found = np.where(is_known, self._previous.find(users["user_id"], digests), -1)
         fresh, carried = np.flatnonzero(found < 0), np.flatnonzero(found >= 0)
         n_recs = np.zeros(len(users), np.int64)
-        lists = checkpoint.read_or_rank(users["user_id"], digests, found < 0, lambda: self._best(known, fresh, limits))
+        if checkpoint is None:
+            lists = self._best(known, fresh, limits)
+        else:
+            lists = checkpoint.read_or_rank(
+                users["user_id"], digests, found < 0, lambda: self._best(known, fresh, limits)
+            )
         cold = np.flatnonzero(~is_known[fresh])
         vocabulary = self._offer.vocabulary
         if len(cold):
             lists.put(cold, self._offer.popular.lists(users.take(pa.array(fresh[cold]))))
             vocabulary = self._offer.popular.open().vocabulary
-        n_recs[fresh] = lists.is_there.sum(axis=1)
+        n_recs[fresh] = lists.is_item.sum(axis=1)
         recs = self._to_arrow(users["user_id"].take(pa.array(fresh)), digests[fresh], lists, vocabulary)
         if self._previous is not None and len(carried):
             n_recs[carried] = self._previous.n_rows[found[carried]]
@@ -142,12 +148,12 @@ class Scorer:
         n_unknown = len(users["item_ids"].flatten()) - len(known.items)
         return ScoredChunk(recs, len(users), self._counts(users, is_known, n_recs, len(carried), n_unknown))
 
-    def _best(self, histories: Histories, users: Longs, limits: Limits) -> Lists:
+    def _best(self, histories: Histories, users: Longs, limits: UserLimits) -> RecLists:
         """Return the model's list for each of `users`, empty where it knows nothing of the history.
 
         Raises ModelError for scores that are not finite.
         """
-        lists = Lists.empty(len(users), self._top_k)
+        lists = RecLists.empty(len(users), self._top_k)
         known = np.flatnonzero(histories.lengths[users] > 0)
         lengths = np.minimum(histories.lengths[users[known]], self._shape.max_len)
         for batch in token_batches(lengths, self._batch_tokens, self._most_users):
@@ -156,7 +162,7 @@ class Scorer:
         check_scores(lists.scores)
         return lists
 
-    def _rank(self, histories: Histories, users: Longs, limits: Limits) -> Ranking:
+    def _rank(self, histories: Histories, users: Longs, limits: UserLimits) -> Ranking:
         tokens = scoring_tokens(histories, users, self._shape)
         if self._ruled is not None:
             return self._ruled.rank(tokens, users, limits)
@@ -192,7 +198,7 @@ class Scorer:
                 counted += emptied_by(offer.rules, limits, len(chosen))
         return counted
 
-    def _to_arrow(self, user_ids: pa.Array, digests: Longs, lists: Lists, vocabulary: Vocabulary) -> pa.RecordBatch:
+    def _to_arrow(self, user_ids: pa.Array, digests: Longs, lists: RecLists, vocabulary: Vocabulary) -> pa.RecordBatch:
         """Spell lists as rows of recs, their items those of a vocabulary."""
         n_users, top_k = lists.scores.shape
         # Where no item is left, PAD or MASK may stand: any item does instead, for the row is left out.
@@ -211,5 +217,5 @@ class Scorer:
             titles = self._titles if is_own else self._offer.titles(vocabulary)
             columns.append(titles.take(items))
         recs = pa.record_batch(columns, schema=self.schema)
-        is_there = lists.is_there.ravel()
-        return recs if is_there.all() else recs.filter(pa.array(is_there))
+        is_item = lists.is_item.ravel()
+        return recs if is_item.all() else recs.filter(pa.array(is_item))

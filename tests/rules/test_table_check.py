@@ -11,7 +11,7 @@ import pytest
 from batchrec.config import ScoringConfig
 from batchrec.errors import GateError
 from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.rule_tables import read_rule_tables
+from batchrec.rules.rulebook import read_rule_tables
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
 from batchrec.scoring.offer import Offer, read_offer
 from tests.rules.test_rules import HISTORIES, run

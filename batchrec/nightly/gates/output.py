@@ -11,7 +11,7 @@ from batchrec.config import RunConfig, ScoringConfig
 from batchrec.errors import InputError, one_line
 from batchrec.nightly.gates.rules import rule_break_checks
 from batchrec.nightly.report import Check
-from batchrec.rules.rule_tables import read_rule_tables
+from batchrec.rules.rulebook import read_rule_tables
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
 from batchrec.scoring.user_list import read_user_list
 from batchrec.tables.ids import BLANKS
