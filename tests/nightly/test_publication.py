@@ -1,44 +1,26 @@
 """run: a kill, a rollback, another command or another user while a night is being published."""
 
-import os
 import shutil
-import stat
+import tempfile
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batchrec.errors import ConfigError, GateError, NothingToDo
-from batchrec.model.directory import replacing_model
 from batchrec.nightly import archive
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.lock import locked
+from batchrec.nightly.current_table import LocalTable
 from batchrec.nightly.registry import ModelRegistry
-from batchrec.nightly.report import read_report, report_to_json
+from batchrec.nightly.report import ModelFigures, read_report, report_to_json
 from batchrec.nightly.run import plan
-from batchrec.system import temporaries
 from batchrec.system.atomic import replacing
 from tests.support.models import names_in, run_cli, training_histories
-from tests.support.nights import FIRST, Company, company
+from tests.support.nights import FIRST, Company, metric, night
 
 HALF = dict(list(training_histories().items())[:20])
-
-
-@pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
-    with company(tmp_path, monkeypatch) as made:
-        yield made
-
-
-def night(number: int) -> date:
-    return FIRST + timedelta(days=number)
-
-
-def metric(shop: Company, name: str) -> float:
-    lines = (shop.folder / "metrics.prom").read_text(encoding="utf-8").splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(f"batchrec_{name} "))
 
 
 WITHIN_PUBLISHING = [
@@ -159,126 +141,6 @@ def test_another_command_that_writes_to_out_does_not_break_the_publication(
     assert shop.archive.current_nights() == [night(7)]
 
 
-def test_an_unfinished_copy_is_private_and_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table, out = tmp_path / "table", tmp_path / "out"
-    table.write_bytes(b"a table")
-    seen: list[Any] = []
-    copyfile: Any = shutil.copyfile
-
-    def copying(source: Path, to: Path) -> None:
-        copyfile(source, to)
-        # The first thing that any other command does.
-        temporaries._remove_dead(out)
-        seen.append((stat.S_IMODE(to.stat().st_mode), to.exists()))
-
-    def on_another_disk(*_: Any, **__: Any) -> None:
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(shutil, "copyfile", copying)
-    monkeypatch.setattr(os, "link", on_another_disk)
-    with replacing(out, contents=table):
-        pass
-    assert seen == [(0o600, True)]
-    assert out.read_bytes() == b"a table"
-    assert stat.S_IMODE(out.stat().st_mode) == 0o666 & ~umask()
-
-
-def umask() -> int:
-    former = os.umask(0)
-    os.umask(former)
-    return former
-
-
-def test_a_disk_error_while_linking_is_not_a_reason_to_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "table").write_bytes(b"a table")
-
-    def broken(*_: Any, **__: Any) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "link", broken)
-    with (
-        pytest.raises(ConfigError, match="Input/output error"),
-        replacing(tmp_path / "out", contents=tmp_path / "table"),
-    ):
-        pass
-
-
-def test_a_file_of_another_user_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table, out = tmp_path / "table", tmp_path / "out"
-    table.write_bytes(b"a table")
-    monkeypatch.setattr(os, "geteuid", lambda: table.stat().st_uid + 1)
-    with replacing(out, contents=table):
-        pass
-    assert not out.samefile(table)
-    assert out.read_bytes() == b"a table"
-
-
-@pytest.mark.parametrize(("folder", "lock"), [(0o755, 0o600), (0o775, 0o660), (0o2770, 0o660)])
-def test_only_users_who_may_write_to_the_archive_can_hold_its_lock(tmp_path: Path, folder: int, lock: int) -> None:
-    nights = tmp_path / "nights"
-    nights.mkdir()
-    nights.chmod(folder)
-    with locked(nights, "fail"):
-        assert stat.S_IMODE((nights / ".lock").stat().st_mode) == lock
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_a_lock_file_made_by_root_belongs_to_the_owner_of_the_archive(tmp_path: Path) -> None:
-    nights = tmp_path / "nights"
-    nights.mkdir()
-    os.chown(nights, 12345, 12346)
-    with locked(nights, "fail"):
-        assert ((nights / ".lock").stat().st_uid, (nights / ".lock").stat().st_gid) == (12345, 12346)
-
-
-def test_a_folder_with_neither_report_nor_table_is_not_a_night(shop: Company) -> None:
-    today = datetime.now(UTC).date()
-    (shop.folder / "nights/run_date=2999-01-01").mkdir(parents=True)
-    shop.run()
-    assert shop.archive.current_nights() == [FIRST]
-    assert shop.archive.dates() == [FIRST]
-    for name in ("report.json", "recs.parquet"):
-        ahead = shop.folder / f"nights/run_date={today + timedelta(days=2)}"
-        ahead.mkdir()
-        (ahead / name).write_text("", encoding="utf-8")
-        with pytest.raises(ConfigError, match=rf"night {today + timedelta(days=2)} is published already"):
-            shop.run(1)
-        assert metric(shop, "exit_code") == 2
-        shutil.rmtree(ahead)
-    shop.run(1)
-
-
-def test_the_copy_of_a_night_under_another_date_is_not_that_night(shop: Company) -> None:
-    shop.run()
-    shop.run(1)
-    folder = shop.archive.table(FIRST).parent
-    shutil.copytree(folder, folder.with_name(f"run_date={night(3)}"))
-    before = shop.jobs.out.read_bytes()
-    with pytest.raises(ConfigError, match="is later than night 2024-03-03, and its report is"):
-        shop.run(2)
-    with pytest.raises(ConfigError, match="is not the table that was published"):
-        shop.archive.roll_back(night(3))
-    assert shop.jobs.out.read_bytes() == before
-    shutil.rmtree(folder.with_name(f"run_date={night(3)}"))
-    shop.run(2)
-    assert shop.archive.current_nights()[-1] == night(2)
-
-
-def test_the_metrics_say_whether_the_newest_night_is_current(shop: Company) -> None:
-    shop.run()
-    assert metric(shop, "out_is_newest") == 1
-    shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
-    shop.run(1)
-    shop.archive.roll_back()
-    with pytest.raises(NothingToDo):
-        shop.run(1)
-    assert metric(shop, "out_is_newest") == 0
-    (shop.folder / "recs.parquet").write_bytes(b"x")
-    with pytest.raises(GateError):
-        shop.run(2, gate_min_coverage=1.0)
-    assert metric(shop, "out_is_newest") == 0
-
-
 def test_a_night_decided_by_a_killed_run_has_the_times_of_the_run_that_published_it(
     shop: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,24 +175,92 @@ def test_an_error_after_publication_does_not_fail_the_night(
     assert shop.run().failed is None
 
 
-def test_a_replaced_folder_is_synced_before_and_after_the_rename(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    shared_memory = Path("/dev/shm")  # noqa: S108 - another disk is what it is for
+    if not shared_memory.is_dir() or shared_memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second disk exists")
+    with tempfile.TemporaryDirectory(dir=shared_memory) as folder:
+        yield Path(folder)
+
+
+def test_models_and_the_table_may_lie_on_another_disk(shop: Company, other_disk: Path) -> None:
+    (shop.folder / "models").symlink_to(other_disk)
+    (shop.folder / "recs.parquet").symlink_to(other_disk / "recs.parquet")
+    report = shop.run()
+    assert shop.rows() == shop.rows(FIRST)
+    assert report.model is not None
+    assert names_in(other_disk) == {"recs.parquet", "current", report.model}
+    shop.run(7)
+    assert shop.rows() == shop.rows(night(7))
+    assert shop.archive.roll_back() == FIRST
+    assert shop.rows() == shop.rows(FIRST)
+
+
+def test_a_full_disk_at_out_is_found_before_anything_is_switched(
+    shop: Company, other_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps: list[str] = []
-    fsync, rename = os.fsync, Path.rename
+    (shop.folder / "recs.parquet").symlink_to(other_disk / "recs.parquet")
+    shop.run()
+    before = shop.state()
 
-    def seen_fsync(opened: int) -> None:
-        names = {path.stat().st_ino: path.name for path in (tmp_path, *tmp_path.rglob("*"))}
-        name = names[os.fstat(opened).st_ino]
-        steps.append("new" if name.endswith(".tmp") else name)
-        fsync(opened)
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
 
-    def seen_rename(path: Path, target: Path) -> Path:
-        steps.append("rename")
-        return rename(path, target)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(ConfigError, match="No space left on device"):
+            shop.run(7)
+    assert shop.state() | {"models": ""} == before | {"models": ""}
+    assert shop.run(7).resumed
 
-    monkeypatch.setattr(os, "fsync", seen_fsync)
-    monkeypatch.setattr(Path, "rename", seen_rename)
-    with replacing_model(tmp_path / "model") as folder:
-        (folder / "weights").write_bytes(b"w")
-    assert steps == ["weights", "new", tmp_path.name, "rename", tmp_path.name]
+
+def test_repeating_an_earlier_night_does_not_switch_the_model_in_use(
+    shop: Company, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        shop.run(number)
+    in_use = shop.registry.current
+    assert in_use is not None
+    shop.figures[in_use.manifest.model_id] = ModelFigures(in_use.manifest.model_id, 0.05, 0.1, 0.0)
+    before = shop.state()
+    report = shop.run(1)
+    assert report.trained_because is not None
+    assert report.model != in_use.name
+    after = shop.state()
+    assert after[str(night(1))] != before[str(night(1))]
+    assert {name for name in before if name != "models" and after[name] != before[name]} == {str(night(1))}
+    assert "recs.parquet stays as it is, and so does the model in use: a later night is published" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("home", "name", "ends"), [(ModelRegistry, "use", "after"), (LocalTable, "switching_to", "before")]
+)
+def test_a_killed_publication_is_finished_first_whatever_the_log_is_now(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, home: Any, name: str, ends: str
+) -> None:
+    shop.run()
+    shop.run_killed(monkeypatch, home, name, ends=ends, night=7)
+    shop.write_log({1: [1000, 1001], 2: [1002, 1003]})
+    report = shop.run(7)
+    assert report.resumed
+    assert report.trained_because is not None
+    assert len(shop.trainings) == 2
+    assert shop.rows() == shop.rows(night(7))
+    assert report.model == getattr(shop.registry.current, "name", None)
+    assert 'batchrec_ndcg_at_10{model="new"}' in (shop.folder / "metrics.prom").read_text()
+    with pytest.raises(GateError, match="input gate"):
+        shop.run(7)
+
+
+@pytest.mark.parametrize("what", ["table", "report", "model"])
+def test_files_of_a_killed_publication_are_not_used_if_they_have_changed(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    shop.run_killed(monkeypatch, ModelRegistry, "use")
+    work, (model,) = shop.archive.work(FIRST), shop.registry.versions()
+    files = {"table": work / "recs.parquet", "report": work / "report.json", "model": model.folder / "encoder.onnx"}
+    files[what].write_bytes(files[what].read_bytes()[:-3] + b"x")
+    assert shop.run().stages.keys() >= {"build-sequences", "train", "score"}
+    assert shop.archive.is_intact(FIRST)
+    assert len(shop.trainings) == 2

@@ -22,11 +22,16 @@ from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures, NightReport
 from batchrec.nightly.run import run
 from batchrec.nightly.stages import Jobs
-from tests.support.models import model_of, names_in, training_histories
+from tests.support.models import OBJECTIVES, model_of, names_in, training_histories
 
 FIRST = date(2024, 3, 1)
 # Tiny models rank badly and leave little to recommend. The gates have their own tests.
 LENIENT = RunConfig(gate_min_users=0.0, gate_min_full_lists=0.0, gate_max_top_items=1.0, gate_min_overlap=0.0)
+
+
+def night(number: int) -> date:
+    """Return the run date of a night, counted from 0."""
+    return FIRST + timedelta(days=number)
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,30 @@ class Company:
 def rows_of(table: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.read_table(table).to_pylist()
     return rows
+
+
+def ids() -> tuple[str, str]:
+    """Return the ids of the models that the first and the second training return."""
+    causal, masked = (load_model(model_of(objective)).manifest.model_id for objective in OBJECTIVES)
+    return causal, masked
+
+
+def later(user: int = 5) -> dict[int, list[int]]:
+    """Return the log with one more event: an item that is new to the user."""
+    history = training_histories()[user]
+    new = next(item for item in range(1000, 1040) if item not in history)
+    return training_histories() | {user: [*history, new]}
+
+
+def report_of(shop: Company, number: int) -> Path:
+    """Return the file of the report of a published night."""
+    return shop.archive.table(night(number)).parent / "report.json"
+
+
+def metric(shop: Company, name: str) -> float:
+    """Return a metric from the file that a monitor reads."""
+    lines = (shop.folder / "metrics.prom").read_text(encoding="utf-8").splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"batchrec_{name} "))
 
 
 @contextmanager

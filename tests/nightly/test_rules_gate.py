@@ -1,7 +1,6 @@
 """run: a rule table that lost rows, or that the finished table breaks, fails the night."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,14 +11,8 @@ import pytest
 from batchrec.errors import GateError, InputError
 from batchrec.nightly import stages
 from batchrec.scoring.score import score
-from tests.support.nights import FIRST, Company, company
+from tests.support.nights import FIRST, Company
 from tests.support.plain_rules import ITEMS, write_table
-
-
-@pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
-    with company(tmp_path, monkeypatch) as made:
-        yield made
 
 
 def use(shop: Company, option: str, header: str, rows: list[tuple[object, ...]]) -> None:
