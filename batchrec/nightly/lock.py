@@ -46,7 +46,7 @@ def _mode(folder: Path) -> int:
 
 
 def _leave_to_owner(file: Path, folder: Path) -> None:
-    """Give a lock file that root created to the owner of the folder, whose runs could not lock it otherwise."""
+    """Hand a lock file that root created to the owner of the folder, whose runs could not lock it otherwise."""
     owner = folder.stat()
     if sys.platform != "win32" and os.geteuid() == 0 and owner.st_uid != 0 and file.stat().st_uid == 0:
         # Some network disks allow nobody to do that. Then the owner's run fails with an error that names the file.
