@@ -98,7 +98,7 @@ def our_steps(histories: Histories, precision: Precision, generator: np.random.G
     return step
 
 
-def items_a_second(step: Callable[[], int], n_steps: int) -> float:
+def items_per_second(step: Callable[[], int], n_steps: int) -> float:
     """Time some steps."""
     started = time.perf_counter()
     n_items = sum(step() for _ in range(n_steps))
@@ -124,7 +124,7 @@ def main() -> None:
         step()
     for _ in range(options.turns):
         for name, step in loops.items():
-            rates[name].append(items_a_second(step, options.steps))
+            rates[name].append(items_per_second(step, options.steps))
     reference = next(iter(rates.values()))
     print(f"{len(histories.items):,} events of {N_USERS:,} users, {torch.get_num_threads()} threads")
     for name, found in rates.items():

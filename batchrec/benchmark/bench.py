@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from batchrec.benchmark import limits
-from batchrec.benchmark.isolated import Measured, measure
+from batchrec.benchmark.isolated import Measurement, run_isolated
 from batchrec.benchmark.models import write_instant, write_untrained
 from batchrec.benchmark.polars_sequences import is_installed, polars_sequences
 from batchrec.benchmark.synthetic import SHAPES, Shape, shorten_histories, write_ratings
@@ -109,15 +109,15 @@ def bench(config: BenchConfig = BenchConfig()) -> BenchReport:
         logs = [_Log(shape.fraction(share), folder / str(number)) for number, share in enumerate(_SHARES)]
         for log in logs:
             log.folder.mkdir()
-            measure(write_ratings, log.shape, config.seed, log / "ratings.csv")
+            run_isolated(write_ratings, log.shape, config.seed, log / "ratings.csv")
         whole = logs[-1]
         # Not counted: it brings the files into memory, as it does the items of the models.
-        measure(build_sequences, [str(whole / "ratings.csv")], SequencesConfig(), whole / "sequences.parquet")
-        measure(write_untrained, whole / "sequences.parquet", ENCODER, folder / "model")
-        measure(write_instant, folder / "model", folder / "instant")
-        config = replace(config, device=measure(_device, folder / "model", config.device).value)
+        run_isolated(build_sequences, [str(whole / "ratings.csv")], SequencesConfig(), whole / "sequences.parquet")
+        run_isolated(write_untrained, whole / "sequences.parquet", ENCODER, folder / "model")
+        run_isolated(write_instant, folder / "model", folder / "instant")
+        config = replace(config, device=run_isolated(_device, folder / "model", config.device).value)
         turns = [
-            _turn(logs, folder, config, f"{number} of {config.repeats}") for number in range(1, config.repeats + 1)
+            _run_once(logs, folder, config, f"{number} of {config.repeats}") for number in range(1, config.repeats + 1)
         ]
     return BenchReport(
         users=shape.users,
@@ -138,14 +138,16 @@ def _device(model: Path, wanted: Literal["auto", "cuda", "cpu"]) -> str:
     return Ranker(load_model(model).encoder, wanted).device
 
 
-def _turn(logs: Sequence[_Log], folder: Path, config: BenchConfig, number: str) -> dict[tuple[str, int], Measured]:
+def _run_once(
+    logs: Sequence[_Log], folder: Path, config: BenchConfig, number: str
+) -> dict[tuple[str, int], Measurement]:
     """Run everything once; gives each stage by its name and the number of its log."""
     scoring = ScoringConfig(top_k=config.top_k, device=config.device, precision=config.precision)
     on_cpu = ScoringConfig(top_k=config.top_k, device="cpu")
-    turn: dict[tuple[str, int], Measured] = {}
+    turn: dict[tuple[str, int], Measurement] = {}
 
     def run(stage: str, log: int, function: Callable[..., Any], *arguments: Any) -> None:
-        turn[stage, log] = measured = measure(function, *arguments)
+        turn[stage, log] = measured = run_isolated(function, *arguments)
         _log.info("turn %s: %s, %d users: %.2f s", number, stage, logs[log].shape.users, measured.seconds)
 
     for n, log in enumerate(logs):
@@ -159,7 +161,7 @@ def _turn(logs: Sequence[_Log], folder: Path, config: BenchConfig, number: str) 
         )
         run("score", n, score, log / "sequences.parquet", folder / "model", scoring, log / "recs.parquet")
     last, whole = len(logs) - 1, logs[-1]
-    measure(shorten_histories, whole / "sequences.parquet", _CHANGED, whole / "changed.parquet")
+    run_isolated(shorten_histories, whole / "sequences.parquet", _CHANGED, whole / "changed.parquet")
     rescoring = replace(scoring, previous=str(whole / "recs.parquet"))
     run(_RESCORE, last, score, whole / "changed.parquet", folder / "model", rescoring, whole / "rescored.parquet")
     run(_SCAN, last, limits.scan, whole / "ratings.csv")
@@ -181,7 +183,7 @@ def _turn(logs: Sequence[_Log], folder: Path, config: BenchConfig, number: str) 
     return turn
 
 
-def _stages(turns: Sequence[dict[tuple[str, int], Measured]], shape: Shape) -> Iterator[Stage]:
+def _stages(turns: Sequence[dict[tuple[str, int], Measurement]], shape: Shape) -> Iterator[Stage]:
     last = len(_SHARES) - 1
     for name, (unit, limit) in _LIMITS.items():
         if (name, last) in turns[0]:
@@ -195,12 +197,12 @@ def _stages(turns: Sequence[dict[tuple[str, int], Measured]], shape: Shape) -> I
                 limit=limit,
                 limit_seconds=statistics.median(measured.seconds for measured in limits_of_turns),
                 ratio=statistics.median(
-                    measured.seconds / least.seconds for measured, least in zip(own, limits_of_turns, strict=True)
+                    measured.seconds / limit.seconds for measured, limit in zip(own, limits_of_turns, strict=True)
                 ),
             )
 
 
-def _growth(name: str, turns: Sequence[dict[tuple[str, int], Measured]], logs: Sequence[_Log]) -> Growth:
+def _growth(name: str, turns: Sequence[dict[tuple[str, int], Measurement]], logs: Sequence[_Log]) -> Growth:
     users = [log.shape.users for log in logs]
     seconds = [statistics.median(turn[name, n].seconds for turn in turns) for n in range(len(logs))]
     peaks = [statistics.median(turn[name, n].peak_mib for turn in turns) for n in range(len(logs))]

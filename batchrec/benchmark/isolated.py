@@ -13,7 +13,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """The seconds that a function took, the most memory that its process has held, and what it gave back."""
 
     seconds: float
@@ -21,16 +21,16 @@ class Measured:
     value: Any
 
 
-def measure(function: Callable[..., Any], *arguments: Any) -> Measured:
+def run_isolated(function: Callable[..., Any], *arguments: Any) -> Measurement:
     """Call a function in a new process. The seconds are those of the call, without the start of the process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(_call, function, arguments).result()
 
 
-def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Measured:
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Measurement:
     started = time.perf_counter()
     value = function(*arguments)
-    return Measured(time.perf_counter() - started, _peak_mib(), value)
+    return Measurement(time.perf_counter() - started, _peak_mib(), value)
 
 
 def _peak_mib() -> float:

@@ -33,10 +33,10 @@ def scoring_seconds(sequences: Path, model: Path) -> float:
     lists = pq.read_table(sequences, columns=["item_ids"], page_checksum_verification=True)["item_ids"]
     lengths = np.concatenate([chunk.value_lengths().to_numpy() for chunk in lists.chunks]).astype(np.int64)
     manifest = load_model(model).manifest
-    return scoring_flops(lengths, manifest.shape, manifest.n_items) / _flops_a_second()
+    return scoring_flops(lengths, manifest.shape, manifest.n_items) / _flops_per_second()
 
 
-def _flops_a_second() -> float:
+def _flops_per_second() -> float:
     """Measure the rate of large products of float32 matrices."""
     matrix = np.random.default_rng(0).random((_MATRIX_SIZE, _MATRIX_SIZE), dtype=np.float32)
     seconds = []

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from batchrec.benchmark.bench import BenchReport, Growth, Stage
 
 
-def as_text(report: BenchReport) -> str:
+def format_report(report: BenchReport) -> str:
     """Lay the report out as lines of text."""
     return "\n".join([*_head(report), "", *_stages(report.stages), "", *map(_growth, report.growth)])
 

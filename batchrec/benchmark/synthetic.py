@@ -16,7 +16,7 @@ from batchrec.tables.sequences_table import open_sequences, write_parquet
 _SCHEMA = pa.schema(
     [("userId", pa.int64()), ("movieId", pa.int64()), ("rating", pa.float32()), ("timestamp", pa.int64())]
 )
-_LEAST_RATINGS = 20
+_MIN_RATINGS = 20
 # MovieLens-25M: users have rated 71 films in the median and 154 in the mean. What is above the least 20 is log-normal
 # with this standard deviation, for exp(s^2 / 2) = (154 - 20) / (71 - 20).
 _ACTIVITY_SPREAD = 1.39
@@ -67,14 +67,14 @@ def write_ratings(shape: Shape, seed: int, out: Path) -> None:
 
 def _activity(shape: Shape, generator: np.random.Generator) -> Longs:
     """Draw how many items each user has rated: (users,), log-normal above a least number, the sum as the shape says."""
-    least = min(_LEAST_RATINGS, shape.ratings // shape.users)
-    most = shape.items // 2
+    minimum = min(_MIN_RATINGS, shape.ratings // shape.users)
+    maximum = shape.items // 2
     drawn = np.exp(generator.normal(0, _ACTIVITY_SPREAD, shape.users))
-    drawn *= (shape.ratings - least * shape.users) / drawn.sum()
-    lengths: Longs = np.minimum(least + drawn.astype(np.int64), most)
+    drawn *= (shape.ratings - minimum * shape.users) / drawn.sum()
+    lengths: Longs = np.minimum(minimum + drawn.astype(np.int64), maximum)
     # What rounding down and the most active have left over goes to the others.
     while missing := shape.ratings - int(lengths.sum()):
-        room = np.flatnonzero(lengths < most)
+        room = np.flatnonzero(lengths < maximum)
         lengths[generator.choice(room, min(missing, len(room)), replace=False)] += 1
     return lengths
 

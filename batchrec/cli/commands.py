@@ -128,13 +128,13 @@ def evaluate_command(sequences: Path, out: Path, json: bool, **options: Any) -> 
     evaluation = EvaluationConfig(**{name: value for name, value in options.items() if name in names})
     training = TrainingConfig(**{name: value for name, value in options.items() if name not in names})
     from batchrec.evaluation.evaluate import evaluate
-    from batchrec.evaluation.report_text import scoreboard
+    from batchrec.evaluation.report_text import format_report
 
     report = evaluate(sequences, evaluation, training, out)
     if json:
         print_report(report, json)
         return
-    echo(scoreboard(report))
+    echo(format_report(report))
 
 
 @cli.command("bench")
@@ -147,13 +147,13 @@ def bench_command(json: bool, **options: Any) -> None:
     """
     config = BenchConfig(**options)
     from batchrec.benchmark.bench import bench
-    from batchrec.benchmark.report_text import as_text
+    from batchrec.benchmark.report_text import format_report
 
     report = bench(config)
     if json:
         print_report(report, json)
         return
-    echo(as_text(report))
+    echo(format_report(report))
 
 
 @cli.command("recommend")

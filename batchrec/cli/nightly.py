@@ -27,7 +27,7 @@ from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_resume, ignore_signals
 
 if TYPE_CHECKING:
-    from batchrec.nightly.registry import Models
+    from batchrec.nightly.registry import ModelRegistry
     from batchrec.nightly.stages import Jobs
 
 
@@ -54,9 +54,9 @@ class _RunCommand(JobCommand):
         except (ConfigError, click.ClickException):
             file = _metrics_file(given, parent)
             if file is not None and "--dry-run" not in given:
-                from batchrec.nightly.prometheus import tell_failure
+                from batchrec.nightly.prometheus import write_failure
 
-                tell_failure(file, ConfigError.exit_code)
+                write_failure(file, ConfigError.exit_code)
             raise
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -131,9 +131,9 @@ def run_command(
     passes the gates. Run again after a crash, it resumes. The options of each job come from batchrec.toml or the
     environment.
     """
-    from batchrec.nightly.prometheus import failures_told
+    from batchrec.nightly.prometheus import reporting_failures
 
-    with failures_told(None if dry_run else metrics_file):
+    with reporting_failures(None if dry_run else metrics_file):
         config = RunConfig(**options)
         jobs = _jobs(context)
     from batchrec.nightly.run import plan, run
@@ -181,13 +181,14 @@ def _jobs(context: click.Context) -> "Jobs":
 @click.pass_context
 def rollback_command(context: click.Context, to: date | None) -> None:
     """Publish the table of an earlier night again at score's --out."""
-    from batchrec.nightly.archive import Nights
+    from batchrec.nightly.archive import Archive
+    from batchrec.nightly.current_table import current_table
     from batchrec.nightly.lock import locked
 
     options = resolve_options(context, "run")
-    nights = Nights(Path(options["nights"]), resolve_options(context, "score")["out"])
-    with locked(nights.folder, options["lock"]):
-        echo(f"{nights.out}: now the table of {nights.roll_back(to)}")
+    archive = Archive(Path(options["nights"]), current_table(resolve_options(context, "score")["out"]))
+    with locked(archive.folder, options["lock"]):
+        echo(f"{archive.current}: now the table of {archive.roll_back(to)}")
 
 
 @cli.group("models", cls=Group, epilog=SEE_EXIT_CODES)
@@ -199,13 +200,13 @@ def models_group() -> None:
 @click.pass_context
 def models_list_command(context: click.Context) -> None:
     """List the models, oldest first, with a mark at the one in use."""
-    models = _models(context)
+    registry = _registry(context)
     try:
-        current = models.current
+        current = registry.current
     except ModelError as error:
         echo(str(error))
         current = None
-    for version in models.versions():
+    for version in registry.versions():
         try:
             ndcg = version.manifest.metrics.get("ndcg_at_10")
             accuracy = "NDCG@10 not measured" if ndcg is None else f"NDCG@10 {ndcg:.4f}"
@@ -220,8 +221,8 @@ def models_list_command(context: click.Context) -> None:
 @click.pass_context
 def models_show_command(context: click.Context, name: str | None, json: bool) -> None:
     """Show a model's options and accuracy; the model in use if no other is named."""
-    models = _models(context)
-    print_report((models.find(name) if name else models.in_use()).manifest, json)
+    registry = _registry(context)
+    print_report((registry.find(name) if name else registry.in_use()).manifest, json)
 
 
 @models_group.command("rollback")
@@ -231,13 +232,13 @@ def models_rollback_command(context: click.Context, name: str | None) -> None:
     """Use an earlier model: the previous one if no other is named."""
     from batchrec.nightly.lock import locked
 
-    options, models = resolve_options(context, "run"), _models(context)
+    options, registry = resolve_options(context, "run"), _registry(context)
     nights = Path(options["nights"])
     with locked(nights, options["lock"]):
         _check_settled(nights)
-        version = models.find(name) if name else models.before_current()
-        models.use(version)
-        echo(f"{models.folder}: {version.name} is in use")
+        version = registry.find(name) if name else registry.before_current()
+        registry.use(version)
+        echo(f"{registry.folder}: {version.name} is in use")
 
 
 def _check_settled(nights: Path) -> None:
@@ -264,11 +265,11 @@ def models_prune_command(context: click.Context, keep: int | None) -> None:
     options = resolve_options(context, "run")
     config = RunConfig(keep_models=options["keep_models"] if keep is None else keep)
     with locked(Path(options["nights"]), options["lock"]):
-        for name in _models(context).prune(config.keep_models):
+        for name in _registry(context).prune(config.keep_models):
             echo(f"{name}: deleted")
 
 
-def _models(context: click.Context) -> "Models":
-    from batchrec.nightly.registry import Models
+def _registry(context: click.Context) -> "ModelRegistry":
+    from batchrec.nightly.registry import ModelRegistry
 
-    return Models(Path(resolve_options(context, "run")["models"]))
+    return ModelRegistry(Path(resolve_options(context, "run")["models"]))

@@ -5,8 +5,9 @@ from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.csv import CsvOptions
 from batchrec.config.evaluation import EvaluationConfig
 from batchrec.config.options import parse_date
-from batchrec.config.rules import RulesConfig, end_of_day
+from batchrec.config.rules import RulesConfig
 from batchrec.config.run import RunConfig
+from batchrec.config.run_date import end_of_day
 from batchrec.config.scoring import RecommendConfig, ScoringConfig, ScoringPrecision
 from batchrec.config.sequences import IdType, SequencesConfig, TimestampUnit
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig

@@ -1,16 +1,14 @@
 """The options of score for rules: which items a list may hold, and what users without a history get."""
 
-from calendar import timegm
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
 
 from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.options import DATE, MAX_DAYS, check, option, parse_date
+from batchrec.config.run_date import RunDate
 
 
 @dataclass(frozen=True)
-class RulesConfig(CatalogueConfig):
+class RulesConfig(RunDate, CatalogueConfig):
     """The rules of a night; each rule table is CSV, Parquet, or a .sql file with one SELECT."""
 
     allow: str | None = option(
@@ -75,13 +73,3 @@ class RulesConfig(CatalogueConfig):
         check(
             self.category_column is None or self.items is not None, "category_column", self.category_column, "--items"
         )
-
-    @cached_property
-    def night(self) -> date:
-        """The date that the rules apply to; it stays the same if midnight passes during the job."""
-        return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
-
-
-def end_of_day(day: date) -> int:
-    """Return the time at which a day ends, in seconds since 1970 UTC."""
-    return timegm((day + timedelta(days=1)).timetuple())

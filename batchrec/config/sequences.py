@@ -2,20 +2,19 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from fractions import Fraction
-from functools import cached_property
 from typing import Literal
 
 from batchrec.config.csv import CsvOptions
 from batchrec.config.options import DATE, MAX_THREADS, check, check_ranges, option, parse_date
+from batchrec.config.run_date import RunDate
 
 TimestampUnit = Literal["auto", "s", "ms", "us", "ns", "days", "excel"]
 IdType = Literal["auto", "integer", "text"]
 
 
 @dataclass(frozen=True)
-class SequencesConfig:
+class SequencesConfig(RunDate):
     """Options of `build-sequences`."""
 
     query: str | None = option(
@@ -104,11 +103,6 @@ class SequencesConfig:
     def csv_options(self) -> CsvOptions:
         """The options of CSV files, parsed."""
         return CsvOptions.parse(self.delimiter, self.quote, self.header, self.columns, self.null)
-
-    @cached_property
-    def night(self) -> date:
-        """The date that a query sees; it stays the same if midnight passes during the job."""
-        return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
 
     def bad_rows_allowed(self, n_rows: int) -> int:
         """Return how many of `n_rows` rows may be unusable."""

@@ -24,7 +24,7 @@ def is_installed() -> bool:
 def als_lists(
     con: duckdb.DuckDBPyConnection, schema: pa.Schema, config: EvaluationConfig, seed: int
 ) -> Iterator[pa.RecordBatch]:
-    """Recommend by a factorization of who has which item, over the tables that `protocols.split` made.
+    """Recommend by a factorization of who has which item, over the tables that `splits.split_sequences` made.
 
     Gives batches of user_id, rank (from 1, without gaps) and item_id, by `schema`.
     """

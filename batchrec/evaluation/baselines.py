@@ -15,12 +15,12 @@ _USERS_AT_A_TIME = 10_000
 # Newest items of a user that are paired, best neighbours kept of an item, and newest items that speak for a user.
 _PAIRED_ITEMS = 100
 _NEIGHBOURS = 100
-_SPEAKING_ITEMS = 20
+_QUERY_ITEMS = 20
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """The baselines over the tables that `protocols.split` made.
+    """The baselines over the tables that `splits.split_sequences` made.
 
     Each gives batches of user_id, rank (from 1, without gaps) and item_id, by `schema`; a user for whom it finds fewer
     than k items gets fewer rows, or none.
@@ -34,14 +34,14 @@ class Baselines:
         """Recommend the items with most events."""
         return self._batches("evaluation/popular", days=None)
 
-    def popular_lately(self) -> Iterator[pa.RecordBatch]:
+    def recently_popular(self) -> Iterator[pa.RecordBatch]:
         """Recommend the items with most events in the last days of the training part."""
         return self._batches("evaluation/popular", days=self.config.popular_days)
 
     def item_to_item(self) -> Iterator[pa.RecordBatch]:
         """Recommend the items whose users are those of the user's newest items, by cosine."""
-        materialize(self.con, "evaluation/neighbours", items_of_a_user=_PAIRED_ITEMS, neighbours_of_an_item=_NEIGHBOURS)
-        yield from self._batches("evaluation/item_to_item", items_of_a_user=_SPEAKING_ITEMS)
+        materialize(self.con, "evaluation/neighbours", items_per_user=_PAIRED_ITEMS, neighbours_per_item=_NEIGHBOURS)
+        yield from self._batches("evaluation/item_to_item", items_per_user=_QUERY_ITEMS)
         self.con.execute("drop table neighbours")
 
     def _batches(self, query: str, **values: int | None) -> Iterator[pa.RecordBatch]:

@@ -16,8 +16,8 @@ from batchrec.errors import ConfigError
 from batchrec.evaluation import als
 from batchrec.evaluation.baselines import Baselines
 from batchrec.evaluation.bootstrap import Interval, compare
-from batchrec.evaluation.metrics import METRICS, MeasuredLists, measure_lists
-from batchrec.evaluation.splits import split
+from batchrec.evaluation.metrics import METRICS, MethodMetrics, measure_lists
+from batchrec.evaluation.splits import split_sequences
 from batchrec.scoring.score import score
 from batchrec.system.atomic import check_writable_file, replacing
 from batchrec.system.json_text import to_json
@@ -62,7 +62,7 @@ class MethodResult:
 
 
 @dataclass(frozen=True)
-class FittedModel:
+class EvaluatedModel:
     """The model that was tested: how its training went, and the options it was asked for."""
 
     model_id: str
@@ -93,7 +93,7 @@ class EvaluationReport:
     training_users: int
     training_items: int
     training_events: int
-    model: FittedModel
+    model: EvaluatedModel
     best_baseline: str
     methods: list[MethodResult]
     seconds: float
@@ -117,17 +117,17 @@ def evaluate(
         raise ConfigError("--init-from: a model that may have learned the test; evaluate trains one from nothing")
     log = open_sequences(sequences)
     with temporary_folder(out.parent / "batchrec") as folder, connect(folder) as con:
-        parts = split(con, log, evaluation, training.seed, folder)
+        split = split_sequences(con, log, evaluation, training.seed, folder)
         schema = lists_schema(log.user_type, log.item_type)
-        baselines: list[MeasuredLists] = []
+        baselines: list[MethodMetrics] = []
         for method, lists in _baselines(con, schema, evaluation, training.seed).items():
-            _log.info("making the lists of %s for %d users", method, parts.counts.users_tested)
+            _log.info("making the lists of %s for %d users", method, split.counts.users_tested)
             write_parquet(lists, schema, folder / "lists.parquet")
             baselines.append(measure_lists(con, method, folder / "lists.parquet", evaluation.top_k))
         # All that is left to do needs the test items and the items; training needs the memory.
         con.execute("drop table split; drop table training_events; drop table user_items")
-        trained = train(parts.training, training, folder / "model")
-        score(parts.histories, folder / "model", _scoring(evaluation, training), folder / "recs.parquet")
+        trained = train(split.training, training, folder / "model")
+        score(split.histories, folder / "model", _scoring(evaluation, training), folder / "recs.parquet")
         model = measure_lists(con, "model", folder / "recs.parquet", evaluation.top_k)
     baselines.sort(key=lambda measured: -measured.metrics[:, 0].mean())
     report = EvaluationReport(
@@ -135,14 +135,14 @@ def evaluate(
         protocol=evaluation.protocol,
         k=evaluation.top_k,
         keep_seen=evaluation.keep_seen,
-        cut=None if parts.cut is None else in_words(parts.cut),
-        model=FittedModel(
+        cut=None if split.cut is None else in_words(split.cut),
+        model=EvaluatedModel(
             trained.model_id, trained.device, trained.epochs, trained.best_epoch, trained.seconds, asdict(training)
         ),
         best_baseline=baselines[0].method,
-        methods=_results([model, *baselines], parts.counts.training_items, evaluation.n_resamples, training.seed),
+        methods=_results([model, *baselines], split.counts.training_items, evaluation.n_resamples, training.seed),
         seconds=round(time.monotonic() - started, 3),
-        **asdict(parts.counts),
+        **asdict(split.counts),
     )
     _write(report, out, json_out)
     return report
@@ -165,7 +165,7 @@ def _baselines(
     queries = Baselines(con, schema, config)
     found = {
         "popular": queries.popular(),
-        f"popular, last {config.popular_days} days": queries.popular_lately(),
+        f"popular, last {config.popular_days} days": queries.recently_popular(),
         "item-to-item": queries.item_to_item(),
     }
     if als.is_installed():
@@ -181,7 +181,7 @@ def _scoring(evaluation: EvaluationConfig, training: TrainingConfig) -> ScoringC
     return ScoringConfig(top_k=evaluation.top_k, keep_seen=evaluation.keep_seen, device=device)
 
 
-def _results(methods: list[MeasuredLists], n_items: int, n_resamples: int, seed: int) -> list[MethodResult]:
+def _results(methods: list[MethodMetrics], n_items: int, n_resamples: int, seed: int) -> list[MethodResult]:
     """Average over the users. methods: the model, the best baseline, from which gains are measured, the others."""
     values = np.stack([method.metrics for method in methods])
     comparisons = compare(values, 1, n_resamples, np.random.default_rng(seed))

@@ -13,7 +13,7 @@ METRICS = ("ndcg", "hit_rate", "recall", "mrr")
 
 
 @dataclass(frozen=True)
-class MeasuredLists:
+class MethodMetrics:
     """A method's lists, measured.
 
     metrics: (users, 4) float64, the METRICS of each tested user in the order of ids, each from 0 to 1.
@@ -27,7 +27,7 @@ class MeasuredLists:
     users_with_full_list: int
 
 
-def measure_lists(con: duckdb.DuckDBPyConnection, method: str, lists: Path, k: int) -> MeasuredLists:
+def measure_lists(con: duckdb.DuckDBPyConnection, method: str, lists: Path, k: int) -> MethodMetrics:
     """Measure the lists in a Parquet file of user_id, rank and item_id against the table test_items.
 
     The one query for all methods: sql/evaluation/user_metrics.sql has the definitions.
@@ -35,4 +35,4 @@ def measure_lists(con: duckdb.DuckDBPyConnection, method: str, lists: Path, k: i
     metrics = select(con, "evaluation/user_metrics", path=literal(lists), k=k).fetchnumpy()
     n_items, mean_popularity_rank, n_full = select(con, "evaluation/list_reach", path=literal(lists), k=k).fetchall()[0]
     columns = [np.asarray(metrics[name], dtype=np.float64) for name in METRICS]
-    return MeasuredLists(method, np.column_stack(columns), n_items, mean_popularity_rank, n_full)
+    return MethodMetrics(method, np.column_stack(columns), n_items, mean_popularity_rank, n_full)

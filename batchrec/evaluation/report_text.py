@@ -7,7 +7,7 @@ from batchrec.evaluation.evaluate import EvaluationReport, MethodResult
 _METRICS = {"ndcg": "NDCG", "hit_rate": "HR", "recall": "recall", "mrr": "MRR"}
 
 
-def scoreboard(report: EvaluationReport) -> str:
+def format_report(report: EvaluationReport) -> str:
     """Lay the report out as lines of text: a head, a table with 95 % intervals, a sentence."""
     return "\n".join([*_head(report), "", *_table(report), "", _verdict(report)])
 

@@ -36,7 +36,7 @@ class SplitCounts:
 
 
 @dataclass(frozen=True)
-class Parts:
+class LogSplit:
     """What is trained on and what is tested.
 
     training, histories: sequences tables, of the training part and of the tested users without their test items.
@@ -49,9 +49,9 @@ class Parts:
     counts: SplitCounts
 
 
-def split(
+def split_sequences(
     con: duckdb.DuckDBPyConnection, sequences: Sequences, config: EvaluationConfig, seed: int, folder: Path
-) -> Parts:
+) -> LogSplit:
     """Split the log by the protocol; write the two sequences tables into `folder`.
 
     Events that are ahead of their time are in neither part. What users have seen beside their histories is not looked
@@ -63,7 +63,7 @@ def split(
     checked = folder / "sequences.parquet"
     ahead = EventsAhead(log_end(con, sequences.path, ahead_from()))
     # One pass checks each row, so that whatever breaks later is no fault of the input.
-    write_parquet(_in_time(sequences.batches(_USERS_AT_A_TIME), ahead), sequences.schema, checked)
+    write_parquet(_without_future_events(sequences.batches(_USERS_AT_A_TIME), ahead), sequences.schema, checked)
     ahead.warn(str(sequences.path), "they are neither trained nor tested on")
     log = {"path": literal(checked), "keep_seen": config.keep_seen}
     if config.protocol == "temporal":
@@ -85,7 +85,7 @@ def split(
     sizes = dict(zip(summary.columns, summary.fetchall()[0], strict=True))
     counts = SplitCounts(users_tested=n_tested, users_not_tested=not_tested, **sizes)
     _check_training_part(counts, sequences.path, config.top_k)
-    return Parts(
+    return LogSplit(
         training=_write(con, "evaluation/training_sequences", sequences.schema, folder),
         histories=_write(con, "evaluation/tested_histories", sequences.schema, folder),
         cut=cut,
@@ -93,7 +93,7 @@ def split(
     )
 
 
-def _in_time(batches: Iterator[pa.RecordBatch], ahead: EventsAhead) -> Iterator[pa.RecordBatch]:
+def _without_future_events(batches: Iterator[pa.RecordBatch], ahead: EventsAhead) -> Iterator[pa.RecordBatch]:
     """Leave out, and count, the events that are ahead of their time: the last ones of a history."""
     for batch in batches:
         items, times = batch["item_ids"], batch["timestamps"]

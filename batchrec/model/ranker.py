@@ -33,10 +33,10 @@ class Ranking:
     items: Ints
 
     @property
-    def is_there(self) -> NDArray[np.bool_]:
+    def is_item(self) -> NDArray[np.bool_]:
         """Tell what is an item that may be recommended: a row of fewer than k has none at its end. (rows, k)."""
-        is_there: NDArray[np.bool_] = self.scores != -np.inf
-        return is_there
+        is_item: NDArray[np.bool_] = self.scores != -np.inf
+        return is_item
 
 
 class Ranker:
@@ -91,11 +91,11 @@ class Ranker:
         if scores.shape != shape or items.shape != shape:
             raise ModelError(f"encoder.onnx: a ranking of {shape} came out as {scores.shape} and {items.shape}")
         check_scores(scores)
-        is_there = ranking.is_there
-        if ((items < np.where(is_there, FIRST_ITEM, 0)) | (items >= self._n_indexes)).any():
+        is_item = ranking.is_item
+        if ((items < np.where(is_item, FIRST_ITEM, 0)) | (items >= self._n_indexes)).any():
             raise ModelError("encoder.onnx: the graph ranks what is no item of the vocabulary. Train again")
         # The end of a row, where nothing is left, is no item's.
-        ordered = np.sort(np.where(is_there, items, -1 - np.arange(shape[1], dtype=np.int32)), axis=1)
+        ordered = np.sort(np.where(is_item, items, -1 - np.arange(shape[1], dtype=np.int32)), axis=1)
         if (ordered[:, 1:] == ordered[:, :-1]).any() or (scores[:, 1:] > scores[:, :-1]).any():
             raise ModelError("encoder.onnx: the graph ranks an item twice, or not by the scores. Train again")
         return ranking

@@ -1,4 +1,4 @@
-"""The account of a night: its stages, its checks and its models, from which the report is made."""
+"""The journal of a night: its stages, checks and models so far, from which the report is made."""
 
 import logging
 import time
@@ -17,8 +17,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Account:
-    """What has been done and seen of a night so far. decided: the report of an earlier run, which is only published."""
+class NightJournal:
+    """What a night has done so far. decided: report of a run killed while publishing; this run only finishes that."""
 
     run_date: date
     resumed: bool
@@ -35,39 +35,39 @@ class Account:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
-        """Run a stage; what the block puts into the dictionary that is given is reported of it."""
-        found: dict[str, Any] = {}
+        """Run a stage. The block fills the dictionary that is yielded with what to report about the stage."""
+        report: dict[str, Any] = {}
         started = time.monotonic()
         with log_fields(stage=name):
-            _log.info("%s: begun", name)
+            _log.info("%s: started", name)
             try:
-                yield found
+                yield report
             except BaseException:
-                _log.warning("%s: broken off after %.1f s", name, time.monotonic() - started)
+                _log.warning("%s: stopped after %.1f s", name, time.monotonic() - started)
                 raise
             for path in ("out", "rejects_file"):
-                found.pop(path, None)  # in the work on the night, which goes
-            found["seconds"] = round(time.monotonic() - started, 3)
-            self.stages[name] = found
-            counts = {key: value for key, value in found.items() if isinstance(value, int)}
+                report.pop(path, None)  # in the work folder, which is deleted
+            report["seconds"] = round(time.monotonic() - started, 3)
+            self.stages[name] = report
+            counts = {key: value for key, value in report.items() if isinstance(value, int)}
             _log.info(
-                "%s: done in %.1f s", name, found["seconds"], extra={"counts": counts, "seconds": found["seconds"]}
+                "%s: done in %.1f s", name, report["seconds"], extra={"counts": counts, "seconds": report["seconds"]}
             )
 
-    def measured(self, figures: ModelFigures) -> ModelFigures:
-        """Note the figures of a model, and give them."""
+    def add_model(self, figures: ModelFigures) -> ModelFigures:
+        """Note the figures of a model, and return them."""
         self.models.append(figures)
         return figures
 
     def check(self, checks: list[Check]) -> None:
-        """Note the checks of a gate. Raises GateError where one is not passed."""
+        """Note the checks of a gate. Raises GateError if one of them fails."""
         self.checks += checks
         failed = [check for check in checks if not check.passed]
         if failed:
             raise GateError(f"{failed[0].gate} gate: {'; '.join(map(str, failed))}. Nothing was published")
 
     def report(self, failed: str | None = None) -> NightReport:
-        """Sum up. failed: why the night is not published."""
+        """Return the report so far. failed: why the night is not published; None if it is."""
         times: dict[str, Any] = {
             "started": self.started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

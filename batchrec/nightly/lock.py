@@ -1,4 +1,4 @@
-"""One run at a time on a folder of nights."""
+"""The lock of the archive: one run at a time."""
 
 import os
 import stat
@@ -15,41 +15,40 @@ from batchrec.system.disk import make_folder
 
 
 @contextmanager
-def locked(nights: Path, otherwise: Literal["fail", "wait"]) -> Iterator[None]:
-    """Let no other run work on a folder of nights until the block ends; the lock of a process ends with it.
+def locked(folder: Path, if_held: Literal["fail", "wait"]) -> Iterator[None]:
+    """Hold the lock of the archive in `folder` until the block ends. The lock ends with its process at the latest.
 
-    Raises LockedError where another run is at work and `otherwise` is fail, ConfigError for a folder that cannot be
-    written.
+    Raises LockedError if another run holds it and `if_held` is fail, ConfigError if the folder cannot be written.
     """
-    file = nights / ".lock"
+    file = folder / ".lock"
     try:
-        make_folder(nights)
-        lock = FileLock(file, timeout=0 if otherwise == "fail" else -1, mode=_mode(nights))
+        make_folder(folder)
+        lock = FileLock(file, timeout=0 if if_held == "fail" else -1, mode=_mode(folder))
         lock.acquire()
-        _leave_to_owner(file, nights)
+        _leave_to_owner(file, folder)
     except Timeout as error:
-        raise LockedError(f"{nights}: another run is at work. Wait for it, or pass --lock wait") from error
+        raise LockedError(f"{folder}: another run is in progress. Wait for it to end, or pass --lock wait") from error
     except PermissionError as error:
         raise ConfigError(
-            f"{error.filename or nights}: cannot be written: {error.strerror}. Start it as the user that it belongs to"
+            f"{error.filename or folder}: cannot be written: {error.strerror}. Run batchrec as the user who owns it"
         ) from error
     except OSError as error:
-        raise ConfigError(f"{nights}: cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
         yield
     finally:
         lock.release()
 
 
-def _mode(nights: Path) -> int:
-    """Return the mode of the lock: all who may write to the folder may hold it, and nobody else can block a run."""
-    return 0o600 | (stat.S_IMODE(nights.stat().st_mode) & 0o022) * 3
+def _mode(folder: Path) -> int:
+    """Return the mode of the lock file: only users who may write to the folder can hold the lock and block a run."""
+    return 0o600 | (stat.S_IMODE(folder.stat().st_mode) & 0o022) * 3
 
 
-def _leave_to_owner(file: Path, nights: Path) -> None:
-    """Let a lock that root has made belong to the owner of the folder, whose runs could not hold it otherwise."""
-    owner = nights.stat()
+def _leave_to_owner(file: Path, folder: Path) -> None:
+    """Hand a lock file that root created to the owner of the folder, whose runs could not lock it otherwise."""
+    owner = folder.stat()
     if sys.platform != "win32" and os.geteuid() == 0 and owner.st_uid != 0 and file.stat().st_uid == 0:
-        # Some network disks let nobody do that: then the user's run says whose the lock is.
+        # Some network disks allow nobody to do that. Then the owner's run fails with an error that names the file.
         with suppress(OSError):
             os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""The models folder: a version for every training that passed the gate, and a link to the one in use."""
+"""The model registry: one version per training that passed its gate, and a link to the model in use."""
 
 import re
 import shutil
@@ -17,89 +17,95 @@ _VERSION = re.compile(r"(\d{4}-\d\d-\d\d)-[0-9a-f]+")
 
 
 @dataclass(frozen=True)
-class Version:
-    """A model of the folder, named by the night it was trained in and by its id."""
+class ModelVersion:
+    """A model of the registry, named by the run date of its training and its model id."""
 
     folder: Path
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """The name of the version's folder."""
         return self.folder.name
 
     @property
     def trained_on(self) -> date:
-        """The run date of the night it was trained in."""
+        """The run date of the night that trained the model."""
         return date.fromisoformat(self.name[:10])
 
     @property
     def manifest(self) -> Manifest:
-        """What the model is. Raises ModelError where it is damaged."""
+        """The manifest of the model. Raises ModelError if it is damaged."""
         return read_manifest(self.folder)
 
 
 def _is_version(name: str) -> bool:
-    found = _VERSION.fullmatch(name)
-    return found is not None and parse_date(found[1]) is not None
+    match = _VERSION.fullmatch(name)
+    return match is not None and parse_date(match[1]) is not None
 
 
 @dataclass(frozen=True)
-class Models:
-    """The versions in a folder; `current` in it is a link to the one in use, for every reader."""
+class ModelRegistry:
+    """The model versions in `folder`. Its link `current` leads every reader to the model in use."""
 
     folder: Path
 
     @property
-    def current(self) -> Version | None:
-        """The model in use, whole or not. Raises ModelError where `current` is no link to one of the folder's."""
+    def current(self) -> ModelVersion | None:
+        """The model in use, intact or not. Raises ModelError if `current` is not a link to a model of this folder."""
         link = self.folder / _CURRENT
         self._check_link()
         if not link.is_symlink():
             return None
         name = str(link.readlink())
         if not _is_version(name):
-            raise ModelError(f"{link}: leads to {name}, which is no model of this folder. Pass one to models rollback")
-        return Version(self.folder / name)
+            raise ModelError(
+                f"{link}: links to {name}, which is not a model in this folder. Run batchrec models rollback NAME"
+            )
+        return ModelVersion(self.folder / name)
 
     def _check_link(self) -> None:
         link = self.folder / _CURRENT
         if link.exists() and not link.is_symlink():
-            raise ModelError(f"{link}: is no link to a model. Move it away; batchrec models list shows what there is")
+            raise ModelError(f"{link}: is not a link to a model. Move it away; batchrec models list shows the models")
 
-    def in_use(self) -> Version:
-        """Give the model in use. Raises ModelError where there is none."""
+    def in_use(self) -> ModelVersion:
+        """Return the model in use. Raises ModelError if there is none."""
         current = self.current
         if current is None:
-            raise ModelError(f"{self.folder}: no model is in use yet. Start batchrec run")
+            raise ModelError(f"{self.folder}: no model is in use yet. Run batchrec run")
         return current
 
-    def versions(self) -> list[Version]:
+    def versions(self) -> list[ModelVersion]:
         """List all models, the oldest training first."""
         if not self.folder.is_dir():
             return []
         folders = [path for path in self.folder.iterdir() if _is_version(path.name) and path.is_dir()]
-        # Two of one night stand in the order in which they came to be there.
-        return [Version(path) for path in sorted(folders, key=lambda path: (path.name[:10], path.stat().st_mtime_ns))]
+        # Two models of one night are listed in the order in which they were added.
+        return [
+            ModelVersion(path) for path in sorted(folders, key=lambda path: (path.name[:10], path.stat().st_mtime_ns))
+        ]
 
-    def add(self, model: Path, run_date: date) -> Version:
-        """Copy a complete model directory, on this disk or another, into the folder, not in use yet."""
+    def add(self, model: Path, run_date: date) -> ModelVersion:
+        """Copy a complete model directory into the registry, also from another disk. It is not in use yet."""
         manifest = read_manifest(model)
-        version = Version(self.folder / f"{run_date}-{manifest.model_id}")
-        # In the place of one that a run has left that was killed after this, or that has been damaged since.
+        version = ModelVersion(self.folder / f"{run_date}-{manifest.model_id}")
+        # Replaces the copy of a run that was killed after this step, or one that was damaged since.
         with replacing_folder(version.folder, marked_by=(MANIFEST, *manifest.files)) as folder:
             shutil.copytree(model, folder, dirs_exist_ok=True)
         return version
 
-    def use(self, version: Version) -> None:
-        """Let `current` lead to a version: one rename, that a power cut does not undo.
+    def use(self, version: ModelVersion) -> None:
+        """Point `current` to a version by one rename, which a power cut does not undo.
 
-        Raises ModelError where a byte of the model has changed, it is another model than its name says, or `current` is
-        something other than a link.
+        Raises ModelError if a byte of the model has changed, if its id differs from its name, or if `current` is not a
+        link.
         """
         self._check_link()
         model_id = load_model(version.folder).manifest.model_id
         if not version.name.endswith(f"-{model_id}"):
-            raise ModelError(f"{version.folder}: holds model {model_id}, by its name another one. Pass another version")
+            raise ModelError(
+                f"{version.folder}: holds model {model_id}, but its name says another. Pass another version"
+            )
         link = self.folder / f".{_CURRENT}.tmp"
         link.unlink(missing_ok=True)
         link.symlink_to(version.name)
@@ -107,31 +113,31 @@ class Models:
         link.replace(self.folder / _CURRENT)
         put_on_disk([self.folder])
 
-    def find(self, name: str) -> Version:
-        """Find a version by its name. Raises ConfigError where there is none."""
+    def find(self, name: str) -> ModelVersion:
+        """Return the version of a name. Raises ConfigError if there is none."""
         for version in self.versions():
             if version.name == name:
                 return version
         known = ", ".join(version.name for version in self.versions()) or "none"
         raise ConfigError(f"{self.folder}: no model {name!r}; found {known}")
 
-    def before_current(self) -> Version:
-        """Give the version before the one in use. Raises ConfigError where there is none."""
+    def before_current(self) -> ModelVersion:
+        """Return the version before the model in use. Raises ConfigError if there is none."""
         versions, current = self.versions(), self.current
         if current in versions:
             versions = versions[: versions.index(current)]
-        elif current is not None:  # its folder is gone
+        elif current is not None:  # its folder was deleted
             versions = [version for version in versions if version.trained_on <= current.trained_on]
         if current is None or not versions:
-            raise ConfigError(f"{self.folder}: there is no model before {current.name if current else 'the first'}")
+            raise ConfigError(f"{self.folder}: no model exists before {current.name if current else 'the first run'}")
         return versions[-1]
 
     def prune(self, keep: int) -> list[str]:
-        """Delete all but the newest `keep` versions and the one in use; gives the names of those that went."""
+        """Delete all versions except the newest `keep` and the one in use. Returns the names of the deleted ones."""
         current = self.current
         gone = [version for version in self.versions()[:-keep] if current is None or version.name != current.name]
         for version in gone:
-            # Out of sight in one step: no reader takes half of one for a model.
+            # Hidden by one rename, so that no reader takes half a folder for a model.
             version.folder.rename(version.folder.with_name(f".{version.name}"))
         put_on_disk([self.folder])
         for folder in self.folder.glob(".????-??-??-*"):

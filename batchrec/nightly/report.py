@@ -1,11 +1,11 @@
-"""What a night did: its stages, its figures, and the gates they passed or did not."""
+"""The report of a night: its stages, their figures, and the checks of the gates."""
 
 import json
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from batchrec.system.json_text import to_json
 from batchrec.system.logs import redacted_values
@@ -13,31 +13,33 @@ from batchrec.system.logs import redacted_values
 
 @dataclass(frozen=True)
 class Check:
-    """A figure of a gate and the bounds that it must keep; example: what breaks them, if that can be shown."""
+    """A figure that a gate checks, and its bounds. example: a row that breaks them, if one can be shown."""
 
     gate: str
     figure: str
     value: float
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     example: str | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the value is a number within the bounds."""
-        # No comparison holds for a value that is not a number.
-        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
+        # Any comparison with NaN is false, so NaN does not pass.
+        return (self.minimum is None or self.value >= self.minimum) and (
+            self.maximum is None or self.value <= self.maximum
+        )
 
     def __str__(self) -> str:
-        bounds = [f"at least {self.least:.6g}"] if self.least is not None else []
-        bounds += [f"at most {self.most:.6g}"] if self.most is not None else []
+        bounds = [f"at least {self.minimum:.6g}"] if self.minimum is not None else []
+        bounds += [f"at most {self.maximum:.6g}"] if self.maximum is not None else []
         example = "" if self.example is None else f" ({self.example})"
         return f"{self.figure} is {self.value:.6g}, expected {' and '.join(bounds)}{example}"
 
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """How a model ranks tonight's held-out items, and what of the newest events it does not know."""
+    """How well a model ranks tonight's held-out items, and the share of the newest events with items unknown to it."""
 
     model_id: str
     ndcg_at_10: float
@@ -47,10 +49,11 @@ class ModelFigures:
 
 @dataclass(frozen=True)
 class NightReport:
-    """A night. `stages` holds each job's own report, with its seconds, in the order of their running.
+    """The report of a night.
 
-    failed: why it was not published; None if it was. trained_because: why a new model was trained; None where the one
-    in use did. models: the figures of the one in use, then of the new one. recs_sha256: of the table's bytes.
+    stages: the report of each job with its seconds, in the order in which they ran. failed: why the night was not
+    published; None if it was. trained_because: why a new model was trained; None if the model in use was kept. models:
+    figures of the model in use, then of the new one. recs_sha256: SHA-256 of the table's bytes.
     """
 
     run_id: str
@@ -77,34 +80,33 @@ _FIELDS = {field.name for field in fields(NightReport)}
 def read_report(file: Path, run_date: date) -> dict[str, Any] | None:
     """Read the report of a night; None if it is missing, damaged or another night's, as in a copied folder.
 
-    A report without a seal is of an earlier version.
+    Earlier versions wrote reports without a seal: these are read too.
     """
     try:
-        # A pipe would be waited for.
-        found: Any = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        seal = found.pop("seal", None)
-        if found.keys() != _FIELDS or (seal is not None and seal != _seal(found)):
+        # Reading a pipe would wait for a writer.
+        report: Any = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        seal = report.pop("seal", None)
+        if report.keys() != _FIELDS or (seal is not None and seal != _seal(report)):
             return None
-        # Refused here, rather than where a gate or a monitor looks for a figure.
-        figures = [found["stages"]["build-sequences"][name] for name in ("rows_read", "users", "items")]
+        # Refused here, not later when a gate or a monitor needs a figure.
+        figures = [report["stages"]["build-sequences"][name] for name in ("rows_read", "users", "items")]
         if not all(isinstance(figure, int) for figure in figures):
             return None
-        if found["run_date"] != str(run_date):
+        if report["run_date"] != str(run_date):
             return None
-        datetime.fromisoformat(found["finished"])
-        str.encode(found["recs_sha256"])
+        datetime.fromisoformat(report["finished"])
+        str.encode(report["recs_sha256"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    report: dict[str, Any] = found
-    return report
+    return cast("dict[str, Any]", report)
 
 
 def report_to_json(report: dict[str, Any]) -> str:
-    """Write a report as JSON with its seal, and without its secrets: paths may hold them, and what an error says."""
+    """Return a report as JSON with its seal. Secrets, which paths and error messages may contain, are redacted."""
     shown = json.loads(to_json(redacted_values(report)))
     return to_json(shown | {"seal": _seal(shown)}, indent=2) + "\n"
 
 
 def _seal(report: dict[str, Any]) -> str:
-    """Return the SHA-256 of all that a report says: one changed digit would move a gate."""
+    """Return the SHA-256 of a report's contents: one changed digit could move a gate."""
     return sha256(to_json(report).encode()).hexdigest()

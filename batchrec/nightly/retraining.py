@@ -1,18 +1,18 @@
-"""Whether tonight's model is trained anew, and what that training starts from."""
+"""Whether tonight's model is retrained, and what the training starts from."""
 
 import logging
 from dataclasses import asdict, replace
 from datetime import date
 
 from batchrec.config import RunConfig, TrainingConfig
-from batchrec.nightly.registry import Version
+from batchrec.nightly.registry import ModelVersion
 from batchrec.nightly.report import ModelFigures
 
 _log = logging.getLogger(__name__)
 
 
-def due_by_age(in_use: Version | None, config: RunConfig, run_date: date) -> str | None:
-    """Say why a training is due whatever the model's figures are; None where it is not."""
+def due_by_age(in_use: ModelVersion | None, config: RunConfig, run_date: date) -> str | None:
+    """Return why a training is due whatever the model's figures are; None if it is not."""
     if in_use is None:
         return "there is no model yet"
     age = (run_date - in_use.trained_on).days
@@ -22,29 +22,29 @@ def due_by_age(in_use: Version | None, config: RunConfig, run_date: date) -> str
 
 
 def due_by_figures(figures: ModelFigures, config: RunConfig) -> str | None:
-    """Say why the figures of the model in use ask for a training; None where they do not."""
+    """Return why a training is due by the figures of the model in use; None if it is not."""
     if figures.ndcg_at_10 < figures.popularity_ndcg_at_10:
         return (
-            f"gate: NDCG@10 of the model in use is {figures.ndcg_at_10:.4f}, popularity's "
+            f"gate: NDCG@10 of the model in use is {figures.ndcg_at_10:.4f}, that of popularity "
             f"{figures.popularity_ndcg_at_10:.4f}"
         )
     if figures.unknown_share > config.max_unknown_share:
-        return f"drift: the model in use knows nothing of {figures.unknown_share:.1%} of the newest events"
+        return f"drift: {figures.unknown_share:.1%} of the newest events are of items unknown to the model in use"
     return None
 
 
 def starting_from(
-    in_use: Version | None, figures: ModelFigures | None, training: TrainingConfig, config: RunConfig
+    in_use: ModelVersion | None, figures: ModelFigures | None, training: TrainingConfig, config: RunConfig
 ) -> TrainingConfig:
-    """Let a training go on from the model in use, where that is wanted, and it has the shape that is asked for.
+    """Start a training from the model in use, unless --from-scratch is given or its shape differs from the options.
 
-    figures: of the model in use; None where it cannot be used.
+    figures: those of the model in use; None if it cannot be used.
     """
     if in_use is None or figures is None or config.from_scratch:
         return training
     if figures.unknown_share == 1.0:
-        _log.warning("the model in use knows none of the newest events' items: the training starts from nothing")
+        _log.warning("the model in use knows none of the newest events' items, so the training starts from scratch")
         return training
     shape = asdict(in_use.manifest.shape)
-    fits = all(getattr(training, name) in (None, found) for name, found in shape.items() if name != "dropout")
+    fits = all(getattr(training, name) in (None, value) for name, value in shape.items() if name != "dropout")
     return replace(training, init_from=str(in_use.folder)) if fits else training

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from batchrec.arrays import Bools
 from batchrec.errors import InputError
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules.rule_table import RuleTable
+from batchrec.rules.rule_tables import RuleTable
 from batchrec.rules.segments import Segments
 from batchrec.sources.catalogue import Catalogue
 from batchrec.tables.ids import BLANKS, as_ids, without_blanks
@@ -62,6 +62,11 @@ class KnownIds:
     sequences: Path | None = None
     listed: pa.Array | None = None
     accepts_empty: bool = False
+
+    @property
+    def item_type(self) -> pa.DataType:
+        """The type of the model's item ids: int64 or string."""
+        return self.vocabulary.item_ids.type
 
     def check_rows(self, option: str, table: RuleTable, expected: str) -> None:
         """Raise InputError for a table without rows."""

@@ -9,8 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchrec.config import ScoringConfig
-from batchrec.rules.rule_table import RuleTable
-from batchrec.rules.rule_tables import SEGMENT, RuleTables
+from batchrec.rules.rule_tables import SEGMENT, RuleTable, RuleTables
 from batchrec.sources.catalogue import read_column
 from batchrec.tables.ids import BLANKS, as_ids, without_blanks
 from batchrec.tables.queries import connect, literal, select

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from batchrec.arrays import Longs
 from batchrec.config import ScoringConfig
 from batchrec.model.directory import ENCODER, Manifest
-from batchrec.rules.pools import Lists
+from batchrec.rules.pools import RecLists
 from batchrec.system.checkpoints import CheckpointStore, fingerprint_of
 
 _log = logging.getLogger(__name__)
@@ -25,26 +25,26 @@ RANKING_BYTES = 9
 
 @dataclass(frozen=True)
 class ChunkCheckpoint:
-    """The checkpoint of one chunk's ranking, by the chunk's number; without a store it is always made, and not kept."""
+    """The checkpoint of one chunk's ranking, by the chunk's number."""
 
-    store: CheckpointStore | None
+    store: CheckpointStore
     number: int
 
     def read_or_rank(
-        self, user_ids: pa.Array, digests: Longs, is_fresh: NDArray[np.bool_], rank: Callable[[], Lists]
-    ) -> Lists:
+        self, user_ids: pa.Array, digests: Longs, is_fresh: NDArray[np.bool_], rank: Callable[[], RecLists]
+    ) -> RecLists:
         """Give the model's lists for the fresh users of a chunk as they were kept, or have them made and keep them.
 
         user_ids, digests, is_fresh: (users,) of the chunk; what was kept for others is not looked at.
         Raises ConfigError where it cannot be written.
         """
-        if self.store is None or not is_fresh.any():
+        if not is_fresh.any():
             return rank()
         name, key = f"chunk-{self.number}", _key(user_ids, digests, is_fresh)
         checkpoint = self.store.read(name)
         if checkpoint is not None and checkpoint.metadata["key"] == key:
             # Copies: those of users whom the model does not know are put in later.
-            return Lists(*(checkpoint.arrays[field.name].copy() for field in fields(Lists)))
+            return RecLists(*(checkpoint.arrays[field.name].copy() for field in fields(RecLists)))
         lists = rank()
         self.store.write(name, {field.name: getattr(lists, field.name) for field in fields(lists)}, {"key": key})
         return lists

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from batchrec.config import ScoringConfig
 from batchrec.errors import InputError
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules.pools import Lists
+from batchrec.rules.pools import RecLists
 from batchrec.rules.rulebook import Rulebook
 from batchrec.scoring.popular_lists import Order, PopularLists
 from batchrec.tables.ids import BLANKS, as_ids
@@ -43,7 +43,7 @@ class PopularItems:
                 self._opened = self._count()
             return self._opened
 
-    def lists(self, users: pa.RecordBatch) -> Lists:
+    def lists(self, users: pa.RecordBatch) -> RecLists:
         """Return the lists of users, over the vocabulary of `open`; users: as for Scorer.score."""
         segments = np.full(len(users), -1) if self.segments is None else self.segments.of(users["user_id"])
         return self.open().lists(users, segments, self._config.top_k, self._config.keep_seen)
@@ -53,7 +53,7 @@ class PopularItems:
         segments = recent["segment"]
         everybody = recent.filter(segments.is_null())
         vocabulary = self._vocabulary.extended(everybody["item_id"].combine_chunks())
-        rules = self._rulebook.over(vocabulary)
+        rules = self._rulebook.compile(vocabulary)
         trained_on = np.flatnonzero(vocabulary.n_events)
         of_model = (FIRST_ITEM + trained_on).astype(np.int32)
         all_time = Order.of(of_model, vocabulary.n_events[trained_on], BY_ALL_TIME, rules)

@@ -6,12 +6,12 @@ import numpy as np
 
 from batchrec.arrays import Bools, Longs
 from batchrec.model.batching import SeenPairs
-from batchrec.rules.compiled import Rules
-from batchrec.rules.ruled_ranker import Limits
+from batchrec.rules.compiled import CompiledRules
+from batchrec.rules.user_limits import UserLimits
 from batchrec.tables.schemas import FIRST_ITEM
 
 
-def emptied_by(rules: Rules, limits: Limits, n_users: int) -> Counter[str]:
+def emptied_by(rules: CompiledRules, limits: UserLimits, n_users: int) -> Counter[str]:
     """Count users without a list by the first rule that left them nothing; not who has seen everything.
 
     limits: of those users.
@@ -23,7 +23,7 @@ def emptied_by(rules: Rules, limits: Limits, n_users: int) -> Counter[str]:
     if rules.by_segment is not None:
         is_allowed, is_eligible = rules.by_segment.is_allowed, rules.by_segment.is_eligible
     rows = limits.segments_of(users)
-    seen, gone = Limits(limits.seen).excluded(users), limits.excluded(users)
+    seen, gone = UserLimits(limits.seen).excluded(users), limits.excluded(users)
     steps = {
         "": _n_left(everything, np.zeros_like(rows), seen),
         "--allow": _n_left(everything & is_allowed, rows, seen),

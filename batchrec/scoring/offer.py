@@ -8,22 +8,22 @@ import pyarrow as pa
 from batchrec.arrays import Floats
 from batchrec.config import ScoringConfig
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules.compiled import Rules
+from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.rule_tables import RuleTables, read_rule_tables
-from batchrec.rules.rulebook import Rulebook, read_rules
+from batchrec.rules.rule_tables import RuleTables
+from batchrec.rules.rulebook import Rulebook, read_rule_tables, read_rules
 from batchrec.scoring.cold_start import PopularItems
 from batchrec.sources.catalogue import Catalogue, read_catalogue
 
 
 @dataclass(frozen=True)
-class Assortment:
+class Offer:
     """What may be recommended; vocabulary: the model's, with pins that it does not know behind it; rules: over that."""
 
     vocabulary: Vocabulary
     n_model_items: int
     rulebook: Rulebook
-    rules: Rules
+    rules: CompiledRules
     popular: PopularItems
     catalogue: Catalogue | None
 
@@ -48,7 +48,7 @@ class Assortment:
         }
 
 
-def read_assortment(known: KnownIds, config: ScoringConfig, tables: RuleTables | None = None) -> Assortment:
+def read_offer(known: KnownIds, config: ScoringConfig, tables: RuleTables | None = None) -> Offer:
     """Read the files that the options name; known: the model's vocabulary, and the histories, if there are any.
 
     tables: the rule tables, if they have been read already.
@@ -58,11 +58,11 @@ def read_assortment(known: KnownIds, config: ScoringConfig, tables: RuleTables |
     tables = read_rule_tables(config) if tables is None else tables
     rulebook = read_rules(tables, config, config.top_k, known)
     offered = known.vocabulary if rulebook.pinned is None else known.vocabulary.extended(rulebook.pinned)
-    return Assortment(
+    return Offer(
         offered,
         len(known.vocabulary),
         rulebook,
-        rulebook.over(offered),
+        rulebook.compile(offered),
         PopularItems(known.sequences, config, rulebook, offered),
         read_catalogue(config, known.vocabulary.item_ids.type, config.night),
     )

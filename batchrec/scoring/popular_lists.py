@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from batchrec.arrays import Bools, Codes, Floats, Ints, Longs
 from batchrec.model.batching import SeenPairs, seen_by
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules.compiled import Rules
-from batchrec.rules.pools import Lists, Pool, Selection
-from batchrec.rules.ruled_ranker import Limits, allowed_candidates, as_rows, limits_of, may_be_pinned, selection_of
+from batchrec.rules.compiled import CompiledRules
+from batchrec.rules.pools import Pool, RecLists, Selection
+from batchrec.rules.ruled_ranker import as_rows, selection_of
 from batchrec.rules.selection import deepen
+from batchrec.rules.user_limits import UserLimits, allowed_candidates, allowed_pins, limits_of
 from batchrec.tables.schemas import PAD
 
 # Items looked at first, for each one of a list.
@@ -28,7 +29,7 @@ class Order:
     sources: Codes
 
     @classmethod
-    def of(cls, items: Ints, n_events: NDArray[np.int64], source: int, rules: Rules) -> "Order":
+    def of(cls, items: Ints, n_events: NDArray[np.int64], source: int, rules: CompiledRules) -> "Order":
         """Order items by their events times their boost; equals in the order of their indexes."""
         boosted = (n_events * rules.factors[items]).astype(np.float32)
         order = np.lexsort((items, -boosted))
@@ -54,16 +55,16 @@ class PopularLists:
     """Orders over a vocabulary, the model's with new items behind it; by_segment: a segment's number -> its order."""
 
     vocabulary: Vocabulary
-    rules: Rules
+    rules: CompiledRules
     everybody: Order
     by_segment: dict[int, Order]
 
-    def lists(self, users: pa.RecordBatch, segments: Longs, top_k: int, keep_seen: bool) -> Lists:
+    def lists(self, users: pa.RecordBatch, segments: Longs, top_k: int, keep_seen: bool) -> RecLists:
         """Return the lists of users; users: as for Scorer.score; segments: (users,), -1 for none."""
         seen = None if keep_seen else seen_by(users, self.vocabulary)
         limits = limits_of(self.rules, seen, users["user_id"])
-        how = selection_of(self.rules, top_k)
-        lists = Lists.empty(len(users), top_k)
+        selection = selection_of(self.rules, top_k)
+        lists = RecLists.empty(len(users), top_k)
         for segment in np.unique(segments).tolist():
             rows = np.flatnonzero(segments == segment)
             own = self.by_segment.get(segment)
@@ -71,15 +72,15 @@ class PopularLists:
             if limits.segments is not None:
                 # All are of one segment, so the lists of items let all of them get the same.
                 order = order.only(self.rules.may_get(limits.segments[rows[0]], order.items))
-            lists.put(rows, _Chooser(order, self.rules, limits, how).choose(rows))
+            lists.put(rows, _Chooser(order, self.rules, limits, selection).choose(rows))
         return lists
 
 
 class _Chooser:
     """Chooses from one order."""
 
-    def __init__(self, order: Order, rules: Rules, limits: Limits, how: Selection) -> None:
-        self._rules, self._limits, self._how = rules, limits, how
+    def __init__(self, order: Order, rules: CompiledRules, limits: UserLimits, selection: Selection) -> None:
+        self._rules, self._limits, self._selection = rules, limits, selection
         self._n_items = len(order.items)
         self._place_of = np.full(len(rules.is_eligible), -1)
         self._place_of[order.items] = np.arange(self._n_items)
@@ -87,34 +88,36 @@ class _Chooser:
         self._items = np.append(order.items, np.int32(PAD))
         self._scores = np.append(order.scores, np.float32(-np.inf))
         self._sources = np.append(order.sources, np.int8(0))
-        pin_scores = self._scores[self._place_of[how.pins]]
+        pin_scores = self._scores[self._place_of[selection.pins]]
         # A pin that nobody has had still stands.
         self._pin_scores = np.where(pin_scores == -np.inf, np.float32(0), pin_scores)
 
-    def choose(self, users: Longs) -> Lists:
+    def choose(self, users: Longs) -> RecLists:
         """Give the lists of those rows of the limits."""
 
         def pool_of(rows: Longs, depth: int) -> Pool:
             return self._pool(users[rows], depth)
 
-        return deepen(pool_of, len(users), (min(_POOL * self._how.top_k, self._n_items), self._n_items), self._how)
+        return deepen(
+            pool_of, len(users), (min(_POOL * self._selection.top_k, self._n_items), self._n_items), self._selection
+        )
 
     def _pool(self, users: Longs, depth: int) -> Pool:
         excluded, candidates = self._limits.excluded(users), None
         if self._limits.candidates is not None:
-            candidates = allowed_candidates(self._limits, users, excluded, self._rules)
+            candidates = allowed_candidates(self._limits.candidates, self._limits, users, excluded, self._rules)
             places = self._candidate_places(candidates, len(users))
         else:
             places = np.tile(np.arange(depth), (len(users), 1))
             gone = self._place_of[excluded.items]
             is_near = (gone >= 0) & (gone < depth)
             places[excluded.rows[is_near], gone[is_near]] = -1
-        may = may_be_pinned(self._rules, self._limits.segments_of(users), excluded, candidates)
+        pin_allowed = allowed_pins(self._rules, self._limits.segments_of(users), excluded, candidates)
         return Pool(
             self._scores[places],
             self._items[places],
             self._sources[places],
-            pin_scores=np.where(may, self._pin_scores, np.float32(-np.inf)),
+            pin_scores=np.where(pin_allowed, self._pin_scores, np.float32(-np.inf)),
             is_whole=np.full(len(users), candidates is not None),
         )
 

@@ -13,7 +13,7 @@ from batchrec.model.ranker import Ranker
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.known_ids import KnownIds
 from batchrec.scoring.known_items import check_knows_catalogue
-from batchrec.scoring.offer import read_assortment
+from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Scorer
 from batchrec.sources.catalogue import Catalogue, find_item, read_catalogue
 from batchrec.tables.schemas import FIRST_ITEM, PAD, sequences_schema
@@ -76,8 +76,8 @@ def recommend(
         [pa.array([0]), history, pa.array([[0] * len(known)]), no_items(1, history.type)], schema=schema
     )
     scoring = ScoringConfig(top_k=config.top_k)
-    assortment = replace(read_assortment(KnownIds(vocabulary, pa.int64()), scoring), catalogue=catalogue)
-    scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, assortment)
+    offer = replace(read_offer(KnownIds(vocabulary, pa.int64()), scoring), catalogue=catalogue)
+    scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, offer)
     rows = scorer.score(user).recs.to_pylist()
     return Recommendations(
         history=named,

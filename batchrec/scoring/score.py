@@ -19,11 +19,11 @@ from batchrec.errors import ConfigError, GateError
 from batchrec.model.directory import load_model
 from batchrec.model.ranker import Ranker
 from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.rule_tables import read_rule_tables
+from batchrec.rules.rulebook import read_rule_tables
 from batchrec.rules.table_check import FinishedTable, check_rules
 from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, ChunkCheckpoint, open_checkpoints
 from batchrec.scoring.known_items import check_knows
-from batchrec.scoring.offer import read_assortment
+from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Counts, ScoredChunk, Scorer
 from batchrec.scoring.user_list import read_user_list
 from batchrec.system.atomic import check_no_input, check_writable_file
@@ -98,17 +98,17 @@ def score(
     known = KnownIds(loaded.vocabulary, table.user_type, sequences, listed, config.allow_empty_rules)
     known.warn_of_listed("--users")
     rules = read_rule_tables(config)
-    assortment = read_assortment(known, config, rules)
-    ranker = Ranker(loaded.encoder, config.device, config.precision, assortment.item_offsets)
-    scorer = Scorer(loaded, ranker, table.user_type, config, assortment)
+    offer = read_offer(known, config, rules)
+    ranker = Ranker(loaded.encoder, config.device, config.precision, offer.item_offsets)
+    scorer = Scorer(loaded, ranker, table.user_type, config, offer)
     workers = config.workers or (_GPU_WORKERS if ranker.device == "cuda" else n_cores())
     # A small table is several chunks too, so that every worker has one.
     share = max(_LEAST_CHUNK_SIZE, table.n_users // (4 * workers))
     chunks = table.batches(config.chunk_size or min(_CHUNK_SIZE[ranker.device], share))
     if listed is not None:
         chunks = _only(listed, chunks, table)
-    elif assortment.popular.segments is not None:
-        chunks = _and_strangers(assortment.popular.segments.user_ids, chunks, table)
+    elif offer.popular.segments is not None:
+        chunks = _and_strangers(offer.popular.segments.user_ids, chunks, table)
     n_users = table.n_users if listed is None else len(listed)
     checkpoints = open_checkpoints(checkpoint_dir, loaded.manifest, config, scorer.schema)
     # If most users are carried over, the checkpoints are small.
@@ -138,7 +138,7 @@ def score(
         model_id=loaded.manifest.model_id,
         device=ranker.device,
         users=n_scored,
-        eligible_items=int(assortment.rules.is_eligible.sum()),
+        eligible_items=int(offer.rules.is_eligible.sum()),
         rule_rows={option: len(table.rows) for option, table in rules.items()},
         seconds=round(time.monotonic() - started, 3),
         **{part.name: getattr(counts, part.name) for part in fields(counts)} | {"emptied_by": dict(counts.emptied_by)},
@@ -167,7 +167,8 @@ def _in_order(
         waiting: deque[Future[ScoredChunk]] = deque()
         try:
             for number, chunk in enumerate(chunks):
-                waiting.append(pool.submit(scorer.score, chunk, ChunkCheckpoint(checkpoints, number)))
+                checkpoint = None if checkpoints is None else ChunkCheckpoint(checkpoints, number)
+                waiting.append(pool.submit(scorer.score, chunk, checkpoint))
                 # One more than are worked on: a worker that is done finds the next chunk read.
                 if len(waiting) > workers:
                     yield waiting.popleft().result()

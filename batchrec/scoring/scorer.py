@@ -15,11 +15,12 @@ from batchrec.model.batching import Histories, also_seen, history_digests, scori
 from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking, check_scores
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules.pools import Lists
-from batchrec.rules.ruled_ranker import Limits, RuledRanker, limits_of
+from batchrec.rules.pools import RecLists
+from batchrec.rules.ruled_ranker import RuledRanker
+from batchrec.rules.user_limits import UserLimits, limits_of
 from batchrec.scoring.chunk_checkpoints import ChunkCheckpoint
 from batchrec.scoring.empty_lists import emptied_by
-from batchrec.scoring.offer import Assortment
+from batchrec.scoring.offer import Offer
 from batchrec.scoring.previous_table import open_previous
 from batchrec.tables.schemas import FIRST_ITEM, SOURCES, recs_schema
 
@@ -68,13 +69,13 @@ class Scorer:
         ranker: Ranker,
         user_type: pa.DataType,
         config: ScoringConfig,
-        assortment: Assortment,
+        offer: Offer,
     ) -> None:
         self._model = model
         self._ranker = ranker
-        self._assortment = assortment
-        rules = assortment.rules
-        knows_all = assortment.vocabulary.size == model.vocabulary.size
+        self._offer = offer
+        rules = offer.rules
+        knows_all = offer.vocabulary.size == model.vocabulary.size
         # Without rules the graph's best are the list.
         self._ruled = RuledRanker(ranker, model, rules, config.top_k) if rules.choose or not knows_all else None
         self._shape = model.manifest.shape
@@ -82,7 +83,7 @@ class Scorer:
         self._keep_seen = config.keep_seen
         self._batch_tokens = config.batch_tokens or _BATCH_TOKENS[ranker.device]
         self._most_users = max(1, _BATCH_SCORES[ranker.device] // model.vocabulary.size)
-        self._titles = assortment.titles(assortment.vocabulary)
+        self._titles = offer.titles(offer.vocabulary)
         self.schema = recs_schema(
             user_type,
             model.vocabulary.item_ids.type,
@@ -94,7 +95,7 @@ class Scorer:
                 "precision": config.precision,
                 "device": ranker.device,
                 "onnxruntime": ort.__version__,
-                **assortment.digests(),
+                **offer.digests(),
             },
         )
         self._previous = None
@@ -108,19 +109,19 @@ class Scorer:
         """Whether there is an earlier table that users may be carried over from."""
         return self._previous is not None
 
-    def score(self, users: pa.RecordBatch, checkpoint: ChunkCheckpoint = ChunkCheckpoint(None, 0)) -> ScoredChunk:
+    def score(self, users: pa.RecordBatch, checkpoint: ChunkCheckpoint | None = None) -> ScoredChunk:
         """Recommend to the users of a sequences batch: columns user_id, item_ids and, if there is one, also_seen.
 
         A user of whose history the model knows nothing gets popular items, anew every night.
         """
-        histories = Histories.from_arrow(users["item_ids"], self._assortment.vocabulary)
-        others = also_seen(users, self._assortment.vocabulary)
+        histories = Histories.from_arrow(users["item_ids"], self._offer.vocabulary)
+        others = also_seen(users, self._offer.vocabulary)
         seen = None if self._keep_seen else histories.followed_by(others)
-        limits = limits_of(self._assortment.rules, seen, users["user_id"])
+        limits = limits_of(self._offer.rules, seen, users["user_id"])
         digests = history_digests(histories, others)
-        if self._assortment.rules.by_segment is not None and limits.segments is not None:
+        if self._offer.rules.by_segment is not None and limits.segments is not None:
             # So that a user who may get other items is scored again, and nobody else is.
-            digests ^= self._assortment.rules.by_segment.digests[limits.segments]
+            digests ^= self._offer.rules.by_segment.digests[limits.segments]
         known = histories if self._ruled is None else histories.below(self._model.vocabulary.size)
         is_known = known.lengths > 0
         found = np.full(len(users), -1)
@@ -128,13 +129,18 @@ class Scorer:
             found = np.where(is_known, self._previous.find(users["user_id"], digests), -1)
         fresh, carried = np.flatnonzero(found < 0), np.flatnonzero(found >= 0)
         n_recs = np.zeros(len(users), np.int64)
-        lists = checkpoint.read_or_rank(users["user_id"], digests, found < 0, lambda: self._best(known, fresh, limits))
+        if checkpoint is None:
+            lists = self._best(known, fresh, limits)
+        else:
+            lists = checkpoint.read_or_rank(
+                users["user_id"], digests, found < 0, lambda: self._best(known, fresh, limits)
+            )
         cold = np.flatnonzero(~is_known[fresh])
-        vocabulary = self._assortment.vocabulary
+        vocabulary = self._offer.vocabulary
         if len(cold):
-            lists.put(cold, self._assortment.popular.lists(users.take(pa.array(fresh[cold]))))
-            vocabulary = self._assortment.popular.open().vocabulary
-        n_recs[fresh] = lists.is_there.sum(axis=1)
+            lists.put(cold, self._offer.popular.lists(users.take(pa.array(fresh[cold]))))
+            vocabulary = self._offer.popular.open().vocabulary
+        n_recs[fresh] = lists.is_item.sum(axis=1)
         recs = self._to_arrow(users["user_id"].take(pa.array(fresh)), digests[fresh], lists, vocabulary)
         if self._previous is not None and len(carried):
             n_recs[carried] = self._previous.n_rows[found[carried]]
@@ -142,12 +148,12 @@ class Scorer:
         n_unknown = len(users["item_ids"].flatten()) - len(known.items)
         return ScoredChunk(recs, len(users), self._counts(users, is_known, n_recs, len(carried), n_unknown))
 
-    def _best(self, histories: Histories, users: Longs, limits: Limits) -> Lists:
+    def _best(self, histories: Histories, users: Longs, limits: UserLimits) -> RecLists:
         """Return the model's list for each of `users`, empty where it knows nothing of the history.
 
         Raises ModelError for scores that are not finite.
         """
-        lists = Lists.empty(len(users), self._top_k)
+        lists = RecLists.empty(len(users), self._top_k)
         known = np.flatnonzero(histories.lengths[users] > 0)
         lengths = np.minimum(histories.lengths[users[known]], self._shape.max_len)
         for batch in token_batches(lengths, self._batch_tokens, self._most_users):
@@ -156,7 +162,7 @@ class Scorer:
         check_scores(lists.scores)
         return lists
 
-    def _rank(self, histories: Histories, users: Longs, limits: Limits) -> Ranking:
+    def _rank(self, histories: Histories, users: Longs, limits: UserLimits) -> Ranking:
         tokens = scoring_tokens(histories, users, self._shape)
         if self._ruled is not None:
             return self._ruled.rank(tokens, users, limits)
@@ -181,18 +187,18 @@ class Scorer:
     def _emptied_by(self, users: pa.RecordBatch, is_known: Bools) -> Counter[str]:
         """Count users, all without a list, by the rule that left them nothing."""
         counted: Counter[str] = Counter()
-        if self._assortment.rulebook.is_empty:
+        if self._offer.rulebook.is_empty:
             return counted
         for which, is_cold in ((is_known, False), (~is_known, True)):
             if which.any():
                 chosen = users.filter(pa.array(which))
-                offer = self._assortment.popular.open() if is_cold else self._assortment
+                offer = self._offer.popular.open() if is_cold else self._offer
                 seen = None if self._keep_seen else seen_by(chosen, offer.vocabulary)
                 limits = limits_of(offer.rules, seen, chosen["user_id"])
                 counted += emptied_by(offer.rules, limits, len(chosen))
         return counted
 
-    def _to_arrow(self, user_ids: pa.Array, digests: Longs, lists: Lists, vocabulary: Vocabulary) -> pa.RecordBatch:
+    def _to_arrow(self, user_ids: pa.Array, digests: Longs, lists: RecLists, vocabulary: Vocabulary) -> pa.RecordBatch:
         """Spell lists as rows of recs, their items those of a vocabulary."""
         n_users, top_k = lists.scores.shape
         # Where no item is left, PAD or MASK may stand: any item does instead, for the row is left out.
@@ -207,9 +213,9 @@ class Scorer:
             pa.array(np.repeat(digests, top_k)),
         ]
         if self._titles is not None:
-            is_own = vocabulary is self._assortment.vocabulary
-            titles = self._titles if is_own else self._assortment.titles(vocabulary)
+            is_own = vocabulary is self._offer.vocabulary
+            titles = self._titles if is_own else self._offer.titles(vocabulary)
             columns.append(titles.take(items))
         recs = pa.record_batch(columns, schema=self.schema)
-        is_there = lists.is_there.ravel()
-        return recs if is_there.all() else recs.filter(pa.array(is_there))
+        is_item = lists.is_item.ravel()
+        return recs if is_item.all() else recs.filter(pa.array(is_item))

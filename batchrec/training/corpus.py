@@ -23,14 +23,14 @@ _USERS_AT_A_TIME = 8192
 class Corpus:
     """All histories that hold an event, as indexes of the vocabulary of their items.
 
-    holding_out: (users,) int64, those whose last event may be held out, in an order that is the same every night, as
+    holdout_users: (users,) int64, those whose last event may be held out, in an order that is the same every night, as
     far as they are the same users: a model that goes on from last night's has not seen what was held out then, so it
     must be held out again.
     """
 
     vocabulary: Vocabulary
     histories: Histories
-    holding_out: Longs
+    holdout_users: Longs
 
 
 def read_corpus(path: Path, seed: int, ahead: int | None = None) -> Corpus:

@@ -9,7 +9,7 @@ from batchrec.tables.schemas import FIRST_ITEM
 
 # Up to here the softmax over all items is cheap, and beyond it as good over some: Klenitskiy & Vasilev, "Turning Dross
 # Into Gold Loss: is BERT4Rec really better than SASRec?" (RecSys 2023), found nothing gained by more than 3,000.
-_MOST_ITEMS_IN_FULL = 5_000
+_MAX_FULL_SOFTMAX_ITEMS = 5_000
 _NEGATIVES = 3_000
 _FEW_EVENTS, _MANY_EVENTS = 500_000, 5_000_000
 
@@ -44,5 +44,5 @@ def batch_size(config: TrainingConfig, histories: Histories, max_len: int) -> in
 def n_negatives(config: TrainingConfig, vocabulary_size: int) -> int:
     """Choose how many items an item must be told from in a step; 0 for all of them."""
     n_items = vocabulary_size - FIRST_ITEM
-    wanted = (_NEGATIVES if n_items > _MOST_ITEMS_IN_FULL else 0) if config.negatives is None else config.negatives
+    wanted = (_NEGATIVES if n_items > _MAX_FULL_SOFTMAX_ITEMS else 0) if config.negatives is None else config.negatives
     return wanted if wanted < n_items else 0

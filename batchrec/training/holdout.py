@@ -45,8 +45,8 @@ class Accuracy:
     hit_rate: float
 
 
-def hold_out(histories: Histories, most: int, users: Longs) -> Split:
-    """Take the last item of up to `most` users, at most half of all, out of the histories; the first of `users` first.
+def hold_out(histories: Histories, max_users: int, users: Longs) -> Split:
+    """Take the last item of up to `max_users` users, at most half of all, in the order of `users`.
 
     users: (n,) int64, those whose last item may be held out, in some order. A user qualifies with two items or more, of
     which the last is new to them: one seen before is never recommended.
@@ -65,7 +65,7 @@ def hold_out(histories: Histories, most: int, users: Longs) -> Split:
         )
     if len(qualified) == 0:
         raise InputError("no history has two different items: there is nothing to learn from")
-    chosen = np.sort(qualified[: max(1, min(most, len(qualified) // 2))])
+    chosen = np.sort(qualified[: max(1, min(max_users, len(qualified) // 2))])
     last = histories.offsets[chosen + 1] - 1
     kept = np.ones(len(histories.items), dtype=bool)
     kept[last] = False
@@ -91,7 +91,7 @@ def popularity_accuracy(split: Split, vocabulary_size: int) -> Accuracy:
     places = np.empty(vocabulary_size, dtype=np.float32)
     places[np.argsort(-counts, kind="stable")] = np.arange(vocabulary_size)
     scores = -torch.from_numpy(places)
-    return measure(split.held_out, lambda users: scores.repeat(len(users), 1))
+    return measure_accuracy(split.held_out, lambda users: scores.repeat(len(users), 1))
 
 
 def encoder_accuracy(encoder: Encoder, held_out: HeldOut, check: Callable[[], None] | None = None) -> Accuracy:
@@ -108,10 +108,10 @@ def encoder_accuracy(encoder: Encoder, held_out: HeldOut, check: Callable[[], No
         tokens = torch.from_numpy(scoring_tokens(held_out.histories, users, encoder.shape)).to(device)
         return encoder.score_last_place(tokens).float()
 
-    return measure(held_out, score_users)
+    return measure_accuracy(held_out, score_users)
 
 
-def measure(held_out: HeldOut, score_users: ScoreUsers) -> Accuracy:
+def measure_accuracy(held_out: HeldOut, score_users: ScoreUsers) -> Accuracy:
     """Rank each user's held-out item among all items that are not in the user's history."""
     ranks = np.empty(len(held_out.items), dtype=np.int64)
     with torch.inference_mode():

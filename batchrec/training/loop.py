@@ -13,7 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from batchrec.config import TrainingConfig
 from batchrec.errors import ConfigError
 from batchrec.system.checkpoints import Checkpoint, CheckpointStore
-from batchrec.training.distributed import Processes
+from batchrec.training.distributed import ProcessGroup
 from batchrec.training.encoder import Encoder
 from batchrec.training.holdout import Accuracy, Split, encoder_accuracy, popularity_accuracy
 from batchrec.training.time_limit import TimeIsUp, TimeLimit
@@ -52,7 +52,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """How training went: every epoch, the one that was kept, and the option that ended it."""
 
     epochs: list[Epoch]
@@ -64,9 +64,9 @@ def fit(
     encoder: Encoder,
     split: Split,
     config: TrainingConfig,
-    processes: Processes = Processes(),
+    group: ProcessGroup = ProcessGroup(),
     checkpoints: CheckpointStore | None = None,
-) -> Fitted:
+) -> FitResult:
     """Train the encoder, and leave it with the averaged weights of the epoch that ranks held-out items best.
 
     What is random in an epoch depends on the seed and the number of the epoch alone, so a run that goes on from the
@@ -76,26 +76,26 @@ def fit(
     has come, since there is no other model.
     Raises ConfigError where the loss is no longer a number, or climbs back.
     """
-    trainer = Trainer(encoder, config, processes)
+    trainer = Trainer(encoder, config, group)
     vocabulary_size = encoder.item_biases.numel()
     popularity = popularity_accuracy(split, vocabulary_size)
     epochs: list[Epoch] = []
     best_weights: dict[str, Tensor] = {}
-    checkpoint = processes.from_first(_read_checkpoint(checkpoints) if processes.is_first else None)
+    checkpoint = group.broadcast(_read_checkpoint(checkpoints) if group.is_first else None)
     if checkpoint is not None:
         epochs, best_weights = _restore(checkpoint, trainer)
-    while (ended_by := processes.from_first(_end(epochs, config))) is None:
-        limit = TimeLimit(60 * config.max_minutes - _seconds(epochs), processes)
+    while (ended_by := group.broadcast(_end(epochs, config))) is None:
+        limit = TimeLimit(60 * config.max_minutes - _seconds(epochs), group)
         number = len(epochs) + 1
-        generator = _generator(config.seed, number, processes.rank)
+        generator = _generator(config.seed, number, group.rank)
         batches = draw_batches(split.training, vocabulary_size, encoder.shape, config, generator)
         with logging_redirect_tqdm(), closing(batches):
             loss = trainer.take_steps(batches, limit.ends_after)
         model: Accuracy | None = None
         if not (epochs and limit.has_ended):
             _check_loss(loss, epochs, config, checkpoints)
-            measured = _accuracy(trainer.averaged, split, epochs, limit) if processes.is_first else None
-            model = processes.from_first(measured)
+            measured = _accuracy(trainer.averaged, split, epochs, limit) if group.is_first else None
+            model = group.broadcast(measured)
         if model is None:
             ended_by = "max_minutes"
             _log.info("--max-minutes %g ended in epoch %d, which is not counted", config.max_minutes, number)
@@ -105,10 +105,10 @@ def fit(
         _log.info("%s", epochs[-1])
         if _best(epochs) is epochs[-1]:
             best_weights = {name: weight.clone() for name, weight in trainer.averaged.state_dict().items()}
-        if checkpoints is not None and processes.is_first:
+        if checkpoints is not None and group.is_first:
             _save_checkpoint(checkpoints, trainer, epochs, best_weights)
     encoder.load_state_dict(best_weights)
-    return Fitted(epochs, _best(epochs), ended_by)
+    return FitResult(epochs, _best(epochs), ended_by)
 
 
 def _accuracy(encoder: Encoder, split: Split, epochs: list[Epoch], limit: TimeLimit) -> Accuracy | None:

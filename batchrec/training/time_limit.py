@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from batchrec.training.distributed import Processes
+from batchrec.training.distributed import ProcessGroup
 
 # Seconds between two looks at the clock, where processes have to agree on what it shows.
 _LOOK_EVERY_S = 1.0
@@ -16,9 +16,9 @@ class TimeIsUp(Exception):  # noqa: N818 - not an error: training ends as it was
 class TimeLimit:
     """The seconds that are left to an epoch, from now on; `has_ended` once `ends_after` has said so."""
 
-    def __init__(self, seconds: float, processes: Processes, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float, group: ProcessGroup, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
-        self._processes = processes
+        self._group = group
         self._clock = clock
         self._started = clock()
         self._look_after = 1
@@ -41,8 +41,8 @@ class TimeLimit:
         """
         if n_steps < self._look_after:
             return False
-        next_look = self._next_look(n_steps) if self._processes.is_first else None
-        self._look_after = self._processes.from_first(next_look)
+        next_look = self._next_look(n_steps) if self._group.is_first else None
+        self._look_after = self._group.broadcast(next_look)
         self.has_ended = self._look_after <= n_steps
         return self.has_ended
 

@@ -23,12 +23,12 @@ from batchrec.system.machine import n_cores
 from batchrec.tables.log_end import ahead_from
 from batchrec.training.corpus import read_corpus
 from batchrec.training.default_sizes import batch_size, encoder_shape, n_negatives
-from batchrec.training.distributed import Processes, joined
+from batchrec.training.distributed import ProcessGroup, join_process_group
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, write_encoder
 from batchrec.training.holdout import Split, hold_out
-from batchrec.training.loop import Fitted, fit
-from batchrec.training.warm_start import read_start
+from batchrec.training.loop import FitResult, fit
+from batchrec.training.warm_start import read_warm_start
 
 _log = logging.getLogger(__name__)
 
@@ -78,14 +78,14 @@ def train(
     device = _device(config.device)
     with (
         _threads(config.threads),
-        joined(device) as processes,
-        replacing_model(out) if processes.is_first else nullcontext() as folder,
+        join_process_group(device) as group,
+        replacing_model(out) if group.is_first else nullcontext() as folder,
     ):
         started = time.monotonic()
         # Clocks of several processes differ, and what they hold out must not.
-        corpus = read_corpus(sequences, config.seed, processes.from_first(ahead_from()))
+        corpus = read_corpus(sequences, config.seed, group.broadcast(ahead_from()))
         vocabulary = corpus.vocabulary
-        split = hold_out(corpus.histories, config.validation_users, corpus.holding_out)
+        split = hold_out(corpus.histories, config.validation_users, corpus.holdout_users)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             # Dropout draws from torch's global generator and takes no other: seed that, and put it back afterwards.
             torch.manual_seed(config.seed)
@@ -94,10 +94,10 @@ def train(
                 "batch_size": batch_size(config, split.training, encoder.shape.max_len),
                 "negatives": n_negatives(config, vocabulary.size),
             }
-            at_work = f"{processes.size} process(es) of {torch.get_num_threads()} thread(s)"
+            at_work = f"{group.size} process(es) of {torch.get_num_threads()} thread(s)"
             _log.info("on %s, %s: %s, %s", device, at_work, encoder.shape, sizes)
-            checkpoints = _open_checkpoints(checkpoint_dir, sequences, config, device, processes)
-            fitted = fit(encoder.to(device), split, config, processes, checkpoints)
+            checkpoints = _open_checkpoints(checkpoint_dir, sequences, config, device, group)
+            fitted = fit(encoder.to(device), split, config, group, checkpoints)
         report = None
         if folder is not None:
             difference = _write(folder, encoder.cpu().eval(), fitted, split)
@@ -107,7 +107,7 @@ def train(
                 out=str(out),
                 model_id=manifest.model_id,
                 device=device.type,
-                processes=processes.size,
+                processes=group.size,
                 users=len(corpus.histories),
                 items=len(vocabulary),
                 held_out_users=len(split.held_out.items),
@@ -120,10 +120,10 @@ def train(
                 seconds=round(time.monotonic() - started, 3),
                 **measured,
             )
-        return processes.from_first(report)
+        return group.broadcast(report)
 
 
-def _write(folder: Path, encoder: Encoder, fitted: Fitted, split: Split) -> float:
+def _write(folder: Path, encoder: Encoder, fitted: FitResult, split: Split) -> float:
     """Write the encoder and its epochs; gives the largest difference of a score between the graph and torch."""
     write_encoder(encoder, folder)
     lines = [to_json(asdict(epoch)) + "\n" for epoch in fitted.epochs]
@@ -132,17 +132,17 @@ def _write(folder: Path, encoder: Encoder, fitted: Fitted, split: Split) -> floa
 
 
 def _open_checkpoints(
-    folder: Path | None, sequences: Path, config: TrainingConfig, device: torch.device, processes: Processes
+    folder: Path | None, sequences: Path, config: TrainingConfig, device: torch.device, group: ProcessGroup
 ) -> CheckpointStore | None:
     """Open the checkpoints of this very training, which the first process writes for all."""
-    if folder is None or not processes.is_first:
+    if folder is None or not group.is_first:
         return None
     depends_on = {
         "sequences": file_sha256(sequences),
         "config": asdict(config),
         "init_from": load_model(Path(config.init_from)).manifest.seal if config.init_from else None,
         "device": device.type,
-        "processes": processes.size,
+        "processes": group.size,
     }
     return CheckpointStore(folder, fingerprint_of(depends_on, torch))
 
@@ -150,7 +150,7 @@ def _open_checkpoints(
 def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingConfig) -> Encoder:
     """Make an encoder that ranks by popularity until it has learned more, or that has learned what an older one has."""
     if config.init_from:
-        start = read_start(Path(config.init_from), config)
+        start = read_warm_start(Path(config.init_from), config)
         encoder = Encoder(vocabulary.size, start.shape)
         n_new = start.load_into(encoder, vocabulary, training)
         _log.info("going on from %s: %d of %d items are new to it", config.init_from, n_new, len(vocabulary))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from batchrec.config import TrainingConfig
 from batchrec.errors import ConfigError
-from batchrec.training.distributed import Processes
+from batchrec.training.distributed import ProcessGroup
 from batchrec.training.encoder import Encoder
 from batchrec.training.loss import ItemLoss
 from batchrec.training.windows import Batch
@@ -33,12 +33,12 @@ class TrainerState:
 class Trainer:
     """An encoder in training, with its optimizer, its schedule and the average of its weights."""
 
-    def __init__(self, encoder: Encoder, config: TrainingConfig, processes: Processes = Processes()) -> None:
+    def __init__(self, encoder: Encoder, config: TrainingConfig, group: ProcessGroup = ProcessGroup()) -> None:
         self._encoder = encoder
-        self._processes = processes
+        self._group = group
         self._device = encoder.item_biases.device
         self._dtype = _matrix_dtype(self._device, config)
-        self._item_loss = processes.parallel(ItemLoss(encoder))
+        self._item_loss = group.data_parallel(ItemLoss(encoder))
         # Decay is for what multiplies: a bias or a scale pulled to 0 is not a simpler one.
         matrices = [weight for weight in encoder.parameters() if weight.dim() > 1]
         others = [weight for weight in encoder.parameters() if weight.dim() <= 1]
@@ -62,14 +62,14 @@ class Trainer:
         total, n_steps = torch.zeros((), device=self._device), 0
         for batch in batches:
             # A batch of fewer windows than processes would leave one without work.
-            if len(batch.tokens) >= self._processes.size:
+            if len(batch.tokens) >= self._group.size:
                 total += self._step(batch)
                 n_steps += 1
                 if ends_after(n_steps):
                     break
         if n_steps == 0:
-            raise ConfigError(f"{self._processes.size} processes share batches of fewer windows: start fewer processes")
-        return float(self._processes.sum(total)) / n_steps
+            raise ConfigError(f"{self._group.size} processes share batches of fewer windows: start fewer processes")
+        return float(self._group.all_reduce(total)) / n_steps
 
     def state(self) -> TrainerState:
         """Give what has changed since the trainer was made; the arrays may share the memory of the tensors."""
@@ -102,7 +102,7 @@ class Trainer:
 
     def _step(self, batch: Batch) -> Tensor:
         """Take a step; gives this process's part of the loss."""
-        mine = batch.share(self._processes.rank, self._processes.size)
+        mine = batch.share(self._group.rank, self._group.size)
         tokens, labels, negatives = (
             None if array is None else torch.from_numpy(array).to(self._device)
             for array in (mine.tokens, mine.labels, mine.negatives)
@@ -111,7 +111,7 @@ class Trainer:
             loss: Tensor = self._item_loss(tokens, labels, negatives) * (mine.n_labels / batch.n_labels)
         self._optimizer.zero_grad()
         # The mean of the gradients over the processes is that of the sum of the parts, but for their number.
-        (loss * self._processes.size).backward()
+        (loss * self._group.size).backward()
         nn.utils.clip_grad_norm_(self._encoder.parameters(), _MAX_GRADIENT_NORM)
         self._optimizer.step()
         self._warm_up.step()

@@ -20,7 +20,7 @@ from batchrec.training.encoder import Encoder
 
 
 @dataclass(frozen=True)
-class Start:
+class WarmStart:
     """An encoder to go on from, and the items that it knows."""
 
     shape: EncoderShape
@@ -48,7 +48,7 @@ class Start:
         return len(new)
 
 
-def read_start(folder: Path, config: TrainingConfig) -> Start:
+def read_warm_start(folder: Path, config: TrainingConfig) -> WarmStart:
     """Read the model to go on from; its shape is kept, but for a dropout that is asked for.
 
     Raises ModelError for a broken model directory, ConfigError where an option asks for another shape.
@@ -68,7 +68,7 @@ def read_start(folder: Path, config: TrainingConfig) -> Start:
         weights = load(model.weights)
     except SafetensorError as error:
         raise ModelError(f"{folder}: the weights are no safetensors: {error}. Train again") from error
-    return Start(shape, model.vocabulary, weights)
+    return WarmStart(shape, model.vocabulary, weights)
 
 
 def _mean_of_neighbours(embeddings: Tensor, is_known: NDArray[np.bool_], histories: Histories) -> Tensor:

@@ -99,16 +99,16 @@ def mask_items(items: Ints, masked: NDArray[np.bool_]) -> tuple[Ints, Ints]:
 
 
 def draw_windows(
-    histories: Histories, max_len: int, generator: np.random.Generator, least: int = 1, min_length: int = 1
+    histories: Histories, max_len: int, generator: np.random.Generator, min_windows: int = 1, min_length: int = 1
 ) -> tuple[Longs, Longs]:
     """Draw windows for an epoch: starts and lengths, both (windows,) int64, into `histories.items`.
 
     A history of up to max_len items is one window. A longer one gives its newest max_len items, which resemble
     scoring, and as many windows from random places as it takes to cover its length once. Where all that makes fewer
-    than `least` windows, it is done several times over. A history shorter than `min_length` gives none.
+    than `min_windows` windows, it is done several times over. A history shorter than `min_length` gives none.
     """
     n_windows = np.where(histories.lengths < min_length, 0, -(-histories.lengths // max_len))
-    n_passes = -(-least // max(1, n_windows.sum()))
+    n_passes = -(-min_windows // max(1, n_windows.sum()))
     users = np.repeat(np.arange(len(histories)), n_windows)
     is_newest = np.diff(users, prepend=-1) != 0
     users, is_newest = np.tile(users, n_passes), np.tile(is_newest, n_passes)
@@ -129,6 +129,6 @@ def mask_places(
     inside = places < lengths[:, None]
     last = places == lengths[:, None] - 1
     masked = (generator.random(inside.shape) < mask_prob) & inside
-    last_alone = (generator.random(len(lengths)) < last_mask_prob) | ~masked.any(axis=1)
-    chosen: NDArray[np.bool_] = np.where(last_alone[:, None], last, masked)
+    only_last = (generator.random(len(lengths)) < last_mask_prob) | ~masked.any(axis=1)
+    chosen: NDArray[np.bool_] = np.where(only_last[:, None], last, masked)
     return chosen

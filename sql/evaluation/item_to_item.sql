@@ -24,7 +24,7 @@ near as (
         sum(neighbours.cosine) as score
     from seen
     inner join neighbours on seen.item_index = neighbours.item_index
-    where seen.recency <= $items_of_a_user
+    where seen.recency <= $items_per_user
     group by seen.user_index, neighbours.neighbour
 ),
 

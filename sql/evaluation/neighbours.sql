@@ -6,7 +6,7 @@ with recent as (
         user_index,
         item_index
     from user_items
-    where recency <= $items_of_a_user
+    where recency <= $items_per_user
 ),
 
 counts as (
@@ -51,4 +51,4 @@ inner join counts as neighbour_counts on both_ways.neighbour = neighbour_counts.
 qualify row_number() over (
     partition by both_ways.item_index
     order by cosine desc, both_ways.neighbour asc
-) <= $neighbours_of_an_item
+) <= $neighbours_per_item

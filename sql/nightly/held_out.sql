@@ -1,6 +1,6 @@
--- One row a user whose last item is held out, the same users as in training: the history without it, and that item. A
--- user qualifies by a last item that is new to them and of a moment before $until; the first $most by a hash are taken,
--- half of all at most.
+-- One row per user whose last item is held out: the history without that item, and the item. The users are those that
+-- training holds out: the last item is new to them and older than $until; of these, the first $max_users by a hash, at
+-- most half. tests/nightly/test_held_out.py compares this with training/holdout.py.
 with qualified as (
     select
         user_id,
@@ -18,4 +18,4 @@ select
     timestamps[:-2] as timestamps,
     item_ids[-1] as item_id
 from qualified
-where place <= greatest(1, least($most, n_users // 2))
+where place <= greatest(1, least($max_users, n_users // 2))

@@ -1,4 +1,5 @@
--- One row an item: its events among the newest $share of those before $until in the histories at $path.
+-- One row per item: the number of its events among the newest $share of all events before $until, from the histories at
+-- $path.
 with events as (
     select
         unnest(item_ids) as item_id,

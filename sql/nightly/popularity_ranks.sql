@@ -1,5 +1,5 @@
--- One row an item of held_out: its rank by events in the histories at $path, what is held out of them not counted,
--- among the items that are not in the user's history. Equals stand in the order of the vocabulary.
+-- One row per user in held_out: the rank of the held-out item by number of events, among the items that are not in the
+-- user's history. Held-out events do not count. Items with equally many events are in the order of the vocabulary.
 with events as (
     select
         unnest(item_ids) as item_id,

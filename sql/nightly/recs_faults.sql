@@ -1,6 +1,6 @@
--- One row: what must not be in the recommendations at $recs, whose users' histories, and what else they
--- have seen, are at $sequences. Lists are made anew from the rows, so that nothing of the scorer's own account is
--- believed. Ids are compared as the scorer does: without the blanks around them.
+-- One row: the number of violations of each part of the contract in the recommendations at $recs, checked against the
+-- histories and also_seen at $sequences. Lists are rebuilt from the rows, so the check does not rely on the scorer. Ids
+-- are compared as the scorer compares them: without surrounding blanks.
 with rows_of_recs as (
     select
         trim(cast(user_id as varchar), $blanks) as user_id,
@@ -17,7 +17,7 @@ lists as (
         list(rank) as ranks,
         count(*) as n_rows,
         count(*) filter (where user_id is null or item_id is null or rank is null or score is null) as n_nulls,
-        count(*) filter (where not isfinite(score)) as n_no_numbers
+        count(*) filter (where not isfinite(score)) as n_not_finite
     from rows_of_recs
     group by user_id
 ),
@@ -25,7 +25,7 @@ lists as (
 histories as (
     select
         trim(cast(user_id as varchar), $blanks) as user_id,
-        -- Who writes histories of their own may leave also_seen out.
+        -- Tables written by other programs may lack also_seen.
         list_concat(*columns(lambda name: name in ('item_ids', 'also_seen'))) as item_ids
     from read_parquet($sequences, hive_partitioning = false)
 ),
@@ -39,7 +39,7 @@ seen as (
 
 select
     coalesce(sum(lists.n_nulls), 0) as nulls,
-    coalesce(sum(lists.n_no_numbers), 0) as scores_that_are_no_numbers,
+    coalesce(sum(lists.n_not_finite), 0) as scores_that_are_not_finite,
     coalesce(sum(lists.n_rows - len(list_distinct(lists.item_ids))), 0) as duplicates,
     count(*) filter (where list_sort(lists.ranks) != range(1, lists.n_rows + 1)) as users_with_gaps_in_ranks,
     coalesce(sum(if($keep_seen, 0, len(list_intersect(lists.item_ids, seen.item_ids)))), 0) as seen_items

@@ -1,5 +1,5 @@
--- One row: the mean share of a user's recommendations at $recs that stand in those at $previous too, over the users of
--- both; 0 where there are none. Ids are compared as text without the blanks around it.
+-- One row: the mean share of a user's recommendations at $recs that are also in the user's list at $previous, over the
+-- users in both tables; 0 if there are none. Ids are compared as text without surrounding blanks.
 with tonight as (
     select
         trim(cast(user_id as varchar), $blanks) as user_id,

@@ -1,6 +1,6 @@
--- One row: what the recommendations at $recs reach: users, users with $k items, different items, the share of all rows
--- that the ten most frequent items make up, null where there are no rows, and how many histories are at $sequences.
--- Users are those of the histories only, where $of_histories.
+-- One row: the reach of the recommendations at $recs: the number of users, of users with $k items and of distinct items,
+-- the share of the ten most frequent items in all rows (0 without rows), and the number of histories at $sequences.
+-- If $of_histories, only users with a history count.
 with users as (
     select
         count(distinct user_id) as n_users,
@@ -29,7 +29,7 @@ items as (
 reached as (
     select
         count(*) as n_items,
-        sum(n_rows) filter (where place <= 10) / sum(n_rows) as top_items_share
+        coalesce(sum(n_rows) filter (where place <= 10) / sum(n_rows), 0) as top_items_share
     from items
 )
 

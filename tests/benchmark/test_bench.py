@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from batchrec.benchmark import limits
 from batchrec.benchmark.bench import ENCODER
-from batchrec.benchmark.isolated import measure
+from batchrec.benchmark.isolated import run_isolated
 from batchrec.benchmark.models import write_instant
 from batchrec.benchmark.polars_sequences import polars_sequences
 from batchrec.benchmark.synthetic import SHAPES, Shape, shorten_histories, write_ratings
@@ -125,7 +125,7 @@ def _hold(mib: int) -> int:
 
 
 def test_a_stage_is_measured_in_a_process_of_its_own() -> None:
-    small, large = measure(_hold, 1), measure(_hold, 300)
+    small, large = run_isolated(_hold, 1), run_isolated(_hold, 300)
     assert large.value == 300 << 20
     assert 250 < large.peak_mib - small.peak_mib < 400
     assert large.seconds > 0

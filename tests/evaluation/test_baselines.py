@@ -19,7 +19,7 @@ from tests.support.logs import Log, SplitLog, logs, split_log
 
 K = 3
 # Small, so that few events go beyond them.
-LIMITS = {"_PAIRED_ITEMS": 3, "_NEIGHBOURS": 2, "_SPEAKING_ITEMS": 2, "_USERS_AT_A_TIME": 3}
+LIMITS = {"_PAIRED_ITEMS": 3, "_NEIGHBOURS": 2, "_QUERY_ITEMS": 2, "_USERS_AT_A_TIME": 3}
 Lists = dict[Any, list[Any]]
 
 
@@ -89,7 +89,7 @@ def test_lately_popular_items_are_those_with_most_events_in_the_last_days(log: L
         events = [event for history in training_part(found).values() for event in history]
         newest = max(moment for _, moment in events)
         counts = Counter(item for item, moment in events if moment > newest - days * 86_400)
-        lists = gather(queries(found, config(popular_days=days)).popular_lately())
+        lists = gather(queries(found, config(popular_days=days)).recently_popular())
         assert lists == expected_lists(found, False, lambda _: counts)
 
 
@@ -125,13 +125,13 @@ def test_items_are_near_by_the_cosine_of_their_users(log: Log, keep_seen: bool) 
 
         def scores_of(items: list[str]) -> dict[str, int]:
             scores: Counter[str] = Counter()
-            for item in items[: LIMITS["_SPEAKING_ITEMS"]]:
+            for item in items[: LIMITS["_QUERY_ITEMS"]]:
                 scores.update(near.get(item, {}))
             return scores
 
         lists = gather(queries(found, config(keep_seen)).item_to_item())
         assert lists == expected_lists(found, keep_seen, scores_of)
-        materialize(found.con, "evaluation/neighbours", items_of_a_user=3, neighbours_of_an_item=2)
+        materialize(found.con, "evaluation/neighbours", items_per_user=3, neighbours_per_item=2)
         numbers = dict(found.rows("training_items", "item_index, item_id"))
         rows = found.rows("neighbours", "item_index, neighbour, cosine")
     made = {(numbers[one], numbers[other]): int(cosine * 10**12) for one, other, cosine in rows}
@@ -184,7 +184,7 @@ def test_als_gives_a_user_with_few_items_left_all_of_them() -> None:
     assert set(lists[2]) == {2, 3}
 
 
-@pytest.mark.parametrize("name", ["popular", "popular_lately", "item_to_item"])
+@pytest.mark.parametrize("name", ["popular", "recently_popular", "item_to_item"])
 @pytest.mark.parametrize("keep_seen", [False, True])
 def test_integer_and_text_ids_get_the_same_lists(name: str, keep_seen: bool) -> None:
     log = two_circles()

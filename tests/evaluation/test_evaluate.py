@@ -15,8 +15,8 @@ import batchrec
 from batchrec.config import EvaluationConfig, TrainingConfig
 from batchrec.evaluation.bootstrap import Interval
 from batchrec.evaluation.evaluate import EvaluationReport, evaluate
-from batchrec.evaluation.metrics import MeasuredLists, measure_lists
-from batchrec.evaluation.report_text import scoreboard
+from batchrec.evaluation.metrics import MethodMetrics, measure_lists
+from batchrec.evaluation.report_text import format_report
 from batchrec.model.directory import load_model
 from batchrec.training.train import TrainingReport, train
 from tests.support.logs import write_log
@@ -154,7 +154,7 @@ def test_a_model_that_has_learned_what_follows_is_better_than_every_baseline(tmp
     assert model.hit_rate > 0.8
     assert all(model.ndcg > baseline.ndcg for baseline in baselines)
     assert model.ndcg_gain_low > 0
-    assert scoreboard(report).endswith(": better")
+    assert format_report(report).endswith(": better")
 
 
 @pytest.mark.parametrize("is_text", [False, True])
@@ -182,7 +182,7 @@ def test_nothing_after_the_cut_reaches_the_model_or_a_list(tmp_path: Path, monke
         known.append(set(load_model(out).vocabulary.item_ids.to_pylist()))
         return report
 
-    def measure_and_look(con: Any, method: str, lists: Path, k: int) -> MeasuredLists:
+    def measure_and_look(con: Any, method: str, lists: Path, k: int) -> MethodMetrics:
         known.append(set(pq.read_table(lists)["item_id"].to_pylist()))
         return measure_lists(con, method, lists, k)
 
@@ -195,7 +195,7 @@ def test_nothing_after_the_cut_reaches_the_model_or_a_list(tmp_path: Path, monke
     assert report.cut == "1970-01-16T00:00:00+00:00"
     assert report.test_items == report.unknown_test_items == 80
     assert all(result.ndcg == 0 for result in report.methods)
-    assert "80 items, 80 of them unknown in training" in scoreboard(report)
+    assert "80 items, 80 of them unknown in training" in format_report(report)
 
 
 def test_a_sample_of_the_users_is_tested(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_the_verdict_goes_by_the_interval_of_the_gain(low: float, high: float, v
     model, *others = evaluated().methods
     methods = [type(model)(**first), *others]
     report = EvaluationReport(**{**vars(evaluated()), "methods": methods})
-    assert scoreboard(report).splitlines()[-1] == f"model against {report.best_baseline}: {verdict}"
+    assert format_report(report).splitlines()[-1] == f"model against {report.best_baseline}: {verdict}"
 
 
 def test_the_package_offers_the_job() -> None:

@@ -276,9 +276,9 @@ MODELS = [
     Bad("lost weights", lost(f"{MODEL}/weights.safetensors"), SCORING, 4, "cannot read weights.safetensors"),
     Bad("a folder as graph", folder(f"{MODEL}/encoder.onnx"), SCORING, 4, "cannot read encoder.onnx: Is a directory"),
     Bad("a link to no model", link(MODEL, "2024-01-01-0"), SCORING, 4, "current: no such model directory"),
-    Bad("a folder as link", folder(MODEL), RUN, 4, "current: is no link to a model"),
-    Bad("a file as link", file(MODEL, "x"), RUN, 4, "current: is no link to a model"),
-    Bad("a link to elsewhere", link(MODEL, "../nights"), RUN, 4, "current: leads to ../nights"),
+    Bad("a folder as link", folder(MODEL), RUN, 4, "current: is not a link to a model"),
+    Bad("a file as link", file(MODEL, "x"), RUN, 4, "current: is not a link to a model"),
+    Bad("a link to elsewhere", link(MODEL, "../nights"), RUN, 4, "current: links to ../nights"),
 ]
 
 NIGHTS = [
@@ -309,10 +309,16 @@ NIGHTS = [
 
 SEQUENCES = "nights/run_date=2024-03-01/recs.parquet"
 COMMANDS = [
-    Bad("nothing to go back to", nothing, "rollback", 2, "nights: there is no other night before this one"),
-    Bad("an unknown night", nothing, "rollback --to 2020-01-01", 2, "nights: there is no night 2020-01-01"),
+    Bad("nothing to go back to", nothing, "rollback", 2, "nights: no earlier night exists to roll back to"),
+    Bad("an unknown night", nothing, "rollback --to 2020-01-01", 2, "nights: night 2020-01-01 does not exist"),
     Bad("no date to go back to", nothing, "rollback --to x", 2, "'x' is not a date"),
-    Bad("a strange table", file("recs.parquet", "x"), "rollback", 2, "is the table of no night in nights. Pass --to"),
+    Bad(
+        "a strange table",
+        file("recs.parquet", "x"),
+        "rollback",
+        2,
+        "is not the table of any night in nights. Pass --to",
+    ),
     Bad(
         "a damaged night to go back to",
         flipped(f"{NIGHT}/recs.parquet"),
@@ -321,9 +327,9 @@ COMMANDS = [
         "is not the table that was published",
     ),
     Bad("an unknown model", nothing, "models show x", 2, "models: no model 'x'; found 2024-03-01-"),
-    Bad("no model in use", lost(MODEL), "models show", 4, "models: no model is in use yet. Start batchrec run"),
-    Bad("no model before", nothing, "models rollback", 2, "models: there is no model before 2024-03-01-"),
-    Bad("a strange model", link(MODEL, "../x"), "models rollback", 4, "current: leads to ../x"),
+    Bad("no model in use", lost(MODEL), "models show", 4, "models: no model is in use yet. Run batchrec run"),
+    Bad("no model before", nothing, "models rollback", 2, "models: no model exists before 2024-03-01-"),
+    Bad("a strange model", link(MODEL, "../x"), "models rollback", 4, "current: links to ../x"),
     Bad("no model to keep", nothing, "models prune --keep 0", 2, "--keep-models 0: expected 1 or more"),
     Bad(
         "a damaged model to show",

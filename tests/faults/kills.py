@@ -29,7 +29,7 @@ def end(shop: Shop, scene: Scene, moment: Moment, number: signal.Signals = signa
     child = start(shop.folder, night_of(scene.night), Limits(moment.change, is_plain=moment.is_plain))
     if moment.change is None:
         if moment.stage is not None:
-            child.wait_for_line(f"{moment.stage}: begun")
+            child.wait_for_line(f"{moment.stage}: started")
         child.pause(moment.seconds)
         child.send(number)
     return child, child.wait()

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrec.errors import BatchrecError
-from batchrec.rules.rule_table import read_rule_table
+from batchrec.rules.rule_tables import read_rule_table
 from batchrec.scoring.user_list import read_user_list
 from batchrec.sources.text_tables import read_text_table
 from tests.faults.byte_mutations import HOSTILE, MUTATIONS, TEXT_MUTATIONS, mutated

@@ -127,15 +127,15 @@ def _act(made: Company, command: str, chance: random.Random) -> int | None:
         return night
     if command.startswith("roll back"):
         to = FIRST + timedelta(days=chance.randrange(N_NIGHTS)) if command == "roll back to" else None
-        return (made.nights.roll_back(to) - FIRST).days
+        return (made.archive.roll_back(to) - FIRST).days
     if command == "plan":
-        made.nights.reports(made.nights.dates())
+        made.archive.reports(made.archive.dates())
     elif command == "models":
-        for version in made.models.versions():
+        for version in made.registry.versions():
             _ = version.manifest
-        _ = made.models.current
+        _ = made.registry.current
     else:
-        made.models.use(made.models.before_current())
+        made.registry.use(made.registry.before_current())
     return None
 
 
@@ -167,7 +167,7 @@ def outcome(made: Company, command: str, chance: random.Random, good: dict[int, 
 
 
 def _table(made: Company, night: int) -> bytes:
-    return made.nights.table(FIRST + timedelta(days=night)).read_bytes()
+    return made.archive.table(FIRST + timedelta(days=night)).read_bytes()
 
 
 def _faults_of_new(made: Company, out: Path, command: str) -> list[str]:

@@ -65,7 +65,7 @@ def scene(name: str) -> Scene:
     whole = shop.copy(scratch() / f"after {name}")
     whole.run(night)
     assert whole.leftovers() == []
-    report = whole.nights.report(FIRST + timedelta(days=night))
+    report = whole.archive.report(FIRST + timedelta(days=night))
     assert report is not None
     stages = tuple(report["stages"])
     return Scene(name, night, shop, shop.state(), whole.state(), (*stages, "publish"))

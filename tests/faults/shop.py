@@ -10,8 +10,9 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from batchrec.nightly.archive import Nights
-from batchrec.nightly.registry import Models
+from batchrec.nightly.archive import Archive
+from batchrec.nightly.current_table import current_table
+from batchrec.nightly.registry import ModelRegistry
 from tests.faults.children import run
 from tests.support.models import names_in, scratch
 
@@ -84,12 +85,12 @@ class Shop:
     folder: Path
 
     @property
-    def nights(self) -> Nights:
-        return Nights(self.folder / "nights", self.folder / "recs.parquet")
+    def archive(self) -> Archive:
+        return Archive(self.folder / "nights", current_table(self.folder / "recs.parquet"))
 
     @property
-    def models(self) -> Models:
-        return Models(self.folder / "models")
+    def registry(self) -> ModelRegistry:
+        return ModelRegistry(self.folder / "models")
 
     def write_log(self, log: Mapping[int, list[int]], shuffled: random.Random | None = None) -> None:
         rows = [(user, item, 1_700_000_000 + n) for user, items in log.items() for n, item in enumerate(items)]
@@ -108,14 +109,14 @@ class Shop:
         return Shop(to)
 
     def state(self) -> State:
-        in_use = self.models.current
+        in_use = self.registry.current
         out = self.folder / "recs.parquet"
-        tables = {night: self.nights.table(night) for night in self.nights.dates()}
+        tables = {night: self.archive.table(night) for night in self.archive.dates()}
         return State(
             # A test may have lost one.
             tables={night: digest(table) for night, table in tables.items() if table.exists()},
             out=digest(out) if out.exists() else None,
-            models=frozenset(names_in(self.models.folder)) if self.models.folder.exists() else frozenset(),
+            models=frozenset(names_in(self.registry.folder)) if self.registry.folder.exists() else frozenset(),
             in_use=in_use.name if in_use else None,
         )
 

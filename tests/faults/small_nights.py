@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -14,11 +14,12 @@ import pytest
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ModelError
 from batchrec.model.directory import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_model
-from batchrec.nightly import registry as models_module
-from batchrec.nightly import stages as night_module
-from batchrec.nightly.archive import Nights
-from batchrec.nightly.figures import HistoriesFigures, TableFigures
-from batchrec.nightly.registry import Models
+from batchrec.nightly import registry, stages
+from batchrec.nightly.archive import Archive
+from batchrec.nightly.current_table import current_table
+from batchrec.nightly.gates.input import HistoriesFigures
+from batchrec.nightly.gates.output import TableFigures
+from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import run
 from batchrec.nightly.stages import Jobs
@@ -82,12 +83,12 @@ class SmallShop:
         return self.root / "disk-1/recs.parquet"
 
     @property
-    def nights(self) -> Nights:
-        return Nights(Path(self.settled.nights), self.out)
+    def archive(self) -> Archive:
+        return Archive(Path(self.settled.nights), current_table(self.out))
 
     @property
-    def models(self) -> Models:
-        return Models(Path(self.settled.models))
+    def registry(self) -> ModelRegistry:
+        return ModelRegistry(Path(self.settled.models))
 
     def run(self, night: int, log: str = "whole") -> int:
         """Run the night so many days after the first, on a log; gives the exit code."""
@@ -102,7 +103,7 @@ class SmallShop:
 
     def roll_back(self) -> date:
         with the_jobs_of(self):
-            return self.nights.roll_back()
+            return self.archive.roll_back()
 
     def table_out(self) -> Table | None:
         """What is out; None if there is nothing. Fails if that is no whole table."""
@@ -110,7 +111,7 @@ class SmallShop:
 
     def model_in_use(self) -> str | None:
         """The id of the model in use, which is whole."""
-        current = self.models.current
+        current = self.registry.current
         return None if current is None else digested(current.folder).manifest.model_id
 
     def leftovers(self) -> list[str]:
@@ -182,11 +183,14 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         for stand_in in (build_sequences, held_out_items, train, score):
-            patch.setattr(night_module, stand_in.__name__, stand_in)
+            patch.setattr(stages, stand_in.__name__, stand_in)
         newest = datetime(2024, 2, 29, tzinfo=UTC)
-        patch.setattr(night_module, "measure_histories", lambda *_: HistoriesFigures(newest, 0))
-        patch.setattr(night_module, "measure_table", lambda *_: TableFigures({}, 100, 100, 100, 0.1, None, 100, []))
-        for module in (night_module, models_module):
+        patch.setattr(stages, "measure_histories", lambda *_: HistoriesFigures(newest, 0))
+        # A figure of 100 passes every minimum.
+        figures: dict[str, Any] = dict.fromkeys((figure.name for figure in fields(TableFigures)), 100)
+        figures |= {"faults": {}, "broken_rules": [], "overlap": None, "top_items_share": 0.1}
+        patch.setattr(stages, "measure_table", lambda *_: TableFigures(**figures))
+        for module in (stages, registry):
             patch.setattr(module, "load_model", digested)
         yield
 

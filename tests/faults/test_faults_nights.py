@@ -22,8 +22,8 @@ from tests.faults.shop import FIRST, Shop, histories, night_of, shop_after_first
 CHANCE = random.Random(17)  # noqa: S311 - a sample, no secret
 
 
-def begun(child: Child, stage: str) -> bool:
-    return child.wait_for_line(f"{stage}: begun")
+def started(child: Child, stage: str) -> bool:
+    return child.wait_for_line(f"{stage}: started")
 
 
 def test_the_second_of_two_runs_is_refused_or_waits(tmp_path: Path) -> None:
@@ -31,12 +31,12 @@ def test_the_second_of_two_runs_is_refused_or_waits(tmp_path: Path) -> None:
     shop = warm.begin(tmp_path / "shop")
     with polled(shop, warm):
         first = start(shop.folder, night_of(warm.night))
-        assert begun(first, "train")
+        assert started(first, "train")
         with first.stopped():
             waiting = start(shop.folder, night_of(warm.night, "--lock", "wait"))
             code, refused = run(shop.folder, night_of(warm.night))
         assert code == LockedError.exit_code
-        assert "another run is at work" in refused.errors[0]
+        assert "another run is in progress" in refused.errors[0]
         assert first.wait() == 0
         # It finds the night published, and the same.
         assert waiting.wait() == 99
@@ -50,7 +50,7 @@ def test_a_run_that_waits_goes_on_for_one_that_is_killed(tmp_path: Path) -> None
     shop = warm.begin(tmp_path / "shop")
     with polled(shop, warm):
         first = start(shop.folder, night_of(warm.night))
-        assert begun(first, "train")
+        assert started(first, "train")
         with first.stopped():
             waiting = start(shop.folder, night_of(warm.night, "--lock", "wait"))
             waiting.pause(0.2)
@@ -133,7 +133,7 @@ def test_a_part_of_which_a_byte_has_changed_is_made_again(what: str, tmp_path: P
     shop = warm.begin(tmp_path / "shop")
     with polled(shop, warm):
         child = start(shop.folder, night_of(warm.night))
-        assert begun(child, stage)
+        assert started(child, stage)
         child.wait_for(lambda: len(parts(shop, name)) > 0)
         child.pause(seconds)
         child.send(signal.SIGKILL)

@@ -87,25 +87,25 @@ def check_always(shop: SmallShop) -> None:
     """What holds at any moment, before anything has started again: each table that can be seen is whole."""
     shop.table_out()
     shop.model_in_use()
-    for published in shop.nights.dates():
-        assert table_in(shop.nights.table(published)).night == published
+    for published in shop.archive.dates():
+        assert table_in(shop.archive.table(published)).night == published
 
 
 def check_settled(shop: SmallShop) -> None:
     """What holds once a run has ended: the newest night is out, and the model in use is the one that made it."""
     check_always(shop)
     out = shop.table_out()
-    newest = max(shop.nights.dates(), default=None)
-    if newest is None or not shop.nights.decisions.is_rolled_back(newest, str(shop.nights.recs_sha256(newest))):
+    newest = max(shop.archive.dates(), default=None)
+    if newest is None or not shop.archive.decisions.is_rolled_back(newest, str(shop.archive.recs_sha256(newest))):
         assert (out.night if out else None) == newest
         assert shop.model_in_use() == (out.model_id if out else None)
-    assert shop.nights.decisions.dates() == []
+    assert shop.archive.decisions.dates() == []
 
 
 def same_date_again(shop: SmallShop, scene: Scene) -> None:
     before = shop.table_out()
     assert shop.run(scene.night, "other") in DONE
-    if scene.night < 4 and night(scene.night + 1) in shop.nights.dates():
+    if scene.night < 4 and night(scene.night + 1) in shop.archive.dates():
         assert shop.table_out() == before
     check_settled(shop)
     check_clean(shop, scene)
@@ -123,7 +123,7 @@ def next_date(shop: SmallShop, scene: Scene) -> None:
 
 
 def next_date_with_half_a_log(shop: SmallShop, scene: Scene) -> None:
-    has_earlier = bool(shop.nights.dates() or shop.nights.decisions.dates())
+    has_earlier = bool(shop.archive.dates() or shop.archive.decisions.dates())
     code = shop.run(scene.night + 1, "half")
     assert code == (GateError.exit_code if has_earlier else 0)
     check_settled(shop)
@@ -131,16 +131,16 @@ def next_date_with_half_a_log(shop: SmallShop, scene: Scene) -> None:
 
 def rollback_and_the_same_date_again(shop: SmallShop, scene: Scene) -> None:
     """A night that was published before the rollback does not come back; one that was not is published as ever."""
-    published = night(scene.night) in shop.nights.dates()
-    log = table_in(shop.nights.table(night(scene.night))).log if published else "whole"
+    published = night(scene.night) in shop.archive.dates()
+    log = table_in(shop.archive.table(night(scene.night))).log if published else "whole"
     try:
         to = shop.roll_back()
     except ConfigError:
         # There is no night to go back to. Whatever is decided stays.
-        assert len(shop.nights.dates()) < 2 or shop.nights.nights_out()[:1] == shop.nights.dates()[:1]
+        assert len(shop.archive.dates()) < 2 or shop.archive.current_nights()[:1] == shop.archive.dates()[:1]
         next_date(shop, scene)
         return
-    assert shop.nights.decisions.dates() == []
+    assert shop.archive.decisions.dates() == []
     code = shop.run(scene.night, log)
     if published and to < night(scene.night):
         found = shop.table_out()
@@ -161,10 +161,10 @@ def survives(
     check_always(shop)
     with recorded(disks, apart):
         recover(shop, scene)
-    seen = (shop.table_out(), shop.model_in_use(), shop.nights.dates(), shop.nights.decisions.dates())
+    seen = (shop.table_out(), shop.model_in_use(), shop.archive.dates(), shop.archive.decisions.dates())
     lost = disks.states(disks.moments[-1], random.Random(0), 0)[0].build(folder / "lost").root  # noqa: S311 - a sample
     left = SmallShop(lost)
-    assert (left.table_out(), left.model_in_use(), left.nights.dates(), left.nights.decisions.dates()) == seen
+    assert (left.table_out(), left.model_in_use(), left.archive.dates(), left.archive.decisions.dates()) == seen
     shutil.rmtree(folder)
 
 
@@ -194,8 +194,8 @@ def test_whenever_the_power_goes_the_next_start_makes_all_fit_again(name: str, a
 def test_what_has_ended_with_0_survives_a_power_cut(name: str, apart: bool, tmp_path: Path) -> None:
     disks = recording(name, tmp_path / "night", apart)
     shop = SmallShop(tmp_path / "night")
-    seen = (shop.table_out(), shop.model_in_use(), shop.nights.dates())
+    seen = (shop.table_out(), shop.model_in_use(), shop.archive.dates())
     for number, state in enumerate(disks.states(disks.moments[-1], random.Random(1), 20)):  # noqa: S311 - a sample
         left = SmallShop(state.build(tmp_path / str(number)).root)
-        assert (left.table_out(), left.model_in_use(), left.nights.dates()) == seen
-        assert left.nights.decisions.dates() == []
+        assert (left.table_out(), left.model_in_use(), left.archive.dates()) == seen
+        assert left.archive.decisions.dates() == []

@@ -211,7 +211,7 @@ def test_a_changed_byte_of_a_model_is_found_before_its_use(
     monkeypatch.chdir(shop.folder)
     assert run_cli("build-sequences") == 0
     before = shop.state()
-    version = next(iter(shop.models.versions())).name
+    version = next(iter(shop.registry.versions())).name
     for share in (0.0, CHANCE.random(), 0.999) if counts.IS_LONG else (CHANCE.random(),):
         whole = (shop.folder / "models" / version / name).read_bytes()
         flipped(f"models/{version}/{name}", share)(shop.folder)
@@ -295,7 +295,7 @@ def test_what_is_not_finished_is_for_its_owner_alone(stage: str, tmp_path: Path)
         shop = empty_shop(tmp_path / str(number))
         given = set(shop.folder.rglob("*")) | {shop.folder / "nights", shop.folder / "models"}
         child = start(shop.folder, night_of(0), Limits(umask=0))
-        child.wait_for_line(f"{stage}: begun")
+        child.wait_for_line(f"{stage}: started")
         child.pause(CHANCE.uniform(0, 0.02))
         child.send(signal.SIGKILL)
         child.wait()

@@ -27,7 +27,7 @@ def test_a_night_that_is_terminated_ends_soon_and_goes_on_to_the_same_table(kind
         sent = CHANCE.choice([signal.SIGTERM, signal.SIGTERM, signal.SIGINT])
         with polled(shop, scene(kind)):
             child = start(shop.folder, night_of(scene(kind).night))
-            at_work = child.wait_for_line(f"{stage or 'build-sequences'}: begun")
+            at_work = child.wait_for_line(f"{stage or 'build-sequences'}: started")
             child.pause(CHANCE.uniform(0, 1.0 if stage is None else 0.05))
             child.send(sent)
             code = child.wait(PROMISED_S)

@@ -17,7 +17,7 @@ from batchrec.config import EncoderShape, Objective
 from batchrec.errors import ModelError
 from batchrec.model.directory import load_model
 from batchrec.model.parts import weight_shapes
-from batchrec.nightly.registry import Models
+from batchrec.nightly.registry import ModelRegistry
 from batchrec.training.encoder import Encoder
 from tests.support.models import trained_model
 from tests.support.strangers import Change, assert_refused, reseal
@@ -245,13 +245,13 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(model: Path, caps
 
 
 def test_a_version_of_another_name_is_not_put_to_use(model: Path, tmp_path: Path) -> None:
-    models = Models(tmp_path / "models")
-    models.folder.mkdir()
+    registry = ModelRegistry(tmp_path / "models")
+    registry.folder.mkdir()
     model_id = load_model(model).manifest.model_id
     for name in (f"2024-03-01-{model_id}", "2024-03-02-0123456789ab"):
-        shutil.copytree(model, models.folder / name)
-    right, wrong = models.versions()
-    models.use(right)
-    with pytest.raises(ModelError, match=f"holds model {model_id}, by its name another one"):
-        models.use(wrong)
-    assert models.current == right
+        shutil.copytree(model, registry.folder / name)
+    right, wrong = registry.versions()
+    registry.use(right)
+    with pytest.raises(ModelError, match=f"holds model {model_id}, but its name says another"):
+        registry.use(wrong)
+    assert registry.current == right

@@ -1,4 +1,4 @@
-"""The commands of the night, as a scheduler and an operator start them."""
+"""The nightly commands, as a scheduler or an operator runs them."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchrec.nightly.archive import Nights
+from batchrec.nightly.archive import Archive
 from tests.support.models import OBJECTIVES, run_cli
 from tests.support.nights import FIRST, Company, company
 
@@ -56,7 +56,7 @@ def test_the_last_line_of_stdout_is_the_report(shop: Company, capsys: pytest.Cap
     assert json.loads(said.out.splitlines()[-1])["failed"] in said.err
 
 
-def test_log_lines_say_of_which_run_and_stage_they_are(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_lines_name_their_run_and_stage(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("run", "--run-date", night(0), "--log-format", "json") == 0
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert len({line["run_id"] for line in lines}) == 1
@@ -77,7 +77,7 @@ def test_exit_codes_tell_a_scheduler_what_happened(shop: Company, tmp_path: Path
     assert run_cli("run", "--run-date", night(1)) == 3
 
 
-def test_the_options_of_each_job_are_those_of_its_table(shop: Company, tmp_path: Path) -> None:
+def test_each_job_takes_its_options_from_its_table_in_the_config(shop: Company, tmp_path: Path) -> None:
     (tmp_path / "other.toml").write_text(LENIENT.replace("top-k = 3", 'top-k = 2\nout = "other.parquet"'))
     assert run_cli("run", "--config", "other.toml", "--run-date", night(0)) == 0
     assert not (tmp_path / "recs.parquet").exists()
@@ -93,7 +93,7 @@ def test_a_dry_run_writes_nothing(shop: Company, tmp_path: Path, capsys: pytest.
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_operator_goes_back_to_an_earlier_table_and_model(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_operator_rolls_back_the_table_and_the_model(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
     for number in (0, 7):
         assert run_cli("run", "--run-date", night(number)) == 0
     capsys.readouterr()
@@ -111,11 +111,11 @@ def test_an_operator_goes_back_to_an_earlier_table_and_model(shop: Company, caps
     assert run_cli("rollback", "--to", night(7)) == 0
     assert shop.rows() == shop.rows(FIRST + timedelta(days=7))
     assert run_cli("models", "prune", "--keep", 1) == 0
-    # The newest, and the one in use.
-    assert len(shop.models.versions()) == 2
+    # The newest one and the one in use.
+    assert len(shop.registry.versions()) == 2
 
 
-def test_nothing_to_do_is_no_error(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_do_is_not_logged_as_an_error(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
     run_cli("run", "--run-date", night(0))
     assert run_cli("run", "--run-date", night(0)) == 99
     assert "error" not in capsys.readouterr().err
@@ -131,13 +131,13 @@ def test_a_metrics_file_that_cannot_be_written_is_refused_before_the_night(
     assert not shop.trainings
 
 
-def test_a_record_that_cannot_be_written_hides_no_reason(
+def test_a_report_that_cannot_be_written_does_not_hide_the_error(
     shop: Company, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Nights, "keep_failed", full)
+    monkeypatch.setattr(Archive, "write_failed_report", full)
     monkeypatch.setattr("batchrec.nightly.run.write_metrics", full)
     (shop.folder / "ratings.csv").unlink()
     assert run_cli("run", "--run-date", night(0), "--metrics-file", "m.prom") == 3
@@ -146,17 +146,17 @@ def test_a_record_that_cannot_be_written_hides_no_reason(
     assert sum("No space left on device" in line for line in said) == 2
 
 
-def test_the_log_says_in_which_stage_a_night_was_broken_off(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_says_in_which_stage_a_night_stopped(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
     (shop.folder / "ratings.csv").unlink()
     assert run_cli("run", "--run-date", night(0), "--log-format", "json") == 3
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    broken_off = next(line for line in lines if "broken off" in line["message"])
-    assert (broken_off["stage"], broken_off["run_date"], broken_off["level"]) == (
+    stopped = next(line for line in lines if "stopped after" in line["message"])
+    assert (stopped["stage"], stopped["run_date"], stopped["level"]) == (
         "build-sequences",
         night(0),
         "WARNING",
     )
-    assert (lines[-1]["exit_code"], lines[-1]["run_id"]) == (3, broken_off["run_id"])
+    assert (lines[-1]["exit_code"], lines[-1]["run_id"]) == (3, stopped["run_id"])
 
 
 def test_a_signal_after_the_night_is_published_changes_no_exit_code(
@@ -168,5 +168,5 @@ def test_a_signal_after_the_night_is_published_changes_no_exit_code(
     monkeypatch.setattr("batchrec.cli.nightly.print_report", signalled)
     former = signal.getsignal(signal.SIGTERM)
     assert run_cli("run", "--run-date", night(0), "--json") == 0
-    assert shop.nights.dates() == [FIRST]
+    assert shop.archive.dates() == [FIRST]
     assert signal.getsignal(signal.SIGTERM) is former

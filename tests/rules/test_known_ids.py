@@ -116,7 +116,7 @@ def test_a_list_of_users_most_of_whom_are_new_is_a_warning(tmp_path: Path, caplo
 def test_no_row_that_holds_on_the_day_is_no_error_but_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     old = {"header": "item_id,valid_to"}
     assert scored(tmp_path, "block", [(1000, "2020-01-01")], "--run-date", "2024-06-01", **old) == 0
-    assert "--block: none of its 1 rows holds on 2024-06-01" in caplog.text
+    assert "--block: none of its 1 rows is valid on 2024-06-01" in caplog.text
 
 
 PINS: dict[str, tuple[Rows, str, int]] = {
@@ -191,7 +191,7 @@ def test_a_category_for_none_of_the_items_is_an_error(tmp_path: Path, capsys: py
 def test_rows_by_segment_need_somebody_in_these_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     by_segment = {"header": "item_id,segment"}
     assert scored(tmp_path, "block", [(1000, "dk")], **by_segment) == 2
-    assert "block.csv: has rows by segment; expected --segments" in capsys.readouterr().err
+    assert "block.csv: has rows with a segment; expected --segments" in capsys.readouterr().err
     people = ("--segments", write_table(tmp_path / "people.csv", "user_id,segment", [(1, "dk"), (2, "se")]))
     assert scored(tmp_path, "block", [(1000, "DK"), (1001, "")], *people, **by_segment) == 3
     assert (

@@ -13,7 +13,7 @@ from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError, InputError
 from batchrec.model.directory import write_manifest
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules import rulebook
+from batchrec.rules import item_lists
 from batchrec.scoring.score import ScoringReport, score
 from batchrec.training.export import write_encoder
 from tests.scoring.test_score import Row, recs_of
@@ -118,7 +118,7 @@ def test_a_user_who_moves_is_scored_again(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_more_segments_than_memory_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rulebook, "_MOST_CELLS", 1000)
+    monkeypatch.setattr(item_lists, "_MAX_CELLS", 1000)
     with pytest.raises(ConfigError, match="3 segments of 400 items are more than 1000"):
         scored(tmp_path, "block", [(MANY[0], name) for name in LISTS])
 

@@ -11,9 +11,9 @@ import pytest
 from batchrec.config import ScoringConfig
 from batchrec.errors import GateError
 from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.rule_tables import read_rule_tables
+from batchrec.rules.rulebook import read_rule_tables
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
-from batchrec.scoring.offer import Assortment, read_assortment
+from batchrec.scoring.offer import Offer, read_offer
 from tests.rules.test_rules import HISTORIES, run
 from tests.support.models import write_sequences
 from tests.support.plain_rules import ITEMS, Night
@@ -181,10 +181,10 @@ def test_score_leaves_the_old_table_if_the_new_one_breaks_a_rule(
     plain = pq.read_table(tmp_path / "recs.parquet")
     first = plain["item_id"][0].as_py()
 
-    def forgetful(known: KnownIds, config: ScoringConfig, _: object) -> Assortment:
-        return read_assortment(known, config, {})
+    def forgetful(known: KnownIds, config: ScoringConfig, _: object) -> Offer:
+        return read_offer(known, config, {})
 
-    monkeypatch.setattr("batchrec.scoring.score.read_assortment", forgetful)
+    monkeypatch.setattr("batchrec.scoring.score.read_offer", forgetful)
     with pytest.raises(GateError, match=rf"rows break --block \(user '1', rank 1, item '{first}'\)"):
         run(tmp_path, Night(block=[first]))
     assert (tmp_path / "recs.parquet").read_bytes() == before

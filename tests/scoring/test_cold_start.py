@@ -11,7 +11,7 @@ from batchrec.config import ScoringConfig
 from batchrec.model.directory import load_model
 from batchrec.rules.known_ids import KnownIds
 from batchrec.scoring.cold_start import PopularItems
-from batchrec.scoring.offer import read_assortment
+from batchrec.scoring.offer import read_offer
 from batchrec.scoring.popular_lists import PopularLists
 from batchrec.scoring.score import score
 from tests.rules.test_rules import assert_as_by_hand, items, run
@@ -125,7 +125,7 @@ def test_nothing_is_counted_where_nobody_needs_it(tmp_path: Path, monkeypatch: p
 def test_threads_that_ask_at_once_get_one_count(tmp_path: Path) -> None:
     sequences = write_events(tmp_path / "sequences.parquet", EVENTS)
     loaded = load_model(model())
-    popular = read_assortment(KnownIds(loaded.vocabulary, pa.int64(), sequences), ScoringConfig()).popular
+    popular = read_offer(KnownIds(loaded.vocabulary, pa.int64(), sequences), ScoringConfig()).popular
     found: list[int] = []
     threads = [threading.Thread(target=lambda: found.append(id(popular.open()))) for _ in range(8)]
     for thread in threads:

@@ -9,7 +9,7 @@ import pytest
 from batchrec.config import RecommendConfig, ScoringConfig, TrainingConfig
 from batchrec.errors import ModelError
 from batchrec.model.directory import load_model
-from batchrec.nightly.figures import held_out_items
+from batchrec.nightly.gates.model import held_out_items
 from batchrec.scoring.recommend import recommend
 from batchrec.scoring.score import score
 from tests.support.models import run_cli, string_model, trained_model, write_sequences

@@ -11,7 +11,7 @@ import torch
 
 from batchrec.config import ScoringConfig
 from batchrec.model import ranker
-from batchrec.scoring.offer import Assortment, read_assortment
+from batchrec.scoring.offer import Offer, read_offer
 from batchrec.scoring.score import score
 from tests.support.models import (
     N_ITEMS,
@@ -268,12 +268,12 @@ def test_a_catalogue_that_cannot_be_read_is_refused(text: str, job: Job) -> None
 
 
 def test_sequences_that_are_replaced_meanwhile_leave_the_old_table(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    def replaced(*arguments: Any) -> Assortment:
-        found = read_assortment(*arguments)
+    def replaced(*arguments: Any) -> Offer:
+        found = read_offer(*arguments)
         write_sequences(job.folder / "new.parquet", {1: [1001], 9: [1004, 1005]}).replace(job.sequences)
         return found
 
-    monkeypatch.setattr("batchrec.scoring.score.read_assortment", replaced)
+    monkeypatch.setattr("batchrec.scoring.score.read_offer", replaced)
     assert f"{job.sequences}: was replaced while it was read" in job.assert_fails(3)
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from batchrec.config import EvaluationConfig, ScoringConfig, SequencesConfig
 from batchrec.errors import InputError
-from batchrec.evaluation.splits import split
+from batchrec.evaluation.splits import split_sequences
 from batchrec.model.batching import Histories, history_digests
 from batchrec.model.directory import load_model
-from batchrec.nightly.figures import measure_table
+from batchrec.nightly.gates.output import measure_table
 from batchrec.scoring.score import ScoringReport, score
 from batchrec.sequences.build import build_sequences
 from batchrec.tables.queries import connect
@@ -276,7 +276,7 @@ def test_an_evaluation_does_not_look_at_what_has_no_time(
     sequences = write_sequences(tmp_path / "sequences.parquet", training_histories(), also_seen=beside)
     cut = "1970-01-01T00:00:09" if protocol == "temporal" else None
     with connect() as con:
-        parts = split(con, open_sequences(sequences), EvaluationConfig(protocol, cut), 0, tmp_path)
+        parts = split_sequences(con, open_sequences(sequences), EvaluationConfig(protocol, cut), 0, tmp_path)
     for path in (parts.training, parts.histories):
         lists = pq.read_table(path)["also_seen"].to_pylist()
         assert lists == [[]] * len(lists)

@@ -1,4 +1,4 @@
-"""Small logs with times, and what `protocols.split` makes of them."""
+"""Small logs with times, and what `splits.split_sequences` makes of them."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from batchrec.config import EvaluationConfig
-from batchrec.evaluation.splits import Parts, split
+from batchrec.evaluation.splits import LogSplit, split_sequences
 from batchrec.tables.queries import connect
 from batchrec.tables.schemas import lists_schema
 from batchrec.tables.sequences_table import open_sequences
@@ -44,7 +44,7 @@ class SplitLog:
     """A split, and the database that holds its tables."""
 
     con: duckdb.DuckDBPyConnection
-    parts: Parts
+    parts: LogSplit
     lists_schema: pa.Schema
 
     def rows(self, table: str, columns: str) -> list[tuple[Any, ...]]:
@@ -55,7 +55,7 @@ class SplitLog:
 def split_log(log: Log, config: EvaluationConfig, seed: int = 0) -> Iterator[SplitLog]:
     with tempfile.TemporaryDirectory() as folder, connect(threads=1) as con:
         sequences = open_sequences(write_log(Path(folder, "log.parquet"), log))
-        parts = split(con, sequences, config, seed, Path(folder))
+        parts = split_sequences(con, sequences, config, seed, Path(folder))
         yield SplitLog(con, parts, lists_schema(sequences.user_type, sequences.item_type))
 
 

@@ -20,8 +20,8 @@ from batchrec.arrays import Longs
 from batchrec.config import Objective, ScoringConfig, TrainingConfig
 from batchrec.model.batching import Histories
 from batchrec.model.directory import load_model
-from batchrec.rules.pools import Lists
-from batchrec.rules.ruled_ranker import Limits
+from batchrec.rules.pools import RecLists
+from batchrec.rules.user_limits import UserLimits
 from batchrec.scoring.chunk_checkpoints import _key
 from batchrec.scoring.score import score
 from batchrec.scoring.scorer import Scorer
@@ -217,7 +217,7 @@ class Rankings:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, maximum: int = 1000) -> None:
         self.n, best = 0, Scorer._best
 
-        def count(scorer: Scorer, given: Histories, users: Longs, limits: Limits) -> Lists:
+        def count(scorer: Scorer, given: Histories, users: Longs, limits: UserLimits) -> RecLists:
             self.n += 1
             if self.n > maximum:
                 raise Stopped

@@ -11,7 +11,7 @@ import pytest
 
 from batchrec.config import EvaluationConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import InputError
-from batchrec.nightly.figures import held_out_items
+from batchrec.nightly.gates.model import held_out_items
 from batchrec.scoring.score import score
 from batchrec.sequences.build import build_sequences
 from batchrec.tables.log_end import ahead_from, in_words, log_end
@@ -180,7 +180,7 @@ def many(n_users: int = 40) -> dict[int, list[tuple[int, int]]]:
 def test_train_and_the_gates_hold_out_the_same_and_nothing_that_is_ahead(most: int, tmp_path: Path) -> None:
     sequences = write_log(tmp_path / "log.parquet", many())
     corpus = read_corpus(sequences, 3)
-    split = hold_out(corpus.histories, most, corpus.holding_out)
+    split = hold_out(corpus.histories, most, corpus.holdout_users)
     item_ids = corpus.vocabulary.item_ids.take([index - 2 for index in split.held_out.items.tolist()]).to_pylist()
     with held_out_items(sequences, TrainingConfig(seed=3, validation_users=most)) as held_out:
         rows = held_out.con.table("held_out").order("user_id").fetchall()
@@ -194,13 +194,13 @@ def test_nothing_to_hold_out_but_what_is_ahead_is_said(tmp_path: Path) -> None:
     log = {user: [(1, FIRST), (2 + user, NEVER)] for user in range(5)}
     corpus = read_corpus(write_log(tmp_path / "log.parquet", log), 0)
     with pytest.raises(InputError, match="ends in the future, and its last item cannot be held out"):
-        hold_out(corpus.histories, 10, corpus.holding_out)
+        hold_out(corpus.histories, 10, corpus.holdout_users)
 
 
 def test_a_log_that_is_all_ahead_is_held_out_of_as_it_stands(tmp_path: Path) -> None:
     log = {user: [(place, NEVER + place) for place in range(3)] for user in range(6)}
     corpus = read_corpus(write_log(tmp_path / "log.parquet", log), 0)
-    assert sorted(corpus.holding_out.tolist()) == list(range(6))
+    assert sorted(corpus.holdout_users.tolist()) == list(range(6))
 
 
 @pytest.mark.parametrize(

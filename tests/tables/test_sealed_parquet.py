@@ -12,7 +12,7 @@ import pytest
 
 from batchrec.config import ScoringConfig
 from batchrec.errors import InputError
-from batchrec.nightly.figures import measure_table
+from batchrec.nightly.gates.output import measure_table
 from batchrec.scoring.previous_table import open_previous
 from batchrec.scoring.score import score
 from batchrec.tables.queries import select

@@ -16,9 +16,9 @@ def order_of(folder: Path, users: Users, seed: int = 0) -> list[int | str]:
     shuffled = random.Random(len(str(users))).sample(list(users), len(list(users)))  # noqa: S311 - no secret
     user_type = pa.string() if isinstance(shuffled[0], str) else pa.int64()
     sequences = write_sequences(folder / "sequences.parquet", {user: [7, 8] for user in shuffled}, user_type)
-    holding_out = read_corpus(sequences, seed).holding_out.tolist()
-    assert sorted(holding_out) == list(range(len(shuffled)))
-    return [shuffled[place] for place in holding_out]
+    holdout_users = read_corpus(sequences, seed).holdout_users.tolist()
+    assert sorted(holdout_users) == list(range(len(shuffled)))
+    return [shuffled[place] for place in holdout_users]
 
 
 @pytest.mark.parametrize("users", [range(-50, 50), [f"user-{number}" for number in range(100)]], ids=["int", "str"])

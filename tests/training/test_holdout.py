@@ -13,7 +13,15 @@ from batchrec.errors import InputError
 from batchrec.model.batching import Histories
 from batchrec.model.metrics import hit_rate, ndcg
 from batchrec.tables.schemas import FIRST_ITEM
-from batchrec.training.holdout import Accuracy, HeldOut, Split, encoder_accuracy, hold_out, measure, popularity_accuracy
+from batchrec.training.holdout import (
+    Accuracy,
+    HeldOut,
+    Split,
+    encoder_accuracy,
+    hold_out,
+    measure_accuracy,
+    popularity_accuracy,
+)
 from tests.support.models import indexed, longs, next_item_scores, small_encoder
 
 VOCABULARY_SIZE = 12
@@ -91,7 +99,7 @@ def test_measure_equals_a_plain_reference(histories: list[list[int]], data: st.D
         )
     )
     held_out = HeldOut(indexed(*histories), np.array(held, dtype=np.int32))
-    found = measure(held_out, lambda users: torch.tensor(scores)[torch.from_numpy(users)])
+    found = measure_accuracy(held_out, lambda users: torch.tensor(scores)[torch.from_numpy(users)])
     assert_close(found, plain_accuracy(histories, held, scores))
 
 
@@ -126,7 +134,7 @@ def many_held_out(n_users: int) -> HeldOut:
 @pytest.mark.parametrize("score", [0.0, -5.0, 7.0, float("nan")])
 def test_scores_that_are_all_the_same_earn_nothing(score: float) -> None:
     size = 30
-    found = measure(many_held_out(300), lambda users: torch.full((len(users), size), score))
+    found = measure_accuracy(many_held_out(300), lambda users: torch.full((len(users), size), score))
     assert found == Accuracy(0.0, 0.0)
 
 
@@ -137,4 +145,4 @@ def test_the_best_score_of_every_user_earns_everything() -> None:
     def score_users(users: Longs) -> torch.Tensor:
         return best.repeat(len(users), 1)
 
-    assert measure(many_held_out(300), score_users) == Accuracy(1.0, 1.0)
+    assert measure_accuracy(many_held_out(300), score_users) == Accuracy(1.0, 1.0)

@@ -17,7 +17,7 @@ from batchrec.scoring.score import score
 from batchrec.tables.schemas import PAD
 from batchrec.training.encoder import Encoder
 from batchrec.training.holdout import Accuracy, Split, hold_out
-from batchrec.training.loop import Fitted, fit
+from batchrec.training.loop import FitResult, fit
 from batchrec.training.loss import ItemLoss
 from batchrec.training.windows import Batch, draw_batches
 from tests.support.models import (
@@ -50,7 +50,7 @@ def small_split() -> Split:
 
 def fit_with(
     accuracies: Sequence[float], monkeypatch: pytest.MonkeyPatch, **options: Any
-) -> tuple[Encoder, Fitted, list[Tensor]]:
+) -> tuple[Encoder, FitResult, list[Tensor]]:
     """Fit, the epochs' NDCG@10 being given; gives the biases that were measured after each epoch too."""
     encoder, biases = small_encoder(N_ITEMS + 2), []
 

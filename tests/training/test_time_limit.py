@@ -14,10 +14,10 @@ import torch
 from batchrec.system.checkpoints import CheckpointStore
 from batchrec.training import holdout
 from batchrec.training import loop as fitting
-from batchrec.training.distributed import Processes
+from batchrec.training.distributed import ProcessGroup
 from batchrec.training.encoder import Encoder
 from batchrec.training.holdout import Split, hold_out
-from batchrec.training.loop import Fitted, fit
+from batchrec.training.loop import FitResult, fit
 from batchrec.training.time_limit import TimeLimit
 from batchrec.training.trainer import Trainer
 from batchrec.training.windows import draw_batches
@@ -59,7 +59,7 @@ def split() -> Split:
     return hold_out(histories, 5, longs(range(20)))
 
 
-def fit_for(seconds: float, **options: Any) -> tuple[Encoder, Fitted]:
+def fit_for(seconds: float, **options: Any) -> tuple[Encoder, FitResult]:
     encoder = small_encoder(N_ITEMS + 2)
     return encoder, fit(encoder, split(), replace(LIMITED, max_minutes=seconds / 60, **options))
 
@@ -114,12 +114,12 @@ def test_a_run_killed_after_the_minutes_takes_no_further_step(clock: Clock, tmp_
 
 
 @dataclass(frozen=True)
-class Told(Processes):
+class Told(ProcessGroup):
     """One of two processes, which are told what the first says."""
 
     said: list[Any] = field(default_factory=list)
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         if self.is_first:
             self.said.append(value)
             return value

@@ -19,7 +19,7 @@ from batchrec.model.directory import load_model
 from batchrec.training import train as training
 from batchrec.training.corpus import read_corpus
 from batchrec.training.holdout import hold_out
-from batchrec.training.loop import Fitted, fit
+from batchrec.training.loop import FitResult, fit
 from batchrec.training.train import train
 from tests.support.models import (
     CONFIG,
@@ -140,7 +140,7 @@ def test_a_model_that_has_learned_nothing_yet_goes_by_popularity(tmp_path: Path)
     config = replace(CONFIG, learning_rate=1e-30, max_epochs=1)
     train(training_sequences(), config, tmp_path / "model")
     corpus = read_corpus(training_sequences(), config.seed)
-    items = hold_out(corpus.histories, config.validation_users, corpus.holding_out).training.items.tolist()
+    items = hold_out(corpus.histories, config.validation_users, corpus.holdout_users).training.items.tolist()
     counts = [items.count(index) + 0.5 for index in range(N_ITEMS + 2)]
     biases = load(load_model(tmp_path / "model").weights)["item_biases"].tolist()
     assert biases == pytest.approx([math.log(count / fmean(counts)) for count in counts], abs=1e-5)
@@ -286,7 +286,7 @@ def test_training_takes_the_threads_that_are_given_or_those_that_the_process_may
 ) -> None:
     used = []
 
-    def fit_once(*arguments: Any) -> Fitted:
+    def fit_once(*arguments: Any) -> FitResult:
         used.append(torch.get_num_threads())
         return fit(*arguments)
 

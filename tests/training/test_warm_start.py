@@ -17,7 +17,7 @@ from batchrec.model.directory import load_model
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.training.encoder import Encoder
 from batchrec.training.train import train
-from batchrec.training.warm_start import Start
+from batchrec.training.warm_start import WarmStart
 from tests.support.models import (
     CONFIG,
     LEARNING,
@@ -55,7 +55,7 @@ def vocabulary_of(items: Sequence[Id]) -> Vocabulary:
 def gone_on(items: Sequence[Id], histories: Sequence[Sequence[Id]] = ()) -> tuple[Encoder, Encoder]:
     """An encoder of OLD, and one of `items` that has gone on from it."""
     old, new = small_encoder(len(OLD) + 2, seed=1), small_encoder(len(items) + 2, seed=2)
-    start = Start(old.shape, vocabulary_of(OLD), old.state_dict())
+    start = WarmStart(old.shape, vocabulary_of(OLD), old.state_dict())
     table = indexed(*([items.index(item) + 2 for item in history] for history in histories))
     n_new = start.load_into(new, vocabulary_of(items), table)
     assert n_new == len({str(item) for item in items} - {str(item) for item in OLD})
@@ -109,7 +109,7 @@ def test_a_new_item_has_the_bias_of_those_about_as_frequent(items: list[Id], bia
     old, new = small_encoder(len(OLD) + 2), small_encoder(len(items) + 2)
     with torch.no_grad():
         old.item_biases.copy_(torch.tensor([-9.0, -9.0, 4.0, 2.0, 1.0, 0.0]))
-    Start(old.shape, vocabulary_of(OLD), old.state_dict()).load_into(new, vocabulary_of(items), indexed())
+    WarmStart(old.shape, vocabulary_of(OLD), old.state_dict()).load_into(new, vocabulary_of(items), indexed())
     assert new.item_biases[2:].tolist() == pytest.approx(biases)
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrec.evaluation.metrics import METRICS, MeasuredLists, measure_lists
+from batchrec.evaluation.metrics import METRICS, MethodMetrics, measure_lists
 from batchrec.tables.queries import connect
 
 # Most popular first.
@@ -40,7 +40,7 @@ def tables_of(relevant: Relevant) -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
 
 
-def measured(lists: Lists, relevant: Relevant, k: int) -> MeasuredLists:
+def measured(lists: Lists, relevant: Relevant, k: int) -> MethodMetrics:
     rows = [(user, rank, item) for user, items in lists.items() for rank, item in enumerate(items, 1)]
     users, ranks, items = zip(*rows, strict=True) if rows else ((), (), ())
     table = pa.table(

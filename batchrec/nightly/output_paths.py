@@ -1,4 +1,4 @@
-"""What a night writes lies apart from what it reads: else the next night would read the last one's table as events."""
+"""A night must not write where it reads: the next night would read the last night's table as events."""
 
 import glob
 import os
@@ -14,8 +14,8 @@ _NIGHT = ("run_date=2026-11-24/recs.parquet", "run_date=2026-11-24/sequences.rej
 _MODEL = ("2026-11-24-c0777c7fd0c5/items.parquet",)
 
 
-def check_apart(jobs: Jobs, config: RunConfig) -> None:
-    """Raise ConfigError if a file, folder or glob that a night reads holds, or would hold, what it writes."""
+def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
+    """Raise ConfigError if a file, folder or glob that a night reads includes, or would include, a file it writes."""
     written = [
         ("score --out", jobs.out, [jobs.out]),
         ("--nights", Path(config.nights), [Path(config.nights, name) for name in _NIGHT]),
@@ -29,9 +29,9 @@ def check_apart(jobs: Jobs, config: RunConfig) -> None:
                 raise ConfigError(f"{path}: is also an input. Pass another {option}{where}")
 
 
-def check_metrics_apart(jobs: Jobs, metrics_file: Path | None) -> None:
-    """Raise ConfigError if a night reads, or would read, the metrics file, or puts its table there."""
-    # It has no name of a table: in a folder it is not read.
+def check_metrics_path(jobs: Jobs, metrics_file: Path | None) -> None:
+    """Raise ConfigError if a night reads, or would read, the metrics file, or writes its table to it."""
+    # In a folder, files are read by their suffix, and a metrics file's is not a table's.
     files_read = [read for read in [str(jobs.out), *_inputs(jobs)] if not Path(read).is_dir()]
     if metrics_file is not None and any(_is_read(metrics_file, read) for read in files_read):
         raise ConfigError(f"{metrics_file}: is also an input. Pass another --metrics-file")
@@ -44,14 +44,14 @@ def _inputs(jobs: Jobs) -> Iterator[str]:
 
 
 def _is_read(file: Path, read: str) -> bool:
-    """Tell whether a path, folder or glob names a file, there or not."""
+    """Return whether a path, folder or glob includes a file, which need not exist yet."""
     if not read:
         return False
     target = Path(os.path.realpath(file))
-    # A file of that name goes before a pattern, as it does where files are looked for.
+    # An existing file of that name takes precedence over a pattern, as in find_files.
     if os.path.lexists(read) or not glob.has_magic(read):
-        found = Path(os.path.realpath(read))
-        return target == found or (found.is_dir() and found in target.parents and _is_shown(target, found))
+        source = Path(os.path.realpath(read))
+        return target == source or (source.is_dir() and source in target.parents and _is_shown(target, source))
     parts = (Path.cwd() / read).parts
     n_plain = next(place for place, part in enumerate(parts) if glob.has_magic(part))
     folder = Path(os.path.realpath(Path(*parts[:n_plain])))
@@ -63,7 +63,7 @@ def _is_shown(file: Path, folder: Path) -> bool:
 
 
 def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Tell whether the parts of a path match those of a glob, as the glob module matches them."""
+    """Return whether the parts of a path match those of a glob, by the rules of the glob module."""
     if not patterns:
         return not parts
     is_hidden = bool(parts) and parts[0].startswith(".")

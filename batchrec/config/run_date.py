@@ -1,0 +1,21 @@
+"""The run date of a job: today's date in UTC, unless an option names another."""
+
+from calendar import timegm
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+
+
+class RunDate:
+    """The part of a config that has a `run_date`."""
+
+    run_date: str | None
+
+    @cached_property
+    def night(self) -> date:
+        """The run date as a date; it stays the same if the job is still running at midnight."""
+        return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
+
+
+def end_of_day(day: date) -> int:
+    """Return the time at which a day ends, in seconds since 1970 UTC."""
+    return timegm((day + timedelta(days=1)).timetuple())

@@ -1,0 +1,103 @@
+"""The model gate: a model must rank tonight's held-out items as well as popularity and the model in use."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from batchrec.config import RunConfig, ScoringConfig, TrainingConfig
+from batchrec.model.directory import load_model
+from batchrec.model.metrics import ndcg
+from batchrec.model.ranker import Ranker
+from batchrec.nightly.report import Check, ModelFigures
+from batchrec.rules.known_ids import KnownIds
+from batchrec.scoring.known_items import check_knows
+from batchrec.scoring.offer import read_offer
+from batchrec.scoring.scorer import Scorer
+from batchrec.tables.log_end import ahead_from, log_end
+from batchrec.tables.queries import connect, literal, materialize, select
+from batchrec.tables.schemas import PAD
+from batchrec.tables.sequences_table import Sequences, open_sequences
+
+# The share of all events that counts as newest, for the share of unknown items among them.
+_NEWEST_SHARE = 0.05
+_K = 10
+
+
+@dataclass(frozen=True)
+class HeldOutItems:
+    """Tonight's held-out items: the last item of some histories. until: the time before which events count."""
+
+    con: duckdb.DuckDBPyConnection
+    table: Sequences
+    until: int
+    popularity_ndcg: float
+
+    def measure(self, model: Path, scoring: ScoringConfig) -> ModelFigures:
+        """Rank each user's held-out item among all items that the model knows and the user has not seen.
+
+        Raises ModelError if the model directory is damaged, if the model knows none of the histories' items, or if its
+        ids have another type. Raises DeviceError if the device is missing.
+        """
+        loaded = load_model(model)
+        check_knows(loaded.vocabulary, model, self.table)
+        ranker = Ranker(loaded.encoder, scoring.device, scoring.precision)
+        config = ScoringConfig(top_k=min(_K, len(loaded.vocabulary)))
+        scorer = Scorer(
+            loaded,
+            ranker,
+            self.table.user_type,
+            config,
+            read_offer(KnownIds(loaded.vocabulary, self.table.user_type), config),
+        )
+        histories = self.con.table("held_out").to_arrow_table().combine_chunks()
+        chunks = [scorer.score(batch).recs for batch in histories.to_batches()]
+        self.con.from_arrow(pa.Table.from_batches(chunks, scorer.schema)).create_view("recs", replace=True)
+        path, until = literal(self.table.path), self.until
+        newest = select(self.con, "nightly/newest_events", path=path, share=_NEWEST_SHARE, until=until)
+        counted = newest.to_arrow_table().combine_chunks()
+        n_events = counted["n_events"].to_numpy()
+        is_unknown = loaded.vocabulary.indexes(counted["item_id"].combine_chunks()) == PAD
+        return ModelFigures(
+            model_id=loaded.manifest.model_id,
+            ndcg_at_10=_ndcg(select(self.con, "nightly/model_ranks")),
+            popularity_ndcg_at_10=self.popularity_ndcg,
+            unknown_share=float(n_events[is_unknown].sum() / n_events.sum()),
+        )
+
+
+@contextmanager
+def held_out_items(sequences: Path, training: TrainingConfig, run_date: date | None = None) -> Iterator[HeldOutItems]:
+    """Hold out the items that a training with these options holds out.
+
+    Like training, this goes by today's clock. run_date: only events up to its end are among the newest events.
+    """
+    path = literal(sequences)
+    with connect(sequences.parent) as con:
+        until = log_end(con, sequences, ahead_from())
+        materialize(
+            con, "nightly/held_out", path=path, seed=training.seed, max_users=training.validation_users, until=until
+        )
+        popularity = _ndcg(select(con, "nightly/popularity_ranks", path=path))
+        until = log_end(con, sequences, ahead_from(run_date))
+        yield HeldOutItems(con, open_sequences(sequences), until, popularity)
+
+
+def _ndcg(ranks: duckdb.DuckDBPyRelation) -> float:
+    """Return the mean NDCG@10 of the held-out items. A null rank means that the item is not in the list."""
+    filled = np.ma.filled(ranks.fetchnumpy()["rank"].astype(np.int64), _K + 1)
+    return ndcg(filled, _K) if len(filled) else 0.0
+
+
+def model_checks(tonight: ModelFigures, in_use: ModelFigures | None, config: RunConfig) -> list[Check]:
+    """Check tonight's model against popularity and, if it is a new one, against the model in use."""
+    checks = [Check("model", "NDCG@10", tonight.ndcg_at_10, minimum=tonight.popularity_ndcg_at_10)]
+    if in_use is not None and in_use.model_id != tonight.model_id:
+        minimum = (1 - config.gate_max_ndcg_drop) * in_use.ndcg_at_10
+        checks.append(Check("model", "NDCG@10 against the model in use", tonight.ndcg_at_10, minimum=minimum))
+    return checks

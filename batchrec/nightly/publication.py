@@ -1,0 +1,61 @@
+"""The publication of a night: what it consists of, and the order of its steps."""
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from batchrec.nightly.archive import RECS, Archive
+from batchrec.nightly.decisions import REPORT
+from batchrec.nightly.registry import ModelRegistry, ModelVersion
+from batchrec.nightly.report import report_to_json
+from batchrec.system.atomic import replacing_folder
+from batchrec.system.disk import link_or_copy, put_on_disk
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A night that passed its gates.
+
+    recs: the table. rejects: file of the rows that could not be used, kept with the night if it exists. model: the
+    version that made the table.
+    """
+
+    run_date: date
+    recs: Path
+    rejects: Path
+    report: dict[str, Any]
+    model: ModelVersion
+
+    def publish(self, archive: Archive, registry: ModelRegistry) -> None:
+        """Write everything under temporary names, then switch readers over by three renames.
+
+        A full disk is found while writing, when nothing is switched yet. The three places may lie on three disks: each
+        rename is synced before the next one. If a later night is published, only the night's own folder is switched.
+        """
+        is_newest = archive.is_newest(self.run_date)
+        # The stack unwinds in reverse order: the night's folder is renamed first, then the current table.
+        with ExitStack() as renames:
+            if is_newest:
+                renames.enter_context(archive.current.switching_to(self.recs))
+            night = replacing_folder(archive.night(self.run_date), marked_by=(REPORT, RECS))
+            self._write(renames.enter_context(night))
+            if is_newest:
+                registry.use(self.model)
+        if is_newest:
+            archive.decisions.forget_rollback()
+        else:
+            _log.warning("%s stays as it is, and so does the model in use: a later night is published", archive.current)
+        archive.clean_up(self.run_date)
+
+    def _write(self, folder: Path) -> None:
+        """Fill the folder of the night, and wait until the disk holds the files."""
+        link_or_copy(self.recs, folder / RECS)
+        if self.rejects.exists():
+            link_or_copy(self.rejects, folder / self.rejects.name)
+        (folder / REPORT).write_text(report_to_json(self.report), encoding="utf-8")
+        put_on_disk(folder.iterdir())
