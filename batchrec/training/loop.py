@@ -4,6 +4,7 @@ import logging
 import math
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,11 @@ class Epoch:
     popularity_ndcg_at_10: float
     popularity_hr_at_10: float
     seconds: float
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Return the accuracies of the model and of popularity by name, as the manifest holds them."""
+        return {name: value for name, value in asdict(self).items() if name.endswith("_at_10")}
 
     def __str__(self) -> str:
         return (

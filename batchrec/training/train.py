@@ -90,10 +90,7 @@ def train(
             # Dropout draws from torch's global generator and takes no other: seed that, and put it back afterwards.
             torch.manual_seed(config.seed)
             encoder = _new_encoder(vocabulary, split.training, config)
-            sizes = {
-                "batch_size": batch_size(config, split.training, encoder.shape.max_len),
-                "negatives": n_negatives(config, vocabulary.size),
-            }
+            sizes = _step_sizes(config, split.training, encoder)
             at_work = f"{group.size} process(es) of {torch.get_num_threads()} thread(s)"
             _log.info("on %s, %s: %s, %s", device, at_work, encoder.shape, sizes)
             checkpoints = _open_checkpoints(checkpoint_dir, sequences, config, device, group)
@@ -101,8 +98,8 @@ def train(
         report = None
         if folder is not None:
             difference = _write(folder, encoder.cpu().eval(), fitted, split)
-            measured = {name: value for name, value in asdict(fitted.best).items() if name.endswith("_at_10")}
-            manifest = write_manifest(folder, vocabulary, encoder.shape, config, measured)
+            metrics = fitted.best.metrics
+            manifest = write_manifest(folder, vocabulary, encoder.shape, config, metrics)
             report = TrainingReport(
                 out=str(out),
                 model_id=manifest.model_id,
@@ -118,9 +115,17 @@ def train(
                 ended_by=fitted.ended_by,
                 onnx_difference=difference,
                 seconds=round(time.monotonic() - started, 3),
-                **measured,
+                **metrics,
             )
         return group.broadcast(report)
+
+
+def _step_sizes(config: TrainingConfig, training: Histories, encoder: Encoder) -> dict[str, int]:
+    """Return what the report says of a training step: its windows, and its negatives, 0 for the full softmax."""
+    return {
+        "batch_size": batch_size(config, training, encoder.shape.max_len),
+        "negatives": n_negatives(config, encoder.item_biases.numel()),
+    }
 
 
 def _write(folder: Path, encoder: Encoder, fitted: FitResult, split: Split) -> float:
