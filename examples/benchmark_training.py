@@ -127,9 +127,9 @@ def main() -> None:
             rates[name].append(items_per_second(step, options.steps))
     reference = next(iter(rates.values()))
     print(f"{len(histories.items):,} events of {N_USERS:,} users, {torch.get_num_threads()} threads")
-    for name, found in rates.items():
-        ratio = statistics.median(own / other for own, other in zip(found, reference, strict=True))
-        print(f"{name:28} {statistics.median(found):10,.0f} items/s   {ratio:5.2f} x")
+    for name, turns in rates.items():
+        ratio = statistics.median(own / other for own, other in zip(turns, reference, strict=True))
+        print(f"{name:28} {statistics.median(turns):10,.0f} items/s   {ratio:5.2f} x")
 
 
 if __name__ == "__main__":

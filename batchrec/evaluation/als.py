@@ -35,18 +35,18 @@ def als_lists(
     pairs = con.table("user_items").select("user_index", "item_index").fetchnumpy()
     item_ids = con.table("training_items").order("item_index").to_arrow_table()["item_id"].combine_chunks()
     tested = con.table("tested_users").order("place").to_arrow_table()
-    had = csr_matrix(
+    interactions = csr_matrix(
         (np.ones(len(pairs["user_index"]), dtype=np.float32), (pairs["user_index"], pairs["item_index"])),
         shape=(len(con.table("split")), len(item_ids)),
     )
     # implicit starts threads of its own, and warns where those of BLAS would compete with them.
     with threadpool_limits(1, "blas"):
         als = AlternatingLeastSquares(config.als_factors, random_state=seed, num_threads=n_cores())
-        als.fit(had, show_progress=False)
+        als.fit(interactions, show_progress=False)
         for users in tested.to_batches(_USERS_AT_A_TIME):
             indexes = users["user_index"].to_numpy()
-            found, scores = als.recommend(
-                indexes, had[indexes], N=config.top_k, filter_already_liked_items=not config.keep_seen
+            recommended, scores = als.recommend(
+                indexes, interactions[indexes], N=config.top_k, filter_already_liked_items=not config.keep_seen
             )
             # Where a user has fewer items left than k, those left out come last, with the least score there is.
             rows, places = np.nonzero(scores > np.finfo(np.float32).min)
@@ -54,7 +54,7 @@ def als_lists(
                 [
                     users["user_id"].take(pa.array(rows)),
                     pa.array((places + 1).astype(np.int32)),
-                    item_ids.take(pa.array(found[rows, places])),
+                    item_ids.take(pa.array(recommended[rows, places])),
                 ],
                 names=schema.names,
             ).cast(schema)

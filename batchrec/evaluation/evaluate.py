@@ -163,16 +163,16 @@ def _baselines(
 ) -> dict[str, Iterator[pa.RecordBatch]]:
     """Name the baselines; their lists are made when they are read."""
     queries = Baselines(con, schema, config)
-    found = {
+    methods = {
         "popular": queries.popular(),
         f"popular, last {config.popular_days} days": queries.recently_popular(),
         "item-to-item": queries.item_to_item(),
     }
     if als.is_installed():
-        found["als"] = als.als_lists(con, schema, config, seed)
+        methods["als"] = als.als_lists(con, schema, config, seed)
     else:
         _log.warning("als is left out: the package implicit is not there. pip install 'batchrec[als]' brings it")
-    return found
+    return methods
 
 
 def _scoring(evaluation: EvaluationConfig, training: TrainingConfig) -> ScoringConfig:

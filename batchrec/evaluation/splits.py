@@ -76,8 +76,8 @@ def split_sequences(
     not_tested = dict(select(con, "evaluation/users_not_tested").fetchall())
     n_tested = len(con.table("tested_users"))
     if not n_tested:
-        found = ", ".join(f"{n} ({reason})" for reason, n in not_tested.items())
-        raise InputError(f"{sequences.path}: no user can be tested; of {sequences.n_users} users: {found}")
+        reasons = ", ".join(f"{n} ({reason})" for reason, n in not_tested.items())
+        raise InputError(f"{sequences.path}: no user can be tested; of {sequences.n_users} users: {reasons}")
     materialize(con, "evaluation/test_items", keep_seen=config.keep_seen)
     for name in ("evaluation/training_events", "evaluation/training_items", "evaluation/user_items"):
         materialize(con, name)

@@ -173,16 +173,16 @@ def length_sorted(lengths: Longs, batch_size: int) -> Iterator[Longs]:
         yield order[start : start + batch_size]
 
 
-def token_batches(lengths: Longs, most_tokens: int, most_users: int) -> Iterator[Longs]:
+def token_batches(lengths: Longs, max_tokens: int, max_users: int) -> Iterator[Longs]:
     """Split users into batches of like length: short histories many at a time, long ones few.
 
-    A batch holds one user, or up to most_users users and, padding included, most_tokens tokens. Yields (batch,) rows.
+    A batch holds one user, or up to max_users users and, padding included, max_tokens tokens. Yields (batch,) rows.
     """
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
-        longest = lengths[order[start : start + most_users]]
-        n_fitting = int(np.searchsorted(longest * np.arange(1, len(longest) + 1), most_tokens, side="right"))
+        longest = lengths[order[start : start + max_users]]
+        n_fitting = int(np.searchsorted(longest * np.arange(1, len(longest) + 1), max_tokens, side="right"))
         batch = order[start : start + max(1, n_fitting)]
         yield batch
         start += len(batch)

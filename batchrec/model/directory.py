@@ -36,8 +36,8 @@ WEIGHTS = "weights.safetensors"
 TRAINING_LOG = "training.jsonl"
 
 # A protobuf ends there, and weights and vocabulary are no larger than the graph.
-_MOST_BYTES = 2**31 - 1
-_MOST_MANIFEST_BYTES = 1 << 20
+_MAX_BYTES = 2**31 - 1
+_MAX_MANIFEST_BYTES = 1 << 20
 _RESTORE = "Train again, or restore the directory"
 
 
@@ -102,7 +102,7 @@ def load_model(folder: Path) -> Model:
         else:
             changed = [name for name, digest in manifest.files.items() if _sha256(contents[name]) != digest]
             if not changed:
-                return _fitted(manifest, contents, folder)
+                return _assemble(manifest, contents, folder)
             problem = f"{folder}: {changed[0]} is not the file that was written: its SHA-256 has changed"
         # A newer model may have taken the directory's place between two reads.
         if read_manifest(folder) == manifest:
@@ -110,7 +110,7 @@ def load_model(folder: Path) -> Model:
     raise ModelError(f"{problem}. {_RESTORE}")
 
 
-def _fitted(manifest: Manifest, contents: dict[str, bytes], folder: Path) -> Model:
+def _assemble(manifest: Manifest, contents: dict[str, bytes], folder: Path) -> Model:
     """Make a model of its files. Raises ModelError if one does not fit the others."""
     part = WEIGHTS
     try:
@@ -131,14 +131,14 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such model directory. Run batchrec train, or pass --model FOLDER")
     try:
-        contents = _read(file, _MOST_MANIFEST_BYTES)
-        found = json.loads(contents)
-        version = found["contract_version"]
+        contents = _read(file, _MAX_MANIFEST_BYTES)
+        fields = json.loads(contents)
+        version = fields["contract_version"]
         if type(version) is not int or version != MODEL_VERSION:
             raise ModelError(
                 f"{folder}: the contract version is {version!r:.40}; expected {MODEL_VERSION}. Train again"
             )
-        manifest = Manifest(**found)
+        manifest = Manifest(**fields)
         if contents != manifest.sealed().to_json():
             raise ModelError(f"{file}: is not the file that was written. {_RESTORE}")
         _check_manifest(manifest)
@@ -154,9 +154,9 @@ def _check_manifest(manifest: Manifest) -> None:
     """Raise MisfitError unless every value of a manifest is what it is taken for."""
     files = manifest.files
     missing = {ENCODER, ITEMS, WEIGHTS} - files.keys()
-    strangers = files.keys() - {ENCODER, ITEMS, WEIGHTS, TRAINING_LOG}
-    if missing or strangers:
-        raise MisfitError(f"lists the wrong files: missing {sorted(missing)}, unexpected {sorted(strangers)!s:.100}")
+    unexpected = files.keys() - {ENCODER, ITEMS, WEIGHTS, TRAINING_LOG}
+    if missing or unexpected:
+        raise MisfitError(f"lists the wrong files: missing {sorted(missing)}, unexpected {sorted(unexpected)!s:.100}")
     if not all(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in files.values()):
         raise MisfitError("lists a file without its SHA-256")
     if type(manifest.n_items) is not int or manifest.n_items < 1:
@@ -173,16 +173,16 @@ def _check_manifest(manifest: Manifest) -> None:
         raise MisfitError(f"config is {manifest.config!r:.60}; expected the options of the training")
 
 
-def _read(file: Path, most_bytes: int = _MOST_BYTES) -> bytes:
+def _read(file: Path, max_bytes: int = _MAX_BYTES) -> bytes:
     """Read a file of a model. Raises OSError if it is a link, a pipe or a device, or too large."""
-    found = file.lstat()
-    if stat.S_ISLNK(found.st_mode):
+    status = file.lstat()
+    if stat.S_ISLNK(status.st_mode):
         raise OSError(errno.EINVAL, "is a link; expected a file", str(file))
     # A pipe would wait for somebody to write to it.
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EINVAL, "is not a regular file", str(file))
-    if found.st_size > most_bytes:
-        raise OSError(errno.EFBIG, f"has {found.st_size:,} bytes; expected {most_bytes:,} at most", str(file))
+    if status.st_size > max_bytes:
+        raise OSError(errno.EFBIG, f"has {status.st_size:,} bytes; expected {max_bytes:,} at most", str(file))
     return file.read_bytes()
 
 

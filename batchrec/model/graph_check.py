@@ -72,9 +72,9 @@ def _check_tensor(tensor: "onnx.TensorProto") -> None:
     if kind not in _VALUE_BYTES or min(tensor.dims, default=0) < 0:
         raise MisfitError(f"tensor {tensor.name!r:.60} is {kind} {list(tensor.dims)!s:.60}")
     listed = sum(map(len, (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data)))
-    n_found = listed + len(tensor.raw_data) / _VALUE_BYTES[kind]
-    if n_found != n_values:
-        raise MisfitError(f"tensor {tensor.name!r:.60} holds {n_found:g} values; expected {n_values}")
+    n_held = listed + len(tensor.raw_data) / _VALUE_BYTES[kind]
+    if n_held != n_values:
+        raise MisfitError(f"tensor {tensor.name!r:.60} holds {n_held:g} values; expected {n_values}")
 
 
 def _spell_type(number: int) -> str:
@@ -102,14 +102,14 @@ def _outputs(hidden_size: int) -> dict[str, Argument]:
     }
 
 
-def _check_arguments(what: str, values: "Iterable[onnx.ValueInfoProto]", expected: dict[str, Argument]) -> None:
-    found = [(value.name, _argument(value)) for value in values]
-    names = [name for name, _ in found]
+def _check_arguments(kind: str, values: "Iterable[onnx.ValueInfoProto]", expected: dict[str, Argument]) -> None:
+    arguments = [(value.name, _argument(value)) for value in values]
+    names = [name for name, _ in arguments]
     if sorted(names) != sorted(expected):
-        raise MisfitError(f"its {what}s are {', '.join(names):.200}; expected {', '.join(expected)}")
-    for name, argument in found:
+        raise MisfitError(f"its {kind}s are {', '.join(names):.200}; expected {', '.join(expected)}")
+    for name, argument in arguments:
         if argument != expected[name]:
-            raise MisfitError(f"{what} {name} is {_spell(argument)}; expected {_spell(expected[name])}")
+            raise MisfitError(f"{kind} {name} is {_spell(argument)}; expected {_spell(expected[name])}")
 
 
 def _argument(value: "onnx.ValueInfoProto") -> Argument:
@@ -131,21 +131,21 @@ def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> N
     import onnx
 
     by_name: dict[str, onnx.TensorProto] = {}
-    for tensor in tensors:
-        if tensor.name in by_name:
-            raise MisfitError(f"weight {tensor.name!r:.60} is there twice")
-        by_name[tensor.name] = tensor
+    for initializer in tensors:
+        if initializer.name in by_name:
+            raise MisfitError(f"weight {initializer.name!r:.60} is there twice")
+        by_name[initializer.name] = initializer
     for name, expected in weights.items():
-        found = by_name.get(_PREFIX + name)
-        if found is None:
+        tensor = by_name.get(_PREFIX + name)
+        if tensor is None:
             if name in _NEEDED:
                 raise MisfitError(f"has no weight {_PREFIX}{name}")
             continue
-        if found.data_type != onnx.TensorProto.FLOAT or tuple(found.dims) != expected.shape:
-            raise MisfitError(f"weight {found.name} is {tuple(found.dims)!s:.60}; expected float32 {expected.shape}")
+        if tensor.data_type != onnx.TensorProto.FLOAT or tuple(tensor.dims) != expected.shape:
+            raise MisfitError(f"weight {tensor.name} is {tuple(tensor.dims)!s:.60}; expected float32 {expected.shape}")
         bits = expected.ravel()
         if name == _BIASES:
             bits = np.concatenate([np.full(FIRST_ITEM, -np.inf, np.float32), bits[FIRST_ITEM:]])
-        raw = found.raw_data
+        raw = tensor.raw_data
         if len(raw) != bits.nbytes or not np.array_equal(np.frombuffer(raw, np.uint32), bits.view(np.uint32)):
-            raise MisfitError(f"weight {found.name} is not that of the weights file")
+            raise MisfitError(f"weight {tensor.name} is not that of the weights file")

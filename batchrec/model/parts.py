@@ -20,7 +20,7 @@ from batchrec.tables.sealed_parquet import parquet_of
 Weights = Mapping[str, NDArray[np.float32]]
 
 # As safetensors has it.
-_MOST_HEADER_BYTES = 100_000_000
+_MAX_HEADER_BYTES = 100_000_000
 
 
 class MisfitError(ValueError):
@@ -104,7 +104,7 @@ def read_weights(contents: bytes, vocabulary_size: int, shape: EncoderShape) -> 
 def _split(contents: bytes) -> tuple[dict[str, Any], memoryview]:
     """Split safetensors into the header's weights and the bytes that they are in."""
     n_bytes = int.from_bytes(contents[:8], "little")
-    if not 2 <= n_bytes <= min(len(contents) - 8, _MOST_HEADER_BYTES):
+    if not 2 <= n_bytes <= min(len(contents) - 8, _MAX_HEADER_BYTES):
         raise MisfitError("not a safetensors file")
     try:
         header = json.loads(contents[8 : 8 + n_bytes])
@@ -122,8 +122,10 @@ def _span(name: str, entry: object, sizes: tuple[int, ...]) -> tuple[int, int]:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise MisfitError(f"weight {name} has no type, shape and place")
     if entry["dtype"] != "F32" or entry["shape"] != list(sizes):
-        found = f"{entry['dtype']!r:.20} {entry['shape']!r:.60}"
-        raise MisfitError(f"weight {name} is {found}; expected 'F32' {list(sizes)}, by the manifest's shape and items")
+        spelled = f"{entry['dtype']!r:.20} {entry['shape']!r:.60}"
+        raise MisfitError(
+            f"weight {name} is {spelled}; expected 'F32' {list(sizes)}, by the manifest's shape and items"
+        )
     offsets = entry["data_offsets"]
     are_offsets = isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)
     if not are_offsets or offsets[0] < 0 or offsets[1] - offsets[0] != 4 * prod(sizes):
@@ -140,9 +142,9 @@ def read_vocabulary(contents: bytes, n_items: int) -> Vocabulary:
         file = parquet_of(pa.BufferReader(contents))
         if file.metadata.num_rows != n_items:
             raise MisfitError(f"holds {file.metadata.num_rows} items; expected {n_items}, by the manifest")
-        found = file.schema_arrow
-        if not any(found.equals(items_schema(id_type)) for id_type in (pa.int64(), pa.string())):
-            columns = ", ".join(f"{field.name} {field.type}" for field in found)
+        schema = file.schema_arrow
+        if not any(schema.equals(items_schema(id_type)) for id_type in (pa.int64(), pa.string())):
+            columns = ", ".join(f"{field.name} {field.type}" for field in schema)
             raise MisfitError(
                 f"its columns are {columns:.200}; expected item_id int64 or string, item_index int32 and n_events "
                 "int64, without nulls"

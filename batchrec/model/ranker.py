@@ -118,8 +118,8 @@ class Ranker:
             if self.device == "cuda":
                 raise DeviceError(f"onnxruntime cannot run the model on the GPU: {one_line(error)}") from error
             raise ModelError(f"encoder.onnx: onnxruntime cannot run the graph: {one_line(error)}") from error
-        found: list[NDArray[Any]] = binding.copy_outputs_to_cpu()
-        return found
+        arrays: list[NDArray[Any]] = binding.copy_outputs_to_cpu()
+        return arrays
 
 
 def check_scores(scores: Floats) -> None:
@@ -163,11 +163,11 @@ def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, s
     # A graph whose weights are elsewhere finds nothing, least of all in the working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     wants_cuda = provider == CUDA and CUDA in ort.get_available_providers()
-    said = io.StringIO()
+    stdout = io.StringIO()
     # Where CUDA does not start, onnxruntime fills stderr, and prints the reason on stdout, where the report goes.
     ort.set_default_logger_severity(4)
     try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(stdout):
             if wants_cuda:
                 ort.preload_dlls()  # the CUDA libraries that PyPI's packages bring
             session = ort.InferenceSession(encoder, options, providers=providers_of(CUDA if wants_cuda else CPU))
@@ -177,5 +177,5 @@ def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, s
         ort.set_default_logger_severity(2)
     if not wants_cuda:
         return session, "onnxruntime was built without CUDA"
-    reasons = (line for line in said.getvalue().splitlines() if not line.startswith("***"))
+    reasons = (line for line in stdout.getvalue().splitlines() if not line.startswith("***"))
     return session, next(reasons, "no NVIDIA device was found")

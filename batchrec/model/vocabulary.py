@@ -12,7 +12,7 @@ from batchrec.tables.ids import is_text, without_blanks
 from batchrec.tables.schemas import FIRST_ITEM, PAD, items_schema
 
 # Between the lowest and the highest id, for a table of all of them to be worth its 4 bytes each.
-_MOST_IDS_AN_ITEM = 64
+_MAX_IDS_PER_ITEM = 64
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,19 @@ class Vocabulary:
         else:
             known = self.item_ids
         if self._index_by_id is not None and pa.types.is_integer(item_ids.type):
-            lowest, indexes = self._index_by_id
-            # What lies beyond is PAD, the first and the last of them.
-            found: NDArray[np.int32] = indexes[np.clip(item_ids.to_numpy(), lowest, lowest + len(indexes) - 1) - lowest]
-            return found
-        places = pc.index_in(item_ids, value_set=known)
-        found = places.fill_null(PAD - FIRST_ITEM).to_numpy() + FIRST_ITEM
-        if is_text(item_ids) and (found == PAD).any():
+            lowest, index_by_id = self._index_by_id
+            # An id outside the table is clipped to its first or last entry: both are PAD.
+            by_id: NDArray[np.int32] = index_by_id[
+                np.clip(item_ids.to_numpy(), lowest, lowest + len(index_by_id) - 1) - lowest
+            ]
+            return by_id
+        indexes = _hashed_indexes(item_ids, known)
+        if is_text(item_ids) and (indexes == PAD).any():
             # Padded ids of a log and the trimmed ones of a rule table are the same.
-            unknown = np.flatnonzero(found == PAD)
-            places = pc.index_in(without_blanks(item_ids.take(pa.array(unknown))), value_set=self._without_blanks)
-            found[unknown] = places.fill_null(PAD - FIRST_ITEM).to_numpy() + FIRST_ITEM
-        return found.astype(np.int32)
+            unknown = np.flatnonzero(indexes == PAD)
+            trimmed = without_blanks(item_ids.take(pa.array(unknown)))
+            indexes[unknown] = _hashed_indexes(trimmed, self._without_blanks)
+        return indexes
 
     @cached_property
     def _without_blanks(self) -> pa.Array:
@@ -84,7 +85,7 @@ class Vocabulary:
             return None
         ids = self.item_ids.to_numpy()
         lowest, highest = int(ids.min()) - 1, int(ids.max()) + 1
-        if highest - lowest > _MOST_IDS_AN_ITEM * len(ids) or lowest < -(2**63) or highest >= 2**63:
+        if highest - lowest > _MAX_IDS_PER_ITEM * len(ids) or lowest < -(2**63) or highest >= 2**63:
             return None
         indexes = np.full(highest - lowest + 1, PAD, np.int32)
         indexes[ids - lowest] = np.arange(FIRST_ITEM, self.size)
@@ -96,3 +97,10 @@ class Vocabulary:
         return pa.table(
             [self.item_ids, pa.array(indexes), pa.array(self.n_events)], schema=items_schema(self.item_ids.type)
         )
+
+
+def _hashed_indexes(item_ids: pa.Array, known: pa.Array) -> NDArray[np.int32]:
+    """Look up ids among the known ones, in the order of their indexes, by a hash table: (n,) int32, PAD if unknown."""
+    places = pc.index_in(item_ids, value_set=known).fill_null(PAD - FIRST_ITEM).to_numpy()
+    indexes: NDArray[np.int32] = (places + FIRST_ITEM).astype(np.int32)
+    return indexes

@@ -55,12 +55,12 @@ def read_warm_start(folder: Path, config: TrainingConfig) -> WarmStart:
     """
     model = load_model(folder)
     shape = model.manifest.shape
-    for name, found in asdict(shape).items():
+    for name, value in asdict(shape).items():
         wanted = getattr(config, name)
-        if wanted not in (None, found) and name != "dropout":
+        if wanted not in (None, value) and name != "dropout":
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(
-                f"{option} {wanted}: the model to go on from, {folder}, has {found}. Pass {option} {found}"
+                f"{option} {wanted}: the model to go on from, {folder}, has {value}. Pass {option} {value}"
             )
     if config.dropout is not None:
         shape = replace(shape, dropout=config.dropout)
