@@ -1,14 +1,14 @@
 """Training steps: gradients of the item loss, and the running average of the weights that they lead to."""
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from batchrec.config import TrainingConfig
 from batchrec.errors import ConfigError
@@ -16,6 +16,8 @@ from batchrec.training.distributed import ProcessGroup
 from batchrec.training.encoder import Encoder
 from batchrec.training.loss import ItemLoss
 from batchrec.training.windows import Batch
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 _MAX_GRADIENT_NORM = 5.0
 # A mean over about the last 500 steps.
@@ -50,8 +52,14 @@ class Trainer:
         self._warm_up = torch.optim.lr_scheduler.LinearLR(
             self._optimizer, start_factor=1 / (config.warmup_steps + 1), total_iters=config.warmup_steps
         )
-        self.averaged = copy.deepcopy(encoder).requires_grad_(False)
-        self._n_steps = 0
+        self._average = AveragedModel(encoder, multi_avg_fn=self._move_averages).requires_grad_(False)
+        # The first update only copies: the average starts from the weights before the first step.
+        self._average.update_parameters(encoder)
+
+    @property
+    def averaged(self) -> Encoder:
+        """Return the encoder with the averaged weights."""
+        return cast(Encoder, self._average.module)
 
     def take_steps(self, batches: Iterable[Batch], ends_after: Callable[[int], bool] = lambda _: False) -> float:
         """Take a step for every batch, until `ends_after` so many steps; returns the mean of their losses.
@@ -78,7 +86,7 @@ class Trainer:
         tensors |= {f"averaged.{name}": weight for name, weight in self.averaged.state_dict().items()}
         tensors |= {f"adamw.{i}.{name}": value for i, state in states.items() for name, value in state.items()}
         schedule = {
-            "n_steps": self._n_steps,
+            "n_steps": int(self._average.n_averaged) - 1,
             "warm_up": self._warm_up.state_dict(),
             # The schedule makes each rate from the one before: one computed anew differs in the last bit.
             "learning_rates": [group["lr"] for group in self._optimizer.param_groups],
@@ -98,7 +106,7 @@ class Trainer:
             group["lr"] = rate
         self._optimizer.load_state_dict(optimizer)
         self._warm_up.load_state_dict(state.schedule["warm_up"])
-        self._n_steps = state.schedule["n_steps"]
+        self._average.n_averaged.fill_(state.schedule["n_steps"] + 1)
 
     def _step(self, batch: Batch) -> Tensor:
         """Take a step; gives this process's part of the loss."""
@@ -115,15 +123,15 @@ class Trainer:
         nn.utils.clip_grad_norm_(self._encoder.parameters(), _MAX_GRADIENT_NORM)
         self._optimizer.step()
         self._warm_up.step()
-        self._move_average()
+        self._average.update_parameters(self._encoder)
         return loss.detach()
 
-    def _move_average(self) -> None:
-        """Move the averages towards the weights of the step: fast at first, for the first weights are worth little."""
-        self._n_steps += 1
-        share = 1 - min(_AVERAGE_DECAY, self._n_steps / (self._n_steps + 9))
-        for average, weight in zip(self.averaged.parameters(), self._encoder.parameters(), strict=True):
-            average.lerp_(weight.detach(), share)
+    def _move_averages(self, averages: Tensors, weights: Tensors, _: object) -> None:
+        """Move the averages towards the weights: fast at first, because the first weights are poor."""
+        # The argument is a copy of this count on the weights' device: reading it would wait for a GPU.
+        n_steps = int(self._average.n_averaged)
+        share = 1 - min(_AVERAGE_DECAY, n_steps / (n_steps + 9))
+        torch._foreach_lerp_(averages, weights, share)
 
 
 def tensors_of(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, Tensor]:

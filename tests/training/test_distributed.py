@@ -75,12 +75,12 @@ def test_two_processes_that_were_killed_go_on(tmp_path: Path) -> None:
         """
 import os, signal, sys
 from batchrec.cli import run
-from batchrec.training import loop as fitting
-keep = fitting._keep
-def keep_and_die(*arguments):
-    keep(*arguments)
+from batchrec.training import loop
+save_checkpoint = loop._save_checkpoint
+def save_and_die(*arguments):
+    save_checkpoint(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
-fitting._keep = keep_and_die
+loop._save_checkpoint = save_and_die
 sys.exit(run())
 """,
         encoding="utf-8",
