@@ -91,7 +91,20 @@ def export_encoder(encoder: Encoder, file: Path) -> None:
             verbose=False,
         )
     assert program is not None  # noqa: S101 - only an export straight to a file gives None
-    onnx.save(program.model_proto, file)
+    model = program.model_proto
+    _strip_metadata(model)
+    onnx.save(model, file)
+
+
+def _strip_metadata(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes: stack traces, whose paths would make the bytes depend on where batchrec lies."""
+    graphs = [model.graph, *model.functions]
+    described = [model, *graphs, *(node for graph in graphs for node in graph.node)]
+    described += [value for graph in graphs for value in graph.value_info]
+    described += [*model.graph.input, *model.graph.output, *model.graph.initializer]
+    for part in described:
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 @contextmanager

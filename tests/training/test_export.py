@@ -1,5 +1,7 @@
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -8,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import batchrec
 from batchrec.config import Objective
 from batchrec.errors import DeviceError, ModelError
 from batchrec.model.batching import SeenPairs, scoring_tokens, seen_pairs
@@ -143,6 +146,22 @@ def test_every_operator_is_a_standard_one(objective: Objective) -> None:
 def test_the_graph_is_one_file(objective: Objective) -> None:
     model = onnx.load(graph(objective), load_external_data=False)
     assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
+
+
+def test_the_graph_says_nothing_of_where_it_was_exported(objective: Objective) -> None:
+    assert str(Path(batchrec.__file__).parent).encode() not in graph(objective).read_bytes()
+    parts = list(messages(onnx.load(graph(objective))))
+    assert {type(part).__name__ for part in parts} >= {"ModelProto", "GraphProto", "NodeProto", "ValueInfoProto"}
+    assert not [part for part in parts if getattr(part, "doc_string", "") or len(getattr(part, "metadata_props", ()))]
+
+
+def messages(message: Any) -> Iterator[Any]:
+    """All protobuf messages in one, at any depth, itself first."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from messages(part)
 
 
 def test_parity_holds_for_the_weights_that_were_exported_and_no_others(objective: Objective) -> None:
