@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from tabulate import tabulate
+
 from batchrec.evaluation.evaluate import EvaluationReport, MethodResult
 
 _METRICS = {"ndcg": "NDCG", "hit_rate": "HR", "recall": "recall", "mrr": "MRR"}
@@ -9,7 +11,7 @@ _METRICS = {"ndcg": "NDCG", "hit_rate": "HR", "recall": "recall", "mrr": "MRR"}
 
 def format_report(report: EvaluationReport) -> str:
     """Lay the report out as lines of text: a head, a table with 95 % intervals, a sentence."""
-    return "\n".join([*_head(report), "", *_table(report), "", _verdict(report)])
+    return "\n".join([*_head(report), "", _table(report), "", _verdict(report)])
 
 
 def _head(report: EvaluationReport) -> Iterator[str]:
@@ -26,13 +28,11 @@ def _head(report: EvaluationReport) -> Iterator[str]:
         yield f"users not tested: {', '.join(left_out)}"
 
 
-def _table(report: EvaluationReport) -> Iterator[str]:
+def _table(report: EvaluationReport) -> str:
     heads = [f"{name}@{report.k}" for name in _METRICS.values()]
     rows = [["mean [95 % interval]", *heads, "coverage", "mean popularity rank"], *map(_cells, report.methods)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
-        yield "  ".join([f"{first:<{widths[0]}}", *cells])
+    # The numbers are spelled already.
+    return tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=("left", *["right"] * (len(rows[0]) - 1)))
 
 
 def _cells(result: MethodResult) -> list[str]:
