@@ -1,4 +1,4 @@
-"""The report of a benchmark in words: what was run, a row a stage, and how stages grow."""
+"""The benchmark report as text: what was run, one row per stage, and how stages scale."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from batchrec.benchmark.bench import BenchReport, Growth, Stage
 
 
 def format_report(report: BenchReport) -> str:
-    """Lay the report out as lines of text."""
+    """Format the report as text."""
     return "\n".join([*_head(report), "", _stages(report.stages), "", *map(_growth, report.growth)])
 
 
@@ -23,8 +23,8 @@ def _head(report: BenchReport) -> Iterator[str]:
 
 
 def _stages(stages: list[Stage]) -> str:
-    rows = [("stage", "seconds", "a second", "peak", "times the limit", "limit"), *map(_cells, stages)]
-    # The numbers are spelled already.
+    rows = [("stage", "seconds", "per second", "peak", "times the limit", "limit"), *map(_cells, stages)]
+    # The cells are formatted already.
     return tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=("left", *["right"] * 4, "left"))
 
 

@@ -1,4 +1,4 @@
-"""The report of an evaluation in words: who was tested, a row a method, and a verdict."""
+"""The evaluation report as text: who was tested, one row per method, and a verdict."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ _METRICS = {"ndcg": "NDCG", "hit_rate": "HR", "recall": "recall", "mrr": "MRR"}
 
 
 def format_report(report: EvaluationReport) -> str:
-    """Lay the report out as lines of text: a head, a table with 95 % intervals, a sentence."""
+    """Format the report as text: a head, a table with 95 % intervals, and a verdict."""
     return "\n".join([*_head(report), "", _table(report), "", _verdict(report)])
 
 
@@ -31,7 +31,7 @@ def _head(report: EvaluationReport) -> Iterator[str]:
 def _table(report: EvaluationReport) -> str:
     heads = [f"{name}@{report.k}" for name in _METRICS.values()]
     rows = [["mean [95 % interval]", *heads, "coverage", "mean popularity rank"], *map(_cells, report.methods)]
-    # The numbers are spelled already.
+    # The cells are formatted already.
     return tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=("left", *["right"] * (len(rows[0]) - 1)))
 
 
@@ -59,7 +59,7 @@ def _verdict(report: EvaluationReport) -> str:
 
 
 def _decimals(value: float) -> str:
-    """Spell a share from 0 to 1 by its decimals: .1234, 1.0000."""
+    """Format a share from 0 to 1 without a leading zero: .1234, 1.0000."""
     return f"{value:.4f}".removeprefix("0")
 
 

@@ -227,7 +227,7 @@ def test_with_implicit_als_is_there() -> None:
     ("options", "exit_code", "message"),
     [
         (("--top-k", 41), 2, "--top-k 41: the training part holds 40 items. Pass 40 or less"),
-        (("--protocol", "temporal"), 3, "no more than the last 7 days. Pass fewer --test-days"),
+        (("--protocol", "temporal"), 3, "all of it within the last 7 days. Pass fewer --test-days"),
         (
             ("--protocol", "temporal", "--cut", "2024-01-01"),
             3,
@@ -249,7 +249,7 @@ def test_bad_options_are_refused_before_training(
     [
         ({1: [1, 2], 2: [1]}, "no user can be tested; of 2 users: 2 (fewer than 3 events)"),
         ({1: [1, 2, 3, 4] * 3, 2: [1, 1, 1]}, "of 2 users: 2 (last item seen before)"),
-        ({1: list(range(12))}, "1 user in the training part; expected two or more"),
+        ({1: list(range(12))}, "1 user(s) in the training part; expected two or more"),
         ({1: [1, None, 3]}, "null"),
     ],
 )

@@ -92,13 +92,13 @@ GRAPHS: dict[str, tuple[Change, str]] = {
     "other states": (argument("states", lambda v: set_dim(v, 1, 7)), "is FLOAT (any, 7); expected FLOAT (any, 8)"),
     "one user": (argument("tokens", lambda v: set_dim(v, 0, 1)), "tokens is INT32 (1, any); expected INT32 (any, any)"),
     "fewer places": (graph(fewer_places), "encoder.position_embeddings.weight is (7, 8); expected float32 (8, 8)"),
-    "other embeddings": (graph(other_embeddings), "item_embeddings.weight is not that of the weights file"),
-    "PAD recommended": (graph(listed_pad), "item_biases is not that of the weights file"),
+    "other embeddings": (graph(other_embeddings), "item_embeddings.weight differs from the weights file"),
+    "PAD recommended": (graph(listed_pad), "item_biases differs from the weights file"),
     "a weight renamed": (
         graph(lambda p: setattr(tensor_of(p, "item_biases"), "name", "x")),
-        "has no weight encoder.item_biases",
+        "lacks the weight encoder.item_biases",
     ),
-    "a weight twice": (graph(lambda p: p.graph.initializer.append(p.graph.initializer[0])), "is there twice"),
+    "a weight twice": (graph(lambda p: p.graph.initializer.append(p.graph.initializer[0])), "occurs twice"),
     "a huge tensor": (
         graph(lambda p: p.graph.initializer.add(name="huge", data_type=1, dims=[1 << 40], raw_data=b"1234")),
         "tensor 'huge' holds 1 values; expected 1099511627776",
@@ -171,7 +171,7 @@ def test_a_graph_with_external_data_is_refused(
     graph(lambda proto: PLACES[place](proto, elsewhere(location)))(model)
     reseal(model)
     line = assert_refused(model, capsys)
-    assert ("is sparse" if "sparse" in place else "is in another file, which no hash covers") in line
+    assert ("is sparse" if "sparse" in place else "is in another file, which the manifest does not cover") in line
 
 
 def test_a_location_without_its_flag_is_refused_too(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,14 +237,18 @@ RANKINGS: dict[str, tuple[list[list[float]], list[list[int]], str | None]] = {
     "no number": ([[3, 2, 1], [1, NAN, 1]], [[2, 3, 4], [4, 2, 3]], "not a finite number"),
     "an endless score": ([[INF, 2, 1], [1, 1, 1]], [[2, 3, 4], [4, 2, 3]], "not a finite number"),
     "an item twice": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 2], [4, 2, 3]], "an item twice"),
-    "a rising score": ([[3, 2, 1], [1, 2, 1]], [[2, 3, 4], [4, 2, 3]], "not by the scores"),
-    "PAD": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 0], [4, 2, 3]], "no item of the vocabulary"),
-    "MASK": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 1], [4, 2, 3]], "no item of the vocabulary"),
-    "an index beyond the last": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 5], [4, 2, 3]], "no item of the vocabulary"),
-    "an index beyond the last without a score": ([[3, 2, -INF], [1, 1, 1]], [[2, 3, 5], [4, 2, 3]], "no item of the"),
-    "an index below 0": ([[3, 2, -INF], [1, 1, 1]], [[2, 3, -1], [4, 2, 3]], "no item of the vocabulary"),
-    "a row less": ([[3, 2, 1]], [[2, 3, 4]], "came out as"),
-    "a place more": ([[3, 2, 1, 0], [1, 1, 1, 0]], [[2, 3, 4, 4], [4, 2, 3, 3]], "came out as"),
+    "a rising score": ([[3, 2, 1], [1, 2, 1]], [[2, 3, 4], [4, 2, 3]], "not by score"),
+    "PAD": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 0], [4, 2, 3]], "not in the vocabulary"),
+    "MASK": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 1], [4, 2, 3]], "not in the vocabulary"),
+    "an index beyond the last": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 5], [4, 2, 3]], "not in the vocabulary"),
+    "an index beyond the last without a score": (
+        [[3, 2, -INF], [1, 1, 1]],
+        [[2, 3, 5], [4, 2, 3]],
+        "not in the vocabulary",
+    ),
+    "an index below 0": ([[3, 2, -INF], [1, 1, 1]], [[2, 3, -1], [4, 2, 3]], "not in the vocabulary"),
+    "a row less": ([[3, 2, 1]], [[2, 3, 4]], "expected \\(2, 3\\)"),
+    "a place more": ([[3, 2, 1, 0], [1, 1, 1, 0]], [[2, 3, 4, 4], [4, 2, 3, 3]], "expected \\(2, 3\\)"),
 }
 
 

@@ -122,7 +122,7 @@ def raw_weights(contents: bytes) -> Change:
 
 
 WEIGHTS: dict[str, tuple[Change, str]] = {
-    "a weight less": (weights(lambda w: w.pop("norm.bias")), "has no weight 'norm.bias'"),
+    "a weight less": (weights(lambda w: w.pop("norm.bias")), "lacks the weight 'norm.bias'"),
     "a weight more": (weights(lambda w: w.update(x=w["norm.bias"])), "has an unexpected weight 'x'"),
     "other items": (weights(lambda w: w.update(item_biases=w["item_biases"][1:])), "expected 'F32' [42]"),
     "other numbers": (weights(lambda w: w.update({"norm.bias": w["norm.bias"].astype(np.float64)})), "'F64' [8]"),
@@ -136,7 +136,10 @@ WEIGHTS: dict[str, tuple[Change, str]] = {
     "a header beyond the end": (raw_weights((1 << 62).to_bytes(8, "little") + b"{}"), "not a safetensors file"),
     "a deep header": (raw_weights((100_000).to_bytes(8, "little") + b"[" * 100_000), "not a safetensors file"),
     "a list as header": (raw_weights((2).to_bytes(8, "little") + b"[]"), "its header is not an object"),
-    "a number as weight": (header(lambda h: h.update({"norm.bias": 7})), "norm.bias has no type, shape and place"),
+    "a number as weight": (
+        header(lambda h: h.update({"norm.bias": 7})),
+        "norm.bias is 7; expected dtype, shape and data_offsets",
+    ),
     "a place before": (header(lambda h: h["norm.bias"].update(data_offsets=[-32, 0])), "norm.bias is at [-32, 0]"),
     "a place beyond": (header(lambda h: h["norm.bias"].update(data_offsets=[1 << 40, (1 << 40) + 32])), "ends at byte"),
     "a place that is text": (header(lambda h: h["norm.bias"].update(data_offsets="x")), "norm.bias is at 'x'"),
@@ -178,7 +181,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
     "an endless length": (encoder(max_len=10**9), "expected 'F32' [1000000000, 8]"),
     "another size": (encoder(hidden_size=16), "[42, 8]; expected 'F32' [42, 16]"),
     "endless layers": (encoder(n_layers=10**12), "expected those of 1000000000000 layers"),
-    "a layer more": (encoder(n_layers=2), "has no weight 'blocks.1"),
+    "a layer more": (encoder(n_layers=2), "lacks the weight 'blocks.1"),
     "odd heads": (encoder(n_heads=3), "n_heads is 3; expected a divisor of hidden_size, 8"),
     "an unknown objective": (encoder(objective="x"), "objective is 'x'; expected one of causal, masked"),
     "no dropout": (encoder(dropout=None), "dropout is None"),

@@ -202,7 +202,7 @@ run({arguments!r})
     caplog.set_level("INFO", "batchrec")
     assert run_cli(*arguments) == 0
     assert n_trained == [2]
-    assert "going on after epoch 2" in caplog.text
+    assert "resuming after epoch 2" in caplog.text
     assert_same_model(tmp_path / "whole", tmp_path / "model")
     # The folder that was being filled when the kill came is gone too.
     assert names_in(tmp_path) == {"whole", "model"}

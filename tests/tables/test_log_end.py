@@ -193,7 +193,7 @@ def test_train_and_the_gates_hold_out_the_same_and_nothing_that_is_ahead(most: i
 def test_nothing_to_hold_out_but_what_is_ahead_is_said(tmp_path: Path) -> None:
     log = {user: [(1, FIRST), (2 + user, NEVER)] for user in range(5)}
     corpus = read_corpus(write_log(tmp_path / "log.parquet", log), 0)
-    with pytest.raises(InputError, match="ends in the future, and its last item cannot be held out"):
+    with pytest.raises(InputError, match="ends in the future, so its last item cannot be held out"):
         hold_out(corpus.histories, 10, corpus.holdout_users)
 
 

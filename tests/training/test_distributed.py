@@ -92,7 +92,7 @@ sys.exit(run())
     assert ".resumed.progress" in names_in(tmp_path)
     resumed = torchrun(*options, "--out", tmp_path / "resumed")
     assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stderr.count("going on after epoch 1") == 1
+    assert resumed.stderr.count("resuming after epoch 1") == 1
     assert without_seconds(tmp_path / "resumed") == without_seconds(tmp_path / "whole")
     assert load_model(tmp_path / "resumed").weights == load_model(tmp_path / "whole").weights
     assert names_in(tmp_path) == {"killed.py", "whole", "resumed"}

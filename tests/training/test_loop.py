@@ -168,7 +168,7 @@ def test_a_loss_of_nan_in_a_step_is_the_epochs(
     sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
     forward = ItemLoss.forward
     monkeypatch.setattr(ItemLoss, "forward", lambda *given: forward(*given) * math.nan)
-    assert "has the loss nan" in assert_training_fails(sequences, capsys, 2)
+    assert "is nan, the best before it" in assert_training_fails(sequences, capsys, 2)
 
 
 def test_a_learning_rate_that_ruins_a_good_model_ends_the_job(
@@ -179,8 +179,8 @@ def test_a_learning_rate_that_ruins_a_good_model_ends_the_job(
     # The rate rises from next to nothing, so that the first epochs know how low the loss can be.
     rising = ("--learning-rate", 1, "--warmup-steps", 1000, "--max-epochs", 300, "--patience", 300)
     said = assert_training_fails(sequences, capsys, 2, *learned, *rising)
-    assert "--learning-rate 1.0: epoch " in said
-    assert "training has collapsed. Lower it, or lengthen --warmup-steps" in said
+    assert "--learning-rate 1.0: training has collapsed: the loss of epoch " in said
+    assert "Lower the learning rate, or raise --warmup-steps" in said
 
 
 def test_what_always_follows_is_learned(objective: Objective, tmp_path: Path) -> None:
