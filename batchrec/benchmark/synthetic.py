@@ -55,8 +55,8 @@ def write_ratings(shape: Shape, seed: int, out: Path) -> None:
     """
     if not shape.users <= shape.ratings <= shape.users * (shape.items // 2):
         raise ConfigError(
-            f"--ratings {shape.ratings}: expected 1 to {shape.items // 2} (half of the items) for each of {shape.users} "
-            f"users. Pass from {shape.users} to {shape.users * (shape.items // 2)}"
+            f"--ratings {shape.ratings}: expected 1 to {shape.items // 2}, half of the items, per user: "
+            f"{shape.users} to {shape.users * (shape.items // 2)}"
         )
     generator = np.random.default_rng(seed)
     # Ids have gaps, as real ones do, and popular items have any of them.

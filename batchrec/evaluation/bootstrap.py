@@ -31,7 +31,7 @@ def compare(
 ) -> list[MethodComparison]:
     """Compare methods by their metrics for the same users, with the same resamples of users for all.
 
-    values: (methods, users, metrics) float64. reference: the method against which gains in the first metric are measured.
+    values: (methods, users, metrics) float64. reference: the method against which gains in the first metric are taken.
     Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. Returns one comparison per method.
     """
     n_methods, n_users, n_metrics = values.shape
