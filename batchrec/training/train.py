@@ -156,7 +156,8 @@ def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingCo
     """Create an encoder that starts from popularity, or from the model of --init-from.
 
     Popularity here answers: what is a good bias for an item that nothing else is known of? The log of its number of
-    events in the training part: an untrained encoder ranks by popularity."""
+    events in the training part: an untrained encoder ranks by popularity.
+    """
     if config.init_from:
         start = read_warm_start(Path(config.init_from), config)
         encoder = Encoder(vocabulary.size, start.shape)

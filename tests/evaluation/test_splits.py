@@ -1,4 +1,4 @@
-"""What is trained on, who is tested and on what, by both protocols."""
+"""Training events, tested users and test items by both protocols."""
 
 from collections import Counter
 from pathlib import Path
@@ -24,7 +24,7 @@ def histories_in(path: Path) -> dict[Any, list[tuple[Any, int]]]:
 
 
 def leave_one_out(events: Events, keep_seen: bool) -> tuple[Events, set[Any], str | None]:
-    """The training part of a history, the items to be found, and why there are none."""
+    """The training part of a history, its test items, and the reason if there are none."""
     if len(events) < 3:
         return events, set(), "fewer than 3 events"
     last, _ = events[-1]
@@ -73,16 +73,14 @@ def test_the_last_event_is_tested_and_all_before_it_trained_on(log: Log, keep_se
 
 @settings(max_examples=40)
 @given(log=logs(), cut=st.integers(1, 9), keep_seen=st.booleans())
-def test_what_is_at_the_cut_or_later_is_tested_and_all_before_it_trained_on(
-    log: Log, cut: int, keep_seen: bool
-) -> None:
+def test_events_before_the_cut_are_trained_on_and_later_ones_tested(log: Log, cut: int, keep_seen: bool) -> None:
     expected = {user: temporal(events, cut, keep_seen) for user, events in log.items()}
     moment = f"1970-01-01T00:00:0{cut}Z"
     assert_split(log, expected, EvaluationConfig("temporal", moment, top_k=1, keep_seen=keep_seen))
 
 
 def daily(n_days: int) -> dict[int, list[tuple[int, int]]]:
-    """Two users with an event each midnight, one item a day."""
+    """Two users with an event at each midnight, one item per day."""
     return {user: [(day, day * DAY) for day in range(n_days)] for user in (1, 2)}
 
 
@@ -129,7 +127,7 @@ def test_a_sample_trains_on_the_same_events_as_all() -> None:
         assert histories_in(every.parts.training) == histories_in(sample.parts.training)
 
 
-def test_a_sample_of_more_users_than_there_are_is_all() -> None:
+def test_a_sample_larger_than_the_log_is_all_users() -> None:
     with split_log(many(5), EvaluationConfig(test_users=10, top_k=1)) as found:
         assert found.parts.counts.users_tested == 5
         assert found.parts.counts.users_not_tested == {}
@@ -166,7 +164,7 @@ REFUSED: list[tuple[Log, dict[str, Any], type[BatchrecError], str]] = [
 
 
 @pytest.mark.parametrize(("log", "options", "error", "message"), REFUSED, ids=[found[-1] for found in REFUSED])
-def test_what_cannot_be_split_is_refused_with_the_numbers_found(
+def test_a_log_that_cannot_be_split_is_refused_with_counts(
     log: Log, options: dict[str, Any], error: type[BatchrecError], message: str
 ) -> None:
     with pytest.raises(error) as raised, split_log(log, EvaluationConfig(**options)):

@@ -1,4 +1,4 @@
-"""Graphs that are not those of their model, or reach for what is not in it; and what they answer."""
+"""Graphs that do not belong to their model or refer to something outside it, and their outputs."""
 
 import shutil
 from collections.abc import Callable
@@ -185,7 +185,7 @@ def test_a_location_without_its_flag_is_refused_too(model: Path, capsys: pytest.
 def test_onnxruntime_itself_finds_nothing_in_the_working_directory(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Should the check of the graph ever miss a place.
+    # In case the check of the graph ever misses a place.
     monkeypatch.chdir(model)
     proto = onnx.load("encoder.onnx")
     tensor = tensor_of(proto, "item_embeddings.weight")
@@ -194,7 +194,7 @@ def test_onnxruntime_itself_finds_nothing_in_the_working_directory(
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="secret.bin")
     contents = proto.SerializeToString()
-    # It would.
+    # Without that setting it would find the file.
     assert ort.InferenceSession(contents, providers=[CPU]).get_inputs()
     with pytest.raises(ModelError, match=r"secret\.bin"):
         open_session(contents, CPU)
@@ -208,7 +208,7 @@ def test_a_model_is_the_same_from_any_folder(model: Path, monkeypatch: pytest.Mo
 
 
 def answering(scores: list[list[float]], items: list[list[int]]) -> bytes:
-    """A graph with the contract's arguments for three items that always gives the same ranking."""
+    """A graph with the contract's arguments for three items that always returns the same ranking."""
     inputs = [
         helper.make_tensor_value_info("tokens", TensorProto.INT32, ["users", "length"]),
         helper.make_tensor_value_info("seen_rows", TensorProto.INT64, ["pairs"]),
@@ -253,7 +253,9 @@ RANKINGS: dict[str, tuple[list[list[float]], list[list[int]], str | None]] = {
 
 
 @pytest.mark.parametrize(("scores", "items", "said"), RANKINGS.values(), ids=RANKINGS.keys())
-def test_what_is_no_ranking_is_refused(scores: list[list[float]], items: list[list[int]], said: str | None) -> None:
+def test_outputs_that_are_not_a_ranking_are_refused(
+    scores: list[list[float]], items: list[list[int]], said: str | None
+) -> None:
     ranker = Ranker(answering(scores, items), "cpu")
     nothing = SeenPairs(np.empty(0, np.int64), np.empty(0, np.int64))
     tokens = np.array([[2], [3]], np.int32)
@@ -266,7 +268,7 @@ def test_what_is_no_ranking_is_refused(scores: list[list[float]], items: list[li
 
 def test_a_graph_that_fails_at_its_work_is_one_line(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def reach_beyond(proto: onnx.ModelProto) -> None:
-        """Take the states from rows that there are none of."""
+        """Read the states of rows that do not exist."""
         for node in proto.graph.node:
             node.output[:] = [name if name != "states" else "inner_states" for name in node.output]
             node.input[:] = [name if name != "states" else "inner_states" for name in node.input]

@@ -1,4 +1,4 @@
-"""Model directories whose hashes all fit and whose parts do not: each is refused by the part, in one line."""
+"""Model directories with correct hashes and wrong parts: one line names the part that is refused."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def items(change: Callable[[pa.Table], pa.Table]) -> Change:
 
 
 def column(name: str, change: Callable[[list[Any]], list[Any]], kind: pa.DataType | None = None) -> Change:
-    """Change the values of a column of the items; its type and whether it may hold nulls follow from them."""
+    """Change the values of a column of the items; the new values decide its type and whether it is nullable."""
 
     def changed(table: pa.Table) -> pa.Table:
         values = pa.array(change(table[name].to_pylist()), kind or table.schema.field(name).type)
@@ -104,7 +104,7 @@ def weights(change: Callable[[dict[str, Any]], object]) -> Change:
 
 
 def header(change: Callable[[dict[str, Any]], object]) -> Change:
-    """Change the header of the safetensors, and leave the weights as they are."""
+    """Change the header of the safetensors file but not the weights."""
 
     def changed(model: Path) -> None:
         contents = (model / "weights.safetensors").read_bytes()
@@ -163,7 +163,7 @@ def test_weights_that_do_not_fit_are_refused(
 
 @pytest.mark.parametrize("objective", ["causal", "masked"])
 @pytest.mark.parametrize("n_layers", [1, 3])
-def test_the_weights_that_are_expected_are_the_encoders(objective: Objective, n_layers: int) -> None:
+def test_expected_weights_are_those_of_the_encoder(objective: Objective, n_layers: int) -> None:
     shape = EncoderShape(objective, 7, 12, n_layers, 3, 0.1)
     found = {name: tuple(weight.shape) for name, weight in Encoder(19, shape).state_dict().items()}
     assert weight_shapes(19, shape) == found
@@ -214,7 +214,7 @@ def test_a_manifest_that_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     "text", ["[" * 200_000, '{"contract_version": 3, "x": ' + "[" * 200_000, "9" * 5000, "1" * (1 << 20)]
 )
-def test_a_manifest_that_is_nested_deep_or_endless_is_refused(
+def test_a_deeply_nested_or_endless_manifest_is_refused(
     text: str, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (model / "manifest.json").write_text(text, encoding="utf-8")
@@ -233,7 +233,7 @@ def test_a_file_that_is_a_link_or_a_pipe_is_refused(
     if kind == "pipe":
         os.mkfifo(model / name)
     else:
-        # A device would be read without end.
+        # Reading a device would never end.
         target = {"link": file, "link to itself": model / name, "device": Path("/dev/zero")}[kind]
         (model / name).symlink_to(target)
     line = assert_refused(model, capsys)
