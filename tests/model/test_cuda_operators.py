@@ -40,9 +40,9 @@ class Kernel:
     types: Types
 
     def implements(self, version: int, types: Types) -> bool:
-        """Return whether it runs this version of its operator, as VerifyVersion does in onnxruntime's kernel_registry.cc.
+        """Return whether the kernel runs this version, as VerifyVersion in onnxruntime's kernel_registry.cc does.
 
-        One without an end runs its first version alone: of a later one it knows nothing.
+        A kernel without a last version runs only its first one: it was not checked for later ones.
         """
         in_range = self.until is not None and self.since <= version <= self.until
         return (self.since == version or in_range) and all(
