@@ -1,4 +1,4 @@
-"""batchrec.toml: a table for each command, with the options that its command line takes too."""
+"""batchrec.toml: one table per command, with the options of its command line."""
 
 import difflib
 import tomllib
@@ -17,7 +17,7 @@ Kind = Literal["true or false", "an integer", "a number", "text"]
 
 @dataclass(frozen=True)
 class FileOption:
-    """What an option may be set to, and the name of its parameter."""
+    """The values that an option accepts, and the name of its parameter."""
 
     parameter: str
     kind: Kind
@@ -26,22 +26,22 @@ class FileOption:
 
     @property
     def expected(self) -> str:
-        """Say what a value must be."""
+        """The accepted values, for error messages."""
         if self.is_list:
             return f"{self.kind}, or a list of it"
         return f"one of {', '.join(self.choices)}" if self.choices else self.kind
 
 
-# Command -> option, spelled with hyphens -> what it may be.
+# Command -> option name with hyphens -> accepted values.
 Options = Mapping[str, Mapping[str, FileOption]]
 
 
 def read_config_file(path: Path, options: Options) -> dict[str, dict[str, Any]]:
-    """Give the values of a file: command -> parameter -> value.
+    """Return the values of a file: command -> parameter -> value.
 
-    Keys may be spelled with hyphens or underscores; a table within a command's table is a part of the key:
-    `[run.gate] min-ndcg` is `gate-min-ndcg` of run. Empty text and empty lists mean an option that is not given.
-    Raises ConfigError for a file that cannot be read, a table or key that is no command or option, and a wrong value.
+    Keys may have hyphens or underscores. A table within a command's table is part of the key: `[run.gate] min-ndcg` is
+    `gate-min-ndcg` of run. Options set to empty text or an empty list are left out: they count as unset.
+    Raises ConfigError for a file that cannot be read, an unknown table or key, and a wrong value.
     """
     values: dict[str, dict[str, Any]] = {}
     for command, key, value in _entries(path, options):
@@ -49,7 +49,7 @@ def read_config_file(path: Path, options: Options) -> dict[str, dict[str, Any]]:
         if option is None:
             raise ConfigError(f"{path}: [{command}] has no option {key!r}; {_known(_spelled(key), options[command])}")
         if option.parameter in values.setdefault(command, {}):
-            raise ConfigError(f"{path}: [{command}] {key} is there twice; leave one")
+            raise ConfigError(f"{path}: [{command}] {key} is set twice. Remove one")
         values[command][option.parameter] = _value(value, option, f"{path}: [{command}] {key}")
     return {
         command: {name: value for name, value in of_command.items() if value not in ("", [])}
@@ -66,7 +66,7 @@ def _entries(path: Path, options: Options) -> Iterator[tuple[str, str, Any]]:
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: {name}: found {_shown(table)}; expected a table [{command}] of its options")
         for key, value in _flat(table, options[command]):
-            # How often a run trains is said beside how it trains.
+            # [train] every sets run's --train-every: next to the other options of training.
             is_every = (command, key) == ("train", "every") and "train-every" in options.get("run", {})
             yield ("run", "train-every", value) if is_every else (command, key, value)
 
@@ -102,7 +102,7 @@ def _known(name: str, names: Mapping[str, object]) -> str:
 
 
 def _value(value: Any, option: FileOption, where: str) -> Any:
-    """Give the value as the command line takes it. Raises ConfigError for one that is of another kind."""
+    """Return the value as the command line takes it. Raises ConfigError for a value of another kind."""
     if value == "" and isinstance(value, str):
         return value
     if option.is_list:
@@ -113,7 +113,7 @@ def _value(value: Any, option: FileOption, where: str) -> Any:
 def _single(value: Any, option: FileOption, where: str) -> Any:
     if isinstance(value, date | time) and option.kind == "text":
         value = value.isoformat()
-    # A bool is an int to Python.
+    # In Python a bool is an int.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = {
         "true or false": isinstance(value, bool),

@@ -90,7 +90,7 @@ def test_a_query_that_is_none_is_named(
         (("--category-column", "genre"), "both or none"),
         (("--category-column", "genre", "--max-per-category", "2"), "--items"),
         (("--max-per-category", "0"), "1 or more"),
-        (("--popular-days", "0"), "1 or more"),
+        (("--popular-days", "0"), "a number from 1 to 1000000"),
     ],
 )
 def test_options_that_cannot_be_are_refused(
