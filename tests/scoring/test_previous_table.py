@@ -108,7 +108,7 @@ def test_other_options_carry_nothing(
 ) -> None:
     with caplog.at_level(logging.INFO, "batchrec"):
         assert score_of(LAST_NIGHT, tmp_path, previous=str(earlier), **options).users_carried_over == 0
-    assert "of another model, or other options: everybody is scored" in caplog.text
+    assert "made by another model or other options: all users are scored" in caplog.text
 
 
 @pytest.mark.parametrize("option", ["users", "segments"])
@@ -143,7 +143,7 @@ def test_int8_carries_nothing_and_is_not_carried(tmp_path: Path, caplog: pytest.
         for precision in ("int8", "int8", "fp32"):
             assert score_of(LAST_NIGHT, tmp_path, previous=previous, precision=precision).users_carried_over == 0
     assert caplog.text.count("int8: a list depends on who else is in its batch") == 2
-    assert caplog.text.count("of another model, or other options: everybody is scored") == 1
+    assert caplog.text.count("made by another model or other options: all users are scored") == 1
 
 
 def test_another_model_carries_nothing(earlier: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_some_users_alone_are_carried_too(earlier: Path, tmp_path: Path) -> None
 def test_without_an_earlier_table_everybody_is_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "batchrec"):
         assert score_of(LAST_NIGHT, tmp_path, previous=str(tmp_path / "none.parquet")).users_carried_over == 0
-    assert "no such file: everybody is scored" in caplog.text
+    assert "no such file: all users are scored" in caplog.text
 
 
 def test_a_damaged_table_is_named(earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
