@@ -39,9 +39,9 @@ def scored(folder: Path, option: str, rows: Rows, *options: object, header: str 
 @pytest.mark.parametrize("option", TABLES)
 def test_a_table_without_rows_is_an_error(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert scored(tmp_path, option, []) == 3
-    said = capsys.readouterr().err
-    assert f"{option}.csv: holds no rows" in said
-    assert f"for --{option}" in said
+    printed = capsys.readouterr().err
+    assert f"{option}.csv: holds no rows" in printed
+    assert f"for --{option}" in printed
     assert not (tmp_path / "recs.parquet").exists()
     assert scored(tmp_path, option, [], "--allow-empty-rules") == 0
 
@@ -67,10 +67,10 @@ def test_a_table_without_a_known_id_is_an_error(
     option: str, rows: Rows, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert scored(tmp_path, option, rows) == 3
-    said = capsys.readouterr().err
-    assert f"{option}.csv: " in said
-    assert expected in said
-    assert "--allow-empty-rules" in said
+    printed = capsys.readouterr().err
+    assert f"{option}.csv: " in printed
+    assert expected in printed
+    assert "--allow-empty-rules" in printed
     assert scored(tmp_path, option, rows, "--allow-empty-rules") == 0
     assert expected in capsys.readouterr().err
 
@@ -80,8 +80,8 @@ def test_fewer_than_half_known_ids_are_a_warning(tmp_path: Path, caplog: pytest.
         assert scored(tmp_path, "block", [(1000,), (5,), (6,)]) == 0
         assert scored(tmp_path, "allow", [(1000,), (1020,), (5,), (6,)]) == 0
         assert scored(tmp_path, "block-for-user", [(1, 1000), (91, 1000), (92, 1000)]) == 0
-    said = [(record.levelname, record.getMessage()) for record in caplog.records if "rules" in record.name]
-    assert said == [
+    logged = [(record.levelname, record.getMessage()) for record in caplog.records if "rules" in record.name]
+    assert logged == [
         ("WARNING", "--block: the model knows 1 of 3 items; unknown: '5'; known ones look like '1001'"),
         ("INFO", "--allow: the model knows 2 of 4 items"),
         ("WARNING", "--block-for-user: 1 of 3 users are in the histories; unknown: '91'; known ones look like '2'"),
@@ -131,9 +131,9 @@ def test_a_pin_must_be_known_to_model_log_or_catalogue(
 ) -> None:
     catalogue = write_table(tmp_path / "movies.csv", "movieId,title", [(1000, "Old"), (77, "New")])
     assert scored(tmp_path, "pins", rows, "--items", catalogue) == code
-    said = capsys.readouterr().err
-    assert expected in said
-    assert ("WARNING" in said) == (code == 0 and expected != "")
+    printed = capsys.readouterr().err
+    assert expected in printed
+    assert ("WARNING" in printed) == (code == 0 and expected != "")
 
 
 def articles() -> tuple[Path, Path]:

@@ -51,20 +51,20 @@ def score_with(folder: Path, *options: object) -> int:
     return run_cli("score", *where, *options)
 
 
-@pytest.mark.parametrize(("option", "text", "said"), BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize(("option", "text", "message"), BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_table_is_named(
-    option: str, text: str, said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    option: str, text: str, message: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "table.csv").write_text(text, encoding="utf-8")
     assert score_with(tmp_path, option, tmp_path / "table.csv") == 3
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("batchrec: error:")]
     assert "table.csv" in line
-    assert all(part in line for part in said), line
+    assert all(part in line for part in message), line
     assert not (tmp_path / "recs.parquet").exists()
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         ("select 1 as id", "no column 'item_id'"),
         ("select 1 as item_id; select 2", "expected one SELECT"),
@@ -72,14 +72,16 @@ def test_a_broken_table_is_named(
         ("select * from nowhere", "nowhere"),
     ],
 )
-def test_an_invalid_query_is_named(query: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_query_is_named(
+    query: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "block.sql").write_text(query, encoding="utf-8")
     assert score_with(tmp_path, "--block", tmp_path / "block.sql") == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--run-date", "2024-02-30"), "--run-date 2024-02-30: expected a date like 2024-06-01"),
         (("--run-date", "yesterday"), "--run-date yesterday"),
@@ -92,10 +94,10 @@ def test_an_invalid_query_is_named(query: str, said: str, tmp_path: Path, capsys
     ],
 )
 def test_invalid_options_are_refused(
-    options: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert score_with(tmp_path, *options) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_date_stays_the_same_past_midnight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,5 +157,5 @@ def test_a_table_may_be_parquet_of_floats_and_dates(tmp_path: Path) -> None:
     days = pa.array([None, 0], pa.timestamp("us", tz="UTC"))
     pq.write_table(pa.table({"item_id": [1010.0, 1011.0], "valid_to": days}), tmp_path / "block.parquet")
     assert score_with(tmp_path, "--block", tmp_path / "block.parquet", "--top-k", 36) == 0
-    found = {row["item_id"] for row in recs_of(tmp_path / "recs.parquet")[1]}
-    assert found == set(ITEMS[3:]) - {1010}
+    recommended = {row["item_id"] for row in recs_of(tmp_path / "recs.parquet")[1]}
+    assert recommended == set(ITEMS[3:]) - {1010}

@@ -140,8 +140,8 @@ def listed(folder: Path, **tables: Any) -> dict[int, set[Any]]:
 
 def test_the_segment_column_of_a_list_is_read(tmp_path: Path) -> None:
     rows = [(item, "2020-01-01", "2999-01-01", "most", "half") for item in MANY[:200]]
-    found = listed(tmp_path, **tables_of(tmp_path, "item_id,valid_from,valid_to,segment,country", rows))
-    assert found.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
+    lists = listed(tmp_path, **tables_of(tmp_path, "item_id,valid_from,valid_to,segment,country", rows))
+    assert lists.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
 
 
 @pytest.mark.parametrize("header", ["item_id,country", "item_id,COUNTRY", "item_id,segment"])
@@ -149,31 +149,31 @@ def test_lists_and_segments_share_the_column_name(
     header: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [(item, "half") for item in MANY[:200]]
-    found = listed(tmp_path, **tables_of(tmp_path, header, rows))
-    assert found.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
-    assert set().union(*found.values()) <= set(MANY[:200])
+    lists = listed(tmp_path, **tables_of(tmp_path, header, rows))
+    assert lists.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
+    assert set().union(*lists.values()) <= set(MANY[:200])
     assert "not read" not in caplog.text
 
 
 def test_a_query_names_the_segment_in_any_case(tmp_path: Path) -> None:
     tables = tables_of(tmp_path, "item_id", [])
     (tmp_path / "allow.sql").write_text("select unnest(range(5000, 5200)) as item_id, 'half' as Country")
-    found = listed(tmp_path, **tables | {"allow": str(tmp_path / "allow.sql"), "segment_column": "Country"})
-    assert found.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
+    lists = listed(tmp_path, **tables | {"allow": str(tmp_path / "allow.sql"), "segment_column": "Country"})
+    assert lists.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
 
 
 def test_columns_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [(item, "2020-01-01", "half", "most") for item in MANY[:200]]
-    found = listed(tmp_path, **tables_of(tmp_path, "item_id,from,country,segment", rows))
-    assert found.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
+    lists = listed(tmp_path, **tables_of(tmp_path, "item_id,from,country,segment", rows))
+    assert lists.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
     assert f"--allow {tmp_path / 'allow.csv'}: columns that are not read: from, segment" in caplog.text
 
 
 @pytest.mark.parametrize("word", ["\\N", "NULL", " none ", "\u00a0"])
 def test_words_for_null_are_not_a_segment(word: str, tmp_path: Path) -> None:
     rows = [(item, word) for item in MANY[:200]]
-    found = listed(tmp_path, **tables_of(tmp_path, "item_id,country", rows))
-    assert found.keys() == HISTORIES.keys()
+    lists = listed(tmp_path, **tables_of(tmp_path, "item_id,country", rows))
+    assert lists.keys() == HISTORIES.keys()
     tables = tables_of(tmp_path, "item_id", [(item,) for item in MANY])
     write_table(tmp_path / "people.csv", "user_id,country", [(1, word), (2, "half")])
     with pytest.raises(InputError, match="1 of 2 rows have no country"):
@@ -184,8 +184,8 @@ def test_words_for_null_are_not_a_category(tmp_path: Path) -> None:
     # All items but two have no category, so they do not count towards the maximum.
     rows = [(item, "drama" if item in MANY[:2] else "\\N") for item in MANY]
     items = write_table(tmp_path / "items.csv", "movieId,title,genre", [(item, "x", genre) for item, genre in rows])
-    found = listed(tmp_path, items=str(items), category_column="genre", max_per_category=1)
-    assert {len(own) for own in found.values()} == {7}
+    lists = listed(tmp_path, items=str(items), category_column="genre", max_per_category=1)
+    assert {len(own) for own in lists.values()} == {7}
 
 
 def test_the_segment_is_in_a_column_of_its_own() -> None:

@@ -1,4 +1,4 @@
-"""A table that breaks a rule is found by SQL, independently of the scorer."""
+"""A table that breaks a rule is rules by SQL, independently of the scorer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +39,8 @@ def broken(folder: Path, rows: Sequence[RecsRow], night: Night, **options: Any) 
     pq.write_table(pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names), folder / "r.parquet")
     sequences = write_sequences(folder / "s.parquet", HISTORY)
     config = ScoringConfig(**{**night.options(folder), "run_date": "2024-06-01", **options})
-    found = check_rules(FinishedTable(folder / "r.parquet", sequences), read_rule_tables(config), config)
-    return {rule.rule: (rule.n_rows, rule.example) for rule in found if rule.n_rows}
+    rules = check_rules(FinishedTable(folder / "r.parquet", sequences), read_rule_tables(config), config)
+    return {rule.rule: (rule.n_rows, rule.example) for rule in rules if rule.n_rows}
 
 
 RECS = recs_of([40, 41, 42], [40, 43], [41, 43])
@@ -141,9 +141,9 @@ def test_misplaced_pins_are_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tests.support.plain_rules.ITEMS", [40, 41, 42, 43])
-    found = broken(tmp_path, rows, night, top_k=3)
-    assert found.pop("--pins", None) == expected
-    assert set(found) <= {"--candidates"}
+    rules = broken(tmp_path, rows, night, top_k=3)
+    assert rules.pop("--pins", None) == expected
+    assert set(rules) <= {"--candidates"}
 
 
 def test_list_rows_only_count_on_their_days(tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_a_table_scored_with_all_rules_breaks_none(tmp_path: Path) -> None:
     run(tmp_path, night)
     config = ScoringConfig(**night.options(tmp_path))
     finished = FinishedTable(tmp_path / "recs.parquet", tmp_path / "sequences.parquet")
-    found = check_rules(finished, read_rule_tables(config), config)
+    checked = check_rules(finished, read_rule_tables(config), config)
     rules = ["--allow", "--block", "--block-for-user", "--candidates", "--max-per-category", "--pins"]
-    assert found == [BrokenRule(rule, 0) for rule in rules]
+    assert checked == [BrokenRule(rule, 0) for rule in rules]
 
 
 def test_score_leaves_the_old_table_if_the_new_one_breaks_a_rule(

@@ -126,14 +126,14 @@ def test_threads_share_one_count_of_popular_items(tmp_path: Path) -> None:
     sequences = write_events(tmp_path / "sequences.parquet", EVENTS)
     loaded = load_model(model())
     popular = read_offer(KnownIds(loaded.vocabulary, pa.int64(), sequences), ScoringConfig()).popular
-    found: list[int] = []
-    threads = [threading.Thread(target=lambda: found.append(id(popular.open()))) for _ in range(8)]
+    opened: list[int] = []
+    threads = [threading.Thread(target=lambda: opened.append(id(popular.open()))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8
-    assert len(set(found)) == 1
+    assert len(opened) == 8
+    assert len(set(opened)) == 1
 
 
 def test_rules_apply_to_new_users_too() -> None:

@@ -44,12 +44,12 @@ def score_of(histories: Histories, folder: Path, model: Path | None = None, **op
 
 def assert_equals_a_full_score(histories: Histories, folder: Path) -> None:
     """The table in the folder equals that of scoring all users, except for rounding in other batches."""
-    found = pq.read_table(folder / "recs.parquet")
+    table = pq.read_table(folder / "recs.parquet")
     score_of(histories, folder)
     full = pq.read_table(folder / "recs.parquet")
-    assert found.schema.equals(full.schema, check_metadata=True)
-    assert found.drop(["score"]).equals(full.drop(["score"]))
-    assert np.allclose(found["score"].to_numpy(), full["score"].to_numpy(), atol=1e-5)
+    assert table.schema.equals(full.schema, check_metadata=True)
+    assert table.drop(["score"]).equals(full.drop(["score"]))
+    assert np.allclose(table["score"].to_numpy(), full["score"].to_numpy(), atol=1e-5)
 
 
 # A user who has seen every item has no rows to carry over; cold users get tonight's popular items.
@@ -64,7 +64,7 @@ CHANGES: dict[str, tuple[Histories, int]] = {
         {user: items for user, items in LAST_NIGHT.items() if user % 3},
         sum(user % 3 > 0 for user in users),
     ),
-    "all anew": ({user: [*items, 1001, 1002] for user, items in LAST_NIGHT.items()}, 0),
+    "all changed": ({user: [*items, 1001, 1002] for user, items in LAST_NIGHT.items()}, 0),
     "users in another order": (dict(reversed(LAST_NIGHT.items())), len(users)),
     "histories that have changed hands": (LAST_NIGHT | {1: LAST_NIGHT[2], 2: LAST_NIGHT[1]}, len(users) - 2),
 }
@@ -92,8 +92,8 @@ def test_carried_rows_are_copied_and_not_scored_again(earlier: Path, tmp_path: P
     report = score_of(LAST_NIGHT, tmp_path, previous=str(earlier))
     assert report.users_carried_over == len(users)
     carried = np.isin(table["user_id"].to_numpy(), users)
-    found = pq.read_table(tmp_path / "recs.parquet")["score"].to_numpy()
-    assert found[carried].tolist() == scores[carried].tolist()
+    copied = pq.read_table(tmp_path / "recs.parquet")["score"].to_numpy()
+    assert copied[carried].tolist() == scores[carried].tolist()
 
 
 def test_the_previous_table_may_be_replaced(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_nothing_is_carried_over_to_or_from_int8(tmp_path: Path, caplog: pytest.
     with caplog.at_level(logging.INFO, "batchrec"):
         for precision in ("int8", "int8", "fp32"):
             assert score_of(LAST_NIGHT, tmp_path, previous=previous, precision=precision).users_carried_over == 0
-    assert caplog.text.count("int8: a list depends on who else is in its batch") == 2
+    assert caplog.text.count("int8: a list depends on the other users in its batch") == 2
     assert caplog.text.count("made by another model or other options: all users are scored") == 1
 
 
@@ -211,7 +211,7 @@ def test_digests_do_not_depend_on_the_number_of_users() -> None:
 def test_users_are_found_whatever_their_ids_and_order(
     tmp_path_factory: pytest.TempPathFactory, earlier_ids: list[int], wanted: list[int], are_texts: bool
 ) -> None:
-    path = tmp_path_factory.mktemp("found") / "earlier.parquet"
+    path = tmp_path_factory.mktemp("previous") / "earlier.parquet"
     kind = pa.string() if are_texts else pa.int64()
     digests = list(range(len(earlier_ids)))
     pq.write_table(pa.table({"user_id": pa.array(earlier_ids).cast(kind), "history_digest": digests}), path)

@@ -271,8 +271,8 @@ def test_other_widths_of_the_types_are_accepted(user_type: pa.DataType, list_typ
     )
     pq.write_table(table, tmp_path / "sequences.parquet")
     score(tmp_path / "sequences.parquet", model, ScoringConfig(device="cpu"), tmp_path / "recs.parquet")
-    found = [[f"{row['item_id']}" for row in rows] for rows in recs_of(tmp_path / "recs.parquet").values()]
-    assert found == [[f"{prefix}{row['item_id']}" for row in rows] for rows in reference_recs().values()]
+    lists = [[f"{row['item_id']}" for row in rows] for rows in recs_of(tmp_path / "recs.parquet").values()]
+    assert lists == [[f"{prefix}{row['item_id']}" for row in rows] for rows in reference_recs().values()]
 
 
 def test_surplus_columns_and_another_order_of_columns_do_no_harm(tmp_path: Path) -> None:

@@ -39,16 +39,16 @@ class Job:
         arguments = ("--sequences", self.sequences, "--model", trained_model(), "--out", self.out, "--device", "cpu")
         self.capsys.readouterr()
         assert run_cli("score", *arguments, *options) == exit_code
-        said = self.capsys.readouterr()
-        assert said.out == ""
-        assert len(said.err.splitlines()) == 1
+        printed = self.capsys.readouterr()
+        assert printed.out == ""
+        assert len(printed.err.splitlines()) == 1
         assert self.out.read_bytes() == b"the older one"
         # The scored chunks are kept for the next run.
         assert names_in(self.folder) - {".recs.parquet.progress"} == before
-        return said.err
+        return printed.err
 
     def write(self, **columns: pa.Array) -> None:
-        """Write the sequences anew, with other columns."""
+        """Write the sequences again, with other columns."""
         table = sequences_table({1: [1001, 1002], 2: [1003]}).to_pydict()
         pq.write_table(pa.table(table | columns), self.sequences)
 
@@ -84,8 +84,8 @@ BROKEN_COLUMNS: dict[str, tuple[str, pa.Array]] = {
 @pytest.mark.parametrize(("column", "values"), BROKEN_COLUMNS.values(), ids=BROKEN_COLUMNS.keys())
 def test_sequences_that_break_the_contract_are_refused(column: str, values: pa.Array, job: Job) -> None:
     job.write(**{column: values})
-    said = job.assert_fails(3)
-    assert "sequences.parquet" in said
+    message = job.assert_fails(3)
+    assert "sequences.parquet" in message
 
 
 def test_times_may_decrease_from_one_user_to_the_next(tmp_path: Path) -> None:
@@ -98,9 +98,9 @@ def test_times_may_decrease_from_one_user_to_the_next(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", ["user_id", "item_ids", "timestamps"])
 def test_a_missing_column_is_named_with_the_existing_ones(column: str, job: Job) -> None:
     pq.write_table(sequences_table({1: [1001]}).drop_columns([column]), job.sequences)
-    said = job.assert_fails(3)
-    assert column in said
-    assert all(name in said for name in ("user_id", "item_ids", "timestamps"))
+    message = job.assert_fails(3)
+    assert column in message
+    assert all(name in message for name in ("user_id", "item_ids", "timestamps"))
 
 
 @pytest.mark.parametrize("column", ["user_id", "item_ids", "timestamps"])
@@ -157,7 +157,7 @@ def test_a_missing_model_is_refused(job: Job) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--top-k", 0), "--top-k"),
         (("--top-k", -3), "--top-k"),
@@ -169,8 +169,8 @@ def test_a_missing_model_is_refused(job: Job) -> None:
         (("--device", "tpu"), "--device"),
     ],
 )
-def test_options_that_cannot_be_used_are_refused(options: tuple[object, ...], said: str, job: Job) -> None:
-    assert said in job.assert_fails(2, *options)
+def test_options_that_cannot_be_used_are_refused(options: tuple[object, ...], message: str, job: Job) -> None:
+    assert message in job.assert_fails(2, *options)
 
 
 def test_a_missing_output_folder_is_refused(job: Job) -> None:
@@ -199,9 +199,9 @@ def test_auto_logs_once_that_it_scores_on_the_cpu(
     caplog.set_level("INFO", "batchrec")
     for _ in range(2):
         assert score(job.sequences, trained_model(), ScoringConfig(), job.out).device == "cpu"
-    said = [(record.levelname, record.message) for record in caplog.records if "CPU" in record.message]
-    assert [level for level, _ in said] == ["WARNING" if has_device else "INFO"]
-    assert said[0][1].startswith("no GPU works (" if has_device else "there is no NVIDIA GPU")
+    logged = [(record.levelname, record.message) for record in caplog.records if "CPU" in record.message]
+    assert [level for level, _ in logged] == ["WARNING" if has_device else "INFO"]
+    assert logged[0][1].startswith("no GPU works (" if has_device else "there is no NVIDIA GPU")
 
 
 @pytest.mark.usefixtures("no_device")
@@ -269,9 +269,9 @@ def test_a_catalogue_that_cannot_be_read_is_refused(text: str, job: Job) -> None
 
 def test_sequences_replaced_during_the_run_leave_the_old_table(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     def replaced(*arguments: Any) -> Offer:
-        found = read_offer(*arguments)
+        offer = read_offer(*arguments)
         write_sequences(job.folder / "new.parquet", {1: [1001], 9: [1004, 1005]}).replace(job.sequences)
-        return found
+        return offer
 
     monkeypatch.setattr("batchrec.scoring.score.read_offer", replaced)
     assert f"{job.sequences}: was replaced while it was read" in job.assert_fails(3)
