@@ -1,5 +1,6 @@
--- One row per id of a rule table, in the view ids, that equals or is like an item of the histories at $path or of their
--- column also_seen: its place in the table, whether it equals one, and the item. Ids are compared as in known_users.sql.
+-- One row per id of a rule table, in the view ids, that equals or is like an item of the histories at $path or of
+-- their column also_seen: its place in the table, whether it equals one, and the item. Ids are compared as in
+-- known_users.sql.
 with events as (
     select
         trim(
