@@ -23,9 +23,10 @@ from batchrec.system.atomic import check_writable_file, replacing
 from batchrec.system.json_text import to_json
 from batchrec.system.temporaries import temporary_folder
 from batchrec.tables.log_end import in_words
+from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import connect
 from batchrec.tables.schemas import evaluation_schema, lists_schema
-from batchrec.tables.sequences_table import open_sequences, write_parquet
+from batchrec.tables.sequences_table import open_sequences
 from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)

@@ -11,8 +11,9 @@ import pyarrow as pa
 from batchrec.config import EvaluationConfig
 from batchrec.errors import ConfigError, InputError
 from batchrec.tables.log_end import EventsAhead, ahead_from, in_words, log_end
+from batchrec.tables.parquet import cast_batches, write_parquet
 from batchrec.tables.queries import literal, materialize, select, table_of
-from batchrec.tables.sequences_table import Sequences, cast_batches, write_parquet
+from batchrec.tables.sequences_table import Sequences
 
 _USERS_AT_A_TIME = 8192
 _DAY_S = 86_400

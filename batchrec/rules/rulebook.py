@@ -13,7 +13,7 @@ from batchrec.config import RulesConfig
 from batchrec.errors import ConfigError
 from batchrec.model.batching import Histories
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.rules.compiled import CompiledRules, SegmentRules, ItemsByUser
+from batchrec.rules.compiled import CompiledRules, ItemsByUser, SegmentRules
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rule_tables import SEGMENT, RuleTable, RuleTables
 from batchrec.rules.segments import Segments, segments_of

@@ -13,7 +13,7 @@ from batchrec.model.batching import Histories, SeenPairs, seen_pairs
 from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking
 from batchrec.rules.compiled import CompiledRules
-from batchrec.rules.pools import RecLists, Pool, Selection
+from batchrec.rules.pools import Pool, RecLists, Selection
 from batchrec.rules.segment_ranker import SegmentRanker
 from batchrec.rules.selection import deepen
 from batchrec.tables.schemas import BY_MODEL, FIRST_ITEM

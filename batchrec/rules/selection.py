@@ -6,7 +6,7 @@ import numpy as np
 
 from batchrec.arrays import Bools, Ints, Longs
 from batchrec.rules.diversity import choose_unlike
-from batchrec.rules.pools import RecLists, Pool, Selection
+from batchrec.rules.pools import Pool, RecLists, Selection
 from batchrec.tables.schemas import BY_PIN
 
 _DEEPER = 4
@@ -26,11 +26,17 @@ def select(pool: Pool, selection: Selection) -> RecLists:
         pin_allowed, best = fits[:, : len(selection.pins)], fits[:, len(selection.pins) :]
     else:
         best = is_open
-    chosen = _first(best, selection.top_k) if selection.directions is None else choose_unlike(pool, is_open, pin_allowed, selection)
+    chosen = (
+        _first(best, selection.top_k)
+        if selection.directions is None
+        else choose_unlike(pool, is_open, pin_allowed, selection)
+    )
     return _lay_out(pool, chosen, pin_allowed, selection)
 
 
-def deepen(pool_of: Callable[[Longs, int], Pool], n_rows: int, depths: tuple[int, int], selection: Selection) -> RecLists:
+def deepen(
+    pool_of: Callable[[Longs, int], Pool], n_rows: int, depths: tuple[int, int], selection: Selection
+) -> RecLists:
     """Choose from pools of the least depth, and from deeper ones for rows that come short, until nothing is left.
 
     pool_of: gives the pools of some rows, of a depth; depths: the least and the most.

@@ -10,7 +10,7 @@ from batchrec.arrays import Bools, Codes, Floats, Ints, Longs
 from batchrec.model.batching import SeenPairs, seen_by
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.compiled import CompiledRules
-from batchrec.rules.pools import RecLists, Pool, Selection
+from batchrec.rules.pools import Pool, RecLists, Selection
 from batchrec.rules.ruled_ranker import Limits, allowed_candidates, allowed_pins, as_rows, limits_of, selection_of
 from batchrec.rules.selection import deepen
 from batchrec.tables.schemas import PAD
@@ -97,7 +97,9 @@ class _Chooser:
         def pool_of(rows: Longs, depth: int) -> Pool:
             return self._pool(users[rows], depth)
 
-        return deepen(pool_of, len(users), (min(_POOL * self._selection.top_k, self._n_items), self._n_items), self._selection)
+        return deepen(
+            pool_of, len(users), (min(_POOL * self._selection.top_k, self._n_items), self._n_items), self._selection
+        )
 
     def _pool(self, users: Longs, depth: int) -> Pool:
         excluded, candidates = self._limits.excluded(users), None

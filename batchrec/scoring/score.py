@@ -31,7 +31,8 @@ from batchrec.system.checkpoints import Progress
 from batchrec.system.logs import no_bars
 from batchrec.system.machine import n_cores
 from batchrec.tables.ids import without_blanks
-from batchrec.tables.sequences_table import Sequences, no_items, open_sequences, write_parquet
+from batchrec.tables.parquet import write_parquet
+from batchrec.tables.sequences_table import Sequences, no_items, open_sequences
 
 # A chunk is the unit of reading, scoring and writing. On a CPU each core works on one; a GPU is fed by two threads, so
 # that the next batch is ready before the last has ended.

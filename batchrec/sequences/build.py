@@ -17,9 +17,9 @@ from batchrec.sequences.histories import Written, histories
 from batchrec.sources import Reject, describe, find_files
 from batchrec.system.atomic import check_no_input, check_writable_file, replacing
 from batchrec.tables.log_end import EventsAhead, ahead_from
+from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import connect, is_disk_full, materialize, select, table_of
 from batchrec.tables.schemas import id_type, sequences_schema
-from batchrec.tables.sequences_table import write_parquet
 
 # Events assembled and written at a time; a row group of the output.
 _BATCH_EVENTS = 1 << 20

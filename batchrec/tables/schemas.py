@@ -34,6 +34,11 @@ def id_type(found: pa.DataType, column: str, where: str) -> pa.DataType:
     raise InputError(f"{where}: column {column!r} is {found}; expected int64 or string")
 
 
+def is_list(type_: pa.DataType) -> bool:
+    """Return whether a column of this type holds lists."""
+    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_))
+
+
 def _with_contract(fields: list[pa.Field], name: str, version: int = CONTRACT_VERSION) -> pa.Schema:
     return pa.schema(fields, {"batchrec.contract": f"{name}/{version}"})
 

@@ -1,11 +1,9 @@
-"""Parquet in and out: sequences are checked as they stream; outputs appear whole or not at all."""
+"""The sequences table: opened once, its contract checked as it streams."""
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 
 import duckdb
 import numpy as np
@@ -13,66 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.errors import InputError, one_line
-from batchrec.system.atomic import replacing
 from batchrec.tables.queries import connect, literal, select
-from batchrec.tables.schemas import id_type, sequences_schema
-from batchrec.tables.sealed_parquet import open_parquet, parquet_of, sealed_writer
-
-# Columns of numbers of which hardly two are the same, or that come in runs or in turn, which zstd packs as well: a
-# dictionary of them takes more time, and no less space, than they do.
-_WITHOUT_DICTIONARY = {"user_id", "timestamps", "rank", "score", "history_digest"}
-
-
-def write_parquet(
-    batches: Iterable[pa.RecordBatch],
-    schema: pa.Schema,
-    out: Path,
-    check: Callable[[Path], None] | None = None,
-) -> None:
-    """Write the batches, a row group each, to the file `out`, the next one being made while one is written.
-
-    check: is called with the finished file before it is renamed to `out`, which stays as it was if that raises.
-    """
-    in_dictionaries = [
-        f"{field.name}.list.element" if _is_list(field.type) else field.name
-        for field in schema
-        if field.name not in _WITHOUT_DICTIONARY or pa.types.is_string(field.type)
-    ]
-    with replacing(out) as temporary:
-        with sealed_writer(temporary, schema, use_dictionary=in_dictionaries) as writer:
-            for batch in _made_ahead(iter(batches)):
-                if len(batch):
-                    writer.write_batch(batch)
-        if check is not None:
-            check(temporary)
-
-
-def _made_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    at_work = Lock()
-
-    def make() -> pa.RecordBatch | None:
-        with at_work:
-            return next(batches, None)
-
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            following = pool.submit(make)
-            while (batch := following.result()) is not None:
-                following = pool.submit(make)
-                yield batch
-        finally:
-            # A generator that is left halfway stops its own threads now, not when Python comes to it.
-            pool.shutdown(cancel_futures=True)
-            # A signal that comes while the pool starts its thread leaves it one that it does not know and wait for.
-            with at_work:
-                if isinstance(batches, Generator):
-                    batches.close()
-
-
-def cast_batches(rows: duckdb.DuckDBPyRelation, schema: pa.Schema, n_rows: int) -> Iterator[pa.RecordBatch]:
-    """Stream the rows of a query in batches of up to `n_rows`, in the columns and types of a contract."""
-    for batch in rows.to_arrow_reader(n_rows):
-        yield batch.select(schema.names).cast(schema)
+from batchrec.tables.schemas import id_type, is_list, sequences_schema
+from batchrec.tables.sealed_parquet import open_parquet, parquet_of
 
 
 def no_items(n_users: int, list_type: pa.DataType) -> pa.ListArray:
@@ -156,7 +97,7 @@ def open_sequences(path: Path) -> Sequences:
         if times != 1 and (times, name) != (0, "also_seen"):
             problem = "no column" if times == 0 else f"{times} columns"
             raise InputError(f"{path}: {problem} {name!r}; found {', '.join(found.names)}")
-    if not _is_list(found.field("item_ids").type) or not _is_list(found.field("timestamps").type):
+    if not is_list(found.field("item_ids").type) or not is_list(found.field("timestamps").type):
         raise InputError(f"{path}: columns 'item_ids' and 'timestamps' must be lists; found {found.types}")
     if file.metadata.num_rows == 0:
         raise InputError(f"{path}: holds no users")
@@ -184,21 +125,17 @@ def _check_also_seen(found: pa.Schema, schema: pa.Schema, path: Path) -> None:
         return
     own = found.field("also_seen").type
     # A list that is empty for everybody may have no type.
-    if _is_list(own) and pa.types.is_null(own.value_type):
+    if is_list(own) and pa.types.is_null(own.value_type):
         return
     wanted = schema.field("item_ids").type.value_type
-    if not _is_list(own) or id_type(own.value_type, "also_seen", str(path)) != wanted:
+    if not is_list(own) or id_type(own.value_type, "also_seen", str(path)) != wanted:
         raise InputError(f"{path}: column 'also_seen' is {own}; expected a list of {wanted}, as 'item_ids' is one")
-
-
-def _is_list(found: pa.DataType) -> bool:
-    return bool(pa.types.is_list(found) or pa.types.is_large_list(found))
 
 
 def _check_nulls(batch: pa.RecordBatch, path: Path) -> None:
     for column in batch.schema.names:
         values = batch[column]
-        nulls = values.null_count + (values.flatten().null_count if _is_list(values.type) else 0)
+        nulls = values.null_count + (values.flatten().null_count if is_list(values.type) else 0)
         if nulls:
             raise InputError(f"{path}: {nulls} null(s) in column {column!r}; expected none")
 

@@ -15,10 +15,11 @@ from batchrec.errors import InputError
 from batchrec.nightly.figures import measure_table
 from batchrec.scoring.previous_table import open_previous
 from batchrec.scoring.score import score
+from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import select
 from batchrec.tables.schemas import sequences_schema
 from batchrec.tables.sealed_parquet import parquet_of
-from batchrec.tables.sequences_table import Sequences, no_items, open_sequences, write_parquet
+from batchrec.tables.sequences_table import Sequences, no_items, open_sequences
 from tests.support.models import SMALL, run_cli, sequences_table, trained_model, training_histories, write_sequences
 
 SCHEMA = sequences_schema(pa.int64(), pa.int64())
