@@ -9,8 +9,7 @@ import pyarrow.compute as pc
 
 from batchrec.config import RulesConfig
 from batchrec.errors import ConfigError, InputError
-from batchrec.sources.text_tables import read_named_table
-from batchrec.tables.ids import as_ids
+from batchrec.sources.text_tables import TextTable, read_text_table
 
 # What the segment's column is called in the tables of --allow and --block once they are read.
 SEGMENT = "segment"
@@ -19,35 +18,10 @@ _PAIRS = ("user_id", "item_id")
 
 
 @dataclass(frozen=True)
-class RuleTable:
-    """A table that an option names: text columns, null where they are empty or the table has none of that name.
+class RuleTable(TextTable):
+    """The table of a rule. unread: its columns that no rule reads."""
 
-    names: of all columns that it has. unread: those that no rule reads.
-    """
-
-    file: str
-    rows: pa.Table
-    names: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
-
-    def required(self, column: str) -> pa.Array:
-        """Return a column that must hold a value in each row. Raises InputError if it does not."""
-        found = self.rows[column].combine_chunks()
-        if found.null_count:
-            raise InputError(f"{self.file}: {found.null_count} of {len(found)} rows have no {column}")
-        return found
-
-    def without_null_words(self, column: str) -> "RuleTable":
-        """Return the table with nulls for the words in a column that mean a missing value, as in ids of the log."""
-        found = as_ids(self.rows[column].combine_chunks(), pa.string())
-        return replace(self, rows=self.rows.set_column(self.rows.schema.get_field_index(column), column, found))
-
-    def ids(self, column: str, id_type: pa.DataType) -> pa.Array:
-        """Return a column of ids as int64 or string, null if one cannot be of that type: nobody has it, then.
-
-        Raises InputError if a row has none.
-        """
-        return as_ids(self.required(column), id_type)
 
     def numbers(self, column: str, of: str, expected: str) -> pa.Array:
         """Give a column as float64. Raises InputError for what is no number, naming the item of the column `of`."""
@@ -150,7 +124,8 @@ def read_rule_table(
     Raises InputError if a column is missing or a file cannot be read, ConfigError for a query that does not run.
     """
     wanted = {name: f"{option} FILE with the column {name}" for name in columns}
-    table = RuleTable(file, *read_named_table(file, option, wanted, optional, run_date))
+    read = read_text_table(file, option, wanted, optional, run_date)
+    table = RuleTable(file, read.rows, read.names)
     for name in {"user_id", "item_id"}.intersection(columns):
         table = table.without_null_words(name)
     return table

@@ -18,7 +18,7 @@ from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rule_tables import SEGMENT, RuleTable, RuleTables
 from batchrec.rules.segments import Segments, segments_of
 from batchrec.sources import show_names
-from batchrec.sources.catalogue import Catalogue, read_catalogue, read_column
+from batchrec.sources.catalogue import ItemColumn, read_catalogue, read_categories
 from batchrec.tables.ids import as_ids
 from batchrec.tables.schemas import FIRST_ITEM, PAD
 
@@ -80,7 +80,7 @@ class Rulebook:
     factors: NDArray[np.float64]
     pinned: pa.Array | None
     places: Longs
-    categories: Catalogue | None
+    categories: ItemColumn | None
     blocked_for: UserItemPairs | None
     candidates: UserItemPairs | None
     segments: Segments | None
@@ -116,7 +116,7 @@ class Rulebook:
             factors,
             pins[pin_allowed],
             self.places[pin_allowed],
-            None if self.categories is None else _codes(self.categories.titles_of(vocabulary.item_ids)),
+            None if self.categories is None else _codes(self.categories.values_of(vocabulary.item_ids)),
             self.max_per_category,
             self.diversity,
             None if self.blocked_for is None else self.blocked_for.compile(vocabulary),
@@ -253,13 +253,12 @@ class _Reader:
         known = pc.and_(users.is_valid(), items.is_valid())
         return UserItemPairs(users.filter(known).dictionary_encode(), items.filter(known))
 
-    def categories(self, config: RulesConfig) -> Catalogue | None:
-        if config.category_column is None or config.items is None:
-            return None
-        named = (config.category_column, "--category-column")
-        found = read_column(config.items, config.item_column, named, self._item_type, config.night)
-        self.known.check_categories(config.items, found.titles_of(self.known.vocabulary.item_ids))
-        return found
+    def categories(self, config: RulesConfig) -> ItemColumn | None:
+        categories = read_categories(config, self._item_type)
+        if categories is not None:
+            values = categories.values_of(self.known.vocabulary.item_ids)
+            self.known.check_categories(str(config.items), values)
+        return categories
 
     @property
     def _item_type(self) -> pa.DataType:

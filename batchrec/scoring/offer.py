@@ -35,7 +35,7 @@ class Offer:
 
     def titles(self, vocabulary: Vocabulary) -> pa.Array:
         """Give the title of each item, null where there is none; None without a catalogue."""
-        return None if self.catalogue is None else self.catalogue.titles_of(vocabulary.item_ids)
+        return None if self.catalogue is None else self.catalogue.values_of(vocabulary.item_ids)
 
     def digests(self) -> dict[str, str | None]:
         """Sum up the rules and the titles, each None where there are none."""
