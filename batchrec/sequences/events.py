@@ -14,20 +14,20 @@ from batchrec.errors import InputError
 from batchrec.sequences.event_times import TimesOfKind, problem_of, times_of, unit_needed, warnings_of
 from batchrec.sequences.id_types import FLOATS, IdTypes, mixed_types
 from batchrec.sources import (
+    MergedRecord,
     Reject,
     Source,
-    Swallowing,
-    check_none_lost,
+    check_no_record_lost,
+    contains_quote,
     find_files,
-    has_quoted,
-    holds,
+    has_quoted_fields,
     line_numbers,
     malformed_records,
+    merged_records,
     open_query,
     open_sources,
     partitions_of,
     shown_files,
-    swallowing_records,
     unite,
     unread_files,
 )
@@ -90,7 +90,7 @@ def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: 
     swallowing = [
         found
         for source in log.sources
-        for found in swallowing_records(con, source, [log.user, log.item, log.timestamp], log.timestamp)
+        for found in merged_records(con, source, [log.user, log.item, log.timestamp], log.timestamp)
     ]
     if swallowing:
         _leave_out(con, log, swallowing)
@@ -148,7 +148,7 @@ def _refuse_quotes(con: duckdb.DuckDBPyConnection, log: _Log) -> None:
     for source in log.sources:
         layout = source.layout
         is_guess = layout is not None and layout.is_csv and not layout.quote and log.config.quote == "auto"
-        if layout is None or not is_guess or not any(holds(file, layout, '"') for file in source.files):
+        if layout is None or not is_guess or not any(contains_quote(file, layout, '"') for file in source.files):
             continue
         names = {role: source.names[column] for role, column in zip(_ROLES[:3], log.columns, strict=False)}
         for file, *values in select(con, "sequences/quoted_values", source=source.view, **names).fetchall():
@@ -165,7 +165,9 @@ def _load(con: duckdb.DuckDBPyConnection, log: _Log) -> tuple[IdTypes, list[str]
     Returns the types of the ids, and what is odd about ids and times.
     """
     config, unit = log.config, log.config.timestamp_unit
-    has_quotes = any(has_quoted(source.layout, source.files) for source in log.sources if source.layout is not None)
+    has_quotes = any(
+        has_quoted_fields(source.layout, source.files) for source in log.sources if source.layout is not None
+    )
     types = IdTypes.expected(log.sources, log.user, log.item, config)
     wanted = ((log.user, config.user_id_type), (log.item, config.item_id_type))
     warnings = [mixed_types(log.sources, column) for column, id_type in wanted if id_type == "auto"]
@@ -224,7 +226,7 @@ def _read(con: duckdb.DuckDBPyConnection, config: SequencesConfig, types: IdType
     materialize(con, "sequences/loaded_events")
 
 
-def _leave_out(con: duckdb.DuckDBPyConnection, log: _Log, swallowing: Sequence[Swallowing]) -> None:
+def _leave_out(con: duckdb.DuckDBPyConnection, log: _Log, swallowing: Sequence[MergedRecord]) -> None:
     """Take the records that hold others within their quotes out of the view `records`."""
     names = ("user_id", "item_id", "event_time", "rating")
     rows = []
@@ -253,7 +255,7 @@ def _check_rejects(con: duckdb.DuckDBPyConnection, log: _Log, swallowed: list[Re
     n_used, n_below = counts.get(None, 0), counts.get("below --min-rating", 0)
     malformed = malformed_records(con)
     for source in log.sources:
-        check_none_lost(con, source, malformed)
+        check_no_record_lost(con, source, malformed)
     not_parsed = malformed + swallowed
     n_unusable = sum(counts.values()) - n_used - n_below
     n_bad, n_rows = n_unusable + len(not_parsed), sum(counts.values()) + len(not_parsed)

@@ -176,7 +176,7 @@ def shown_files(files: Sequence[Path]) -> str:
     return ", ".join(map(str, files[:5])) + more
 
 
-def describe(error: duckdb.Error) -> str:
+def describe_error(error: duckdb.Error) -> str:
     """Say in one line what DuckDB says of a source in several, or in its own terms."""
     text = str(error)
     if isinstance(error, duckdb.InternalException):

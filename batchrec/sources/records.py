@@ -89,7 +89,7 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True)
-class Swallowing:
+class MergedRecord:
     """A record of a CSV file whose quotes hold rows of their own, and those rows: the lines that look like one.
 
     fields: the record as it was read, by column.
@@ -100,9 +100,9 @@ class Swallowing:
     rows: list[Reject]
 
 
-def swallowing_records(
+def merged_records(
     con: duckdb.DuckDBPyConnection, source: "Readable", wanted: Sequence[str], times: str | None = None
-) -> list[Swallowing]:
+) -> list[MergedRecord]:
     """List the records that a quote has made of several rows.
 
     A quote that is a letter, as in a title, makes one record of all lines up to the next quote. That is told from text
@@ -112,7 +112,7 @@ def swallowing_records(
     layout = source.layout
     if layout is None or not layout.quote:
         return []
-    suspects = [file for file in source.files if holds(file, layout, layout.quote)]
+    suspects = [file for file in source.files if contains_quote(file, layout, layout.quote)]
     if not suspects:
         return []
     n_records = dict(select(con, "sources/records_per_file", source=source.view).fetchall())
@@ -126,10 +126,10 @@ def swallowing_records(
             return False
         return time_place is None or re.match(r"\s*[-+]?\d", fields[time_place]) is not None
 
-    return [found for file in many_lines for found in _swallowing(file, layout, is_row)]
+    return [found for file in many_lines for found in _merged_records(file, layout, is_row)]
 
 
-def check_none_lost(con: duckdb.DuckDBPyConnection, source: "Readable", rejects: Sequence[Reject]) -> None:
+def check_no_record_lost(con: duckdb.DuckDBPyConnection, source: "Readable", rejects: Sequence[Reject]) -> None:
     """Check that each file's records are kept or rejected, counted by another reader.
 
     Next to a byte after a closing quote DuckDB may lose records, and name the wrong ones as malformed.
@@ -155,7 +155,7 @@ def check_none_lost(con: duckdb.DuckDBPyConnection, source: "Readable", rejects:
             )
 
 
-def _swallowing(file: Path, layout: Layout, is_row: Callable[[list[str]], bool]) -> Iterator[Swallowing]:
+def _merged_records(file: Path, layout: Layout, is_row: Callable[[list[str]], bool]) -> Iterator[MergedRecord]:
     with open_text(file) as text:
         kept: deque[str] = deque()
         records = csv_records(_remembered(text, kept), layout)
@@ -170,7 +170,7 @@ def _swallowing(file: Path, layout: Layout, is_row: Callable[[list[str]], bool])
             if len(rows) > 1:
                 reason = "a row within quotes that another row opens"
                 rejects = [Reject(str(file), line + row - 1, reason, lines[row - 1].rstrip("\r\n")) for row in rows]
-                yield Swallowing(str(file), dict(zip(layout.columns, fields, strict=False)), rejects)
+                yield MergedRecord(str(file), dict(zip(layout.columns, fields, strict=False)), rejects)
 
 
 def _remembered(lines: Iterable[str], kept: deque[str]) -> Iterator[str]:
@@ -179,21 +179,21 @@ def _remembered(lines: Iterable[str], kept: deque[str]) -> Iterator[str]:
         yield line
 
 
-def has_quoted(layout: Layout, files: Sequence[Path]) -> bool:
+def has_quoted_fields(layout: Layout, files: Sequence[Path]) -> bool:
     """Tell whether any of the files, of text, may have quoted fields."""
-    return bool(layout.quote) and any(holds(file, layout, layout.quote) for file in files)
+    return bool(layout.quote) and any(contains_quote(file, layout, layout.quote) for file in files)
 
 
-def holds(file: Path, layout: Layout, quote: str) -> bool:
+def contains_quote(file: Path, layout: Layout, quote: str) -> bool:
     """Tell whether a quote is anywhere in a text file below its header."""
     found = file.stat()
     # Bytes have lines that end in \n alone.
     n_header_lines = 0 if layout.new_line == r"\r" else layout.header_lines
-    return _holds(file, n_header_lines, quote.encode(), found.st_size, found.st_mtime_ns)
+    return _contains_quote(file, n_header_lines, quote.encode(), found.st_size, found.st_mtime_ns)
 
 
 @lru_cache
-def _holds(file: Path, n_header_lines: int, quote: bytes, _size: int, _changed: int) -> bool:
+def _contains_quote(file: Path, n_header_lines: int, quote: bytes, _size: int, _changed: int) -> bool:
     # Asked several times in a job, of which a compressed file is read through each time.
     with open_bytes(file) as opened:
         for _ in range(n_header_lines):

@@ -13,13 +13,13 @@ from batchrec.errors import InputError
 from batchrec.sources import (
     Source,
     column_names,
-    describe,
+    describe_error,
     find_files,
     is_query,
     malformed_records,
+    merged_records,
     open_query,
     open_sources,
-    swallowing_records,
     unite,
 )
 from batchrec.tables.ids import as_ids
@@ -82,9 +82,9 @@ def read_text_table(
             wanted = [names[min(place, len(names) - 1)] for place in range(len(_PLACES))]
             parameters = {f"{place}_column": name for place, name in zip(_PLACES, wanted, strict=True)}
             rows = unite(con, sources, "sources/texts", parameters).to_arrow_table()
-            swallowing = [record for source in sources for record in swallowing_records(con, source, list(columns))]
+            swallowing = [record for source in sources for record in merged_records(con, source, list(columns))]
         except duckdb.Error as error:
-            raise InputError(f"{file}: {describe(error)}") from error
+            raise InputError(f"{file}: {describe_error(error)}") from error
         bad = malformed_records(con) + [row for record in swallowing for row in record.rows]
     if bad:
         raise InputError(f"{bad[0]}. Fix the table of {option}")

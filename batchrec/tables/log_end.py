@@ -55,7 +55,7 @@ class EventsAhead:
             row = int(moments.argmax())
             if self.example is None or moments[row] > self.latest:
                 self.latest = int(moments[row])
-                self.example = f"user {user_ids[row]}, item {item_ids[row]}, {in_words(self.latest)}"
+                self.example = f"user {user_ids[row]}, item {item_ids[row]}, {iso_time(self.latest)}"
             self.n_events += n_ahead
         return n_ahead
 
@@ -65,7 +65,7 @@ class EventsAhead:
             _log.warning("%s: %d event(s) lie in the future, like %s: %s", where, self.n_events, self.example, what)
 
 
-def in_words(moment: int) -> str:
+def iso_time(moment: int) -> str:
     """Spell Unix seconds as an ISO time, UTC, if the calendar reaches that far."""
     try:
         return datetime.fromtimestamp(moment, UTC).isoformat()

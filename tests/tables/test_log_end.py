@@ -14,7 +14,7 @@ from batchrec.errors import InputError
 from batchrec.nightly.figures import held_out_items
 from batchrec.scoring.score import score
 from batchrec.sequences.build import build_sequences
-from batchrec.tables.log_end import ahead_from, in_words, log_end
+from batchrec.tables.log_end import ahead_from, iso_time, log_end
 from batchrec.tables.queries import connect
 from batchrec.training.corpus import read_corpus
 from batchrec.training.holdout import hold_out
@@ -54,7 +54,7 @@ def test_a_log_ends_before_what_is_ahead_unless_all_of_it_is(times: list[int], e
 
 def ratings(folder: Path, *rows: tuple[int, int, int]) -> str:
     """A log of user, item and time, spelled out: that of a number's unit is another matter."""
-    spelled = [(user, item, in_words(moment)) for user, item, moment in rows]
+    spelled = [(user, item, iso_time(moment)) for user, item, moment in rows]
     return str(write_table(folder / "ratings.csv", "userId,movieId,timestamp", spelled))
 
 
@@ -85,7 +85,7 @@ def test_the_newest_of_a_log_that_is_all_ahead_is_its_own(tmp_path: Path) -> Non
 
 
 def test_what_no_history_holds_is_not_counted_as_ahead(tmp_path: Path) -> None:
-    rows = [(1, 7, in_words(FIRST), 5), (1, 8, in_words(NEVER), 1), (2, 9, in_words(NEVER), 1)]
+    rows = [(1, 7, iso_time(FIRST), 5), (1, 8, iso_time(NEVER), 1), (2, 9, iso_time(NEVER), 1)]
     file = write_table(tmp_path / "ratings.csv", "userId,movieId,timestamp,rating", rows)
     report = build_sequences([str(file)], SequencesConfig(min_rating=3.0), tmp_path / "sequences.parquet")
     assert (report.ahead_of_now, report.newest) == (0, "2023-11-14 22:13:20")
@@ -243,7 +243,7 @@ def test_popular_days_end_before_what_is_ahead_with_a_run_date_and_without(tmp_p
 
 
 def test_times_beyond_the_calendar_are_spelled_in_seconds(caplog: pytest.LogCaptureFixture) -> None:
-    assert in_words(0) == "1970-01-01T00:00:00+00:00"
+    assert iso_time(0) == "1970-01-01T00:00:00+00:00"
     log = daily(10) | {9: [(52, 10**15)]}
     with caplog.at_level(logging.WARNING), split_log(log, EvaluationConfig(top_k=1)):
         assert f"user 9, item 52, {10**15} s" in caplog.text
