@@ -1,4 +1,4 @@
-"""Files of events, rules, users and catalogues: found, recognised, and opened as relations with every value bound."""
+"""Find files of events, rules, users and catalogues, recognise their format, and open them as DuckDB relations."""
 
 from batchrec.sources.finding import find_files, unread_files
 from batchrec.sources.layouts import column_names, partitions_of, show_names

@@ -1,4 +1,4 @@
-"""What a file is by its bytes, and how it is laid out: its columns, its delimiter and quotes, its types."""
+"""Detect the format of a file from its bytes, and its layout: columns, delimiter, quotes and types."""
 
 import codecs
 import csv
@@ -21,8 +21,8 @@ from batchrec.errors import InputError
 
 _DELIMITERS = (",", ";", "\t", "|", "::", "\x01")
 
-# What a file that is no table begins with, from the byte given.
-_STRANGERS = {
+# Formats that are not read: the byte offset and the bytes by which each is recognised.
+_OTHER_FORMATS = {
     "a zip archive or a spreadsheet": (0, b"PK\x03\x04"),
     "a DuckDB database": (8, b"DUCK"),
     "an SQLite database": (0, b"SQLite format 3\0"),
@@ -39,10 +39,10 @@ _STRANGERS = {
 _COMPRESSIONS = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 
 _BLOCK = 1 << 20
-# What reading a compressed file raises, besides OSError.
-_DAMAGES = (EOFError, zlib.error, pa.ArrowException)
+# Errors of reading a damaged compressed file, next to OSError.
+_DAMAGE_ERRORS = (EOFError, zlib.error, pa.ArrowException)
 
-# A review may be longer than the 128 KiB at which Python's reader stops.
+# Python's reader stops at fields of 128 KiB; a review can be longer.
 csv.field_size_limit(2**31 - 1)
 
 Compression = Literal["none", "gzip", "zstd"]
@@ -50,10 +50,10 @@ Compression = Literal["none", "gzip", "zstd"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file is laid out: what its columns are called, in its order, and its marks (CSV) or types (Parquet).
+    """The layout of a file: its columns in order, and its delimiter and quote (CSV) or its types (Parquet).
 
-    partitions: columns that are written in the path, as in dt=2024-01-01. header_lines: of the header record.
-    has_rows: False only if a Parquet file is known to hold none.
+    partitions: columns that are written in the path, as in dt=2024-01-01. header_lines: number of lines of the header
+    record. has_rows: False only for a Parquet file without rows.
     """
 
     columns: tuple[str, ...]
@@ -72,16 +72,16 @@ class Layout:
         return bool(self.delimiter)
 
     def without_values(self, columns: Collection[str]) -> "Layout":
-        """Return the layout with the type "null" for columns that hold no value."""
+        """Return the layout with the type "null" for columns that have no value."""
         types = ("null" if name in columns else type_ for name, type_ in zip(self.columns, self.types, strict=False))
         return replace(self, types=tuple(types))
 
 
 def layout_of(file: Path, wanted: dict[str, str], options: CsvOptions = CsvOptions()) -> Layout:
-    """Find out how a file is laid out.
+    """Return the layout of a file.
 
     wanted: column name -> the option that names it.
-    Raises InputError for a file that is empty, is no table, or does not have each wanted column once.
+    Raises InputError if the file is empty or not a table, or does not have each wanted column exactly once.
     """
     layout = (
         _parquet_layout(file)
@@ -100,26 +100,26 @@ def layout_of(file: Path, wanted: dict[str, str], options: CsvOptions = CsvOptio
         if len(missing) == len(wanted) and layout.is_csv and "--timestamp-column" in wanted.values():
             hint += (
                 ". If the file has no header pass --header no --columns, for another delimiter --delimiter, and for "
-                "any other form --query with a SELECT that reads the file"
+                "any other format --query with a SELECT that reads the file"
             )
         raise InputError(f"{file}: no column {missing[0]!r}; found {show_names(layout.columns)}. {hint}")
     return layout
 
 
 def column_names(file: Path) -> tuple[str, ...]:
-    """Read what the columns of a file are called. Raises InputError for a file that is empty or cannot be read."""
+    """Return the column names of a file. Raises InputError if it is empty or cannot be read."""
     return layout_of(file, {}).columns
 
 
 def show_names(names: Sequence[str]) -> str:
-    """List names in an error: in quotes if blanks or unprintable characters would not be seen, and not too many."""
+    """Return up to 30 names for an error message, in quotes if they have blanks or unprintable characters."""
     shown = [name if name and name == name.strip() and name.isprintable() else repr(name) for name in names[:30]]
     text = ", ".join(name if len(name) <= 60 else f"{name[:60]}..." for name in shown)
     return text + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 
 
 def is_empty(file: Path) -> bool:
-    """Tell whether a file has no bytes. Raises InputError if it cannot be read."""
+    """Return whether a file has no bytes. Raises InputError if it cannot be read."""
     try:
         return file.stat().st_size == 0
     except OSError as error:
@@ -127,7 +127,7 @@ def is_empty(file: Path) -> bool:
 
 
 def open_bytes(file: Path) -> BinaryIO:
-    """Open a file, decompressed if its bytes are compressed."""
+    """Open a file; if it is compressed, its decompressed contents are read."""
     compression = compression_of(file)
     if compression == "gzip":
         return cast(BinaryIO, gzip.open(file))
@@ -140,27 +140,27 @@ def open_bytes(file: Path) -> BinaryIO:
 
 
 def check_whole(file: Path) -> None:
-    """Read a compressed file to its end: DuckDB verifies no checksum of gzip, whose flipped bits become other rows.
+    """Read a compressed file to its end, because DuckDB does not verify gzip's checksum and flipped bits change rows.
 
-    Raises InputError if it is damaged or cut off.
+    Raises InputError if the file is damaged or truncated.
     """
     try:
         with open_bytes(file) as opened:
             while opened.read(_BLOCK):
                 pass
-    except (*_DAMAGES, OSError) as error:
+    except (*_DAMAGE_ERRORS, OSError) as error:
         raise InputError(
-            f"{file}: is damaged or cut off: {error}. Fetch it again, or decompress what is left of it"
+            f"{file}: is damaged or cut off: {error}. Download it again, or decompress the part that is intact"
         ) from error
 
 
 def open_text(file: Path, encoding: str = "utf-8-sig") -> io.TextIOWrapper:
-    """Open a text file, compressed or not. What is not UTF-8 is found, with its line, by the scan of the whole file."""
+    """Open a text file, compressed or not. Bytes that are not UTF-8 are reported later, by DuckDB's scan."""
     return io.TextIOWrapper(open_bytes(file), encoding=encoding, errors="replace", newline="")
 
 
 def compression_of(file: Path) -> Compression:
-    """Tell by its first bytes how a file is compressed."""
+    """Return the compression of a file, by its first bytes."""
     first_bytes = _first_bytes(file)
     if first_bytes.startswith(_COMPRESSIONS["gzip"]):
         return "gzip"
@@ -168,9 +168,9 @@ def compression_of(file: Path) -> Compression:
 
 
 def csv_records(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Split the lines of a CSV file into records: the line, from 1, on which each starts, and its fields."""
+    """Split the lines of a CSV file into records. Yields the line on which each starts, from 1, and its fields."""
     if len(layout.delimiter) > 1:
-        # Python's reader takes one character only.
+        # Python's reader takes a delimiter of one character only.
         lines = (line.replace(layout.delimiter, "\x1f") for line in lines)
     delimiter = layout.delimiter if len(layout.delimiter) == 1 else "\x1f"
     if layout.quote:
@@ -188,7 +188,7 @@ def _is_parquet(file: Path) -> bool:
 
 
 def _first_bytes(file: Path) -> bytes:
-    """Read as many bytes as tell what a file is."""
+    """Return enough bytes to recognise the format of a file."""
     try:
         with file.open("rb") as opened:
             return opened.read(32)
@@ -197,15 +197,15 @@ def _first_bytes(file: Path) -> bytes:
 
 
 def partitions_of(file: Path) -> list[tuple[str, str]]:
-    """List the columns written in the path of a file, and their values."""
+    """Return the columns that are written in the path of a file, and their values."""
     return [(key, unquote(value)) for key, sep, value in (part.partition("=") for part in file.parts[:-1]) if sep]
 
 
 def _parquet_layout(file: Path) -> Layout:
     try:
         with file.open("rb") as opened:
-            found = pq.ParquetFile(opened)
-            schema, n_rows = found.schema_arrow, found.metadata.num_rows
+            table = pq.ParquetFile(opened)
+            schema, n_rows = table.schema_arrow, table.metadata.num_rows
             names = tuple(schema.names)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: not a Parquet file: {error}") from error
@@ -214,14 +214,14 @@ def _parquet_layout(file: Path) -> Layout:
 
 def _csv_layout(file: Path, wanted: dict[str, str], options: CsvOptions) -> Layout:
     first_bytes = _first_bytes(file)
-    for kind, (offset, mark) in _STRANGERS.items():
+    for kind, (offset, mark) in _OTHER_FORMATS.items():
         if first_bytes[offset:].startswith(mark):
-            raise InputError(f"{file}: is {kind}, not a table in CSV or Parquet. Convert it, or read it by --query")
+            raise InputError(f"{file}: is {kind}, not a table in CSV or Parquet. Convert it, or read it with --query")
     try:
         with open_text(file) as text:
-            # A header is one record; line ends within quotes make it several lines.
+            # The header is one record. Line ends within quotes can spread it over several lines.
             start = list(islice(text, 100))
-    except (*_DAMAGES, OSError) as error:
+    except (*_DAMAGE_ERRORS, OSError) as error:
         raise InputError(f"{file}: cannot be read: {error}") from error
     if not "".join(start).strip():
         raise InputError(f"{file}: the file is empty; expected a header{' with ' if wanted else ''}{', '.join(wanted)}")
@@ -232,8 +232,8 @@ def _csv_layout(file: Path, wanted: dict[str, str], options: CsvOptions) -> Layo
     best = max(headers, key=lambda layout: (len(set(wanted) & set(layout.columns)), len(layout.columns)))
     if options.names is not None and len(best.columns) != len(options.names):
         raise InputError(
-            f"{file}: --columns names {len(options.names)} columns; the first line has {len(best.columns) or 'fewer'} "
-            f"between {best.delimiter!r}. Pass --delimiter, or a name for each"
+            f"{file}: --columns names {len(options.names)} columns; the first line has {len(best.columns) or 'fewer'}, "
+            f"split at {best.delimiter!r}. Pass --delimiter, or one name per column"
         )
     return replace(best, compression=compression_of(file))
 
@@ -245,7 +245,7 @@ def _header(start: list[str], delimiter: str, options: CsvOptions) -> Layout:
     if options.names is not None:
         columns = [*options.names, *columns[len(options.names) :]] if len(columns) >= len(options.names) else []
     following = next(islice(csv_records(start, layout), 1, None), (len(start) + 1, []))[0]
-    # DuckDB takes the first line end for that of the records, though it may be within quotes.
+    # DuckDB would take the first line end for that of all records, even if it is within quotes.
     last_line = start[following - 2]
     ends = {"\r\n": r"\r\n", "\r": r"\r"}
     return replace(
@@ -257,7 +257,7 @@ def _header(start: list[str], delimiter: str, options: CsvOptions) -> Layout:
 
 
 def _quote_of(start: list[str], delimiter: str) -> str:
-    """Tell what quotes fields: nothing in tab-separated files, whose quotes are letters, unless a field is quoted."""
+    """Return the quote character. In tab-separated files a quote is an ordinary character unless a field is quoted."""
     if delimiter not in ("\t", "\x01"):
         return '"'
     mark = re.escape(delimiter)

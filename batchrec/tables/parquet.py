@@ -12,8 +12,8 @@ from batchrec.system.atomic import replacing
 from batchrec.tables.schemas import is_list
 from batchrec.tables.sealed_parquet import sealed_writer
 
-# Columns of numbers of which hardly two are the same, or that come in runs or in turn, which zstd packs as well: a
-# dictionary of them takes more time, and no less space, than they do.
+# Numeric columns whose values hardly repeat, or come in runs or cycles that zstd compresses as well. A dictionary would
+# take more time and save no space.
 _WITHOUT_DICTIONARY = {"user_id", "timestamps", "rank", "score", "history_digest"}
 
 
@@ -23,9 +23,9 @@ def write_parquet(
     out: Path,
     check: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write the batches, a row group each, to the file `out`, the next one being made while one is written.
+    """Write the batches to the file `out`, one row group each. The next batch is made while one is written.
 
-    check: is called with the finished file before it is renamed to `out`, which stays as it was if that raises.
+    check: called with the finished file before it is renamed to `out`. If it raises, `out` stays as it was.
     """
     in_dictionaries = [
         f"{field.name}.list.element" if is_list(field.type) else field.name
@@ -55,15 +55,15 @@ def _made_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
                 following = pool.submit(make)
                 yield batch
         finally:
-            # A generator that is left halfway stops its own threads now, not when Python comes to it.
+            # An unfinished generator stops its own threads now, not when Python collects it.
             pool.shutdown(cancel_futures=True)
-            # A signal that comes while the pool starts its thread leaves it one that it does not know and wait for.
+            # After a signal during the start of its thread, the pool does not know the thread and does not wait for it.
             with at_work:
                 if isinstance(batches, Generator):
                     batches.close()
 
 
 def cast_batches(rows: duckdb.DuckDBPyRelation, schema: pa.Schema, n_rows: int) -> Iterator[pa.RecordBatch]:
-    """Stream the rows of a query in batches of up to `n_rows`, in the columns and types of a contract."""
+    """Yield the rows of a query in batches of up to `n_rows`, with the columns and types of a contract."""
     for batch in rows.to_arrow_reader(n_rows):
         yield batch.select(schema.names).cast(schema)

@@ -171,7 +171,7 @@ def test_a_table_without_the_column_is_one_of_empty_lists(column: pa.Array | Non
     ("column", "message"),
     [
         (pa.array([1] * 5), "column 'also_seen' is int64; expected a list of int64"),
-        (pa.array([["7"]] * 5), "string>; expected a list of int64, as 'item_ids' is one"),
+        (pa.array([["7"]] * 5), "string>; expected a list of int64, like 'item_ids'"),
         (pa.array([[7], None, [], [], []]), "1 null(s) in column 'also_seen'; expected none"),
         (pa.array([[7], [None], [None], [], []], pa.list_(pa.int64())), "2 null(s) in column 'also_seen'"),
         (pa.array([[0.5]] * 5), "column 'also_seen' is double; expected int64 or string"),

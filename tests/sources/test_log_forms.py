@@ -448,7 +448,7 @@ def test_dates_written_as_numbers_are_refused_beside_other_times(
 
 def test_lengths_of_time_are_no_times(build: BuildSequences) -> None:
     write_parquet("r.parquet", timestamp=pa.array([T], pa.duration("s")))
-    fails(build("--ratings", "r.parquet"), "'timestamp'", "lengths of time")
+    fails(build("--ratings", "r.parquet"), "'timestamp'", "durations")
 
 
 def test_one_number_too_small_is_of_the_unit_of_the_others_and_named(build: BuildSequences) -> None:
@@ -550,7 +550,7 @@ def test_an_empty_part_is_left_out_with_a_warning(build: BuildSequences) -> None
     for where in ("d", "d/*"):
         outcome = build("--ratings", where)
         assert outcome.histories == {1: [2]}
-        assert "empty files are left out" in outcome.stderr
+        assert "empty files are skipped" in outcome.stderr
         assert "b.csv" in outcome.stderr
     fails(build("--ratings", "d/b.csv"), "b.csv", "empty")
 
