@@ -82,10 +82,10 @@ def read_text_table(
             wanted = [names[min(place, len(names) - 1)] for place in range(len(_PLACES))]
             parameters = {f"{place}_column": name for place, name in zip(_PLACES, wanted, strict=True)}
             rows = unite(con, sources, "sources/texts", parameters).to_arrow_table()
-            swallowing = [record for source in sources for record in merged_records(con, source, list(columns))]
+            merged = [record for source in sources for record in merged_records(con, source, list(columns))]
         except duckdb.Error as error:
             raise InputError(f"{file}: {describe_error(error)}") from error
-        bad = malformed_records(con) + [row for record in swallowing for row in record.rows]
+        bad = malformed_records(con) + [row for record in merged for row in record.rows]
     if bad:
         raise InputError(f"{bad[0]}. Fix the table of {option}")
     empty = pa.nulls(len(rows), pa.string())

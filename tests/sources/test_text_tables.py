@@ -1,4 +1,4 @@
-"""Small tables that people write: users, catalogues and rules, in one spelling of ids."""
+"""Small tables that people write: users, catalogues and rules, read with the same spelling of ids."""
 
 from datetime import date
 from pathlib import Path
@@ -50,11 +50,11 @@ def test_an_id_has_one_spelling(text: str, integer: int | None, string: str | No
     assert as_ids(pa.array([text]), pa.string()).to_pylist() == [string]
 
 
-def test_words_for_null_are_those_of_the_log() -> None:
+def test_small_tables_have_the_same_null_words_as_the_log() -> None:
     words = ["\\N", "NULL", "none", "", "  ", "x", "n/a", "\\n"]
     is_missing = as_ids(pa.array(words), pa.string()).is_null().to_pylist()
-    found = pa.compute.match_substring_regex(pa.array(words), null_pattern()).to_pylist()
-    assert found == is_missing == [True, True, True, True, True, False, False, True]
+    is_null_word = pa.compute.match_substring_regex(pa.array(words), null_pattern()).to_pylist()
+    assert is_null_word == is_missing == [True, True, True, True, True, False, False, True]
 
 
 def test_users_and_titles_come_from_a_query_that_sees_the_run_date(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_users_and_titles_come_from_a_query_that_sees_the_run_date(tmp_path: Pat
         catalogue(movies, pa.int64(), title_column="name")
 
 
-def test_a_user_in_the_place_of_the_header_is_no_header(tmp_path: Path) -> None:
+def test_a_user_id_in_place_of_the_header_is_an_error(tmp_path: Path) -> None:
     histories = {"anna  ": ["i1"], "bert": ["i2"], "USER_ID": ["i1"]}
     sequences = write_sequences(tmp_path / "s.parquet", histories, pa.string(), pa.string())
 
@@ -83,7 +83,7 @@ def test_a_user_in_the_place_of_the_header_is_no_header(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"the first line is 'anna'; expected a header with the column user_id"):
         users("anna\nbert\n")
-    # Any other name is a header, and user_id always is one.
+    # Any other name is a header, and user_id is always one.
     assert users("customer\nanna\n") == ["anna"]
     assert users("USER_ID\nanna\nbert\n") == ["anna", "bert"]
 
@@ -104,7 +104,7 @@ def test_whole_decimals_of_a_table_are_the_integers_of_the_log(tmp_path: Path) -
     assert table.rows.to_pydict() == {"item_id": ["22", "5"], "factor": ["2.5", "3"]}
 
 
-def test_rows_that_a_quote_swallows_are_an_error(tmp_path: Path) -> None:
+def test_rows_merged_by_a_stray_quote_are_an_error(tmp_path: Path) -> None:
     movies = write(tmp_path, "movies.csv", 'movieId,title\n1,"Heroes\n2,Low\n3,Lodger"\n')
     with pytest.raises(InputError, match=r"line 2: a row within quotes .*Fix the table of --items"):
         catalogue(movies, pa.int64())
