@@ -125,7 +125,7 @@ class _Pairs:
 
     @classmethod
     def of(cls, ends: NDArray[np.int32], item_ids: pa.Array) -> "_Pairs":
-        """Number the pairs. ends: (users,) row after the last event of each user."""
+        """Return the pairs, numbered. ends: (users,) row after the last event of each user."""
         users = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
         items = _item_codes(item_ids)
         return cls(users, users * (int(items.max()) + 1) + items)

@@ -53,14 +53,16 @@ class Sequences:
         try:
             for batch in parquet_of(self.file).iter_batches(n_users, columns=self.columns):
                 _check_nulls(batch, self.path)
-                if "also_seen" not in self.columns:
-                    nothing = no_items(len(batch), self.schema.field("also_seen").type)
-                    batch = batch.append_column("also_seen", nothing)
-                checked = batch.select(self.schema.names).cast(self.schema)
+                checked = self._with_also_seen(batch).select(self.schema.names).cast(self.schema)
                 _check_histories(checked, self.path)
                 yield checked
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self.path}: {one_line(error)}") from error
+
+    def _with_also_seen(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if "also_seen" in self.columns:
+            return batch
+        return batch.append_column("also_seen", no_items(len(batch), self.schema.field("also_seen").type))
 
     def check_same(self) -> None:
         """Raise InputError if the file was replaced or changed: DuckDB opens it again by its name."""
