@@ -1,7 +1,8 @@
 """Find files of events, rules, users and catalogues, recognise their format, and open them as DuckDB relations."""
 
 from batchrec.sources.finding import find_files, unread_files
-from batchrec.sources.layouts import column_names, partitions_of, show_names
+from batchrec.sources.formats import column_names
+from batchrec.sources.layouts import partitions_of, show_names
 from batchrec.sources.opening import (
     Source,
     check_types,

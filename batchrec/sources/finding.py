@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from batchrec.errors import InputError
-
-_SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".tsv", ".tsv.gz", ".tsv.zst", ".parquet")
+from batchrec.sources.formats import SUFFIXES
 
 # Name of a table format -> the file that marks its folders, and how to read its current rows. The data files of such a
 # table also hold old versions of rows.
@@ -37,7 +36,7 @@ def unread_files(paths: Iterable[str]) -> list[Path]:
         if path == "" or not Path(path).is_dir():
             continue
         for file in sorted(Path(path).rglob("*")):
-            is_data = file.name.lower().endswith(_SUFFIXES)
+            is_data = file.name.lower().endswith(SUFFIXES)
             if (file.is_symlink() and not file.is_file()) or (file.is_file() and is_data != _is_shown(file, path)):
                 unread.append(file)
     return unread
@@ -52,8 +51,8 @@ def _files_of(path: str, option: str) -> list[Path]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}. Pass {option}") from error
     if is_folder:
-        files = [f for f in Path(path).rglob("*") if f.name.lower().endswith(_SUFFIXES) and _is_shown(f, path)]
-        expected = f"a folder with {', '.join(_SUFFIXES)} files"
+        files = [f for f in Path(path).rglob("*") if f.name.lower().endswith(SUFFIXES) and _is_shown(f, path)]
+        expected = f"a folder with {', '.join(SUFFIXES)} files"
         _refuse_table_formats([Path(path) / "any file"])
     else:
         files = [Path(f) for f in glob.glob(path, recursive=True) if Path(f).is_file()]

@@ -12,9 +12,11 @@ import duckdb
 
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
-from batchrec.sources.layouts import Layout, check_whole, is_empty, layout_of
+from batchrec.sources.compressed import check_whole, is_empty
+from batchrec.sources.formats import FORMATS, format_of, layout_of
+from batchrec.sources.layouts import Layout
 from batchrec.sources.records import Reject, located
-from batchrec.tables.queries import literal, select, table_of
+from batchrec.tables.queries import select, table_of
 
 _log = logging.getLogger(__name__)
 
@@ -74,8 +76,11 @@ def open_sources(
     for file in read:
         if layouts[file].compression != "none":
             check_whole(file)
-    for file, columns in _columns_without_values(con, [file for file in read if not layouts[file].is_csv]).items():
-        layouts[file] = layouts[file].without_values(columns)
+    for format_ in FORMATS:
+        own_files = [file for file in read if layouts[file].format_name == format_.name]
+        if own_files:
+            for file, columns in format_.columns_without_values(con, own_files).items():
+                layouts[file] = layouts[file].without_values(columns)
     ordered = sorted(read, key=lambda file: (astuple(layouts[file]), file))
     sources = []
     for number, (layout, group) in enumerate(groupby(ordered, key=layouts.__getitem__)):
@@ -84,34 +89,8 @@ def open_sources(
     return sources
 
 
-def _columns_without_values(con: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> dict[Path, set[str]]:
-    """Return the columns of Parquet files that have no value, by file."""
-    columns: dict[Path, set[str]] = {}
-    if files:
-        # Not with pyarrow, which crashes the process if the statistics of a column are damaged.
-        for file, column in select(con, "sources/columns_without_values", paths=list(map(literal, files))).fetchall():
-            columns.setdefault(Path(file), set()).add(column)
-    return columns
-
-
 def _open(con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: tuple[Path, ...]) -> Source:
-    paths = [literal(file) for file in files]
-    if layout.is_csv:
-        # Columns of a CSV are named by their position, so that no name in a header means anything to DuckDB.
-        types = {f"column_{place}": "VARCHAR" for place in range(len(layout.columns))}
-        relation = select(
-            con,
-            "sources/read_csv",
-            paths=paths,
-            columns=types,
-            delimiter=layout.delimiter,
-            quote=layout.quote,
-            new_line=layout.new_line,
-            has_header=layout.header_lines > 0,
-            compression=layout.compression,
-        )
-    else:
-        relation = select(con, "sources/read_parquet", paths=paths)
+    relation = format_of(layout).read(con, files, layout)
     # By position as well: DuckDB renames a Parquet column whose name differs from another's only in case.
     names = dict(zip(layout.columns, relation.columns, strict=False))
     types = dict(zip(relation.columns, (str(type_.id) for type_ in relation.types), strict=True))

@@ -12,7 +12,9 @@ from typing import Protocol
 import duckdb
 
 from batchrec.errors import InputError
-from batchrec.sources.layouts import Layout, csv_records, open_bytes, open_text
+from batchrec.sources.compressed import open_bytes, open_text
+from batchrec.sources.csv_format import csv_records
+from batchrec.sources.layouts import Layout
 from batchrec.tables.queries import select
 
 # Maximum length of a value in an error message or a file of rejects.
