@@ -11,7 +11,7 @@ Role = Literal["user", "item"]
 
 # Up to this whole number a float distinguishes all whole numbers.
 FLOATS = {"float": 2**24, "double": 2**53}
-# Ids of these types become integers if every one is an integer; ids of other types are text. In a CSV ids can be both.
+# Ids of these types become integers if every one is an integer; ids of other types are text. Untyped ids can be both.
 _NUMBERS = {"null", "decimal", "hugeint", "uhugeint", *FLOATS}
 _NUMBERS |= {f"{sign}{size}" for sign in ("", "u") for size in ("tinyint", "smallint", "integer", "bigint")}
 
@@ -87,12 +87,12 @@ class IdTypes:
 def _expected(sources: Sequence[Source], column: str, wanted: IdType) -> _Column:
     if wanted != "auto":
         return _Column(wanted == "integer", wanted)
-    return _Column(all(source.is_csv or source.type_of(column) in _NUMBERS for source in sources), wanted)
+    return _Column(all(source.is_untyped or source.type_of(column) in _NUMBERS for source in sources), wanted)
 
 
 def mixed_types(sources: Sequence[Source], column: str) -> str | None:
     """Return a warning if a column is text in some files and a number in others; None if not."""
-    typed = [source for source in sources if not source.is_csv and source.type_of(column) != "null"]
+    typed = [source for source in sources if not source.is_untyped and source.type_of(column) != "null"]
     texts = [file for source in typed if source.type_of(column) not in _NUMBERS for file in source.files]
     numbers = [file for source in typed if source.type_of(column) in _NUMBERS for file in source.files]
     if not texts or not numbers:

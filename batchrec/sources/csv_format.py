@@ -43,6 +43,7 @@ class CsvFormat(Format):
 
     name = "csv"
     suffixes = (".csv", ".csv.gz", ".csv.zst", ".tsv", ".tsv.gz", ".tsv.zst")
+    values_are_text = True
 
     def recognises(self, file: Path, start: bytes) -> bool:
         """Return True: a file that is not text is refused by `layout`."""

@@ -43,10 +43,14 @@ class Layout:
 
 
 class Format(ABC):
-    """A file format. To add one, derive a class and list it in sources/formats.py."""
+    """A file format. To add one, derive a class and list it in sources/formats.py.
+
+    values_are_text: whether `read` returns every value as text, as the format has no types.
+    """
 
     name: str
     suffixes: tuple[str, ...]
+    values_are_text: bool = False
 
     @abstractmethod
     def recognises(self, file: Path, start: bytes) -> bool:

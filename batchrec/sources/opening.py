@@ -43,8 +43,13 @@ class Source:
 
     @property
     def is_csv(self) -> bool:
-        """Whether every value is text of a CSV file."""
+        """Whether the files are CSV."""
         return self.layout is not None and self.layout.is_csv
+
+    @property
+    def is_untyped(self) -> bool:
+        """Whether every value is text because the format has no types."""
+        return self.layout is not None and format_of(self.layout).values_are_text
 
     def type_of(self, column: str) -> str:
         """Return the type of a column."""
