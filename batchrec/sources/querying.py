@@ -41,7 +41,7 @@ def open_query(
         statements = con.extract_statements(file.read_text(encoding="utf-8-sig"))
         if [statement.type for statement in statements[-1:]] != [_SELECT]:
             n = len(statements)
-            raise ConfigError(f"{file}: has {n} statements; expected a SELECT as the last one")
+            raise ConfigError(f"{file}: has {n} statements; expected one SELECT as the last one")
         _run(con, statements, file, run_date)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error

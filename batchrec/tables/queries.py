@@ -91,7 +91,7 @@ def connect(
                 yield con
         except duckdb.OutOfMemoryException as error:
             raise ConfigError(
-                f"--memory-limit {memory_limit or 'not given'}: memory does not suffice: {error}"
+                f"--memory-limit {memory_limit or 'not given'}: not enough memory: {error}"
             ) from error
         except duckdb.Error as error:
             if is_disk_full(error):
