@@ -7,8 +7,8 @@ import duckdb
 import pyarrow as pa
 
 from batchrec.config import EvaluationConfig
+from batchrec.tables.parquet import cast_batches
 from batchrec.tables.queries import materialize, select
-from batchrec.tables.sequences_table import cast_batches
 
 # Users in one query: what is summed up for them, some thousand items each, stays in memory.
 _USERS_AT_A_TIME = 10_000

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from batchrec.config import ScoringConfig
 from batchrec.rules.rule_tables import SEGMENT, RuleTable, RuleTables
-from batchrec.sources.catalogue import read_column
+from batchrec.sources.catalogue import read_categories
 from batchrec.tables.ids import BLANKS, as_ids, without_blanks
 from batchrec.tables.queries import connect, literal, select
 
@@ -145,8 +145,7 @@ def _trimmed(ids: pa.Array) -> pa.Array:
 
 
 def _categories(config: ScoringConfig, item_type: pa.DataType) -> pa.Table:
-    if config.category_column is None or config.items is None:
+    categories = read_categories(config, item_type)
+    if categories is None:
         return pa.table({"item_id": pa.array([], pa.string()), "category": pa.array([], pa.string())})
-    named = (config.category_column, "--category-column")
-    categories = read_column(config.items, config.item_column, named, item_type, config.night)
-    return pa.table({"item_id": _trimmed(categories.item_ids), "category": categories.titles})
+    return pa.table({"item_id": _trimmed(categories.item_ids), "category": categories.values})

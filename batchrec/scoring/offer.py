@@ -35,7 +35,7 @@ class Offer:
 
     def titles(self, vocabulary: Vocabulary) -> pa.Array:
         """Return the title of each item, null for an item without one; None without a catalogue."""
-        return None if self.catalogue is None else self.catalogue.titles_of(vocabulary.item_ids)
+        return None if self.catalogue is None else self.catalogue.values_of(vocabulary.item_ids)
 
     def digests(self) -> dict[str, str | None]:
         """Return digests of the rules and of the titles, None without any."""

@@ -12,10 +12,11 @@ from batchrec.model.directory import load_model
 from batchrec.model.ranker import Ranker
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.known_ids import KnownIds
+from batchrec.scoring.find_item import find_item
 from batchrec.scoring.known_items import check_knows_catalogue
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Scorer
-from batchrec.sources.catalogue import Catalogue, find_item, read_catalogue
+from batchrec.sources.catalogue import Catalogue, read_catalogue
 from batchrec.tables.schemas import FIRST_ITEM, PAD, sequences_schema
 from batchrec.tables.sequences_table import no_items
 

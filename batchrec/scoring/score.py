@@ -27,7 +27,8 @@ from batchrec.scoring.user_list import read_user_list
 from batchrec.system.atomic import check_no_input, check_writable_file
 from batchrec.system.checkpoints import CheckpointStore
 from batchrec.system.logs import hides_bars
-from batchrec.tables.sequences_table import open_sequences, write_parquet
+from batchrec.tables.parquet import write_parquet
+from batchrec.tables.sequences_table import open_sequences
 
 # Upper bounds of the bytes of a user and of a row in the table, compressed by zstd: measured on items drawn evenly from
 # 62,423 with ids of 32 characters. Real tables take half, because few of their items are popular.

@@ -9,8 +9,9 @@ from batchrec.config import RecommendConfig
 from batchrec.errors import ConfigError, InputError, ModelError
 from batchrec.model.directory import load_model, write_manifest
 from batchrec.model.vocabulary import Vocabulary
+from batchrec.scoring.find_item import find_item
 from batchrec.scoring.recommend import recommend
-from batchrec.sources.catalogue import Catalogue, find_item
+from batchrec.sources.catalogue import Catalogue
 from tests.support.models import CONFIG, N_ITEMS, SHAPE, names_in, run_cli, string_model, torch_scores, trained_model
 
 FILMS = {
