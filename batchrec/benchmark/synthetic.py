@@ -14,7 +14,8 @@ import pyarrow.csv
 from batchrec.arrays import Longs
 from batchrec.errors import ConfigError
 from batchrec.model.batching import spans
-from batchrec.tables.sequences_table import open_sequences, write_parquet
+from batchrec.tables.parquet import write_parquet
+from batchrec.tables.sequences_table import open_sequences
 
 _SCHEMA = pa.schema(
     [("userId", pa.int64()), ("movieId", pa.int64()), ("rating", pa.float32()), ("timestamp", pa.int64())]

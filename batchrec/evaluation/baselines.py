@@ -11,8 +11,8 @@ import duckdb
 import pyarrow as pa
 
 from batchrec.config import EvaluationConfig
+from batchrec.tables.parquet import cast_batches
 from batchrec.tables.queries import materialize, select
-from batchrec.tables.sequences_table import cast_batches
 
 # Users per query: their sums, over some thousand items each, must fit in memory.
 _USERS_AT_A_TIME = 10_000

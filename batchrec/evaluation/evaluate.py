@@ -26,10 +26,11 @@ from batchrec.scoring.score import score
 from batchrec.system.atomic import check_writable_file, replacing
 from batchrec.system.json_text import to_json
 from batchrec.system.temporaries import temporary_folder
-from batchrec.tables.log_end import in_words
+from batchrec.tables.log_end import iso_time
+from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import connect
 from batchrec.tables.schemas import evaluation_schema, lists_schema
-from batchrec.tables.sequences_table import open_sequences, write_parquet
+from batchrec.tables.sequences_table import open_sequences
 from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ def evaluate(
         protocol=evaluation.protocol,
         k=evaluation.top_k,
         keep_seen=evaluation.keep_seen,
-        cut=None if split.cut is None else in_words(split.cut),
+        cut=None if split.cut is None else iso_time(split.cut),
         model=EvaluatedModel(
             trained.model_id, trained.device, trained.epochs, trained.best_epoch, trained.seconds, asdict(training)
         ),

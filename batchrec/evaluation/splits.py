@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from batchrec.config import EvaluationConfig
 from batchrec.errors import ConfigError, InputError
-from batchrec.tables.log_end import EventsAhead, ahead_from, in_words, log_end
+from batchrec.tables.log_end import EventsAhead, ahead_from, iso_time, log_end
+from batchrec.tables.parquet import cast_batches, write_parquet
 from batchrec.tables.queries import literal, materialize, select, table_of
-from batchrec.tables.sequences_table import Sequences, cast_batches, write_parquet
+from batchrec.tables.sequences_table import Sequences
 
 _USERS_AT_A_TIME = 8192
 _DAY_S = 86_400
@@ -116,7 +117,7 @@ def _cut(con: duckdb.DuckDBPyConnection, path: Path, checked: Path, config: Eval
     oldest, newest = select(con, "tables/log_span", path=literal(checked)).fetchall()[0]
     if newest is None:
         raise InputError(f"{path}: no history holds an event")
-    span = f"{path}: the log runs from {in_words(oldest)} to {in_words(newest)}"
+    span = f"{path}: the log runs from {iso_time(oldest)} to {iso_time(newest)}"
     if config.cut_time is not None:
         if not oldest < config.cut_time <= newest:
             raise InputError(f"{span}; --cut {config.cut} is not within it")

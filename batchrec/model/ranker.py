@@ -33,10 +33,10 @@ class Ranking:
     items: Ints
 
     @property
-    def is_there(self) -> NDArray[np.bool_]:
-        """Tell what is an item that may be recommended: a row of fewer than k has none at its end. (rows, k)."""
-        is_there: NDArray[np.bool_] = self.scores != -np.inf
-        return is_there
+    def is_item(self) -> NDArray[np.bool_]:
+        """Return which places hold an item, (rows, k): a row with fewer than k items has none at its end."""
+        is_item: NDArray[np.bool_] = self.scores != -np.inf
+        return is_item
 
 
 class Ranker:
@@ -93,11 +93,11 @@ class Ranker:
                 f"encoder.onnx: the ranking has the shapes {scores.shape} and {items.shape}; expected {shape}"
             )
         check_scores(scores)
-        is_there = ranking.is_there
-        if ((items < np.where(is_there, FIRST_ITEM, 0)) | (items >= self._n_indexes)).any():
+        is_item = ranking.is_item
+        if ((items < np.where(is_item, FIRST_ITEM, 0)) | (items >= self._n_indexes)).any():
             raise ModelError("encoder.onnx: the graph ranks an index that is not in the vocabulary. Train again")
         # Empty places at the end of a row get distinct values that are no items.
-        ordered = np.sort(np.where(is_there, items, -1 - np.arange(shape[1], dtype=np.int32)), axis=1)
+        ordered = np.sort(np.where(is_item, items, -1 - np.arange(shape[1], dtype=np.int32)), axis=1)
         if (ordered[:, 1:] == ordered[:, :-1]).any() or (scores[:, 1:] > scores[:, :-1]).any():
             raise ModelError("encoder.onnx: the graph ranks an item twice, or not by score. Train again")
         return ranking

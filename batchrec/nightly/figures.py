@@ -18,10 +18,10 @@ from batchrec.model.metrics import ndcg
 from batchrec.model.ranker import Ranker
 from batchrec.nightly.report import ModelFigures
 from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.rule_tables import read_rule_tables
+from batchrec.rules.rulebook import read_rule_tables
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
 from batchrec.scoring.known_items import check_knows
-from batchrec.scoring.offer import read_assortment
+from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Scorer
 from batchrec.scoring.user_list import read_user_list
 from batchrec.tables.ids import BLANKS
@@ -98,7 +98,7 @@ class HeldOutItems:
             ranker,
             self.table.user_type,
             config,
-            read_assortment(KnownIds(loaded.vocabulary, self.table.user_type), config),
+            read_offer(KnownIds(loaded.vocabulary, self.table.user_type), config),
         )
         histories = self.con.table("held_out").to_arrow_table().combine_chunks()
         chunks = [scorer.score(batch).recs for batch in histories.to_batches()]

@@ -1,4 +1,4 @@
-"""The rules of a night: which items may stand in whose list, and where."""
+"""The rules of a night over the indexes of a vocabulary: which items which users may get, and at which places."""
 
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -7,9 +7,8 @@ from hashlib import sha256
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from batchrec.arrays import Bools, Floats, Ints, Longs
+from batchrec.arrays import Bools, Doubles, Floats, Ints, Longs
 from batchrec.model.batching import Histories
 from batchrec.rules.segments import Segments
 from batchrec.tables.ids import without_blanks
@@ -18,8 +17,8 @@ from batchrec.tables.sorted_ids import SortedIds
 
 
 @dataclass(frozen=True)
-class UserLists:
-    """Items of users by index: user_ids (users,), a user once; items: a row for each, and an empty one at the end."""
+class ItemsByUser:
+    """Items of users by index: user_ids (users,), a user once; items: a row per user, and an empty one at the end."""
 
     user_ids: pa.Array
     items: Histories
@@ -29,17 +28,17 @@ class UserLists:
         return SortedIds(self.user_ids)
 
     def of(self, user_ids: pa.Array) -> Histories:
-        """Give the items of each user, none to who is not there."""
+        """Return the items of each user, none for a user without items."""
         places = self._sorted.places(without_blanks(user_ids))
         return self.items.take(np.where(places < 0, len(self.user_ids), places))
 
 
 @dataclass(frozen=True)
 class SegmentRules:
-    """Which items users may get where allow and block lists have rows by segment.
+    """Which items users of each segment may get, if rows of --allow or --block name segments.
 
-    segments: who is in which; numbers (n,) int64: those that the lists name, rising. is_allowed, is_eligible: (n + 1,
-    size) bool, the last row for users of all other segments, and of none.
+    segments: which user is in which segment. numbers: (n,) int64, the segments that the lists name, ascending.
+    is_allowed, is_eligible: (n + 1, size) bool, the last row for all other users.
     """
 
     segments: Segments
@@ -48,7 +47,7 @@ class SegmentRules:
     is_eligible: Bools
 
     def of(self, user_ids: pa.Array) -> Longs:
-        """Return the row that holds for each user: (users,) int64."""
+        """Return the row of is_eligible of each user: (users,) int64."""
         numbers = self.segments.of(user_ids)
         rows = np.searchsorted(self.numbers, numbers)
         is_named = np.append(self.numbers, -1)[rows] == numbers
@@ -56,72 +55,89 @@ class SegmentRules:
 
     @cached_property
     def digests(self) -> Longs:
-        """Sum up what each row lets users get: (n + 1,) int64."""
-        summed = [sha256(np.packbits(row).tobytes()).digest()[:8] for row in self.is_eligible]
-        return np.frombuffer(b"".join(summed), np.int64)
+        """Return a digest of the items that users of each row may get: (n + 1,) int64."""
+        digests = [sha256(np.packbits(row).tobytes()).digest()[:8] for row in self.is_eligible]
+        return np.frombuffer(b"".join(digests), np.int64)
 
 
 @dataclass(frozen=True)
-class Rules:
+class CompiledRules:
     """The rules over the indexes of a vocabulary.
 
-    is_allowed, is_blocked: (size,) bool. factors: (size,) float64, what an item's odds are multiplied by.
-    pins: (pins,) int32 items that may stand tonight, and their places, int64 from 0, rising. categories: (size,) int32,
-    -1 without one; None where lists have no cap. by_segment: None where nobody's segment matters; if it does,
-    is_allowed and is_blocked are of what is allowed to anybody, and kept from everybody.
+    is_allowed, is_blocked: (size,) bool; with by_segment, allowed to any user and blocked for all users.
+    factors: (size,) float64, by which an item's odds are multiplied.
+    pins: (pins,) int32, items that may be pinned tonight; places: (pins,) int64, where in the list, from 0, ascending.
+    categories: (size,) int32, -1 without a category; None if the number of items of a category is not limited.
+    by_segment: None if users of all segments may get the same items.
     """
 
     is_allowed: Bools
     is_blocked: Bools
-    factors: NDArray[np.float64]
+    factors: Doubles
     pins: Ints
     places: Longs
     categories: Ints | None
     max_per_category: int
     diversity: float
-    blocked_for: UserLists | None
-    candidates: UserLists | None
+    blocked_for: ItemsByUser | None
+    candidates: ItemsByUser | None
     by_segment: SegmentRules | None = None
+
+    @classmethod
+    def without_rules(cls, size: int) -> "CompiledRules":
+        """Return the rules by which every user may get every item of a vocabulary."""
+        return cls(
+            is_allowed=np.ones(size, bool),
+            is_blocked=np.zeros(size, bool),
+            factors=np.ones(size),
+            pins=np.empty(0, np.int32),
+            places=np.empty(0, np.int64),
+            categories=None,
+            max_per_category=0,
+            diversity=0.0,
+            blocked_for=None,
+            candidates=None,
+        )
 
     @cached_property
     def is_eligible(self) -> Bools:
-        """Tell what somebody may get: (size,) bool."""
+        """Whether any user may get an item: (size,) bool."""
         is_eligible: Bools = self.is_allowed & ~self.is_blocked
         is_eligible[:FIRST_ITEM] = False
         return is_eligible
 
     def may_get(self, segments: Longs | int | None, items: Ints | Longs) -> Bools:
-        """Return whether the lists of items let users get items, whose segments are rows of by_segment: broadcast."""
+        """Return whether --allow and --block let users get items; segments: rows of by_segment, broadcast to items."""
         if self.by_segment is None or segments is None:
             return self.is_eligible[items]
-        may: Bools = self.by_segment.is_eligible[segments, items]
-        return may
+        allowed: Bools = self.by_segment.is_eligible[segments, items]
+        return allowed
 
     @cached_property
     def item_offsets(self) -> Floats:
-        """What is added to the scores of items: (size,) float32, -inf for what nobody may get."""
+        """Numbers to add to the scores of items: (size,) float32, -inf for an item that no user may get."""
         return np.where(self.is_eligible, np.log(self.factors), -np.inf).astype(np.float32)
 
     @property
     def choose(self) -> bool:
-        """Whether the best eligible items are not the list yet."""
+        """Whether a list can differ from the best eligible items."""
         others = (self.categories, self.candidates, self.by_segment)
         return bool(len(self.pins)) or self.diversity > 0 or any(rule is not None for rule in others)
 
     def digest(self) -> str:
-        """Sum up everything that a list of the model depends on, but for what by_segment sums up for each user."""
-        summed = sha256()
+        """Return the SHA-256 of everything that a list by the model depends on, except the digests of by_segment."""
+        digest = sha256()
         by_user = () if self.by_segment is None else ("is_allowed", "is_blocked", "by_segment")
         for field in fields(self):
             if field.name in by_user:
                 continue
             value = getattr(self, field.name)
-            summed.update(f"{field.name}:".encode())
-            if isinstance(value, UserLists):
+            digest.update(f"{field.name}:".encode())
+            if isinstance(value, ItemsByUser):
                 order = pc.sort_indices(value.user_ids)
                 items = value.of(value.user_ids.take(order))
-                summed.update(repr(value.user_ids.take(order).to_pylist()).encode())
-                summed.update(items.offsets.tobytes() + items.items.tobytes())
+                digest.update(repr(value.user_ids.take(order).to_pylist()).encode())
+                digest.update(items.offsets.tobytes() + items.items.tobytes())
             else:
-                summed.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
-        return summed.hexdigest()
+                digest.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+        return digest.hexdigest()

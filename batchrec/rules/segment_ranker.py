@@ -1,36 +1,35 @@
-"""Ranks by the model, each row among what its segment may get."""
+"""Rankings by the model of the items that each row's segment may get."""
 
 import numpy as np
 
 from batchrec.arrays import Floats, Ints, Longs
 from batchrec.model.batching import SeenPairs
 from batchrec.model.ranker import Ranker, Ranking
-from batchrec.rules.compiled import Rules
+from batchrec.rules.compiled import CompiledRules, SegmentRules
 
-# Lengths of rankings are powers of this, so that rows of nearly the same share are ranked together.
+# Lengths of rankings are powers of this number, so that rows of similar shares are ranked together.
 _STEP = 1.4
 _DEEPER = 4
 
 
 class SegmentRanker:
-    """Takes the best items of rows out of longer rankings, without a pair of user and item for what is kept from them.
+    """Takes the best allowed items of each row from a longer ranking: no pair of a user and a forbidden item is made.
 
-    `rank` may be called from several threads at once.
+    `rank` may be called by several threads at the same time.
     """
 
-    def __init__(self, ranker: Ranker, rules: Rules, n_items: int) -> None:
-        """Count what each segment may get; n_items: how many the model knows; the rules: with some by segment."""
-        assert rules.by_segment is not None  # noqa: S101 - else a Ranker does it
+    def __init__(self, ranker: Ranker, rules: CompiledRules, by_segment: SegmentRules, n_items: int) -> None:
+        """Count the items that each segment may get; by_segment: those of the rules; n_items: items of the model."""
         self._ranker, self._rules, self._n_items = ranker, rules, n_items
-        self._shares = rules.by_segment.is_eligible.sum(axis=1) / max(1, int(rules.is_eligible.sum()))
+        self._shares = by_segment.is_eligible.sum(axis=1) / max(1, int(rules.is_eligible.sum()))
 
     def rank(self, tokens: Ints, seen: SeenPairs, depth: int, segments: Longs) -> tuple[Ranking, Floats]:
-        """Rank the best `depth` items for each row, as Ranker.rank_and_encode does.
+        """Rank the best `depth` items for each row, as Ranker.rank_and_encode does; there is at least one row.
 
-        segments: (rows,) int64, rows of Rules.by_segment. Returns the ranking, and the states (rows, hidden_size).
+        segments: (rows,) int64, rows of by_segment. Returns the ranking and the states (rows, hidden_size).
         """
         shape = len(tokens), depth
-        found = Ranking(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32))
+        best = Ranking(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32))
         states: Floats | None = None
         wider = self._widths(depth)[segments]
         waiting = np.ones(len(tokens), bool)
@@ -40,23 +39,23 @@ class SegmentRanker:
             ranking, encoded = self._ranker.rank_and_encode(tokens[rows], _of_rows(seen, rows, len(tokens)), width)
             states = np.zeros((len(tokens), encoded.shape[1]), np.float32) if states is None else states
             states[rows] = encoded
-            is_whole = ~ranking.is_there[:, -1] | (width >= self._n_items)
-            is_open = ranking.is_there & self._rules.may_get(segments[rows][:, None], ranking.items)
+            is_whole = ~ranking.is_item[:, -1] | (width >= self._n_items)
+            is_open = ranking.is_item & self._rules.may_get(segments[rows][:, None], ranking.items)
             order = np.argsort(~is_open, axis=1, kind="stable")[:, :depth]
-            found.scores[rows, : order.shape[1]] = np.take_along_axis(
+            best.scores[rows, : order.shape[1]] = np.take_along_axis(
                 np.where(is_open, ranking.scores, -np.inf), order, axis=1
             )
-            found.items[rows, : order.shape[1]] = np.take_along_axis(ranking.items, order, axis=1)
+            best.items[rows, : order.shape[1]] = np.take_along_axis(ranking.items, order, axis=1)
             is_done = is_whole | (is_open.sum(axis=1) >= depth)
             waiting[rows[is_done]] = False
             wider[rows] = min(width * _DEEPER, self._n_items)
         assert states is not None  # noqa: S101 - a batch has rows
-        return found, states
+        return best, states
 
     def _widths(self, depth: int) -> Longs:
-        """Say how long a ranking holds `depth` items of each segment: (segments,) int64.
+        """Return how long a ranking must be to hold `depth` items of each segment: (segments,) int64.
 
-        As many as by its share, and three standard deviations more, if it is drawn evenly from all.
+        If a segment's items are drawn evenly from all: the expected length, and three standard deviations more.
         """
         needed = (depth + 3 * np.sqrt(depth)) / np.maximum(self._shares, 1 / self._n_items)
         widths = np.ceil(_STEP ** np.ceil(np.log(needed) / np.log(_STEP)))
@@ -66,7 +65,7 @@ class SegmentRanker:
 
 
 def _of_rows(seen: SeenPairs, rows: Longs, n_rows: int) -> SeenPairs:
-    """Keep the pairs of some rows, numbered anew."""
+    """Keep the pairs of some rows, and number these rows from 0."""
     if len(rows) == n_rows:
         return seen
     numbers = np.full(n_rows, -1)

@@ -134,12 +134,12 @@ def check_parity(encoder: Encoder, file: Path, histories: Histories) -> float:
         scores = ranker.score(states, torch.from_numpy(seen.rows), torch.from_numpy(seen.items), no_offsets)
     best = torch.topk(scores, top_k).values.numpy()
     same_items = scores.gather(1, torch.from_numpy(ranking.items).long()).numpy()
-    is_there = best != -np.inf
-    if ((ranking.scores != -np.inf) != is_there).any():
+    is_item = best != -np.inf
+    if ((ranking.scores != -np.inf) != is_item).any():
         raise RuntimeError("the ONNX graph and torch mask different items")
     difference = max(
-        float(np.abs(ranking.scores[is_there] - expected[is_there]).max(initial=0.0)) for expected in (best, same_items)
+        float(np.abs(ranking.scores[is_item] - expected[is_item]).max(initial=0.0)) for expected in (best, same_items)
     )
-    if not difference <= _TOLERANCE * max(1.0, float(np.abs(best[is_there]).max(initial=0.0))):
+    if not difference <= _TOLERANCE * max(1.0, float(np.abs(best[is_item]).max(initial=0.0))):
         raise RuntimeError(f"the ONNX graph and torch differ by {difference}")
     return difference

@@ -59,9 +59,9 @@ def test_scores_are_rounded_and_nothing_else(precision: ScoringPrecision, object
     expected = np.array(
         [[scores[item] for item in row] for scores, row in zip(by_item, rounded.items.tolist(), strict=True)]
     )
-    is_there = np.isfinite(expected)
-    assert (np.isfinite(rounded.scores) == is_there).all()
-    errors = np.abs(rounded.scores[is_there] - expected[is_there])
+    is_item = np.isfinite(expected)
+    assert (np.isfinite(rounded.scores) == is_item).all()
+    errors = np.abs(rounded.scores[is_item] - expected[is_item])
     spread = exact.scores[np.isfinite(exact.scores)].std()
     assert errors.max() > 0
     assert errors.mean() < (0.002 if precision == "fp16" else 0.03) * spread
