@@ -68,7 +68,7 @@ VOCABULARIES: dict[str, tuple[Change, str]] = {
         "its columns are item_index int32, n_events int64",
     ),
     "a column more": (items(lambda table: table.append_column("x", table["item_id"])), "x int64; expected"),
-    "other bytes": (lambda model: (model / "items.parquet").write_bytes(b"PAR1xxPAR1"), "not a Parquet file"),
+    "other bytes": (lambda model: (model / "items.parquet").write_bytes(b"PAR1xxPAR1"), "not a readable Parquet file"),
 }
 
 
@@ -126,11 +126,11 @@ WEIGHTS: dict[str, tuple[Change, str]] = {
     "a weight more": (weights(lambda w: w.update(x=w["norm.bias"])), "has an unexpected weight 'x'"),
     "other items": (weights(lambda w: w.update(item_biases=w["item_biases"][1:])), "expected 'F32' [42]"),
     "other numbers": (weights(lambda w: w.update({"norm.bias": w["norm.bias"].astype(np.float64)})), "'F64' [8]"),
-    "no number": (weights(lambda w: w.update({"norm.bias": w["norm.bias"] * np.nan})), "norm.bias holds what is not"),
-    "an endless number": (weights(lambda w: w["item_biases"].__setitem__(5, np.inf)), "item_biases holds what is not"),
+    "no number": (weights(lambda w: w.update({"norm.bias": w["norm.bias"] * np.nan})), "norm.bias holds values that are not finite"),
+    "an endless number": (weights(lambda w: w["item_biases"].__setitem__(5, np.inf)), "item_biases holds values that are not finite"),
     "endless numbers both ways": (
         weights(lambda w: w["item_biases"].__setitem__([5, 6], [np.inf, -np.inf])),
-        "item_biases holds what is not",
+        "item_biases holds values that are not finite",
     ),
     "nothing": (raw_weights(b""), "not a safetensors file"),
     "a header beyond the end": (raw_weights((1 << 62).to_bytes(8, "little") + b"{}"), "not a safetensors file"),

@@ -93,7 +93,7 @@ def test_what_was_learned_is_still_known(precision: ScoringPrecision, objective:
     assert sum(hits) > 0.95 * len(hits)
 
 
-def test_int8_does_not_round_looked_up_embeddings(tmp_path: Path) -> None:
+def test_int8_leaves_the_embeddings_that_are_looked_up_as_they_are(tmp_path: Path) -> None:
     encoder = small_encoder(SIZE)
     export_encoder(encoder, tmp_path / "encoder.onnx")
     graph = onnx.load_model_from_string(at_precision((tmp_path / "encoder.onnx").read_bytes(), "int8")).graph
@@ -154,7 +154,7 @@ def in_full_range(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def products_of(encoder: Encoder, folder: Path) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Export an encoder, quantize it to int8 and run it: the states and weights of each product."""
+    """Export an encoder, make it int8 and run it: the states and the weights of each of its products."""
     export_encoder(encoder, folder / "encoder.onnx")
     histories, users = random_histories(), np.arange(40)
     seen = seen_pairs(histories, users)

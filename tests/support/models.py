@@ -1,4 +1,4 @@
-"""Tiny models, one per objective, trained once for all tests, and helpers to compare with them."""
+"""Tiny models, one of each objective, trained once for all tests, and what is needed to compare with them."""
 
 import atexit
 import json
@@ -42,10 +42,10 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 N_ITEMS = 40
 Id = int | str
 
-# No deadline: a slow machine is not a failure.
+# A slow machine breaks no promise.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
-# Leave the cores to the worker threads of a job; and one thread always adds in the same order.
+# The cores are for the worker threads of a job, and one thread adds in one order.
 torch.set_num_threads(1)
 
 
@@ -112,7 +112,7 @@ def small_encoder(vocabulary_size: int = 12, seed: int = 0, **options: Any) -> E
 
 @cache
 def scratch() -> Path:
-    """A folder that exists until the test run ends."""
+    """A folder that lives as long as the test run."""
     folder = Path(tempfile.mkdtemp(prefix="batchrec-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
