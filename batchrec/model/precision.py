@@ -56,7 +56,7 @@ def _to_int8(encoder: bytes) -> bytes:
 
 
 def _untie_weights(model: "onnx.ModelProto") -> None:
-    """Give each product its own copy of the weights: onnxruntime transposes them in place, and lookups share them."""
+    """Copy the weights for each product: onnxruntime transposes them in place, and lookups share them."""
     weights = {weight.name: weight for weight in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Gemm" and node.input[1] in weights:

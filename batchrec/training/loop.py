@@ -33,7 +33,7 @@ _CHECKPOINT = "training"
 class Epoch:
     """One line of training.jsonl: the mean loss, and the accuracy on held-out items after the epoch.
 
-    seconds are rounded up, so that they show when an epoch was ended by the time limit.
+    seconds are rounded up, so that their sum shows a resumed run that the time limit was reached.
     """
 
     epoch: int

@@ -126,8 +126,14 @@ WEIGHTS: dict[str, tuple[Change, str]] = {
     "a weight more": (weights(lambda w: w.update(x=w["norm.bias"])), "has an unexpected weight 'x'"),
     "other items": (weights(lambda w: w.update(item_biases=w["item_biases"][1:])), "expected 'F32' [42]"),
     "other numbers": (weights(lambda w: w.update({"norm.bias": w["norm.bias"].astype(np.float64)})), "'F64' [8]"),
-    "no number": (weights(lambda w: w.update({"norm.bias": w["norm.bias"] * np.nan})), "norm.bias holds values that are not finite"),
-    "an endless number": (weights(lambda w: w["item_biases"].__setitem__(5, np.inf)), "item_biases holds values that are not finite"),
+    "no number": (
+        weights(lambda w: w.update({"norm.bias": w["norm.bias"] * np.nan})),
+        "norm.bias holds values that are not finite",
+    ),
+    "an endless number": (
+        weights(lambda w: w["item_biases"].__setitem__(5, np.inf)),
+        "item_biases holds values that are not finite",
+    ),
     "endless numbers both ways": (
         weights(lambda w: w["item_biases"].__setitem__([5, 6], [np.inf, -np.inf])),
         "item_biases holds values that are not finite",

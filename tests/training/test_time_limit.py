@@ -114,7 +114,7 @@ def test_a_run_killed_after_the_time_limit_takes_no_further_step(clock: Clock, t
 
 
 @dataclass(frozen=True)
-class Told(ProcessGroup):
+class SecondProcess(ProcessGroup):
     """The second of two processes, which receives the values of the first."""
 
     said: list[Any] = field(default_factory=list)
@@ -138,16 +138,16 @@ def steps_until_the_end(limit: TimeLimit, clock: Clock, seconds_a_step: Callable
 def test_all_processes_stop_by_the_clock_of_the_first() -> None:
     said: list[Any] = []
     clock, other = Clock(), Clock()
-    first = TimeLimit(10, Told(0, 2, said), lambda: clock.now)
+    first = TimeLimit(10, SecondProcess(0, 2, said), lambda: clock.now)
     n_steps = steps_until_the_end(first, clock, lambda _: 0.01)
     assert 1000 <= n_steps <= 1002
     assert len(said) < 40
-    second = TimeLimit(10, Told(1, 2, said), lambda: other.now)
+    second = TimeLimit(10, SecondProcess(1, 2, said), lambda: other.now)
     assert steps_until_the_end(second, other, lambda n: 5.0 / n) == n_steps
     assert said == []
 
 
 def test_slow_steps_are_checked_one_by_one() -> None:
     clock = Clock()
-    limit = TimeLimit(10, Told(0, 2), lambda: clock.now)
+    limit = TimeLimit(10, SecondProcess(0, 2), lambda: clock.now)
     assert steps_until_the_end(limit, clock, lambda _: 1.5) == 7
