@@ -257,9 +257,9 @@ def test_bad_sequences_are_refused_before_training(
     histories: dict[int, list[int]], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sequences = write_sequences(tmp_path / "s.parquet", histories)
-    found = assert_refused(("--sequences", sequences, "--out", tmp_path / "e.parquet"), 3, tmp_path, capsys)
-    assert message in found
-    assert "s.parquet" in found
+    line = assert_refused(("--sequences", sequences, "--out", tmp_path / "e.parquet"), 3, tmp_path, capsys)
+    assert message in line
+    assert "s.parquet" in line
 
 
 @pytest.mark.usefixtures("no_training")

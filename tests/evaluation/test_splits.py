@@ -45,13 +45,13 @@ def temporal(events: Events, cut: int, keep_seen: bool) -> tuple[Events, set[Any
 
 
 def assert_split(log: Log, expected: dict[Any, tuple[Events, set[Any], str | None]], config: EvaluationConfig) -> None:
-    tested = {user: found for user, found in expected.items() if found[2] is None}
+    tested = {user: parts for user, parts in expected.items() if parts[2] is None}
     trained = {user: list(events) for user, (events, _, _) in expected.items() if events}
-    with split_log(log, config) as found:
-        counts = found.parts.counts
-        assert histories_in(found.parts.training) == trained
-        assert histories_in(found.parts.histories) == {user: list(events) for user, (events, _, _) in tested.items()}
-        test_items = sorted(found.rows("test_items", "user_id, item_id"))
+    with split_log(log, config) as split:
+        counts = split.parts.counts
+        assert histories_in(split.parts.training) == trained
+        assert histories_in(split.parts.histories) == {user: list(events) for user, (events, _, _) in tested.items()}
+        test_items = sorted(split.rows("test_items", "user_id, item_id"))
     assert test_items == sorted((user, item) for user, (_, items, _) in tested.items() for item in items)
     known = {item for events in trained.values() for item, _ in events}
     assert counts.users_tested == len(tested)
@@ -95,16 +95,16 @@ def daily(n_days: int) -> dict[int, list[tuple[int, int]]]:
     ],
 )
 def test_a_cut_is_a_moment_in_utc(cut: str, first_day: int) -> None:
-    with split_log(daily(10), EvaluationConfig("temporal", cut, top_k=1)) as found:
-        assert {day for _, day in found.rows("test_items", "user_id, item_id")} == set(range(first_day, 10))
+    with split_log(daily(10), EvaluationConfig("temporal", cut, top_k=1)) as split:
+        assert {day for _, day in split.rows("test_items", "user_id, item_id")} == set(range(first_day, 10))
 
 
 @pytest.mark.parametrize(("days", "first_day"), [(None, 3), (7.0, 3), (1.0, 9), (1.5, 8), (2.0, 8)])
 def test_the_last_days_of_a_daily_log_are_that_many_midnights(days: float | None, first_day: int) -> None:
-    with split_log(daily(10), EvaluationConfig("temporal", test_days=days, top_k=1)) as found:
-        assert {day for _, day in found.rows("test_items", "user_id, item_id")} == set(range(first_day, 10))
-        assert found.parts.cut is not None
-        assert (first_day - 1) * DAY < found.parts.cut <= first_day * DAY
+    with split_log(daily(10), EvaluationConfig("temporal", test_days=days, top_k=1)) as split:
+        assert {day for _, day in split.rows("test_items", "user_id, item_id")} == set(range(first_day, 10))
+        assert split.parts.cut is not None
+        assert (first_day - 1) * DAY < split.parts.cut <= first_day * DAY
 
 
 def many(n_users: int = 40) -> dict[int, list[tuple[int, int]]]:
@@ -114,10 +114,10 @@ def many(n_users: int = 40) -> dict[int, list[tuple[int, int]]]:
 def test_a_sample_is_drawn_by_the_seed() -> None:
     samples = []
     for seed in (1, 1, 2):
-        with split_log(many(), EvaluationConfig(test_users=10), seed) as found:
-            samples.append({user for (user,) in found.rows("tested_users", "user_id")})
-            assert found.parts.counts.users_not_tested == {"not in the sample": 30}
-            assert set(histories_in(found.parts.histories)) == samples[-1]
+        with split_log(many(), EvaluationConfig(test_users=10), seed) as split:
+            samples.append({user for (user,) in split.rows("tested_users", "user_id")})
+            assert split.parts.counts.users_not_tested == {"not in the sample": 30}
+            assert set(histories_in(split.parts.histories)) == samples[-1]
     assert len(samples[0]) == 10
     assert samples[0] == samples[1] != samples[2]
 
@@ -128,9 +128,9 @@ def test_a_sample_trains_on_the_same_events_as_all() -> None:
 
 
 def test_a_sample_larger_than_the_log_is_all_users() -> None:
-    with split_log(many(5), EvaluationConfig(test_users=10, top_k=1)) as found:
-        assert found.parts.counts.users_tested == 5
-        assert found.parts.counts.users_not_tested == {}
+    with split_log(many(5), EvaluationConfig(test_users=10, top_k=1)) as split:
+        assert split.parts.counts.users_tested == 5
+        assert split.parts.counts.users_not_tested == {}
 
 
 TEMPORAL = {"protocol": "temporal", "top_k": 1}
@@ -163,7 +163,7 @@ REFUSED: list[tuple[Log, dict[str, Any], type[BatchrecError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("log", "options", "error", "message"), REFUSED, ids=[found[-1] for found in REFUSED])
+@pytest.mark.parametrize(("log", "options", "error", "message"), REFUSED, ids=[case[-1] for case in REFUSED])
 def test_a_log_that_cannot_be_split_is_refused_with_counts(
     log: Log, options: dict[str, Any], error: type[BatchrecError], message: str
 ) -> None:
@@ -186,6 +186,6 @@ def test_ids_keep_their_type(is_text: bool) -> None:
         str(user) if is_text else user: [(str(item) if is_text else item, moment) for item, moment in events]
         for user, events in many(3).items()
     }
-    with split_log(log, EvaluationConfig(top_k=1)) as found:
-        trained = histories_in(found.parts.training)
+    with split_log(log, EvaluationConfig(top_k=1)) as split:
+        trained = histories_in(split.parts.training)
     assert trained == {user: list(events[:-1]) for user, events in log.items()}

@@ -23,8 +23,8 @@ def padded(rows: list[list[int]], n_extra: int = 0) -> list[list[int]]:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5)), max_size=8))
 def test_spans_are_ranges_one_after_another(ranges: list[tuple[int, int]]) -> None:
-    found = spans(longs([start for start, _ in ranges]), longs([length for _, length in ranges]))
-    assert found.tolist() == [place for start, length in ranges for place in range(start, start + length)]
+    places = spans(longs([start for start, _ in ranges]), longs([length for _, length in ranges]))
+    assert places.tolist() == [place for start, length in ranges for place in range(start, start + length)]
 
 
 @given(st.data(), st.integers(0, 2))

@@ -88,15 +88,15 @@ def uncovered(model: onnx.ModelProto) -> set[str]:
     """The operators that CUDA does not implement: their version and the types of their inputs and outputs."""
     opset = next(opset.version for opset in model.opset_import if opset.domain in {"", "ai.onnx"})
     tensors = element_types(model)
-    found = set()
+    missing = set()
     for node in model.graph.node:
         schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
         types = types_of(node, schema, tensors)
         kernels = cuda_kernels().get(node.op_type, []) if node.domain in {"", "ai.onnx"} else []
         if not any(kernel.implements(schema.since_version, types) for kernel in kernels):
             inputs, outputs = (" ".join(tensors[name] for name in names if name) for names in (node.input, node.output))
-            found.add(f"{node.op_type}-{schema.since_version}: {inputs} -> {outputs}")
-    return found
+            missing.add(f"{node.op_type}-{schema.since_version}: {inputs} -> {outputs}")
+    return missing
 
 
 def as_exported(file: Path, _: Path) -> onnx.ModelProto:

@@ -203,8 +203,8 @@ def test_onnxruntime_itself_finds_nothing_in_the_working_directory(
 def test_a_model_is_the_same_from_any_folder(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     expected = load_model(trained_model())
     monkeypatch.chdir(tmp_path)
-    found = load_model(Path("model"))
-    assert (found.encoder, found.weights, found.manifest) == (expected.encoder, expected.weights, expected.manifest)
+    loaded = load_model(Path("model"))
+    assert (loaded.encoder, loaded.weights, loaded.manifest) == (expected.encoder, expected.weights, expected.manifest)
 
 
 def answering(scores: list[list[float]], items: list[list[int]]) -> bytes:

@@ -171,8 +171,8 @@ def test_weights_that_do_not_fit_are_refused(
 @pytest.mark.parametrize("n_layers", [1, 3])
 def test_expected_weights_are_those_of_the_encoder(objective: Objective, n_layers: int) -> None:
     shape = EncoderShape(objective, 7, 12, n_layers, 3, 0.1)
-    found = {name: tuple(weight.shape) for name, weight in Encoder(19, shape).state_dict().items()}
-    assert weight_shapes(19, shape) == found
+    shapes = {name: tuple(weight.shape) for name, weight in Encoder(19, shape).state_dict().items()}
+    assert weight_shapes(19, shape) == shapes
 
 
 def encoder(**changes: object) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -59,11 +59,11 @@ ROWS = ([5, 6, 7, 8, 9, 10], [3], [4, 4, 11], [2, 9, 2, 1])
 def test_the_encoder_equals_torchs_own_layers(n_layers: int, n_heads: int, objective: Objective) -> None:
     encoder = small_encoder(n_layers=n_layers, n_heads=n_heads, objective=objective)
     tokens = tokens_of(*ROWS)
-    found = states_of(encoder, tokens)
+    states = states_of(encoder, tokens)
     with torch.no_grad():
         expected = independent_states(encoder, tokens)
     inside = tokens != PAD
-    assert torch.allclose(found[inside], expected[inside], atol=1e-5)
+    assert torch.allclose(states[inside], expected[inside], atol=1e-5)
 
 
 def test_training_mode_without_dropout_computes_the_same(objective: Objective) -> None:
@@ -154,9 +154,9 @@ def test_the_last_place_of_each_row_is_scored(objective: Objective) -> None:
     encoder = small_encoder(objective=objective)
     with torch.inference_mode():
         scores = encoder.score_last_place(tokens_of(*ROWS))
-        for row, found in zip(ROWS, scores, strict=True):
+        for row, row_scores in zip(ROWS, scores, strict=True):
             alone = encoder(tokens_of(row))[0, -1] @ encoder.item_embeddings.weight.T + encoder.item_biases
-            assert torch.allclose(found, alone, atol=1e-5)
+            assert torch.allclose(row_scores, alone, atol=1e-5)
 
 
 def test_items_are_scored_by_their_own_embeddings() -> None:

@@ -44,8 +44,8 @@ def plain_accuracy(histories: list[list[int]], held: list[int], scores: list[lis
     return Accuracy(sum(gains) / len(gains), sum(hits) / len(hits))
 
 
-def assert_close(found: Accuracy, expected: Accuracy) -> None:
-    assert (found.ndcg, found.hit_rate) == pytest.approx((expected.ndcg, expected.hit_rate))
+def assert_close(accuracy: Accuracy, expected: Accuracy) -> None:
+    assert (accuracy.ndcg, accuracy.hit_rate) == pytest.approx((expected.ndcg, expected.hit_rate))
 
 
 def test_ndcg_and_hit_rate_by_hand() -> None:
@@ -99,8 +99,8 @@ def test_measure_equals_a_plain_reference(histories: list[list[int]], data: st.D
         )
     )
     held_out = HeldOut(indexed(*histories), np.array(held, dtype=np.int32))
-    found = measure_accuracy(held_out, lambda users: torch.tensor(scores)[torch.from_numpy(users)])
-    assert_close(found, plain_accuracy(histories, held, scores))
+    accuracy = measure_accuracy(held_out, lambda users: torch.tensor(scores)[torch.from_numpy(users)])
+    assert_close(accuracy, plain_accuracy(histories, held, scores))
 
 
 @given(many_histories, many_histories, st.data())
@@ -113,8 +113,8 @@ def test_popularity_counts_events_of_the_training_histories(
     # Items are numbered by frequency: of two equally frequent items, the lower index is more popular.
     scores = [[events.count(item) - item / 1000 for item in range(VOCABULARY_SIZE)]] * len(histories)
     held_out = HeldOut(indexed(*histories), np.array(held, dtype=np.int32))
-    found = popularity_accuracy(Split(indexed(*training), held_out), VOCABULARY_SIZE)
-    assert_close(found, plain_accuracy(histories, held, scores))
+    accuracy = popularity_accuracy(Split(indexed(*training), held_out), VOCABULARY_SIZE)
+    assert_close(accuracy, plain_accuracy(histories, held, scores))
 
 
 def test_accuracy_in_batches_equals_one_user_at_a_time(objective: Objective) -> None:
@@ -134,8 +134,8 @@ def many_held_out(n_users: int) -> HeldOut:
 @pytest.mark.parametrize("score", [0.0, -5.0, 7.0, float("nan")])
 def test_equal_scores_have_accuracy_0(score: float) -> None:
     size = 30
-    found = measure_accuracy(many_held_out(300), lambda users: torch.full((len(users), size), score))
-    assert found == Accuracy(0.0, 0.0)
+    accuracy = measure_accuracy(many_held_out(300), lambda users: torch.full((len(users), size), score))
+    assert accuracy == Accuracy(0.0, 0.0)
 
 
 def test_a_perfect_ranking_has_accuracy_1() -> None:

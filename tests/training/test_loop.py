@@ -190,8 +190,8 @@ def test_what_always_follows_is_learned(objective: Objective, tmp_path: Path) ->
         ScoringConfig(top_k=1, device="cpu"),
         tmp_path / "recs.parquet",
     )
-    found = {row["user_id"]: row["item_id"] for row in pq.read_table(tmp_path / "recs.parquet").to_pylist()}
-    assert sum(found[user] == items[-1] for user, items in SUCCESSIONS.items()) / len(SUCCESSIONS) > 0.95
+    recommended = {row["user_id"]: row["item_id"] for row in pq.read_table(tmp_path / "recs.parquet").to_pylist()}
+    assert sum(recommended[user] == items[-1] for user, items in SUCCESSIONS.items()) / len(SUCCESSIONS) > 0.95
     best = max(training_log(learned_model(objective)), key=lambda line: float(line["ndcg_at_10"]))
     assert best["ndcg_at_10"] > 0.95
     assert best["popularity_ndcg_at_10"] < 0.5

@@ -55,10 +55,10 @@ def assert_equal_to_plain(encoder: Encoder, negatives: list[int] | None = None, 
     drawn = None if negatives is None else torch.tensor(negatives)
     loss, expected = ItemLoss(encoder)(tokens, labels, drawn), plain_loss(encoder, tokens, labels, negatives)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    found, plain = gradients(encoder, loss * factor), gradients(encoder, expected * factor)
-    assert found.keys() == plain.keys() == dict(encoder.named_parameters()).keys()
+    own, plain = gradients(encoder, loss * factor), gradients(encoder, expected * factor)
+    assert own.keys() == plain.keys() == dict(encoder.named_parameters()).keys()
     for name, gradient in plain.items():
-        assert torch.allclose(found[name], gradient, rtol=1e-4, atol=1e-5), name
+        assert torch.allclose(own[name], gradient, rtol=1e-4, atol=1e-5), name
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES.values(), ids=NEGATIVES.keys())
@@ -117,10 +117,10 @@ def test_bf16_rounds_and_no_more(objective: Objective, negatives: list[int] | No
     expected = plain_loss(encoder, tokens, labels, negatives)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(expected.item(), rel=0.02)
-    found, plain = gradients(encoder, loss), gradients(encoder, expected)
-    assert all(gradient.dtype == torch.float32 for gradient in found.values())
+    own, plain = gradients(encoder, loss), gradients(encoder, expected)
+    assert all(gradient.dtype == torch.float32 for gradient in own.values())
     for names in (["item_embeddings.weight"], ["item_biases"], list(plain)):
-        one, other = (torch.cat([of[name].flatten() for name in names]) for of in (found, plain))
+        one, other = (torch.cat([of[name].flatten() for name in names]) for of in (own, plain))
         assert torch.linalg.vector_norm(one - other) < 0.03 * torch.linalg.vector_norm(other), names
 
 

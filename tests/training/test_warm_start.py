@@ -124,7 +124,7 @@ def sequences(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "found"),
+    ("option", "value", "expected"),
     [
         ("--objective", "masked", "causal"),
         ("--max-len", 9, 8),
@@ -134,11 +134,11 @@ def sequences(tmp_path: Path) -> Path:
     ],
 )
 def test_an_option_for_another_shape_is_refused(
-    option: str, value: object, found: object, sequences: Path, capsys: pytest.CaptureFixture[str]
+    option: str, value: object, expected: object, sequences: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = assert_training_fails(sequences, capsys, 2, "--init-from", trained_model(), option, value)
     assert f"{option} {value}" in said
-    assert f"Pass {option} {found}" in said
+    assert f"Pass {option} {expected}" in said
 
 
 @pytest.mark.usefixtures("no_export")
