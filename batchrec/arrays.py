@@ -1,4 +1,4 @@
-"""Types of arrays that more than one module names."""
+"""Array types that several modules use."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""The night as a DAG of Airflow 3, with the provider `standard`: one task, for batchrec.toml says how it is done."""
+"""The nightly run as an Airflow 3 DAG (provider `standard`): one task, configured in batchrec.toml."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -16,14 +16,14 @@ with DAG(
 ) as dag:
     BashOperator(
         task_id="run",
-        # The day on which it starts, as without --run-date; a retry after midnight is still of the same night.
+        # The day of the start, as without --run-date, but a retry after midnight still belongs to the same night.
         bash_command=".venv/bin/batchrec run --run-date {{ data_interval_end | ds }} --log-format json --json",
         cwd=FOLDER,
-        # Nothing to do: the same table is published already.
+        # Nothing to do: the same table is already published.
         skip_on_exit_code=99,
-        # The report, one line of JSON, is the last line of stdout: other tasks find it as this one's XCom.
+        # The last line of stdout is the report, one line of JSON: other tasks get it as this task's XCom.
         do_xcom_push=True,
-        # A retry goes on where the run before it was killed.
+        # A retry resumes where the previous run was killed.
         retries=2,
         retry_delay=timedelta(minutes=10),
         execution_timeout=timedelta(hours=3),

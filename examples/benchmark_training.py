@@ -1,8 +1,8 @@
-"""Training throughput, in real items a second: batchrec's steps against a plain padded PyTorch loop, in one run.
+"""Training throughput in items per second, without padding: batchrec's steps against a plain padded PyTorch loop.
 
-The reference is what a textbook gives: nn.TransformerEncoder over the newest max_len items of every user, padded to
+The reference is the textbook solution: nn.TransformerEncoder over the newest max_len items of every user, padded to
 max_len, scores of the whole vocabulary at every place, cross-entropy, AdamW. Both train the same causal encoder on
-histories in the shape of MovieLens-1M: log-normal lengths of at least 20, mean about 165, items by Zipf's law.
+histories shaped like MovieLens-1M: log-normal lengths of at least 20, mean about 165, items by Zipf's law.
 """
 
 import argparse
@@ -29,7 +29,7 @@ N_USERS, N_ITEMS, MAX_LEN, SIZE, BATCH_SIZE = 6040, 3416, 200, 64, 128
 
 
 def histories_like_movielens(generator: np.random.Generator) -> Histories:
-    """Draw users of MovieLens-1M's number, activity and catalogue; which item follows which is chance."""
+    """Draw histories with MovieLens-1M's number of users, activity and catalogue; the order of items is random."""
     lengths = np.maximum(20, np.exp(generator.normal(np.log(96), 1.05, N_USERS))).clip(max=2300).astype(np.int64)
     weights = 1 / np.arange(10, N_ITEMS + 10)
     items = generator.choice(N_ITEMS, int(lengths.sum()), p=weights / weights.sum()) + FIRST_ITEM
@@ -37,7 +37,7 @@ def histories_like_movielens(generator: np.random.Generator) -> Histories:
 
 
 class PlainEncoder(nn.Module):
-    """What one would write in an afternoon, with the blocks and sizes of batchrec's encoder."""
+    """A plain implementation with the blocks and sizes of batchrec's encoder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class PlainEncoder(nn.Module):
 
 
 def plain_steps(histories: Histories, generator: np.random.Generator) -> Callable[[], int]:
-    """Give a function that takes a step and returns the items that it learned from."""
+    """Return a function that takes a step and returns the number of items it learned from."""
     encoder = PlainEncoder().train()
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
 
@@ -77,7 +77,7 @@ def plain_steps(histories: Histories, generator: np.random.Generator) -> Callabl
 
 
 def our_steps(histories: Histories, precision: Precision, generator: np.random.Generator) -> Callable[[], int]:
-    """Give a function that takes a step of batchrec's and returns the items that it learned from."""
+    """Return a function that takes a step of batchrec's and returns the number of items it learned from."""
     config = TrainingConfig(
         max_len=MAX_LEN, hidden_size=SIZE, batch_size=BATCH_SIZE, negatives=0, precision=precision, device="cpu"
     )
@@ -99,19 +99,19 @@ def our_steps(histories: Histories, precision: Precision, generator: np.random.G
 
 
 def items_per_second(step: Callable[[], int], n_steps: int) -> float:
-    """Time some steps."""
+    """Return the throughput of some steps."""
     started = time.perf_counter()
     n_items = sum(step() for _ in range(n_steps))
     return n_items / (time.perf_counter() - started)
 
 
 def main() -> None:
-    """Let the loops take turns, and compare each turn with the plain loop's."""
+    """Run the loops in turns, and compare each turn with that of the plain loop."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=16, help="steps in a turn")
-    parser.add_argument("--turns", type=int, default=5, help="turns of each loop, one after the other")
+    parser.add_argument("--steps", type=int, default=16, help="steps per turn")
+    parser.add_argument("--turns", type=int, default=5, help="turns of each loop")
     options = parser.parse_args()
-    # tqdm's bar of an epoch is no part of this.
+    # Hide tqdm's progress bar of each epoch.
     os.environ["TQDM_DISABLE"] = "1"
     histories = histories_like_movielens(np.random.default_rng(0))
     loops = {
@@ -127,9 +127,9 @@ def main() -> None:
             rates[name].append(items_per_second(step, options.steps))
     reference = next(iter(rates.values()))
     print(f"{len(histories.items):,} events of {N_USERS:,} users, {torch.get_num_threads()} threads")
-    for name, found in rates.items():
-        ratio = statistics.median(own / other for own, other in zip(found, reference, strict=True))
-        print(f"{name:28} {statistics.median(found):10,.0f} items/s   {ratio:5.2f} x")
+    for name, turns in rates.items():
+        ratio = statistics.median(own / other for own, other in zip(turns, reference, strict=True))
+        print(f"{name:28} {statistics.median(turns):10,.0f} items/s   {ratio:5.2f} x")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The night as an asset of Dagster, a partition a run date: batchrec.toml says how it is done."""
+"""The nightly run as a Dagster asset with one partition per run date, configured in batchrec.toml."""
 
 import json
 import subprocess
@@ -7,17 +7,17 @@ import dagster as dg
 
 FOLDER = "/srv/recommendations"
 NOTHING_TO_DO = 99
-# Wrong options, a damaged model, no such device, a gate: the same run again would end the same.
+# Wrong options, a damaged model, a missing device, a failed gate: a retry would fail the same way.
 NO_RETRY = (2, 4, 5, 6)
 
-# The partition of a day is there on that day, not on the next.
+# The partition of a day exists on that day, not only on the next.
 nights = dg.DailyPartitionsDefinition(start_date="2026-01-01", end_offset=1)
 
 
-# A retry goes on where the run before it was killed.
+# A retry resumes where the previous run was killed.
 @dg.asset(partitions_def=nights, retry_policy=dg.RetryPolicy(max_retries=2, delay=600))
 def recs(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    """Publish the table of recommendations of a night."""
+    """Publish the recommendations of one night."""
     command = [".venv/bin/batchrec", "run", "--run-date", context.partition_key, "--log-format", "json", "--json"]
     done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
     log = done.stderr.splitlines()

@@ -1,7 +1,7 @@
-"""Generate a seeded sample: ratings.csv and movies.csv, of users whose tastes drift through genres.
+"""Generate a seeded sample: ratings.csv and movies.csv, with users whose tastes drift through genres.
 
-A user stays with a genre for a while and then moves on to one nearby, and prefers the popular films of the genre. So
-after three westerns a good model recommends westerns, where plain popularity recommends the same films to everybody.
+A user stays with a genre for a while, preferring its popular films, and then moves on to a nearby genre. So after
+three westerns a good model recommends westerns, while plain popularity recommends the same films to everybody.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# In the order in which tastes drift: a genre's neighbours stand beside it, and the last is a neighbour of the first.
+# In the order in which tastes drift: neighbouring genres are next to each other, and the last is next to the first.
 GENRES = {
     "Western": ("Dusty Lonesome Outlaw Crimson Last", "Trail Canyon Sheriff Saddle Frontier"),
     "Adventure": ("Lost Golden Forbidden Endless Hidden", "Temple River Island Voyage Jungle"),
@@ -41,7 +41,7 @@ class Movie:
 
 
 def generate_movies(generator: random.Random) -> list[Movie]:
-    """Make 25 films of each genre, in random order, so that an id says nothing of a genre."""
+    """Create 25 films of each genre, in random order, so that ids say nothing about genres."""
     titles = [
         (f"The {adjective} {noun} ({generator.randint(1950, 2024)})", genre)
         for genre, (adjectives, nouns) in GENRES.items()
@@ -53,7 +53,7 @@ def generate_movies(generator: random.Random) -> list[Movie]:
 
 
 def generate_history(movies: dict[str, list[Movie]], generator: random.Random) -> Iterator[Movie]:
-    """Watch 15 to 60 films, none twice, of a genre that drifts; the first of a genre's films are its popular ones."""
+    """Watch 15 to 60 distinct films of a drifting genre; the first films of a genre are its popular ones."""
     genres = list(GENRES)
     current = generator.randrange(len(genres))
     seen: set[int] = set()

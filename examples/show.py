@@ -1,4 +1,4 @@
-"""Print what a few users watched last, and what they get: recs.parquet beside sequences.parquet and movies.csv."""
+"""Print what a few users watched last and their recommendations, from a folder with the demo's files."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ import duckdb
 
 
 def show(folder: Path, n_users: int, n_items: int) -> None:
-    """Print the newest items of the first users and their best recommendations, with genres."""
+    """Print the newest items of the first users next to their best recommendations, with genres."""
     con = duckdb.connect()
     watched = con.sql(
         """

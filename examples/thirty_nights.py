@@ -1,7 +1,8 @@
-"""Simulate thirty nights of a shop, each started as a scheduler would: the log grows by a day's file before each.
+"""Simulate thirty nights of a shop, started as a scheduler would: before each, the log grows by a day's file.
 
-The data is Online Retail (Chen, D., 2015, https://doi.org/10.24432/C5BW33), one CSV file a day, 2011-12-09 the last.
-One night gets half of its files only. Prints a line a night, and whether a whole table was out every morning.
+The data is Online Retail (Chen, D., 2015, https://doi.org/10.24432/C5BW33), one CSV file per day up to
+2011-12-09. One night gets only half of its files. Prints one line per night, and the number of mornings on which a
+complete table was published.
 """
 
 import argparse
@@ -45,7 +46,7 @@ gate-min-input = 0.9
 
 @dataclass(frozen=True)
 class Night:
-    """A night as the scheduler sees it, and what readers find in the morning."""
+    """One night: the exit code and report that the scheduler sees, and the table that readers find in the morning."""
 
     run_date: date
     exit_code: int
@@ -80,7 +81,7 @@ def _number(count: int | None) -> str:
 
 
 def simulate(by_day: Path, folder: Path, n_nights: int, bad: int) -> Iterator[Night]:
-    """Run the nights up to the last day of the data, the one at place `bad` (from 0) with half of the files."""
+    """Run the nights up to the last day of the data; night number `bad` (from 0) gets half of its files."""
     log, out = folder / "by-day", folder / "recs.parquet"
     log.mkdir(parents=True)
     (folder / "events.sql").write_text(EVENTS, encoding="utf-8")
@@ -96,7 +97,7 @@ def simulate(by_day: Path, folder: Path, n_nights: int, bad: int) -> Iterator[Ni
 
 
 def deliver(by_day: Path, log: Path, run_date: date, is_half: bool) -> None:
-    """Let the log hold the files of all days up to the run date, or every second of them."""
+    """Link the files of all days up to the run date into the log, or only every second one."""
     for link in log.iterdir():
         link.unlink()
     files = sorted(file for file in by_day.glob("*.csv") if file.stem <= str(run_date))
@@ -105,7 +106,7 @@ def deliver(by_day: Path, log: Path, run_date: date, is_half: bool) -> None:
 
 
 def run(folder: Path, run_date: date) -> tuple[int, dict[str, Any]]:
-    """Run a night; give its exit code and its report."""
+    """Run a night; return its exit code and report."""
     command = [shutil.which("batchrec") or "batchrec", "run", "--run-date", str(run_date), "--json"]
     with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
         done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True, check=False)
@@ -115,7 +116,7 @@ def run(folder: Path, run_date: date) -> tuple[int, dict[str, Any]]:
 
 
 def is_whole(recs: Path) -> bool:
-    """Tell whether a table is there, and every list in it is ten different items at ranks 1 to 10."""
+    """Return whether the table exists, and every list in it has ten different items at ranks 1 to 10."""
     if not recs.exists():
         return False
     lists = """
@@ -130,12 +131,12 @@ def is_whole(recs: Path) -> bool:
 
 
 def main() -> None:
-    """Simulate, print a line a night, and end with exit code 1 where a morning had no whole table."""
+    """Simulate, print one line per night, and exit with 1 if a morning had no complete table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("by_day", type=Path, help="folder with Online Retail's files, one CSV a day")
+    parser.add_argument("by_day", type=Path, help="folder with Online Retail's files, one CSV per day")
     parser.add_argument("folder", type=Path, help="new folder for the shop")
     parser.add_argument("--nights", type=int, default=30)
-    parser.add_argument("--bad", type=int, default=13, help="place, from 0, of the night that gets half of its files")
+    parser.add_argument("--bad", type=int, default=13, help="number, from 0, of the night that gets half of its files")
     given = parser.parse_args()
     nights = []
     for night in simulate(given.by_day, given.folder, given.nights, given.bad):
@@ -151,6 +152,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # One thread a process is what a small machine beside other jobs has.
+    # One thread per process, as on a small machine shared with other jobs.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     main()

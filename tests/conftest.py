@@ -19,7 +19,7 @@ from tests.support.models import OBJECTIVES, write_graph
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of `batchrec build-sequences --json` gave; rows are those of sequences.parquet, if it succeeded."""
+    """Result of `batchrec build-sequences --json`; rows: those of sequences.parquet, if it succeeded."""
 
     exit_code: int
     stderr: str
@@ -80,9 +80,9 @@ def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildSequences:
-    """Run `batchrec build-sequences` with the given arguments in an empty folder, the current one from then on."""
+    """Return a function that runs `batchrec build-sequences` in an empty folder, which becomes the current one."""
     monkeypatch.chdir(tmp_path)
-    # Small logs have times like 4 and 5, which a command takes for no unit of its own.
+    # Small logs have times like 4 and 5, for which the command would refuse to guess a unit.
     monkeypatch.setenv("BATCHREC_BUILD_SEQUENCES_TIMESTAMP_UNIT", "s")
 
     def run_in_folder(*arguments: str) -> Outcome:

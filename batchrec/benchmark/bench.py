@@ -1,4 +1,4 @@
-"""bench: generate a log, run each stage of the night on it in a process of its own, and set a limit beside it."""
+"""The bench job: generate a log, run each stage of a night on it in its own process, and compare it with a limit."""
 
 import logging
 import statistics
@@ -29,7 +29,7 @@ _SHARES = (1 / 16, 1 / 4, 1.0)
 _SCAN, _ARITHMETIC, _COPY = "DuckDB's scan of the CSV", "its arithmetic, by BLAS", "a copy of its output"
 _CHANGED = 20
 _RESCORE = f"score, {1 / _CHANGED:.0%} of users changed"
-# By stage: what of the log it goes through, and what limits it.
+# By stage: the unit of its throughput, and the limit it is compared with.
 _LIMITS = {
     "build-sequences": ("ratings", _SCAN),
     "the same by polars": ("ratings", _SCAN),
@@ -41,10 +41,10 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage at the whole shape: medians over the repeats.
+    """A stage on the whole log: medians over the repeats.
 
-    n: how many of `unit` it handles. limit: what limit_seconds are the time of; ratio: seconds to limit_seconds, the
-    median of each repeat's own.
+    n: how many of `unit` it processes. limit: the name of its limit, which takes limit_seconds; ratio: seconds divided
+    by limit_seconds, the median over the repeats.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Growth:
-    """A stage at shares of the users: the time grows with their number to the power of `exponent`, by a fit."""
+    """A stage on shares of the users: a fit says that its time grows as users to the power of `exponent`."""
 
     name: str
     users: list[int]
@@ -70,7 +70,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """What was run, on what, and how long it took."""
+    """The shape, the encoder and the machine of a benchmark, and its timings."""
 
     users: int
     items: int
@@ -87,7 +87,7 @@ class BenchReport:
 
 @dataclass(frozen=True)
 class _Log:
-    """The files of a night over one log."""
+    """The folder with the files of a night for one generated log."""
 
     shape: Shape
     folder: Path
@@ -97,9 +97,9 @@ class _Log:
 
 
 def bench(config: BenchConfig = BenchConfig()) -> BenchReport:
-    """Time the stages of a night on a generated log, each repeat in turn with what limits it.
+    """Time the stages of a night on a generated log, each repeat together with its limits.
 
-    Raises ConfigError for a shape that no log can have, DeviceError where the device is not there.
+    Raises ConfigError if no log can have the shape, DeviceError if the device is missing.
     """
     shape = SHAPES[config.shape]
     if config.users and config.items and config.ratings:
@@ -111,7 +111,7 @@ def bench(config: BenchConfig = BenchConfig()) -> BenchReport:
             log.folder.mkdir()
             run_isolated(write_ratings, log.shape, config.seed, log / "ratings.csv")
         whole = logs[-1]
-        # Not counted: it brings the files into memory, as it does the items of the models.
+        # Not timed: it creates the inputs of the stages and brings the files into the page cache.
         run_isolated(build_sequences, [str(whole / "ratings.csv")], SequencesConfig(), whole / "sequences.parquet")
         run_isolated(write_untrained, whole / "sequences.parquet", ENCODER, folder / "model")
         run_isolated(write_instant, folder / "model", folder / "instant")
@@ -141,14 +141,14 @@ def _device(model: Path, wanted: Literal["auto", "cuda", "cpu"]) -> str:
 def _run_once(
     logs: Sequence[_Log], folder: Path, config: BenchConfig, number: str
 ) -> dict[tuple[str, int], Measurement]:
-    """Run everything once; gives each stage by its name and the number of its log."""
+    """Run everything once; return the measurements by stage name and number of the log."""
     scoring = ScoringConfig(top_k=config.top_k, device=config.device, precision=config.precision)
     on_cpu = ScoringConfig(top_k=config.top_k, device="cpu")
     turn: dict[tuple[str, int], Measurement] = {}
 
     def run(stage: str, log: int, function: Callable[..., Any], *arguments: Any) -> None:
         turn[stage, log] = measured = run_isolated(function, *arguments)
-        _log.info("turn %s: %s, %d users: %.2f s", number, stage, logs[log].shape.users, measured.seconds)
+        _log.info("repeat %s: %s, %d users: %.2f s", number, stage, logs[log].shape.users, measured.seconds)
 
     for n, log in enumerate(logs):
         run(
@@ -166,7 +166,7 @@ def _run_once(
     run(_RESCORE, last, score, whole / "changed.parquet", folder / "model", rescoring, whole / "rescored.parquet")
     run(_SCAN, last, limits.scan, whole / "ratings.csv")
     run(_ARITHMETIC, last, limits.scoring_seconds, whole / "sequences.parquet", folder / "model")
-    # It is not run but computed: its seconds are what comes back.
+    # The limit is computed, not run: its value is the seconds.
     turn[_ARITHMETIC, last] = replace(turn[_ARITHMETIC, last], seconds=turn[_ARITHMETIC, last].value)
     run(
         "score, all but the model",

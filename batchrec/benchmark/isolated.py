@@ -1,4 +1,4 @@
-"""Time and memory of a function, in a process of its own."""
+"""Time and peak memory of a function in its own process."""
 
 import re
 import resource
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Measurement:
-    """The seconds that a function took, the most memory that its process has held, and what it gave back."""
+    """The seconds of a call, the peak memory of its process, and the returned value."""
 
     seconds: float
     peak_mib: float
@@ -22,7 +22,7 @@ class Measurement:
 
 
 def run_isolated(function: Callable[..., Any], *arguments: Any) -> Measurement:
-    """Call a function in a new process. The seconds are those of the call, without the start of the process."""
+    """Call a function in a new process. The seconds are those of the call and exclude the start of the process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(_call, function, arguments).result()
 
@@ -36,7 +36,7 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Measureme
 def _peak_mib() -> float:
     status = Path("/proc/self/status")
     if status.exists():
-        # getrusage also counts what the parent held when it started this process.
+        # getrusage would also count the parent's memory at the time this process started.
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

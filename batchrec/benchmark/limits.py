@@ -1,4 +1,4 @@
-"""What the machine could do: the least that a stage has to wait for, measured without the stage."""
+"""The limits of the machine: the minimum time that a stage needs, measured without the stage."""
 
 import time
 from pathlib import Path
@@ -15,13 +15,13 @@ _MATRIX_SIZE, _PRODUCTS = 3072, 6
 
 
 def scan(csv: Path) -> None:
-    """Read every value of a CSV file with DuckDB, and count them."""
+    """Read and count every value of a CSV file with DuckDB."""
     with connect() as con:
         select(con, "benchmark/scan", path=literal(csv)).fetchall()
 
 
 def copy(table: Path, out: Path) -> None:
-    """Copy a Parquet table with pyarrow, a row group at a time."""
+    """Copy a Parquet table with pyarrow, one row group at a time."""
     file = pq.ParquetFile(table)
     with pq.ParquetWriter(out, file.schema_arrow, compression="zstd", write_page_checksum=True) as writer:
         for number in range(file.num_row_groups):
@@ -29,7 +29,7 @@ def copy(table: Path, out: Path) -> None:
 
 
 def scoring_seconds(sequences: Path, model: Path) -> float:
-    """Give the seconds that the arithmetic of scoring would take at the rate of the BLAS under numpy, on all cores."""
+    """Return the seconds that the arithmetic of scoring takes at the speed of numpy's BLAS on all cores."""
     lists = pq.read_table(sequences, columns=["item_ids"], page_checksum_verification=True)["item_ids"]
     lengths = np.concatenate([chunk.value_lengths().to_numpy() for chunk in lists.chunks]).astype(np.int64)
     manifest = load_model(model).manifest
@@ -37,7 +37,7 @@ def scoring_seconds(sequences: Path, model: Path) -> float:
 
 
 def _flops_per_second() -> float:
-    """Measure the rate of large products of float32 matrices."""
+    """Measure the speed of large products of float32 matrices."""
     matrix = np.random.default_rng(0).random((_MATRIX_SIZE, _MATRIX_SIZE), dtype=np.float32)
     seconds = []
     for _ in range(_PRODUCTS):
@@ -48,13 +48,14 @@ def _flops_per_second() -> float:
 
 
 def scoring_flops(lengths: Longs, shape: EncoderShape, n_items: int) -> float:
-    """Count the floating-point operations that scoring histories of these lengths takes, without any padding.
+    """Return the floating-point operations for scoring histories of these lengths, without padding.
 
-    A multiplication and an addition are two. The last block computes keys and values alone but for the last place.
+    A multiplication and an addition count as two. Except for the last place, the last block computes only keys and
+    values.
     """
     is_masked = shape.objective == "masked"
     n, size = np.minimum(lengths + is_masked, shape.max_len), shape.hidden_size
-    # A causal place attends to those up to its own.
+    # A causal place attends to places up to its own.
     pairs = n * n if is_masked else n * (n + 1) / 2
     block = 24 * size**2 * n + 4 * size * pairs
     last_block = 4 * size**2 * n + 20 * size**2 + 4 * size * n

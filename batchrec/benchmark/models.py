@@ -1,4 +1,4 @@
-"""Models to score with that nobody has trained: how long they take says how long a trained one does."""
+"""Untrained models for timing: scoring with them takes as long as with a trained model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ from batchrec.training.export import write_encoder
 
 
 def write_untrained(sequences: Path, shape: EncoderShape, out: Path) -> None:
-    """Write a model directory that knows the items of a sequences table, its weights as they are before training."""
+    """Write a model directory with the items of a sequences table and untrained weights."""
     vocabulary = read_corpus(sequences, seed=0).vocabulary
     torch.manual_seed(0)
     encoder = Encoder(vocabulary.size, shape).eval()
@@ -29,9 +29,9 @@ def write_untrained(sequences: Path, shape: EncoderShape, out: Path) -> None:
 
 
 def write_instant(model: Path, out: Path) -> None:
-    """Write a model directory whose graph ranks in no time: the items that follow a user's first one in the vocabulary.
+    """Write a model directory whose graph ranks in no time: the items after a user's first one in the vocabulary.
 
-    It leaves all the work around the model to be done, for lists as different as a model's.
+    All the work around the model remains, and lists differ between users as a model's do.
     """
     loaded = load_model(model)
     with replacing_model(out) as folder:
@@ -41,7 +41,7 @@ def write_instant(model: Path, out: Path) -> None:
 
 
 def instant_graph(weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
-    """Make a graph that has the weights of an encoder and does not rank by them."""
+    """Build a graph that holds the weights of an encoder but does not rank by them."""
     vocabulary_size, hidden_size = weights["item_embeddings.weight"].shape
 
     def constant(name: str, value: object) -> onnx.TensorProto:
@@ -52,7 +52,7 @@ def instant_graph(weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto
         helper.make_node("Cast", ["first_tokens"], ["firsts"], to=TensorProto.INT64),
         helper.make_node("Range", ["zero", "top_k", "one"], ["places"]),
         helper.make_node("Add", ["firsts", "places"], ["following"]),
-        # Items are the indexes from 2.
+        # Items have the indexes from 2 on.
         helper.make_node("Mod", ["following", "n_items"], ["wrapped"]),
         helper.make_node("Add", ["wrapped", "two"], ["indexes"]),
         helper.make_node("Cast", ["indexes"], ["items"], to=TensorProto.INT32),

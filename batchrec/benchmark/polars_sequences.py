@@ -1,4 +1,4 @@
-"""The histories of build-sequences by polars, to compare with."""
+"""The histories of build-sequences computed with polars, for comparison."""
 
 import os
 from importlib.util import find_spec
@@ -8,13 +8,13 @@ from batchrec.system.machine import n_cores
 
 
 def is_installed() -> bool:
-    """Tell whether `pip install 'batchrec[bench]'` has brought polars."""
+    """Return whether polars is installed: pip install 'batchrec[bench]' does that."""
     return find_spec("polars") is not None
 
 
 def polars_sequences(ratings: Path, out: Path) -> None:
-    """Write histories as one writes it with polars: each item once, the newest time, sorted; nothing is checked."""
-    # polars counts cores, and knows nothing of a container's quota.
+    """Write histories in idiomatic polars: each item once, with its newest time, sorted; without any checks."""
+    # polars counts cores and ignores a container's quota.
     os.environ.setdefault("POLARS_MAX_THREADS", str(n_cores()))
     import polars as pl
 

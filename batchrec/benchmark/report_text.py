@@ -1,13 +1,15 @@
-"""The report of a benchmark in words: what was run, a row a stage, and how stages grow."""
+"""The benchmark report as text: what was run, one row per stage, and how stages scale."""
 
 from collections.abc import Iterator
+
+from tabulate import tabulate
 
 from batchrec.benchmark.bench import BenchReport, Growth, Stage
 
 
 def format_report(report: BenchReport) -> str:
-    """Lay the report out as lines of text."""
-    return "\n".join([*_head(report), "", *_stages(report.stages), "", *map(_growth, report.growth)])
+    """Format the report as text."""
+    return "\n".join([*_head(report), "", _stages(report.stages), "", *map(_growth, report.growth)])
 
 
 def _head(report: BenchReport) -> Iterator[str]:
@@ -20,12 +22,10 @@ def _head(report: BenchReport) -> Iterator[str]:
     yield f"{report.cores} cores, median of {report.repeats}"
 
 
-def _stages(stages: list[Stage]) -> Iterator[str]:
-    rows = [("stage", "seconds", "a second", "peak", "times the limit", "limit"), *map(_cells, stages)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *figures, limit in rows:
-        cells = [f"{figure:>{width}}" for figure, width in zip(figures, widths[1:-1], strict=True)]
-        yield "  ".join([f"{name:<{widths[0]}}", *cells, limit])
+def _stages(stages: list[Stage]) -> str:
+    rows = [("stage", "seconds", "per second", "peak", "times the limit", "limit"), *map(_cells, stages)]
+    # The cells are formatted already.
+    return tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=("left", *["right"] * 4, "left"))
 
 
 def _cells(stage: Stage) -> tuple[str, ...]:

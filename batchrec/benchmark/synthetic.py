@@ -1,4 +1,7 @@
-"""Logs of ratings as large and as unevenly spread as MovieLens, and histories of the night after."""
+"""Generated logs of ratings with the size and skew of MovieLens, and the histories of a following night.
+
+Popularity here answers: how often is an item drawn? By Zipf's law over a random order of the items.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,14 +14,15 @@ import pyarrow.csv
 from batchrec.arrays import Longs
 from batchrec.errors import ConfigError
 from batchrec.model.batching import spans
-from batchrec.tables.sequences_table import open_sequences, write_parquet
+from batchrec.tables.parquet import write_parquet
+from batchrec.tables.sequences_table import open_sequences
 
 _SCHEMA = pa.schema(
     [("userId", pa.int64()), ("movieId", pa.int64()), ("rating", pa.float32()), ("timestamp", pa.int64())]
 )
 _MIN_RATINGS = 20
-# MovieLens-25M: users have rated 71 films in the median and 154 in the mean. What is above the least 20 is log-normal
-# with this standard deviation, for exp(s^2 / 2) = (154 - 20) / (71 - 20).
+# MovieLens-25M: users have rated 71 films (median) and 154 (mean). The number above the minimum of 20 is log-normal
+# with this standard deviation, because exp(s^2 / 2) = (154 - 20) / (71 - 20).
 _ACTIVITY_SPREAD = 1.39
 _FIRST_SECOND, _SECONDS = 789_652_009, 25 * 365 * 86_400
 _SECONDS_OF_A_RATING = 20
@@ -27,14 +31,14 @@ _USERS_AT_A_TIME = 4096
 
 @dataclass(frozen=True)
 class Shape:
-    """How many users, items and ratings a log has."""
+    """The numbers of users, items and ratings of a log."""
 
     users: int
     items: int
     ratings: int
 
     def fraction(self, share: float) -> "Shape":
-        """Give the log of a share of the users, with as many ratings each and the same catalogue."""
+        """Return the shape for a share of the users, with the same ratings per user and the same catalogue."""
         return Shape(max(1, round(self.users * share)), self.items, max(1, round(self.ratings * share)))
 
 
@@ -46,16 +50,17 @@ SHAPES = {
 
 
 def write_ratings(shape: Shape, seed: int, out: Path) -> None:
-    """Write a CSV of the shape, in MovieLens's columns and order: by user and item. Same seed, same bytes.
+    """Write a CSV of the shape, with MovieLens's columns and order: by user and item. Same seed, same bytes.
 
-    Raises ConfigError for a shape that has less than a rating or more than half of the items for each user.
+    Raises ConfigError if the shape has less than one rating, or more than half of the items, per user.
     """
     if not shape.users <= shape.ratings <= shape.users * (shape.items // 2):
         raise ConfigError(
-            f"--ratings {shape.ratings}: {shape.users} users have 1 to {shape.items // 2}, half of the items, each"
+            f"--ratings {shape.ratings}: expected 1 to {shape.items // 2}, half of the items, per user: "
+            f"{shape.users} to {shape.users * (shape.items // 2)}"
         )
     generator = np.random.default_rng(seed)
-    # Ids have gaps, as real ones do: the most popular items are anywhere among them.
+    # Ids have gaps, as real ones do, and popular items have any of them.
     item_ids = np.sort(generator.choice(4 * shape.items, shape.items, replace=False))
     item_ids = generator.permutation(item_ids + 1)
     lengths = _activity(shape, generator)
@@ -66,13 +71,13 @@ def write_ratings(shape: Shape, seed: int, out: Path) -> None:
 
 
 def _activity(shape: Shape, generator: np.random.Generator) -> Longs:
-    """Draw how many items each user has rated: (users,), log-normal above a least number, the sum as the shape says."""
+    """Draw the number of ratings per user: (users,), log-normal above a minimum, with the sum of the shape."""
     minimum = min(_MIN_RATINGS, shape.ratings // shape.users)
     maximum = shape.items // 2
     drawn = np.exp(generator.normal(0, _ACTIVITY_SPREAD, shape.users))
     drawn *= (shape.ratings - minimum * shape.users) / drawn.sum()
     lengths: Longs = np.minimum(minimum + drawn.astype(np.int64), maximum)
-    # What rounding down and the most active have left over goes to the others.
+    # Distribute the rest, from rounding down and from capping the most active, over the other users.
     while missing := shape.ratings - int(lengths.sum()):
         room = np.flatnonzero(lengths < maximum)
         lengths[generator.choice(room, min(missing, len(room)), replace=False)] += 1
@@ -80,12 +85,12 @@ def _activity(shape: Shape, generator: np.random.Generator) -> Longs:
 
 
 def _ratings(first_user: int, lengths: Longs, item_ids: Longs, generator: np.random.Generator) -> pa.RecordBatch:
-    """Draw the ratings of some users, each of different items, popular ones more often than others by Zipf's law."""
+    """Draw the ratings of some users: distinct items per user, popular ones more often, by Zipf's law."""
     n_ratings, n_items = int(lengths.sum()), len(item_ids)
     users = np.repeat(np.arange(len(lengths)), lengths)
     places = spans(np.zeros_like(lengths), lengths)
-    # A user's items are drawn one from each of as many equal parts of the distribution, in order of popularity. Where
-    # parts are narrower than an item, the next ones not taken follow.
+    # The distribution is cut into as many equal parts as the user has items, and one item is drawn from each, in order
+    # of popularity. If parts are narrower than an item, the next free items follow.
     drawn = (places + generator.random(n_ratings)) / lengths[users] * np.log(n_items + 1)
     ranks = np.exp(drawn).astype(np.int64) - 1
     free = np.maximum.accumulate(ranks - places + users * 2 * n_items) - users * 2 * n_items
@@ -102,7 +107,7 @@ def _ratings(first_user: int, lengths: Longs, item_ids: Longs, generator: np.ran
 
 
 def shorten_histories(sequences: Path, every: int, out: Path) -> None:
-    """Copy a sequences table in which every so many-th user lacks the newest item."""
+    """Copy a sequences table, removing the newest item of every `every`-th user."""
     table = open_sequences(sequences)
 
     def shortened() -> Iterator[pa.RecordBatch]:

@@ -1,1 +1,1 @@
-"""evaluate: the model against simple methods on a log that was split, by evaluate.evaluate."""
+"""The evaluate job: compare the model with simple methods on a split log. Start at evaluate.evaluate."""

@@ -1,4 +1,4 @@
-"""How sure a comparison is: bootstrap intervals over the users, of each method and of its gain over another."""
+"""Bootstrap intervals over the users, for the metrics of each method and for its gain over a reference."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ _TAILS = (0.025, 0.975)
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over the users and the percentile interval that holds 95 % of its resamples."""
+    """A mean over the users, and the percentile interval with 95 % of its resamples."""
 
     mean: float
     low: float
@@ -20,7 +20,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class MethodComparison:
-    """The metrics of one method, in the order they were given, and its gain in the first over the reference."""
+    """The metrics of one method, in the given order, and its gain over the reference in the first metric."""
 
     metrics: list[Interval]
     gain: Interval
@@ -29,16 +29,16 @@ class MethodComparison:
 def compare(
     values: Doubles, reference: int, n_resamples: int, generator: np.random.Generator
 ) -> list[MethodComparison]:
-    """Compare methods by their metrics for the same users, all by the same resamples of the users.
+    """Compare methods by their metrics for the same users, with the same resamples of users for all.
 
-    values: (methods, users, metrics) float64. reference: the method whose first metric the gains are measured from.
-    Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. Returns one comparison a method.
+    values: (methods, users, metrics) float64. reference: the method against which gains in the first metric are taken.
+    Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. Returns one comparison per method.
     """
     n_methods, n_users, n_metrics = values.shape
     columns = values.transpose(1, 0, 2).reshape(n_users, -1)
     resampled = np.empty((n_resamples, n_methods * n_metrics))
     for means in resampled:
-        # How often each user is drawn: users times resamples never stand in memory.
+        # How often each user is drawn: a matrix of users by resamples is never held in memory.
         weights = np.bincount(generator.integers(n_users, size=n_users), minlength=n_users)
         means[:] = weights @ columns / n_users
     resampled = resampled.reshape(n_resamples, n_methods, n_metrics)

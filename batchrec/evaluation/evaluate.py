@@ -1,4 +1,8 @@
-"""evaluate: train on a part of the log, score its users, and compare what they get with what simple methods give."""
+"""The evaluate job: train on a part of the log, score the tested users, and compare with simple methods.
+
+Popularity here answers: how popular are the items that a method recommends (mean_popularity_rank)? Items are ranked by
+their events in the training part (sql/evaluation/training_items.sql).
+"""
 
 import logging
 import time
@@ -22,10 +26,11 @@ from batchrec.scoring.score import score
 from batchrec.system.atomic import check_writable_file, replacing
 from batchrec.system.json_text import to_json
 from batchrec.system.temporaries import temporary_folder
-from batchrec.tables.log_end import in_words
+from batchrec.tables.log_end import iso_time
+from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import connect
 from batchrec.tables.schemas import evaluation_schema, lists_schema
-from batchrec.tables.sequences_table import open_sequences, write_parquet
+from batchrec.tables.sequences_table import open_sequences
 from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)
@@ -33,11 +38,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MethodResult:
-    """How good one method is at k, averaged over the tested users; *_low and *_high bound the 95 % interval.
+    """The metrics of one method at k, averaged over the tested users; *_low and *_high bound the 95 % interval.
 
-    coverage: share of the training part's items that are recommended to anybody. mean_popularity_rank: of the
-    recommended items, 1 for the most popular; None for a method that recommends nothing. ndcg_gain: over the best
-    baseline, by the same resamples of the same users.
+    coverage: share of the training part's items that are recommended to at least one user. mean_popularity_rank: mean
+    over the recommended items, 1 for the most popular; None if nothing is recommended. ndcg_gain: gain over the best
+    baseline, with the same resamples of the same users.
     """
 
     method: str
@@ -63,7 +68,7 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """The model that was tested: how its training went, and the options it was asked for."""
+    """The tested model: its training, and the training options."""
 
     model_id: str
     device: str
@@ -75,10 +80,10 @@ class EvaluatedModel:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What was tested, on whom, and each method's result: the model first, then the baselines, best first.
+    """The tested users and items, and each method's result: the model first, then the baselines, best first.
 
-    Users tested + not tested, by reason, are all users of the log. cut: the first moment of the test, None where each
-    user has an own one. unknown_test_items: those among the test items that nobody has in the training part.
+    users_tested and users_not_tested (by reason) add up to all users of the log. cut: the first time of the test, None
+    if each user has their own. unknown_test_items: test items that nobody has in the training part.
     """
 
     out: str
@@ -105,26 +110,26 @@ def evaluate(
     training: TrainingConfig = TrainingConfig(),
     out: Path = Path("evaluation.parquet"),
 ) -> EvaluationReport:
-    """Measure the model and the baselines on the log itself; write the evaluation table, and the report beside as JSON.
+    """Measure the model and the baselines on the log itself; write the evaluation table, and the report as JSON.
 
-    The model is trained and scored by `train` and `score`, as at night. Raises InputError for sequences that break
-    their contract or that the protocol cannot split, and ConfigError for an `out` that cannot be written or a k above
-    the number of items, all before any training; then what `train` and `score` raise. `out` then stays as it was.
+    The model is trained and scored by `train` and `score`, as in a nightly run. Before training, raises InputError if
+    the sequences break their contract or the protocol cannot split them, and ConfigError if `out` cannot be written or
+    k exceeds the number of items; later whatever `train` and `score` raise. Then `out` stays as it was.
     """
     started = time.monotonic()
     json_out = _check_outs(out)
     if training.init_from is not None:
-        raise ConfigError("--init-from: a model that may have learned the test; evaluate trains one from nothing")
+        raise ConfigError("--init-from: that model may have learned the test items. Evaluate without it")
     log = open_sequences(sequences)
     with temporary_folder(out.parent / "batchrec") as folder, connect(folder) as con:
         split = split_sequences(con, log, evaluation, training.seed, folder)
         schema = lists_schema(log.user_type, log.item_type)
         baselines: list[MethodMetrics] = []
         for method, lists in _baselines(con, schema, evaluation, training.seed).items():
-            _log.info("making the lists of %s for %d users", method, split.counts.users_tested)
+            _log.info("computing the lists of %s for %d users", method, split.counts.users_tested)
             write_parquet(lists, schema, folder / "lists.parquet")
             baselines.append(measure_lists(con, method, folder / "lists.parquet", evaluation.top_k))
-        # All that is left to do needs the test items and the items; training needs the memory.
+        # Only the test items and the items are needed from here on; training needs the memory.
         con.execute("drop table split; drop table training_events; drop table user_items")
         trained = train(split.training, training, folder / "model")
         score(split.histories, folder / "model", _scoring(evaluation, training), folder / "recs.parquet")
@@ -135,7 +140,7 @@ def evaluate(
         protocol=evaluation.protocol,
         k=evaluation.top_k,
         keep_seen=evaluation.keep_seen,
-        cut=None if split.cut is None else in_words(split.cut),
+        cut=None if split.cut is None else iso_time(split.cut),
         model=EvaluatedModel(
             trained.model_id, trained.device, trained.epochs, trained.best_epoch, trained.seconds, asdict(training)
         ),
@@ -149,11 +154,11 @@ def evaluate(
 
 
 def _check_outs(out: Path) -> Path:
-    """Name the JSON beside the table. Raises ConfigError where one of the two cannot be written."""
+    """Return the path of the JSON next to the table. Raises ConfigError if one of the two cannot be written."""
     check_writable_file(out)
     json_out = out.with_suffix(".json")
     if json_out == out:
-        raise ConfigError(f"--out {out}: that name is for the JSON beside the table. Pass one that ends in .parquet")
+        raise ConfigError(f"--out {out}: that name is for the JSON next to the table. Pass one that ends in .parquet")
     check_writable_file(json_out)
     return json_out
 
@@ -161,28 +166,28 @@ def _check_outs(out: Path) -> Path:
 def _baselines(
     con: duckdb.DuckDBPyConnection, schema: pa.Schema, config: EvaluationConfig, seed: int
 ) -> dict[str, Iterator[pa.RecordBatch]]:
-    """Name the baselines; their lists are made when they are read."""
+    """Return the baselines by name; their lists are computed when read."""
     queries = Baselines(con, schema, config)
-    found = {
+    methods = {
         "popular": queries.popular(),
         f"popular, last {config.popular_days} days": queries.recently_popular(),
         "item-to-item": queries.item_to_item(),
     }
     if als.is_installed():
-        found["als"] = als.als_lists(con, schema, config, seed)
+        methods["als"] = als.als_lists(con, schema, config, seed)
     else:
-        _log.warning("als is left out: the package implicit is not there. pip install 'batchrec[als]' brings it")
-    return found
+        _log.warning("als is left out: the package implicit is missing. Install it with pip install 'batchrec[als]'")
+    return methods
 
 
 def _scoring(evaluation: EvaluationConfig, training: TrainingConfig) -> ScoringConfig:
-    # There is no scoring on Apple's GPUs.
+    # Scoring does not run on Apple's GPUs.
     device = "auto" if training.device == "mps" else training.device
     return ScoringConfig(top_k=evaluation.top_k, keep_seen=evaluation.keep_seen, device=device)
 
 
 def _results(methods: list[MethodMetrics], n_items: int, n_resamples: int, seed: int) -> list[MethodResult]:
-    """Average over the users. methods: the model, the best baseline, from which gains are measured, the others."""
+    """Average over the users. methods: the model, the best baseline (the reference for gains), then the others."""
     values = np.stack([method.metrics for method in methods])
     comparisons = compare(values, 1, n_resamples, np.random.default_rng(seed))
     return [
@@ -211,5 +216,5 @@ def _write(report: EvaluationReport, out: Path, json_out: Path) -> None:
     schema = evaluation_schema()
     with replacing(json_out) as temporary:
         temporary.write_text(to_json(asdict(report), indent=2) + "\n", encoding="utf-8")
-        # Within the block: where the table cannot be written, the older JSON stays beside the older table.
+        # Within the block: if the table cannot be written, the older JSON stays with the older table.
         write_parquet(pa.Table.from_pylist(rows, schema).to_batches(), schema, out)

@@ -1,4 +1,4 @@
-"""How good the lists of one method are for each tested user, and what of the catalogue they reach."""
+"""Metrics of one method's lists: per tested user, and how much of the catalogue they reach."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,11 @@ METRICS = ("ndcg", "hit_rate", "recall", "mrr")
 
 @dataclass(frozen=True)
 class MethodMetrics:
-    """A method's lists, measured.
+    """The metrics of a method's lists.
 
     metrics: (users, 4) float64, the METRICS of each tested user in the order of ids, each from 0 to 1.
-    n_items: different items in the lists. mean_popularity_rank: over the rows, 1 the most popular; None without rows.
+    n_items: distinct items in the lists. mean_popularity_rank: mean over the rows, 1 for the most popular item; None
+    without rows.
     """
 
     method: str
@@ -30,7 +31,7 @@ class MethodMetrics:
 def measure_lists(con: duckdb.DuckDBPyConnection, method: str, lists: Path, k: int) -> MethodMetrics:
     """Measure the lists in a Parquet file of user_id, rank and item_id against the table test_items.
 
-    The one query for all methods: sql/evaluation/user_metrics.sql has the definitions.
+    All methods use the same query: sql/evaluation/user_metrics.sql has the definitions.
     """
     metrics = select(con, "evaluation/user_metrics", path=literal(lists), k=k).fetchnumpy()
     n_items, mean_popularity_rank, n_full = select(con, "evaluation/list_reach", path=literal(lists), k=k).fetchall()[0]

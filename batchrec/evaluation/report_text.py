@@ -1,6 +1,8 @@
-"""The report of an evaluation in words: who was tested, a row a method, and a verdict."""
+"""The evaluation report as text: who was tested, one row per method, and a verdict."""
 
 from collections.abc import Iterator
+
+from tabulate import tabulate
 
 from batchrec.evaluation.evaluate import EvaluationReport, MethodResult
 
@@ -8,8 +10,8 @@ _METRICS = {"ndcg": "NDCG", "hit_rate": "HR", "recall": "recall", "mrr": "MRR"}
 
 
 def format_report(report: EvaluationReport) -> str:
-    """Lay the report out as lines of text: a head, a table with 95 % intervals, a sentence."""
-    return "\n".join([*_head(report), "", *_table(report), "", _verdict(report)])
+    """Format the report as text: a head, a table with 95 % intervals, and a verdict."""
+    return "\n".join([*_head(report), "", _table(report), "", _verdict(report)])
 
 
 def _head(report: EvaluationReport) -> Iterator[str]:
@@ -26,13 +28,11 @@ def _head(report: EvaluationReport) -> Iterator[str]:
         yield f"users not tested: {', '.join(left_out)}"
 
 
-def _table(report: EvaluationReport) -> Iterator[str]:
+def _table(report: EvaluationReport) -> str:
     heads = [f"{name}@{report.k}" for name in _METRICS.values()]
     rows = [["mean [95 % interval]", *heads, "coverage", "mean popularity rank"], *map(_cells, report.methods)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
-        yield "  ".join([f"{first:<{widths[0]}}", *cells])
+    # The cells are formatted already.
+    return tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=("left", *["right"] * (len(rows[0]) - 1)))
 
 
 def _cells(result: MethodResult) -> list[str]:
@@ -59,7 +59,7 @@ def _verdict(report: EvaluationReport) -> str:
 
 
 def _decimals(value: float) -> str:
-    """Spell a share from 0 to 1 by its decimals: .1234, 1.0000."""
+    """Format a share from 0 to 1 without a leading zero: .1234, 1.0000."""
     return f"{value:.4f}".removeprefix("0")
 
 

@@ -1,4 +1,4 @@
-"""The two protocols: which events are trained on, which users are tested, and which items are to be found."""
+"""The two protocols of splitting a log into training events, tested users and their test items."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from batchrec.config import EvaluationConfig
 from batchrec.errors import ConfigError, InputError
-from batchrec.tables.log_end import EventsAhead, ahead_from, in_words, log_end
+from batchrec.tables.log_end import EventsAhead, ahead_from, iso_time, log_end
+from batchrec.tables.parquet import cast_batches, write_parquet
 from batchrec.tables.queries import literal, materialize, select, table_of
-from batchrec.tables.sequences_table import Sequences, cast_batches, write_parquet
+from batchrec.tables.sequences_table import Sequences
 
 _USERS_AT_A_TIME = 8192
 _DAY_S = 86_400
@@ -21,9 +22,9 @@ _DEFAULT_TEST_DAYS = 7.0
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """The size of both parts; users tested + not tested, by reason, are all users of the log.
+    """The sizes of both parts; users_tested and users_not_tested (by reason) add up to all users of the log.
 
-    unknown_test_items: those among the test items that nobody has in the training part.
+    unknown_test_items: test items that nobody has in the training part.
     """
 
     users_tested: int
@@ -37,10 +38,10 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class LogSplit:
-    """What is trained on and what is tested.
+    """A split log.
 
-    training, histories: sequences tables, of the training part and of the tested users without their test items.
-    cut: the first second of the test, Unix time; None where each user has an own one.
+    training, histories: sequences tables of the training part, and of the tested users without their test items.
+    cut: the first second of the test, Unix time; None if each user has their own.
     """
 
     training: Path
@@ -54,15 +55,14 @@ def split_sequences(
 ) -> LogSplit:
     """Split the log by the protocol; write the two sequences tables into `folder`.
 
-    Events that are ahead of their time are in neither part. What users have seen beside their histories is not looked
-    at: nobody knows when that was. Makes the tables split, tested_users, test_items, training_events, training_items
-    and user_items (sql/evaluation/).
-    Raises InputError where nobody can be tested or there is too little to train on, or the cut is outside the log,
-    ConfigError where the training part has fewer items than a list.
+    Events in the future are in neither part. The column also_seen is ignored, because it has no times. Creates the
+    tables split, tested_users, test_items, training_events, training_items and user_items (sql/evaluation/).
+    Raises InputError if nobody can be tested, there is too little to train on, or the cut is outside the log;
+    ConfigError if the training part has fewer items than a list.
     """
     checked = folder / "sequences.parquet"
     ahead = EventsAhead(log_end(con, sequences.path, ahead_from()))
-    # One pass checks each row, so that whatever breaks later is no fault of the input.
+    # One pass checks each row, so that a later failure is not the fault of the input.
     write_parquet(_without_future_events(sequences.batches(_USERS_AT_A_TIME), ahead), sequences.schema, checked)
     ahead.warn(str(sequences.path), "they are neither trained nor tested on")
     log = {"path": literal(checked), "keep_seen": config.keep_seen}
@@ -76,8 +76,8 @@ def split_sequences(
     not_tested = dict(select(con, "evaluation/users_not_tested").fetchall())
     n_tested = len(con.table("tested_users"))
     if not n_tested:
-        found = ", ".join(f"{n} ({reason})" for reason, n in not_tested.items())
-        raise InputError(f"{sequences.path}: no user can be tested; of {sequences.n_users} users: {found}")
+        reasons = ", ".join(f"{n} ({reason})" for reason, n in not_tested.items())
+        raise InputError(f"{sequences.path}: no user can be tested; of {sequences.n_users} users: {reasons}")
     materialize(con, "evaluation/test_items", keep_seen=config.keep_seen)
     for name in ("evaluation/training_events", "evaluation/training_items", "evaluation/user_items"):
         materialize(con, name)
@@ -94,7 +94,7 @@ def split_sequences(
 
 
 def _without_future_events(batches: Iterator[pa.RecordBatch], ahead: EventsAhead) -> Iterator[pa.RecordBatch]:
-    """Leave out, and count, the events that are ahead of their time: the last ones of a history."""
+    """Leave out and count the events in the future: the last ones of a history."""
     for batch in batches:
         items, times = batch["item_ids"], batch["timestamps"]
         moments, lengths = times.flatten().to_numpy(), times.value_lengths().to_numpy()
@@ -113,26 +113,26 @@ def _without_future_events(batches: Iterator[pa.RecordBatch], ahead: EventsAhead
 
 
 def _cut(con: duckdb.DuckDBPyConnection, path: Path, checked: Path, config: EvaluationConfig) -> int:
-    """Find the first second of the test. Raises InputError where it leaves nothing before or after it."""
+    """Return the first second of the test. Raises InputError if no event is before it, or none from then on."""
     oldest, newest = select(con, "tables/log_span", path=literal(checked)).fetchall()[0]
     if newest is None:
         raise InputError(f"{path}: no history holds an event")
-    span = f"{path}: the log goes from {in_words(oldest)} to {in_words(newest)}"
+    span = f"{path}: the log runs from {iso_time(oldest)} to {iso_time(newest)}"
     if config.cut_time is not None:
         if not oldest < config.cut_time <= newest:
             raise InputError(f"{span}; --cut {config.cut} is not within it")
         return config.cut_time
     days = config.test_days or _DEFAULT_TEST_DAYS
-    # From the second after: the last day of a log of midnights is one midnight, not two.
+    # Plus one second: the last day of a log with daily timestamps is one midnight, not two.
     cut = int(newest - round(days * _DAY_S) + 1)
     if cut <= oldest:
-        raise InputError(f"{span}: no more than the last {days:g} days. Pass fewer --test-days")
+        raise InputError(f"{span}, all of it within the last {days:g} days. Pass fewer --test-days")
     return cut
 
 
 def _check_training_part(counts: SplitCounts, path: Path, top_k: int) -> None:
     if counts.training_users < 2:
-        raise InputError(f"{path}: {counts.training_users} user in the training part; expected two or more")
+        raise InputError(f"{path}: {counts.training_users} user(s) in the training part; expected two or more")
     if top_k > counts.training_items:
         n_items = counts.training_items
         raise ConfigError(f"--top-k {top_k}: the training part holds {n_items} items. Pass {n_items} or less")

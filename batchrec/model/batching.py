@@ -1,4 +1,4 @@
-"""Model inputs from histories: the only place that makes them, for training and for scoring alike.
+"""Model inputs from histories. Training and scoring both make them here and nowhere else.
 
 Rows of tokens are int32, oldest item first, padded on the right with PAD.
 """
@@ -20,10 +20,10 @@ _DIGESTED_USERS = 256
 
 @dataclass(frozen=True)
 class Histories:
-    """Known items of users, oldest first, laid end to end.
+    """Known items of users, oldest first, concatenated.
 
-    items: (events,) int32 indexes; offsets: (users + 1,) int64, where each user's items start and the last one's end.
-    ties: (events,) bool, whether an item is of the same moment as the one before it; None where moments do not matter.
+    items: (events,) int32 indexes; offsets: (users + 1,) int64, where each user's items start and the last user's end.
+    ties: (events,) bool, whether an item has the same timestamp as the one before it; None if times do not matter.
     """
 
     items: Ints
@@ -34,7 +34,7 @@ class Histories:
     def from_arrow(
         cls, item_ids: pa.ListArray, vocabulary: Vocabulary, timestamps: pa.ListArray | None = None
     ) -> "Histories":
-        """Look up lists of external ids, leaving out items the model does not know; ties go by the timestamps."""
+        """Look up lists of external ids, leaving out items that the model does not know; timestamps give the ties."""
         indexes = vocabulary.indexes(item_ids.flatten())
         known = indexes != PAD
         offsets = np.concatenate([[0], np.cumsum(item_ids.value_lengths().to_numpy(), dtype=np.int64)])
@@ -53,12 +53,12 @@ class Histories:
 
     @property
     def lengths(self) -> Longs:
-        """Count the items of each user: (users,)."""
+        """Return the number of items of each user: (users,)."""
         lengths: Longs = self.offsets[1:] - self.offsets[:-1]
         return lengths
 
     def followed_by(self, others: "Histories") -> "Histories":
-        """Add to the items of each user those of others, as many users; ties are dropped."""
+        """Append the items of `others`, user by user, to these; ties are dropped."""
         if len(others.items) == 0:
             return Histories(self.items, self.offsets)
         offsets = self.offsets + others.offsets
@@ -68,13 +68,13 @@ class Histories:
         return Histories(items, offsets)
 
     def below(self, size: int) -> "Histories":
-        """Leave out items whose index is not below `size`."""
+        """Keep only the items whose index is below `size`."""
         is_kept = self.items < size
         offsets = np.concatenate([[0], np.cumsum(is_kept, dtype=np.int64)])[self.offsets]
         return Histories(self.items[is_kept], offsets, None if self.ties is None else self.ties[is_kept])
 
     def take(self, users: Longs) -> "Histories":
-        """Give the histories of some users, in the order of `users`."""
+        """Return the histories of some users, in the order of `users`."""
         lengths = self.lengths[users]
         places = spans(self.offsets[users], lengths)
         ties = None if self.ties is None else self.ties[places]
@@ -83,26 +83,26 @@ class Histories:
 
 @dataclass(frozen=True)
 class SeenPairs:
-    """Which items which rows have seen: rows (pairs,) int64 and items (pairs,) int64 indexes, pair by pair."""
+    """The seen items of rows as pairs: rows (pairs,) int64 and items (pairs,) int64 indexes."""
 
     rows: Longs
     items: Longs
 
 
 def also_seen(users: pa.RecordBatch, vocabulary: Vocabulary) -> Histories:
-    """Look up what users of a sequences batch have seen beside their histories: nothing, if it lacks that column."""
+    """Look up the items of the column also_seen of a sequences batch: none if the column is missing."""
     if "also_seen" not in users.schema.names:
         return Histories(np.empty(0, np.int32), np.zeros(len(users) + 1, np.int64))
     return Histories.from_arrow(users["also_seen"], vocabulary)
 
 
 def seen_by(users: pa.RecordBatch, vocabulary: Vocabulary) -> Histories:
-    """Look up all that users of a sequences batch have seen: their histories, then the other items."""
+    """Look up all items that users of a sequences batch have seen: their histories, then also_seen."""
     return Histories.from_arrow(users["item_ids"], vocabulary).followed_by(also_seen(users, vocabulary))
 
 
 def spans(starts: Longs, lengths: Longs) -> Longs:
-    """Give the places start, start + 1, ... of each span, span after span: (sum of lengths,)."""
+    """Return the places start, start + 1, ... of each span, span after span: (sum of lengths,)."""
     first = np.cumsum(lengths) - lengths
     places: Longs = np.arange(lengths.sum(), dtype=np.int64) + np.repeat(starts - first, lengths)
     return places
@@ -113,7 +113,7 @@ def pad(items: Ints | NDArray[np.bool_], starts: Longs, lengths: Longs, n_extra:
     places = np.arange(int(lengths.max(initial=0)) + n_extra)
     if len(items) == 0:
         return np.full((len(starts), len(places)), PAD, np.int32)
-    # Rows are taken at their full width, and what follows a span covered: cheaper than an index of each value.
+    # Take rows at full width and overwrite what follows each span: cheaper than an index for each value.
     tokens: Ints = items.take(starts[:, None] + places, mode="clip").astype(np.int32, copy=False)
     tokens[places >= lengths[:, None]] = PAD
     return tokens
@@ -122,7 +122,7 @@ def pad(items: Ints | NDArray[np.bool_], starts: Longs, lengths: Longs, n_extra:
 def scoring_tokens(histories: Histories, users: Longs, shape: EncoderShape) -> Ints:
     """Lay out each user's newest items to ask for the next one at the last place: (len(users), up to max_len).
 
-    A causal encoder predicts it at the newest item; a masked one at a MASK behind that, which takes an item's place.
+    A causal encoder predicts at the newest item; a masked one at a MASK after it, which takes the place of an item.
     """
     n_extra = 1 if shape.objective == "masked" else 0
     lengths = np.minimum(histories.lengths[users], shape.max_len - n_extra)
@@ -133,26 +133,26 @@ def scoring_tokens(histories: Histories, users: Longs, shape: EncoderShape) -> I
 
 
 def seen_pairs(histories: Histories, users: Longs) -> SeenPairs:
-    """List the full history of each user, row r for users[r]; an item seen twice stands there twice."""
+    """List the full history of each user, row r for users[r]; an item seen twice is listed twice."""
     bounds = zip(histories.offsets[users].tolist(), histories.offsets[users + 1].tolist(), strict=True)
-    # A slice for each user is cheaper than an index of each item; the empty one is for nobody.
+    # A slice per user is cheaper than an index per item; the empty slice covers the case of no users.
     items = [histories.items[:0], *(histories.items[start:end] for start, end in bounds)]
     return SeenPairs(np.repeat(np.arange(len(users)), histories.lengths[users]), np.concatenate(items, dtype=np.int64))
 
 
 def history_digests(histories: Histories, others: Histories | None = None) -> Longs:
-    """Sum up each history in a number that changes with any item, or the place of one: (users,) int64.
+    """Hash each history into a number that changes with any item or the place of one: (users,) int64.
 
-    others: items that the users have seen beside them; a user without any has the digest of the history alone. Items
-    and their places are mixed by the finalizer of SplitMix64 (Steele et al., "Fast Splittable Pseudorandom Number
+    others: further items that the users have seen; without any, the digest is that of the history. Items and their
+    places are mixed by the finalizer of SplitMix64 (Steele et al., "Fast Splittable Pseudorandom Number
     Generators", OOPSLA 2014).
     """
     if others is not None and len(others.items):
-        # An odd factor, so that an item of the one is not the same as one of the other.
+        # An odd factor, so that an item counts differently in a history than among the others.
         apart = history_digests(others).view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         return (history_digests(histories).view(np.uint64) + apart).view(np.int64)
     digests: Longs = np.empty(len(histories), np.int64)
-    # Few users at a time, so that all steps find their numbers in the cache.
+    # Few users at a time, so that all steps work in the cache.
     for first in range(0, len(histories), _DIGESTED_USERS):
         offsets = histories.offsets[first : first + _DIGESTED_USERS + 1]
         mixed = histories.items[offsets[0] : offsets[-1]].astype(np.uint64)
@@ -167,22 +167,23 @@ def history_digests(histories: Histories, others: Histories | None = None) -> Lo
 
 
 def length_sorted(lengths: Longs, batch_size: int) -> Iterator[Longs]:
-    """Split users into batches of like length, so that little of a batch is padding. Yields (batch,) row numbers."""
+    """Split users into batches of similar length, so that batches hold little padding. Yields (batch,) row numbers."""
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 
 
-def token_batches(lengths: Longs, most_tokens: int, most_users: int) -> Iterator[Longs]:
-    """Split users into batches of like length: short histories many at a time, long ones few.
+def token_batches(lengths: Longs, max_tokens: int, max_users: int) -> Iterator[Longs]:
+    """Split users into batches of similar length: many users with short histories, few with long ones.
 
-    A batch holds one user, or up to most_users users and, padding included, most_tokens tokens. Yields (batch,) rows.
+    A batch holds up to max_users users and, including padding, max_tokens tokens; at least one user. Yields (batch,)
+    row numbers.
     """
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
-        longest = lengths[order[start : start + most_users]]
-        n_fitting = int(np.searchsorted(longest * np.arange(1, len(longest) + 1), most_tokens, side="right"))
+        longest = lengths[order[start : start + max_users]]
+        n_fitting = int(np.searchsorted(longest * np.arange(1, len(longest) + 1), max_tokens, side="right"))
         batch = order[start : start + max(1, n_fitting)]
         yield batch
         start += len(batch)

@@ -1,10 +1,10 @@
-"""The model directory: written whole, read only if every byte is what was written.
+"""The model directory: written all at once, and read only if every byte is as it was written.
 
 manifest.json        contract version, model id, options, metrics, the SHA-256 of every other file, and of itself
 encoder.onnx         the encoder with the masking of seen items and the top-k
 items.parquet        the vocabulary
 weights.safetensors  the encoder's weights
-training.jsonl       a line for every epoch
+training.jsonl       one line per epoch
 """
 
 import errno
@@ -35,18 +35,18 @@ ITEMS = "items.parquet"
 WEIGHTS = "weights.safetensors"
 TRAINING_LOG = "training.jsonl"
 
-# A protobuf ends there, and weights and vocabulary are no larger than the graph.
-_MOST_BYTES = 2**31 - 1
-_MOST_MANIFEST_BYTES = 1 << 20
+# The size limit of a protobuf; weights and vocabulary are no larger than the graph.
+_MAX_BYTES = 2**31 - 1
+_MAX_MANIFEST_BYTES = 1 << 20
 _RESTORE = "Train again, or restore the directory"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a model is: `config` holds its training options, `metrics` those of the epoch that was kept.
+    """The manifest of a model: `config` holds its training options, `metrics` the accuracies of the best epoch.
 
-    `encoder` holds the fields of its EncoderShape.
-    `files` holds the SHA-256 of every other file, `seal` that of the manifest's own text while the seal is empty.
+    `encoder` holds the fields of its EncoderShape, `files` the SHA-256 of every other file, and `seal` that of the
+    manifest's own text with an empty seal.
     """
 
     contract_version: int
@@ -59,7 +59,7 @@ class Manifest:
     seal: str = ""
 
     def __post_init__(self) -> None:
-        # Refused here, by a TypeError, rather than when the first user is scored.
+        # Raises TypeError here rather than when the first user is scored.
         EncoderShape(**self.encoder)
 
     @property
@@ -68,17 +68,17 @@ class Manifest:
         return EncoderShape(**self.encoder)
 
     def sealed(self) -> "Manifest":
-        """Give the manifest with its seal."""
+        """Return the manifest with its seal."""
         return replace(self, seal=_sha256(replace(self, seal="").to_json()))
 
     def to_json(self) -> bytes:
-        """Spell the manifest as its file does."""
+        """Return the manifest as the bytes of its file."""
         return (to_json(asdict(self), indent=2) + "\n").encode()
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model directory as it was read; `encoder` is the ONNX graph, `weights` the safetensors of its weights."""
+    """A loaded model directory; `encoder` is the ONNX graph, `weights` the safetensors of its weights."""
 
     manifest: Manifest
     vocabulary: Vocabulary
@@ -87,9 +87,9 @@ class Model:
 
 
 def load_model(folder: Path) -> Model:
-    """Read a model directory, check every file against its manifest, and the parts against each other.
+    """Read a model directory, and check every file against the manifest and the parts against each other.
 
-    Raises ModelError if a file is missing or changed, a part does not fit, or the contract is of another version.
+    Raises ModelError if a file is missing or changed, a part does not fit, or the contract version is another one.
     """
     for _ in range(3):
         manifest = read_manifest(folder)
@@ -102,19 +102,19 @@ def load_model(folder: Path) -> Model:
         else:
             changed = [name for name, digest in manifest.files.items() if _sha256(contents[name]) != digest]
             if not changed:
-                return _fitted(manifest, contents, folder)
+                return _assemble(manifest, contents, folder)
             problem = f"{folder}: {changed[0]} is not the file that was written: its SHA-256 has changed"
-        # A newer model may have taken the directory's place between two reads.
+        # A newer model may have replaced the directory between two reads.
         if read_manifest(folder) == manifest:
             break
     raise ModelError(f"{problem}. {_RESTORE}")
 
 
-def _fitted(manifest: Manifest, contents: dict[str, bytes], folder: Path) -> Model:
-    """Make a model of its files. Raises ModelError if one does not fit the others."""
+def _assemble(manifest: Manifest, contents: dict[str, bytes], folder: Path) -> Model:
+    """Make a model from the contents of its files. Raises ModelError if they do not fit each other."""
     part = WEIGHTS
     try:
-        # They are as large as they say, which bounds what the others may say.
+        # Their sizes are checked against the file, which bounds the sizes that the other parts may claim.
         weights = read_weights(contents[WEIGHTS], manifest.n_items + FIRST_ITEM, manifest.shape)
         part = ITEMS
         vocabulary = read_vocabulary(contents[ITEMS], manifest.n_items)
@@ -126,37 +126,37 @@ def _fitted(manifest: Manifest, contents: dict[str, bytes], folder: Path) -> Mod
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read what a model directory is. Raises ModelError if it is none, or its manifest is not as it was written."""
+    """Read the manifest of a model directory. Raises ModelError if it is missing or not as it was written."""
     file = folder / MANIFEST
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such model directory. Run batchrec train, or pass --model FOLDER")
     try:
-        contents = _read(file, _MOST_MANIFEST_BYTES)
-        found = json.loads(contents)
-        version = found["contract_version"]
+        contents = _read(file, _MAX_MANIFEST_BYTES)
+        fields = json.loads(contents)
+        version = fields["contract_version"]
         if type(version) is not int or version != MODEL_VERSION:
             raise ModelError(
                 f"{folder}: the contract version is {version!r:.40}; expected {MODEL_VERSION}. Train again"
             )
-        manifest = Manifest(**found)
+        manifest = Manifest(**fields)
         if contents != manifest.sealed().to_json():
             raise ModelError(f"{file}: is not the file that was written. {_RESTORE}")
         _check_manifest(manifest)
     except MisfitError as error:
         raise ModelError(f"{file}: {error}. {_RESTORE}") from error
-    # A text may be no UTF-8, no JSON, or hold an integer of more digits than Python reads: each is a ValueError.
+    # Invalid UTF-8, invalid JSON and integers of more digits than Python reads are each a ValueError.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{file}: cannot be read: {error!r:.200}. {_RESTORE}") from error
     return manifest
 
 
 def _check_manifest(manifest: Manifest) -> None:
-    """Raise MisfitError unless every value of a manifest is what it is taken for."""
+    """Raise MisfitError unless every value of a manifest has the type and range expected of it."""
     files = manifest.files
     missing = {ENCODER, ITEMS, WEIGHTS} - files.keys()
-    strangers = files.keys() - {ENCODER, ITEMS, WEIGHTS, TRAINING_LOG}
-    if missing or strangers:
-        raise MisfitError(f"lists the wrong files: missing {sorted(missing)}, unexpected {sorted(strangers)!s:.100}")
+    unexpected = files.keys() - {ENCODER, ITEMS, WEIGHTS, TRAINING_LOG}
+    if missing or unexpected:
+        raise MisfitError(f"lists the wrong files: missing {sorted(missing)}, unexpected {sorted(unexpected)!s:.100}")
     if not all(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in files.values()):
         raise MisfitError("lists a file without its SHA-256")
     if type(manifest.n_items) is not int or manifest.n_items < 1:
@@ -164,7 +164,7 @@ def _check_manifest(manifest: Manifest) -> None:
     check_shape(manifest.shape)
     if manifest.model_id != _model_id(files):
         raise MisfitError(
-            f"model_id is {manifest.model_id!r:.40}; expected {_model_id(files)}, by its weights and items"
+            f"model_id is {manifest.model_id!r:.40}; expected {_model_id(files)} by its weights and items"
         )
     metrics = manifest.metrics
     if not isinstance(metrics, dict) or not all(map(is_number, metrics.values())):
@@ -173,21 +173,21 @@ def _check_manifest(manifest: Manifest) -> None:
         raise MisfitError(f"config is {manifest.config!r:.60}; expected the options of the training")
 
 
-def _read(file: Path, most_bytes: int = _MOST_BYTES) -> bytes:
+def _read(file: Path, max_bytes: int = _MAX_BYTES) -> bytes:
     """Read a file of a model. Raises OSError if it is a link, a pipe or a device, or too large."""
-    found = file.lstat()
-    if stat.S_ISLNK(found.st_mode):
+    status = file.lstat()
+    if stat.S_ISLNK(status.st_mode):
         raise OSError(errno.EINVAL, "is a link; expected a file", str(file))
-    # A pipe would wait for somebody to write to it.
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+    # Reading a pipe would wait for a writer.
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EINVAL, "is not a regular file", str(file))
-    if found.st_size > most_bytes:
-        raise OSError(errno.EFBIG, f"has {found.st_size:,} bytes; expected {most_bytes:,} at most", str(file))
+    if status.st_size > max_bytes:
+        raise OSError(errno.EFBIG, f"has {status.st_size:,} bytes; expected {max_bytes:,} at most", str(file))
     return file.read_bytes()
 
 
 def _model_id(files: Mapping[str, str]) -> str:
-    """Name a model by what ranks: the same weights over the same items are the same model."""
+    """Derive the id from what ranks: the same weights over the same items are the same model."""
     return _sha256((files[WEIGHTS] + files[ITEMS]).encode())[:12]
 
 
@@ -206,7 +206,7 @@ def replacing_model(out: Path) -> AbstractContextManager[Path]:
 def write_manifest(
     folder: Path, vocabulary: Vocabulary, shape: EncoderShape, config: TrainingConfig, metrics: dict[str, float]
 ) -> Manifest:
-    """Write the vocabulary, then seal the folder: the manifest holds the SHA-256 of all that lies in it."""
+    """Write the vocabulary, then the manifest with the SHA-256 of every file in the folder."""
     pq.write_table(vocabulary.to_table(), folder / ITEMS, write_page_checksum=True)
     files = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
     manifest = Manifest(

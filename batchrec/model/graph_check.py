@@ -1,4 +1,4 @@
-"""Whether the ONNX graph of a model is the one of its weights, and asks for nothing outside its file."""
+"""Check that the ONNX graph of a model has the model's weights and refers to nothing outside its file."""
 
 from collections.abc import Iterable, Iterator
 from math import prod
@@ -13,22 +13,22 @@ from batchrec.tables.schemas import FIRST_ITEM
 if TYPE_CHECKING:
     import onnx
 
-# Type and sizes, None for a size that is free.
+# Type and sizes; None for a dynamic size.
 Argument = tuple[str, tuple[int | None, ...]]
 
 _PREFIX = "encoder."
 _BIASES = "item_biases"
-# Of the types that training writes.
+# The types that training writes.
 _VALUE_BYTES = {"FLOAT": 4, "DOUBLE": 8, "INT32": 4, "INT64": 8, "BOOL": 1}
-# These tell the sizes of the vocabulary, of a history and of a state.
+# They determine the sizes of the vocabulary, of a history and of a state.
 _NEEDED = ("item_embeddings.weight", "position_embeddings.weight", _BIASES)
 
 
 def check_graph(encoder: bytes, weights: Weights) -> None:
     """Raise MisfitError unless a graph has the arguments of the contract and the weights of its encoder.
 
-    It is parsed here, before onnxruntime sees it: that takes the file names of external data from any tensor of the
-    graph, its subgraphs and functions, and looks for them in the working directory.
+    The graph is parsed here, before onnxruntime sees it, because onnxruntime opens files that any tensor of the graph,
+    its subgraphs and functions names as external data.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -46,14 +46,14 @@ def check_graph(encoder: bytes, weights: Weights) -> None:
 
 
 def _tensors(message: Any) -> "Iterator[onnx.TensorProto]":
-    """Find the tensors in a protobuf message, at any depth. Raises MisfitError for a sparse one."""
+    """Yield the tensors in a protobuf message, at any depth. Raises MisfitError for a sparse one."""
     import onnx
 
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in [value] if hasattr(value, "ListFields") else value:
                 if isinstance(part, onnx.SparseTensorProto):
-                    # It may ask for any amount of memory, and training writes none.
+                    # It may claim any amount of memory, and training writes none.
                     raise MisfitError(f"tensor {part.values.name!r:.60} is sparse")
                 if isinstance(part, onnx.TensorProto):
                     yield part
@@ -62,19 +62,19 @@ def _tensors(message: Any) -> "Iterator[onnx.TensorProto]":
 
 
 def _check_tensor(tensor: "onnx.TensorProto") -> None:
-    """Raise MisfitError unless a tensor holds as many values as it says, all of them in this file."""
+    """Raise MisfitError unless a tensor holds as many values as its shape says, all of them in this file."""
     import onnx
 
     if tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data):
-        raise MisfitError(f"tensor {tensor.name!r:.60} is in another file, which no hash covers")
+        raise MisfitError(f"tensor {tensor.name!r:.60} is in another file, which the manifest does not cover")
     n_values = prod(tensor.dims)
     kind = _spell_type(tensor.data_type)
     if kind not in _VALUE_BYTES or min(tensor.dims, default=0) < 0:
         raise MisfitError(f"tensor {tensor.name!r:.60} is {kind} {list(tensor.dims)!s:.60}")
     listed = sum(map(len, (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data)))
-    n_found = listed + len(tensor.raw_data) / _VALUE_BYTES[kind]
-    if n_found != n_values:
-        raise MisfitError(f"tensor {tensor.name!r:.60} holds {n_found:g} values; expected {n_values}")
+    n_held = listed + len(tensor.raw_data) / _VALUE_BYTES[kind]
+    if n_held != n_values:
+        raise MisfitError(f"tensor {tensor.name!r:.60} holds {n_held:g} values; expected {n_values}")
 
 
 def _spell_type(number: int) -> str:
@@ -102,14 +102,14 @@ def _outputs(hidden_size: int) -> dict[str, Argument]:
     }
 
 
-def _check_arguments(what: str, values: "Iterable[onnx.ValueInfoProto]", expected: dict[str, Argument]) -> None:
-    found = [(value.name, _argument(value)) for value in values]
-    names = [name for name, _ in found]
+def _check_arguments(kind: str, values: "Iterable[onnx.ValueInfoProto]", expected: dict[str, Argument]) -> None:
+    arguments = [(value.name, _argument(value)) for value in values]
+    names = [name for name, _ in arguments]
     if sorted(names) != sorted(expected):
-        raise MisfitError(f"its {what}s are {', '.join(names):.200}; expected {', '.join(expected)}")
-    for name, argument in found:
+        raise MisfitError(f"its {kind}s are {', '.join(names):.200}; expected {', '.join(expected)}")
+    for name, argument in arguments:
         if argument != expected[name]:
-            raise MisfitError(f"{what} {name} is {_spell(argument)}; expected {_spell(expected[name])}")
+            raise MisfitError(f"{kind} {name} is {_spell(argument)}; expected {_spell(expected[name])}")
 
 
 def _argument(value: "onnx.ValueInfoProto") -> Argument:
@@ -124,28 +124,28 @@ def _spell(argument: Argument) -> str:
 
 
 def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> None:
-    """Raise MisfitError unless the graph's weights are those of the weights file, bit by bit.
+    """Raise MisfitError unless the graph's weights equal those of the weights file bit for bit.
 
-    In the graph PAD and MASK, which nobody may get, have a bias of -inf.
+    In the graph PAD and MASK, which are never recommended, have a bias of -inf.
     """
     import onnx
 
     by_name: dict[str, onnx.TensorProto] = {}
-    for tensor in tensors:
-        if tensor.name in by_name:
-            raise MisfitError(f"weight {tensor.name!r:.60} is there twice")
-        by_name[tensor.name] = tensor
+    for initializer in tensors:
+        if initializer.name in by_name:
+            raise MisfitError(f"weight {initializer.name!r:.60} occurs twice")
+        by_name[initializer.name] = initializer
     for name, expected in weights.items():
-        found = by_name.get(_PREFIX + name)
-        if found is None:
+        tensor = by_name.get(_PREFIX + name)
+        if tensor is None:
             if name in _NEEDED:
-                raise MisfitError(f"has no weight {_PREFIX}{name}")
+                raise MisfitError(f"lacks the weight {_PREFIX}{name}")
             continue
-        if found.data_type != onnx.TensorProto.FLOAT or tuple(found.dims) != expected.shape:
-            raise MisfitError(f"weight {found.name} is {tuple(found.dims)!s:.60}; expected float32 {expected.shape}")
+        if tensor.data_type != onnx.TensorProto.FLOAT or tuple(tensor.dims) != expected.shape:
+            raise MisfitError(f"weight {tensor.name} is {tuple(tensor.dims)!s:.60}; expected float32 {expected.shape}")
         bits = expected.ravel()
         if name == _BIASES:
             bits = np.concatenate([np.full(FIRST_ITEM, -np.inf, np.float32), bits[FIRST_ITEM:]])
-        raw = found.raw_data
+        raw = tensor.raw_data
         if len(raw) != bits.nbytes or not np.array_equal(np.frombuffer(raw, np.uint32), bits.view(np.uint32)):
-            raise MisfitError(f"weight {found.name} is not that of the weights file")
+            raise MisfitError(f"weight {tensor.name} differs from the weights file")

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 
 def hit_rate(ranks: NDArray[np.int64], k: int) -> float:
-    """Share of users whose held-out item is among the first k. ranks: (users,) from 1."""
+    """Return the share of users whose held-out item is among the first k. ranks: (users,) from 1."""
     return float(np.mean(ranks <= k))
 
 
 def ndcg(ranks: NDArray[np.int64], k: int) -> float:
-    """Mean of 1 / log2(rank + 1), 0 for ranks beyond k: NDCG with one relevant item. ranks: (users,) from 1."""
+    """Return NDCG with one relevant item: the mean of 1 / log2(rank + 1), 0 beyond k. ranks: (users,) from 1."""
     return float(np.mean(np.where(ranks <= k, 1 / np.log2(ranks + 1), 0.0)))

@@ -1,4 +1,4 @@
-"""Whether the parts of a model directory fit each other: the shape, the weights, the vocabulary and the graph."""
+"""Check the parts of a model directory against each other: the shape, the weights and the vocabulary."""
 
 import json
 from collections.abc import Mapping
@@ -19,16 +19,16 @@ from batchrec.tables.sealed_parquet import parquet_of
 
 Weights = Mapping[str, NDArray[np.float32]]
 
-# As safetensors has it.
-_MOST_HEADER_BYTES = 100_000_000
+# The limit of the safetensors format.
+_MAX_HEADER_BYTES = 100_000_000
 
 
 class MisfitError(ValueError):
-    """A part of a model that does not fit the others: what was found, and what was expected."""
+    """A part of a model does not fit the others; the message says what was found and what was expected."""
 
 
 def check_shape(shape: EncoderShape) -> None:
-    """Raise MisfitError unless every size of a shape is one."""
+    """Raise MisfitError unless every value of a shape is valid."""
     sizes = {name: size for name, size in asdict(shape).items() if name not in ("objective", "dropout")}
     for name, size in sizes.items():
         if not _is_size(size):
@@ -42,7 +42,7 @@ def check_shape(shape: EncoderShape) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is a finite number."""
+    """Return whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
@@ -51,7 +51,7 @@ def _is_size(value: object) -> bool:
 
 
 def weight_shapes(vocabulary_size: int, shape: EncoderShape) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every weight of an encoder, by the names that training.encoder.Encoder gives them."""
+    """Return the shape of every weight of an encoder, by its name in training.encoder.Encoder."""
     size = shape.hidden_size
     shapes: dict[str, tuple[int, ...]] = {
         "item_embeddings.weight": (vocabulary_size, size),
@@ -73,16 +73,16 @@ def weight_shapes(vocabulary_size: int, shape: EncoderShape) -> dict[str, tuple[
 def read_weights(contents: bytes, vocabulary_size: int, shape: EncoderShape) -> Weights:
     """Return views of the weights in a safetensors file.
 
-    Raises MisfitError if it is none, or its weights are not those of an encoder of this shape, all of them finite.
+    Raises MisfitError unless it is a safetensors file with the weights of an encoder of this shape, all of them finite.
     """
     header, data = _split(contents)
-    # Before as many shapes are made.
+    # Checked before that many shapes are made.
     if shape.n_layers > len(header):
         raise MisfitError(f"holds {len(header)} weights; expected those of {shape.n_layers} layers")
     expected = weight_shapes(vocabulary_size, shape)
     if header.keys() != expected.keys():
         strange = min(header.keys() ^ expected.keys())
-        raise MisfitError(f"{'has no' if strange in expected else 'has an unexpected'} weight {strange!r:.60}")
+        raise MisfitError(f"{'lacks the' if strange in expected else 'has an unexpected'} weight {strange!r:.60}")
     weights, spans = {}, []
     for name, sizes in expected.items():
         start, end = _span(name, header[name], sizes)
@@ -94,7 +94,7 @@ def read_weights(contents: bytes, vocabulary_size: int, shape: EncoderShape) -> 
         with np.errstate(invalid="ignore"):
             total = weights[name].sum(dtype=np.float64)
         if not np.isfinite(total):
-            raise MisfitError(f"weight {name} holds what is not a finite number")
+            raise MisfitError(f"weight {name} holds values that are not finite")
     spans.sort()
     if [start for start, _ in spans] + [len(data)] != [0] + [end for _, end in spans]:
         raise MisfitError("the weights do not fill the file")
@@ -102,9 +102,9 @@ def read_weights(contents: bytes, vocabulary_size: int, shape: EncoderShape) -> 
 
 
 def _split(contents: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Split safetensors into the header's weights and the bytes that they are in."""
+    """Split a safetensors file into the header's entries and the bytes of the weights."""
     n_bytes = int.from_bytes(contents[:8], "little")
-    if not 2 <= n_bytes <= min(len(contents) - 8, _MOST_HEADER_BYTES):
+    if not 2 <= n_bytes <= min(len(contents) - 8, _MAX_HEADER_BYTES):
         raise MisfitError("not a safetensors file")
     try:
         header = json.loads(contents[8 : 8 + n_bytes])
@@ -120,10 +120,12 @@ def _split(contents: bytes) -> tuple[dict[str, Any], memoryview]:
 def _span(name: str, entry: object, sizes: tuple[int, ...]) -> tuple[int, int]:
     """Return where the bytes of a weight start and end. Raises MisfitError unless it is float32 of these sizes."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise MisfitError(f"weight {name} has no type, shape and place")
+        raise MisfitError(f"weight {name} is {entry!r:.60}; expected dtype, shape and data_offsets")
     if entry["dtype"] != "F32" or entry["shape"] != list(sizes):
-        found = f"{entry['dtype']!r:.20} {entry['shape']!r:.60}"
-        raise MisfitError(f"weight {name} is {found}; expected 'F32' {list(sizes)}, by the manifest's shape and items")
+        spelled = f"{entry['dtype']!r:.20} {entry['shape']!r:.60}"
+        raise MisfitError(
+            f"weight {name} is {spelled}; expected 'F32' {list(sizes)}, by the manifest's shape and items"
+        )
     offsets = entry["data_offsets"]
     are_offsets = isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)
     if not are_offsets or offsets[0] < 0 or offsets[1] - offsets[0] != 4 * prod(sizes):
@@ -134,15 +136,15 @@ def _span(name: str, entry: object, sizes: tuple[int, ...]) -> tuple[int, int]:
 def read_vocabulary(contents: bytes, n_items: int) -> Vocabulary:
     """Read the items table of a model.
 
-    Raises MisfitError if it is not Parquet, or not one row for each of `n_items` items, by the contract.
+    Raises MisfitError unless it is a Parquet file with one row for each of `n_items` items, by the contract.
     """
     try:
         file = parquet_of(pa.BufferReader(contents))
         if file.metadata.num_rows != n_items:
             raise MisfitError(f"holds {file.metadata.num_rows} items; expected {n_items}, by the manifest")
-        found = file.schema_arrow
-        if not any(found.equals(items_schema(id_type)) for id_type in (pa.int64(), pa.string())):
-            columns = ", ".join(f"{field.name} {field.type}" for field in found)
+        schema = file.schema_arrow
+        if not any(schema.equals(items_schema(id_type)) for id_type in (pa.int64(), pa.string())):
+            columns = ", ".join(f"{field.name} {field.type}" for field in schema)
             raise MisfitError(
                 f"its columns are {columns:.200}; expected item_id int64 or string, item_index int32 and n_events "
                 "int64, without nulls"
@@ -150,7 +152,7 @@ def read_vocabulary(contents: bytes, n_items: int) -> Vocabulary:
         items = file.read().combine_chunks()
         items.validate(full=True)
     except (pa.ArrowException, OSError) as error:
-        raise MisfitError(f"not a Parquet file that can be read: {one_line(error)}") from error
+        raise MisfitError(f"not a readable Parquet file: {one_line(error)}") from error
     item_ids, indexes, n_events = (items[name].chunk(0) for name in ("item_id", "item_index", "n_events"))
     if item_ids.null_count or indexes.null_count or n_events.null_count:
         raise MisfitError("has nulls; expected none")

@@ -1,4 +1,4 @@
-"""The model's graph in numbers of fewer bits, made from the fp32 graph when that is opened."""
+"""Convert the model's fp32 graph to fp16 or int8 when it is opened."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def at_precision(encoder: bytes, precision: ScoringPrecision) -> bytes:
-    """Give a graph of fp32 with its weights and arithmetic in `precision`; inputs and outputs keep their types."""
+    """Convert the weights and arithmetic of an fp32 graph to `precision`; inputs and outputs keep their types."""
     if precision == "fp32":
         return encoder
     return _to_fp16(encoder) if precision == "fp16" else _to_int8(encoder)
@@ -26,13 +26,13 @@ def _to_fp16(encoder: bytes) -> bytes:
 
 
 def _to_int8(encoder: bytes) -> bytes:
-    """Round matrices of weights, with a scale for each column, and the states that they are multiplied with.
+    """Quantize weight matrices, with a scale per column, and the states that they are multiplied with.
 
     Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"
-    (CVPR 2018); states are scaled as they come.
+    (CVPR 2018); states are scaled dynamically.
 
     Weights take 7 of the 8 bits. Processors without VNNI instructions add products of an unsigned and a signed byte in
-    pairs of 16 bits (vpmaddubsw), which hold 2 * 255 * 64 and not 2 * 255 * 127: with 8 bits they would saturate.
+    pairs of 16 bits (vpmaddubsw). These hold 2 * 255 * 64 but not 2 * 255 * 127: with 8 bits they would saturate.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -40,7 +40,7 @@ def _to_int8(encoder: bytes) -> bytes:
 
     model = onnx.load_model_from_string(encoder)
     _untie_weights(model)
-    # onnxruntime asks for shapes to be inferred first: the export has done so.
+    # onnxruntime expects shapes to be inferred first; the export has already done that.
     add_pre_process_metadata(model)
     with TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
@@ -56,7 +56,7 @@ def _to_int8(encoder: bytes) -> bytes:
 
 
 def _untie_weights(model: "onnx.ModelProto") -> None:
-    """Give each product weights of its own: onnxruntime turns them round in place, and embeddings are looked up too."""
+    """Copy the weights for each product: onnxruntime transposes them in place, and lookups share them."""
     weights = {weight.name: weight for weight in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Gemm" and node.input[1] in weights:

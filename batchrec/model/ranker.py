@@ -1,4 +1,4 @@
-"""One onnxruntime session that ranks: rows of tokens in, the best items of each out."""
+"""The onnxruntime session of a model: ranks the best items for rows of tokens."""
 
 import contextlib
 import io
@@ -34,13 +34,13 @@ class Ranking:
 
     @property
     def is_item(self) -> NDArray[np.bool_]:
-        """Tell what is an item that may be recommended: a row of fewer than k has none at its end. (rows, k)."""
+        """Return which places hold an item, (rows, k): a row with fewer than k items has none at its end."""
         is_item: NDArray[np.bool_] = self.scores != -np.inf
         return is_item
 
 
 class Ranker:
-    """The model's session on a device; `rank` may be called from several threads at once."""
+    """The model's session on a device. Several threads may call `rank` at once."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class Ranker:
         precision: ScoringPrecision = "fp32",
         item_offsets: Floats | None = None,
     ) -> None:
-        """Open the ONNX graph; int8 is for a CPU.
+        """Open the ONNX graph; int8 always runs on the CPU.
 
-        item_offsets: (vocabulary,) float32, added to the scores of items, -inf for what nobody may get; none if None.
-        Raises DeviceError where device is cuda and no GPU works, ModelError for a broken graph.
+        item_offsets: (vocabulary,) float32, added to the scores; -inf for items that nobody may get. None adds nothing.
+        Raises DeviceError if device is cuda and no GPU works, ModelError if the graph is broken.
         """
         if precision == "int8":
             device = "cpu"
@@ -67,37 +67,39 @@ class Ranker:
         (self._n_indexes,) = sizes["item_offsets"]
         if item_offsets is None:
             item_offsets = np.zeros(self._n_indexes, np.float32)
-        # Once, for it is the same in every run.
+        # Copied to the device once, because every run uses the same offsets.
         self._item_offsets = ort.OrtValue.ortvalue_from_numpy(item_offsets, self.device, 0)
 
     def rank(self, tokens: Ints, seen: SeenPairs, top_k: int) -> Ranking:
         """Rank the catalogue for each row, seen items left out.
 
         tokens: (rows, length) int32, PAD on the right; top_k: up to the number of items.
-        The outputs alone come back from the device: never scores of the whole catalogue.
-        Raises ModelError if what comes back is no ranking.
+        Only the outputs are copied back from the device, never the scores of the whole catalogue.
+        Raises ModelError if the outputs are not a ranking.
         """
         scores, items = self._run(tokens, seen, top_k, "scores", "items")
         return self._checked(scores, items, (len(tokens), top_k))
 
     def rank_and_encode(self, tokens: Ints, seen: SeenPairs, top_k: int) -> tuple[Ranking, Floats]:
-        """Rank as `rank` does, and give the states (rows, hidden_size) float32 that the items' scores are made of."""
+        """Rank as `rank` does, and also return the states (rows, hidden_size) float32 behind the scores."""
         scores, items, states = self._run(tokens, seen, top_k, "scores", "items", "states")
         return self._checked(scores, items, (len(tokens), top_k)), states
 
     def _checked(self, scores: Floats, items: Ints, shape: tuple[int, int]) -> Ranking:
-        """Make a ranking of the graph's outputs. Raises ModelError if they are none: the graph may be anybody's."""
+        """Check the graph's outputs, since the graph may be anybody's. Raises ModelError if they are not a ranking."""
         ranking = Ranking(scores, items)
         if scores.shape != shape or items.shape != shape:
-            raise ModelError(f"encoder.onnx: a ranking of {shape} came out as {scores.shape} and {items.shape}")
+            raise ModelError(
+                f"encoder.onnx: the ranking has the shapes {scores.shape} and {items.shape}; expected {shape}"
+            )
         check_scores(scores)
         is_item = ranking.is_item
         if ((items < np.where(is_item, FIRST_ITEM, 0)) | (items >= self._n_indexes)).any():
-            raise ModelError("encoder.onnx: the graph ranks what is no item of the vocabulary. Train again")
-        # The end of a row, where nothing is left, is no item's.
+            raise ModelError("encoder.onnx: the graph ranks an index that is not in the vocabulary. Train again")
+        # Empty places at the end of a row get distinct values that are no items.
         ordered = np.sort(np.where(is_item, items, -1 - np.arange(shape[1], dtype=np.int32)), axis=1)
         if (ordered[:, 1:] == ordered[:, :-1]).any() or (scores[:, 1:] > scores[:, :-1]).any():
-            raise ModelError("encoder.onnx: the graph ranks an item twice, or not by the scores. Train again")
+            raise ModelError("encoder.onnx: the graph ranks an item twice, or not by score. Train again")
         return ranking
 
     def _run(self, tokens: Ints, seen: SeenPairs, top_k: int, *outputs: str) -> list[NDArray[Any]]:
@@ -114,26 +116,26 @@ class Ranker:
             binding.bind_output(name)
         try:
             self._session.run_with_iobinding(binding)
-        except Exception as error:  # onnxruntime's errors have no common base of their own
+        except Exception as error:  # onnxruntime's errors share no base class of their own
             if self.device == "cuda":
                 raise DeviceError(f"onnxruntime cannot run the model on the GPU: {one_line(error)}") from error
             raise ModelError(f"encoder.onnx: onnxruntime cannot run the graph: {one_line(error)}") from error
-        found: list[NDArray[Any]] = binding.copy_outputs_to_cpu()
-        return found
+        arrays: list[NDArray[Any]] = binding.copy_outputs_to_cpu()
+        return arrays
 
 
 def check_scores(scores: Floats) -> None:
-    """Raise ModelError if a score is neither a finite number nor the -inf of a place without an item."""
+    """Raise ModelError if a score is neither finite nor the -inf of a place without an item."""
     if not (scores < np.inf).all():
         raise ModelError(
-            "encoder.onnx: the model scores an item with what is not a finite number. Train again, or pass --precision "
-            "fp32"
+            "encoder.onnx: the model gives an item a score that is not a finite number. Train again, or pass "
+            "--precision fp32"
         )
 
 
 @cache
 def _announce_cpu(problem: str) -> None:
-    """Log, once in a process, that no GPU is used: a warning if there is one."""
+    """Log once per process that the CPU is used: as a warning if the machine has a GPU."""
     if has_nvidia_device():
         _log.warning("no GPU works (%s): scoring on the CPU", problem)
     else:
@@ -141,41 +143,41 @@ def _announce_cpu(problem: str) -> None:
 
 
 def providers_of(provider: str) -> list[str | tuple[str, dict[str, str]]]:
-    """List what onnxruntime is to run a graph on, the CPU last, with the options of each.
+    """List the execution providers for onnxruntime, the CPU last, with their options.
 
-    TF32 is off: it rounds the factors of fp32 products to 10 bits, and scores would differ from a CPU's by 1e-3.
+    TF32 is off: it rounds the factors of fp32 products to 10 bits, so scores would differ from a CPU's by 1e-3.
     """
     return [(CUDA, {"use_tf32": "0"}), CPU] if provider == CUDA else [CPU]
 
 
 def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, str]:
-    """Open an ONNX graph with CPU or CUDA, and on the CPU where CUDA does not start: the second value says why.
+    """Open an ONNX graph with CUDA or the CPU; if CUDA does not start, on the CPU. The second value says why.
 
-    Raises ModelError for a broken graph. The session's own providers tell what started: onnxruntime lists CUDA even
-    where no GPU is.
+    Raises ModelError if the graph is broken. Only the session's own providers show what started: onnxruntime lists CUDA
+    as available even without a GPU.
     """
     options = ort.SessionOptions()
-    # Several threads run the one session, each on a core of its own.
+    # Several threads share the session, each on its own core.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # Lengths differ from run to run, so a plan of memory for one shape is of no use to the next.
+    # Lengths differ from run to run, so a memory plan for one shape does not fit the next.
     options.enable_mem_pattern = False
-    # A graph whose weights are elsewhere finds nothing, least of all in the working directory.
+    # A graph with external weights must find nothing, especially not in the working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     wants_cuda = provider == CUDA and CUDA in ort.get_available_providers()
-    said = io.StringIO()
-    # Where CUDA does not start, onnxruntime fills stderr, and prints the reason on stdout, where the report goes.
+    stdout = io.StringIO()
+    # If CUDA does not start, onnxruntime floods stderr and prints the reason to stdout, where the report belongs.
     ort.set_default_logger_severity(4)
     try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(stdout):
             if wants_cuda:
-                ort.preload_dlls()  # the CUDA libraries that PyPI's packages bring
+                ort.preload_dlls()  # the CUDA libraries from PyPI's packages
             session = ort.InferenceSession(encoder, options, providers=providers_of(CUDA if wants_cuda else CPU))
-    except Exception as error:  # onnxruntime's errors have no common base of their own
+    except Exception as error:  # onnxruntime's errors share no base class of their own
         raise ModelError(f"encoder.onnx: onnxruntime cannot open the graph: {one_line(error)}") from error
     finally:
         ort.set_default_logger_severity(2)
     if not wants_cuda:
         return session, "onnxruntime was built without CUDA"
-    reasons = (line for line in said.getvalue().splitlines() if not line.startswith("***"))
+    reasons = (line for line in stdout.getvalue().splitlines() if not line.startswith("***"))
     return session, next(reasons, "no NVIDIA device was found")

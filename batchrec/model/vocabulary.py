@@ -1,4 +1,8 @@
-"""The items that a model knows: external id to index and back."""
+"""The vocabulary: the items that a model knows, from external id to index and back.
+
+Popularity here (n_events) answers: how often did an item occur in the histories that the model was trained on? It
+orders the indexes.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,15 +15,15 @@ from numpy.typing import NDArray
 from batchrec.tables.ids import is_text, without_blanks
 from batchrec.tables.schemas import FIRST_ITEM, PAD, items_schema
 
-# Between the lowest and the highest id, for a table of all of them to be worth its 4 bytes each.
-_MOST_IDS_AN_ITEM = 64
+# The id range per item up to which a lookup table over the whole range is worth its 4 bytes per id.
+_MAX_IDS_PER_ITEM = 64
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Items in the order of their indexes, which start at FIRST_ITEM; most frequent first.
+    """Items in the order of their indexes, which start at FIRST_ITEM: most frequent first.
 
-    item_ids: int64 or string, no repeats; n_events: (items,) int64, events of each in the histories trained on.
+    item_ids: int64 or string, no repeats; n_events: (items,) int64, events of each item in the training histories.
     """
 
     item_ids: pa.Array
@@ -30,11 +34,11 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """Count indexes: items, PAD and MASK."""
+        """Return the number of indexes: items, PAD and MASK."""
         return len(self) + FIRST_ITEM
 
     def extended(self, item_ids: pa.Array) -> "Vocabulary":
-        """Add the items that are not there yet, in their order and without events, behind all others.
+        """Append the items that are missing, in their order, with 0 events.
 
         item_ids: of the same type, no nulls.
         """
@@ -46,29 +50,30 @@ class Vocabulary:
         )
 
     def indexes(self, item_ids: pa.Array) -> NDArray[np.int32]:
-        """Look up external ids; PAD stands for an item the model does not know.
+        """Look up external ids; PAD for items that the model does not know.
 
         item_ids: (n,) int64 or string. Returns (n,) int32.
         """
         if item_ids.type != self.item_ids.type:
-            # A catalogue that has become text, or integers, since training: 1 and "1" are the same item.
+            # Ids became text, or integers, since training: 1 and "1" are the same item.
             item_ids = item_ids.cast(pa.string())
             known: pa.Array = self.item_ids.cast(pa.string())
         else:
             known = self.item_ids
         if self._index_by_id is not None and pa.types.is_integer(item_ids.type):
-            lowest, indexes = self._index_by_id
-            # What lies beyond is PAD, the first and the last of them.
-            found: NDArray[np.int32] = indexes[np.clip(item_ids.to_numpy(), lowest, lowest + len(indexes) - 1) - lowest]
-            return found
-        places = pc.index_in(item_ids, value_set=known)
-        found = places.fill_null(PAD - FIRST_ITEM).to_numpy() + FIRST_ITEM
-        if is_text(item_ids) and (found == PAD).any():
+            lowest, index_by_id = self._index_by_id
+            # An id outside the table is clipped to its first or last entry: both are PAD.
+            by_id: NDArray[np.int32] = index_by_id[
+                np.clip(item_ids.to_numpy(), lowest, lowest + len(index_by_id) - 1) - lowest
+            ]
+            return by_id
+        indexes = _hashed_indexes(item_ids, known)
+        if is_text(item_ids) and (indexes == PAD).any():
             # Padded ids of a log and the trimmed ones of a rule table are the same.
-            unknown = np.flatnonzero(found == PAD)
-            places = pc.index_in(without_blanks(item_ids.take(pa.array(unknown))), value_set=self._without_blanks)
-            found[unknown] = places.fill_null(PAD - FIRST_ITEM).to_numpy() + FIRST_ITEM
-        return found.astype(np.int32)
+            unknown = np.flatnonzero(indexes == PAD)
+            trimmed = without_blanks(item_ids.take(pa.array(unknown)))
+            indexes[unknown] = _hashed_indexes(trimmed, self._without_blanks)
+        return indexes
 
     @cached_property
     def _without_blanks(self) -> pa.Array:
@@ -76,23 +81,30 @@ class Vocabulary:
 
     @cached_property
     def _index_by_id(self) -> tuple[int, NDArray[np.int32]] | None:
-        """The lowest id less one, and the index of each id from there on, where ids are integers and not far apart.
+        """The lowest id minus one, and the index of each id from there on; None unless ids are dense integers.
 
-        It is asked five times as fast as a hash table.
+        A lookup is five times as fast as in a hash table.
         """
         if not pa.types.is_integer(self.item_ids.type) or len(self) == 0:
             return None
         ids = self.item_ids.to_numpy()
         lowest, highest = int(ids.min()) - 1, int(ids.max()) + 1
-        if highest - lowest > _MOST_IDS_AN_ITEM * len(ids) or lowest < -(2**63) or highest >= 2**63:
+        if highest - lowest > _MAX_IDS_PER_ITEM * len(ids) or lowest < -(2**63) or highest >= 2**63:
             return None
         indexes = np.full(highest - lowest + 1, PAD, np.int32)
         indexes[ids - lowest] = np.arange(FIRST_ITEM, self.size)
         return lowest, indexes
 
     def to_table(self) -> pa.Table:
-        """Give the items table of the contract."""
+        """Return the items table of the contract."""
         indexes = np.arange(FIRST_ITEM, self.size, dtype=np.int32)
         return pa.table(
             [self.item_ids, pa.array(indexes), pa.array(self.n_events)], schema=items_schema(self.item_ids.type)
         )
+
+
+def _hashed_indexes(item_ids: pa.Array, known: pa.Array) -> NDArray[np.int32]:
+    """Look up ids among the known ones, in the order of their indexes, by a hash table: (n,) int32, PAD if unknown."""
+    places = pc.index_in(item_ids, value_set=known).fill_null(PAD - FIRST_ITEM).to_numpy()
+    indexes: NDArray[np.int32] = (places + FIRST_ITEM).astype(np.int32)
+    return indexes

@@ -85,7 +85,7 @@ class ItemLists(Rule):
                 f"--allow and --block: {len(numbers)} segments of {len(vocabulary)} items are more than {_MAX_CELLS}; "
                 "expected fewer segments. Pass --candidates or --block-for-user for single users"
             )
-        # Each list alone is added to the rules before it, which may forbid items too.
+        # Rules before this one may forbid items too.
         is_allowed = np.tile(rules.is_allowed, (len(numbers) + 1, 1))
         is_blocked = np.tile(rules.is_blocked, (len(numbers) + 1, 1))
         if self.allowed is not None:

@@ -9,7 +9,7 @@ from batchrec.arrays import Bools, Ints
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.rule import Rule, RuleInputs
-from batchrec.sources.catalogue import Catalogue, read_column
+from batchrec.sources.catalogue import ItemColumn, read_categories
 from batchrec.tables.schemas import FIRST_ITEM
 
 
@@ -17,23 +17,22 @@ from batchrec.tables.schemas import FIRST_ITEM
 class MaxPerCategory(Rule):
     """How many items of one category a list may hold; items without a category do not count."""
 
-    categories: Catalogue
+    categories: ItemColumn
     maximum: int
 
     @classmethod
     def read(cls, inputs: RuleInputs) -> Self | None:
         """Raise InputError if the catalogue has a category for none of the model's items."""
         config, known = inputs.config, inputs.known
-        if config.max_per_category is None or config.category_column is None or config.items is None:
+        categories = read_categories(config, known.item_type)
+        if categories is None or config.max_per_category is None:
             return None
-        named = (config.category_column, "--category-column")
-        categories = read_column(config.items, config.item_column, named, known.item_type, config.night)
-        known.check_categories(config.items, categories.titles_of(known.vocabulary.item_ids))
+        known.check_categories(str(config.items), categories.values_of(known.vocabulary.item_ids))
         return cls(categories, config.max_per_category)
 
     def compile(self, vocabulary: Vocabulary, rules: CompiledRules) -> CompiledRules:
         """Encode the categories of the vocabulary's items."""
-        names = self.categories.titles_of(vocabulary.item_ids)
+        names = self.categories.values_of(vocabulary.item_ids)
         codes = names.dictionary_encode().indices.fill_null(-1).to_numpy()
         categories = np.concatenate([np.full(FIRST_ITEM, -1), codes]).astype(np.int32)
         return replace(rules, categories=categories, max_per_category=self.maximum)

@@ -1,7 +1,7 @@
 """Rule tables as people write them: read as text, with checks of their values, before any id is looked up."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 import pyarrow as pa
@@ -9,43 +9,17 @@ import pyarrow.compute as pc
 
 from batchrec.config import RulesConfig
 from batchrec.errors import InputError
-from batchrec.sources.text_tables import read_named_table
-from batchrec.tables.ids import as_ids
+from batchrec.sources.text_tables import TextTable, read_text_table
 
 # Name of the segment's column in the tables of --allow and --block, once they are read.
 SEGMENT = "segment"
 
 
 @dataclass(frozen=True)
-class RuleTable:
-    """The table of an option: text columns, null where a value is empty or the column is missing.
+class RuleTable(TextTable):
+    """The table of a rule's option; unread: the columns that no rule reads."""
 
-    names: all columns of the table. unread: the columns that no rule reads.
-    """
-
-    file: str
-    rows: pa.Table
-    names: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
-
-    def required(self, column: str) -> pa.Array:
-        """Return a column that must hold a value in each row. Raises InputError if it does not."""
-        values = self.rows[column].combine_chunks()
-        if values.null_count:
-            raise InputError(f"{self.file}: {values.null_count} of {len(values)} rows have no {column}")
-        return values
-
-    def without_null_words(self, column: str) -> "RuleTable":
-        """Return the table with nulls for the words in a column that mean a missing value, as in ids of the log."""
-        values = as_ids(self.rows[column].combine_chunks(), pa.string())
-        return replace(self, rows=self.rows.set_column(self.rows.schema.get_field_index(column), column, values))
-
-    def ids(self, column: str, id_type: pa.DataType) -> pa.Array:
-        """Return a column of ids as int64 or string, null if an id cannot be of that type: then nobody has it.
-
-        Raises InputError if a row has no id.
-        """
-        return as_ids(self.required(column), id_type)
 
     def numbers(self, column: str, of: str, expected: str) -> pa.Array:
         """Return a column as float64. Raises InputError for a text that is not a number, naming its item in `of`."""
@@ -103,7 +77,8 @@ def read_rule_table(
     Raises InputError if a column is missing or a file cannot be read, ConfigError for a query that does not run.
     """
     wanted = {name: f"{option} FILE with the column {name}" for name in columns}
-    table = RuleTable(file, *read_named_table(file, option, wanted, optional, run_date))
+    text_table = read_text_table(file, option, wanted, optional, run_date)
+    table = RuleTable(file, text_table.rows, text_table.names)
     for name in {"user_id", "item_id"}.intersection(columns):
         table = table.without_null_words(name)
     return table

@@ -1,4 +1,4 @@
-"""Whether a finished recs table keeps the rules: by SQL, from the tables as they are read, nothing of the scorer."""
+"""Check that a finished recs table keeps the rules: in SQL, from the tables as they are read, without the scorer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +10,17 @@ import pyarrow.parquet as pq
 
 from batchrec.config import ScoringConfig
 from batchrec.rules.rule_tables import SEGMENT, RuleTable, RuleTables
-from batchrec.sources.catalogue import read_column
+from batchrec.sources.catalogue import read_categories
 from batchrec.tables.ids import BLANKS, as_ids, without_blanks
 from batchrec.tables.queries import connect, literal, select
 
 _CAP, _PINS = "--max-per-category", "--pins"
-_ENDLESS = 2**31 - 1
+_UNLIMITED = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class BrokenRule:
-    """How many recommendations break a rule, which is named by its option; example: one of them, None if none does."""
+    """How many recommendations break a rule; rule: its option; example: one of them, None if none breaks it."""
 
     rule: str
     n_rows: int
@@ -29,7 +29,7 @@ class BrokenRule:
 
 @dataclass(frozen=True)
 class FinishedTable:
-    """A recs table on disk and the histories of its users; listed: those who were to be scored; None for all."""
+    """A recs table on disk and the histories of its users; listed: the users of --users, None without it."""
 
     recs: Path
     sequences: Path
@@ -37,7 +37,7 @@ class FinishedTable:
 
 
 def check_rules(table: FinishedTable, rules: RuleTables, config: ScoringConfig) -> list[BrokenRule]:
-    """Count for each rule that is given the recommendations that break it.
+    """Count, for each given rule, the recommendations that break it.
 
     Raises InputError and ConfigError for a catalogue that cannot be read.
     """
@@ -52,8 +52,8 @@ def check_rules(table: FinishedTable, rules: RuleTables, config: ScoringConfig) 
             for rule, n_rows, example in select(con, "rules/forbidden_recs").fetchall():
                 counted[rule] = _broken(rule, n_rows, example)
         if config.max_per_category is not None:
-            found = select(con, "rules/recs_over_cap", most=config.max_per_category).fetchall()[0]
-            counted[_CAP] = _broken(_CAP, *found)
+            over_cap = select(con, "rules/recs_over_cap", maximum=config.max_per_category).fetchall()[0]
+            counted[_CAP] = _broken(_CAP, *over_cap)
         if _PINS in rules:
             pins = select(
                 con,
@@ -65,9 +65,9 @@ def check_rules(table: FinishedTable, rules: RuleTables, config: ScoringConfig) 
             pins.create_view("asked_pins")
             select(con, "rules/seen_pins", sequences=literal(table.sequences), blanks=BLANKS).create_view("seen_pins")
             _judge(con, "asked_pins", "judged_pins", rules, config)
-            most = config.max_per_category or _ENDLESS
-            found = select(con, "rules/misplaced_pins", keep_seen=config.keep_seen, most=most).fetchall()[0]
-            counted[_PINS] = _broken(_PINS, *found)
+            maximum = config.max_per_category or _UNLIMITED
+            misplaced = select(con, "rules/misplaced_pins", keep_seen=config.keep_seen, maximum=maximum).fetchall()[0]
+            counted[_PINS] = _broken(_PINS, *misplaced)
     return list(counted.values())
 
 
@@ -77,12 +77,12 @@ def _judge(con: duckdb.DuckDBPyConnection, asked: str, name: str, rules: RuleTab
 
 
 def _broken(rule: str, n_rows: int, example: tuple[str, int, str] | None) -> BrokenRule:
-    words = None if example is None else f"user {example[0]!r}, rank {example[1]}, item {example[2]!r}"
-    return BrokenRule(rule, n_rows, words)
+    text = None if example is None else f"user {example[0]!r}, rank {example[1]}, item {example[2]!r}"
+    return BrokenRule(rule, n_rows, text)
 
 
 def _open(con: duckdb.DuckDBPyConnection, table: FinishedTable, rules: RuleTables, config: ScoringConfig) -> None:
-    """Open the table and the rules as views, ids as the text of their types."""
+    """Create views of the table and the rules, with ids as trimmed text."""
     schema = pq.read_schema(table.recs)
     types = {name: schema.field(name).type for name in ("user_id", "item_id")}
     select(con, "rules/ruled_recs", recs=literal(table.recs), blanks=BLANKS).create_view("ruled_recs")
@@ -92,8 +92,9 @@ def _open(con: duckdb.DuckDBPyConnection, table: FinishedTable, rules: RuleTable
     con.register("user_items", pa.concat_tables([_NO_PAIRS, *pairs]))
     segments, pins = _NO_SEGMENTS, _NO_PINS
     if "--segments" in rules:
-        found = rules["--segments"]
-        segments = pa.table([_ids(found, "user_id", types), found.rows[config.segment_column]], _NO_SEGMENTS.schema)
+        table_of_segments = rules["--segments"]
+        columns = [_ids(table_of_segments, "user_id", types), table_of_segments.rows[config.segment_column]]
+        segments = pa.table(columns, _NO_SEGMENTS.schema)
     if _PINS in rules:
         positions = pc.cast(rules[_PINS].rows["position"].cast(pa.float64()), pa.int64())
         pins = pa.table([_ids(rules[_PINS], "item_id", types), positions], _NO_PINS.schema)
@@ -135,7 +136,7 @@ def _pairs(option: str, table: RuleTable, types: dict[str, pa.DataType]) -> pa.T
 
 
 def _ids(table: RuleTable, column: str, types: dict[str, pa.DataType]) -> pa.Array:
-    """Spell ids as those of a type are, null where one cannot be of that type, so that no row has it."""
+    """Return ids as text in the form of a type, null for an id that cannot be of that type, so that no row has it."""
     return _trimmed(as_ids(table.required(column), types[column]))
 
 
@@ -144,8 +145,7 @@ def _trimmed(ids: pa.Array) -> pa.Array:
 
 
 def _categories(config: ScoringConfig, item_type: pa.DataType) -> pa.Table:
-    if config.category_column is None or config.items is None:
+    categories = read_categories(config, item_type)
+    if categories is None:
         return pa.table({"item_id": pa.array([], pa.string()), "category": pa.array([], pa.string())})
-    named = (config.category_column, "--category-column")
-    found = read_column(config.items, config.item_column, named, item_type, config.night)
-    return pa.table({"item_id": _trimmed(found.item_ids), "category": found.titles})
+    return pa.table({"item_id": _trimmed(categories.item_ids), "category": categories.values})

@@ -1,4 +1,7 @@
-"""Limits of each user: the filter of seen items, and what --block-for-user, --candidates and --segments say."""
+"""Limits of each user: the filter of seen items, and what --block-for-user, --candidates and --segments say.
+
+Ranker.rank leaves the excluded items out of a ranking by the model, popular_lists.py those of cold users.
+"""
 
 from dataclasses import dataclass
 

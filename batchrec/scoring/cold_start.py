@@ -1,5 +1,6 @@
-"""What users get of whose history the model knows nothing: the popular items of the last days, and of their segment."""
+"""Cold start: users whose history has no item of the model get recent popular items, of all users and their segment."""
 
+from collections import Counter
 from pathlib import Path
 from threading import Lock
 
@@ -13,6 +14,7 @@ from batchrec.errors import InputError
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.pools import RecLists
 from batchrec.rules.rulebook import Rulebook
+from batchrec.scoring.empty_lists import emptied_by
 from batchrec.scoring.popular_lists import Order, PopularLists
 from batchrec.tables.ids import BLANKS, as_ids
 from batchrec.tables.log_end import ahead_from, log_end
@@ -21,7 +23,7 @@ from batchrec.tables.schemas import BY_ALL_TIME, BY_RECENT, BY_SEGMENT, FIRST_IT
 
 
 class PopularItems:
-    """The popular items of the sequences, counted when somebody needs them first: it costs a scan of the file."""
+    """The popular items of the sequences, counted when the first cold user needs them: it costs a scan of the file."""
 
     def __init__(
         self,
@@ -30,29 +32,36 @@ class PopularItems:
         rulebook: Rulebook,
         vocabulary: Vocabulary,
     ) -> None:
-        """Read no sequences yet; without any, popularity of all time, by the vocabulary, is all."""
+        """Read nothing yet. Without sequences, only the popularity of all time is used: the vocabulary has it."""
         self._sequences, self._config, self._rulebook, self._vocabulary = sequences, config, rulebook, vocabulary
         self.segments = rulebook.segments
         self._opening = Lock()
         self._opened: PopularLists | None = None
 
     def open(self) -> PopularLists:
-        """Count, the first time. Raises InputError where the sequences cannot be read."""
+        """Return the popular lists, counted the first time. Raises InputError if the sequences cannot be read."""
         with self._opening:
             if self._opened is None:
                 self._opened = self._count()
             return self._opened
 
     def lists(self, users: pa.RecordBatch) -> RecLists:
-        """Return the lists of users, over the vocabulary of `open`; users: as for Scorer.score."""
+        """Return the lists of users, over the vocabulary of `open`; users: a sequences batch."""
         segments = np.full(len(users), -1) if self.segments is None else self.segments.of(users["user_id"])
         return self.open().lists(users, segments, self._config.top_k, self._config.keep_seen)
+
+    def emptied_by(self, users: pa.RecordBatch) -> Counter[str]:
+        """Count users without a list by the rule that left them nothing; users: a sequences batch."""
+        if len(users) == 0:
+            return Counter()
+        popular = self.open()
+        return emptied_by(popular.rules, popular.limits(users, self._config.keep_seen), np.arange(len(users)))
 
     def _count(self) -> PopularLists:
         recent = self._recent_items()
         segments = recent["segment"]
-        everybody = recent.filter(segments.is_null())
-        vocabulary = self._vocabulary.extended(everybody["item_id"].combine_chunks())
+        of_all_users = recent.filter(segments.is_null())
+        vocabulary = self._vocabulary.extended(of_all_users["item_id"].combine_chunks())
         rules = self._rulebook.compile(vocabulary)
         trained_on = np.flatnonzero(vocabulary.n_events)
         of_model = (FIRST_ITEM + trained_on).astype(np.int32)
@@ -65,7 +74,7 @@ class PopularItems:
         return PopularLists(
             vocabulary,
             rules,
-            order_of(everybody, BY_RECENT).then(all_time),
+            order_of(of_all_users, BY_RECENT).then(all_time),
             {
                 number: order_of(recent.filter(pc.equal(segments, number)), BY_SEGMENT)
                 for number in pc.unique(segments).drop_null().to_pylist()
@@ -75,7 +84,7 @@ class PopularItems:
     def _recent_items(self) -> pa.Table:
         """Count the events of items in the last days: columns segment, null for all users, item_id and n_events.
 
-        Items are left out whose ids the recs table cannot hold.
+        Leave out items whose ids cannot be of the model's type.
         """
         id_type = self._vocabulary.item_ids.type
         schema = pa.schema([("segment", pa.int64()), ("item_id", id_type), ("n_events", pa.int64())])

@@ -1,4 +1,4 @@
-"""Whether a model is one of this log: how many of the log's items it knows."""
+"""Check that a model was trained on this log: it must know the log's items."""
 
 import logging
 from pathlib import Path
@@ -16,15 +16,15 @@ from batchrec.tables.sequences_table import Sequences
 
 _log = logging.getLogger(__name__)
 
-# Of the items in the histories, by which a model is expected to know more.
-_FEW = 0.5
+# Minimum share of the items in the histories that a model knows: below it there is a warning.
+_MIN_SHARE = 0.5
 
 
 def check_knows(vocabulary: Vocabulary, model: Path, table: Sequences) -> None:
-    """Warn if a model knows less than half of the items in the histories, by their number.
+    """Warn if a model knows less than half of the distinct items in the histories.
 
-    Raises ModelError if it knows none, or if its ids are of another type: then 1 and "1" would be the same item, and
-    "01" another one.
+    Raises ModelError if it knows none, or if its ids have another type: then 1 and "1" would be the same item, and "01"
+    another one.
     """
     known = vocabulary.item_ids
     if known.type != table.item_type:
@@ -35,18 +35,18 @@ def check_knows(vocabulary: Vocabulary, model: Path, table: Sequences) -> None:
     items = _items_of(table)
     unknown = items.filter(pc.invert(pc.is_in(without_blanks(items), value_set=without_blanks(known))))
     n_known = len(items) - len(unknown)
-    found = (
+    summary = (
         f"{model}: knows {n_known:,} of the {len(items):,} items in {table.path}; its ids are {known.type}"
         f"{_example(known)}, unknown ones{_example(unknown, '')}"
     )
     if len(unknown) and n_known == 0:
-        raise ModelError(f"{found}. Pass the model that was trained on this log, or train again")
-    if n_known < _FEW * len(items):
-        _log.warning("%s. Is it the model of this log? If so, train again", found)
+        raise ModelError(f"{summary}. Pass the model that was trained on this log, or train again")
+    if n_known < _MIN_SHARE * len(items):
+        _log.warning("%s. Check that it is the model of this log; if it is, train again", summary)
 
 
 def check_knows_catalogue(vocabulary: Vocabulary, model: Path, item_ids: pa.Array, where: str) -> None:
-    """Raise ModelError if a model knows no item of a catalogue, whose ids are text: 1 and "1" are the same."""
+    """Raise ModelError if a model knows no item of a catalogue; its ids are text, so 1 and "1" are the same."""
     if len(item_ids) and (vocabulary.indexes(item_ids) == PAD).all():
         known = vocabulary.item_ids
         raise ModelError(
@@ -56,11 +56,11 @@ def check_knows_catalogue(vocabulary: Vocabulary, model: Path, item_ids: pa.Arra
 
 
 def _items_of(table: Sequences) -> pa.Array:
-    """Return the distinct items of the histories, the least id first."""
+    """Return the distinct items of the histories, sorted."""
     try:
         with connect() as con:
-            found = select(con, "scoring/distinct_items", path=literal(table.path)).to_arrow_table()["item_id"]
-        items = found.cast(table.item_type).combine_chunks().drop_null()
+            distinct = select(con, "scoring/distinct_items", path=literal(table.path)).to_arrow_table()["item_id"]
+        items = distinct.cast(table.item_type).combine_chunks().drop_null()
     except (duckdb.Error, pa.ArrowException) as error:
         raise InputError(f"{table.path}: cannot be read: {one_line(error)}") from error
     table.check_same()

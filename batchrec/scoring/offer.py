@@ -1,4 +1,4 @@
-"""What a night has to offer, beside the model: the rules, the popular items, the titles."""
+"""The offer of a night: the items that may be recommended, by the rules, the popular items, and the titles."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,7 +18,7 @@ from batchrec.sources.catalogue import Catalogue, read_catalogue
 
 @dataclass(frozen=True)
 class Offer:
-    """What may be recommended; vocabulary: the model's, with pins that it does not know behind it; rules: over that."""
+    """The offer; vocabulary: the model's, extended by pins that the model does not know; rules: over the vocabulary."""
 
     vocabulary: Vocabulary
     n_model_items: int
@@ -29,18 +29,18 @@ class Offer:
 
     @property
     def item_offsets(self) -> Floats:
-        """What is added to the scores of the model's vocabulary: (size,) float32, -inf for what nobody may get."""
+        """Numbers to add to the scores of the model's vocabulary: (size,) float32, -inf for an item nobody may get."""
         n_new = len(self.vocabulary) - self.n_model_items
         return self.rules.item_offsets[: self.vocabulary.size - n_new]
 
     def titles(self, vocabulary: Vocabulary) -> pa.Array:
-        """Give the title of each item, null where there is none; None without a catalogue."""
-        return None if self.catalogue is None else self.catalogue.titles_of(vocabulary.item_ids)
+        """Return the title of each item, null for an item without one; None without a catalogue."""
+        return None if self.catalogue is None else self.catalogue.values_of(vocabulary.item_ids)
 
     def digests(self) -> dict[str, str | None]:
-        """Sum up the rules and the titles, each None where there are none."""
+        """Return digests of the rules and of the titles, None without any."""
         titles = self.titles(self.vocabulary)
-        # The rules are over indexes; those of the model's items say which, those of others do not.
+        # The rules are over indexes. The model_id says which items the model's indexes are; new ones are added here.
         new = self.vocabulary.item_ids[self.n_model_items :].to_pylist()
         return {
             "rules": None if self.rulebook.is_empty else sha256(repr((self.rules.digest(), new)).encode()).hexdigest(),
@@ -49,11 +49,10 @@ class Offer:
 
 
 def read_offer(known: KnownIds, config: ScoringConfig, tables: RuleTables | None = None) -> Offer:
-    """Read the files that the options name; known: the model's vocabulary, and the histories, if there are any.
+    """Read the files of the rules and the catalogue; known: the model's vocabulary, and the histories, if any.
 
     tables: the rule tables, if they have been read already.
-    Raises InputError for a file that cannot be read or holds what it must not, ConfigError for a query that does not
-    run.
+    Raises InputError for a file that cannot be read or has invalid contents, ConfigError for a query that does not run.
     """
     tables = read_rule_tables(config) if tables is None else tables
     rulebook = read_rules(tables, config, config.top_k, known)

@@ -1,4 +1,4 @@
-"""Lists of popular items, by the rules: those of the user's segment first, then everybody's, then those of all time."""
+"""Lists of popular items under the rules: first those of the user's segment, then of all users, then of all time."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,13 @@ from batchrec.rules.selection import deepen
 from batchrec.rules.user_limits import UserLimits, allowed_candidates, allowed_pins, limits_of
 from batchrec.tables.schemas import PAD
 
-# Items looked at first, for each one of a list.
+# Items of the first pool per item of a list.
 _POOL = 5
 
 
 @dataclass(frozen=True)
 class Order:
-    """Eligible items, most popular first: items (n,) int32, scores (n,) float32, and sources, what each comes from."""
+    """Eligible items, most popular first: items (n,) int32, scores (n,) float32 and sources (n,) int8."""
 
     items: Ints
     scores: Floats
@@ -30,18 +30,18 @@ class Order:
 
     @classmethod
     def of(cls, items: Ints, n_events: NDArray[np.int64], source: int, rules: CompiledRules) -> "Order":
-        """Order items by their events times their boost; equals in the order of their indexes."""
+        """Order items by their events times their boost; items of equal score in the order of their indexes."""
         boosted = (n_events * rules.factors[items]).astype(np.float32)
         order = np.lexsort((items, -boosted))
         order = order[rules.is_eligible[items[order]]]
         return cls(items[order], boosted[order], np.full(len(order), source, np.int8))
 
-    def only(self, is_kept: Bools) -> "Order":
-        """Leave out items: is_kept (n,) bool."""
+    def filter(self, is_kept: Bools) -> "Order":
+        """Keep some items: is_kept (n,) bool."""
         return Order(self.items[is_kept], self.scores[is_kept], self.sources[is_kept])
 
     def then(self, other: "Order") -> "Order":
-        """Go on with the items of another order that this one has not."""
+        """Append the items of another order that are not in this one."""
         new = ~np.isin(other.items, self.items)
         return Order(
             np.append(self.items, other.items[new]),
@@ -52,7 +52,7 @@ class Order:
 
 @dataclass(frozen=True)
 class PopularLists:
-    """Orders over a vocabulary, the model's with new items behind it; by_segment: a segment's number -> its order."""
+    """Orders over the model's vocabulary extended by new items; by_segment: a segment's number -> its order."""
 
     vocabulary: Vocabulary
     rules: CompiledRules
@@ -60,9 +60,8 @@ class PopularLists:
     by_segment: dict[int, Order]
 
     def lists(self, users: pa.RecordBatch, segments: Longs, top_k: int, keep_seen: bool) -> RecLists:
-        """Return the lists of users; users: as for Scorer.score; segments: (users,), -1 for none."""
-        seen = None if keep_seen else seen_by(users, self.vocabulary)
-        limits = limits_of(self.rules, seen, users["user_id"])
+        """Return the lists of users; users: a sequences batch; segments: (users,), -1 for none."""
+        limits = self.limits(users, keep_seen)
         selection = selection_of(self.rules, top_k)
         lists = RecLists.empty(len(users), top_k)
         for segment in np.unique(segments).tolist():
@@ -70,30 +69,35 @@ class PopularLists:
             own = self.by_segment.get(segment)
             order = self.everybody if own is None else own.then(self.everybody)
             if limits.segments is not None:
-                # All are of one segment, so the lists of items let all of them get the same.
-                order = order.only(self.rules.may_get(limits.segments[rows[0]], order.items))
+                # All rows are of one segment, so --allow and --block let all of them get the same items.
+                order = order.filter(self.rules.may_get(limits.segments[rows[0]], order.items))
             lists.put(rows, _Chooser(order, self.rules, limits, selection).choose(rows))
         return lists
 
+    def limits(self, users: pa.RecordBatch, keep_seen: bool) -> UserLimits:
+        """Return what each user of a sequences batch may not get: seen items, unless keep_seen, and by the rules."""
+        seen = None if keep_seen else seen_by(users, self.vocabulary)
+        return limits_of(self.rules, seen, users["user_id"])
+
 
 class _Chooser:
-    """Chooses from one order."""
+    """Chooses lists from one order."""
 
     def __init__(self, order: Order, rules: CompiledRules, limits: UserLimits, selection: Selection) -> None:
         self._rules, self._limits, self._selection = rules, limits, selection
         self._n_items = len(order.items)
         self._place_of = np.full(len(rules.is_eligible), -1)
         self._place_of[order.items] = np.arange(self._n_items)
-        # Place -1, the last, is of no item.
+        # Place -1, the last one, holds no item.
         self._items = np.append(order.items, np.int32(PAD))
         self._scores = np.append(order.scores, np.float32(-np.inf))
         self._sources = np.append(order.sources, np.int8(0))
         pin_scores = self._scores[self._place_of[selection.pins]]
-        # A pin that nobody has had still stands.
+        # A pin without events is pinned all the same.
         self._pin_scores = np.where(pin_scores == -np.inf, np.float32(0), pin_scores)
 
     def choose(self, users: Longs) -> RecLists:
-        """Give the lists of those rows of the limits."""
+        """Return the lists of some rows of the limits."""
 
         def pool_of(rows: Longs, depth: int) -> Pool:
             return self._pool(users[rows], depth)
@@ -109,9 +113,9 @@ class _Chooser:
             places = self._candidate_places(candidates, len(users))
         else:
             places = np.tile(np.arange(depth), (len(users), 1))
-            gone = self._place_of[excluded.items]
-            is_near = (gone >= 0) & (gone < depth)
-            places[excluded.rows[is_near], gone[is_near]] = -1
+            excluded_places = self._place_of[excluded.items]
+            is_near = (excluded_places >= 0) & (excluded_places < depth)
+            places[excluded.rows[is_near], excluded_places[is_near]] = -1
         pin_allowed = allowed_pins(self._rules, self._limits.segments_of(users), excluded, candidates)
         return Pool(
             self._scores[places],
@@ -124,5 +128,5 @@ class _Chooser:
     def _candidate_places(self, candidates: SeenPairs, n_rows: int) -> Longs:
         places = self._place_of[candidates.items]
         pairs = SeenPairs(candidates.rows[places >= 0], candidates.items[places >= 0])
-        # PAD, behind a row's last, has the place of no item.
+        # PAD, after a row's last item, has place -1.
         return self._place_of[as_rows(pairs, -places[places >= 0].astype(np.float64), n_rows).items]

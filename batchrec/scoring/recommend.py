@@ -1,4 +1,4 @@
-"""recommend: what a model recommends after a few items named by a person."""
+"""recommend: recommendations after a few items, each given by title or id."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +12,11 @@ from batchrec.model.directory import load_model
 from batchrec.model.ranker import Ranker
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.known_ids import KnownIds
+from batchrec.scoring.find_item import find_item
 from batchrec.scoring.known_items import check_knows_catalogue
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Scorer
-from batchrec.sources.catalogue import Catalogue, find_item, read_catalogue
+from batchrec.sources.catalogue import Catalogue, read_catalogue
 from batchrec.tables.schemas import FIRST_ITEM, PAD, sequences_schema
 from batchrec.tables.sequences_table import no_items
 
@@ -41,7 +42,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Recommendations:
-    """What the model was told, oldest first, which of it the model does not know, and what it recommends."""
+    """The given history, oldest first, its items that the model does not know, and the recommendations."""
 
     history: list[NamedItem]
     unknown_to_model: list[NamedItem]
@@ -72,9 +73,13 @@ def recommend(
     known = vocabulary.item_ids.take(pa.array(indexes[indexes != PAD] - FIRST_ITEM))
     schema = sequences_schema(pa.int64(), known.type)
     history = pa.ListArray.from_arrays([0, len(known)], known)
-    user = pa.record_batch(
-        [pa.array([0]), history, pa.array([[0] * len(known)]), no_items(1, history.type)], schema=schema
-    )
+    columns = {
+        "user_id": pa.array([0]),
+        "item_ids": history,
+        "timestamps": pa.array([[0] * len(known)]),
+        "also_seen": no_items(1, history.type),
+    }
+    user = pa.record_batch([columns[name] for name in schema.names], schema=schema)
     scoring = ScoringConfig(top_k=config.top_k)
     offer = replace(read_offer(KnownIds(vocabulary, pa.int64()), scoring), catalogue=catalogue)
     scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, offer)
@@ -91,6 +96,6 @@ def recommend(
 
 def _named(item_id: str, vocabulary: Vocabulary, catalogue: Catalogue | None) -> NamedItem:
     title = catalogue.title_of(item_id) if catalogue else ""
-    # An item that the model does not know may be called anything.
+    # The id of an item that the model does not know may be any text.
     is_integer = pa.types.is_integer(vocabulary.item_ids.type) and item_id.removeprefix("-").isdecimal()
     return NamedItem(int(item_id) if is_integer else item_id, title)

@@ -1,27 +1,25 @@
-"""score: the top k of every user, chunk by chunk, into the recs table."""
+"""score: write the top k of every user to the recs table, chunk by chunk."""
 
 import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from tqdm import tqdm
 
 from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError, GateError
-from batchrec.model.directory import load_model
+from batchrec.model.directory import Model, load_model
 from batchrec.model.ranker import Ranker
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rulebook import read_rule_tables
-from batchrec.rules.table_check import FinishedTable, check_rules
+from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
 from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, ChunkCheckpoint, open_checkpoints
+from batchrec.scoring.chunks import in_order, n_workers, read_chunks, with_users
 from batchrec.scoring.known_items import check_knows
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Counts, ScoredChunk, Scorer
@@ -29,17 +27,11 @@ from batchrec.scoring.user_list import read_user_list
 from batchrec.system.atomic import check_no_input, check_writable_file
 from batchrec.system.checkpoints import CheckpointStore
 from batchrec.system.logs import hides_bars
-from batchrec.system.machine import n_cores
-from batchrec.tables.ids import without_blanks
-from batchrec.tables.sequences_table import Sequences, no_items, open_sequences, write_parquet
+from batchrec.tables.parquet import write_parquet
+from batchrec.tables.sequences_table import open_sequences
 
-# A chunk is the unit of reading, scoring and writing. On a CPU each core works on one; a GPU is fed by two threads, so
-# that the next batch is ready before the last has ended.
-_CHUNK_SIZE = {"cpu": 2048, "cuda": 16384}
-_LEAST_CHUNK_SIZE = 256
-_GPU_WORKERS = 2
-# Bounds of what a user and a row take in the table, measured on items drawn evenly from 62,423 with ids of 32
-# characters, by zstd: real ones, of which few are popular, take half.
+# Upper bounds of the bytes of a user and of a row in the table, compressed by zstd: measured on items drawn evenly from
+# 62,423 with ids of 32 characters. Real tables take half, because few of their items are popular.
 _USER_BYTES = 32
 _ROW_BYTES = 10
 _TITLED_ROW_BYTES = 16
@@ -47,11 +39,11 @@ _TITLED_ROW_BYTES = 16
 
 @dataclass(frozen=True)
 class ScoringReport:
-    """Who got what: users = by the model + by popularity + skipped, all of whose items they have seen, + emptied.
+    """Users by where their lists come from: users = by model + by popularity + skipped (all items seen) + emptied.
 
-    emptied_by: users without a list by the rule, as its option, that left them nothing.
-    eligible_items: what rules let anybody get of the model's items and the pins. rule_rows: of each rule table, by the
-    option that names it.
+    emptied_by: users without a list, by the option of the rule that left them nothing.
+    eligible_items: how many of the model's items and the pins the rules let any user get.
+    rule_rows: of each rule table, by its option.
     """
 
     out: str
@@ -82,16 +74,14 @@ def score(
 
     checkpoint_dir: a folder, made if need be, for a checkpoint of every chunk's ranking; a run that was killed resumes
     from there when it is called again in the same way. Nothing removes it.
-    Raises InputError, ModelError, DeviceError or ConfigError where an input, the model, the device or an option is not
-    as it must be; all but a broken row far into the sequences is found before any scoring. Then `out` stays as it was.
+    Raises InputError, ModelError, DeviceError or ConfigError for an invalid input, model, device or option, before any
+    scoring unless it is a broken row far into the sequences, and GateError for a table that breaks a rule. Then `out`
+    stays as it was.
     """
     started = time.monotonic()
     check_no_input(out, [sequences, *config.files.values()])
     check_writable_file(out)
-    loaded = load_model(model)
-    n_items = len(loaded.vocabulary)
-    if config.top_k > n_items:
-        raise ConfigError(f"--top-k {config.top_k}: the model knows {n_items} items. Pass {n_items} or less")
+    loaded = _load_model(model, config.top_k)
     table = open_sequences(sequences)
     check_knows(loaded.vocabulary, model, table)
     listed = read_user_list(config.users, table.user_type, config.night, sequences) if config.users else None
@@ -101,48 +91,47 @@ def score(
     offer = read_offer(known, config, rules)
     ranker = Ranker(loaded.encoder, config.device, config.precision, offer.item_offsets)
     scorer = Scorer(loaded, ranker, table.user_type, config, offer)
-    workers = config.workers or (_GPU_WORKERS if ranker.device == "cuda" else n_cores())
-    # A small table is several chunks too, so that every worker has one.
-    share = max(_LEAST_CHUNK_SIZE, table.n_users // (4 * workers))
-    chunks = table.batches(config.chunk_size or min(_CHUNK_SIZE[ranker.device], share))
+    chunks = read_chunks(table, config, ranker.device)
     if listed is not None:
-        chunks = _only(listed, chunks, table)
-    elif offer.popular.segments is not None:
-        chunks = _and_strangers(offer.popular.segments.user_ids, chunks, table)
+        chunks = with_users(listed, chunks, table, only=True)
+    elif offer.rulebook.segments is not None:
+        chunks = with_users(offer.rulebook.segments.user_ids, chunks, table, only=False)
     n_users = table.n_users if listed is None else len(listed)
     checkpoints = open_checkpoints(checkpoint_dir, loaded.manifest, config, scorer.schema)
     # If most users are carried over, the checkpoints are small.
     _check_space(out, n_users, config, None if scorer.carries_over else checkpoints)
-    counts, n_scored = Counts(), 0
 
-    def recs() -> Iterator[pa.RecordBatch]:
-        nonlocal counts, n_scored
-        with tqdm(total=n_users, desc="score", unit="user", leave=False, disable=hides_bars()) as bar:
-            for chunk in _in_order(scorer, chunks, workers, checkpoints):
-                counts += chunk.counts
-                n_scored += chunk.n_users
-                bar.update(chunk.n_users)
-                yield chunk.recs
+    def score_chunk(number: int, chunk: pa.RecordBatch) -> ScoredChunk:
+        return scorer.score(chunk, None if checkpoints is None else ChunkCheckpoint(checkpoints, number))
 
     def check(recs: Path) -> None:
         broken = check_rules(FinishedTable(recs, sequences, listed), rules, config)
-        # Popular items, known ids and rules are read by the file's name; the histories from the file that was opened.
+        # The rules and the popular items were read by the file's name, the histories from the file that was opened.
         table.check_same()
-        for rule in broken:
-            if rule.n_rows:
-                raise GateError(f"{rule.n_rows} rows break {rule.rule} ({rule.example}): a bug. {out} stays as it was")
+        _refuse_broken(broken, out)
 
-    write_parquet(recs(), scorer.schema, out, check)
+    totals = _Totals()
+    scored = in_order(chunks, score_chunk, n_workers(config, ranker.device))
+    write_parquet(_recs(scored, n_users, totals), scorer.schema, out, check)
     return ScoringReport(
         out=str(out),
         model_id=loaded.manifest.model_id,
         device=ranker.device,
-        users=n_scored,
+        users=totals.n_users,
         eligible_items=int(offer.rules.is_eligible.sum()),
-        rule_rows={option: len(table.rows) for option, table in rules.items()},
+        rule_rows={option: len(rule_table.rows) for option, rule_table in rules.items()},
         seconds=round(time.monotonic() - started, 3),
-        **{part.name: getattr(counts, part.name) for part in fields(counts)} | {"emptied_by": dict(counts.emptied_by)},
+        **totals.figures(),
     )
+
+
+def _load_model(model: Path, top_k: int) -> Model:
+    """Load a model. Raises ConfigError if it knows fewer than top_k items."""
+    loaded = load_model(model)
+    n_items = len(loaded.vocabulary)
+    if top_k > n_items:
+        raise ConfigError(f"--top-k {top_k}: the model knows {n_items} items. Pass {n_items} or less")
+    return loaded
 
 
 def _check_space(out: Path, n_users: int, config: ScoringConfig, checkpoints: CheckpointStore | None) -> None:
@@ -159,45 +148,34 @@ def _check_space(out: Path, n_users: int, config: ScoringConfig, checkpoints: Ch
         )
 
 
-def _in_order(
-    scorer: Scorer, chunks: Iterator[pa.RecordBatch], workers: int, checkpoints: CheckpointStore | None
-) -> Iterator[ScoredChunk]:
-    """Score chunks in threads, onnxruntime letting go of Python's lock, and yield them in the order they came in."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[ScoredChunk]] = deque()
-        try:
-            for number, chunk in enumerate(chunks):
-                checkpoint = None if checkpoints is None else ChunkCheckpoint(checkpoints, number)
-                waiting.append(pool.submit(scorer.score, chunk, checkpoint))
-                # One more than are worked on: a worker that is done finds the next chunk read.
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            # Who stops halfway waits for the chunks that are worked on alone.
-            pool.shutdown(cancel_futures=True)
+@dataclass
+class _Totals:
+    """The counts of all chunks that are scored so far."""
+
+    n_users: int = 0
+    counts: Counts = field(default_factory=Counts)
+
+    def add(self, chunk: ScoredChunk) -> None:
+        self.n_users += chunk.n_users
+        self.counts += chunk.counts
+
+    def figures(self) -> dict[str, Any]:
+        """Return the counts as fields of the report."""
+        counts = {part.name: getattr(self.counts, part.name) for part in fields(self.counts)}
+        return counts | {"emptied_by": dict(self.counts.emptied_by)}
 
 
-def _only(listed: pa.Array, chunks: Iterator[pa.RecordBatch], table: Sequences) -> Iterator[pa.RecordBatch]:
-    """Keep the listed users of each chunk; those of whom there is no history come last, with an empty one."""
-    is_found = np.zeros(len(listed), dtype=bool)
-    for chunk in chunks:
-        places = pc.index_in(without_blanks(chunk["user_id"]), value_set=listed)
-        is_found[places.drop_null().to_numpy()] = True
-        yield chunk.filter(places.is_valid())
-    yield _strangers(listed.filter(pa.array(~is_found)), table)
+def _recs(chunks: Iterator[ScoredChunk], n_users: int, totals: _Totals) -> Iterator[pa.RecordBatch]:
+    """Yield the recommendations of chunks, add their counts to the totals, and show the progress."""
+    with tqdm(total=n_users, desc="score", unit="user", leave=False, disable=hides_bars()) as bar:
+        for chunk in chunks:
+            totals.add(chunk)
+            bar.update(chunk.n_users)
+            yield chunk.recs
 
 
-def _and_strangers(others: pa.Array, chunks: Iterator[pa.RecordBatch], table: Sequences) -> Iterator[pa.RecordBatch]:
-    """Let those others of whom there is no history follow the chunks, with an empty one."""
-    is_found = np.zeros(len(others), dtype=bool)
-    for chunk in chunks:
-        is_found[pc.index_in(without_blanks(chunk["user_id"]), value_set=others).drop_null().to_numpy()] = True
-        yield chunk
-    yield _strangers(others.filter(pa.array(~is_found)), table)
-
-
-def _strangers(strangers: pa.Array, table: Sequences) -> pa.RecordBatch:
-    nothing = [no_items(len(strangers), field.type) for field in table.schema if field.name != "user_id"]
-    return pa.record_batch([strangers, *nothing], schema=table.schema)
+def _refuse_broken(rules: list[BrokenRule], out: Path) -> None:
+    """Raise GateError if rows of the finished table break a rule."""
+    for rule in rules:
+        if rule.n_rows:
+            raise GateError(f"{rule.n_rows} rows break {rule.rule} ({rule.example}): a bug. {out} stays as it was")

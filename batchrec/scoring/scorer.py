@@ -1,4 +1,4 @@
-"""One object that maps a batch of histories to a batch of recommendations, Arrow to Arrow, with no state in between."""
+"""The Scorer maps a batch of histories to a batch of recommendations, Arrow to Arrow, and keeps no state in between."""
 
 import logging
 from collections import Counter
@@ -9,33 +9,33 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow as pa
 
-from batchrec.arrays import Bools, Longs
+from batchrec.arrays import Longs
 from batchrec.config import ScoringConfig
-from batchrec.model.batching import Histories, also_seen, history_digests, scoring_tokens, seen_by, token_batches
+from batchrec.model.batching import scoring_tokens, token_batches
 from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking, check_scores
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.pools import RecLists
 from batchrec.rules.ruled_ranker import RuledRanker
-from batchrec.rules.user_limits import UserLimits, limits_of
 from batchrec.scoring.chunk_checkpoints import ChunkCheckpoint
 from batchrec.scoring.empty_lists import emptied_by
+from batchrec.scoring.indexed_users import IndexedUsers, index_users
 from batchrec.scoring.offer import Offer
-from batchrec.scoring.previous_table import open_previous
-from batchrec.tables.schemas import FIRST_ITEM, SOURCES, recs_schema
+from batchrec.scoring.previous_table import PreviousRecs, open_previous
+from batchrec.scoring.recs_columns import RecsColumns
 
 _log = logging.getLogger(__name__)
 
-# Tokens in one run of the model, and scores of items: on a CPU few, for its cache; a GPU wants more work at once.
+# Tokens in one run of the model, and scores of items: few on a CPU, for its cache; a GPU wants more work at a time.
 _BATCH_TOKENS = {"cpu": 1 << 11, "cuda": 1 << 18}
 _BATCH_SCORES = {"cpu": 1 << 22, "cuda": 1 << 27}
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Users by where their recommendations come from; each is in one of the first four.
+    """Users by where their recommendations come from; each user is in one of the first four.
 
-    emptied_by: users without a list by the rule, as its option, that left them nothing.
+    emptied_by: users without a list, by the option of the rule that left them nothing.
     """
 
     users_by_model: int = 0
@@ -53,7 +53,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class ScoredChunk:
-    """Recommendations for a batch of users, by the schema of recs, and what there is to report of it."""
+    """Recommendations for a batch of users, by the schema of recs, and their counts for the report."""
 
     recs: pa.RecordBatch
     n_users: int
@@ -61,7 +61,7 @@ class ScoredChunk:
 
 
 class Scorer:
-    """Recommends to a batch of users; `score` may be called from several threads at once."""
+    """Recommends to a batch of users; `score` may be called by several threads at the same time."""
 
     def __init__(
         self,
@@ -71,108 +71,107 @@ class Scorer:
         config: ScoringConfig,
         offer: Offer,
     ) -> None:
-        self._model = model
         self._ranker = ranker
         self._offer = offer
-        rules = offer.rules
         knows_all = offer.vocabulary.size == model.vocabulary.size
-        # Without rules the graph's best are the list.
-        self._ruled = RuledRanker(ranker, model, rules, config.top_k) if rules.choose or not knows_all else None
+        # Without rules the best items of the graph are the list.
+        needs_rules = offer.rules.choose or not knows_all
+        self._ruled = RuledRanker(ranker, model, offer.rules, config.top_k) if needs_rules else None
         self._shape = model.manifest.shape
         self._top_k = config.top_k
         self._keep_seen = config.keep_seen
         self._batch_tokens = config.batch_tokens or _BATCH_TOKENS[ranker.device]
-        self._most_users = max(1, _BATCH_SCORES[ranker.device] // model.vocabulary.size)
-        self._titles = offer.titles(offer.vocabulary)
-        self.schema = recs_schema(
-            user_type,
-            model.vocabulary.item_ids.type,
-            with_titles=self._titles is not None,
-            made_by={
-                "model_id": model.manifest.model_id,
-                "top_k": config.top_k,
-                "keep_seen": config.keep_seen,
-                "precision": config.precision,
-                "device": ranker.device,
-                "onnxruntime": ort.__version__,
-                **offer.digests(),
-            },
-        )
-        self._previous = None
-        if config.previous is not None and config.precision == "int8":
-            _log.info("int8: a list depends on who else is in its batch, so everybody is scored")
-        elif config.previous is not None:
-            self._previous = open_previous(Path(config.previous), self.schema)
+        self._max_users = max(1, _BATCH_SCORES[ranker.device] // model.vocabulary.size)
+        made_by = {
+            "model_id": model.manifest.model_id,
+            "top_k": config.top_k,
+            "keep_seen": config.keep_seen,
+            "precision": config.precision,
+            "device": ranker.device,
+            "onnxruntime": ort.__version__,
+            **offer.digests(),
+        }
+        self._columns = RecsColumns(model, user_type, offer, made_by)
+        self._previous = _open_previous(config, self.schema)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of the recs."""
+        return self._columns.schema
 
     @property
     def carries_over(self) -> bool:
-        """Whether there is an earlier table that users may be carried over from."""
+        """Whether users may be carried over from a previous table."""
         return self._previous is not None
 
-    def score(self, users: pa.RecordBatch, checkpoint: ChunkCheckpoint | None = None) -> ScoredChunk:
-        """Recommend to the users of a sequences batch: columns user_id, item_ids and, if there is one, also_seen.
+    def score(self, batch: pa.RecordBatch, checkpoint: ChunkCheckpoint | None = None) -> ScoredChunk:
+        """Recommend to the users of a sequences batch: columns user_id, item_ids and, if it exists, also_seen.
 
-        A user of whose history the model knows nothing gets popular items, anew every night.
+        checkpoint: of the batch; None to rank without one.
         """
-        histories = Histories.from_arrow(users["item_ids"], self._offer.vocabulary)
-        others = also_seen(users, self._offer.vocabulary)
-        seen = None if self._keep_seen else histories.followed_by(others)
-        limits = limits_of(self._offer.rules, seen, users["user_id"])
-        digests = history_digests(histories, others)
-        if self._offer.rules.by_segment is not None and limits.segments is not None:
-            # So that a user who may get other items is scored again, and nobody else is.
-            digests ^= self._offer.rules.by_segment.digests[limits.segments]
-        known = histories if self._ruled is None else histories.below(self._model.vocabulary.size)
-        is_known = known.lengths > 0
-        found = np.full(len(users), -1)
-        if self._previous is not None:
-            found = np.where(is_known, self._previous.find(users["user_id"], digests), -1)
-        fresh, carried = np.flatnonzero(found < 0), np.flatnonzero(found >= 0)
-        n_recs = np.zeros(len(users), np.int64)
-        if checkpoint is None:
-            lists = self._best(known, fresh, limits)
-        else:
-            lists = checkpoint.read_or_rank(
-                users["user_id"], digests, found < 0, lambda: self._best(known, fresh, limits)
-            )
-        cold = np.flatnonzero(~is_known[fresh])
-        vocabulary = self._offer.vocabulary
-        if len(cold):
-            lists.put(cold, self._offer.popular.lists(users.take(pa.array(fresh[cold]))))
-            vocabulary = self._offer.popular.open().vocabulary
+        users = index_users(batch, self._offer, self._keep_seen)
+        places = self._places_in_previous(users)
+        fresh = np.flatnonzero(places < 0)
+        lists = self._lists_by_model(users, fresh, checkpoint)
+        vocabulary = self._fill_cold(lists, users, fresh)
+        recs = self._columns.rows(users.user_ids.take(pa.array(fresh)), users.digests[fresh], lists, vocabulary)
+        n_recs = np.zeros(len(batch), np.int64)
         n_recs[fresh] = lists.is_item.sum(axis=1)
-        recs = self._to_arrow(users["user_id"].take(pa.array(fresh)), digests[fresh], lists, vocabulary)
-        if self._previous is not None and len(carried):
-            n_recs[carried] = self._previous.n_rows[found[carried]]
-            recs = self._previous.join(recs, np.repeat(fresh, n_recs[fresh]), carried, found[carried])
-        n_unknown = len(users["item_ids"].flatten()) - len(known.items)
-        return ScoredChunk(recs, len(users), self._counts(users, is_known, n_recs, len(carried), n_unknown))
+        if self._previous is not None and len(fresh) < len(batch):
+            recs, n_recs = self._previous.merge(recs, n_recs, places)
+        return ScoredChunk(recs, len(batch), self._counts(users, n_recs, len(batch) - len(fresh)))
 
-    def _best(self, histories: Histories, users: Longs, limits: UserLimits) -> RecLists:
-        """Return the model's list for each of `users`, empty where it knows nothing of the history.
+    def _places_in_previous(self, users: IndexedUsers) -> Longs:
+        """Return the places in the previous table of users that are carried over: (users,) int64, -1 for all others.
+
+        Cold users are not: what is popular changes every night.
+        """
+        if self._previous is None:
+            return np.full(len(users.batch), -1)
+        return np.where(users.is_known, self._previous.find(users.user_ids, users.digests), -1)
+
+    def _lists_by_model(self, users: IndexedUsers, fresh: Longs, checkpoint: ChunkCheckpoint | None) -> RecLists:
+        """Return the lists of the fresh users, from the checkpoint if it has them; those of cold users are empty."""
+        if checkpoint is None:
+            return self._rank(users, fresh)
+        is_fresh = np.zeros(len(users.batch), bool)
+        is_fresh[fresh] = True
+        return checkpoint.read_or_rank(users.user_ids, users.digests, is_fresh, lambda: self._rank(users, fresh))
+
+    def _rank(self, users: IndexedUsers, fresh: Longs) -> RecLists:
+        """Rank by the model, in batches of users with similar lengths.
 
         Raises ModelError for scores that are not finite.
         """
-        lists = RecLists.empty(len(users), self._top_k)
-        known = np.flatnonzero(histories.lengths[users] > 0)
-        lengths = np.minimum(histories.lengths[users[known]], self._shape.max_len)
-        for batch in token_batches(lengths, self._batch_tokens, self._most_users):
-            lists.put(known[batch], self._rank(histories, users[known[batch]], limits))
-        # Rules score items themselves, by the weights.
+        lists = RecLists.empty(len(fresh), self._top_k)
+        known = np.flatnonzero(users.is_known[fresh])
+        lengths = np.minimum(users.histories.lengths[fresh[known]], self._shape.max_len)
+        for batch in token_batches(lengths, self._batch_tokens, self._max_users):
+            lists.put(known[batch], self._rank_batch(users, fresh[known[batch]]))
+        # The Ranker checks its scores; those of the RuledRanker are computed from the weights.
         check_scores(lists.scores)
         return lists
 
-    def _rank(self, histories: Histories, users: Longs, limits: UserLimits) -> Ranking:
-        tokens = scoring_tokens(histories, users, self._shape)
+    def _rank_batch(self, users: IndexedUsers, rows: Longs) -> Ranking:
+        tokens = scoring_tokens(users.histories, rows, self._shape)
         if self._ruled is not None:
-            return self._ruled.rank(tokens, users, limits)
-        return self._ranker.rank(tokens, limits.excluded(users), self._top_k)
+            return self._ruled.rank(tokens, rows, users.limits)
+        return self._ranker.rank(tokens, users.limits.excluded(rows), self._top_k)
 
-    def _counts(
-        self, users: pa.RecordBatch, is_known: Bools, n_recs: Longs, n_carried: int, n_unknown_items: int
-    ) -> Counts:
-        is_empty = n_recs == 0
-        emptied = self._emptied_by(users.filter(pa.array(is_empty)), is_known[is_empty])
+    def _fill_cold(self, lists: RecLists, users: IndexedUsers, fresh: Longs) -> Vocabulary:
+        """Give cold users their popular items, and return the vocabulary of all items in the lists."""
+        cold = np.flatnonzero(~users.is_known[fresh])
+        if len(cold) == 0:
+            return self._offer.vocabulary
+        lists.put(cold, self._offer.popular.lists(users.batch.take(pa.array(fresh[cold]))))
+        return self._offer.popular.open().vocabulary
+
+    def _counts(self, users: IndexedUsers, n_recs: Longs, n_carried: int) -> Counts:
+        is_empty, is_known = n_recs == 0, users.is_known
+        emptied: Counter[str] = Counter()
+        if not self._offer.rulebook.is_empty:
+            emptied += emptied_by(self._offer.rules, users.limits, np.flatnonzero(is_empty & is_known))
+            emptied += self._offer.popular.emptied_by(users.batch.filter(pa.array(is_empty & ~is_known)))
         return Counts(
             users_by_model=int((is_known & ~is_empty).sum()),
             users_by_popularity=int((~is_known & ~is_empty).sum()),
@@ -180,42 +179,15 @@ class Scorer:
             emptied_by=emptied,
             users_with_fewer_than_top_k=int((~is_empty & (n_recs < self._top_k)).sum()),
             users_carried_over=n_carried,
-            unknown_items_in_histories=n_unknown_items,
+            unknown_items_in_histories=users.n_unknown_items,
             rows=int(n_recs.sum()),
         )
 
-    def _emptied_by(self, users: pa.RecordBatch, is_known: Bools) -> Counter[str]:
-        """Count users, all without a list, by the rule that left them nothing."""
-        counted: Counter[str] = Counter()
-        if self._offer.rulebook.is_empty:
-            return counted
-        for which, is_cold in ((is_known, False), (~is_known, True)):
-            if which.any():
-                chosen = users.filter(pa.array(which))
-                offer = self._offer.popular.open() if is_cold else self._offer
-                seen = None if self._keep_seen else seen_by(chosen, offer.vocabulary)
-                limits = limits_of(offer.rules, seen, chosen["user_id"])
-                counted += emptied_by(offer.rules, limits, len(chosen))
-        return counted
 
-    def _to_arrow(self, user_ids: pa.Array, digests: Longs, lists: RecLists, vocabulary: Vocabulary) -> pa.RecordBatch:
-        """Spell lists as rows of recs, their items those of a vocabulary."""
-        n_users, top_k = lists.scores.shape
-        # Where no item is left, PAD or MASK may stand: any item does instead, for the row is left out.
-        items = pa.array(np.maximum(lists.items.ravel() - FIRST_ITEM, 0))
-        columns = [
-            user_ids.take(pa.array(np.repeat(np.arange(n_users), top_k))),
-            pa.array(np.tile(np.arange(1, top_k + 1, dtype=np.int32), n_users)),
-            vocabulary.item_ids.take(items),
-            pa.array(lists.scores.ravel()),
-            pa.array(SOURCES).take(pa.array(lists.sources.ravel())),
-            pa.repeat(self._model.manifest.model_id, n_users * top_k),
-            pa.array(np.repeat(digests, top_k)),
-        ]
-        if self._titles is not None:
-            is_own = vocabulary is self._offer.vocabulary
-            titles = self._titles if is_own else self._offer.titles(vocabulary)
-            columns.append(titles.take(items))
-        recs = pa.record_batch(columns, schema=self.schema)
-        is_item = lists.is_item.ravel()
-        return recs if is_item.all() else recs.filter(pa.array(is_item))
+def _open_previous(config: ScoringConfig, schema: pa.Schema) -> PreviousRecs | None:
+    if config.previous is None:
+        return None
+    if config.precision == "int8":
+        _log.info("int8: a list depends on the other users in its batch, so all users are scored")
+        return None
+    return open_previous(Path(config.previous), schema)

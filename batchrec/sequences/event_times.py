@@ -1,4 +1,4 @@
-"""Whether the times of a log are all of one unit, and none of them a date in disguise."""
+"""Check that the times of a log have one unit, and that numbers are not dates written as digits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ import duckdb
 from batchrec.config import TimestampUnit
 from batchrec.tables.queries import select
 
-# Kinds of times, as in sql/sequences/events.sql; those of numbers without their last digits are ROUNDED more.
+# Kinds of times, as in sql/sequences/events.sql. _ROUNDED is added to the kind of a number without its last digits.
 TEXT, SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS, SMALL = range(6)
 _ROUNDED = 8
 _UNITS: dict[int, TimestampUnit] = {SECONDS: "s", MILLISECONDS: "ms", MICROSECONDS: "us", NANOSECONDS: "ns"}
 _US_PER_TICK = {SMALL: 10**6, SECONDS: 10**6, MILLISECONDS: 10**3, MICROSECONDS: 1}
 
-# Dates written as one number: format, what such a number is taken for, the least and the greatest usual one.
-_WRITTEN_DATES = (
+# Dates written as one number: format, kind that such a number is taken for, smallest and largest usual number.
+_DATE_NUMBERS = (
     ("%Y%m%d", SMALL, 19000101, 21001231),
     ("%Y%m", SMALL, 190001, 210012),
     ("%Y", SMALL, 1900, 2100),
-    # Of years whose numbers are ahead of now as seconds.
+    # From 1980: as seconds these numbers are in the future.
     ("%Y%m%d%H", SECONDS, 1980010100, 2100123123),
     ("%Y%m%d%H%M", MILLISECONDS, 190001010000, 210012312359),
     ("%Y%m%d%H%M%S", MILLISECONDS, 19000101000000, 21001231235959),
     ("%Y%m%d%H%M%S%g", MICROSECONDS, 19000101000000000, 21001231235959999),
 )
-# Of 100 ns since the year 1, for the years 1990 to 2060: as nanoseconds all of them are in 1989 to 1990.
+# Ticks of 100 ns since the year 1, for the years 1990 to 2060. Read as nanoseconds they are all in 1989 or 1990.
 _DOTNET_TICKS = (627 * 10**12, 650 * 10**12)
 _SECOND = 10**6
 _DAY = 86400 * _SECOND
@@ -36,9 +36,9 @@ _YEAR_1971 = 365 * _DAY
 
 @dataclass(frozen=True)
 class TimesOfKind:
-    """The times of one kind: how many, and the least and the greatest in microseconds UTC as they were read.
+    """The times of one kind: how many there are, and the oldest and newest as they were read, in microseconds UTC.
 
-    n_rounded: how many of them are numbers that lack their last digits.
+    n_rounded: how many are numbers without their last digits.
     """
 
     kind: int
@@ -49,7 +49,7 @@ class TimesOfKind:
 
 
 def times_of(checks: Sequence[dict[str, Any]]) -> list[TimesOfKind]:
-    """Sum up the rows of sql/sequences/load_checks.sql by kind of time, the oldest first."""
+    """Return the rows of sql/sequences/load_checks.sql aggregated by kind of time, oldest first."""
     kinds: dict[int, TimesOfKind] = {}
     for row in checks:
         if row["time_kind"] is not None:
@@ -58,15 +58,15 @@ def times_of(checks: Sequence[dict[str, Any]]) -> list[TimesOfKind]:
             oldest, newest = min(seen.oldest, row["oldest"]), max(seen.newest, row["newest"])
             n_events, n_rounded = seen.n_events + row["n_events"], seen.n_rounded + is_rounded * row["n_events"]
             kinds[kind] = TimesOfKind(kind, n_events, oldest, newest, n_rounded)
-    return sorted(kinds.values(), key=lambda found: found.oldest)
+    return sorted(kinds.values(), key=lambda times: times.oldest)
 
 
 def unit_needed(times: Sequence[TimesOfKind]) -> TimestampUnit:
-    """Return the one unit of all numbers if times were read in two for their size, else auto.
+    """Return the common unit if numbers were read in two units because of their sizes, otherwise auto.
 
-    Numbers too small to tell a unit by are of the unit of the others.
+    Numbers that are too small to recognise their unit have the unit of the others.
     """
-    kinds = {found.kind for found in times}
+    kinds = {of_kind.kind for of_kind in times}
     units = [_UNITS[kind] for kind in sorted(kinds & _UNITS.keys())]
     return units[0] if SMALL in kinds and len(units) == 1 and units != ["s"] else "auto"
 
@@ -74,44 +74,44 @@ def unit_needed(times: Sequence[TimesOfKind]) -> TimestampUnit:
 def problem_of(
     con: duckdb.DuckDBPyConnection, times: Sequence[TimesOfKind], is_query: bool
 ) -> tuple[list[int], str] | None:
-    """Say why numeric times cannot be read without being told their unit or format, and of which kinds; None if not."""
-    numbers = {found.kind: found for found in times if found.kind != TEXT}
+    """Return the kinds of numeric times that need an explicit unit or format, and why; None if all can be read."""
+    numbers = {of_kind.kind: of_kind for of_kind in times if of_kind.kind != TEXT}
     units = sorted(numbers.keys() & _UNITS.keys())
-    n_events = sum(found.n_events for found in times)
-    for found in numbers.values():
-        written = _written_as(con, found) if found.n_events >= n_events / 2 else None
-        if written is not None:
-            advice = f"Pass --timestamp-format {written}, or --timestamp-unit s if they are seconds"
-            return [found.kind], f"numbers look like dates. {advice}"
+    n_events = sum(of_kind.n_events for of_kind in times)
+    for of_kind in numbers.values():
+        date_format = _date_format(con, of_kind) if of_kind.n_events >= n_events / 2 else None
+        if date_format is not None:
+            advice = f"Pass --timestamp-format {date_format}, or --timestamp-unit s if they are seconds"
+            return [of_kind.kind], f"numbers look like dates. {advice}"
     if len(units) > 1:
         names = " and ".join(_UNITS[kind] for kind in units)
-        return units, f"the numbers look like {names}. Pass the one unit of all of them as --timestamp-unit"
+        return units, f"the numbers look like {names}. Pass their common unit as --timestamp-unit"
     small, nanoseconds = numbers.get(SMALL), numbers.get(NANOSECONDS)
     if small is not None and not is_query and small.n_events > n_events / 2:
         return [SMALL], (
-            "as seconds these times are before March 1973. Pass --timestamp-unit days for days, excel for those of a "
-            "spreadsheet, s if they are seconds or only their order counts, or --timestamp-format for written dates"
+            "as seconds these times are before March 1973. Pass --timestamp-unit days for days, excel for times of a "
+            "spreadsheet, s if they are seconds or only their order matters, or --timestamp-format for dates"
         )
     if nanoseconds is not None and _DOTNET_TICKS[0] <= nanoseconds.oldest <= nanoseconds.newest <= _DOTNET_TICKS[1]:
-        advice = "Pass a query that turns them into times, or --timestamp-unit ns"
+        advice = "Pass a query that converts them to times, or --timestamp-unit ns"
         return [NANOSECONDS], f"the numbers look like .NET ticks. {advice}"
     return None
 
 
-def _written_as(con: duckdb.DuckDBPyConnection, found: TimesOfKind) -> str | None:
-    """Return the format in which at least half of the numbers of a kind are dates, if there is one."""
-    for written, kind, least, greatest in _WRITTEN_DATES:
+def _date_format(con: duckdb.DuckDBPyConnection, times: TimesOfKind) -> str | None:
+    """Return the format in which at least half of the numbers of a kind are dates; None if there is none."""
+    for date_format, kind, lowest, highest in _DATE_NUMBERS:
         tick = _US_PER_TICK.get(kind, 1)
-        if found.kind != kind or found.newest < least * tick or found.oldest > greatest * tick:
+        if times.kind != kind or times.newest < lowest * tick or times.oldest > highest * tick:
             continue
-        counted = select(con, "sequences/numbers_as_dates", tick=tick, format=written, time_kind=kind).fetchall()
-        if counted[0][0] >= found.n_events / 2:
-            return written
+        counted = select(con, "sequences/numbers_as_dates", tick=tick, format=date_format, time_kind=kind).fetchall()
+        if counted[0][0] >= times.n_events / 2:
+            return date_format
     return None
 
 
 def warnings_of(times: Sequence[TimesOfKind], unit: str) -> list[tuple[str, int]]:
-    """Say what is odd about the times of a log that are in the right order, each with the kind of time it is about."""
+    """Return warnings about times that can be read but look wrong, each with the kind of time it is about."""
     if not times:
         return []
     oldest, newest = times[0].oldest, max(kind.newest for kind in times)
@@ -122,15 +122,15 @@ def warnings_of(times: Sequence[TimesOfKind], unit: str) -> list[tuple[str, int]
         return [(f"all times are in the future. {advice}", times[0].kind)]
     rounded = [
         (
-            f"{found.n_rounded} numbers of {found.n_events} are written without their last digits, as spreadsheets "
+            f"{of_kind.n_rounded} numbers of {of_kind.n_events} are written without their last digits, as spreadsheets "
             "save them: the order of their events may be lost. Export them as whole numbers",
-            found.kind + _ROUNDED,
+            of_kind.kind + _ROUNDED,
         )
-        for found in times
-        if found.n_rounded
+        for of_kind in times
+        if of_kind.n_rounded
     ]
     return rounded + [
-        (f"{found.n_events} numbers are too small to be dates after March 1973. {advice}", found.kind)
-        for found in times
-        if found.kind == SMALL and unit == "auto"
+        (f"{of_kind.n_events} numbers are too small to be dates after March 1973. {advice}", of_kind.kind)
+        for of_kind in times
+        if of_kind.kind == SMALL and unit == "auto"
     ]

@@ -1,4 +1,4 @@
-"""Raw events: loaded typed into DuckDB, the rows that cannot be used found and counted."""
+"""Load raw events into DuckDB with their types, and count the rows that cannot be used."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,20 +14,20 @@ from batchrec.errors import InputError
 from batchrec.sequences.event_times import TimesOfKind, problem_of, times_of, unit_needed, warnings_of
 from batchrec.sequences.id_types import FLOATS, IdTypes, mixed_types
 from batchrec.sources import (
+    MergedRecord,
     Reject,
     Source,
-    Swallowing,
-    check_none_lost,
+    check_no_record_lost,
+    contains_quote,
     find_files,
-    has_quoted,
-    holds,
+    has_quoted_fields,
     line_numbers,
     malformed_records,
+    merged_records,
     open_query,
     open_sources,
     partitions_of,
     shown_files,
-    swallowing_records,
     unite,
     unread_files,
 )
@@ -36,7 +36,7 @@ from batchrec.tables.queries import materialize, select, table_of
 
 _log = logging.getLogger(__name__)
 
-# What a program writes that has held an id of 64 bits as a float: 1.2345678901234568e+18.
+# Programs that hold a 64-bit id as a float write it like this: 1.2345678901234568e+18.
 _LOST_DIGITS = r"^\s*-?[0-9](\.[0-9]+)?[eE]\+[0-9]+\s*$"
 
 _ROLES = ("user_column", "item_column", "timestamp_column", "rating_column")
@@ -44,7 +44,7 @@ _ROLES = ("user_column", "item_column", "timestamp_column", "rating_column")
 
 @dataclass(frozen=True)
 class LoadedEvents:
-    """How many rows were read, and which of them are no events of a history."""
+    """How many rows were read, and which of them are not events of a history."""
 
     n_rows: int
     n_below_min_rating: int
@@ -53,7 +53,7 @@ class LoadedEvents:
 
 @dataclass(frozen=True)
 class _Log:
-    """The rows of the log as they are read: the column of each role, and the sources that hold it."""
+    """The log as it is read: the column of each role, and the sources that have these columns."""
 
     user: str
     item: str
@@ -64,11 +64,11 @@ class _Log:
 
     @property
     def columns(self) -> list[str]:
-        # If no rating is needed the column of the times stands in for it, and is not looked at.
+        # If no rating is needed, the time column takes its place and is ignored.
         return [self.user, self.item, self.timestamp, self.rating or self.timestamp]
 
     def lines(self, file: str, records: Sequence[tuple[str | None, ...]]) -> list[int | None]:
-        """Find the lines of records of a file, by their values; None where there are no lines."""
+        """Return the lines of records of a file, matched by their values; None if the file is not a CSV."""
         source = next((source for source in self.sources if Path(file) in source.files), None)
         if source is None or source.layout is None or not source.is_csv:
             return [None] * len(records)
@@ -79,24 +79,24 @@ def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: 
     """Fill the table loaded_events (user_id, item_id, moment, problem, below_min_rating), one row per event.
 
     user_id, item_id: int64 if every id is an integer, else text; moment: int64, microseconds UTC.
-    Raises InputError for more unusable rows than `config.max_bad_rows`, naming file, line and value of the first, and
-    for times of several units or none that is known; ConfigError for a query that does not run.
+    Raises InputError if more rows than `config.max_bad_rows` are unusable, naming file, line and value of the first, or
+    if the unit of times is mixed or unknown; ConfigError if a query fails.
     """
     log = _open(con, ratings, config)
     for role in (log.user, log.item):
         _refuse_lost_digits(con, log, role)
     _refuse_quotes(con, log)
     types, warnings = _load(con, log)
-    swallowing = [
-        found
+    merged = [
+        record
         for source in log.sources
-        for found in swallowing_records(con, source, [log.user, log.item, log.timestamp], log.timestamp)
+        for record in merged_records(con, source, [log.user, log.item, log.timestamp], log.timestamp)
     ]
-    if swallowing:
-        _leave_out(con, log, swallowing)
+    if merged:
+        _leave_out_merged(con, log, merged)
         types, warnings = _load(con, log)
-    loaded = _check_rejects(con, log, [row for record in swallowing for row in record.rows])
-    # Only now: an error is one line.
+    loaded = _check_rejects(con, log, [row for record in merged for row in record.rows])
+    # Only now, because an error must be the only line.
     for warning in warnings:
         _log.warning("%s", warning)
     for name, query in (("user", "sequences/respelled_users"), ("item", "sequences/respelled_items")):
@@ -119,7 +119,7 @@ def _open(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: Sequen
         wanted = dict(zip(names, options, strict=False))
         unread = unread_files(ratings)
         if unread:
-            _log.warning("files that are not read: %s", shown_files(unread))
+            _log.warning("files are not read: %s", shown_files(unread))
         sources = open_sources(con, find_files(ratings, "--ratings FILE"), wanted, config.csv_options)
     log = _Log(names[0], names[1], names[2], names[3] if needs_rating else None, sources, config)
     unite(con, sources, "sequences/records", dict(zip(_ROLES, log.columns, strict=True))).create_view("all_records")
@@ -128,44 +128,45 @@ def _open(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: Sequen
 
 
 def _refuse_lost_digits(con: duckdb.DuckDBPyConnection, log: _Log, column: str) -> None:
-    """Raise InputError for ids in a column of floats that are beyond the whole numbers that a float can tell apart."""
+    """Raise InputError if a column of floats has ids beyond the whole numbers that a float can distinguish."""
     for source in log.sources:
-        most = FLOATS.get(source.type_of(column))
-        if most is None:
+        limit = FLOATS.get(source.type_of(column))
+        if limit is None:
             continue
-        greatest = select(con, "sequences/greatest_id", source=source.view, id_column=source.names[column]).fetchall()[
-            0
-        ][0]
-        if greatest is not None and greatest > most:
+        row = select(con, "sequences/greatest_id", source=source.view, id_column=source.names[column]).fetchall()[0]
+        greatest = row[0]
+        if greatest is not None and greatest > limit:
             raise InputError(
-                f"{shown_files(source.files) or log.config.query}: column {column!r} holds ids as floats, up to "
-                f"{greatest:.0f}: beyond {most} they have lost digits. Write them as integers or text"
+                f"{shown_files(source.files) or log.config.query}: column {column!r} has ids as floats, up to "
+                f"{greatest:.0f}: above {limit} they have lost digits. Write them as integers or text"
             )
 
 
 def _refuse_quotes(con: duckdb.DuckDBPyConnection, log: _Log) -> None:
-    """Raise InputError for a quoted value in a file whose quotes are taken for letters, as none near its start is."""
+    """Raise InputError for a quoted value in a file whose first lines make quotes look like ordinary characters."""
     for source in log.sources:
         layout = source.layout
         is_guess = layout is not None and layout.is_csv and not layout.quote and log.config.quote == "auto"
-        if layout is None or not is_guess or not any(holds(file, layout, '"') for file in source.files):
+        if layout is None or not is_guess or not any(contains_quote(file, layout, '"') for file in source.files):
             continue
         names = {role: source.names[column] for role, column in zip(_ROLES[:3], log.columns, strict=False)}
         for file, *values in select(con, "sequences/quoted_values", source=source.view, **names).fetchall():
             value = next(value for value in values if value and value.startswith('"') and value.endswith('"'))
             raise InputError(
                 f"{file}: value {value!r} is quoted, but no field near the start of the file is. Pass --quote '\"' if "
-                "quotes enclose fields, or --quote none if they are letters"
+                "quotes enclose fields, or --quote none if they are ordinary characters"
             )
 
 
 def _load(con: duckdb.DuckDBPyConnection, log: _Log) -> tuple[IdTypes, list[str]]:
-    """Load the events; again if an id turns out not to be an integer, or the times to be of another unit.
+    """Load the events, and load them again if an id is not an integer or the times have another unit than expected.
 
-    Returns the types of the ids, and what is odd about ids and times.
+    Returns the types of the ids, and warnings about ids and times.
     """
     config, unit = log.config, log.config.timestamp_unit
-    has_quotes = any(has_quoted(source.layout, source.files) for source in log.sources if source.layout is not None)
+    has_quotes = any(
+        has_quoted_fields(source.layout, source.files) for source in log.sources if source.layout is not None
+    )
     types = IdTypes.expected(log.sources, log.user, log.item, config)
     wanted = ((log.user, config.user_id_type), (log.item, config.item_id_type))
     warnings = [mixed_types(log.sources, column) for column, id_type in wanted if id_type == "auto"]
@@ -182,13 +183,13 @@ def _load(con: duckdb.DuckDBPyConnection, log: _Log) -> tuple[IdTypes, list[str]
         for role in types.to_change:
             warnings.append(types.warning(role, _example(con, log, role)))
         types, unit = types.changed(), needed
-    odd = warnings_of(times, config.timestamp_unit)
-    warnings += [f"{_example(con, log, kind)}: {warning}" for warning, kind in odd]
+    about_times = warnings_of(times, config.timestamp_unit)
+    warnings += [f"{_example(con, log, kind)}: {warning}" for warning, kind in about_times]
     return types, [warning for warning in warnings if warning is not None]
 
 
 def _refuse_times(con: duckdb.DuckDBPyConnection, log: _Log, times: Sequence[TimesOfKind]) -> None:
-    """Raise InputError for numeric times that cannot be read without being told their unit or format."""
+    """Raise InputError if numeric times need an explicit unit or format."""
     problem = problem_of(con, times, is_query=log.config.query is not None)
     if problem is not None:
         kinds, text = problem
@@ -224,72 +225,74 @@ def _read(con: duckdb.DuckDBPyConnection, config: SequencesConfig, types: IdType
     materialize(con, "sequences/loaded_events")
 
 
-def _leave_out(con: duckdb.DuckDBPyConnection, log: _Log, swallowing: Sequence[Swallowing]) -> None:
-    """Take the records that hold others within their quotes out of the view `records`."""
+def _leave_out_merged(con: duckdb.DuckDBPyConnection, log: _Log, merged: Sequence[MergedRecord]) -> None:
+    """Remove the records that a stray quote has merged from the view `records`."""
     names = ("user_id", "item_id", "event_time", "rating")
     rows = []
-    for record in swallowing:
+    for record in merged:
         fields = dict(partitions_of(Path(record.file))) | record.fields
         values = [fields[column] or None for column in log.columns]
         rows.append({"file": record.file, **dict(zip(names, values, strict=True))})
     schema = pa.schema([(name, pa.string()) for name in ("file", *names)])
-    con.from_arrow(pa.Table.from_pylist(rows, schema)).create("swallowing")
-    select(con, "sequences/sound_records").create_view("records")
+    con.from_arrow(pa.Table.from_pylist(rows, schema)).create("merged_records")
+    select(con, "sequences/unmerged_records").create_view("records")
 
 
-def _example(con: duckdb.DuckDBPyConnection, log: _Log, what: int | str) -> Reject:
-    """Return the first event with a kind of time, or with a user or item id that does not fit: file, line, value."""
+def _example(con: duckdb.DuckDBPyConnection, log: _Log, criterion: int | str) -> Reject:
+    """Return the first event with a kind of time (int), or with an unfit user or item id (str): file, line, value."""
     con.execute("set preserve_insertion_order = true")
-    wanted = {"time_kind": what, "unfit": None} if isinstance(what, int) else {"time_kind": None, "unfit": what}
-    (file, *raw), *_ = select(con, "sequences/example_event", **wanted).fetchall()
+    time_kind, unfit = (criterion, None) if isinstance(criterion, int) else (None, criterion)
+    (file, *raw), *_ = select(con, "sequences/example_event", time_kind=time_kind, unfit=unfit).fetchall()
     con.execute("set preserve_insertion_order = false")
     (line,) = log.lines(file, [tuple(raw)])
-    column, value = {"user": (log.user, raw[0]), "item": (log.item, raw[1])}.get(str(what), (log.timestamp, raw[2]))
+    column, value = {"user": (log.user, raw[0]), "item": (log.item, raw[1])}.get(
+        str(criterion), (log.timestamp, raw[2])
+    )
     return Reject(file, line, column, value)
 
 
-def _check_rejects(con: duckdb.DuckDBPyConnection, log: _Log, swallowed: list[Reject]) -> LoadedEvents:
+def _check_rejects(con: duckdb.DuckDBPyConnection, log: _Log, merged: list[Reject]) -> LoadedEvents:
     counts = dict(select(con, "sequences/event_counts").fetchall())
     n_used, n_below = counts.get(None, 0), counts.get("below --min-rating", 0)
     malformed = malformed_records(con)
     for source in log.sources:
-        check_none_lost(con, source, malformed)
-    not_parsed = malformed + swallowed
+        check_no_record_lost(con, source, malformed)
+    not_parsed = malformed + merged
     n_unusable = sum(counts.values()) - n_used - n_below
     n_bad, n_rows = n_unusable + len(not_parsed), sum(counts.values()) + len(not_parsed)
     if n_bad <= log.config.bad_rows_allowed(n_rows):
         unusable = list(_unusable(con, log, n_unusable)) if n_unusable else []
         return LoadedEvents(n_rows, n_below, not_parsed + unusable)
     first = not_parsed[0] if not_parsed else next(_unusable(con, log, 1))
-    way = f"Fix them, or allow as many with --max-bad-rows (now {log.config.max_bad_rows})"
-    if swallowed:
-        way = f"If quotes are letters in this file pass --quote none. {way}"
+    advice = f"Fix them, or allow as many with --max-bad-rows (now {log.config.max_bad_rows})"
+    if merged:
+        advice = f"If quotes are ordinary characters in this file pass --quote none. {advice}"
     elif n_bad == n_rows:
-        way = f"{_way_for(first.reason)}{way}"
-    raise InputError(f"{first}; {n_bad} of {n_rows} rows cannot be used. {way}")
+        advice = f"{_advice_on(first.reason)}{advice}"
+    raise InputError(f"{first}; {n_bad} of {n_rows} rows cannot be used. {advice}")
 
 
-def _way_for(reason: str) -> str:
-    """Say what may help if not one row can be used, for the form of the file is the matter then."""
-    query = "or read the file by --query. "
+def _advice_on(reason: str) -> str:
+    """Return advice if no row can be used, because then the format of the file is the likely cause."""
+    query = "or read the file with --query. "
     return {
-        "unreadable time": f"Pass --timestamp-format for times in another form, {query}",
+        "unreadable time": f"Pass --timestamp-format for times in another format, {query}",
         "no rating": f"Pass --rating-column; a decimal comma may have up to two digits, {query}",
     }.get(reason, "")
 
 
-def _unusable(con: duckdb.DuckDBPyConnection, log: _Log, most: int) -> Iterator[Reject]:
+def _unusable(con: duckdb.DuckDBPyConnection, log: _Log, n_rows: int) -> Iterator[Reject]:
     con.execute("set preserve_insertion_order = true")
-    rows = select(con, "sequences/unusable_events", most=most).fetchall()
+    rows = select(con, "sequences/unusable_events", n_rows=n_rows).fetchall()
     for file, group in groupby(rows, key=lambda row: row[0]):
-        found = list(group)
-        lines = log.lines(file, [row[2:] for row in found])
-        for (_, reason, *raw), line in zip(found, lines, strict=True):
+        events = list(group)
+        lines = log.lines(file, [row[2:] for row in events])
+        for (_, reason, *raw), line in zip(events, lines, strict=True):
             yield Reject(file, line, reason, _shown(reason, raw))
 
 
 def _shown(reason: str, raw: Sequence[str | None]) -> str:
-    """Return what shows why a row cannot be used: the value, or the row if one is missing."""
+    """Return the value that makes a row unusable; if a value is missing, the whole row."""
     place = {"unreadable time": 2, "no rating": 3}.get(reason, {"u": 0, "i": 1}.get(reason[0]))
     value = None if place is None else raw[place]
     return ",".join(text or "" for text in raw[: 4 if place == 3 else 3]) if value is None else value

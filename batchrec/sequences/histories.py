@@ -1,4 +1,4 @@
-"""Histories, one row a user, out of events that stand user by user: assembled a batch at a time."""
+"""Assemble histories, one row per user, batch by batch from events that are ordered by user."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ _SECOND = 1_000_000
 
 @dataclass(frozen=True)
 class _Kept:
-    """Events that stand in histories, lengths (users,) of them a user, and what else each user has seen."""
+    """Events of the histories. lengths: (users,) events per user. also_seen: other items that each user has seen."""
 
     events: pa.RecordBatch
     lengths: Longs
@@ -26,10 +26,10 @@ class _Kept:
 
 @dataclass
 class Written:
-    """Account of what was written.
+    """Counts of what was written.
 
-    lengths: of the histories. moments: the oldest and the newest of each batch, in microseconds; moments_in_time: the
-    same without those that are ahead of their time.
+    lengths: number of events per history. moments: oldest and newest time of each batch, in microseconds.
+    moments_in_time: the same without events that are ahead of now.
     """
 
     ahead: EventsAhead
@@ -39,7 +39,7 @@ class Written:
     n_also_seen: int = 0
 
     def count(self, kept: _Kept, moments: Longs) -> None:
-        """Count a batch; moments: of its events, in microseconds."""
+        """Count a batch; moments: times of its events, in microseconds."""
         self.lengths.append(pa.array(kept.lengths))
         self.n_also_seen += len(kept.also_seen.flatten())
         if not len(moments):
@@ -55,17 +55,17 @@ class Written:
 
     @property
     def newest(self) -> int:
-        """The newest moment that is not ahead of its time; of all others only if there is none."""
+        """The newest time that is not ahead of now; if all are, the newest of all."""
         return max(self.moments_in_time or self.moments)
 
 
 def histories(
     events: Iterable[pa.RecordBatch], schema: pa.Schema, repeats: str, written: Written
 ) -> Iterator[pa.RecordBatch]:
-    """Gather events that stand in the order of the histories into one row a user, and keep account of the rows.
+    """Yield one row per user from events in the order of the histories, and count the rows in `written`.
 
-    events: user_id, item_id, moment and, if filters leave out what is seen, left_out; the events of a user stand
-    together, maybe in several batches.
+    events: user_id, item_id, moment and, if left-out events count as seen, left_out. The events of a user are
+    consecutive, but may span several batches.
     """
     for whole in _whole_users(events):
         users = pc.run_end_encode(whole["user_id"])
@@ -83,7 +83,7 @@ def histories(
 
 
 def _whole_users(events: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Regroup the batches so that none ends within a user's events."""
+    """Regroup the batches so that none ends between two events of a user."""
     rest: list[pa.RecordBatch] = []
     for batch in events:
         ends = pc.run_end_encode(batch["user_id"]).run_ends
@@ -98,7 +98,7 @@ def _whole_users(events: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _without_left_out(events: pa.RecordBatch, ends: NDArray[np.int32], repeats: str) -> "_Kept":
-    """Keep the events that stand in histories; those of each user stand together, up to each of `ends`."""
+    """Return the events that belong in histories. ends: (users,) row after the last event of each user."""
     is_left_out = None
     if "left_out" in events.schema.names:
         is_left_out = events["left_out"].to_numpy(zero_copy_only=False)
@@ -118,24 +118,24 @@ def _without_left_out(events: pa.RecordBatch, ends: NDArray[np.int32], repeats: 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """The user and the item of each event: users (events,), from 0 in their order; numbers (events,) of the pairs."""
+    """The user and item of each event: users (events,), numbered from 0 in order; numbers (events,), one per pair."""
 
     users: Longs
     numbers: Longs
 
     @classmethod
     def of(cls, ends: NDArray[np.int32], item_ids: pa.Array) -> "_Pairs":
-        """Return a number for each pair; events stand user by user, up to each of `ends`."""
+        """Return the pairs, numbered. ends: (users,) row after the last event of each user."""
         users = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
         items = _item_codes(item_ids)
         return cls(users, users * (int(items.max()) + 1) + items)
 
     def without_repeats(self, rows: Longs | None, first: bool) -> Longs | None:
-        """Keep the first or the last of each pair among some rows, None being all of them, in their order."""
+        """Return the rows with the first or last event of each pair, in order. rows: those to look at; None for all."""
         numbers = self.numbers if rows is None else self.numbers[rows]
         if not len(numbers):
             return rows
-        # A stable sort gains from the users being in order.
+        # A stable sort is faster on rows that are already ordered by user.
         order = np.argsort(numbers, kind="stable")
         is_new = np.diff(numbers[order]) != 0
         if is_new.all():
@@ -144,23 +144,23 @@ class _Pairs:
         return kept if rows is None else rows[kept]
 
     def missing(self, rows: Longs, others: Longs) -> Longs:
-        """Keep a row of each pair that is in no row of the others."""
+        """Return one row of each pair that no row of `others` has."""
         numbers, first = np.unique(self.numbers[rows], return_index=True)
         missing: Longs = rows[first[~np.isin(numbers, self.numbers[others])]]
         return missing
 
     def lists(self, item_ids: pa.Array, rows: Longs) -> pa.ListArray:
-        """Gather the items of some rows into a list a user, sorted."""
+        """Return the items of some rows as one sorted list per user."""
         users = self.users[rows]
-        found = pa.table({"user": users, "item": item_ids.take(pa.array(rows))})
-        found = found.sort_by([("user", "ascending"), ("item", "ascending")])
+        items = pa.table({"user": users, "item": item_ids.take(pa.array(rows))})
+        items = items.sort_by([("user", "ascending"), ("item", "ascending")])
         n_users = int(self.users[-1]) + 1
         offsets = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=n_users))]).astype(np.int32)
-        return pa.ListArray.from_arrays(pa.array(offsets), found["item"].combine_chunks())
+        return pa.ListArray.from_arrays(pa.array(offsets), items["item"].combine_chunks())
 
 
 def _item_codes(item_ids: pa.Array) -> Longs:
-    """Return a number from 0 to 2^40 for each item: by its id, where ids are integers that are close enough."""
+    """Return a number from 0 to 2^40 for each item: its id minus the lowest if ids are integers within that range."""
     if pa.types.is_integer(item_ids.type):
         ids: Longs = item_ids.to_numpy()
         lowest = int(ids.min())

@@ -1,4 +1,4 @@
-"""The type of the ids of a log: integers if every id of a column is one, else text, and never in silence."""
+"""The type of a log's ids: integers if every id of a column is one, otherwise text, with a warning if mixed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,16 +9,16 @@ from batchrec.sources import Reject, Source, shown_files
 
 Role = Literal["user", "item"]
 
-# The greatest whole number up to which a float can tell all of them apart.
+# Up to this whole number a float distinguishes all whole numbers.
 FLOATS = {"float": 2**24, "double": 2**53}
-# Ids of these types become integers if every one is; those of any other type are text. All of a CSV is either.
+# Ids of these types become integers if every one is an integer; ids of other types are text. Untyped ids can be both.
 _NUMBERS = {"null", "decimal", "hugeint", "uhugeint", *FLOATS}
 _NUMBERS |= {f"{sign}{size}" for sign in ("", "u") for size in ("tinyint", "smallint", "integer", "bigint")}
 
 
 @dataclass(frozen=True)
 class _Column:
-    """The ids of one role: whether they are read as integers, how many fit that, and how many do not."""
+    """The ids of one role: whether they are read as integers, and how many fit that or do not."""
 
     are_integers: bool
     wanted: IdType
@@ -27,24 +27,24 @@ class _Column:
 
     @property
     def is_to_change(self) -> bool:
-        """Whether they are to be read again, as text."""
+        """Whether the ids must be read again as text."""
         return self.are_integers and self.n_unfit > 0 and self.wanted == "auto"
 
 
 @dataclass(frozen=True)
 class IdTypes:
-    """The types in which the ids of users and items are read."""
+    """The types as which the ids of users and items are read."""
 
     users: _Column
     items: _Column
 
     @classmethod
     def expected(cls, sources: Sequence[Source], user: str, item: str, config: SequencesConfig) -> "IdTypes":
-        """Start with integers if the types of the columns allow it and the config does not say otherwise."""
+        """Return integers for each role if the types of its columns allow it and the config does not forbid it."""
         return cls(_expected(sources, user, config.user_id_type), _expected(sources, item, config.item_id_type))
 
     def fitting(self, checks: Sequence[dict[str, Any]]) -> "IdTypes":
-        """Count the ids that fit, by the rows of sql/sequences/load_checks.sql."""
+        """Return the types with the counts of ids that fit, from the rows of sql/sequences/load_checks.sql."""
         columns = []
         for column, role in ((self.users, "user"), (self.items, "item")):
             n_fit = sum(row["n_events"] for row in checks if row[f"{role}_fits"] and row[f"has_{role}"])
@@ -54,32 +54,32 @@ class IdTypes:
 
     @property
     def to_change(self) -> list[Role]:
-        """The roles whose ids are to be read again, as text."""
-        found: list[Role] = ["user"] if self.users.is_to_change else []
-        return [*found, "item"] if self.items.is_to_change else found
+        """The roles whose ids must be read again as text."""
+        roles: list[Role] = ["user"] if self.users.is_to_change else []
+        return [*roles, "item"] if self.items.is_to_change else roles
 
     def changed(self) -> "IdTypes":
-        """Return the types to read with next."""
+        """Return the types for the next read."""
         return IdTypes(
             *(replace(c, are_integers=c.are_integers and not c.is_to_change) for c in (self.users, self.items))
         )
 
     def warning(self, role: Role, example: Reject) -> str | None:
-        """Say that the ids of a role are text for some that are no integers; None if hardly one is an integer."""
+        """Return a warning that some ids of a role make all of them text; None if not one is an integer."""
         column = self._of(role)
         if column.n_fit == 0:
             return None
         n_ids = column.n_fit + column.n_unfit
         return (
             f"{example}: {column.n_unfit} of {n_ids} {role} ids are not integers, so all {role} ids are text. "
-            f"Pass --{role}-id-type integer to reject such rows, or text if that is right"
+            f"Pass --{role}-id-type integer to reject such rows, or text to confirm"
         )
 
     def _of(self, role: str) -> _Column:
         return self.users if role == "user" else self.items
 
     def has_blanks(self, role: str) -> bool:
-        """Tell whether ids are text, and some have blanks around them."""
+        """Return whether ids of a role are text and some have blanks around them."""
         column = self._of(role)
         return not column.are_integers and column.n_unfit > 0
 
@@ -87,12 +87,12 @@ class IdTypes:
 def _expected(sources: Sequence[Source], column: str, wanted: IdType) -> _Column:
     if wanted != "auto":
         return _Column(wanted == "integer", wanted)
-    return _Column(all(source.is_csv or source.type_of(column) in _NUMBERS for source in sources), wanted)
+    return _Column(all(source.is_untyped or source.type_of(column) in _NUMBERS for source in sources), wanted)
 
 
 def mixed_types(sources: Sequence[Source], column: str) -> str | None:
-    """Say which files hold a column as text that is a number in others; None if there are none."""
-    typed = [source for source in sources if not source.is_csv and source.type_of(column) != "null"]
+    """Return a warning if a column is text in some files and a number in others; None if not."""
+    typed = [source for source in sources if not source.is_untyped and source.type_of(column) != "null"]
     texts = [file for source in typed if source.type_of(column) not in _NUMBERS for file in source.files]
     numbers = [file for source in typed if source.type_of(column) in _NUMBERS for file in source.files]
     if not texts or not numbers:

@@ -1,11 +1,12 @@
-"""Files of events, rules, users and catalogues: found, recognised, and opened as relations with every value bound."""
+"""Find files of events, rules, users and catalogues, recognise their format, and open them as DuckDB relations."""
 
 from batchrec.sources.finding import find_files, unread_files
-from batchrec.sources.layouts import column_names, partitions_of, show_names
+from batchrec.sources.formats import column_names
+from batchrec.sources.layouts import partitions_of, show_names
 from batchrec.sources.opening import (
     Source,
     check_types,
-    describe,
+    describe_error,
     malformed_records,
     open_sources,
     shown_files,
@@ -13,35 +14,35 @@ from batchrec.sources.opening import (
 )
 from batchrec.sources.querying import is_query, open_query
 from batchrec.sources.records import (
+    MergedRecord,
     Reject,
-    Swallowing,
-    check_none_lost,
-    has_quoted,
-    holds,
+    check_no_record_lost,
+    contains_quote,
+    has_quoted_fields,
     line_numbers,
-    swallowing_records,
+    merged_records,
 )
 
 __all__ = [
+    "MergedRecord",
     "Reject",
     "Source",
-    "Swallowing",
-    "check_none_lost",
+    "check_no_record_lost",
     "check_types",
     "column_names",
-    "describe",
+    "contains_quote",
+    "describe_error",
     "find_files",
-    "has_quoted",
-    "holds",
+    "has_quoted_fields",
     "is_query",
     "line_numbers",
     "malformed_records",
+    "merged_records",
     "open_query",
     "open_sources",
     "partitions_of",
     "show_names",
     "shown_files",
-    "swallowing_records",
     "unite",
     "unread_files",
 ]

@@ -1,4 +1,4 @@
-"""Records of CSV files that cannot be used: where they begin, and the lines that a quote swallows."""
+"""CSV records that cannot be used: the line on which each starts, and rows that a stray quote has merged into one."""
 
 import re
 from collections import Counter, defaultdict, deque
@@ -12,10 +12,12 @@ from typing import Protocol
 import duckdb
 
 from batchrec.errors import InputError
-from batchrec.sources.layouts import Layout, csv_records, open_bytes, open_text
+from batchrec.sources.compressed import open_bytes, open_text
+from batchrec.sources.csv_format import csv_records
+from batchrec.sources.layouts import Layout
 from batchrec.tables.queries import select
 
-# Of a value in an error or a file of rejects.
+# Maximum length of a value in an error message or a file of rejects.
 _LONGEST_VALUE = 200
 _BLOCK = 1 << 20
 
@@ -36,29 +38,29 @@ class Reject:
 
 
 def located(file: str, errors: Iterable[tuple[str, int, str, str]]) -> Iterator[Reject]:
-    """Name the lines of malformed records: (file, byte from 1 at which it starts, reason, text), in their order."""
-    # DuckDB counts records, not lines, but knows at which byte each starts, with the empty lines before it.
+    """Yield malformed records with their lines. errors: (file, start byte from 1, reason, text), in file order."""
+    # DuckDB counts records instead of lines, but reports the start byte of each, including empty lines before it.
     with open_text(Path(file), "latin-1") as text:
         line, end = 0, 0
         for _, start, reason, value in errors:
             record = value.lstrip("\r\n")
-            while end < start + len(value) - len(record) and (found := text.readline()):
-                line, end = line + 1, end + len(found)
+            while end < start + len(value) - len(record) and (next_line := text.readline()):
+                line, end = line + 1, end + len(next_line)
             yield Reject(file, line, reason, record)
 
 
 def line_numbers(
     file: Path, layout: Layout, records: Sequence[tuple[str | None, ...]], columns: Sequence[str]
 ) -> list[int | None]:
-    """Find the line, from 1, on which each record of a CSV file starts; the header is not looked at.
+    """Return the line, from 1, on which each record of a CSV file starts; the header is skipped.
 
-    records: the values of `columns`, empty ones None; equal records are taken in the order of the file.
+    records: the values of `columns`, None for an empty one. Equal records are matched in file order.
     """
     lines: list[int | None] = [None] * len(records)
     places = [layout.columns.index(column) if column in layout.columns else -1 for column in columns]
     waiting: defaultdict[tuple[str | None, ...], deque[int]] = defaultdict(deque)
     for number, record in enumerate(records):
-        # What is written in the path is in no record.
+        # Columns that are written in the path are not in the record.
         waiting[tuple(value if place >= 0 else None for value, place in zip(record, places, strict=True))].append(
             number
         )
@@ -73,26 +75,26 @@ def line_numbers(
 
 
 class Readable(Protocol):
-    """What is read of a source: its view, and the files and layout that it was opened from."""
+    """The part of a source that this module needs: its view, files and layout."""
 
     @property
     def view(self) -> str:
-        """The name of the view."""
+        """Name of the view."""
 
     @property
     def files(self) -> Sequence[Path]:
-        """The files; none for a query."""
+        """Files of the source; empty for a query."""
 
     @property
     def layout(self) -> Layout | None:
-        """Their layout; None for a query."""
+        """Layout of the files; None for a query."""
 
 
 @dataclass(frozen=True)
-class Swallowing:
-    """A record of a CSV file whose quotes hold rows of their own, and those rows: the lines that look like one.
+class MergedRecord:
+    """Rows of a CSV file that a stray quote has merged into one record.
 
-    fields: the record as it was read, by column.
+    fields: the record as it was read, by column. rows: the lines of the record that look like rows.
     """
 
     file: str
@@ -100,23 +102,24 @@ class Swallowing:
     rows: list[Reject]
 
 
-def swallowing_records(
+def merged_records(
     con: duckdb.DuckDBPyConnection, source: "Readable", wanted: Sequence[str], times: str | None = None
-) -> list[Swallowing]:
-    """List the records that a quote has made of several rows.
+) -> list[MergedRecord]:
+    """Return the records that a stray quote has made out of several rows.
 
-    A quote that is a letter, as in a title, makes one record of all lines up to the next quote. That is told from text
-    of several lines by the lines themselves: with quotes as letters, more than one of them is a whole row, in which no
-    wanted column is empty and the column of the times, if there is one, begins with a digit.
+    A quote that is an ordinary character, as in a title, merges all lines up to the next quote into one record. Text
+    of several lines looks the same, so the lines decide: if they are split without regard to quotes and more than one
+    is a complete row, they were merged. A complete row has a value in every wanted column and, if `times` is given, a
+    digit at the start of that column.
     """
     layout = source.layout
     if layout is None or not layout.quote:
         return []
-    suspects = [file for file in source.files if holds(file, layout, layout.quote)]
+    suspects = [file for file in source.files if contains_quote(file, layout, layout.quote)]
     if not suspects:
         return []
     n_records = dict(select(con, "sources/records_per_file", source=source.view).fetchall())
-    # Also where empty lines make the difference; then none is found.
+    # Empty lines make a difference as well; then no record is returned.
     many_lines = [file for file in suspects if _n_lines(file, layout) != n_records.get(str(file), 0)]
     places = [layout.columns.index(column) for column in wanted if column in layout.columns]
     time_place = layout.columns.index(times) if times in layout.columns else None
@@ -126,14 +129,14 @@ def swallowing_records(
             return False
         return time_place is None or re.match(r"\s*[-+]?\d", fields[time_place]) is not None
 
-    return [found for file in many_lines for found in _swallowing(file, layout, is_row)]
+    return [record for file in many_lines for record in _merged_records(file, layout, is_row)]
 
 
-def check_none_lost(con: duckdb.DuckDBPyConnection, source: "Readable", rejects: Sequence[Reject]) -> None:
-    """Check that each file's records are kept or rejected, counted by another reader.
+def check_no_record_lost(con: duckdb.DuckDBPyConnection, source: "Readable", rejects: Sequence[Reject]) -> None:
+    """Check with Python's reader that each record of a file was either kept or rejected.
 
-    Next to a byte after a closing quote DuckDB may lose records, and name the wrong ones as malformed.
-    rejects: those of all files that did not parse.
+    If a byte follows a closing quote, DuckDB may lose records nearby and report the wrong ones as malformed.
+    rejects: the records of all files that did not parse.
     Raises InputError if a file has more records than were kept and rejected.
     """
     layout = source.layout
@@ -150,19 +153,19 @@ def check_none_lost(con: duckdb.DuckDBPyConnection, source: "Readable", rejects:
         if n_lost > 0:
             first = next(reject for reject in rejects if reject.file == str(file))
             raise InputError(
-                f"{file}: near line {first.line} a quote is where none may be, and {n_lost} more of the file's "
-                f"{n_records} rows cannot be told apart. Fix the lines, or pass --quote none if quotes are letters"
+                f"{file}: near line {first.line} a quote is misplaced, and {n_lost} more of the file's {n_records} "
+                "rows cannot be separated. Fix the lines, or pass --quote none if quotes are ordinary characters"
             )
 
 
-def _swallowing(file: Path, layout: Layout, is_row: Callable[[list[str]], bool]) -> Iterator[Swallowing]:
+def _merged_records(file: Path, layout: Layout, is_row: Callable[[list[str]], bool]) -> Iterator[MergedRecord]:
     with open_text(file) as text:
         kept: deque[str] = deque()
-        records = csv_records(_remembered(text, kept), layout)
+        records = csv_records(_keep_lines(text, kept), layout)
         for line, fields in records:
             lines = list(kept)
             kept.clear()
-            # A record of fewer fields is malformed, and known to be.
+            # A record with fewer fields has already been rejected as malformed.
             if len(lines) < 2 or line <= layout.header_lines or len(fields) != len(layout.columns):
                 continue
             unquoted = csv_records(lines, replace(layout, quote=""))
@@ -170,31 +173,31 @@ def _swallowing(file: Path, layout: Layout, is_row: Callable[[list[str]], bool])
             if len(rows) > 1:
                 reason = "a row within quotes that another row opens"
                 rejects = [Reject(str(file), line + row - 1, reason, lines[row - 1].rstrip("\r\n")) for row in rows]
-                yield Swallowing(str(file), dict(zip(layout.columns, fields, strict=False)), rejects)
+                yield MergedRecord(str(file), dict(zip(layout.columns, fields, strict=False)), rejects)
 
 
-def _remembered(lines: Iterable[str], kept: deque[str]) -> Iterator[str]:
+def _keep_lines(lines: Iterable[str], kept: deque[str]) -> Iterator[str]:
     for line in lines:
         kept.append(line)
         yield line
 
 
-def has_quoted(layout: Layout, files: Sequence[Path]) -> bool:
-    """Tell whether any of the files, of text, may have quoted fields."""
-    return bool(layout.quote) and any(holds(file, layout, layout.quote) for file in files)
+def has_quoted_fields(layout: Layout, files: Sequence[Path]) -> bool:
+    """Return whether any of the text files may have quoted fields."""
+    return bool(layout.quote) and any(contains_quote(file, layout, layout.quote) for file in files)
 
 
-def holds(file: Path, layout: Layout, quote: str) -> bool:
-    """Tell whether a quote is anywhere in a text file below its header."""
-    found = file.stat()
-    # Bytes have lines that end in \n alone.
+def contains_quote(file: Path, layout: Layout, quote: str) -> bool:
+    """Return whether a text file has a quote anywhere below its header."""
+    status = file.stat()
+    # Lines of bytes end only in \n.
     n_header_lines = 0 if layout.new_line == r"\r" else layout.header_lines
-    return _holds(file, n_header_lines, quote.encode(), found.st_size, found.st_mtime_ns)
+    return _contains_quote(file, n_header_lines, quote.encode(), status.st_size, status.st_mtime_ns)
 
 
 @lru_cache
-def _holds(file: Path, n_header_lines: int, quote: bytes, _size: int, _changed: int) -> bool:
-    # Asked several times in a job, of which a compressed file is read through each time.
+def _contains_quote(file: Path, n_header_lines: int, quote: bytes, _size: int, _changed: int) -> bool:
+    # Cached, because a job asks several times and a compressed file would be read to its end each time.
     with open_bytes(file) as opened:
         for _ in range(n_header_lines):
             opened.readline()
@@ -202,7 +205,7 @@ def _holds(file: Path, n_header_lines: int, quote: bytes, _size: int, _changed: 
 
 
 def _n_lines(file: Path, layout: Layout) -> int:
-    """Count the lines below the header."""
+    """Return the number of lines below the header."""
     end = b"\r" if layout.new_line == r"\r" else b"\n"
     n_ends, last = 0, end
     with open_bytes(file) as opened:

@@ -1,8 +1,10 @@
-"""Small tables that people write: rules, users, catalogues. Read as text, from CSV, Parquet or a query."""
+"""Small tables that people write, such as rules, users and catalogues: read as text, from CSV, Parquet or a query."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Self
 
 import duckdb
 import pyarrow as pa
@@ -11,79 +13,100 @@ from batchrec.errors import InputError
 from batchrec.sources import (
     Source,
     column_names,
-    describe,
+    describe_error,
     find_files,
     is_query,
     malformed_records,
+    merged_records,
     open_query,
     open_sources,
-    swallowing_records,
     unite,
 )
+from batchrec.tables.ids import as_ids
 from batchrec.tables.queries import connect
 
 _PLACES = ("first", "second", "third", "fourth")
 
 
+@dataclass(frozen=True)
+class TextTable:
+    """A table that an option names, as text columns; a value is null if it is empty or the table lacks the column.
+
+    names: all columns of the table, also those that were not read.
+    """
+
+    file: str
+    rows: pa.Table
+    names: tuple[str, ...] = ()
+
+    def required(self, column: str) -> pa.Array:
+        """Return a column that must have a value in each row. Raises InputError if one is missing."""
+        values = self.rows[column].combine_chunks()
+        if values.null_count:
+            raise InputError(f"{self.file}: {values.null_count} of {len(values)} rows have no {column}")
+        return values
+
+    def without_null_words(self, column: str) -> Self:
+        """Return the table with nulls in place of a column's words for a missing value, as in ids of the log."""
+        values = as_ids(self.rows[column].combine_chunks(), pa.string())
+        return replace(self, rows=self.rows.set_column(self.rows.schema.get_field_index(column), column, values))
+
+    def ids(self, column: str, id_type: pa.DataType) -> pa.Array:
+        """Return a column of ids as int64 or string. An id that cannot be of that type is null: nothing has it.
+
+        Raises InputError if a row has no id.
+        """
+        return as_ids(self.required(column), id_type)
+
+
 def read_text_table(
     file: str, option: str, columns: dict[str, str], optional: Sequence[str] = (), run_date: date | None = None
-) -> pa.Table:
-    """Read up to four columns of CSV or Parquet files, or of a .sql file's SELECT, as text without blanks around it.
+) -> TextTable:
+    """Read up to four columns of CSV or Parquet files, or of a .sql file's SELECT, without blanks around the values.
 
-    columns: column name -> the option that names it; names match without regard to case if no column has the very name.
-    optional: columns that may be missing. run_date: what
-    getvariable('run_date') returns in a query.
-    Returns a string column for each, null where it is empty or missing.
-    Raises InputError if a column is missing or a file cannot be read, ConfigError for a query that does not run.
-    """
-    return read_named_table(file, option, columns, optional, run_date)[0]
-
-
-def read_named_table(
-    file: str, option: str, columns: dict[str, str], optional: Sequence[str] = (), run_date: date | None = None
-) -> tuple[pa.Table, tuple[str, ...]]:
-    """Read a table as `read_text_table` does; returns the names of all columns that it has beside it.
-
-    optional: if more than fit beside `columns` are there, the last of them are not read.
+    columns: column name -> the option that names it. If no column has that exact name, case is ignored.
+    optional: columns that may be missing. If there are more than fit next to `columns`, the last ones are not read.
+    run_date: value of getvariable('run_date') in a query.
+    Raises InputError if a column is missing or a file cannot be read, ConfigError if a query fails.
     """
     with connect() as con:
         try:
             if is_query(file):
                 source = open_query(con, Path(file), columns, run_date)
-                found = {name: name for name in columns}
-                found |= {name: name.lower() for name in optional if name.lower() in source.names}
-                sources, there = [source], list(source.names.values())
+                spelled = {name: name for name in columns}
+                spelled |= {name: name.lower() for name in optional if name.lower() in source.names}
+                sources, all_names = [source], list(source.names.values())
             else:
-                sources, found, there = _open_files(con, file, option, columns, optional)
-            names = list(found.values())
+                sources, spelled, all_names = _open_files(con, file, option, columns, optional)
+            names = list(spelled.values())
             wanted = [names[min(place, len(names) - 1)] for place in range(len(_PLACES))]
             parameters = {f"{place}_column": name for place, name in zip(_PLACES, wanted, strict=True)}
             rows = unite(con, sources, "sources/texts", parameters).to_arrow_table()
-            swallowing = [record for source in sources for record in swallowing_records(con, source, list(columns))]
+            merged = [record for source in sources for record in merged_records(con, source, list(columns))]
         except duckdb.Error as error:
-            raise InputError(f"{file}: {describe(error)}") from error
-        bad = malformed_records(con) + [row for record in swallowing for row in record.rows]
+            raise InputError(f"{file}: {describe_error(error)}") from error
+        bad = malformed_records(con) + [row for record in merged for row in record.rows]
     if bad:
         raise InputError(f"{bad[0]}. Fix the table of {option}")
     empty = pa.nulls(len(rows), pa.string())
-    arrays = {name: rows[place].cast(pa.string()) for name, place in zip(found, _PLACES, strict=False)}
-    table = pa.table({name: arrays.get(name, empty) for name in (*columns, *optional)}).combine_chunks()
-    return table, tuple(dict.fromkeys(there))
+    arrays = {name: rows[place].cast(pa.string()) for name, place in zip(spelled, _PLACES, strict=False)}
+    texts = pa.table({name: arrays.get(name, empty) for name in (*columns, *optional)}).combine_chunks()
+    return TextTable(file, texts, tuple(dict.fromkeys(all_names)))
 
 
 def _open_files(
     con: duckdb.DuckDBPyConnection, file: str, option: str, columns: dict[str, str], optional: Sequence[str]
 ) -> tuple[list[Source], dict[str, str], list[str]]:
-    """Open the files; returns the sources, how they spell those of the columns that exist, and all their columns."""
+    """Return the opened sources, how they spell the columns that exist, and the names of all their columns."""
     files = find_files([file], f"{option} FILE")
     names = dict.fromkeys(name for path in files for name in column_names(path))
-    spelled = {name: _spelled_in(names, name) for name in (*columns, *optional)}
-    found = {name: spelled[name] for name in spelled if name in columns or spelled[name] in names}
-    wanted = {found[name]: columns.get(name, f"{option} FILE") for name in found}
-    return open_sources(con, files, wanted), found, list(names)
+    spellings = {name: _spelled_in(names, name) for name in (*columns, *optional)}
+    existing = {name: spelled for name, spelled in spellings.items() if name in columns or spelled in names}
+    wanted = {spelled: columns.get(name, f"{option} FILE") for name, spelled in existing.items()}
+    return open_sources(con, files, wanted), existing, list(names)
 
 
 def _spelled_in(names: Collection[str], wanted: str) -> str:
-    """Return how a column is spelled, in capitals as a warehouse exports it, if only one differs in case alone."""
+    """Return the spelling of a column among the names: a warehouse exports capitals. Exact names come first."""
     alike = [name for name in names if name.lower() == wanted.lower()]
     return alike[0] if wanted not in names and len(alike) == 1 else wanted

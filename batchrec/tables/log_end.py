@@ -1,4 +1,4 @@
-"""Where a log ends. An event that is ahead of its time, like one of 9999-12-31, is never the end of anything."""
+"""The end of a log. An event that is ahead of now, such as one of 9999-12-31, never counts as the end."""
 
 import logging
 import time
@@ -20,17 +20,17 @@ _DAY_S = 86_400
 
 
 def ahead_from(run_date: date | None = None) -> int:
-    """Return the moment, in Unix seconds, from which on events are ahead of their time.
+    """Return the time, in Unix seconds, from which on events count as ahead of now.
 
-    It is the end of the run date; without one, a day from now, since clocks and time zones differ by less.
+    It is the end of the run date. Without a run date it is a day from now: clocks and time zones differ by less.
     """
     return int(time.time()) + _DAY_S if run_date is None else end_of_day(run_date)
 
 
 def log_end(con: duckdb.DuckDBPyConnection, sequences: Path, ahead: int) -> int:
-    """Return the moment before which the events of a sequences table count: `ahead`, as `ahead_from` has it.
+    """Return the time before which the events of a sequences table count, in Unix seconds.
 
-    A log that lies wholly beyond that counts as it stands, up to its newest event.
+    It is `ahead`, the result of `ahead_from`. If all events are later than that, all of them count.
     """
     oldest, newest = select(con, "tables/log_span", path=literal(sequences)).fetchall()[0]
     return ahead if oldest is None or oldest < ahead else int(newest) + 1
@@ -38,9 +38,9 @@ def log_end(con: duckdb.DuckDBPyConnection, sequences: Path, ahead: int) -> int:
 
 @dataclass
 class EventsAhead:
-    """Account of the events that are ahead of their time.
+    """Counts of the events that are ahead of now.
 
-    until: the moment from which on they are, in seconds. example: the latest of them in words, None without any.
+    until: the time from which on events are, in Unix seconds. example: text of the latest such event; None without any.
     """
 
     until: int
@@ -49,24 +49,26 @@ class EventsAhead:
     example: str | None = None
 
     def count(self, moments: Longs, user_ids: pa.Array, item_ids: pa.Array) -> int:
-        """Count the events whose moments, in seconds, are ahead; all of one length. Returns how many of these are."""
+        """Count the events that are ahead, and return how many are; moments: (n,) Unix seconds, like the ids."""
         n_ahead = int(np.count_nonzero(moments >= self.until))
         if n_ahead:
             row = int(moments.argmax())
             if self.example is None or moments[row] > self.latest:
                 self.latest = int(moments[row])
-                self.example = f"user {user_ids[row]}, item {item_ids[row]}, {in_words(self.latest)}"
+                self.example = f"user {user_ids[row]}, item {item_ids[row]}, {iso_time(self.latest)}"
             self.n_events += n_ahead
         return n_ahead
 
-    def warn(self, where: str, what: str) -> None:
-        """Say in the log how many events are ahead, one of them, and what becomes of them; nothing without any."""
+    def warn(self, where: str, consequence: str) -> None:
+        """Log how many events are ahead, an example and the consequence. Without such events log nothing."""
         if self.n_events:
-            _log.warning("%s: %d event(s) lie in the future, like %s: %s", where, self.n_events, self.example, what)
+            _log.warning(
+                "%s: %d event(s) lie in the future, like %s: %s", where, self.n_events, self.example, consequence
+            )
 
 
-def in_words(moment: int) -> str:
-    """Spell Unix seconds as an ISO time, UTC, if the calendar reaches that far."""
+def iso_time(moment: int) -> str:
+    """Return Unix seconds as an ISO time in UTC, or as seconds if the calendar does not reach that far."""
     try:
         return datetime.fromtimestamp(moment, UTC).isoformat()
     except (ValueError, OverflowError, OSError):

@@ -1,4 +1,4 @@
-"""The SELECTs of sql/, one a file, run with every value bound."""
+"""Run the SELECTs of sql/, one per file, with every value bound."""
 
 import errno
 import glob
@@ -17,9 +17,9 @@ from batchrec.system.machine import n_cores
 from batchrec.system.signals import interrupted_by_signals
 from batchrec.system.temporaries import temporary_folder
 
-# DuckDB's errors have no number of their own.
+# DuckDB's errors have no error number, only the text of the operating system.
 _FULL = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
-# In a wheel the folder lies inside the package, in a checkout beside it.
+# In a wheel the folder is inside the package, in a checkout next to it.
 _PACKAGE = Path(__file__).parent.parent
 _FOLDER = next(f for f in (_PACKAGE / "sql", _PACKAGE.parent / "sql") if f.is_dir())
 
@@ -30,12 +30,12 @@ def _text(name: str) -> str:
 
 
 def select(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> duckdb.DuckDBPyRelation:
-    """Return the relation that sql/<name>.sql selects, lazily; name: "<folder>/<query>", values: its parameters."""
+    """Return the lazy relation of sql/<name>.sql; name: "<folder>/<query>", values: the parameters of the query."""
     return con.sql(_text(name), params=values)
 
 
 def materialize(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> None:
-    """Store what sql/<folder>/<table>.sql selects as a table; name: "<folder>/<table>"."""
+    """Store the rows of sql/<folder>/<table>.sql as a table; name: "<folder>/<table>"."""
     select(con, name, **values).create(table_of(name))
 
 
@@ -45,17 +45,17 @@ def table_of(name: str) -> str:
 
 
 def literal(path: Path) -> str:
-    """Spell a path so that DuckDB, which takes paths for globs, reads that file and no other."""
+    """Return a path escaped so that DuckDB, which expands globs, reads only that file."""
     return glob.escape(str(path))
 
 
 def is_disk_full(error: duckdb.Error) -> bool:
-    """Tell whether DuckDB could not spill, for the disk, a quota or a limit on the size of files."""
+    """Return whether DuckDB could not spill because the disk, a quota or a file size limit is exhausted."""
     return isinstance(error, duckdb.IOException) and any(reason in str(error) for reason in _FULL)
 
 
 def use_settings(con: duckdb.DuckDBPyConnection) -> None:
-    """Set what every query relies on: times in UTC, plain_text, and that an unknown name is an error."""
+    """Set what every query relies on: UTC, the macro plain_text, and errors for unknown names."""
     con.execute("set enable_progress_bar = false; set timezone = 'UTC'; set python_enable_replacements = false")
     con.execute("reset default_order; reset default_null_order; set preserve_insertion_order = false")
     con.execute(_text("tables/plain_text"))
@@ -65,10 +65,10 @@ def use_settings(con: duckdb.DuckDBPyConnection) -> None:
 def connect(
     spill_folder: Path | None = None, memory_limit: str | None = None, threads: int | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a DuckDB in memory, in UTC, that spills into a folder of its own under `spill_folder` (or the system's).
+    """Open a DuckDB in memory, in UTC. It spills into its own folder in `spill_folder`, or in the system's.
 
-    threads: as many as there are cores for if not given.
-    Raises ConfigError where DuckDB refuses a setting, or memory or disk are too little for the work.
+    threads: default: the number of cores that this process may use.
+    Raises ConfigError if DuckDB rejects a setting, or if memory or disk do not suffice.
     """
     parent = spill_folder or Path(gettempdir())
     with ExitStack() as stack:
@@ -76,7 +76,7 @@ def connect(
             spill = stack.enter_context(temporary_folder(parent / "batchrec"))
         except OSError as error:
             raise ConfigError(f"{parent}: cannot be written: {error.strerror or error}") from error
-        # Order comes from `order by` alone, so parallel reads need not keep that of the files.
+        # Only `order by` determines an order, so parallel reads need not keep the order of the files.
         config: dict[str, Any] = {"temp_directory": str(spill), "preserve_insertion_order": False}
         config |= {"memory_limit": memory_limit} if memory_limit else {}
         config["threads"] = threads or n_cores()
@@ -90,7 +90,7 @@ def connect(
             with interrupted_by_signals(con.interrupt):
                 yield con
         except duckdb.OutOfMemoryException as error:
-            raise ConfigError(f"--memory-limit {memory_limit or 'not given'}: too little memory: {error}") from error
+            raise ConfigError(f"--memory-limit {memory_limit or 'not given'}: not enough memory: {error}") from error
         except duckdb.Error as error:
             if is_disk_full(error):
                 raise ConfigError(

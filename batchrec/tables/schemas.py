@@ -1,4 +1,4 @@
-"""The contracts: Arrow schemas of the tables between the jobs, their version in the metadata."""
+"""The contracts between the jobs: Arrow schemas of their tables, with the version in the metadata."""
 
 from typing import Any
 
@@ -8,30 +8,32 @@ from batchrec.errors import InputError
 from batchrec.system.json_text import to_json
 
 CONTRACT_VERSION = 1
-# Since version 2 with also_seen; without the column nothing is.
+# Version 2 adds also_seen. A table without this column is read as if the lists were empty.
 SEQUENCES_VERSION = 2
 MODEL_VERSION = 3
 
-# Indexes of the vocabulary that are not items.
+# Indexes of the vocabulary that do not stand for items, and the first one that does.
 PAD = 0
 MASK = 1
 FIRST_ITEM = 2
 
-# Where a row comes from, and the code of each in arrays.
+# The origins of a row, and the code of each in arrays.
 SOURCES = ("model", "popular_segment", "popular", "popular_all_time", "pinned")
 BY_MODEL, BY_SEGMENT, BY_RECENT, BY_ALL_TIME, BY_PIN = range(len(SOURCES))
 
 
-def id_type(found: pa.DataType, column: str, where: str) -> pa.DataType:
-    """Give the contract's type of an id column: int64 or string.
-
-    Raises InputError for any other type.
-    """
-    if pa.types.is_integer(found):
+def id_type(type_: pa.DataType, column: str, where: str) -> pa.DataType:
+    """Return the contract's type for an id column: int64 or string. Raises InputError for any other type."""
+    if pa.types.is_integer(type_):
         return pa.int64()
-    if pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found):
+    if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
         return pa.string()
-    raise InputError(f"{where}: column {column!r} is {found}; expected int64 or string")
+    raise InputError(f"{where}: column {column!r} is {type_}; expected int64 or string")
+
+
+def is_list(type_: pa.DataType) -> bool:
+    """Return whether a column of this type holds lists."""
+    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_))
 
 
 def _with_contract(fields: list[pa.Field], name: str, version: int = CONTRACT_VERSION) -> pa.Schema:
@@ -39,9 +41,9 @@ def _with_contract(fields: list[pa.Field], name: str, version: int = CONTRACT_VE
 
 
 def sequences_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
-    """One row a user: item_ids and timestamps (Unix seconds, UTC) of equal length, oldest first.
+    """Return the schema of sequences: one row per user, item_ids and timestamps (Unix seconds, UTC), oldest first.
 
-    also_seen: other items that the user has seen, and that are in no history, sorted.
+    item_ids and timestamps have the same length. also_seen: other items that the user has seen, sorted.
     """
     return _with_contract(
         [
@@ -56,7 +58,10 @@ def sequences_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schem
 
 
 def items_schema(item_type: pa.DataType) -> pa.Schema:
-    """One row an item of the model: its index (items from 2, most frequent first) and its events in the histories."""
+    """Return the schema of items: one row per item of the model, with its index (from 2) and number of events.
+
+    Indexes are ordered by frequency, most frequent first.
+    """
     return _with_contract(
         [
             pa.field("item_id", item_type, nullable=False),
@@ -68,7 +73,7 @@ def items_schema(item_type: pa.DataType) -> pa.Schema:
 
 
 def lists_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
-    """One row an item of a baseline's list: the columns of recs that a comparison needs."""
+    """Return the schema of a baseline's lists: one row per item, with the columns of recs that a comparison needs."""
     return pa.schema(
         [
             pa.field("user_id", user_type, nullable=False),
@@ -81,9 +86,10 @@ def lists_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
 def recs_schema(
     user_type: pa.DataType, item_type: pa.DataType, *, with_titles: bool, made_by: dict[str, Any]
 ) -> pa.Schema:
-    """One row a recommendation: ranks from 1 without gaps, scores not increasing within a user and source.
+    """Return the schema of recs: one row per recommendation.
 
-    history_digest: see batching.history_digests. made_by: what else the rows depend on; it stands in the metadata.
+    Ranks start at 1 without gaps; scores do not increase within a user and source. history_digest: see
+    batching.history_digests. made_by: everything else that the rows depend on, stored in the metadata.
     """
     schema = _with_contract(
         [
@@ -102,7 +108,7 @@ def recs_schema(
 
 
 def evaluation_schema() -> pa.Schema:
-    """One row a method: the mean of each metric over the tested users, and the bounds of its 95 % interval."""
+    """Return the schema of an evaluation: one row per method, with each metric's mean over users and 95 % interval."""
     figures = ["ndcg", "hit_rate", "recall", "mrr", "ndcg_gain"]
     return _with_contract(
         [

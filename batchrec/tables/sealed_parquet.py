@@ -1,7 +1,7 @@
-"""Parquet files that show when a bit of them has changed: pages by their checksums, and the whole file by a seal.
+"""Parquet files in which a changed bit is detected: checksums protect the pages, a seal protects the whole file.
 
-The checksum of a page covers neither its header nor the footer, and DuckDB verifies none. The seal, in the footer's
-metadata, is the SHA-256 of the file with zeros in place of the seal.
+A page's checksum covers neither its header nor the footer, and DuckDB does not verify checksums. The seal in the
+footer's metadata is the SHA-256 of the file with zeros in place of the seal.
 """
 
 import os
@@ -17,15 +17,15 @@ import pyarrow.parquet as pq
 
 _KEY = "batchrec.seal"
 _ZEROS = b"0" * 64
-# In Thrift's compact protocol a text of 64 bytes follows the key.
+# In Thrift's compact protocol these two bytes announce a text of 64 bytes.
 _MARK = _KEY.encode() + b"\x18\x40"
-# The metadata follow the row groups, and the seal follows all other metadata.
+# The metadata come after the row groups, and the seal comes last among the metadata.
 _TAIL_BYTES = 1 << 16
 _READ_BYTES = 1 << 20
 
 
 class _Summed(FileIO):
-    """A new file that sums up what is written to it."""
+    """A new file that hashes what is written to it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "wb")
@@ -42,8 +42,8 @@ class _Summed(FileIO):
 
 @contextmanager
 def sealed_writer(path: Path, schema: pa.Schema, **options: Any) -> Iterator[pq.ParquetWriter]:
-    """Yield a writer of a Parquet file that is sealed when the block ends without an error; options: pyarrow's."""
-    # An open file: pyarrow takes a name with a colon for a URI.
+    """Yield a writer of a Parquet file, and seal the file if the block ends without an error; options: pyarrow's."""
+    # Pass an open file, because pyarrow takes a name with a colon for a URI.
     with _Summed(path) as file:
         with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True, **options) as writer:
             yield writer
@@ -57,12 +57,12 @@ def sealed_writer(path: Path, schema: pa.Schema, **options: Any) -> Iterator[pq.
 
 
 def open_parquet(path: Path) -> pa.NativeFile:
-    """Open a Parquet file for `parquet_of`, which then reads this very file, whatever takes its name.
+    """Open a Parquet file for `parquet_of`, which reads this file even if another one takes its name.
 
-    Raises OSError if it cannot be opened, is not a file, or has changed since it was sealed. A file without a seal, of
-    another program, is only opened.
+    Raises OSError if it cannot be opened, is not a file, or has changed since it was sealed. Files of other programs
+    have no seal and are not verified.
     """
-    # A pipe would wait for somebody to write to it.
+    # Opening a pipe would block until another process writes to it.
     if path.exists() and not path.is_file():
         raise OSError("is not a file")
     file = pa.OSFile(os.fspath(path))
@@ -73,13 +73,13 @@ def open_parquet(path: Path) -> pa.NativeFile:
 
 
 def parquet_of(file: pa.NativeFile, **options: Any) -> pq.ParquetFile:
-    """Read what `open_parquet` has opened, and verify the checksums of its pages; options: pyarrow's.
+    """Return a reader of a file from `open_parquet` that verifies the checksums of pages; options: pyarrow's.
 
-    Raises pyarrow's errors, an ArrowException or an OSError, if it is not Parquet.
+    Raises ArrowException or OSError if the file is not Parquet.
     """
     try:
         table = pq.ParquetFile(file, page_checksum_verification=True, **options)
-        # Some names become text only when they are asked for.
+        # Some names are decoded only on access.
         table.schema_arrow.to_string()
     except UnicodeDecodeError as error:
         raise pa.ArrowInvalid(f"a name in the schema is not UTF-8: {error.object!r:.60}") from error
@@ -87,13 +87,13 @@ def parquet_of(file: pa.NativeFile, **options: Any) -> pq.ParquetFile:
 
 
 def _find_seal(file: pa.NativeFile) -> tuple[int, bytes]:
-    """Return where the seal is in a file, and the seal; 0 and nothing if the file has none."""
+    """Return the position of the seal in a file, and the seal; 0 and empty if the file has none."""
     start = max(0, file.size() - _TAIL_BYTES)
     tail = file.read_at(file.size() - start, start)
-    found = tail.rfind(_MARK)
-    if found < 0:
+    mark = tail.rfind(_MARK)
+    if mark < 0:
         return 0, b""
-    place = found + len(_MARK)
+    place = mark + len(_MARK)
     return start + place, tail[place : place + len(_ZEROS)]
 
 

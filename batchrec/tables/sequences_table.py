@@ -1,11 +1,9 @@
-"""Parquet in and out: sequences are checked as they stream; outputs appear whole or not at all."""
+"""The sequences table: opened once, its contract checked as it streams."""
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 
 import duckdb
 import numpy as np
@@ -13,79 +11,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.errors import InputError, one_line
-from batchrec.system.atomic import replacing
 from batchrec.tables.queries import connect, literal, select
-from batchrec.tables.schemas import id_type, sequences_schema
-from batchrec.tables.sealed_parquet import open_parquet, parquet_of, sealed_writer
-
-# Columns of numbers of which hardly two are the same, or that come in runs or in turn, which zstd packs as well: a
-# dictionary of them takes more time, and no less space, than they do.
-_WITHOUT_DICTIONARY = {"user_id", "timestamps", "rank", "score", "history_digest"}
-
-
-def write_parquet(
-    batches: Iterable[pa.RecordBatch],
-    schema: pa.Schema,
-    out: Path,
-    check: Callable[[Path], None] | None = None,
-) -> None:
-    """Write the batches, a row group each, to the file `out`, the next one being made while one is written.
-
-    check: is called with the finished file before it is renamed to `out`, which stays as it was if that raises.
-    """
-    in_dictionaries = [
-        f"{field.name}.list.element" if _is_list(field.type) else field.name
-        for field in schema
-        if field.name not in _WITHOUT_DICTIONARY or pa.types.is_string(field.type)
-    ]
-    with replacing(out) as temporary:
-        with sealed_writer(temporary, schema, use_dictionary=in_dictionaries) as writer:
-            for batch in _made_ahead(iter(batches)):
-                if len(batch):
-                    writer.write_batch(batch)
-        if check is not None:
-            check(temporary)
-
-
-def _made_ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    at_work = Lock()
-
-    def make() -> pa.RecordBatch | None:
-        with at_work:
-            return next(batches, None)
-
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            following = pool.submit(make)
-            while (batch := following.result()) is not None:
-                following = pool.submit(make)
-                yield batch
-        finally:
-            # A generator that is left halfway stops its own threads now, not when Python comes to it.
-            pool.shutdown(cancel_futures=True)
-            # A signal that comes while the pool starts its thread leaves it one that it does not know and wait for.
-            with at_work:
-                if isinstance(batches, Generator):
-                    batches.close()
-
-
-def cast_batches(rows: duckdb.DuckDBPyRelation, schema: pa.Schema, n_rows: int) -> Iterator[pa.RecordBatch]:
-    """Stream the rows of a query in batches of up to `n_rows`, in the columns and types of a contract."""
-    for batch in rows.to_arrow_reader(n_rows):
-        yield batch.select(schema.names).cast(schema)
+from batchrec.tables.schemas import id_type, is_list, sequences_schema
+from batchrec.tables.sealed_parquet import open_parquet, parquet_of
 
 
 def no_items(n_users: int, list_type: pa.DataType) -> pa.ListArray:
-    """Return an empty list for each user."""
+    """Return one empty list per user."""
     return pa.ListArray.from_arrays(pa.array(np.zeros(n_users + 1, np.int32)), pa.array([], list_type.value_type))
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """A sequences table on disk whose columns and types hold to the contract.
+    """A sequences table on disk whose columns and types satisfy the contract.
 
-    columns: those of the schema that the file has; the only one that it may lack is also_seen. file: opened once, and
-    read from then.
+    columns: columns of the schema that the file has; only also_seen may be missing. file: opened once and read from
+    then on, even if another file takes its name.
     """
 
     path: Path
@@ -105,25 +46,26 @@ class Sequences:
         return self.schema.field("item_ids").type.value_type
 
     def batches(self, n_users: int) -> Iterator[pa.RecordBatch]:
-        """Stream the table in batches of up to `n_users` rows.
+        """Yield the table in batches of up to `n_users` rows.
 
-        Raises InputError for nulls, lists of unequal length and histories that are not in time order.
+        Raises InputError for nulls, lists of unequal length, and histories that are not in time order.
         """
         try:
             for batch in parquet_of(self.file).iter_batches(n_users, columns=self.columns):
                 _check_nulls(batch, self.path)
-                found = batch
-                if "also_seen" not in self.columns:
-                    nothing = no_items(len(batch), self.schema.field("also_seen").type)
-                    found = batch.append_column("also_seen", nothing)
-                checked = found.select(self.schema.names).cast(self.schema)
+                checked = self._with_also_seen(batch).select(self.schema.names).cast(self.schema)
                 _check_histories(checked, self.path)
                 yield checked
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self.path}: {one_line(error)}") from error
 
+    def _with_also_seen(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if "also_seen" in self.columns:
+            return batch
+        return batch.append_column("also_seen", no_items(len(batch), self.schema.field("also_seen").type))
+
     def check_same(self) -> None:
-        """Raise InputError if another file has taken the name, under which DuckDB reads it, or this one has changed."""
+        """Raise InputError if the file was replaced or changed: DuckDB opens it again by its name."""
         opened = os.fstat(self.file.fileno())
         try:
             named = self.path.stat()
@@ -137,8 +79,8 @@ class Sequences:
 def open_sequences(path: Path) -> Sequences:
     """Open a sequences table.
 
-    Raises InputError where the file is missing, is not Parquet, is damaged or empty, repeats a user, or lacks a column
-    or type of the contract.
+    Raises InputError if the file is missing, not Parquet, damaged or empty, if a user has several rows, or if a column
+    is missing or not of the contract's type.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file. Run batchrec build-sequences, or pass --sequences FILE")
@@ -149,23 +91,23 @@ def open_sequences(path: Path) -> Sequences:
         raise InputError(f"{path}: not a Parquet file: {one_line(error)}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {one_line(error)}. Run batchrec build-sequences again") from error
-    found = file.schema_arrow
+    file_schema = file.schema_arrow
     for name in ("user_id", "item_ids", "timestamps", "also_seen"):
-        times = found.names.count(name)
-        # Tables of before contract version 2, and people's own, need not have also_seen.
+        times = file_schema.names.count(name)
+        # Tables from before contract version 2, and tables that people write, may lack also_seen.
         if times != 1 and (times, name) != (0, "also_seen"):
             problem = "no column" if times == 0 else f"{times} columns"
-            raise InputError(f"{path}: {problem} {name!r}; found {', '.join(found.names)}")
-    if not _is_list(found.field("item_ids").type) or not _is_list(found.field("timestamps").type):
-        raise InputError(f"{path}: columns 'item_ids' and 'timestamps' must be lists; found {found.types}")
+            raise InputError(f"{path}: {problem} {name!r}; found {', '.join(file_schema.names)}")
+    if not is_list(file_schema.field("item_ids").type) or not is_list(file_schema.field("timestamps").type):
+        raise InputError(f"{path}: columns 'item_ids' and 'timestamps' must be lists; found {file_schema.types}")
     if file.metadata.num_rows == 0:
-        raise InputError(f"{path}: holds no users")
+        raise InputError(f"{path}: has no users")
     schema = sequences_schema(
-        id_type(found.field("user_id").type, "user_id", str(path)),
-        id_type(found.field("item_ids").type.value_type, "item_ids", str(path)),
+        id_type(file_schema.field("user_id").type, "user_id", str(path)),
+        id_type(file_schema.field("item_ids").type.value_type, "item_ids", str(path)),
     )
-    _check_also_seen(found, schema, path)
-    columns = [name for name in schema.names if name in found.names]
+    _check_also_seen(file_schema, schema, path)
+    columns = [name for name in schema.names if name in file_schema.names]
     table = Sequences(path, schema, file.metadata.num_rows, columns, opened)
     try:
         with connect() as con:
@@ -173,32 +115,28 @@ def open_sequences(path: Path) -> Sequences:
     except duckdb.Error as error:
         raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
     if repeated:
-        raise InputError(f"{path}: user {repeated[0][0]} has {repeated[0][1]} rows; expected one row a user")
+        raise InputError(f"{path}: user {repeated[0][0]} has {repeated[0][1]} rows; expected one row per user")
     table.check_same()
     return table
 
 
-def _check_also_seen(found: pa.Schema, schema: pa.Schema, path: Path) -> None:
-    """Raise InputError where there is a column also_seen whose ids are not of the type of the histories'."""
-    if "also_seen" not in found.names:
+def _check_also_seen(file_schema: pa.Schema, schema: pa.Schema, path: Path) -> None:
+    """Raise InputError if there is a column also_seen and its ids have another type than those of the histories."""
+    if "also_seen" not in file_schema.names:
         return
-    own = found.field("also_seen").type
-    # A list that is empty for everybody may have no type.
-    if _is_list(own) and pa.types.is_null(own.value_type):
+    type_ = file_schema.field("also_seen").type
+    # If all lists are empty, the items may have no type.
+    if is_list(type_) and pa.types.is_null(type_.value_type):
         return
     wanted = schema.field("item_ids").type.value_type
-    if not _is_list(own) or id_type(own.value_type, "also_seen", str(path)) != wanted:
-        raise InputError(f"{path}: column 'also_seen' is {own}; expected a list of {wanted}, as 'item_ids' is one")
-
-
-def _is_list(found: pa.DataType) -> bool:
-    return bool(pa.types.is_list(found) or pa.types.is_large_list(found))
+    if not is_list(type_) or id_type(type_.value_type, "also_seen", str(path)) != wanted:
+        raise InputError(f"{path}: column 'also_seen' is {type_}; expected a list of {wanted}, like 'item_ids'")
 
 
 def _check_nulls(batch: pa.RecordBatch, path: Path) -> None:
     for column in batch.schema.names:
         values = batch[column]
-        nulls = values.null_count + (values.flatten().null_count if _is_list(values.type) else 0)
+        nulls = values.null_count + (values.flatten().null_count if is_list(values.type) else 0)
         if nulls:
             raise InputError(f"{path}: {nulls} null(s) in column {column!r}; expected none")
 
@@ -211,7 +149,7 @@ def _check_histories(batch: pa.RecordBatch, path: Path) -> None:
         raise InputError(f"{path}: user {unequal[0]}: item_ids and timestamps are of unequal length")
     backwards = moments.to_numpy()[1:] < moments.to_numpy()[:-1]
     ends = np.cumsum(lengths.to_numpy(), dtype=np.int64)
-    # From the last event of a history to the first of the next one, time may go back.
+    # Between the last event of one history and the first of the next, time may go back.
     backwards[ends[(ends > 0) & (ends < len(moments))] - 1] = False
     if backwards.any():
         user = batch["user_id"][int(np.searchsorted(ends, backwards.argmax(), side="right"))]

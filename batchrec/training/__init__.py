@@ -1,6 +1,6 @@
-"""train: an encoder fitted to the histories, by train.train, and exported to a model directory."""
+"""The train job: fit an encoder to the histories and export it to a model directory. Start at train.train."""
 
 from batchrec.system.machine import avoid_spinning
 
-# Before any module of the package loads torch.
+# Must run before any module of this package loads torch.
 avoid_spinning()

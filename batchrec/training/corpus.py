@@ -1,4 +1,8 @@
-"""What there is to train on: the histories of a sequences table, the items in them, the users to hold out first."""
+"""The training corpus: all histories of a sequences table, their items, and the order in which users are held out.
+
+Items are indexed by popularity: the number of their events in all histories, future ones included
+(sql/training/items.sql). It only orders the vocabulary and is stored in the model; no accuracy depends on it.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +25,11 @@ _USERS_AT_A_TIME = 8192
 
 @dataclass(frozen=True)
 class Corpus:
-    """All histories that hold an event, as indexes of the vocabulary of their items.
+    """All non-empty histories, as indexes into the vocabulary of their items.
 
-    holdout_users: (users,) int64, those whose last event may be held out, in an order that is the same every night, as
-    far as they are the same users: a model that goes on from last night's has not seen what was held out then, so it
-    must be held out again.
+    holdout_users: (users,) int64, the users whose last event may be held out, in an order that stays the same from
+    night to night for the same users. A model that starts from last night's weights has not seen the events held out
+    then, so the same ones must be held out again.
     """
 
     vocabulary: Vocabulary
@@ -34,10 +38,10 @@ class Corpus:
 
 
 def read_corpus(path: Path, seed: int, ahead: int | None = None) -> Corpus:
-    """Read a whole sequences table, 5 bytes an event.
+    """Read a whole sequences table into memory, 5 bytes per event.
 
-    ahead: the moment from which on events are ahead of their time, so that none is held out; by the clock if not given.
-    Raises InputError where it breaks its contract or holds no item.
+    ahead: Unix time from which events count as in the future and are not held out; by the clock if not given.
+    Raises InputError if the table breaks its contract or holds no item.
     """
     sequences = open_sequences(path)
     try:
@@ -54,7 +58,7 @@ def read_corpus(path: Path, seed: int, ahead: int | None = None) -> Corpus:
     vocabulary = Vocabulary(counted["item_id"].cast(sequences.item_type).chunk(0), counted["n_events"].to_numpy())
     user_ids, read = [], []
     for read_batch in sequences.batches(_USERS_AT_A_TIME):
-        # Who has no history teaches nothing, and must not make sizes smaller that go by the lengths.
+        # Users without a history teach nothing, and would make default sizes too small, which depend on the lengths.
         batch = read_batch.filter(pc.greater(pc.list_value_length(read_batch["item_ids"]), 0))
         user_ids.append(batch["user_id"])
         read.append(Histories.from_arrow(batch["item_ids"], vocabulary, batch["timestamps"]))

@@ -1,4 +1,4 @@
-"""Sizes of the encoder and of its training steps: by the options, or else by the histories."""
+"""Sizes of the encoder and of its training steps: taken from the options, or derived from the histories."""
 
 import numpy as np
 
@@ -7,17 +7,18 @@ from batchrec.errors import ConfigError
 from batchrec.model.batching import Histories
 from batchrec.tables.schemas import FIRST_ITEM
 
-# Up to here the softmax over all items is cheap, and beyond it as good over some: Klenitskiy & Vasilev, "Turning Dross
-# Into Gold Loss: is BERT4Rec really better than SASRec?" (RecSys 2023), found nothing gained by more than 3,000.
+# Up to this size a softmax over all items is cheap. Beyond it, sampled negatives are as good: Klenitskiy & Vasilev,
+# "Turning Dross Into Gold Loss: is BERT4Rec really better than SASRec?" (RecSys 2023), gained nothing from more than
+# 3,000.
 _MAX_FULL_SOFTMAX_ITEMS = 5_000
 _NEGATIVES = 3_000
 _FEW_EVENTS, _MANY_EVENTS = 500_000, 5_000_000
 
 
 def encoder_shape(config: TrainingConfig, histories: Histories) -> EncoderShape:
-    """Choose the shape of a new encoder: windows that hold 9 in 10 histories whole, of 200 items at most.
+    """Choose the shape of a new encoder: windows that hold 90 % of histories whole, of at most 200 items.
 
-    Raises ConfigError for heads that do not divide the hidden size.
+    Raises ConfigError if the number of heads does not divide the hidden size.
     """
     n_events = len(histories.items)
     dropout = config.dropout if config.dropout is not None else (0.3 if n_events < _FEW_EVENTS else 0.2)
@@ -36,13 +37,13 @@ def encoder_shape(config: TrainingConfig, histories: Histories) -> EncoderShape:
 
 
 def batch_size(config: TrainingConfig, histories: Histories, max_len: int) -> int:
-    """Choose a size that gives few histories many steps: they are what a small model learns by."""
+    """Choose a batch size that still gives a small log many steps, which a small model needs to learn."""
     n_windows = int((-(-histories.lengths // max_len)).sum())
     return config.batch_size or min(max(16, n_windows // 128), 256)
 
 
 def n_negatives(config: TrainingConfig, vocabulary_size: int) -> int:
-    """Choose how many items an item must be told from in a step; 0 for all of them."""
+    """Choose the number of negatives sampled per step; 0 for the full softmax."""
     n_items = vocabulary_size - FIRST_ITEM
     wanted = (_NEGATIVES if n_items > _MAX_FULL_SOFTMAX_ITEMS else 0) if config.negatives is None else config.negatives
     return wanted if wanted < n_items else 0

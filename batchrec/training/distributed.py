@@ -1,4 +1,4 @@
-"""The processes that train together, as torchrun starts them; one that was not started so is alone."""
+"""The processes that torchrun started to train together; without torchrun, a group of one."""
 
 import gc
 import os
@@ -16,28 +16,28 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """A process, by its rank from 0, among all that train together."""
+    """The rank of this process, from 0, among the processes that train together."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that measures and writes."""
+        """Return whether this is the process that measures and writes."""
         return self.rank == 0
 
     def data_parallel(self, module: nn.Module) -> nn.Module:
-        """Give a module whose gradients are the mean over the processes."""
+        """Wrap a module so that its gradients are averaged over the processes."""
         return module if self.size == 1 else DistributedDataParallel(module)
 
     def all_reduce(self, value: Tensor) -> Tensor:
-        """Add a tensor up over the processes, in place."""
+        """Sum a tensor over the processes, in place."""
         if self.size > 1:
             distributed.all_reduce(value)
         return value
 
     def broadcast(self, value: Value | None) -> Value:
-        """Give every process the first one's value; what the others pass is not looked at."""
+        """Return the first process's value in every process; the values that the others pass are ignored."""
         values = [value]
         if self.size > 1:
             distributed.broadcast_object_list(values)
@@ -46,7 +46,7 @@ class ProcessGroup:
 
 @contextmanager
 def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun has started, if it has, until the block ends."""
+    """Join the process group that torchrun started, until the block ends; without torchrun, a group of one."""
     if not distributed.is_torchelastic_launched():
         yield ProcessGroup()
         return
@@ -55,9 +55,9 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield ProcessGroup(distributed.get_rank(), distributed.get_world_size())
-        # torchrun ends all when one ends badly: none leaves before the first has put the model in its place.
+        # torchrun ends all processes if one fails: none leaves before the first has published the model.
         distributed.barrier()
     finally:
-        # What still holds the group, like a module of data_parallel(), would take it apart while Python ends.
+        # Objects that still refer to the group, such as a module of data_parallel(), would destroy it at exit.
         gc.collect()
         distributed.destroy_process_group()

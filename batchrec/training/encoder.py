@@ -1,8 +1,8 @@
-"""The encoder: a transformer over the items of a history, that looks both ways or back alone, by the objective.
+"""The encoder: a transformer over the items of a history, bidirectional or causal depending on the objective.
 
 Sun et al., "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer"
-(CIKM 2019); Kang & McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018). Layer norm stands before each block
-(Xiong et al., "On Layer Normalization in the Transformer Architecture", ICML 2020), which trains without collapsing.
+(CIKM 2019); Kang & McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018). Layer norm precedes each block
+(Xiong et al., "On Layer Normalization in the Transformer Architecture", ICML 2020), which keeps training stable.
 """
 
 import torch
@@ -16,7 +16,7 @@ from batchrec.tables.schemas import PAD
 class Encoder(nn.Module):
     """Item and position embeddings, transformer blocks, and item scores by the same item embeddings.
 
-    Positions count back from the newest item, so that they mean the same in a short and in a long history.
+    Positions count back from the newest item, so that they mean the same in short and long histories.
     """
 
     def __init__(self, vocabulary_size: int, shape: EncoderShape) -> None:
@@ -33,7 +33,9 @@ class Encoder(nn.Module):
         self.apply(_initialize)
 
     def forward(self, tokens: Tensor, places: Tensor | None = None) -> Tensor:
-        """Encode histories, and give the states at `places`, the last block computing no others, or at every place.
+        """Encode histories and return the states at `places`, or at every place.
+
+        With `places`, the last block computes no other states.
 
         *Shape:* tokens (users, length) int, PAD on the right; places (users, n) int64.
         Returns (users, n or length, hidden_size).
@@ -42,8 +44,8 @@ class Encoder(nn.Module):
         lengths = inside.sum(dim=1, keepdim=True)
         at = torch.arange(tokens.shape[1], device=tokens.device)
         hidden = self.dropout(self.item_embeddings(tokens) + self.position_embeddings((lengths - 1 - at).clamp(min=0)))
-        # PAD is never attended to: it stands on the right, where a causal encoder does not look.
-        # (users, 1, queries, length) spreads over heads.
+        # A causal encoder never attends to PAD, which is on the right. The mask (users, 1, queries, length) broadcasts
+        # over heads.
         mask = None if self.is_causal else inside[:, None, None, :].expand(-1, -1, len(at), -1)
         for block in self.blocks[:-1]:
             hidden = block(hidden, hidden, mask)
@@ -60,18 +62,18 @@ class Encoder(nn.Module):
         return F.linear(states, self.item_embeddings.weight, self.item_biases)
 
     def last_states(self, tokens: Tensor) -> Tensor:
-        """Encode each last place. *Shape:* tokens as in `forward`. Returns (users, hidden_size)."""
+        """Encode the last place of each row. *Shape:* tokens as in `forward`. Returns (users, hidden_size)."""
         last = _is_inside(tokens).sum(dim=1, keepdim=True) - 1
         states: Tensor = self(tokens, last)[:, 0]
         return states
 
     def score_last_place(self, tokens: Tensor) -> Tensor:
-        """Score the vocabulary at each last place. *Shape:* tokens as in `forward`. Returns (users, vocabulary)."""
+        """Score the vocabulary at the last places. *Shape:* tokens as in `forward`. Returns (users, vocabulary)."""
         return self.score_items(self.last_states(tokens))
 
 
 class Block(nn.Module):
-    """Self-attention and a feed-forward layer, each behind a layer norm and around a residual connection."""
+    """Self-attention and a feed-forward layer, each with a layer norm before it and a residual connection."""
 
     def __init__(self, size: int, n_heads: int, dropout: float) -> None:
         super().__init__()
@@ -85,13 +87,13 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, queries: Tensor, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Let each query attend to the places of its history where the mask is true, or up to its own without a mask.
+        """Let each query attend to the places where the mask is true; without a mask, to places up to its own.
 
-        *Shape:* queries (users, n, size); hidden (users, length, size); mask (users, 1, n, length) bool; n is length
-        without one. Returns (users, n, size).
+        *Shape:* queries (users, n, size); hidden (users, length, size); mask (users, 1, n, length) bool; without a
+        mask n is length. Returns (users, n, size).
         """
         n_users, _, size = hidden.shape
-        # A row a place, not a matrix a user: onnxruntime then adds the biases while it multiplies.
+        # One row per place, not one matrix per user: onnxruntime then fuses the biases into the products.
         queries, hidden = queries.flatten(0, 1), hidden.flatten(0, 1)
         query = self.query(self.attention_norm(queries))
         key, value = self.key_value(self.attention_norm(hidden)).chunk(2, dim=-1)
@@ -105,9 +107,9 @@ class Block(nn.Module):
 
 
 def _is_inside(tokens: Tensor) -> Tensor:
-    """Tell items and MASK, true, from PAD, the least index.
+    """Return true for items and MASK, false for PAD, the lowest index.
 
-    Not by `!=`: onnxruntime has no CUDA kernel for ONNX's Equal of opset 19, and would copy to the CPU and back.
+    Not by `!=`: onnxruntime has no CUDA kernel for ONNX's Equal of opset 19 and would copy to the CPU and back.
     """
     return tokens > PAD
 

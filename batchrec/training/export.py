@@ -1,4 +1,4 @@
-"""The encoder as an ONNX graph that ranks, checked against torch."""
+"""Export the encoder as an ONNX graph that ranks items, and check the graph against torch."""
 
 import copy
 import logging
@@ -21,15 +21,15 @@ from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
 
-# Both compute in float32, in another order of additions.
+# Both compute in float32, but add in different orders.
 _TOLERANCE = 1e-4
 _CHECKED_USERS = 64
-# The first with an operator for attention: 5 % faster on a CPU than its parts.
+# The first opset with an attention operator, which is 5 % faster on a CPU than separate operators.
 _OPSET = 23
 
 
 class NextItemRanker(nn.Module):
-    """The tokens of batching.scoring_tokens in, the best next items out: never PAD, MASK or an item of `seen`."""
+    """Rank the next items for the tokens of batching.scoring_tokens, never PAD, MASK or a seen item."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -40,10 +40,10 @@ class NextItemRanker(nn.Module):
         """Score the vocabulary after each state.
 
         *Shape:* states (rows, hidden_size); seen_rows and seen_items (pairs,) int64; item_offsets (vocabulary,)
-        float32, added to the scores, -inf for what nobody may get.
-        Returns (rows, vocabulary), -inf for what must not be recommended.
+        float32, added to the scores; -inf for items that nobody may get.
+        Returns (rows, vocabulary), -inf for items that must not be recommended.
         """
-        # To the biases, not to the scores: it stays one product with a bias.
+        # Added to the biases, not to the scores: the whole stays one product with a bias.
         biases = self.encoder.item_biases + item_offsets
         scores = F.linear(states, self.encoder.item_embeddings.weight, biases)
         return scores.index_put((seen_rows, seen_items), scores.new_tensor(-torch.inf))
@@ -51,12 +51,12 @@ class NextItemRanker(nn.Module):
     def forward(
         self, tokens: Tensor, seen_rows: Tensor, seen_items: Tensor, item_offsets: Tensor, top_k: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Give scores (rows, top_k) float32 and items (rows, top_k) int32, best first, and what they are made of.
+        """Return scores (rows, top_k) float32 and items (rows, top_k) int32, best first, and the states behind them.
 
         *Shape:* tokens (rows, length) int32, PAD on the right; top_k () int64; the others as in `score`.
-        The states, (rows, hidden_size) float32, come last.
+        The states are (rows, hidden_size) float32.
         """
-        # Left a torch.SymInt: int() of it would fix top_k at the value it is traced with.
+        # Stays a torch.SymInt: int() would fix top_k at the traced value.
         k: Any = top_k.item()
         torch._check(k >= 1)
         torch._check(k <= self.encoder.item_biases.numel())
@@ -72,9 +72,9 @@ def write_encoder(encoder: Encoder, folder: Path) -> None:
 
 
 def export_encoder(encoder: Encoder, file: Path) -> None:
-    """Write the encoder as a NextItemRanker graph; rows, their length, seen pairs and top_k are free."""
+    """Write the encoder as a NextItemRanker graph; rows, their length, seen pairs and top_k are dynamic."""
     ranker = NextItemRanker(encoder)
-    # Traced with sizes that are neither 0 nor 1, which torch.export would take for constants.
+    # Trace with sizes other than 0 and 1, which torch.export would treat as constants.
     tokens = torch.full((2, 2), FIRST_ITEM, dtype=torch.int32)
     pairs = torch.zeros(3, dtype=torch.int64)
     free = torch.export.Dim.DYNAMIC
@@ -90,13 +90,26 @@ def export_encoder(encoder: Encoder, file: Path) -> None:
             output_names=["scores", "items", "states"],
             verbose=False,
         )
-    assert program is not None  # noqa: S101 - only an export straight to a file gives None
-    onnx.save(program.model_proto, file)
+    assert program is not None  # noqa: S101 - None only if exported straight to a file
+    model = program.model_proto
+    _strip_metadata(model)
+    onnx.save(model, file)
+
+
+def _strip_metadata(model: onnx.ModelProto) -> None:
+    """Remove the exporter's stack traces, whose paths make the file depend on where batchrec is installed."""
+    graphs = [model.graph, *model.functions]
+    described = [model, *graphs, *(node for graph in graphs for node in graph.node)]
+    described += [value for graph in graphs for value in graph.value_info]
+    described += [*model.graph.input, *model.graph.output, *model.graph.initializer]
+    for part in described:
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 @contextmanager
 def _quiet(logger: str) -> Iterator[None]:
-    """Keep the exporter's remarks on its own rewriting out of the log of the job."""
+    """Keep the exporter's messages about its rewriting out of the job's log."""
     level = logging.getLogger(logger).level
     logging.getLogger(logger).setLevel(logging.ERROR)
     try:
@@ -106,9 +119,9 @@ def _quiet(logger: str) -> Iterator[None]:
 
 
 def check_parity(encoder: Encoder, file: Path, histories: Histories) -> float:
-    """Compare the graph with torch on real histories; gives the largest difference of a score.
+    """Compare the graph with torch on real histories and return the largest difference of a score.
 
-    Raises RuntimeError, for it is a bug, where they differ by more than rounding.
+    Raises RuntimeError if they differ by more than rounding: that is a bug.
     """
     users = np.arange(min(len(histories), _CHECKED_USERS))
     tokens, seen = scoring_tokens(histories, users, encoder.shape), seen_pairs(histories, users)

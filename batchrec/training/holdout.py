@@ -1,4 +1,8 @@
-"""Held-out items: the last one of a sample of users, and the rank that a model gives it."""
+"""Held-out items: the last item of a sample of users, and the accuracy of a model on them.
+
+Popularity here answers: how well does a ranking by the number of events in the training part of the histories find the
+held-out items? It is the baseline of training.jsonl and of the model's metrics (popularity_accuracy).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +21,7 @@ from batchrec.training.encoder import Encoder
 
 _USERS_AT_A_TIME = 128
 
-# Scores of the vocabulary, (users, vocabulary) or one row for all, for the users of these numbers.
+# Score the vocabulary for users given by their row numbers: (users, vocabulary).
 ScoreUsers = Callable[[Longs], Tensor]
 
 
@@ -31,7 +35,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Split:
-    """Histories to train on, and what was held out of them."""
+    """Histories to train on, and what was held out from them."""
 
     training: Histories
     held_out: HeldOut
@@ -39,7 +43,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """NDCG@10 and HR@10 of the held-out items, ranked among all that the user has not seen."""
+    """NDCG@10 and HR@10 of the held-out items, each ranked among all items that the user has not seen."""
 
     ndcg: float
     hit_rate: float
@@ -48,20 +52,21 @@ class Accuracy:
 def hold_out(histories: Histories, max_users: int, users: Longs) -> Split:
     """Take the last item of up to `max_users` users, at most half of all, in the order of `users`.
 
-    users: (n,) int64, those whose last item may be held out, in some order. A user qualifies with two items or more, of
-    which the last is new to them: one seen before is never recommended.
-    Raises InputError where no user qualifies, or there is no second one to learn from.
+    users: (n,) int64, the users whose last item may be held out. A user qualifies with two or more items whose last one
+    is new to them, since items seen before are never recommended.
+    Raises InputError if no user qualifies, or if there is no second user to learn from.
     """
     if len(histories) < 2:
         raise InputError(
-            "the sequences hold one user with a history; expected two or more, since the last item of some is held out"
+            "the sequences hold one user with a history; expected two or more, since the last item of some users is "
+            "held out"
         )
     is_qualified = (histories.lengths >= 2) & _last_is_new(histories)
     qualified = users[is_qualified[users]]
     if len(qualified) == 0 and is_qualified.any():
         raise InputError(
-            "each history of two different items or more ends in the future, and its last item cannot be held out. "
-            "Mend the times, or leave those events out"
+            "every history of two or more different items ends in the future, so its last item cannot be held out. "
+            "Fix the timestamps, or leave those events out"
         )
     if len(qualified) == 0:
         raise InputError("no history has two different items: there is nothing to learn from")
@@ -70,14 +75,14 @@ def hold_out(histories: Histories, max_users: int, users: Longs) -> Split:
     kept = np.ones(len(histories.items), dtype=bool)
     kept[last] = False
     n_kept = np.concatenate([[0], np.cumsum(kept)])
-    # Ties are with the item before: what goes is the last of a history, before which nothing changes.
+    # Ties refer to the item before. Only the last item of a history is removed, so no remaining tie changes.
     ties = None if histories.ties is None else histories.ties[kept]
     training = Histories(histories.items[kept], n_kept[histories.offsets], ties)
     return Split(training, HeldOut(training.take(chosen), histories.items[last]))
 
 
 def _last_is_new(histories: Histories) -> NDArray[np.bool_]:
-    """Tell for each user, (users,), whether the last item stands but once in the history."""
+    """Return for each user, (users,), whether the last item occurs only once in the history."""
     ends = histories.offsets[1:]
     is_last = histories.items == np.repeat(histories.items[ends - 1], histories.lengths)
     n_last = np.concatenate([[0], np.cumsum(is_last)])
@@ -86,7 +91,7 @@ def _last_is_new(histories: Histories) -> NDArray[np.bool_]:
 
 
 def popularity_accuracy(split: Split, vocabulary_size: int) -> Accuracy:
-    """Measure the ranking of all items by how often they stand in the training histories."""
+    """Measure the ranking of all items by their number of events in the training histories."""
     counts = np.bincount(split.training.items, minlength=vocabulary_size)
     places = np.empty(vocabulary_size, dtype=np.float32)
     places[np.argsort(-counts, kind="stable")] = np.arange(vocabulary_size)
@@ -95,7 +100,7 @@ def popularity_accuracy(split: Split, vocabulary_size: int) -> Accuracy:
 
 
 def encoder_accuracy(encoder: Encoder, held_out: HeldOut, check: Callable[[], None] | None = None) -> Accuracy:
-    """Measure the encoder's ranking; it is left in evaluation mode.
+    """Measure the encoder's ranking; this leaves the encoder in evaluation mode.
 
     check: called between batches; what it raises ends the measurement.
     """
@@ -121,7 +126,7 @@ def measure_accuracy(held_out: HeldOut, score_users: ScoreUsers) -> Accuracy:
             scores[:, :FIRST_ITEM] = -torch.inf
             scores[torch.from_numpy(seen.rows), torch.from_numpy(seen.items)] = -torch.inf
             items = torch.from_numpy(held_out.items[users]).long().to(scores.device)
-            # Items of equal score rank before the held-out one, and so do all if its score is no number: scores that
-            # are all the same earn nothing.
+            # Items of equal score rank before the held-out one, as do all items if its score is NaN: a model that
+            # scores all items the same earns nothing.
             ranks[users] = (~(scores < scores.gather(1, items[:, None]))).sum(dim=1).cpu().numpy()
     return Accuracy(ndcg(ranks, 10), hit_rate(ranks, 10))

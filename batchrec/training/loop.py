@@ -1,9 +1,10 @@
-"""The training loop: epochs over windows of the histories until held-out items are ranked no better."""
+"""The training loop: epochs over windows of the histories until the accuracy on held-out items stops improving."""
 
 import logging
 import math
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from batchrec.training.windows import draw_batches
 
 _log = logging.getLogger(__name__)
 
-# Nats above its best at which a loss is no longer noise: training has come apart.
+# A loss this many nats above the best so far is not noise: training has collapsed.
 _COLLAPSE = 1.0
 # The name of the checkpoint written after every epoch.
 _CHECKPOINT = "training"
@@ -30,9 +31,9 @@ _CHECKPOINT = "training"
 
 @dataclass(frozen=True)
 class Epoch:
-    """A line of training.jsonl: the mean loss, and the accuracy on held-out items after the epoch.
+    """One line of training.jsonl: the mean loss, and the accuracy on held-out items after the epoch.
 
-    seconds are rounded up, so that an epoch that the time limit has ended is known by them.
+    seconds are rounded up, so that their sum shows a resumed run that the time limit was reached.
     """
 
     epoch: int
@@ -42,6 +43,11 @@ class Epoch:
     popularity_ndcg_at_10: float
     popularity_hr_at_10: float
     seconds: float
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Return the accuracies of the model and of popularity by name, as the manifest holds them."""
+        return {name: value for name, value in asdict(self).items() if name.endswith("_at_10")}
 
     def __str__(self) -> str:
         return (
@@ -53,7 +59,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class FitResult:
-    """How training went: every epoch, the one that was kept, and the option that ended it."""
+    """The epochs of a training, the best of them, whose weights are kept, and the option that ended it."""
 
     epochs: list[Epoch]
     best: Epoch
@@ -69,12 +75,12 @@ def fit(
 ) -> FitResult:
     """Train the encoder, and leave it with the averaged weights of the epoch that ranks held-out items best.
 
-    What is random in an epoch depends on the seed and the number of the epoch alone, so a run that goes on from the
-    `checkpoints` of another, which the first process reads and writes, does what the other would have done.
-    torch's global generator is seeded: dropout draws from it, and takes no other.
-    An epoch in which the minutes of the config end is left and forgotten; the first one alone is measured as far as it
-    has come, since there is no other model.
-    Raises ConfigError where the loss is no longer a number, or climbs back.
+    All randomness of an epoch depends only on the seed and the number of the epoch, so a run that resumes from the
+    `checkpoints` of another does exactly what that one would have done. The first process reads and writes them.
+    torch's global generator is seeded, because dropout draws from no other.
+    An epoch in which the time limit is reached is discarded, except the first: that one is measured as far as it got,
+    since there is no other model.
+    Raises ConfigError if the loss is not finite or climbs far above the best so far.
     """
     trainer = Trainer(encoder, config, group)
     vocabulary_size = encoder.item_biases.numel()
@@ -98,7 +104,7 @@ def fit(
             model = group.broadcast(measured)
         if model is None:
             ended_by = "max_minutes"
-            _log.info("--max-minutes %g ended in epoch %d, which is not counted", config.max_minutes, number)
+            _log.info("--max-minutes %g: the time was up in epoch %d, which is discarded", config.max_minutes, number)
             break
         seconds = math.ceil(1000 * limit.elapsed) / 1000
         epochs.append(Epoch(number, loss, model.ndcg, model.hit_rate, popularity.ndcg, popularity.hit_rate, seconds))
@@ -112,7 +118,7 @@ def fit(
 
 
 def _accuracy(encoder: Encoder, split: Split, epochs: list[Epoch], limit: TimeLimit) -> Accuracy | None:
-    """Measure what an epoch has come to; None if the time is up, and there are earlier epochs to choose from."""
+    """Measure the accuracy after an epoch; None if the time is up and there are earlier epochs to choose from."""
     try:
         return encoder_accuracy(encoder, split.held_out, limit.check if epochs else None)
     except TimeIsUp:
@@ -120,7 +126,7 @@ def _accuracy(encoder: Encoder, split: Split, epochs: list[Epoch], limit: TimeLi
 
 
 def _generator(seed: int, epoch: int, rank: int) -> np.random.Generator:
-    """Seed what an epoch draws from: all processes draw the same batches, and each another dropout."""
+    """Seed the generators of an epoch: all processes draw the same batches, but each its own dropout."""
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0]))
     return np.random.default_rng([seed, epoch])
 
@@ -139,10 +145,10 @@ def _read_checkpoint(checkpoints: CheckpointStore | None) -> Checkpoint | None:
 
 
 def _restore(checkpoint: Checkpoint, trainer: Trainer) -> tuple[list[Epoch], dict[str, Tensor]]:
-    """Put the trainer where it was when the checkpoint was written; gives the epochs so far and the best weights."""
+    """Restore the trainer from a checkpoint; return the epochs so far and the best weights."""
     trainer.restore(TrainerState(checkpoint.arrays, checkpoint.metadata["schedule"]))
     epochs = [Epoch(**epoch) for epoch in checkpoint.metadata["epochs"]]
-    _log.info("going on after epoch %d, where an earlier run was ended", len(epochs))
+    _log.info("resuming after epoch %d of an earlier run", len(epochs))
     return epochs, tensors_of(checkpoint.arrays, "best.")
 
 
@@ -151,7 +157,7 @@ def _best(epochs: list[Epoch]) -> Epoch:
 
 
 def _end(epochs: list[Epoch], config: TrainingConfig) -> str | None:
-    """Name the option by which no epoch follows; None where one does."""
+    """Return the option that ends the training here; None if another epoch follows."""
     if not epochs:
         return None
     if len(epochs) - _best(epochs).epoch >= config.patience:
@@ -166,12 +172,12 @@ def _seconds(epochs: list[Epoch]) -> float:
 
 
 def _check_loss(loss: float, epochs: list[Epoch], config: TrainingConfig, checkpoints: CheckpointStore | None) -> None:
-    """Raise ConfigError for a loss that is no number or far above the best so far: there is nothing to go on from."""
+    """Raise ConfigError, and remove the checkpoint, if the loss is not finite or far above the best so far."""
     best = min((epoch.loss for epoch in epochs), default=math.inf)
     if not math.isfinite(loss) or loss > best + _COLLAPSE:
         if checkpoints is not None:
             checkpoints.remove(_CHECKPOINT)
         raise ConfigError(
-            f"--learning-rate {config.learning_rate}: epoch {len(epochs) + 1} has the loss {loss:.4g}, "
-            f"the best before it {best:.4g}: training has collapsed. Lower it, or lengthen --warmup-steps"
+            f"--learning-rate {config.learning_rate}: training has collapsed: the loss of epoch {len(epochs) + 1} is "
+            f"{loss:.4g}, the best before it was {best:.4g}. Lower the learning rate, or raise --warmup-steps"
         )

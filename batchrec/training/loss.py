@@ -1,4 +1,4 @@
-"""What the encoder is trained to do: give the item that is labelled at a place a better score than the others."""
+"""The training loss: cross-entropy of the labelled item at each place, against all other items or sampled negatives."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from batchrec.tables.schemas import PAD
 from batchrec.training.encoder import Encoder
 
-# Scores held at a time on a CPU, where they should stay near its cache, and on a GPU, which wants more work at once;
-# with a large catalogue, enough rows that reading all of its embeddings pays.
+# Scores computed at a time: on a CPU few enough to stay near its cache, on a GPU more, to keep it busy. With a large
+# catalogue, at least so many rows that reading all of its embeddings pays off.
 _PIECE_SCORES = {"cpu": 1 << 22, "cuda": 1 << 26, "mps": 1 << 24}
 _PIECE_ROWS = 256
 
@@ -25,21 +25,21 @@ class ItemLoss(nn.Module):
     def forward(self, tokens: Tensor, labels: Tensor, negatives: Tensor | None = None) -> Tensor:
         """Compute the loss.
 
-        *Shape:* tokens (users, length) int32; labels, of the same shape, PAD where nothing is to be predicted;
-        negatives (n,) int64 indexes in rising order, each once, shared by all places; one that is a place's label does
-        not count there. Returns () float32.
+        *Shape:* tokens (users, length) int32; labels of the same shape, PAD at places without a prediction;
+        negatives (n,) int64 distinct indexes in ascending order, shared by all places; a negative equal to the label
+        of a place is ignored there. Returns () float32.
         """
         is_labelled = labels != PAD
         places = None
         n_places = int(is_labelled.sum(dim=1).max())
         if n_places < tokens.shape[1]:
-            # The labelled places of each row first; a row with fewer is filled up with places that do not count.
+            # The labelled places of each row come first; shorter rows are filled with places that do not count.
             places = is_labelled.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :n_places]
             is_labelled, labels = is_labelled.gather(1, places), labels.gather(1, places)
         return self._loss(self.encoder(tokens, places)[is_labelled], labels[is_labelled].long(), negatives)
 
     def _loss(self, states: Tensor, labels: Tensor, negatives: Tensor | None) -> Tensor:
-        """Tell labels (n,) int64 from the negatives at states (n, size)."""
+        """Compute the loss of labels (n,) int64 against the negatives at states (n, size)."""
         weights, biases = self.encoder.item_embeddings.weight, self.encoder.item_biases
         own = (states * F.embedding(labels, weights)).sum(dim=1) + biases[labels]
         if negatives is None:
@@ -55,13 +55,13 @@ def _cross_entropy(own: Tensor, states: Tensor, weights: Tensor, biases: Tensor,
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Mean of log(exp(own) + sum(exp(others))) - own, with others = states @ weights.T + biases, a piece at a time.
+    """Mean of log(exp(own) + sum(exp(others))) - own, with others = states @ weights.T + biases, piece by piece.
 
-    The gradient of a piece is made while its scores are at hand, so scores are neither kept nor made twice: memory is
-    flat in the number of states. Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models" (ICLR 2025), and
-    the Liger kernels do the same on GPUs.
+    The gradient of a piece is computed together with its scores, so scores are neither stored nor recomputed: memory
+    does not grow with the number of states. Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models" (ICLR
+    2025), and the Liger kernels do the same on GPUs.
     *Shape:* own (n,) scores of the labels; states (n, size); weights (m, size); biases (m,); own_places (n,) int64, the
-    row of `weights` that is the label's own and does not count, -1 where there is none.
+    row of `weights` that belongs to the label and is ignored, -1 if there is none.
     """
 
     @staticmethod
@@ -80,10 +80,10 @@ class _CrossEntropy(torch.autograd.Function):
             piece = states[rows].to(dtype)
             scores = torch.addmm(column_biases, piece, columns.T).float()
             hits = (own_places[rows] >= 0).nonzero()[:, 0]
-            # Not -inf: where the label is the one negative, a softmax over nothing else would be no number.
+            # Not -inf: if the label is the only negative, a softmax over -inf alone would be NaN.
             scores[hits, own_places[rows][hits]] = torch.finfo(scores.dtype).min
             shares = scores.softmax(dim=1)
-            # The best score has the share 1 / sum(exp(scores - best)): that gives the sum without a second exp.
+            # The best score has the share 1 / sum(exp(scores - best)), which gives the sum without a second exp.
             others = scores.amax(dim=1) - shares.amax(dim=1).log()
             normalizer = torch.logaddexp(others, own[rows])
             loss += (normalizer - own[rows]).sum()

@@ -1,20 +1,20 @@
-"""The end of --max-minutes, found within an epoch, by all processes after the same step."""
+"""The time limit of a training (--max-minutes): all processes end an epoch after the same step."""
 
 import time
 from collections.abc import Callable
 
 from batchrec.training.distributed import ProcessGroup
 
-# Seconds between two looks at the clock, where processes have to agree on what it shows.
+# Seconds between two looks at the clock, since the processes have to agree on each.
 _LOOK_EVERY_S = 1.0
 
 
-class TimeIsUp(Exception):  # noqa: N818 - not an error: training ends as it was asked to
-    """Training has taken the minutes that it may take."""
+class TimeIsUp(Exception):  # noqa: N818 - not an error: training ends as requested
+    """The training has used up its time."""
 
 
 class TimeLimit:
-    """The seconds that are left to an epoch, from now on; `has_ended` once `ends_after` has said so."""
+    """The seconds left to an epoch, counted from now; `has_ended` is true once `ends_after` has returned true."""
 
     def __init__(self, seconds: float, group: ProcessGroup, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -35,9 +35,9 @@ class TimeLimit:
             raise TimeIsUp
 
     def ends_after(self, n_steps: int) -> bool:
-        """Return whether so many steps of the epoch are enough; every process asks after every step, and gets the same.
+        """Return whether the epoch ends after `n_steps` steps; every process asks after every step and gets the same.
 
-        The first process looks at its clock, and tells all after which step to look again.
+        The first process looks at its clock and tells the others after which step to look again.
         """
         if n_steps < self._look_after:
             return False

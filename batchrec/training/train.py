@@ -1,4 +1,4 @@
-"""train: fit the encoder to the histories, keep its best epoch, export it and write the model directory."""
+"""The train job: fit the encoder, keep its best epoch, export it and write the model directory."""
 
 import logging
 import time
@@ -35,10 +35,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What was trained on and what came out; the accuracies are those of the epoch that was kept.
+    """What was trained on, and the result; the accuracies are those of the best epoch, whose weights are kept.
 
-    encoder: its shape. negatives: how many items an item is told from, 0 for all. ended_by: patience, max_epochs or
-    max_minutes.
+    encoder: its shape. negatives: negatives sampled per step, 0 for the full softmax. ended_by: patience, max_epochs or
+    max_minutes. onnx_difference: the largest difference of a score between the ONNX graph and torch.
     """
 
     out: str
@@ -68,12 +68,12 @@ def train(
     out: Path = Path("model"),
     checkpoint_dir: Path | None = None,
 ) -> TrainingReport:
-    """Train on a sequences table and write the model directory `out`, replacing an older one when all is done.
+    """Train on a sequences table and write the model directory `out`, replacing an older one only when all is done.
 
-    checkpoint_dir: a folder, made if need be, for a checkpoint of every epoch; a run that was killed resumes from there
-    when it is called again in the same way. Nothing removes it.
-    Raises InputError for a table that breaks its contract or has nothing to learn from, DeviceError where the device
-    is not there, ConfigError where `out` cannot be written or the loss diverges. Then `out` stays as it was.
+    checkpoint_dir: a folder, created if missing, for a checkpoint of every epoch. After a run was killed, the same call
+    resumes from there. The caller removes it.
+    Raises InputError if the table breaks its contract or has nothing to learn from, DeviceError if the device is
+    missing, ConfigError if `out` cannot be written or the loss diverges. Then `out` stays as it was.
     """
     device = _device(config.device)
     with (
@@ -82,27 +82,24 @@ def train(
         replacing_model(out) if group.is_first else nullcontext() as folder,
     ):
         started = time.monotonic()
-        # Clocks of several processes differ, and what they hold out must not.
+        # The clocks of the processes differ, but all must hold out the same events.
         corpus = read_corpus(sequences, config.seed, group.broadcast(ahead_from()))
         vocabulary = corpus.vocabulary
         split = hold_out(corpus.histories, config.validation_users, corpus.holdout_users)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            # Dropout draws from torch's global generator and takes no other: seed that, and put it back afterwards.
+            # Dropout draws only from torch's global generator: seed it here, and restore it afterwards.
             torch.manual_seed(config.seed)
             encoder = _new_encoder(vocabulary, split.training, config)
-            sizes = {
-                "batch_size": batch_size(config, split.training, encoder.shape.max_len),
-                "negatives": n_negatives(config, vocabulary.size),
-            }
-            at_work = f"{group.size} process(es) of {torch.get_num_threads()} thread(s)"
-            _log.info("on %s, %s: %s, %s", device, at_work, encoder.shape, sizes)
+            sizes = _step_sizes(config, split.training, encoder)
+            workers = f"{group.size} process(es) of {torch.get_num_threads()} thread(s)"
+            _log.info("training on %s, %s: %s, %s", device, workers, encoder.shape, sizes)
             checkpoints = _open_checkpoints(checkpoint_dir, sequences, config, device, group)
             fitted = fit(encoder.to(device), split, config, group, checkpoints)
         report = None
         if folder is not None:
             difference = _write(folder, encoder.cpu().eval(), fitted, split)
-            measured = {name: value for name, value in asdict(fitted.best).items() if name.endswith("_at_10")}
-            manifest = write_manifest(folder, vocabulary, encoder.shape, config, measured)
+            metrics = fitted.best.metrics
+            manifest = write_manifest(folder, vocabulary, encoder.shape, config, metrics)
             report = TrainingReport(
                 out=str(out),
                 model_id=manifest.model_id,
@@ -118,13 +115,21 @@ def train(
                 ended_by=fitted.ended_by,
                 onnx_difference=difference,
                 seconds=round(time.monotonic() - started, 3),
-                **measured,
+                **metrics,
             )
         return group.broadcast(report)
 
 
+def _step_sizes(config: TrainingConfig, training: Histories, encoder: Encoder) -> dict[str, int]:
+    """Return the sizes of a training step for the report: windows, and negatives, 0 for the full softmax."""
+    return {
+        "batch_size": batch_size(config, training, encoder.shape.max_len),
+        "negatives": n_negatives(config, encoder.item_biases.numel()),
+    }
+
+
 def _write(folder: Path, encoder: Encoder, fitted: FitResult, split: Split) -> float:
-    """Write the encoder and its epochs; gives the largest difference of a score between the graph and torch."""
+    """Write the encoder and its epochs; return the largest difference of a score between the graph and torch."""
     write_encoder(encoder, folder)
     lines = [to_json(asdict(epoch)) + "\n" for epoch in fitted.epochs]
     (folder / TRAINING_LOG).write_text("".join(lines), encoding="utf-8")
@@ -134,7 +139,7 @@ def _write(folder: Path, encoder: Encoder, fitted: FitResult, split: Split) -> f
 def _open_checkpoints(
     folder: Path | None, sequences: Path, config: TrainingConfig, device: torch.device, group: ProcessGroup
 ) -> CheckpointStore | None:
-    """Open the checkpoints of this very training, which the first process writes for all."""
+    """Open the checkpoints of exactly this training; only the first process has them."""
     if folder is None or not group.is_first:
         return None
     depends_on = {
@@ -148,12 +153,16 @@ def _open_checkpoints(
 
 
 def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingConfig) -> Encoder:
-    """Make an encoder that ranks by popularity until it has learned more, or that has learned what an older one has."""
+    """Create an encoder that starts from popularity, or from the model of --init-from.
+
+    Popularity here answers: what is a good bias for an item that nothing else is known of? The log of its number of
+    events in the training part: an untrained encoder ranks by popularity.
+    """
     if config.init_from:
         start = read_warm_start(Path(config.init_from), config)
         encoder = Encoder(vocabulary.size, start.shape)
         n_new = start.load_into(encoder, vocabulary, training)
-        _log.info("going on from %s: %d of %d items are new to it", config.init_from, n_new, len(vocabulary))
+        _log.info("starting from %s: %d of %d items are new to it", config.init_from, n_new, len(vocabulary))
         return encoder
     encoder = Encoder(vocabulary.size, encoder_shape(config, training))
     n_events = np.bincount(training.items, minlength=vocabulary.size) + 0.5
@@ -163,7 +172,7 @@ def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingCo
 
 @contextmanager
 def _threads(threads: int | None) -> Iterator[None]:
-    """Let torch work in so many threads until the block ends; without a number in no more than there are cores for."""
+    """Limit torch to this many threads until the block ends; if None, to the cores that this process may use."""
     former = torch.get_num_threads()
     torch.set_num_threads(threads or min(former, n_cores()))
     try:
@@ -173,10 +182,10 @@ def _threads(threads: int | None) -> Iterator[None]:
 
 
 def _device(name: Device) -> torch.device:
-    """Choose the device. Raises DeviceError where the one asked for is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """Choose the device. Raises DeviceError if the requested one is missing."""
+    is_available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, is_there in there.items() if is_there))
-    if not there[name]:
+        return torch.device(next(kind for kind, available in is_available.items() if available))
+    if not is_available[name]:
         raise DeviceError(f"--device {name}: torch {torch.__version__} finds none. Pass --device auto or cpu")
     return torch.device(name)

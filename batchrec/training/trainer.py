@@ -1,14 +1,14 @@
-"""Training steps: gradients of the item loss, and the running average of the weights that they lead to."""
+"""Training steps: AdamW on the item loss, with warm-up and a running average of the weights."""
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from batchrec.config import TrainingConfig
 from batchrec.errors import ConfigError
@@ -17,14 +17,16 @@ from batchrec.training.encoder import Encoder
 from batchrec.training.loss import ItemLoss
 from batchrec.training.windows import Batch
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 _MAX_GRADIENT_NORM = 5.0
-# A mean over about the last 500 steps.
+# The average covers about the last 500 steps.
 _AVERAGE_DECAY = 0.998
 
 
 @dataclass(frozen=True)
 class TrainerState:
-    """All that a trainer has changed: tensors as arrays, by name, and the schedule as JSON values."""
+    """The state of a trainer: tensors as arrays, by name, and the schedule as JSON values."""
 
     arrays: dict[str, NDArray[Any]]
     schedule: dict[str, Any]
@@ -39,7 +41,7 @@ class Trainer:
         self._device = encoder.item_biases.device
         self._dtype = _matrix_dtype(self._device, config)
         self._item_loss = group.data_parallel(ItemLoss(encoder))
-        # Decay is for what multiplies: a bias or a scale pulled to 0 is not a simpler one.
+        # Decay matrices only: shrinking biases and norm scales does not regularise.
         matrices = [weight for weight in encoder.parameters() if weight.dim() > 1]
         others = [weight for weight in encoder.parameters() if weight.dim() <= 1]
         self._optimizer = torch.optim.AdamW(
@@ -50,43 +52,51 @@ class Trainer:
         self._warm_up = torch.optim.lr_scheduler.LinearLR(
             self._optimizer, start_factor=1 / (config.warmup_steps + 1), total_iters=config.warmup_steps
         )
-        self.averaged = copy.deepcopy(encoder).requires_grad_(False)
-        self._n_steps = 0
+        self._average = AveragedModel(encoder, multi_avg_fn=self._move_averages).requires_grad_(False)
+        # The first update only copies: the average starts from the weights before the first step.
+        self._average.update_parameters(encoder)
+
+    @property
+    def averaged(self) -> Encoder:
+        """Return the encoder with the averaged weights."""
+        return cast(Encoder, self._average.module)
 
     def take_steps(self, batches: Iterable[Batch], ends_after: Callable[[int], bool] = lambda _: False) -> float:
-        """Take a step for every batch, until `ends_after` so many steps; returns the mean of their losses.
+        """Take a step for every batch until `ends_after(steps)` is true, and return the mean of their losses.
 
-        Raises ConfigError where no batch has a window for each process.
+        Raises ConfigError if no batch has a window for each process.
         """
         self._encoder.train()
         total, n_steps = torch.zeros((), device=self._device), 0
         for batch in batches:
-            # A batch of fewer windows than processes would leave one without work.
+            # A batch with fewer windows than processes would leave a process without work.
             if len(batch.tokens) >= self._group.size:
                 total += self._step(batch)
                 n_steps += 1
                 if ends_after(n_steps):
                     break
         if n_steps == 0:
-            raise ConfigError(f"{self._group.size} processes share batches of fewer windows: start fewer processes")
+            raise ConfigError(
+                f"{self._group.size} processes share batches of fewer windows than that. Start fewer processes"
+            )
         return float(self._group.all_reduce(total)) / n_steps
 
     def state(self) -> TrainerState:
-        """Give what has changed since the trainer was made; the arrays may share the memory of the tensors."""
+        """Return the state to resume from; the arrays may share memory with the tensors."""
         states = self._optimizer.state_dict()["state"]
         tensors = {f"encoder.{name}": weight for name, weight in self._encoder.state_dict().items()}
         tensors |= {f"averaged.{name}": weight for name, weight in self.averaged.state_dict().items()}
         tensors |= {f"adamw.{i}.{name}": value for i, state in states.items() for name, value in state.items()}
         schedule = {
-            "n_steps": self._n_steps,
+            "n_steps": int(self._average.n_averaged) - 1,
             "warm_up": self._warm_up.state_dict(),
-            # The schedule makes each rate from the one before: one computed anew differs in the last bit.
+            # The schedule computes each rate from the one before; computed from scratch it differs in the last bit.
             "learning_rates": [group["lr"] for group in self._optimizer.param_groups],
         }
         return TrainerState({name: tensor.cpu().numpy() for name, tensor in tensors.items()}, schedule)
 
     def restore(self, state: TrainerState) -> None:
-        """Go on from a state that a trainer of the same encoder, config and processes has given."""
+        """Resume from the state of a trainer with the same encoder, config and number of processes."""
         self._encoder.load_state_dict(tensors_of(state.arrays, "encoder."))
         self.averaged.load_state_dict(tensors_of(state.arrays, "averaged."))
         optimizer = self._optimizer.state_dict()
@@ -98,10 +108,10 @@ class Trainer:
             group["lr"] = rate
         self._optimizer.load_state_dict(optimizer)
         self._warm_up.load_state_dict(state.schedule["warm_up"])
-        self._n_steps = state.schedule["n_steps"]
+        self._average.n_averaged.fill_(state.schedule["n_steps"] + 1)
 
     def _step(self, batch: Batch) -> Tensor:
-        """Take a step; gives this process's part of the loss."""
+        """Take a step and return this process's share of the loss."""
         mine = batch.share(self._group.rank, self._group.size)
         tokens, labels, negatives = (
             None if array is None else torch.from_numpy(array).to(self._device)
@@ -110,24 +120,24 @@ class Trainer:
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
             loss: Tensor = self._item_loss(tokens, labels, negatives) * (mine.n_labels / batch.n_labels)
         self._optimizer.zero_grad()
-        # The mean of the gradients over the processes is that of the sum of the parts, but for their number.
+        # DDP averages gradients over the processes, and each loss is a share of the batch's: multiply by their number.
         (loss * self._group.size).backward()
         nn.utils.clip_grad_norm_(self._encoder.parameters(), _MAX_GRADIENT_NORM)
         self._optimizer.step()
         self._warm_up.step()
-        self._move_average()
+        self._average.update_parameters(self._encoder)
         return loss.detach()
 
-    def _move_average(self) -> None:
-        """Move the averages towards the weights of the step: fast at first, for the first weights are worth little."""
-        self._n_steps += 1
-        share = 1 - min(_AVERAGE_DECAY, self._n_steps / (self._n_steps + 9))
-        for average, weight in zip(self.averaged.parameters(), self._encoder.parameters(), strict=True):
-            average.lerp_(weight.detach(), share)
+    def _move_averages(self, averages: Tensors, weights: Tensors, _: object) -> None:
+        """Move the averages towards the weights: fast at first, because the first weights are poor."""
+        # The argument is a copy of this count on the weights' device: reading it would wait for a GPU.
+        n_steps = int(self._average.n_averaged)
+        share = 1 - min(_AVERAGE_DECAY, n_steps / (n_steps + 9))
+        torch._foreach_lerp_(averages, weights, share)
 
 
 def tensors_of(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, Tensor]:
-    """Copy the arrays whose names begin with a prefix, which the names lose, into tensors on the CPU."""
+    """Copy the arrays whose names begin with a prefix into CPU tensors, named without the prefix."""
     return {
         name.removeprefix(prefix): torch.from_numpy(np.array(array))
         for name, array in arrays.items()
@@ -136,7 +146,7 @@ def tensors_of(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, Tensor
 
 
 def _matrix_dtype(device: torch.device, config: TrainingConfig) -> torch.dtype:
-    """Choose what matrices are multiplied in: bf16 where the device has instructions for it."""
+    """Choose the dtype of matrix products; `auto` is bf16 if the device has instructions for it."""
     if device.type == "cuda":
         is_fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -1,4 +1,4 @@
-"""Going on from an earlier model: its weights, and its items' embeddings, found by id in tonight's vocabulary."""
+"""Start from an earlier model (--init-from): its weights, and the embeddings of its items, matched by id."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,17 +21,17 @@ from batchrec.training.encoder import Encoder
 
 @dataclass(frozen=True)
 class WarmStart:
-    """An encoder to go on from, and the items that it knows."""
+    """The encoder to start from, and the items that it knows."""
 
     shape: EncoderShape
     vocabulary: Vocabulary
     weights: dict[str, Tensor]
 
     def load_into(self, encoder: Encoder, vocabulary: Vocabulary, histories: Histories) -> int:
-        """Give an encoder of the same shape these weights, and each known item its own; returns how many are new.
+        """Load these weights into an encoder of the same shape; return how many of its items are new.
 
-        A new item starts as the mean of the known items next to it in the histories, or of all where there are none,
-        with the bias of the known items that are about as frequent. Raises ConfigError where none is known.
+        A new item starts as the mean of the known items next to it in the histories, or of all known items if there are
+        none, with the bias of the known items that are about as frequent. Raises ConfigError if no item is known.
         """
         indexes = self.vocabulary.indexes(vocabulary.item_ids)
         is_known = np.concatenate([np.ones(FIRST_ITEM, dtype=bool), indexes >= FIRST_ITEM])
@@ -42,37 +42,37 @@ class WarmStart:
         if len(known) == 0:
             raise ConfigError("--init-from: the model knows none of the sequences' items. Train without it")
         embeddings[new] = _mean_of_neighbours(embeddings, is_known, histories)[new]
-        # Indexes go by frequency.
+        # Indexes are in the order of frequency.
         biases[new] = torch.from_numpy(np.interp(new, known, biases[known].numpy())).float()
         encoder.load_state_dict(self.weights | {"item_embeddings.weight": embeddings, "item_biases": biases})
         return len(new)
 
 
 def read_warm_start(folder: Path, config: TrainingConfig) -> WarmStart:
-    """Read the model to go on from; its shape is kept, but for a dropout that is asked for.
+    """Read the model to start from. Its shape is kept, except for the dropout if that option is given.
 
-    Raises ModelError for a broken model directory, ConfigError where an option asks for another shape.
+    Raises ModelError if the model directory is broken, ConfigError if an option asks for another shape.
     """
     model = load_model(folder)
     shape = model.manifest.shape
-    for name, found in asdict(shape).items():
+    for name, value in asdict(shape).items():
         wanted = getattr(config, name)
-        if wanted not in (None, found) and name != "dropout":
+        if wanted not in (None, value) and name != "dropout":
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(
-                f"{option} {wanted}: the model to go on from, {folder}, has {found}. Pass {option} {found}"
+                f"{option} {wanted}: the model to start from, {folder}, has {value}. Pass {option} {value}"
             )
     if config.dropout is not None:
         shape = replace(shape, dropout=config.dropout)
     try:
         weights = load(model.weights)
     except SafetensorError as error:
-        raise ModelError(f"{folder}: the weights are no safetensors: {error}. Train again") from error
+        raise ModelError(f"{folder}: the weights are not a safetensors file: {error}. Train again") from error
     return WarmStart(shape, model.vocabulary, weights)
 
 
 def _mean_of_neighbours(embeddings: Tensor, is_known: NDArray[np.bool_], histories: Histories) -> Tensor:
-    """Average, for every item, the known items right before and after it; all known ones where there are none."""
+    """Average, for each item, the known items right before and after it; all known items if there are none."""
     users = np.repeat(np.arange(len(histories)), histories.lengths)
     is_pair = users[1:] == users[:-1]
     before, after = histories.items[:-1][is_pair], histories.items[1:][is_pair]

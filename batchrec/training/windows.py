@@ -1,4 +1,4 @@
-"""What the encoder trains on: windows of the histories, and the items to predict in them."""
+"""Training batches: windows of the histories, and the items to predict in them."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from batchrec.training.default_sizes import batch_size, n_negatives
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of like length, and the items to predict at their places.
+    """Windows of similar length, and the items to predict at their places.
 
-    tokens, labels: (windows, length) int32, PAD on the right; a label is PAD where nothing is to be predicted.
-    negatives: (n,) int64 indexes in rising order for every label to stand out against; None for the whole vocabulary.
+    tokens, labels: (windows, length) int32, PAD on the right; the label is PAD at places without a prediction.
+    negatives: (n,) int64 indexes in ascending order, shared by all labels; None for the whole vocabulary.
     """
 
     tokens: Ints
@@ -34,7 +34,7 @@ class Batch:
         return int(np.count_nonzero(self.labels))
 
     def share(self, rank: int, n_processes: int) -> "Batch":
-        """Give the windows that one of several processes works on."""
+        """Return the windows that one of several processes works on."""
         mine = slice(rank, None, n_processes)
         return Batch(self.tokens[mine], self.labels[mine], self.negatives)
 
@@ -46,18 +46,18 @@ def draw_batches(
     config: TrainingConfig,
     generator: np.random.Generator,
 ) -> Generator[Batch, None, None]:
-    """Draw an epoch's windows, labels and negatives, batch by batch in random order, under a progress bar.
+    """Yield an epoch's batches in random order, under a progress bar.
 
-    Raises InputError where no history has a next item to learn from.
+    Raises InputError if no history has a next item to learn from.
     """
     size, n_drawn = batch_size(config, histories, shape.max_len), n_negatives(config, vocabulary_size)
-    # A causal encoder sees max_len items, and predicts the one after them.
+    # A causal encoder sees max_len items and predicts the one after each.
     n_after = 1 if shape.objective == "causal" else 0
     starts, lengths = draw_windows(
         histories, shape.max_len + n_after, generator, config.min_epoch_steps * size, 1 + n_after
     )
     if len(starts) == 0:
-        raise InputError("no history has two items beside what is held out: there is no next item to learn from")
+        raise InputError("no history has two items besides the held-out one: there is no next item to learn from")
     shuffled = generator.permutation(len(starts))
     starts, lengths = starts[shuffled], lengths[shuffled]
     batches = list(length_sorted(lengths, size))
@@ -79,22 +79,22 @@ def draw_batches(
 
 
 def shuffle_ties(items: Ints, ties: NDArray[np.bool_], generator: np.random.Generator) -> Ints:
-    """Put the items of each moment of a row in a random order, for the order in which they stand means nothing.
+    """Shuffle the items of a row that have the same timestamp, because their order means nothing.
 
-    items: (rows, length), PAD on the right; ties: of the same shape, true where an item is of the moment before it.
+    items: (rows, length), PAD on the right; ties: same shape, true if an item has the timestamp of the one before it.
     """
     moments = np.cumsum(~ties, axis=1)
     return np.take_along_axis(items, np.argsort(moments + generator.random(items.shape), axis=1), axis=1)
 
 
 def next_item_labels(items: Ints) -> tuple[Ints, Ints]:
-    """Ask for the next item at every place but the last: items (rows, length) to tokens, labels (rows, length - 1)."""
+    """Label each place with the next item: items (rows, length) to tokens and labels (rows, length - 1)."""
     labels = np.ascontiguousarray(items[:, 1:])
     return np.where(labels == PAD, PAD, items[:, :-1]).astype(np.int32), labels
 
 
 def mask_items(items: Ints, masked: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """Hide the items at the masked places and ask for them there: tokens and labels, both in the shape of items."""
+    """Replace the items at the masked places by MASK, and label these places with them; both in the shape of items."""
     return np.where(masked, MASK, items).astype(np.int32), np.where(masked, items, PAD).astype(np.int32)
 
 
@@ -103,9 +103,9 @@ def draw_windows(
 ) -> tuple[Longs, Longs]:
     """Draw windows for an epoch: starts and lengths, both (windows,) int64, into `histories.items`.
 
-    A history of up to max_len items is one window. A longer one gives its newest max_len items, which resemble
-    scoring, and as many windows from random places as it takes to cover its length once. Where all that makes fewer
-    than `min_windows` windows, it is done several times over. A history shorter than `min_length` gives none.
+    A history of up to max_len items is one window. A longer one gives its newest max_len items, as in scoring, and as
+    many windows from random places as it takes to cover its length once. If that makes fewer than `min_windows`
+    windows, it is repeated. A history shorter than `min_length` gives none.
     """
     n_windows = np.where(histories.lengths < min_length, 0, -(-histories.lengths // max_len))
     n_passes = -(-min_windows // max(1, n_windows.sum()))
@@ -121,9 +121,9 @@ def draw_windows(
 def mask_places(
     lengths: Longs, mask_prob: float, last_mask_prob: float, generator: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Draw which places of rows to mask: (rows, longest) bool, at least one in each row.
+    """Draw the places to mask: (rows, longest) bool, at least one in each row.
 
-    Each place of a row is masked with mask_prob, or else, in a share last_mask_prob of the rows, the last one alone.
+    Each place is masked with probability mask_prob; in a share last_mask_prob of the rows, only the last place is.
     """
     places = np.arange(lengths.max())
     inside = places < lengths[:, None]

@@ -1,2 +1,2 @@
--- One row: how many values each column of a CSV file has.
+-- One row: the number of values in each column of a CSV file.
 select count(columns(*)) from read_csv($path) -- noqa: AM05

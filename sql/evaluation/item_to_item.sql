@@ -1,5 +1,5 @@
--- One row a recommendation for tested users number $first to $last: the items nearest to the user's newest items, by
--- the sum of their cosines with these, equals in the order of ids. Users near whose items there are few get few.
+-- One row per recommendation for the tested users number $first to $last: the items nearest to the user's newest items,
+-- by the sum of their cosines with these; ties in the order of ids. Users whose items have few neighbours get few.
 with users as (
     select
         user_id,

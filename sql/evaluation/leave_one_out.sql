@@ -1,6 +1,6 @@
--- One row a user, numbered: the history, how many of its oldest events are trained on, and why the user cannot be
--- tested, null where the last event is the test. Three events at least: one to score from, one for training to hold
--- out, and the test.
+-- One row per user, numbered: the history, the number of its oldest events to train on, and the reason why the user
+-- cannot be tested, null if the last event is the test. At least three events: one to score from, one that training may
+-- hold out, and the test.
 select
     user_id,
     row_number() over (order by user_id) - 1 as user_index,

@@ -1,5 +1,5 @@
--- One row: how many items the recommendations at $path reach, their mean place by popularity, null where there are
--- none, and how many users have a full list.
+-- One row: the number of distinct items in the recommendations at $path, their mean rank by popularity (null without
+-- recommendations), and the number of users with a full list.
 select
     count(distinct recs.item_id) as n_items,
     avg(training_items.popularity) as mean_popularity_rank,

@@ -1,6 +1,6 @@
--- One row an item and one of its best neighbours: the cosine of the two sets of users who have them. The newest items
--- of each user alone are paired, so that a few long histories do not make most of the pairs. Decimals add up to the
--- same in any order; equals stand in the order of ids.
+-- One row per item and each of its best neighbours: the cosine of the two sets of users who have them. Only the newest
+-- items of each user are paired, so that a few long histories do not make up most of the pairs. Decimals have the same
+-- sum in any order; ties are in the order of ids.
 with recent as (
     select
         user_index,

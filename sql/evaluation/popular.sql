@@ -1,6 +1,6 @@
--- One row a recommendation for tested users number $first to $last: the items with most events, of all time or of the
--- last days of the training part, equals in the order of ids. A user needs no more of them than k and as many as there
--- are items to leave out.
+-- One row per recommendation for the tested users number $first to $last: the items with the most events, of all time
+-- or in the last $days days of the training part; ties in the order of ids. A user needs at most the first k of them
+-- plus as many as they have seen.
 with span as (
     select max(moment) as newest
     from training_events

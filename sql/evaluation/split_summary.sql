@@ -1,4 +1,4 @@
--- One row: the size of the training part and of the test; unknown are test items that nobody has in the training part.
+-- One row: the sizes of the training part and of the test; test items that nobody has in the training part are unknown.
 with training as (
     select
         count(distinct user_index) as n_users,

@@ -1,5 +1,5 @@
--- One row a user, numbered: the history, how many of its oldest events are trained on, all those before the cut, and
--- why the user cannot be tested, null where what follows is the test.
+-- One row per user, numbered: the history, the number of its oldest events to train on (all before the cut), and the
+-- reason why the user cannot be tested, null if the later events are the test.
 with histories as (
     select
         user_id,

@@ -1,5 +1,5 @@
--- One row a tested user and item to be found: what comes after the training part and, unless it may be one of the
--- history, is not in it.
+-- One row per tested user and test item: an item after the training part that, unless $keep_seen, is not in the
+-- user's history before it.
 with later as (
     select distinct
         split.user_id,

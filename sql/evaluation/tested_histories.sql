@@ -1,4 +1,4 @@
--- One row a tested user: the history without the test, as in the sequences table.
+-- One row per tested user: the history without the test, as in the sequences table.
 select
     split.user_id,
     split.item_ids[:split.n_training] as item_ids,

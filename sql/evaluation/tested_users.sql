@@ -1,4 +1,4 @@
--- One row a tested user, numbered: all who can be, or a random sample of that many, by a hash that the seed decides.
+-- One row per tested user, numbered: all users who can be tested, or a sample of $most, by a hash with the seed.
 with chosen as (
     select
         user_id,

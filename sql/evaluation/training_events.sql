@@ -1,4 +1,4 @@
--- One row an event that is trained on, and its place in the history, from 1, oldest first.
+-- One row per training event, with its place in the history, from 1, oldest first.
 select
     user_index,
     unnest(item_ids[:n_training]) as item_id,

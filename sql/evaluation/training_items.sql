@@ -1,4 +1,4 @@
--- One row an item that is trained on, numbered by id, and its place by popularity, from 1; equals in the order of ids.
+-- One row per item of the training part, numbered by id, with its rank by popularity, from 1; ties in the order of ids.
 select
     item_id,
     row_number() over (order by item_id) - 1 as item_index,

@@ -1,4 +1,4 @@
--- One row a user: the part of the history that is trained on, as in the sequences table.
+-- One row per user: the training part of the history, as in the sequences table.
 select
     user_id,
     item_ids[:n_training] as item_ids,

@@ -1,4 +1,4 @@
--- One row a user and distinct item that is trained on, and its place among the user's items, from 1, newest first.
+-- One row per user and distinct item of the training part, with its place among the user's items, from 1, newest first.
 select
     training_events.user_index,
     training_items.item_index,

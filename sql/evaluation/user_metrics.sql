@@ -1,5 +1,6 @@
--- One row a tested user, in order: how good the list in the recommendations at $path is. Each relevant item is worth
--- 1 / log2(rank + 1), and the best list begins with all there are, up to k. A user without a list has zeros.
+-- One row per tested user, in the order of ids: the metrics of the user's list in the recommendations at $path. Each
+-- relevant item gains 1 / log2(rank + 1), and the ideal list begins with all relevant items, up to k. A user without a
+-- list has zeros.
 with relevant as (
     select
         user_id,

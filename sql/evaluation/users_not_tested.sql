@@ -1,4 +1,4 @@
--- One row a reason why users are not tested, most users first.
+-- One row per reason why users are not tested, most users first.
 select
     coalesce(split.reason, 'not in the sample') as reason,
     count(*) as n_users

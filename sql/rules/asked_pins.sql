@@ -1,5 +1,5 @@
--- One row per pin, in the view pins, and user who is scored: one of the view listed_users if $is_listed, or else of the
--- histories at $sequences or the view user_segments.
+-- One row per user who is scored and pin, in the view pins. Scored are the users of the view listed_users if
+-- $is_listed, otherwise those of the histories at $sequences and of the view user_segments.
 with users as (
     select trim(cast(user_id as varchar), $blanks) as user_id
     from read_parquet($sequences, hive_partitioning = false)

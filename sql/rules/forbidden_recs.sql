@@ -1,5 +1,5 @@
--- One row per option of a rule table that recommendations, in the view judged_recs, break: how many do, and the first
--- one's user, rank and item.
+-- One row per option whose rule table is broken by recommendations in the view judged_recs: their number, and user,
+-- rank and item of the first one.
 with forbidden as (
     select
         user_id,

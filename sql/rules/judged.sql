@@ -1,5 +1,7 @@
--- One row per row of the relation $asked, with columns user_id and item_id among others: what the rule tables say of it
--- on $night. A row of --allow or --block without a segment holds for everybody, one with a segment for its users alone.
+-- One row per row of the relation $asked, which has the columns user_id and item_id: its columns, and whether the rule
+-- tables allow it on $night. A row of --allow or --block without a segment is for all users, a row with a segment only
+-- for the users of the segment. Views: item_lists (--allow, --block), user_items (--block-for-user, --candidates),
+-- user_segments.
 with lists as (
     select distinct
         option,

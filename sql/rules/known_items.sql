@@ -1,5 +1,5 @@
--- One row per id of a rule table, in the view ids, that is an item of the histories at $path, or of what else their
--- users have seen, or like one: its place in the table, whether it is one, and such an item. Ids are compared as in
+-- One row per id of a rule table, in the view ids, that equals or is like an item of the histories at $path or of
+-- their column also_seen: its place in the table, whether it equals one, and the item. Ids are compared as in
 -- known_users.sql.
 with events as (
     select

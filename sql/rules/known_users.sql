@@ -1,6 +1,6 @@
--- One row per id of a rule table, in the view ids, that is a user of the histories at $path, or like one: its place in
--- the table, whether it is one, and such a user. Ids are compared by their trimmed text; those are alike that differ in
--- case, zeros in front or a trailing .0 alone.
+-- One row per id of a rule table, in the view ids, that equals or is like a user of the histories at $path: its place
+-- in the table, whether it equals one, and the user. Ids are compared by their trimmed text; ids are alike if they
+-- differ only in case, leading zeros or a trailing .0.
 with users as (
     select
         trim(cast(user_id as varchar), $blanks) as user_id,

@@ -1,8 +1,9 @@
--- One row: how many pins of users, in the view judged_pins, are not where they belong in the recommendations, in the
--- view ruled_recs, and the first one's user, the rank where it was expected or else is, and item. A pin belongs into
--- the list of each user who may have it and has not seen it, in the view seen_pins (or if $keep_seen), as far as its
--- category has room for $most; at its position, or above where too few others are left to fill the list so far.
-with open_pins as (
+-- One row: the number of pins of users, in the view judged_pins, that are not at their place in the recommendations,
+-- in the view ruled_recs; and the first one's user, rank (expected, or else its own) and item. A pin belongs in the
+-- list of each user who may get it and has not seen it, in the view seen_pins (or with $keep_seen), if the list has
+-- room for it among the $maximum items of its category: at its position, or above it if there are too few other items
+-- to fill the list up to there.
+with numbered_pins as (
     select
         judged_pins.user_id,
         judged_pins.item_id,
@@ -22,15 +23,15 @@ with open_pins as (
         and ($keep_seen or seen_pins.item_id is null)
 ),
 
-standing as (
+open_pins as (
     select
         user_id,
         item_id,
         position,
         row_number() over (partition by user_id order by position) as number,
         count(*) over (partition by user_id) as n_pins
-    from open_pins
-    where category is null or place <= $most
+    from numbered_pins
+    where category is null or place <= $maximum
 ),
 
 lists as (
@@ -43,14 +44,14 @@ lists as (
 
 expected as (
     select
-        standing.user_id,
-        standing.item_id,
-        least(standing.position, standing.number + greatest(0, coalesce(lists.n_rows, 0) - standing.n_pins)) as rank
-    from standing
-    left join lists on standing.user_id = lists.user_id
+        open_pins.user_id,
+        open_pins.item_id,
+        least(open_pins.position, open_pins.number + greatest(0, coalesce(lists.n_rows, 0) - open_pins.n_pins)) as rank
+    from open_pins
+    left join lists on open_pins.user_id = lists.user_id
 ),
 
-found as (
+placed as (
     select
         user_id,
         item_id,
@@ -64,12 +65,12 @@ select
     count(*) as n_rows,
     min(
         row(
-            coalesce(expected.user_id, found.user_id),
-            coalesce(expected.rank, found.rank),
-            coalesce(expected.item_id, found.item_id)
+            coalesce(expected.user_id, placed.user_id),
+            coalesce(expected.rank, placed.rank),
+            coalesce(expected.item_id, placed.item_id)
         )
     ) as example
 from expected
-full join found
-    on expected.user_id = found.user_id and expected.item_id = found.item_id and expected.rank = found.rank
-where expected.user_id is null or found.user_id is null or not found.is_pinned
+full join placed
+    on expected.user_id = placed.user_id and expected.item_id = placed.item_id and expected.rank = placed.rank
+where expected.user_id is null or placed.user_id is null or not placed.is_pinned

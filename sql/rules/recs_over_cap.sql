@@ -1,5 +1,5 @@
--- One row: how many recommendations, in the view ruled_recs, are beyond the first $most of their category, in the view
--- categories, in a list, and the first one's user, rank and item.
+-- One row: the number of recommendations in the view ruled_recs that come after the first $maximum of their category,
+-- in the view categories, in a list; and user, rank and item of the first one.
 with counted as (
     select
         ruled_recs.user_id,
@@ -14,4 +14,4 @@ select
     count(*) as n_rows,
     min(row(user_id, rank, item_id)) as example
 from counted
-where place > $most
+where place > $maximum

@@ -1,4 +1,4 @@
--- One row per recommendation of the table at $recs, its ids as trimmed text, as those of rule tables are.
+-- One row per recommendation of the table at $recs, with ids as trimmed text, like those of rule tables.
 select
     trim(cast(user_id as varchar), $blanks) as user_id,
     trim(cast(item_id as varchar), $blanks) as item_id,

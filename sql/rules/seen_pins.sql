@@ -1,5 +1,5 @@
--- One row per pin, in the view pins, and user of the histories at $sequences who has seen it: in the history, or in
--- also_seen, if there is such a column.
+-- One row per user of the histories at $sequences and pin, in the view pins, that the user has seen: in the history, or
+-- in the column also_seen if it exists.
 with events as (
     select
         trim(cast(user_id as varchar), $blanks) as user_id,

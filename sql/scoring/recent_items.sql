@@ -1,6 +1,6 @@
--- One row an item of the last days of the histories, and its events in them, segment null; and one a segment and item
--- of its users' events in those days. The last day is that of the newest event before $until: one may be ahead of its
--- time.
+-- One row per item of the histories at $path in the last $days days, with segment null and its number of events; and
+-- one row per segment, in the table segments, and item of its users' events in those days. The last day is that of the
+-- newest event before $until: later events are errors of a clock.
 with events as (
     select
         user_id,

@@ -1,4 +1,5 @@
--- One row per user of the histories at $path who is in a segment; ids are compared without the blanks around them.
+-- One row per user of the histories at $path who is in a segment, in the view given_segments; ids are compared without
+-- the blanks around them.
 select
     histories.user_id,
     given_segments.segment

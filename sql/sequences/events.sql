@@ -1,9 +1,13 @@
--- One row per event, typed, its moment in microseconds UTC; `problem` says why it cannot be used, null if it can.
--- Where ids are read as integers, user_fits and item_fits are false for an id that is none: then all of them are text.
--- Where they are text, both are false for an id with blanks around it: then ids are compared without blanks.
--- A line end within an id is the mark of two records that a stray quote has made one of.
--- time_kind: what kind of time it is: 0 text; numbers by size, 1 s, 2 ms, 3 us, 4 ns, 5 too small to tell; else null.
--- It is 8 more for 1.7E+09, as spreadsheets show and save numbers, which tells no second.
+-- One row per event, typed, its moment in microseconds UTC; `problem` says why the event cannot be used, or is null.
+-- If ids are read as integers, user_fits and item_fits are false for an id that is not one; then all ids become text.
+-- If ids are text, both are false for an id with blanks around it; then ids are compared without blanks.
+-- A line end within an id means that a stray quote has merged two records.
+-- time_kind: 0 text; numbers by size: 1 s, 2 ms, 3 us, 4 ns, 5 too small to recognise; otherwise null. 8 is added for
+-- numbers like 1.7E+09, as spreadsheets show and save them, which have lost the second.
+-- Reads records. Parameters: users_are_integers, items_are_integers; user_type, item_type, a value of the type of the
+-- ids; users_must_be_integers, items_must_be_integers; null_words, whole_number, lost_digits, regular expressions of
+-- ids; has_null_words, whether the user added null words; has_quotes, whether fields may be quoted; blanks, characters
+-- to trim; timestamp_format, or null; timestamp_unit; min_rating, or null.
 with parsed as (
     select
         *,
@@ -33,7 +37,7 @@ with parsed as (
         case
             when $timestamp_format is not null
                 then epoch_us(cast(try_strptime(event_time, $timestamp_format) as timestamptz))
-            -- Letters at the end name a zone; but for UTC, three letters are the names of several.
+            -- Letters at the end name a zone. Three letters are ambiguous, except for UTC.
             when
                 tick is null
                 and ascii(right(event_time, 2)) > 57
@@ -44,7 +48,8 @@ with parsed as (
                     coalesce(
                         try_cast(event_time as timestamptz),
                         try_cast(
-                            -- Blanks before an offset, a comma before a fraction, hours alone, ISO 8601's basic form.
+                            -- Blanks before an offset, a comma before a fraction, ISO 8601's basic form, and hours
+                            -- without minutes.
                             regexp_replace(
                                 regexp_replace(
                                     regexp_replace(
@@ -66,7 +71,7 @@ with parsed as (
                     )
                 )
             when $timestamp_unit = 'days' then try_cast(tick * 86400000000 as bigint)
-            -- Of Excel, whose day 25569 is that of 1970-01-01.
+            -- Excel's day 25569 is 1970-01-01.
             when $timestamp_unit = 'excel' then try_cast(round((tick - 25569) * 86400000) * 1000 as bigint)
             when $timestamp_unit = 's' or ($timestamp_unit = 'auto' and abs(tick) < 1e11)
                 then try_cast(tick * 1000000 as bigint)
@@ -83,7 +88,7 @@ with parsed as (
     from records
 ),
 
--- As it was written: the common case, in which nothing more is looked at.
+-- is_plain: the id is spelled as an integer usually is. In this common case nothing else has to be checked.
 compared as (
     select
         *,
@@ -141,7 +146,7 @@ select
     $min_rating is not null and stars < $min_rating as below_min_rating,
     cast(
         case
-            -- A year of fewer than four digits is no year: 28/01/10 is no day of the year 28.
+            -- A year must have four digits: 28/01/10 is not a day of the year 28.
             when
                 event_time is not null
                 and (moment is null or moment not between -30610224000000000 and 253402300799999999)

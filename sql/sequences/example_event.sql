@@ -1,5 +1,6 @@
--- The first event with a time that is of a kind, its last digits written or not, or whose user's or item's id does not
--- fit; a null asks for nothing.
+-- At most one row: the first event with a time whose time is of a kind (with or without its last digits), or whose id
+-- does not fit.
+-- Reads events. Parameters: time_kind, or null; unfit, 'user', 'item' or null.
 select
     file,
     raw_user,

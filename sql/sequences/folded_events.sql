@@ -1,5 +1,6 @@
--- One row a user and item of the histories, and one a user and item that is left out: repeats folded into their last or
--- first moment.
+-- One row per user and item of the histories, and one per user and item that is left out: repeats are folded into the
+-- first or last.
+-- Reads history_events. Parameters: repeats, 'first' or 'last'.
 select
     user_id,
     item_id,

@@ -1,4 +1,5 @@
--- One row an event of a history whose item has enough of them; where $remember, the others are left out, and there.
+-- One row per event whose item has enough events in the histories. If $remember, other events stay with left_out set.
+-- Reads history_events. Parameters: min_item_events; remember.
 with frequent as (
     select item_id
     from history_events

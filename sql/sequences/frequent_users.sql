@@ -1,4 +1,5 @@
--- One row an event of a user whose history has enough of them; of other users nothing is there.
+-- One row per event of the users whose histories have enough events.
+-- Reads history_events. Parameters: min_user_events.
 with frequent as (
     select user_id
     from history_events

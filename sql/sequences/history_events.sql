@@ -1,5 +1,6 @@
--- One row an event that a history may hold. Those that --min-rating leaves out are there too where $remember, and
--- left_out: their items count as seen, and nothing else.
+-- One row per event that may belong in a history. If $remember, events below --min-rating are included with left_out
+-- set: they only make their items count as seen.
+-- Reads loaded_events. Parameters: remember.
 select
     user_id,
     item_id,

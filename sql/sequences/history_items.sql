@@ -1,4 +1,5 @@
--- One row: how many items the histories hold.
+-- One row: the number of items in the histories.
+-- Reads history_events.
 select count(distinct item_id) as n_items
 from history_events
 where not left_out

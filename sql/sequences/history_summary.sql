@@ -1,5 +1,5 @@
--- One row: how many users there are, how long the histories are of those who have one, and what they span, moments in
--- microseconds UTC.
+-- One row: the number of users, the lengths of their histories, and the first and last time.
+-- Reads histories (n_events), one row per user. Parameters: n_items; oldest, newest, in microseconds UTC.
 with lengths as (
     select nullif(n_events, 0) as n_events
     from histories

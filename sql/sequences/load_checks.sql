@@ -1,5 +1,6 @@
--- One row per kind of time and fit of ids, over the events with a time: a row without one has no say, for it may be a
+-- One row per kind of time and fit of ids, over the events with a time. Rows without a time do not count: one may be a
 -- header in the middle of a file, which must not turn all ids into text.
+-- Reads loaded_events.
 select
     time_kind,
     coalesce(user_fits, true) as user_fits,

@@ -1,4 +1,6 @@
--- One row per event: what the histories need of it, and what tells whether all were read in the right types and unit.
+-- One row per event: the columns for the histories, and those that show whether ids and times were read in the right
+-- type and unit.
+-- Reads events.
 select
     user_id,
     item_id,

@@ -1,5 +1,5 @@
--- One row: how many numbers of a kind of time are dates written in a format, as 20231215 is in %Y%m%d; the year 9999 is
--- a date too. tick: microseconds of one.
+-- One row: how many numbers of a kind of time are dates in a format, as 20231215 is in %Y%m%d. The year 9999 is valid.
+-- Reads loaded_events. Parameters: time_kind; tick, microseconds per unit of the number; format.
 select count(*) as n_dates
 from loaded_events
 where

@@ -1,6 +1,7 @@
--- One row an event, users in order, oldest first. Events of one moment stand in an order that is the same every time
--- but means nothing: by a hash, for an order by item would be one that a model learns. Every column but left_out is one
--- to sort by, so that DuckDB need not carry any along; nor that one, where it is not asked for.
+-- One row per event, ordered by user and time. Events of one moment are ordered by a hash, which is reproducible but
+-- has no meaning: a model would learn an order by item. Every column except left_out is a sort key, so that DuckDB need
+-- not carry other columns along; callers that do not select left_out save that one as well.
+-- Reads history_events.
 select
     user_id,
     item_id,

@@ -1,4 +1,6 @@
--- The first record of a source of which a wanted value begins and ends with a quote, of a kind that is a letter there.
+-- At most one row: the first record of a source in which a wanted value begins and ends with a quote although quotes
+-- are ordinary characters.
+-- Parameters: source, a view with batchrec_file; user_column, item_column, timestamp_column.
 with wanted as (
     select
         batchrec_file as file,

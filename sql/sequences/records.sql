@@ -1,5 +1,7 @@
--- One row per record of a source, whatever its columns are called, every value as its text, null if it is empty. Whole
--- numbers in columns of floats and decimals are written without a point and zeros.
+-- One row per record of a source, every value as text, null if empty. Whole numbers in columns of floats and decimals
+-- are written without decimal point and zeros.
+-- Parameters: source, a view with batchrec_file; user_column, item_column, timestamp_column, rating_column; their
+-- _is_number, whether the column has floats or decimals.
 select
     plain_text(columns([$user_column]), $user_is_number) as user_id,
     plain_text(columns([$item_column]), $item_is_number) as item_id,

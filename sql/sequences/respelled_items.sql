@@ -1,4 +1,5 @@
--- One row per loaded event, items whose ids differ in the blanks around them alone spelled alike: as most of them are.
+-- One row per loaded event. Items whose ids differ only in the blanks around them get their most frequent spelling.
+-- Reads loaded_events. Parameters: blanks, the characters to trim.
 with counted as (
     select
         item_id,

@@ -1,4 +1,5 @@
--- One row an event that parsed and cannot be used, in the words and, insertion order kept, the order of its file.
+-- One row per event that parsed but cannot be used, as it was written; in file order if insertion order is preserved.
+-- Reads events. Parameters: n_rows, the maximum number of rows.
 select
     file,
     cast(problem as varchar) as reason,
@@ -8,4 +9,4 @@ select
     raw_rating
 from events
 where problem is not null
-limit $most -- noqa: AM09
+limit $n_rows -- noqa: AM09

@@ -1,4 +1,5 @@
--- One row per column of a Parquet file with rows of which the statistics say that every value is null.
+-- One row per column whose values are all null, by the statistics of a Parquet file that has rows.
+-- Parameters: paths, a list of Parquet files.
 select
     file_name as file,
     path_in_schema as column_name

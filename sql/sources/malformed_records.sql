@@ -1,4 +1,5 @@
--- One row a record of a CSV file that could not be parsed, and the byte, from 1, at which it starts.
+-- One row per record of a CSV file that did not parse, with the byte, from 1, at which it starts.
+-- Reads reject_errors and reject_scans, which DuckDB fills in scans of CSV files.
 select
     scans.file_path as file,
     min(errors.line_byte_position) as position,

@@ -1,4 +1,6 @@
 -- One row per row of a source, with the columns that are written in the paths of its files, as in dt=2024-01-01/.
+-- Parameters: source, a view with batchrec_file; pattern_0 to pattern_3, a regular expression per column, empty for
+-- none; null_word, the text of a null in a path.
 select
     *,
     nullif(url_decode(regexp_extract(batchrec_file, $pattern_0, 1)), $null_word) as batchrec_partition_0,

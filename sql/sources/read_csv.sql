@@ -1,4 +1,5 @@
--- One row per record of the CSV files, every value as its text; a record that does not parse goes to reject_errors.
+-- One row per record of the CSV files, every value as text. Records that do not parse go to reject_errors.
+-- Parameters: paths, columns (name -> type), delimiter, new_line, has_header, quote, compression.
 select *
 from read_csv(
     $paths,

@@ -1,4 +1,5 @@
--- One row per row of the Parquet files, with the file it comes from. Bytes without a mark are text, as most tools that
--- write none mean it.
+-- One row per row of the Parquet files, with its file. Bytes without a logical type are read as text, because most
+-- tools that write such columns mean text.
+-- Parameters: paths.
 select *
 from read_parquet($paths, filename = 'batchrec_file', hive_partitioning = false, binary_as_string = true)

@@ -1,4 +1,5 @@
--- One row a row of the user's query, with the file that holds the query.
+-- One row per row of the user's query, with the file of the query.
+-- Reads query. Parameters: query_file.
 select
     *,
     $query_file as batchrec_file

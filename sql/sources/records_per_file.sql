@@ -1,4 +1,5 @@
--- One row per file of a source: how many of its records parse.
+-- One row per file of a source: the number of its records that parse.
+-- Parameters: source, a view with batchrec_file.
 select
     batchrec_file as file,
     count(*) as n_records

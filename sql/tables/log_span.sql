@@ -1,4 +1,5 @@
--- One row: the first and the last moment of the histories, in Unix seconds; null where no history holds an event.
+-- One row: the first and last time of the histories, in Unix seconds; null if they have no events.
+-- Parameters: path, a sequences table.
 select
     min(list_min(timestamps)) as oldest,
     max(list_max(timestamps)) as newest

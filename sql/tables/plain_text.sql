@@ -1,5 +1,5 @@
--- The text of a value, null if it is empty. Numbers of float and decimal columns are written without a point and zeros
--- if they are whole, and zero without a sign.
+-- Macro: the text of a value, null if empty. Whole numbers of float and decimal columns are written without decimal
+-- point and zeros, and zero without a sign.
 create or replace temp macro plain_text(value, is_number) as
 nullif(
     if(

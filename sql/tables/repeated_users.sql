@@ -1,4 +1,5 @@
--- One row a user who stands in the sequences more than once; there should be none.
+-- At most one row: the first user who has several rows in the sequences.
+-- Parameters: path, a sequences table.
 select
     user_id,
     count(*) as n_rows

@@ -1,4 +1,4 @@
--- One row an item of the histories, most frequent first; items of equal frequency by id.
+-- One row per item of the histories, most frequent first; items of equal frequency in the order of ids.
 select
     item_id,
     count(*) as n_events

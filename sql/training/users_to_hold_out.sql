@@ -1,5 +1,5 @@
--- One row a user whose last event may be held out, for it is before $until, in the order in which that is done: by a
--- hash, so that whoever was held out last night is again.
+-- One row per user whose last event may be held out because it is before $until, in the order of holding out: by a
+-- hash, so that users held out last night are held out again.
 select user_id
 from read_parquet($path, hive_partitioning = false)
 where timestamps[-1] < $until

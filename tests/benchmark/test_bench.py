@@ -46,14 +46,14 @@ def test_a_log_is_as_uneven_as_movielens(tmp_path: Path) -> None:
     write_ratings(shape, 0, tmp_path / "ratings.csv")
     log = pd.read_csv(tmp_path / "ratings.csv")
     by_user = log["userId"].value_counts()
-    # MovieLens-25M: at least 20, in the median 71.
+    # MovieLens-25M: minimum 20, median 71.
     assert by_user.min() == 20
     assert 60 < by_user.median() < 85
     by_item = log["movieId"].value_counts()
     assert by_item.head(len(by_item) // 100).sum() > 0.3 * shape.ratings
 
 
-def test_a_seed_is_a_log(ratings: Path, tmp_path: Path) -> None:
+def test_one_seed_gives_one_log_and_another_seed_another(ratings: Path, tmp_path: Path) -> None:
     for seed in (3, 4):
         write_ratings(SMALL, seed, tmp_path / f"{seed}.csv")
     assert (tmp_path / "3.csv").read_bytes() == ratings.read_bytes()
@@ -61,7 +61,7 @@ def test_a_seed_is_a_log(ratings: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ratings", [9, 251])
-def test_a_shape_that_no_log_has_is_refused(ratings: int, tmp_path: Path) -> None:
+def test_an_impossible_shape_is_refused(ratings: int, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--ratings"):
         write_ratings(Shape(10, 50, ratings), 0, tmp_path / "ratings.csv")
     write_ratings(Shape(10, 50, 250), 0, tmp_path / "ratings.csv")
@@ -74,7 +74,7 @@ def test_arithmetic_is_what_torch_counts(length: int, objective: Objective) -> N
     n_places = min(length + (objective == "masked"), 12)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         encoder.score_last_place(torch.full((1, n_places), 5))
-    # torch counts pairs of places that a causal encoder leaves out, and the scores of PAD and MASK.
+    # torch also counts pairs of places that a causal encoder skips, and the scores of PAD and MASK.
     counted = counter.get_total_flops() - 2 * 16 * 2
     if objective == "causal":
         counted -= 2 * 4 * 16 * (n_places * (n_places - 1) // 2)
@@ -87,7 +87,7 @@ def test_arithmetic_adds_up_over_users() -> None:
     assert alone[1] == alone[2]
 
 
-def test_the_instant_model_leaves_users_different_lists_without_repeats(tmp_path: Path) -> None:
+def test_the_instant_model_gives_different_lists_without_repeats(tmp_path: Path) -> None:
     write_instant(trained_model(), tmp_path / "instant")
     config = ScoringConfig(device="cpu", top_k=7)
     report = score(training_sequences(), tmp_path / "instant", config, tmp_path / "recs.parquet")
@@ -111,7 +111,7 @@ def test_polars_makes_the_same_histories(ratings: Path, tmp_path: Path) -> None:
         assert sorted(mine["item_ids"]) == sorted(other["item_ids"])
 
 
-def test_every_so_many_th_user_loses_the_newest_item(tmp_path: Path) -> None:
+def test_every_nth_user_loses_the_newest_item(tmp_path: Path) -> None:
     shorten_histories(training_sequences(), 7, tmp_path / "shorter.parquet")
     before, after = (pq.read_table(path).to_pylist() for path in (training_sequences(), tmp_path / "shorter.parquet"))
     for number, (old, new) in enumerate(zip(before, after, strict=True)):
@@ -124,14 +124,14 @@ def _hold(mib: int) -> int:
     return len(bytearray(b"x") * (mib << 20))
 
 
-def test_a_stage_is_measured_in_a_process_of_its_own() -> None:
+def test_a_stage_is_measured_in_its_own_process() -> None:
     small, large = run_isolated(_hold, 1), run_isolated(_hold, 300)
     assert large.value == 300 << 20
     assert 250 < large.peak_mib - small.peak_mib < 400
     assert large.seconds > 0
 
 
-def test_bench_prints_each_stage_beside_its_limit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_bench_reports_each_stage_next_to_its_limit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     options = ("--users", 160, "--items", 150, "--ratings", 4000, "--top-k", 5, "--repeats", 1)
     assert run_cli("bench", *options, "--folder", tmp_path, "--json") == 0
     report = json.loads(capsys.readouterr().out)
@@ -163,6 +163,8 @@ def test_bench_prints_each_stage_beside_its_limit(capsys: pytest.CaptureFixture[
         (("--repeats", 0), "--repeats"),
     ],
 )
-def test_options_that_make_no_sense(options: tuple[object, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_options_are_refused(
+    options: tuple[object, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run_cli("bench", *options) == 2
     assert said in capsys.readouterr().err

@@ -18,7 +18,7 @@ from batchrec.tables.queries import materialize
 from tests.support.logs import Log, SplitLog, logs, split_log
 
 K = 3
-# Small, so that few events go beyond them.
+# Small, so that few events exceed them.
 LIMITS = {"_PAIRED_ITEMS": 3, "_NEIGHBOURS": 2, "_QUERY_ITEMS": 2, "_USERS_AT_A_TIME": 3}
 Lists = dict[Any, list[Any]]
 
@@ -36,7 +36,7 @@ def config(keep_seen: bool = False, **options: Any) -> EvaluationConfig:
 
 
 def gather(batches: Iterable[pa.RecordBatch]) -> Lists:
-    """Each user's list, best item first; ranks are checked to be without gaps."""
+    """Each user's list, best item first; checks that ranks have no gaps."""
     lists: Lists = defaultdict(list)
     for batch in batches:
         assert batch.schema.names == ["user_id", "rank", "item_id"]
@@ -46,14 +46,14 @@ def gather(batches: Iterable[pa.RecordBatch]) -> Lists:
     return dict(lists)
 
 
-def queries(found: SplitLog, options: EvaluationConfig) -> Baselines:
-    return Baselines(found.con, found.lists_schema, options)
+def queries(split: SplitLog, options: EvaluationConfig) -> Baselines:
+    return Baselines(split.con, split.lists_schema, options)
 
 
-def training_part(found: SplitLog) -> dict[int, list[tuple[str, int]]]:
+def training_part(split: SplitLog) -> dict[int, list[tuple[str, int]]]:
     """The events of each user by number, oldest first."""
     events: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    for user, _, item, moment in sorted(found.rows("training_events", "user_index, place, item_id, moment")):
+    for user, _, item, moment in sorted(split.rows("training_events", "user_index, place, item_id, moment")):
         events[user].append((item, moment))
     return events
 
@@ -63,11 +63,11 @@ def best(scores: dict[str, Any], left_out: set[str]) -> list[str]:
     return [item for item in ranked if item not in left_out][:K]
 
 
-def expected_lists(found: SplitLog, keep_seen: bool, scores_of: Any) -> Lists:
+def expected_lists(split: SplitLog, keep_seen: bool, scores_of: Any) -> Lists:
     """The best items by the scores for each tested user's items, newest first; users without any have no list."""
-    trained = training_part(found)
+    trained = training_part(split)
     lists = {}
-    for user, number in found.rows("tested_users", "user_id, user_index"):
+    for user, number in split.rows("tested_users", "user_id, user_index"):
         items = [item for item, _ in reversed(trained[number])]
         lists[user] = best(scores_of(list(dict.fromkeys(items))), set() if keep_seen else set(items))
     return {user: items for user, items in lists.items() if items}
@@ -76,21 +76,21 @@ def expected_lists(found: SplitLog, keep_seen: bool, scores_of: Any) -> Lists:
 @settings(max_examples=30)
 @given(log=logs(), keep_seen=st.booleans())
 def test_popular_items_are_those_with_most_events(log: Log, keep_seen: bool) -> None:
-    with split_log(log, config(keep_seen)) as found, small_limits():
-        counts = Counter(item for events in training_part(found).values() for item, _ in events)
-        assert gather(queries(found, config(keep_seen)).popular()) == expected_lists(found, keep_seen, lambda _: counts)
+    with split_log(log, config(keep_seen)) as split, small_limits():
+        counts = Counter(item for events in training_part(split).values() for item, _ in events)
+        assert gather(queries(split, config(keep_seen)).popular()) == expected_lists(split, keep_seen, lambda _: counts)
 
 
 @settings(max_examples=20)
 @given(log=logs(), days=st.integers(1, 9))
-def test_lately_popular_items_are_those_with_most_events_in_the_last_days(log: Log, days: int) -> None:
+def test_recently_popular_items_have_the_most_recent_events(log: Log, days: int) -> None:
     daily = {user: [(item, moment * 86_400) for item, moment in events] for user, events in log.items()}
-    with split_log(daily, config()) as found:
-        events = [event for history in training_part(found).values() for event in history]
+    with split_log(daily, config()) as split:
+        events = [event for history in training_part(split).values() for event in history]
         newest = max(moment for _, moment in events)
         counts = Counter(item for item, moment in events if moment > newest - days * 86_400)
-        lists = gather(queries(found, config(popular_days=days)).recently_popular())
-        assert lists == expected_lists(found, False, lambda _: counts)
+        lists = gather(queries(split, config(popular_days=days)).recently_popular())
+        assert lists == expected_lists(split, False, lambda _: counts)
 
 
 def neighbours(histories: list[list[str]]) -> dict[str, dict[str, int]]:
@@ -116,10 +116,10 @@ def neighbours(histories: list[list[str]]) -> dict[str, dict[str, int]]:
 
 @settings(max_examples=30)
 @given(log=logs(), keep_seen=st.booleans())
-def test_items_are_near_by_the_cosine_of_their_users(log: Log, keep_seen: bool) -> None:
-    with split_log(log, config(keep_seen)) as found, small_limits():
+def test_neighbours_are_ranked_by_the_cosine_of_their_users(log: Log, keep_seen: bool) -> None:
+    with split_log(log, config(keep_seen)) as split, small_limits():
         histories = [
-            list(dict.fromkeys(item for item, _ in reversed(events))) for events in training_part(found).values()
+            list(dict.fromkeys(item for item, _ in reversed(events))) for events in training_part(split).values()
         ]
         near = neighbours(histories)
 
@@ -129,31 +129,31 @@ def test_items_are_near_by_the_cosine_of_their_users(log: Log, keep_seen: bool) 
                 scores.update(near.get(item, {}))
             return scores
 
-        lists = gather(queries(found, config(keep_seen)).item_to_item())
-        assert lists == expected_lists(found, keep_seen, scores_of)
-        materialize(found.con, "evaluation/neighbours", items_per_user=3, neighbours_per_item=2)
-        numbers = dict(found.rows("training_items", "item_index, item_id"))
-        rows = found.rows("neighbours", "item_index, neighbour, cosine")
+        lists = gather(queries(split, config(keep_seen)).item_to_item())
+        assert lists == expected_lists(split, keep_seen, scores_of)
+        materialize(split.con, "evaluation/neighbours", items_per_user=3, neighbours_per_item=2)
+        numbers = dict(split.rows("training_items", "item_index, item_id"))
+        rows = split.rows("neighbours", "item_index, neighbour, cosine")
     made = {(numbers[one], numbers[other]): int(cosine * 10**12) for one, other, cosine in rows}
     assert made == {(one, other): cosine for one, others in near.items() for other, cosine in others.items()}
 
 
 def two_circles() -> dict[int, list[tuple[int, int]]]:
-    """20 users of the items 0 to 9 and 20 of 10 to 19, each with 5 items of their circle; the last moments differ."""
+    """20 users of the items 0 to 9 and 20 of 10 to 19, each with 5 items of their half; their last times differ."""
     return {
         user: [(10 * (user % 2) + (user // 2 + 3 * place) % 10, user + place) for place in range(5)]
         for user in range(40)
     }
 
 
-def als(found: SplitLog, seed: int = 0, **options: Any) -> Lists:
+def als(split: SplitLog, seed: int = 0, **options: Any) -> Lists:
     pytest.importorskip("implicit")
-    return gather(als_lists(found.con, found.lists_schema, config(**{"als_factors": 2, **options}), seed))
+    return gather(als_lists(split.con, split.lists_schema, config(**{"als_factors": 2, **options}), seed))
 
 
 def test_als_recommends_what_users_of_the_same_items_have() -> None:
-    with split_log(two_circles(), config()) as found:
-        lists = als(found)
+    with split_log(two_circles(), config()) as split:
+        lists = als(split)
         seen = {user: {item for item, _ in events[:-1]} for user, events in two_circles().items()}
     assert set(lists) == set(two_circles())
     for user, items in lists.items():
@@ -162,24 +162,24 @@ def test_als_recommends_what_users_of_the_same_items_have() -> None:
         assert not seen[user] & set(items)
 
 
-def test_als_recommends_seen_items_where_they_are_kept() -> None:
-    with split_log(two_circles(), config()) as found:
-        lists = als(found, keep_seen=True, als_factors=10)
+def test_als_recommends_seen_items_with_keep_seen() -> None:
+    with split_log(two_circles(), config()) as split:
+        lists = als(split, keep_seen=True, als_factors=10)
         seen = {user: {item for item, _ in events[:-1]} for user, events in two_circles().items()}
     assert all(seen[user] & set(items) for user, items in lists.items())
 
 
-def test_als_gives_one_list_for_one_seed_however_many_users_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    with split_log(two_circles(), config()) as found:
-        once = als(found, seed=2**62)
+def test_als_lists_depend_on_the_seed_but_not_on_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    with split_log(two_circles(), config()) as split:
+        once = als(split, seed=2**62)
         monkeypatch.setattr("batchrec.evaluation.als._USERS_AT_A_TIME", 7)
-        assert als(found, seed=2**62) == once
+        assert als(split, seed=2**62) == once
 
 
-def test_als_gives_a_user_with_few_items_left_all_of_them() -> None:
+def test_als_recommends_all_items_left_if_they_are_few() -> None:
     log = {1: [(item, item) for item in range(5)], 2: [(0, 0), (1, 1), (4, 2), (3, 3)], 3: [(0, 0)]}
-    with split_log(log, config()) as found:
-        lists = als(found)
+    with split_log(log, config()) as split:
+        lists = als(split)
     assert set(lists[1]) == {4}
     assert set(lists[2]) == {2, 3}
 
@@ -188,7 +188,7 @@ def test_als_gives_a_user_with_few_items_left_all_of_them() -> None:
 @pytest.mark.parametrize("keep_seen", [False, True])
 def test_integer_and_text_ids_get_the_same_lists(name: str, keep_seen: bool) -> None:
     log = two_circles()
-    # Of the same width, so that text stands in the order of the numbers.
+    # Of equal width, so that text has the order of the numbers.
     text = {f"{user:02}": [(f"{item:02}", moment) for item, moment in events] for user, events in log.items()}
     with split_log(log, config()) as numbers, split_log(text, config()) as names:
         by_number = gather(getattr(queries(numbers, config(keep_seen)), name)())

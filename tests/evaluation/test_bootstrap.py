@@ -22,7 +22,7 @@ def test_the_means_are_those_of_the_users() -> None:
         assert comparison.gain.mean == pytest.approx(method[:, 0].mean() - values[1, :, 0].mean())
 
 
-def test_the_intervals_are_the_percentiles_of_the_means_of_users_drawn_again() -> None:
+def test_intervals_are_percentiles_of_resampled_means() -> None:
     values = draws(2, 30, 3)
     drawn = generator()
     means = np.array([values[:, drawn.integers(30, size=30)].mean(axis=1) for _ in range(200)])
@@ -43,7 +43,7 @@ def test_the_intervals_are_as_wide_as_normal_theory_says() -> None:
     assert interval.low < interval.mean < interval.high
 
 
-def test_a_small_gain_for_every_user_shows_though_the_intervals_overlap() -> None:
+def test_a_small_gain_for_every_user_is_significant() -> None:
     reference = draws(200, 1)
     better, same = compare(np.stack([reference + 0.01, reference]), 1, 500, generator())
     assert better.metrics[0].low < same.metrics[0].high
@@ -51,7 +51,7 @@ def test_a_small_gain_for_every_user_shows_though_the_intervals_overlap() -> Non
     assert same.gain == Interval(0, 0, 0)
 
 
-def test_a_clear_gain_and_a_clear_loss_exclude_zero_and_none_does_not() -> None:
+def test_only_clear_gains_and_losses_exclude_zero() -> None:
     reference, noise = draws(500, 1), draws(3, 500, 1, seed=2) - 0.5
     better, worse, equal, _ = compare(
         np.stack([reference + 0.2 + noise[0], reference - 0.2 + noise[1], reference + noise[2], reference]),

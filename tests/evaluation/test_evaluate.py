@@ -41,7 +41,7 @@ def by_method(report: EvaluationReport) -> dict[str, Any]:
 def assert_refused(
     arguments: tuple[object, ...], exit_code: int, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> str:
-    """The message of a run that fails and leaves the folder as it was."""
+    """The run fails and leaves the folder as it was; returns its message."""
     before = names_in(folder)
     assert run_cli("evaluate", *QUICKLY, *arguments) == exit_code
     assert names_in(folder) == before
@@ -52,7 +52,7 @@ def assert_refused(
 
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a training fail the test: what is wrong is to be found before it."""
+    """Let any training fail the test: errors must be found before it."""
 
     def fail(*_: object) -> None:
         pytest.fail("training began")
@@ -108,7 +108,7 @@ def test_the_figures_hold_together() -> None:
         for name in INTERVALS:
             low, mean, high = (getattr(result, name + bound) for bound in ("_low", "", "_high"))
             assert low <= mean <= high
-        assert result.hit_rate == result.recall  # with one item to be found
+        assert result.hit_rate == result.recall  # with one test item per user
         assert result.ndcg_gain == pytest.approx(result.ndcg - best)
         assert 0 < result.coverage <= 1
         assert result.mean_popularity_rank is not None
@@ -137,14 +137,14 @@ def test_one_seed_gives_one_evaluation(tmp_path: Path) -> None:
 
 
 def following_log() -> dict[str, list[tuple[str, int]]]:
-    """40 users who go round a ring of 10 items, each from a place of their own: the next item follows from the last."""
+    """40 users who go round a ring of 10 items from different starts: the next item follows from the last."""
     return {
         f"user-{user}": [(f"item-{(user + place) % 10}", place * DAY + user) for place in range(6)]
         for user in range(40)
     }
 
 
-def test_a_model_that_has_learned_what_follows_is_better_than_every_baseline(tmp_path: Path) -> None:
+def test_a_model_of_sequences_beats_every_baseline(tmp_path: Path) -> None:
     sequences = write_log(tmp_path / "log.parquet", following_log())
     learned = TrainingConfig(
         max_epochs=30, min_epoch_steps=20, hidden_size=16, n_layers=1, learning_rate=1e-2, device="cpu"
@@ -166,7 +166,7 @@ def test_ids_may_be_integers_or_text(is_text: bool, tmp_path: Path) -> None:
     sequences = write_log(tmp_path / "log.parquet", log)
     report = evaluate(sequences, EvaluationConfig(n_resamples=100, keep_seen=True), QUICK, tmp_path / "e.parquet")
     assert report.users_tested == 40
-    assert by_method(report)["model"].hit_rate == 1  # ten items of ten
+    assert by_method(report)["model"].hit_rate == 1  # all ten items are recommended
     assert by_method(report)["popular"].hit_rate == 1
 
 
@@ -206,7 +206,7 @@ def test_a_sample_of_the_users_is_tested(tmp_path: Path) -> None:
     assert report.training_events == evaluated().training_events
 
 
-def test_without_implicit_als_is_left_out_and_a_line_says_so(
+def test_without_implicit_als_is_left_out_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("batchrec.evaluation.als.find_spec", lambda _: None)
@@ -217,7 +217,7 @@ def test_without_implicit_als_is_left_out_and_a_line_says_so(
     assert "pip install 'batchrec[als]'" in line
 
 
-def test_with_implicit_als_is_there() -> None:
+def test_with_implicit_als_is_a_baseline() -> None:
     pytest.importorskip("implicit")
     assert "als" in by_method(evaluated())
 
@@ -227,7 +227,7 @@ def test_with_implicit_als_is_there() -> None:
     ("options", "exit_code", "message"),
     [
         (("--top-k", 41), 2, "--top-k 41: the training part holds 40 items. Pass 40 or less"),
-        (("--protocol", "temporal"), 3, "no more than the last 7 days. Pass fewer --test-days"),
+        (("--protocol", "temporal"), 3, "all of it within the last 7 days. Pass fewer --test-days"),
         (
             ("--protocol", "temporal", "--cut", "2024-01-01"),
             3,
@@ -249,7 +249,7 @@ def test_bad_options_are_refused_before_training(
     [
         ({1: [1, 2], 2: [1]}, "no user can be tested; of 2 users: 2 (fewer than 3 events)"),
         ({1: [1, 2, 3, 4] * 3, 2: [1, 1, 1]}, "of 2 users: 2 (last item seen before)"),
-        ({1: list(range(12))}, "1 user in the training part; expected two or more"),
+        ({1: list(range(12))}, "1 user(s) in the training part; expected two or more"),
         ({1: [1, None, 3]}, "null"),
     ],
 )
@@ -257,9 +257,9 @@ def test_bad_sequences_are_refused_before_training(
     histories: dict[int, list[int]], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sequences = write_sequences(tmp_path / "s.parquet", histories)
-    found = assert_refused(("--sequences", sequences, "--out", tmp_path / "e.parquet"), 3, tmp_path, capsys)
-    assert message in found
-    assert "s.parquet" in found
+    line = assert_refused(("--sequences", sequences, "--out", tmp_path / "e.parquet"), 3, tmp_path, capsys)
+    assert message in line
+    assert "s.parquet" in line
 
 
 @pytest.mark.usefixtures("no_training")
@@ -278,7 +278,7 @@ def test_missing_sequences_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
         ("evaluation.json", "that name is for the JSON"),
     ],
 )
-def test_an_out_that_cannot_be_written_is_refused_first(
+def test_an_out_that_cannot_be_written_is_refused_before_training(
     out: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "folder").mkdir()
@@ -288,9 +288,7 @@ def test_an_out_that_cannot_be_written_is_refused_first(
 
 
 @pytest.mark.parametrize("step", ["train", "score", "compare", "write_parquet"])
-def test_a_step_that_fails_leaves_the_older_files_and_nothing_else(
-    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_step_leaves_only_the_older_files(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("e.parquet", "e.json"):
         (tmp_path / name).write_text("older", encoding="utf-8")
 
@@ -312,7 +310,7 @@ def test_a_step_that_fails_leaves_the_older_files_and_nothing_else(
         (-0.019, -0.005, "NDCG@10 -.0120 [-.0190, -.0050]: worse"),
     ],
 )
-def test_the_verdict_goes_by_the_interval_of_the_gain(low: float, high: float, verdict: str) -> None:
+def test_the_verdict_depends_on_the_interval_of_the_gain(low: float, high: float, verdict: str) -> None:
     values = asdict(evaluated())
     gain = Interval((low + high) / 2, low, high)
     first = {**values["methods"][0], "ndcg_gain": gain.mean, "ndcg_gain_low": low, "ndcg_gain_high": high}

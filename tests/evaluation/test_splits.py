@@ -1,4 +1,4 @@
-"""What is trained on, who is tested and on what, by both protocols."""
+"""Training events, tested users and test items by both protocols."""
 
 from collections import Counter
 from pathlib import Path
@@ -24,7 +24,7 @@ def histories_in(path: Path) -> dict[Any, list[tuple[Any, int]]]:
 
 
 def leave_one_out(events: Events, keep_seen: bool) -> tuple[Events, set[Any], str | None]:
-    """The training part of a history, the items to be found, and why there are none."""
+    """The training part of a history, its test items, and the reason if there are none."""
     if len(events) < 3:
         return events, set(), "fewer than 3 events"
     last, _ = events[-1]
@@ -45,13 +45,13 @@ def temporal(events: Events, cut: int, keep_seen: bool) -> tuple[Events, set[Any
 
 
 def assert_split(log: Log, expected: dict[Any, tuple[Events, set[Any], str | None]], config: EvaluationConfig) -> None:
-    tested = {user: found for user, found in expected.items() if found[2] is None}
+    tested = {user: parts for user, parts in expected.items() if parts[2] is None}
     trained = {user: list(events) for user, (events, _, _) in expected.items() if events}
-    with split_log(log, config) as found:
-        counts = found.parts.counts
-        assert histories_in(found.parts.training) == trained
-        assert histories_in(found.parts.histories) == {user: list(events) for user, (events, _, _) in tested.items()}
-        test_items = sorted(found.rows("test_items", "user_id, item_id"))
+    with split_log(log, config) as split:
+        counts = split.parts.counts
+        assert histories_in(split.parts.training) == trained
+        assert histories_in(split.parts.histories) == {user: list(events) for user, (events, _, _) in tested.items()}
+        test_items = sorted(split.rows("test_items", "user_id, item_id"))
     assert test_items == sorted((user, item) for user, (_, items, _) in tested.items() for item in items)
     known = {item for events in trained.values() for item, _ in events}
     assert counts.users_tested == len(tested)
@@ -73,16 +73,14 @@ def test_the_last_event_is_tested_and_all_before_it_trained_on(log: Log, keep_se
 
 @settings(max_examples=40)
 @given(log=logs(), cut=st.integers(1, 9), keep_seen=st.booleans())
-def test_what_is_at_the_cut_or_later_is_tested_and_all_before_it_trained_on(
-    log: Log, cut: int, keep_seen: bool
-) -> None:
+def test_events_before_the_cut_are_trained_on_and_later_ones_tested(log: Log, cut: int, keep_seen: bool) -> None:
     expected = {user: temporal(events, cut, keep_seen) for user, events in log.items()}
     moment = f"1970-01-01T00:00:0{cut}Z"
     assert_split(log, expected, EvaluationConfig("temporal", moment, top_k=1, keep_seen=keep_seen))
 
 
 def daily(n_days: int) -> dict[int, list[tuple[int, int]]]:
-    """Two users with an event each midnight, one item a day."""
+    """Two users with an event at each midnight, one item per day."""
     return {user: [(day, day * DAY) for day in range(n_days)] for user in (1, 2)}
 
 
@@ -97,16 +95,16 @@ def daily(n_days: int) -> dict[int, list[tuple[int, int]]]:
     ],
 )
 def test_a_cut_is_a_moment_in_utc(cut: str, first_day: int) -> None:
-    with split_log(daily(10), EvaluationConfig("temporal", cut, top_k=1)) as found:
-        assert {day for _, day in found.rows("test_items", "user_id, item_id")} == set(range(first_day, 10))
+    with split_log(daily(10), EvaluationConfig("temporal", cut, top_k=1)) as split:
+        assert {day for _, day in split.rows("test_items", "user_id, item_id")} == set(range(first_day, 10))
 
 
 @pytest.mark.parametrize(("days", "first_day"), [(None, 3), (7.0, 3), (1.0, 9), (1.5, 8), (2.0, 8)])
 def test_the_last_days_of_a_daily_log_are_that_many_midnights(days: float | None, first_day: int) -> None:
-    with split_log(daily(10), EvaluationConfig("temporal", test_days=days, top_k=1)) as found:
-        assert {day for _, day in found.rows("test_items", "user_id, item_id")} == set(range(first_day, 10))
-        assert found.parts.cut is not None
-        assert (first_day - 1) * DAY < found.parts.cut <= first_day * DAY
+    with split_log(daily(10), EvaluationConfig("temporal", test_days=days, top_k=1)) as split:
+        assert {day for _, day in split.rows("test_items", "user_id, item_id")} == set(range(first_day, 10))
+        assert split.parts.cut is not None
+        assert (first_day - 1) * DAY < split.parts.cut <= first_day * DAY
 
 
 def many(n_users: int = 40) -> dict[int, list[tuple[int, int]]]:
@@ -116,10 +114,10 @@ def many(n_users: int = 40) -> dict[int, list[tuple[int, int]]]:
 def test_a_sample_is_drawn_by_the_seed() -> None:
     samples = []
     for seed in (1, 1, 2):
-        with split_log(many(), EvaluationConfig(test_users=10), seed) as found:
-            samples.append({user for (user,) in found.rows("tested_users", "user_id")})
-            assert found.parts.counts.users_not_tested == {"not in the sample": 30}
-            assert set(histories_in(found.parts.histories)) == samples[-1]
+        with split_log(many(), EvaluationConfig(test_users=10), seed) as split:
+            samples.append({user for (user,) in split.rows("tested_users", "user_id")})
+            assert split.parts.counts.users_not_tested == {"not in the sample": 30}
+            assert set(histories_in(split.parts.histories)) == samples[-1]
     assert len(samples[0]) == 10
     assert samples[0] == samples[1] != samples[2]
 
@@ -129,10 +127,10 @@ def test_a_sample_trains_on_the_same_events_as_all() -> None:
         assert histories_in(every.parts.training) == histories_in(sample.parts.training)
 
 
-def test_a_sample_of_more_users_than_there_are_is_all() -> None:
-    with split_log(many(5), EvaluationConfig(test_users=10, top_k=1)) as found:
-        assert found.parts.counts.users_tested == 5
-        assert found.parts.counts.users_not_tested == {}
+def test_a_sample_larger_than_the_log_is_all_users() -> None:
+    with split_log(many(5), EvaluationConfig(test_users=10, top_k=1)) as split:
+        assert split.parts.counts.users_tested == 5
+        assert split.parts.counts.users_not_tested == {}
 
 
 TEMPORAL = {"protocol": "temporal", "top_k": 1}
@@ -144,18 +142,18 @@ REFUSED: list[tuple[Log, dict[str, Any], type[BatchrecError], str]] = [
         InputError,
         "of 2 users: 1 (fewer than 3 events), 1 (last item seen before)",
     ),
-    ({1: [(1, 1), (2, 2), (3, 3)]}, {"top_k": 1}, InputError, "1 user in the training part; expected two or more"),
+    ({1: [(1, 1), (2, 2), (3, 3)]}, {"top_k": 1}, InputError, "1 user(s) in the training part; expected two or more"),
     (many(2), {"top_k": 10}, ConfigError, "--top-k 10: the training part holds 4 items. Pass 4 or less"),
     ({1: [], 2: []}, TEMPORAL, InputError, "no history holds an event"),
     (
         daily(10),
         TEMPORAL | {"cut": "2024-06-01"},
         InputError,
-        "the log goes from 1970-01-01T00:00:00+00:00 to 1970-01-10T00:00:00+00:00; --cut 2024-06-01 is not within it",
+        "the log runs from 1970-01-01T00:00:00+00:00 to 1970-01-10T00:00:00+00:00; --cut 2024-06-01 is not within it",
     ),
     (daily(10), TEMPORAL | {"cut": "1970-01-01"}, InputError, "--cut 1970-01-01 is not within it"),
     (daily(10), TEMPORAL | {"cut": "1970-01-10T00:00:01"}, InputError, "is not within it"),
-    (daily(7), TEMPORAL, InputError, "to 1970-01-07T00:00:00+00:00: no more than the last 7 days. Pass fewer"),
+    (daily(7), TEMPORAL, InputError, "to 1970-01-07T00:00:00+00:00, all of it within the last 7 days. Pass fewer"),
     (
         {1: [(1, 0), (1, 9 * DAY)], 2: [(2, 0)], 3: [(3, 9 * DAY)]},
         TEMPORAL,
@@ -165,8 +163,8 @@ REFUSED: list[tuple[Log, dict[str, Any], type[BatchrecError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("log", "options", "error", "message"), REFUSED, ids=[found[-1] for found in REFUSED])
-def test_what_cannot_be_split_is_refused_with_the_numbers_found(
+@pytest.mark.parametrize(("log", "options", "error", "message"), REFUSED, ids=[case[-1] for case in REFUSED])
+def test_a_log_that_cannot_be_split_is_refused_with_counts(
     log: Log, options: dict[str, Any], error: type[BatchrecError], message: str
 ) -> None:
     with pytest.raises(error) as raised, split_log(log, EvaluationConfig(**options)):
@@ -188,6 +186,6 @@ def test_ids_keep_their_type(is_text: bool) -> None:
         str(user) if is_text else user: [(str(item) if is_text else item, moment) for item, moment in events]
         for user, events in many(3).items()
     }
-    with split_log(log, EvaluationConfig(top_k=1)) as found:
-        trained = histories_in(found.parts.training)
+    with split_log(log, EvaluationConfig(top_k=1)) as split:
+        trained = histories_in(split.parts.training)
     assert trained == {user: list(events[:-1]) for user, events in log.items()}

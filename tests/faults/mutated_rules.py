@@ -106,7 +106,7 @@ def _read(base: Base, file: str) -> Rows:
     if base.option == "--users":
         return [(str(user),) for user in read_user_list(file, pa.string()).to_pylist()]
     if base.option == "--items":
-        table = read_text_table(file, base.option, dict.fromkeys(base.columns, base.option))
+        table = read_text_table(file, base.option, dict.fromkeys(base.columns, base.option)).rows
     else:
         table = read_rule_table(file, base.option, base.columns, base.optional).rows
     return [tuple(row.values()) for row in table.to_pylist()]

@@ -16,15 +16,15 @@ many_histories = st.lists(st.lists(items, max_size=12), min_size=1, max_size=8)
 
 
 def padded(rows: list[list[int]], n_extra: int = 0) -> list[list[int]]:
-    """Rows as wide as the longest and n_extra more, PAD after each row's end."""
+    """Rows as wide as the longest plus n_extra, with PAD after each row's end."""
     width = max(map(len, rows), default=0) + n_extra
     return [row + [PAD] * (width - len(row)) for row in rows]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5)), max_size=8))
 def test_spans_are_ranges_one_after_another(ranges: list[tuple[int, int]]) -> None:
-    found = spans(longs([start for start, _ in ranges]), longs([length for _, length in ranges]))
-    assert found.tolist() == [place for start, length in ranges for place in range(start, start + length)]
+    places = spans(longs([start for start, _ in ranges]), longs([length for _, length in ranges]))
+    assert places.tolist() == [place for start, length in ranges for place in range(start, start + length)]
 
 
 @given(st.data(), st.integers(0, 2))
@@ -75,7 +75,7 @@ def test_take_gives_the_histories_asked_for(histories: list[list[int]], data: st
 
 
 @given(st.lists(st.integers(0, 20), max_size=40), st.integers(1, 9))
-def test_length_sorted_batches_hold_each_user_once_and_rise_in_length(lengths: list[int], batch_size: int) -> None:
+def test_length_sorted_batches_hold_each_user_once(lengths: list[int], batch_size: int) -> None:
     batches = [batch.tolist() for batch in length_sorted(longs(lengths), batch_size)]
     order = [row for batch in batches for row in batch]
     assert order == sorted(range(len(lengths)), key=lambda row: lengths[row])

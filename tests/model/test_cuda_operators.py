@@ -33,16 +33,16 @@ Types = Mapping[str, set[str]]
 
 @dataclass(frozen=True)
 class Kernel:
-    """A row of the table; types are of a type constraint of ONNX's schema, or of a parameter by its name."""
+    """A row of the table; types belong to a type constraint of ONNX's schema, or to a named parameter."""
 
     since: int
     until: int | None
     types: Types
 
     def implements(self, version: int, types: Types) -> bool:
-        """Tell whether it runs this version of its operator, as VerifyVersion does in onnxruntime's kernel_registry.cc.
+        """Return whether the kernel runs this version, as VerifyVersion in onnxruntime's kernel_registry.cc does.
 
-        One without an end runs its first version alone: of a later one it knows nothing.
+        A kernel without a last version runs only its first one: it was not checked for later ones.
         """
         in_range = self.until is not None and self.since <= version <= self.until
         return (self.since == version or in_range) and all(
@@ -73,7 +73,7 @@ def element_types(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def types_of(node: onnx.NodeProto, schema: onnx.defs.OpSchema, tensors: Mapping[str, str]) -> Types:
-    """The types that a node uses its operator with, by type constraint and by parameter."""
+    """The types with which a node uses its operator, by type constraint and by parameter."""
     types = defaultdict(set)
     for parameters, names in ((schema.inputs, node.input), (schema.outputs, node.output)):
         for place, name in enumerate(names):
@@ -85,18 +85,18 @@ def types_of(node: onnx.NodeProto, schema: onnx.defs.OpSchema, tensors: Mapping[
 
 
 def uncovered(model: onnx.ModelProto) -> set[str]:
-    """What CUDA does not implement: the version of an operator and the types of its inputs and outputs."""
+    """The operators that CUDA does not implement: their version and the types of their inputs and outputs."""
     opset = next(opset.version for opset in model.opset_import if opset.domain in {"", "ai.onnx"})
     tensors = element_types(model)
-    found = set()
+    missing = set()
     for node in model.graph.node:
         schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
         types = types_of(node, schema, tensors)
         kernels = cuda_kernels().get(node.op_type, []) if node.domain in {"", "ai.onnx"} else []
         if not any(kernel.implements(schema.since_version, types) for kernel in kernels):
             inputs, outputs = (" ".join(tensors[name] for name in names if name) for names in (node.input, node.output))
-            found.add(f"{node.op_type}-{schema.since_version}: {inputs} -> {outputs}")
-    return found
+            missing.add(f"{node.op_type}-{schema.since_version}: {inputs} -> {outputs}")
+    return missing
 
 
 def as_exported(file: Path, _: Path) -> onnx.ModelProto:
@@ -104,7 +104,7 @@ def as_exported(file: Path, _: Path) -> onnx.ModelProto:
 
 
 def as_assigned_to_devices(file: Path, folder: Path) -> onnx.ModelProto:
-    """The graph after the optimizations that onnxruntime makes before it gives each node a device."""
+    """The graph after the optimizations that onnxruntime does before it assigns nodes to devices."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folder / "optimized.onnx")
@@ -123,13 +123,13 @@ def test_cuda_implements_each_operator_of_the_graph(
 ) -> None:
     model = form(graph(objective), tmp_path)
     assert uncovered(model) == set()
-    # It has been looked at: the operator that ranks is there, and half precision where it was asked for.
+    # The graph was really checked: it has the ranking operator, and half precision if requested.
     assert "TopK" in {node.op_type for node in model.graph.node}
     assert ("float16" in element_types(model).values()) == (form is in_half_precision)
 
 
 def one_node(operator: str, opset: int, *types: int) -> onnx.ModelProto:
-    """A graph of one operator, of inputs and, last, an output of these types."""
+    """A graph of one operator with inputs and, last, an output of these types."""
     values = [helper.make_tensor_value_info(f"value{place}", number, ["n"]) for place, number in enumerate(types)]
     names = [value.name for value in values]
     nodes = [helper.make_node(operator, names[:-1], names[-1:])]

@@ -40,14 +40,14 @@ def model(tmp_path: Path) -> Path:
 
 
 def edit_manifest(model: Path, **changes: Any) -> None:
-    """Change the manifest like one who knows how it is sealed."""
+    """Change the manifest and seal it again."""
     manifest = json.loads((model / "manifest.json").read_text(encoding="utf-8")) | changes | {"seal": ""}
     manifest["seal"] = hashlib.sha256((json.dumps(manifest, indent=2) + "\n").encode()).hexdigest()
     (model / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def assert_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """Loading and scoring fail, with one line and no output. Gives that line."""
+    """Loading and scoring fail with one line and no output; returns that line."""
     with pytest.raises(ModelError):
         load_model(model)
     out = model.parent / "recs.parquet"
@@ -188,7 +188,7 @@ def test_a_manifest_without_the_files_is_refused(
 
 
 @pytest.mark.parametrize("encoder", [None, [], {}, {"max_len": 8}, 7], ids=str)
-def test_a_manifest_without_the_encoders_shape_is_refused(
+def test_a_manifest_without_a_shape_is_refused(
     encoder: object, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     edit_manifest(model, encoder=encoder)
@@ -214,7 +214,7 @@ def test_what_is_no_model_directory_is_refused(kind: str, tmp_path: Path, capsys
     assert_refused(model, capsys)
 
 
-def test_a_strangers_file_in_the_folder_does_no_harm(model: Path) -> None:
+def test_a_foreign_file_in_the_folder_does_no_harm(model: Path) -> None:
     (model / "notes.txt").write_text("mine", encoding="utf-8")
     assert load_model(model).manifest.files
 
@@ -233,19 +233,17 @@ def test_an_error_leaves_the_old_model_untouched(model: Path) -> None:
     assert names_in(model.parent) == {"model"}
 
 
-def test_a_new_model_takes_the_place_of_the_old_whole(model: Path) -> None:
+def test_a_new_model_replaces_the_old_one_at_once(model: Path) -> None:
     (model / "left over").write_text("old", encoding="utf-8")
     with replacing_model(model) as folder:
         (folder / "manifest.json").write_text("new", encoding="utf-8")
-        # Until the end a reader finds the old one.
+        # Readers find the old model until the end.
         assert load_model(model).manifest.files
     assert names_in(model) == {"manifest.json"}
     assert names_in(model.parent) == {"model"}
 
 
-def test_without_an_exchange_of_folders_the_new_model_still_takes_the_place(
-    model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_is_replaced_without_an_exchange_of_folders(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrec.system.atomic.exchange", lambda one, other: False)
     with replacing_model(model) as folder:
         (folder / "manifest.json").write_text("new", encoding="utf-8")
@@ -253,7 +251,7 @@ def test_without_an_exchange_of_folders_the_new_model_still_takes_the_place(
     assert names_in(model.parent) == {"model"}
 
 
-def test_a_model_reached_by_a_link_is_replaced_or_refused_but_never_lost(model: Path) -> None:
+def test_a_model_behind_a_link_is_never_lost(model: Path) -> None:
     link = model.parent / "link"
     link.symlink_to(model, target_is_directory=True)
     with replacing_model(link) as folder:
@@ -277,7 +275,7 @@ def test_what_is_no_model_is_never_replaced(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("out", [".", "/", "..", "missing/model"])
-def test_an_output_that_cannot_be_made_is_refused_before_any_work(
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(
     out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -301,7 +299,7 @@ def umask() -> Iterator[int]:
     os.umask(before)
 
 
-def test_files_can_be_read_by_whom_the_umask_lets(umask: int, tmp_path: Path) -> None:
+def test_file_modes_follow_the_umask(umask: int, tmp_path: Path) -> None:
     with replacing_model(tmp_path / "model") as folder:
         write_model(folder, Vocabulary(pa.array(["a"]), np.array([1])))
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").iterdir()}

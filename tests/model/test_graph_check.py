@@ -1,4 +1,4 @@
-"""Graphs that are not those of their model, or reach for what is not in it; and what they answer."""
+"""Graphs that do not belong to their model or refer to something outside it, and their outputs."""
 
 import shutil
 from collections.abc import Callable
@@ -92,13 +92,13 @@ GRAPHS: dict[str, tuple[Change, str]] = {
     "other states": (argument("states", lambda v: set_dim(v, 1, 7)), "is FLOAT (any, 7); expected FLOAT (any, 8)"),
     "one user": (argument("tokens", lambda v: set_dim(v, 0, 1)), "tokens is INT32 (1, any); expected INT32 (any, any)"),
     "fewer places": (graph(fewer_places), "encoder.position_embeddings.weight is (7, 8); expected float32 (8, 8)"),
-    "other embeddings": (graph(other_embeddings), "item_embeddings.weight is not that of the weights file"),
-    "PAD recommended": (graph(listed_pad), "item_biases is not that of the weights file"),
+    "other embeddings": (graph(other_embeddings), "item_embeddings.weight differs from the weights file"),
+    "PAD recommended": (graph(listed_pad), "item_biases differs from the weights file"),
     "a weight renamed": (
         graph(lambda p: setattr(tensor_of(p, "item_biases"), "name", "x")),
-        "has no weight encoder.item_biases",
+        "lacks the weight encoder.item_biases",
     ),
-    "a weight twice": (graph(lambda p: p.graph.initializer.append(p.graph.initializer[0])), "is there twice"),
+    "a weight twice": (graph(lambda p: p.graph.initializer.append(p.graph.initializer[0])), "occurs twice"),
     "a huge tensor": (
         graph(lambda p: p.graph.initializer.add(name="huge", data_type=1, dims=[1 << 40], raw_data=b"1234")),
         "tensor 'huge' holds 1 values; expected 1099511627776",
@@ -171,7 +171,7 @@ def test_a_graph_with_external_data_is_refused(
     graph(lambda proto: PLACES[place](proto, elsewhere(location)))(model)
     reseal(model)
     line = assert_refused(model, capsys)
-    assert ("is sparse" if "sparse" in place else "is in another file, which no hash covers") in line
+    assert ("is sparse" if "sparse" in place else "is in another file, which the manifest does not cover") in line
 
 
 def test_a_location_without_its_flag_is_refused_too(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +185,7 @@ def test_a_location_without_its_flag_is_refused_too(model: Path, capsys: pytest.
 def test_onnxruntime_itself_finds_nothing_in_the_working_directory(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Should the check of the graph ever miss a place.
+    # In case the check of the graph ever misses a place.
     monkeypatch.chdir(model)
     proto = onnx.load("encoder.onnx")
     tensor = tensor_of(proto, "item_embeddings.weight")
@@ -194,7 +194,7 @@ def test_onnxruntime_itself_finds_nothing_in_the_working_directory(
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="secret.bin")
     contents = proto.SerializeToString()
-    # It would.
+    # Without that setting it would find the file.
     assert ort.InferenceSession(contents, providers=[CPU]).get_inputs()
     with pytest.raises(ModelError, match=r"secret\.bin"):
         open_session(contents, CPU)
@@ -203,12 +203,12 @@ def test_onnxruntime_itself_finds_nothing_in_the_working_directory(
 def test_a_model_is_the_same_from_any_folder(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     expected = load_model(trained_model())
     monkeypatch.chdir(tmp_path)
-    found = load_model(Path("model"))
-    assert (found.encoder, found.weights, found.manifest) == (expected.encoder, expected.weights, expected.manifest)
+    loaded = load_model(Path("model"))
+    assert (loaded.encoder, loaded.weights, loaded.manifest) == (expected.encoder, expected.weights, expected.manifest)
 
 
 def answering(scores: list[list[float]], items: list[list[int]]) -> bytes:
-    """A graph with the contract's arguments for three items that always gives the same ranking."""
+    """A graph with the contract's arguments for three items that always returns the same ranking."""
     inputs = [
         helper.make_tensor_value_info("tokens", TensorProto.INT32, ["users", "length"]),
         helper.make_tensor_value_info("seen_rows", TensorProto.INT64, ["pairs"]),
@@ -237,19 +237,25 @@ RANKINGS: dict[str, tuple[list[list[float]], list[list[int]], str | None]] = {
     "no number": ([[3, 2, 1], [1, NAN, 1]], [[2, 3, 4], [4, 2, 3]], "not a finite number"),
     "an endless score": ([[INF, 2, 1], [1, 1, 1]], [[2, 3, 4], [4, 2, 3]], "not a finite number"),
     "an item twice": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 2], [4, 2, 3]], "an item twice"),
-    "a rising score": ([[3, 2, 1], [1, 2, 1]], [[2, 3, 4], [4, 2, 3]], "not by the scores"),
-    "PAD": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 0], [4, 2, 3]], "no item of the vocabulary"),
-    "MASK": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 1], [4, 2, 3]], "no item of the vocabulary"),
-    "an index beyond the last": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 5], [4, 2, 3]], "no item of the vocabulary"),
-    "an index beyond the last without a score": ([[3, 2, -INF], [1, 1, 1]], [[2, 3, 5], [4, 2, 3]], "no item of the"),
-    "an index below 0": ([[3, 2, -INF], [1, 1, 1]], [[2, 3, -1], [4, 2, 3]], "no item of the vocabulary"),
-    "a row less": ([[3, 2, 1]], [[2, 3, 4]], "came out as"),
-    "a place more": ([[3, 2, 1, 0], [1, 1, 1, 0]], [[2, 3, 4, 4], [4, 2, 3, 3]], "came out as"),
+    "a rising score": ([[3, 2, 1], [1, 2, 1]], [[2, 3, 4], [4, 2, 3]], "not by score"),
+    "PAD": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 0], [4, 2, 3]], "not in the vocabulary"),
+    "MASK": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 1], [4, 2, 3]], "not in the vocabulary"),
+    "an index beyond the last": ([[3, 2, 1], [1, 1, 1]], [[2, 3, 5], [4, 2, 3]], "not in the vocabulary"),
+    "an index beyond the last without a score": (
+        [[3, 2, -INF], [1, 1, 1]],
+        [[2, 3, 5], [4, 2, 3]],
+        "not in the vocabulary",
+    ),
+    "an index below 0": ([[3, 2, -INF], [1, 1, 1]], [[2, 3, -1], [4, 2, 3]], "not in the vocabulary"),
+    "a row less": ([[3, 2, 1]], [[2, 3, 4]], "expected \\(2, 3\\)"),
+    "a place more": ([[3, 2, 1, 0], [1, 1, 1, 0]], [[2, 3, 4, 4], [4, 2, 3, 3]], "expected \\(2, 3\\)"),
 }
 
 
 @pytest.mark.parametrize(("scores", "items", "said"), RANKINGS.values(), ids=RANKINGS.keys())
-def test_what_is_no_ranking_is_refused(scores: list[list[float]], items: list[list[int]], said: str | None) -> None:
+def test_outputs_that_are_not_a_ranking_are_refused(
+    scores: list[list[float]], items: list[list[int]], said: str | None
+) -> None:
     ranker = Ranker(answering(scores, items), "cpu")
     nothing = SeenPairs(np.empty(0, np.int64), np.empty(0, np.int64))
     tokens = np.array([[2], [3]], np.int32)
@@ -262,7 +268,7 @@ def test_what_is_no_ranking_is_refused(scores: list[list[float]], items: list[li
 
 def test_a_graph_that_fails_at_its_work_is_one_line(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def reach_beyond(proto: onnx.ModelProto) -> None:
-        """Take the states from rows that there are none of."""
+        """Read the states of rows that do not exist."""
         for node in proto.graph.node:
             node.output[:] = [name if name != "states" else "inner_states" for name in node.output]
             node.input[:] = [name if name != "states" else "inner_states" for name in node.input]

@@ -1,4 +1,4 @@
-"""Model directories whose hashes all fit and whose parts do not: each is refused by the part, in one line."""
+"""Model directories with correct hashes and wrong parts: one line names the part that is refused."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def items(change: Callable[[pa.Table], pa.Table]) -> Change:
 
 
 def column(name: str, change: Callable[[list[Any]], list[Any]], kind: pa.DataType | None = None) -> Change:
-    """Change the values of a column of the items; its type and whether it may hold nulls follow from them."""
+    """Change the values of a column of the items; the new values decide its type and whether it is nullable."""
 
     def changed(table: pa.Table) -> pa.Table:
         values = pa.array(change(table[name].to_pylist()), kind or table.schema.field(name).type)
@@ -68,7 +68,7 @@ VOCABULARIES: dict[str, tuple[Change, str]] = {
         "its columns are item_index int32, n_events int64",
     ),
     "a column more": (items(lambda table: table.append_column("x", table["item_id"])), "x int64; expected"),
-    "other bytes": (lambda model: (model / "items.parquet").write_bytes(b"PAR1xxPAR1"), "not a Parquet file"),
+    "other bytes": (lambda model: (model / "items.parquet").write_bytes(b"PAR1xxPAR1"), "not a readable Parquet file"),
 }
 
 
@@ -104,7 +104,7 @@ def weights(change: Callable[[dict[str, Any]], object]) -> Change:
 
 
 def header(change: Callable[[dict[str, Any]], object]) -> Change:
-    """Change the header of the safetensors, and leave the weights as they are."""
+    """Change the header of the safetensors file but not the weights."""
 
     def changed(model: Path) -> None:
         contents = (model / "weights.safetensors").read_bytes()
@@ -122,21 +122,30 @@ def raw_weights(contents: bytes) -> Change:
 
 
 WEIGHTS: dict[str, tuple[Change, str]] = {
-    "a weight less": (weights(lambda w: w.pop("norm.bias")), "has no weight 'norm.bias'"),
+    "a weight less": (weights(lambda w: w.pop("norm.bias")), "lacks the weight 'norm.bias'"),
     "a weight more": (weights(lambda w: w.update(x=w["norm.bias"])), "has an unexpected weight 'x'"),
     "other items": (weights(lambda w: w.update(item_biases=w["item_biases"][1:])), "expected 'F32' [42]"),
     "other numbers": (weights(lambda w: w.update({"norm.bias": w["norm.bias"].astype(np.float64)})), "'F64' [8]"),
-    "no number": (weights(lambda w: w.update({"norm.bias": w["norm.bias"] * np.nan})), "norm.bias holds what is not"),
-    "an endless number": (weights(lambda w: w["item_biases"].__setitem__(5, np.inf)), "item_biases holds what is not"),
+    "no number": (
+        weights(lambda w: w.update({"norm.bias": w["norm.bias"] * np.nan})),
+        "norm.bias holds values that are not finite",
+    ),
+    "an endless number": (
+        weights(lambda w: w["item_biases"].__setitem__(5, np.inf)),
+        "item_biases holds values that are not finite",
+    ),
     "endless numbers both ways": (
         weights(lambda w: w["item_biases"].__setitem__([5, 6], [np.inf, -np.inf])),
-        "item_biases holds what is not",
+        "item_biases holds values that are not finite",
     ),
     "nothing": (raw_weights(b""), "not a safetensors file"),
     "a header beyond the end": (raw_weights((1 << 62).to_bytes(8, "little") + b"{}"), "not a safetensors file"),
     "a deep header": (raw_weights((100_000).to_bytes(8, "little") + b"[" * 100_000), "not a safetensors file"),
     "a list as header": (raw_weights((2).to_bytes(8, "little") + b"[]"), "its header is not an object"),
-    "a number as weight": (header(lambda h: h.update({"norm.bias": 7})), "norm.bias has no type, shape and place"),
+    "a number as weight": (
+        header(lambda h: h.update({"norm.bias": 7})),
+        "norm.bias is 7; expected dtype, shape and data_offsets",
+    ),
     "a place before": (header(lambda h: h["norm.bias"].update(data_offsets=[-32, 0])), "norm.bias is at [-32, 0]"),
     "a place beyond": (header(lambda h: h["norm.bias"].update(data_offsets=[1 << 40, (1 << 40) + 32])), "ends at byte"),
     "a place that is text": (header(lambda h: h["norm.bias"].update(data_offsets="x")), "norm.bias is at 'x'"),
@@ -160,10 +169,10 @@ def test_weights_that_do_not_fit_are_refused(
 
 @pytest.mark.parametrize("objective", ["causal", "masked"])
 @pytest.mark.parametrize("n_layers", [1, 3])
-def test_the_weights_that_are_expected_are_the_encoders(objective: Objective, n_layers: int) -> None:
+def test_expected_weights_are_those_of_the_encoder(objective: Objective, n_layers: int) -> None:
     shape = EncoderShape(objective, 7, 12, n_layers, 3, 0.1)
-    found = {name: tuple(weight.shape) for name, weight in Encoder(19, shape).state_dict().items()}
-    assert weight_shapes(19, shape) == found
+    shapes = {name: tuple(weight.shape) for name, weight in Encoder(19, shape).state_dict().items()}
+    assert weight_shapes(19, shape) == shapes
 
 
 def encoder(**changes: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -178,7 +187,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
     "an endless length": (encoder(max_len=10**9), "expected 'F32' [1000000000, 8]"),
     "another size": (encoder(hidden_size=16), "[42, 8]; expected 'F32' [42, 16]"),
     "endless layers": (encoder(n_layers=10**12), "expected those of 1000000000000 layers"),
-    "a layer more": (encoder(n_layers=2), "has no weight 'blocks.1"),
+    "a layer more": (encoder(n_layers=2), "lacks the weight 'blocks.1"),
     "odd heads": (encoder(n_heads=3), "n_heads is 3; expected a divisor of hidden_size, 8"),
     "an unknown objective": (encoder(objective="x"), "objective is 'x'; expected one of causal, masked"),
     "no dropout": (encoder(dropout=None), "dropout is None"),
@@ -211,7 +220,7 @@ def test_a_manifest_that_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     "text", ["[" * 200_000, '{"contract_version": 3, "x": ' + "[" * 200_000, "9" * 5000, "1" * (1 << 20)]
 )
-def test_a_manifest_that_is_nested_deep_or_endless_is_refused(
+def test_a_deeply_nested_or_endless_manifest_is_refused(
     text: str, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (model / "manifest.json").write_text(text, encoding="utf-8")
@@ -230,7 +239,7 @@ def test_a_file_that_is_a_link_or_a_pipe_is_refused(
     if kind == "pipe":
         os.mkfifo(model / name)
     else:
-        # A device would be read without end.
+        # Reading a device would never end.
         target = {"link": file, "link to itself": model / name, "device": Path("/dev/zero")}[kind]
         (model / name).symlink_to(target)
     line = assert_refused(model, capsys)

@@ -110,7 +110,7 @@ def test_int8_leaves_the_embeddings_that_are_looked_up_as_they_are(tmp_path: Pat
 
 
 def saturating_product(states: NDArray[np.uint8], weights: NDArray[np.int8]) -> NDArray[np.int32]:
-    """Multiply as processors with AVX2 and no VNNI do: vpmaddubsw adds pairs in 16 bits, vpmaddwd adds up the pairs."""
+    """Multiply as processors with AVX2 but no VNNI do: vpmaddubsw adds pairs in 16 bits, vpmaddwd sums the pairs."""
     products = states.astype(np.int32)[:, :, None] * weights.astype(np.int32)
     pairs = products[:, 0::2] + products[:, 1::2]
     product: NDArray[np.int32] = np.clip(pairs, -(2**15), 2**15 - 1).sum(axis=1, dtype=np.int32)
@@ -123,7 +123,7 @@ def exact_product(states: NDArray[np.uint8], weights: NDArray[np.int8]) -> NDArr
 
 
 def integer_products(graph: bytes, inputs: dict[str, Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Run a graph of int8, and yield the states (rows, k) uint8 and the weights (k, n) int8 of each of its products."""
+    """Run an int8 graph and yield the states (rows, k) uint8 and the weights (k, n) int8 of each product."""
     model = onnx.load_model_from_string(graph)
     weights = {weight.name: onnx.numpy_helper.to_array(weight) for weight in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
@@ -133,7 +133,7 @@ def integer_products(graph: bytes, inputs: dict[str, Any]) -> Iterator[tuple[NDA
     outputs = sorted({node.input[0] for node in nodes})
     kind = onnx.TensorProto.UINT8
     model.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name in outputs)
-    # No fused operator hides what the products are of.
+    # Without fused operators, which would hide the factors of the products.
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -144,7 +144,7 @@ def integer_products(graph: bytes, inputs: dict[str, Any]) -> Iterator[tuple[NDA
 
 
 def in_full_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have weights take all 8 bits."""
+    """Use all 8 bits for weights."""
     quantize = quantization.quantize_dynamic
 
     def quantize_in_full_range(*given: Any, **options: Any) -> None:
@@ -173,7 +173,7 @@ def is_exact(states: NDArray[np.uint8], weights: NDArray[np.int8]) -> bool:
 
 
 def at_their_worst(weights: NDArray[np.int8]) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
-    """Give the greatest states, and the weights in the order in which the greatest of one sign are pairs."""
+    """Return the largest states, and the weights ordered so that the largest of one sign form pairs."""
     return np.full((1, len(weights)), 255, np.uint8), np.sort(weights, axis=0)
 
 

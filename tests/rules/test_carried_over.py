@@ -33,12 +33,12 @@ OTHERS: dict[str, Any] = {
 }
 
 
-def test_by_the_same_rules_users_are_carried_over(tmp_path: Path) -> None:
+def test_unchanged_users_are_carried_over_if_the_rules_are_the_same(tmp_path: Path) -> None:
     night, previous = Night(**RULES), str(tmp_path / "recs.parquet")
     full, report = run(tmp_path, night, HISTORIES, previous=previous)
     assert report.users_carried_over == 0
     again, report = run(tmp_path, night, HISTORIES, previous=previous)
-    # Who the model knows nothing of is not.
+    # Cold users are not carried over.
     assert report.users_carried_over == N_KNOWN
     assert again == full
     changed = HISTORIES | {1: ITEMS[1:7], 3: [ITEMS[5]]}
@@ -50,14 +50,14 @@ def test_by_the_same_rules_users_are_carried_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", OTHERS)
-def test_by_other_rules_everybody_is_scored(rule: str, tmp_path: Path) -> None:
+def test_all_users_are_scored_if_a_rule_changes(rule: str, tmp_path: Path) -> None:
     previous = str(tmp_path / "recs.parquet")
     run(tmp_path, Night(**RULES), HISTORIES)
     _, report = run(tmp_path, Night(**(RULES | {rule: OTHERS[rule]})), HISTORIES, previous=previous)
     assert report.users_carried_over == 0
 
 
-def test_a_rule_that_begins_tonight_is_another_rule(tmp_path: Path) -> None:
+def test_all_users_are_scored_on_the_first_day_of_a_rule(tmp_path: Path) -> None:
     table = write_table(tmp_path / "days.csv", "item_id,valid_from", [(ITEMS[13], "2024-06-02"), (ITEMS[14], "")])
     carried = []
     for night in ("2024-05-30", "2024-06-01", "2024-06-02", "2024-06-03"):
@@ -66,7 +66,7 @@ def test_a_rule_that_begins_tonight_is_another_rule(tmp_path: Path) -> None:
     assert carried == [0, N_KNOWN, 0, N_KNOWN]
 
 
-def test_who_has_seen_a_pin_since_that_is_new_to_the_model_is_scored(tmp_path: Path) -> None:
+def test_a_user_who_has_now_seen_a_new_pin_is_scored(tmp_path: Path) -> None:
     night, previous = Night(pins={55: 1}), str(tmp_path / "recs.parquet")
     run(tmp_path, night, HISTORIES)
     recs, report = run(tmp_path, night, HISTORIES | {1: [*ITEMS[:6], 55]}, previous=previous)
@@ -75,7 +75,7 @@ def test_who_has_seen_a_pin_since_that_is_new_to_the_model_is_scored(tmp_path: P
     assert "recs.parquet" in names_in(tmp_path)
 
 
-def test_another_pin_that_the_model_does_not_know_either_is_another_rule(tmp_path: Path) -> None:
+def test_all_users_are_scored_if_a_new_pin_is_replaced_by_another(tmp_path: Path) -> None:
     previous = str(tmp_path / "recs.parquet")
     run(tmp_path, Night(pins={55: 1}), HISTORIES)
     recs, report = run(tmp_path, Night(pins={56: 1}), HISTORIES, previous=previous)

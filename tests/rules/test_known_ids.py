@@ -1,4 +1,4 @@
-"""A rule table that has no effect is an error; one that hardly has any a warning with an id of each side."""
+"""A rule table without any effect is an error, a table with little effect a warning that shows two ids."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,9 +39,9 @@ def scored(folder: Path, option: str, rows: Rows, *options: object, header: str 
 @pytest.mark.parametrize("option", TABLES)
 def test_a_table_without_rows_is_an_error(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert scored(tmp_path, option, []) == 3
-    said = capsys.readouterr().err
-    assert f"{option}.csv: holds no rows" in said
-    assert f"for --{option}" in said
+    printed = capsys.readouterr().err
+    assert f"{option}.csv: holds no rows" in printed
+    assert f"for --{option}" in printed
     assert not (tmp_path / "recs.parquet").exists()
     assert scored(tmp_path, option, [], "--allow-empty-rules") == 0
 
@@ -63,34 +63,32 @@ UNKNOWN: dict[str, tuple[str, Rows, str]] = {
 
 
 @pytest.mark.parametrize(("option", "rows", "expected"), UNKNOWN.values(), ids=UNKNOWN.keys())
-def test_a_table_of_which_no_id_is_known_is_an_error(
+def test_a_table_without_a_known_id_is_an_error(
     option: str, rows: Rows, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert scored(tmp_path, option, rows) == 3
-    said = capsys.readouterr().err
-    assert f"{option}.csv: " in said
-    assert expected in said
-    assert "--allow-empty-rules" in said
+    printed = capsys.readouterr().err
+    assert f"{option}.csv: " in printed
+    assert expected in printed
+    assert "--allow-empty-rules" in printed
     assert scored(tmp_path, option, rows, "--allow-empty-rules") == 0
     assert expected in capsys.readouterr().err
 
 
-def test_less_than_half_known_is_a_warning_and_half_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_fewer_than_half_known_ids_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "batchrec"):
         assert scored(tmp_path, "block", [(1000,), (5,), (6,)]) == 0
         assert scored(tmp_path, "allow", [(1000,), (1020,), (5,), (6,)]) == 0
         assert scored(tmp_path, "block-for-user", [(1, 1000), (91, 1000), (92, 1000)]) == 0
-    said = [(record.levelname, record.getMessage()) for record in caplog.records if "rules" in record.name]
-    assert said == [
+    logged = [(record.levelname, record.getMessage()) for record in caplog.records if "rules" in record.name]
+    assert logged == [
         ("WARNING", "--block: the model knows 1 of 3 items; unknown: '5'; known ones look like '1001'"),
         ("INFO", "--allow: the model knows 2 of 4 items"),
         ("WARNING", "--block-for-user: 1 of 3 users are in the histories; unknown: '91'; known ones look like '2'"),
     ]
 
 
-def test_items_of_the_log_that_the_model_does_not_know_are_known(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_items_of_the_log_count_as_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "batchrec"):
         assert scored(tmp_path, "block", [(7,), (8,), (5,)]) == 0
     assert "INFO" in {record.levelname for record in caplog.records}
@@ -99,7 +97,7 @@ def test_items_of_the_log_that_the_model_does_not_know_are_known(
     assert 8 not in {row["item_id"] for rows in recs_of(tmp_path / "recs.parquet").values() for row in rows}
 
 
-def test_users_who_are_scored_without_a_history_are_known(tmp_path: Path) -> None:
+def test_scored_users_without_a_history_count_as_known(tmp_path: Path) -> None:
     segments = write_table(tmp_path / "people.csv", "user_id,segment", [(1, "dk"), (91, "dk")])
     assert scored(tmp_path, "candidates", [(91, 1000)], "--segments", segments) == 0
     listed = write_table(tmp_path / "listed.csv", "user_id", [(92,)])
@@ -107,20 +105,20 @@ def test_users_who_are_scored_without_a_history_are_known(tmp_path: Path) -> Non
     assert list(recs_of(tmp_path / "recs.parquet")) == [92]
 
 
-def test_a_list_of_users_most_of_whom_are_new_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_user_list_with_mostly_new_users_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     listed = write_table(tmp_path / "listed.csv", "user_id", [(1,), (91,), (92,)])
     assert scored(tmp_path, "block", [(1000,)], "--users", listed) == 0
     assert "--users: 1 of 3 users are in the histories; unknown: '91'; known ones look like '2'" in caplog.text
 
 
-def test_no_row_that_holds_on_the_day_is_no_error_but_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_table_without_a_row_valid_today_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     old = {"header": "item_id,valid_to"}
     assert scored(tmp_path, "block", [(1000, "2020-01-01")], "--run-date", "2024-06-01", **old) == 0
     assert "--block: none of its 1 rows is valid on 2024-06-01" in caplog.text
 
 
 PINS: dict[str, tuple[Rows, str, int]] = {
-    "beside a known one": ([(1000, 1), (55, 2)], "--pins: 1 of 2 items are in no history, model or catalogue", 0),
+    "next to a known one": ([(1000, 1), (55, 2)], "--pins: 1 of 2 items are in no history, model or catalogue", 0),
     "of the log": ([(7, 1)], "", 0),
     "of the catalogue": ([(77, 1)], "", 0),
     "known nowhere": ([(55, 1)], "none of the 1 items of --pins is known", 3),
@@ -128,18 +126,18 @@ PINS: dict[str, tuple[Rows, str, int]] = {
 
 
 @pytest.mark.parametrize(("rows", "expected", "code"), PINS.values(), ids=PINS.keys())
-def test_a_pin_may_be_new_to_the_model_but_not_to_everybody(
+def test_a_pin_must_be_known_to_model_log_or_catalogue(
     rows: Rows, expected: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     catalogue = write_table(tmp_path / "movies.csv", "movieId,title", [(1000, "Old"), (77, "New")])
     assert scored(tmp_path, "pins", rows, "--items", catalogue) == code
-    said = capsys.readouterr().err
-    assert expected in said
-    assert ("WARNING" in said) == (code == 0 and expected != "")
+    printed = capsys.readouterr().err
+    assert expected in printed
+    assert ("WARNING" in printed) == (code == 0 and expected != "")
 
 
 def articles() -> tuple[Path, Path]:
-    """A model of the articles 00100 to 00139, and histories of it."""
+    """A model of the articles 00100 to 00139, and histories with these articles."""
     folder = scratch() / "articles"
     if not folder.exists():
         folder.mkdir()
@@ -170,7 +168,7 @@ ALIKE: dict[str, tuple[str, Rows, str]] = {
 
 
 @pytest.mark.parametrize(("option", "rows", "expected"), ALIKE.values(), ids=ALIKE.keys())
-def test_the_id_that_was_meant_is_shown(
+def test_the_error_shows_a_similar_known_id(
     option: str, rows: Rows, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert scored_articles(tmp_path, option, rows) == 3
@@ -188,7 +186,7 @@ def test_a_category_for_none_of_the_items_is_an_error(tmp_path: Path, capsys: py
     assert "WARNING --category-column: 1 of 40 items of the model have one; not 1001" in capsys.readouterr().err
 
 
-def test_rows_by_segment_need_somebody_in_these_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_with_a_segment_need_users_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     by_segment = {"header": "item_id,segment"}
     assert scored(tmp_path, "block", [(1000, "dk")], **by_segment) == 2
     assert "block.csv: has rows with a segment; expected --segments" in capsys.readouterr().err
@@ -212,7 +210,7 @@ def test_columns_may_be_in_capitals(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert {row["item_id"] for row in recs[1]} == {*ITEMS[3:]} - {1010, 1011}
     assert scored(tmp_path, "block", [(1010, 1011)], header="ITEM_ID,Item_Id") == 3
     assert "no column 'item_id'" in capsys.readouterr().err
-    # The very name goes before one that is like it.
+    # The exact name comes before one in other case.
     assert scored(tmp_path, "block", [(1010, 1011)], "--top-k", 36, header="ITEM_ID,item_id") == 0
     assert 1010 in {row["item_id"] for row in recs_of(tmp_path / "recs.parquet")[1]}
 

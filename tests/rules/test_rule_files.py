@@ -12,7 +12,7 @@ from tests.scoring.test_score import recs_of
 from tests.support.models import run_cli, write_sequences
 from tests.support.plain_rules import ITEMS, model, write_table
 
-# Option, text of the table, and what the error says.
+# Option, text of the table, and parts of the error.
 BROKEN: dict[str, tuple[str, str, list[str]]] = {
     "no item column": (
         "--block",
@@ -51,20 +51,20 @@ def score_with(folder: Path, *options: object) -> int:
     return run_cli("score", *where, *options)
 
 
-@pytest.mark.parametrize(("option", "text", "said"), BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize(("option", "text", "message"), BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_table_is_named(
-    option: str, text: str, said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    option: str, text: str, message: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "table.csv").write_text(text, encoding="utf-8")
     assert score_with(tmp_path, option, tmp_path / "table.csv") == 3
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("batchrec: error:")]
     assert "table.csv" in line
-    assert all(part in line for part in said), line
+    assert all(part in line for part in message), line
     assert not (tmp_path / "recs.parquet").exists()
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         ("select 1 as id", "no column 'item_id'"),
         ("select 1 as item_id; select 2", "expected one SELECT"),
@@ -72,16 +72,16 @@ def test_a_broken_table_is_named(
         ("select * from nowhere", "nowhere"),
     ],
 )
-def test_a_query_that_is_none_is_named(
-    query: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_invalid_query_is_named(
+    query: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "block.sql").write_text(query, encoding="utf-8")
     assert score_with(tmp_path, "--block", tmp_path / "block.sql") == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--run-date", "2024-02-30"), "--run-date 2024-02-30: expected a date like 2024-06-01"),
         (("--run-date", "yesterday"), "--run-date yesterday"),
@@ -93,14 +93,14 @@ def test_a_query_that_is_none_is_named(
         (("--popular-days", "0"), "a number from 1 to 1000000"),
     ],
 )
-def test_options_that_cannot_be_are_refused(
-    options: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_options_are_refused(
+    options: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert score_with(tmp_path, *options) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_midnight_is_no_other_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_date_stays_the_same_past_midnight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     days = iter(range(1, 30))
 
     class Clock(datetime):
@@ -109,7 +109,7 @@ def test_midnight_is_no_other_night(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             return cls(2024, 6, next(days), tzinfo=tz)
 
     monkeypatch.setattr("batchrec.config.rules.datetime", Clock)
-    # Each item may be recommended on one day alone.
+    # Each item may be recommended only on one day.
     rows = [(item, f"2024-06-{day:02}", f"2024-06-{day:02}") for day, item in enumerate(ITEMS[3:23], 1)]
     allow = write_table(tmp_path / "allow.csv", "item_id,valid_from,valid_to", rows)
     assert score_with(tmp_path, "--allow", allow) == 0
@@ -117,7 +117,7 @@ def test_midnight_is_no_other_night(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("of", [ScoringConfig, SequencesConfig])
-def test_a_config_has_one_night_and_is_equal_to_one_that_has_not_been_asked(
+def test_asking_a_config_for_its_night_leaves_it_equal(
     of: type[ScoringConfig | SequencesConfig],
 ) -> None:
     asked = of(run_date="2024-06-01")
@@ -127,7 +127,7 @@ def test_a_config_has_one_night_and_is_equal_to_one_that_has_not_been_asked(
     assert replace(asked, run_date="2024-06-02").night == date(2024, 6, 2)
 
 
-def test_a_category_column_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_category_column_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     catalogue = write_table(tmp_path / "movies.csv", "movieId,title", [(1000, "One")])
     options = ("--items", catalogue, "--category-column", "genre", "--max-per-category", 2)
     assert score_with(tmp_path, *options) == 3
@@ -137,7 +137,7 @@ def test_a_category_column_that_is_not_there_is_named(tmp_path: Path, capsys: py
     assert "holds no genre" in capsys.readouterr().err
 
 
-def test_items_and_users_that_nobody_knows_do_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_items_and_users_in_tables_do_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tables: dict[str, tuple[str, list[tuple[object, ...]]]] = {
         "block": ("item_id", [("abc",), (5,), (1010,)]),
         "allow": ("item_id", [("abc",), *((item,) for item in ITEMS)]),
@@ -157,5 +157,5 @@ def test_a_table_may_be_parquet_of_floats_and_dates(tmp_path: Path) -> None:
     days = pa.array([None, 0], pa.timestamp("us", tz="UTC"))
     pq.write_table(pa.table({"item_id": [1010.0, 1011.0], "valid_to": days}), tmp_path / "block.parquet")
     assert score_with(tmp_path, "--block", tmp_path / "block.parquet", "--top-k", 36) == 0
-    found = {row["item_id"] for row in recs_of(tmp_path / "recs.parquet")[1]}
-    assert found == set(ITEMS[3:]) - {1010}
+    recommended = {row["item_id"] for row in recs_of(tmp_path / "recs.parquet")[1]}
+    assert recommended == set(ITEMS[3:]) - {1010}

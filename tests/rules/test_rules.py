@@ -16,7 +16,7 @@ from tests.support.plain_rules import ITEMS, Night, expected, model, scores_afte
 
 NEW = [7, 8]
 Histories = Mapping[int, Sequence[int]]
-# Two users of whom the model knows something, one of whom it knows nothing, one who has seen nearly all.
+# Two users with known items, a cold user, and a user who has seen nearly every item.
 HISTORIES: Histories = {1: ITEMS[:6], 2: [ITEMS[9], 7, ITEMS[3]], 3: [7], 4: ITEMS[2:]}
 
 
@@ -30,7 +30,7 @@ def run(
 
 
 def assert_as_by_hand(night: Night, histories: Histories = HISTORIES, **options: Any) -> dict[int, list[Row]]:
-    """Every user's list is that of the plain loop; everybody is counted."""
+    """Compare every user's list with the plain loop's, and check that all users are counted."""
     with TemporaryDirectory() as folder:
         recs, report = run(Path(folder), night, histories, **options)
     for user in histories:
@@ -61,7 +61,7 @@ def test_blocked_items_are_not_recommended() -> None:
     assert len(recs[1]) == 5
 
 
-def test_items_are_kept_from_single_users() -> None:
+def test_items_blocked_for_a_user_are_not_recommended_to_the_user() -> None:
     before = assert_as_by_hand(Night())
     recs = assert_as_by_hand(Night(block_for_user={1: [before[1][0]["item_id"]], 3: [before[3][0]["item_id"]]}))
     assert items(recs[1])[0] == items(before[1])[1]
@@ -69,14 +69,14 @@ def test_items_are_kept_from_single_users() -> None:
     assert recs[2] == before[2]
 
 
-def test_a_list_is_made_of_the_candidates_alone(tmp_path: Path) -> None:
+def test_lists_hold_only_candidates(tmp_path: Path) -> None:
     night = Night(candidates={1: [*ITEMS[:9], 8, 999], 3: [ITEMS[30], 7, 8, ITEMS[4]], 77: [1000]}, top_k=3)
     recs = assert_as_by_hand(night)
     assert {user: set(items(rows)) for user, rows in recs.items()} == {1: set(ITEMS[6:9]), 3: {ITEMS[30], ITEMS[4]}}
     assert run(tmp_path, night)[1].emptied_by == {"--candidates": 2}
 
 
-def test_no_category_fills_a_list() -> None:
+def test_lists_hold_at_most_so_many_items_per_category() -> None:
     categories = dict.fromkeys(ITEMS[:35], "drama") | {ITEMS[36]: "war"}
     recs = assert_as_by_hand(Night(categories=categories, max_per_category=2, top_k=6))
     for rows in (recs[1], recs[2], recs[3]):
@@ -84,7 +84,7 @@ def test_no_category_fills_a_list() -> None:
         assert len(rows) == 6
 
 
-def test_a_cap_that_bites_deep_is_met_from_the_whole_catalogue() -> None:
+def test_a_strict_category_cap_is_filled_from_the_whole_catalogue() -> None:
     scores = scores_after(HISTORIES[1], Night())
     worst = sorted((item for item in ITEMS if item not in HISTORIES[1]), key=scores.__getitem__)[:2]
     categories = {item: "all" for item in ITEMS if item not in worst}
@@ -101,14 +101,14 @@ def test_a_boost_multiplies_the_odds_of_an_item() -> None:
     assert scores[before[0]["item_id"]] == pytest.approx(before[0]["score"] - 0.6931, abs=1e-3)
 
 
-def test_a_boosted_new_item_rises_among_the_popular_ones() -> None:
+def test_a_boosted_new_item_rises_among_popular_items() -> None:
     histories = {1: [ITEMS[0], 8], 2: [ITEMS[0], ITEMS[1]], 3: []}
     assert items(assert_as_by_hand(Night(), histories)[3])[0] == ITEMS[0]
     rows = assert_as_by_hand(Night(boost={8: 2.5}), histories)[3]
     assert (rows[0]["item_id"], rows[0]["score"]) == (8, 2.5)
 
 
-def test_a_pin_stands_at_its_rank_in_every_list() -> None:
+def test_a_pin_is_at_its_rank_in_every_list() -> None:
     recs = assert_as_by_hand(Night(pins={ITEMS[20]: 2, 55: 4, 7: 5}))
     for user in (1, 2, 3):
         assert (recs[user][1]["item_id"], recs[user][3]["item_id"]) == (ITEMS[20], 55)
@@ -118,7 +118,7 @@ def test_a_pin_stands_at_its_rank_in_every_list() -> None:
     assert recs[1][4]["score"] == 0
 
 
-def test_where_pins_stand_alone_the_list_closes_up() -> None:
+def test_a_list_of_only_pins_closes_up() -> None:
     recs = assert_as_by_hand(Night(pins={55: 5, 56: 3}, top_k=6))
     assert items(recs[4])[2:] == [56, 55]
     recs = assert_as_by_hand(Night(pins={55: 5, ITEMS[0]: 3}, allow=[55, ITEMS[0]]))
@@ -153,7 +153,7 @@ def test_unlike_items_follow_one_another() -> None:
         ([(1001, "2023-01-01", "2023-02-01"), (1001, "2024-01-01", "2024-07-01")], 1),
     ],
 )
-def test_a_rule_holds_on_its_days(rows: list[tuple[object, ...]], n_blocked: int, tmp_path: Path) -> None:
+def test_a_rule_is_valid_on_its_days(rows: list[tuple[object, ...]], n_blocked: int, tmp_path: Path) -> None:
     table = write_table(tmp_path / "days.csv", "item_id,valid_from,valid_to", rows)
     recs, _ = run(tmp_path, Night(), {1: [1000]}, top_k=39, run_date="2024-06-01", block=str(table))
     assert (1001 not in items(recs[1])) == bool(n_blocked)
@@ -177,7 +177,7 @@ def test_rules_may_be_a_query(tmp_path: Path) -> None:
 SEGMENTS = {1: "north", 2: "south", 4: "north"}
 
 
-def test_a_list_of_a_segment_holds_for_its_users_alone() -> None:
+def test_a_block_for_a_segment_only_concerns_its_users() -> None:
     plain = assert_as_by_hand(Night(segments=SEGMENTS))
     first = {user: items(rows)[0] for user, rows in plain.items()}
     recs = assert_as_by_hand(Night(segments=SEGMENTS, block_in={"north": [first[1], first[2], first[3]]}))
@@ -186,7 +186,7 @@ def test_a_list_of_a_segment_holds_for_its_users_alone() -> None:
     assert (items(recs[2]), items(recs[3])) == (items(plain[2]), items(plain[3]))
 
 
-def test_who_is_in_no_segment_gets_what_everybody_may_have_alone(tmp_path: Path) -> None:
+def test_users_without_a_segment_get_only_items_allowed_to_all(tmp_path: Path) -> None:
     night = Night(segments=SEGMENTS, allow_in={"north": ITEMS[:12], "south": ITEMS[20:26]})
     recs = assert_as_by_hand(night)
     assert set(items(recs[1])) <= set(ITEMS[6:12])
@@ -198,7 +198,7 @@ def test_who_is_in_no_segment_gets_what_everybody_may_have_alone(tmp_path: Path)
     assert ITEMS[30] in {item for user in (1, 2) for item in items(recs[user])}
 
 
-def test_a_segment_of_few_items_gets_all_of_them_from_the_end_of_the_catalogue() -> None:
+def test_users_get_all_of_their_segments_few_items() -> None:
     scores = scores_after(HISTORIES[1], Night())
     worst = sorted((item for item in ITEMS if item not in HISTORIES[1]), key=scores.__getitem__)[:3]
     recs = assert_as_by_hand(
@@ -221,7 +221,7 @@ def test_each_rule_that_empties_a_list_is_counted(tmp_path: Path) -> None:
 some_items = st.lists(st.sampled_from([*ITEMS, *NEW]), max_size=25)
 few_items = st.lists(st.sampled_from([*ITEMS, *NEW, 55]), max_size=6, unique=True)
 users = st.integers(0, 5)
-# Nobody is in the west.
+# No user is in the west.
 lists_by_segment = st.dictionaries(
     st.sampled_from(["north", "south", "west"]), st.lists(st.sampled_from([*ITEMS, *NEW, 55]), min_size=1), max_size=2
 )
@@ -234,9 +234,9 @@ nights = st.builds(
     block_for_user=st.dictionaries(users, few_items, max_size=3),
     candidates=st.none() | st.dictionaries(users, some_items.filter(bool), min_size=1, max_size=6),
     boost=st.dictionaries(st.sampled_from([*ITEMS, 7]), st.sampled_from([0.01, 0.5, 3.0, 1000.0]), max_size=5),
-    # A catalogue without any is refused: test_rule_files.py.
+    # A catalogue without categories is refused: test_rule_files.py.
     categories=st.fixed_dictionaries({item: st.sampled_from(["", "a", "b", "c"]) for item in [*ITEMS, 7]}).filter(
-        lambda found: any(found.values())
+        lambda categories: any(categories.values())
     ),
     max_per_category=st.none() | st.integers(1, 3),
     segments=st.dictionaries(users, st.sampled_from(["north", "south"]), max_size=6),
@@ -247,7 +247,7 @@ nights = st.builds(
 
 @settings(max_examples=120)
 @given(st.lists(some_items, min_size=6, max_size=6), nights, st.data(), st.integers(1, 8))
-def test_any_rules_give_what_a_plain_loop_over_the_catalogue_gives(
+def test_any_rules_equal_a_plain_loop_over_the_catalogue(
     lists: list[list[int]], night: Night, data: st.DataObject, chunk_size: int
 ) -> None:
     pinned = data.draw(few_items)[: night.top_k]
@@ -258,5 +258,5 @@ def test_any_rules_give_what_a_plain_loop_over_the_catalogue_gives(
 
 @settings(max_examples=40)
 @given(st.lists(some_items, min_size=6, max_size=6), nights, st.sampled_from([0.1, 0.5, 0.9, 1.0]))
-def test_any_diversity_is_what_a_plain_loop_gives(lists: list[list[int]], night: Night, diversity: float) -> None:
+def test_any_diversity_equals_a_plain_loop(lists: list[list[int]], night: Night, diversity: float) -> None:
     assert_as_by_hand(replace(night, diversity=diversity, pins={ITEMS[5]: 1}), dict(enumerate(lists)))

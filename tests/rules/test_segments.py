@@ -1,4 +1,4 @@
-"""Lists by segment are what the same lists give to everybody, and change the lists of their own users alone."""
+"""A list for a segment acts like the same list for all users, and only on users of the segment."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -30,7 +30,7 @@ LISTS = {"few": MANY[5::40], "half": MANY[::2], "most": MANY[:390]}
 
 @cache
 def model() -> Path:
-    """A model of so many items that no list is made of all of them."""
+    """A model of so many items that no list is chosen from all of them."""
     folder = scratch() / "many-items"
     folder.mkdir()
     encoder = small_encoder(N_ITEMS + 2)
@@ -68,9 +68,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("others", OTHERS.values(), ids=OTHERS.keys())
 @pytest.mark.parametrize("option", ["allow", "block"])
-def test_a_list_of_a_segment_gives_what_the_list_gives_to_everybody(
-    option: str, others: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_segment_list_equals_the_same_list_for_all(option: str, others: dict[str, Any], tmp_path: Path) -> None:
     headers = {"pins": "item_id,position", "candidates": "user_id,item_id"}
     options = {
         name: str(write_table(tmp_path / f"{name}.csv", headers[name], value)) if name in headers else value
@@ -91,7 +89,7 @@ def test_a_list_of_a_segment_gives_what_the_list_gives_to_everybody(
         assert all(len(recs[user]) == 7 for user in outside)
 
 
-def test_a_list_that_changes_has_the_users_of_its_segment_scored_again_alone(tmp_path: Path) -> None:
+def test_only_users_of_the_changed_segment_are_scored_again(tmp_path: Path) -> None:
     rows: list[tuple[object, ...]] = [(item, name) for name, own in LISTS.items() for item in own]
     previous = str(tmp_path / "recs.parquet")
     scored(tmp_path, "allow", rows)
@@ -107,7 +105,7 @@ def test_a_list_that_changes_has_the_users_of_its_segment_scored_again_alone(tmp
     }
 
 
-def test_a_user_who_moves_is_scored_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_who_changes_segment_is_scored_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[tuple[object, ...]] = [(item, name) for name, own in LISTS.items() for item in own]
     scored(tmp_path, "allow", rows)
     n_known = sum(1 for user in SEGMENTS if HISTORIES[user])
@@ -140,54 +138,54 @@ def listed(folder: Path, **tables: Any) -> dict[int, set[Any]]:
     return {int(user): {row["item_id"] for row in rows} for user, rows in recs.items()}
 
 
-def test_of_five_columns_of_a_list_the_one_that_segments_are_in_is_read(tmp_path: Path) -> None:
+def test_the_segment_column_of_a_list_is_read(tmp_path: Path) -> None:
     rows = [(item, "2020-01-01", "2999-01-01", "most", "half") for item in MANY[:200]]
-    found = listed(tmp_path, **tables_of(tmp_path, "item_id,valid_from,valid_to,segment,country", rows))
-    assert found.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
+    lists = listed(tmp_path, **tables_of(tmp_path, "item_id,valid_from,valid_to,segment,country", rows))
+    assert lists.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
 
 
 @pytest.mark.parametrize("header", ["item_id,country", "item_id,COUNTRY", "item_id,segment"])
-def test_a_list_by_segment_names_it_as_segments_do(
+def test_lists_and_segments_share_the_column_name(
     header: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [(item, "half") for item in MANY[:200]]
-    found = listed(tmp_path, **tables_of(tmp_path, header, rows))
-    assert found.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
-    assert set().union(*found.values()) <= set(MANY[:200])
+    lists = listed(tmp_path, **tables_of(tmp_path, header, rows))
+    assert lists.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
+    assert set().union(*lists.values()) <= set(MANY[:200])
     assert "not read" not in caplog.text
 
 
 def test_a_query_names_the_segment_in_any_case(tmp_path: Path) -> None:
     tables = tables_of(tmp_path, "item_id", [])
     (tmp_path / "allow.sql").write_text("select unnest(range(5000, 5200)) as item_id, 'half' as Country")
-    found = listed(tmp_path, **tables | {"allow": str(tmp_path / "allow.sql"), "segment_column": "Country"})
-    assert found.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
+    lists = listed(tmp_path, **tables | {"allow": str(tmp_path / "allow.sql"), "segment_column": "Country"})
+    assert lists.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
 
 
-def test_columns_of_a_list_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_columns_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [(item, "2020-01-01", "half", "most") for item in MANY[:200]]
-    found = listed(tmp_path, **tables_of(tmp_path, "item_id,from,country,segment", rows))
-    assert found.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
+    lists = listed(tmp_path, **tables_of(tmp_path, "item_id,from,country,segment", rows))
+    assert lists.keys() == {user for user, name in SEGMENTS.items() if name == "half"}
     assert f"--allow {tmp_path / 'allow.csv'}: columns that are not read: from, segment" in caplog.text
 
 
 @pytest.mark.parametrize("word", ["\\N", "NULL", " none ", "\u00a0"])
-def test_a_word_for_null_is_no_segment(word: str, tmp_path: Path) -> None:
+def test_words_for_null_are_not_a_segment(word: str, tmp_path: Path) -> None:
     rows = [(item, word) for item in MANY[:200]]
-    found = listed(tmp_path, **tables_of(tmp_path, "item_id,country", rows))
-    assert found.keys() == HISTORIES.keys()
+    lists = listed(tmp_path, **tables_of(tmp_path, "item_id,country", rows))
+    assert lists.keys() == HISTORIES.keys()
     tables = tables_of(tmp_path, "item_id", [(item,) for item in MANY])
     write_table(tmp_path / "people.csv", "user_id,country", [(1, word), (2, "half")])
     with pytest.raises(InputError, match="1 of 2 rows have no country"):
         listed(tmp_path, **tables)
 
 
-def test_a_word_for_null_is_no_category(tmp_path: Path) -> None:
-    # All but two items have no category, so none of them counts towards the most of one.
+def test_words_for_null_are_not_a_category(tmp_path: Path) -> None:
+    # All items but two have no category, so they do not count towards the maximum.
     rows = [(item, "drama" if item in MANY[:2] else "\\N") for item in MANY]
     items = write_table(tmp_path / "items.csv", "movieId,title,genre", [(item, "x", genre) for item, genre in rows])
-    found = listed(tmp_path, items=str(items), category_column="genre", max_per_category=1)
-    assert {len(own) for own in found.values()} == {7}
+    lists = listed(tmp_path, items=str(items), category_column="genre", max_per_category=1)
+    assert {len(own) for own in lists.values()} == {7}
 
 
 def test_the_segment_is_in_a_column_of_its_own() -> None:

@@ -1,4 +1,4 @@
-"""A table that breaks a rule is found by SQL, whatever the scorer says of it."""
+"""A table that breaks a rule is rules by SQL, independently of the scorer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,14 +33,14 @@ def recs_of(*lists: Sequence[int], pinned: Sequence[int] = ()) -> list[RecsRow]:
 
 
 def broken(folder: Path, rows: Sequence[RecsRow], night: Night, **options: Any) -> dict[str, tuple[int, str | None]]:
-    """Write a table as if it were scored, and say which rules it breaks, how often, and where first."""
+    """Write a table as if it were scored, and return the rules that it breaks, how often, and the first example."""
     names, types = ("user_id", "rank", "item_id", "source"), (pa.int64(), pa.int32(), pa.int64(), pa.string())
     columns = zip(*rows, strict=True)
     pq.write_table(pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names), folder / "r.parquet")
     sequences = write_sequences(folder / "s.parquet", HISTORY)
     config = ScoringConfig(**{**night.options(folder), "run_date": "2024-06-01", **options})
-    found = check_rules(FinishedTable(folder / "r.parquet", sequences), read_rule_tables(config), config)
-    return {rule.rule: (rule.n_rows, rule.example) for rule in found if rule.n_rows}
+    rules = check_rules(FinishedTable(folder / "r.parquet", sequences), read_rule_tables(config), config)
+    return {rule.rule: (rule.n_rows, rule.example) for rule in rules if rule.n_rows}
 
 
 RECS = recs_of([40, 41, 42], [40, 43], [41, 43])
@@ -126,14 +126,14 @@ PINNED: dict[str, tuple[list[RecsRow], Night, tuple[int, str] | None]] = {
     "passed over, though the category has room": (
         recs_of([40, 42], [40, 42], [40, 42], pinned=[40, 42]),
         Night(pins={40: 1, 41: 2, 42: 3}, categories={40: "a", 41: "a"}, max_per_category=2),
-        # 41 is missing, and 42 stands where it ought to be.
+        # 41 is missing, and 42 is at its place.
         (9, "user '1', rank 2, item '41'"),
     ),
 }
 
 
 @pytest.mark.parametrize(("rows", "night", "expected"), PINNED.values(), ids=PINNED.keys())
-def test_pins_stand_where_they_belong(
+def test_misplaced_pins_are_counted(
     rows: list[RecsRow],
     night: Night,
     expected: tuple[int, str] | None,
@@ -141,19 +141,19 @@ def test_pins_stand_where_they_belong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tests.support.plain_rules.ITEMS", [40, 41, 42, 43])
-    found = broken(tmp_path, rows, night, top_k=3)
-    assert found.pop("--pins", None) == expected
-    assert set(found) <= {"--candidates"}
+    rules = broken(tmp_path, rows, night, top_k=3)
+    assert rules.pop("--pins", None) == expected
+    assert set(rules) <= {"--candidates"}
 
 
-def test_rows_of_a_list_count_on_their_days_alone(tmp_path: Path) -> None:
+def test_list_rows_only_count_on_their_days(tmp_path: Path) -> None:
     days = tmp_path / "days.csv"
     days.write_text("item_id,valid_from,valid_to\n40,2024-05-01,2024-06-01\n41,2024-06-02,\n43,,2024-05-31\n")
     assert broken(tmp_path, RECS, Night(), block=str(days)) == {"--block": (2, "user '1', rank 1, item '40'")}
     assert broken(tmp_path, RECS, Night(), allow=str(days)) == {"--allow": (5, "user '1', rank 2, item '41'")}
 
 
-def test_a_table_that_was_scored_by_every_rule_breaks_none(tmp_path: Path) -> None:
+def test_a_table_scored_with_all_rules_breaks_none(tmp_path: Path) -> None:
     night = Night(
         allow=ITEMS[:30],
         block=ITEMS[:2],
@@ -168,9 +168,9 @@ def test_a_table_that_was_scored_by_every_rule_breaks_none(tmp_path: Path) -> No
     run(tmp_path, night)
     config = ScoringConfig(**night.options(tmp_path))
     finished = FinishedTable(tmp_path / "recs.parquet", tmp_path / "sequences.parquet")
-    found = check_rules(finished, read_rule_tables(config), config)
+    checked = check_rules(finished, read_rule_tables(config), config)
     rules = ["--allow", "--block", "--block-for-user", "--candidates", "--max-per-category", "--pins"]
-    assert found == [BrokenRule(rule, 0) for rule in rules]
+    assert checked == [BrokenRule(rule, 0) for rule in rules]
 
 
 def test_score_leaves_the_old_table_if_the_new_one_breaks_a_rule(

@@ -48,10 +48,10 @@ EVENTS = {
 }
 
 
-def test_new_users_get_what_is_popular_lately_and_then_of_all_time(tmp_path: Path) -> None:
+def test_new_users_get_recent_popular_items_then_those_of_all_time(tmp_path: Path) -> None:
     rows = popular_of(tmp_path, EVENTS, 4, top_k=4)
     assert rows[:2] == [(ITEMS[32], 2, "popular"), (NEW, 2, "popular")]
-    # The model was trained on most events of these, 80 and 79.
+    # These have the most events in training: 80 and 79.
     assert rows[2:] == [(ITEMS[0], 80, "popular_all_time"), (ITEMS[1], 79, "popular_all_time")]
 
 
@@ -87,13 +87,13 @@ def test_new_users_get_the_popular_items_of_their_segment_first(tmp_path: Path) 
     assert (report.users, report.users_by_popularity) == (8, 5)
 
 
-def test_listed_users_alone_are_scored_whoever_has_a_segment(tmp_path: Path) -> None:
+def test_only_listed_users_are_scored_with_segments_too(tmp_path: Path) -> None:
     listed = write_table(tmp_path / "users.csv", "user_id", [(4,), (97,)])
     recs, _ = run(tmp_path, Night(segments=SEGMENTS), SEGMENTED, users=str(listed))
     assert list(recs) == [4, 97]
 
 
-def test_segments_may_stand_in_another_column(tmp_path: Path) -> None:
+def test_segments_may_be_in_another_column(tmp_path: Path) -> None:
     table = write_table(tmp_path / "people.csv", "user_id,country", [(1, "dk"), (4, "dk")])
     recs, _ = run(tmp_path, Night(), SEGMENTED, segments=str(table), segment_column="country")
     assert {row["source"] for row in recs[4][:2]} == {"popular_segment"}
@@ -107,7 +107,7 @@ def test_new_items_have_titles_too(tmp_path: Path) -> None:
     assert (titles[NEW], titles[ITEMS[0]], titles[ITEMS[1]]) == ("The new one", "Old", None)
 
 
-def test_nothing_is_counted_where_nobody_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_popular_items_are_only_counted_for_cold_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[PopularItems] = []
     count = PopularItems._count
 
@@ -122,21 +122,21 @@ def test_nothing_is_counted_where_nobody_needs_it(tmp_path: Path, monkeypatch: p
     assert len(counted) == 1
 
 
-def test_threads_that_ask_at_once_get_one_count(tmp_path: Path) -> None:
+def test_threads_share_one_count_of_popular_items(tmp_path: Path) -> None:
     sequences = write_events(tmp_path / "sequences.parquet", EVENTS)
     loaded = load_model(model())
     popular = read_offer(KnownIds(loaded.vocabulary, pa.int64(), sequences), ScoringConfig()).popular
-    found: list[int] = []
-    threads = [threading.Thread(target=lambda: found.append(id(popular.open()))) for _ in range(8)]
+    opened: list[int] = []
+    threads = [threading.Thread(target=lambda: opened.append(id(popular.open()))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8
-    assert len(set(found)) == 1
+    assert len(opened) == 8
+    assert len(set(opened)) == 1
 
 
-def test_rules_hold_for_new_users_too() -> None:
+def test_rules_apply_to_new_users_too() -> None:
     histories = {**SEGMENTED, 7: [NEW], 8: [NEW, 2002]}
     night = Night(
         top_k=6,

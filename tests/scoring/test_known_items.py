@@ -1,4 +1,4 @@
-"""A model of another log is refused, or warned of, before anything is scored."""
+"""A model of another log is refused, or causes a warning, before any user is scored."""
 
 import logging
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support.models import run_cli, string_model, trained_model, write_seq
 
 
 def items(*known: int, n_unknown: int = 0) -> dict[int, list[int]]:
-    """Users with an item each: some that the model knows, 1000 to 1039, and others from 1 on."""
+    """Users with one item each: known ones, from 1000 to 1039, and unknown ones from 1 on."""
     return dict(enumerate([[item] for item in [*known, *range(1, n_unknown + 1)]]))
 
 
@@ -37,7 +37,7 @@ def test_a_model_that_knows_none_of_the_items_is_refused(tmp_path: Path, capsys:
     assert not out.exists()
 
 
-def test_ids_that_are_padded_tonight_are_still_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_padded_ids_are_still_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     known = load_model(string_model()).vocabulary.item_ids.to_pylist()[:3]
     sequences = write_sequences(
         tmp_path / "sequences.parquet", {1: [f"{item}   " for item in known]}, item_type=pa.string()
@@ -68,11 +68,11 @@ def test_a_model_whose_ids_have_another_type_is_refused(
 
 
 @pytest.mark.parametrize(("n_unknown", "is_warned"), [(0, False), (4, False), (5, True)])
-def test_a_model_that_knows_less_than_half_of_the_items_is_warned_of(
+def test_a_model_that_knows_less_than_half_of_the_items_is_a_warning(
     n_unknown: int, is_warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     histories = items(1001, 1002, 1003, 1004, n_unknown=n_unknown)
-    # By the number of items, not of events.
+    # The share is of items, not of events.
     histories |= {100 + n: [1001] * 9 for n in range(20)}
     with caplog.at_level(logging.WARNING, "batchrec"):
         assert scored(histories, tmp_path) == len(histories)
@@ -83,7 +83,7 @@ def test_a_model_that_knows_less_than_half_of_the_items_is_warned_of(
         assert "unknown ones such as 1." in warnings[0]
 
 
-def test_a_log_without_items_is_no_other_log(tmp_path: Path) -> None:
+def test_a_log_without_items_is_scored(tmp_path: Path) -> None:
     assert scored({1: [], 2: []}, tmp_path) == 2
 
 
@@ -105,13 +105,13 @@ def test_a_catalogue_of_another_log_is_refused(tmp_path: Path) -> None:
         recommend(["Film"], trained_model(), RecommendConfig(items=str(tmp_path / "movies.csv")))
 
 
-def test_an_id_that_is_not_known_is_answered_with_one_that_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_for_an_unknown_id_shows_a_known_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("recommend", "--model", trained_model(), "item-1001") == 2
     first = load_model(trained_model()).vocabulary.item_ids[0]
     assert f"knows none of item-1001. Pass ids that are int64 like {first}" in capsys.readouterr().err
 
 
-def test_to_a_night_a_model_of_another_log_is_one_that_cannot_be_used(tmp_path: Path) -> None:
+def test_the_nightly_evaluation_refuses_a_model_of_another_log(tmp_path: Path) -> None:
     # test_nightly_damage.py has what follows of it: a training.
     for number, (item, item_type) in enumerate(((5, pa.int64()), ("1001", pa.string()))):
         histories = {user: [item, item, item] for user in range(9)}

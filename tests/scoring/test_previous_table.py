@@ -43,16 +43,16 @@ def score_of(histories: Histories, folder: Path, model: Path | None = None, **op
 
 
 def assert_equals_a_full_score(histories: Histories, folder: Path) -> None:
-    """The table in the folder is what scoring everybody gives, but for rounding in another batch."""
-    found = pq.read_table(folder / "recs.parquet")
+    """The table in the folder equals that of scoring all users, except for rounding in other batches."""
+    table = pq.read_table(folder / "recs.parquet")
     score_of(histories, folder)
     full = pq.read_table(folder / "recs.parquet")
-    assert found.schema.equals(full.schema, check_metadata=True)
-    assert found.drop(["score"]).equals(full.drop(["score"]))
-    assert np.allclose(found["score"].to_numpy(), full["score"].to_numpy(), atol=1e-5)
+    assert table.schema.equals(full.schema, check_metadata=True)
+    assert table.drop(["score"]).equals(full.drop(["score"]))
+    assert np.allclose(table["score"].to_numpy(), full["score"].to_numpy(), atol=1e-5)
 
 
-# Who has seen everything has no rows to carry; who the model knows nothing of gets tonight's popular items.
+# A user who has seen every item has no rows to carry over; cold users get tonight's popular items.
 users = sorted(set(LAST_NIGHT) - {901, 902, 903})
 CHANGES: dict[str, tuple[Histories, int]] = {
     "nothing": (LAST_NIGHT, len(users)),
@@ -64,7 +64,7 @@ CHANGES: dict[str, tuple[Histories, int]] = {
         {user: items for user, items in LAST_NIGHT.items() if user % 3},
         sum(user % 3 > 0 for user in users),
     ),
-    "all anew": ({user: [*items, 1001, 1002] for user, items in LAST_NIGHT.items()}, 0),
+    "all changed": ({user: [*items, 1001, 1002] for user, items in LAST_NIGHT.items()}, 0),
     "users in another order": (dict(reversed(LAST_NIGHT.items())), len(users)),
     "histories that have changed hands": (LAST_NIGHT | {1: LAST_NIGHT[2], 2: LAST_NIGHT[1]}, len(users) - 2),
 }
@@ -72,7 +72,7 @@ CHANGES: dict[str, tuple[Histories, int]] = {
 
 @pytest.mark.parametrize(("tonight", "n_carried"), CHANGES.values(), ids=CHANGES.keys())
 @pytest.mark.parametrize("chunk_size", [1, 10, None])
-def test_who_has_not_changed_is_carried_over(
+def test_unchanged_users_are_carried_over(
     tonight: Histories, n_carried: int, chunk_size: int | None, earlier: Path, tmp_path: Path
 ) -> None:
     report = score_of(tonight, tmp_path, previous=str(earlier), chunk_size=chunk_size)
@@ -82,33 +82,33 @@ def test_who_has_not_changed_is_carried_over(
     assert_equals_a_full_score(tonight, tmp_path)
 
 
-def test_rows_are_carried_and_not_made_again(earlier: Path, tmp_path: Path) -> None:
+def test_carried_rows_are_copied_and_not_scored_again(earlier: Path, tmp_path: Path) -> None:
     table = pq.read_table(earlier)
     scores = np.arange(table.num_rows, dtype=np.float32)
     place = table.schema.get_field_index("score")
     marked = table.set_column(place, table.schema.field("score"), [scores])
-    # Groups that end in the middle of a user's rows.
+    # Row groups that end in the middle of a user's rows.
     pq.write_table(marked, earlier, row_group_size=13)
     report = score_of(LAST_NIGHT, tmp_path, previous=str(earlier))
     assert report.users_carried_over == len(users)
     carried = np.isin(table["user_id"].to_numpy(), users)
-    found = pq.read_table(tmp_path / "recs.parquet")["score"].to_numpy()
-    assert found[carried].tolist() == scores[carried].tolist()
+    copied = pq.read_table(tmp_path / "recs.parquet")["score"].to_numpy()
+    assert copied[carried].tolist() == scores[carried].tolist()
 
 
-def test_a_table_may_take_its_own_place(tmp_path: Path) -> None:
+def test_the_previous_table_may_be_replaced(tmp_path: Path) -> None:
     for n_carried in (0, len(users)):
         previous = str(tmp_path / "recs.parquet")
         assert score_of(LAST_NIGHT, tmp_path, previous=previous).users_carried_over == n_carried
 
 
 @pytest.mark.parametrize("options", [{"top_k": 9}, {"keep_seen": True}], ids=str)
-def test_other_options_carry_nothing(
+def test_nothing_is_carried_over_with_other_options(
     options: dict[str, Any], earlier: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "batchrec"):
         assert score_of(LAST_NIGHT, tmp_path, previous=str(earlier), **options).users_carried_over == 0
-    assert "of another model, or other options: everybody is scored" in caplog.text
+    assert "made by another model or other options: all users are scored" in caplog.text
 
 
 @pytest.mark.parametrize("option", ["users", "segments"])
@@ -126,7 +126,7 @@ def test_a_table_with_chunks_of_no_rows_can_be_carried_over(option: str, tmp_pat
         assert score_of(LAST_NIGHT, tmp_path, **candidates).rows == 0
 
 
-def test_a_row_group_without_rows_is_passed_over(earlier: Path, tmp_path: Path) -> None:
+def test_a_row_group_without_rows_is_skipped(earlier: Path, tmp_path: Path) -> None:
     table = pq.read_table(earlier)
     with pq.ParquetWriter(earlier, table.schema) as writer:
         for start in range(0, len(table), 7):
@@ -137,20 +137,20 @@ def test_a_row_group_without_rows_is_passed_over(earlier: Path, tmp_path: Path) 
     assert_equals_a_full_score(LAST_NIGHT, tmp_path)
 
 
-def test_int8_carries_nothing_and_is_not_carried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_carried_over_to_or_from_int8(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     previous = str(tmp_path / "recs.parquet")
     with caplog.at_level(logging.INFO, "batchrec"):
         for precision in ("int8", "int8", "fp32"):
             assert score_of(LAST_NIGHT, tmp_path, previous=previous, precision=precision).users_carried_over == 0
-    assert caplog.text.count("int8: a list depends on who else is in its batch") == 2
-    assert caplog.text.count("of another model, or other options: everybody is scored") == 1
+    assert caplog.text.count("int8: a list depends on the other users in its batch") == 2
+    assert caplog.text.count("made by another model or other options: all users are scored") == 1
 
 
-def test_another_model_carries_nothing(earlier: Path, tmp_path: Path) -> None:
+def test_nothing_is_carried_over_from_another_model(earlier: Path, tmp_path: Path) -> None:
     assert score_of(LAST_NIGHT, tmp_path, model_of("masked"), previous=str(earlier)).users_carried_over == 0
 
 
-def test_other_titles_carry_nothing(tmp_path: Path) -> None:
+def test_nothing_is_carried_over_with_other_titles(tmp_path: Path) -> None:
     carried = []
     for title in ("One", "One", "Two"):
         (tmp_path / "movies.csv").write_text(f"movieId,title\n1001,{title}\n")
@@ -161,16 +161,16 @@ def test_other_titles_carry_nothing(tmp_path: Path) -> None:
     assert carried == [0, len(users), 0]
 
 
-def test_some_users_alone_are_carried_too(earlier: Path, tmp_path: Path) -> None:
+def test_listed_users_are_carried_over_too(earlier: Path, tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_text("user_id\n3\n5\n12345\n")
     report = score_of(LAST_NIGHT, tmp_path, previous=str(earlier), users=str(tmp_path / "users.csv"))
     assert (report.users, report.users_carried_over) == (3, 2)
 
 
-def test_without_an_earlier_table_everybody_is_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_all_users_are_scored_without_an_earlier_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "batchrec"):
         assert score_of(LAST_NIGHT, tmp_path, previous=str(tmp_path / "none.parquet")).users_carried_over == 0
-    assert "no such file: everybody is scored" in caplog.text
+    assert "no such file: all users are scored" in caplog.text
 
 
 def test_a_damaged_table_is_named(earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +185,7 @@ def test_a_damaged_table_is_named(earlier: Path, tmp_path: Path, capsys: pytest.
         assert not out.exists()
 
 
-def test_a_table_of_other_columns_carries_nothing(tmp_path: Path) -> None:
+def test_nothing_is_carried_over_from_other_columns(tmp_path: Path) -> None:
     pq.write_table(sequences_table(LAST_NIGHT), tmp_path / "other.parquet")
     assert score_of(LAST_NIGHT, tmp_path, previous=str(tmp_path / "other.parquet")).users_carried_over == 0
 
@@ -194,15 +194,15 @@ histories = st.lists(st.integers(2, 5), max_size=5)
 
 
 @given(st.lists(histories, min_size=1, max_size=6), histories)
-def test_digests_tell_histories_apart(many: list[list[int]], one: list[int]) -> None:
+def test_digests_of_different_histories_differ(many: list[list[int]], one: list[int]) -> None:
     digests = history_digests(indexed(*many, one)).tolist()
     for history, digest in zip(many, digests, strict=False):
         assert (digest == digests[-1]) == (history == one)
-    # The same whoever stands beside.
+    # The other users make no difference.
     assert history_digests(indexed(one)).tolist() == digests[-1:]
 
 
-def test_digests_are_the_same_however_many_users_there_are() -> None:
+def test_digests_do_not_depend_on_the_number_of_users() -> None:
     many = [[2 + n % 5] * (n % 7) for n in range(700)]
     assert history_digests(indexed(*many)).tolist() == [history_digests(indexed(one))[0] for one in many]
 
@@ -211,7 +211,7 @@ def test_digests_are_the_same_however_many_users_there_are() -> None:
 def test_users_are_found_whatever_their_ids_and_order(
     tmp_path_factory: pytest.TempPathFactory, earlier_ids: list[int], wanted: list[int], are_texts: bool
 ) -> None:
-    path = tmp_path_factory.mktemp("found") / "earlier.parquet"
+    path = tmp_path_factory.mktemp("previous") / "earlier.parquet"
     kind = pa.string() if are_texts else pa.int64()
     digests = list(range(len(earlier_ids)))
     pq.write_table(pa.table({"user_id": pa.array(earlier_ids).cast(kind), "history_digest": digests}), path)

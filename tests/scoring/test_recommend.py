@@ -9,8 +9,9 @@ from batchrec.config import RecommendConfig
 from batchrec.errors import ConfigError, InputError, ModelError
 from batchrec.model.directory import load_model, write_manifest
 from batchrec.model.vocabulary import Vocabulary
+from batchrec.scoring.find_item import find_item
 from batchrec.scoring.recommend import recommend
-from batchrec.sources.catalogue import Catalogue, find_item
+from batchrec.sources.catalogue import Catalogue
 from tests.support.models import CONFIG, N_ITEMS, SHAPE, names_in, run_cli, string_model, torch_scores, trained_model
 
 FILMS = {
@@ -77,7 +78,7 @@ CATALOGUE = Catalogue(pa.array([str(item) for item in FILMS]), pa.array(list(FIL
         ("402", 402),
     ],
 )
-def test_an_item_is_found_by_what_people_call_it(wanted: str, item: int) -> None:
+def test_an_item_is_found_by_its_usual_names(wanted: str, item: int) -> None:
     assert find_item(wanted, CATALOGUE) == str(item)
 
 
@@ -90,9 +91,9 @@ def test_an_item_is_found_by_what_people_call_it(wanted: str, item: int) -> None
         ("man", ["Spider-Man (2002)", "Spider-Man 3 (2007)"]),
     ],
 )
-def test_an_ambiguous_title_lists_what_it_may_mean(wanted: str, listed: list[str]) -> None:
+def test_an_ambiguous_title_lists_its_matches(wanted: str, listed: list[str]) -> None:
     if not listed:
-        # A part that stands in one title alone is enough.
+        # A part that only one title has is enough.
         assert find_item(wanted, CATALOGUE)
         return
     with pytest.raises(ConfigError, match="ambiguous") as caught:
@@ -100,7 +101,7 @@ def test_an_ambiguous_title_lists_what_it_may_mean(wanted: str, listed: list[str
     assert all(title in str(caught.value) for title in listed)
 
 
-def test_titles_that_are_all_the_same_can_still_be_told_apart() -> None:
+def test_equal_titles_are_told_apart_by_year_or_id() -> None:
     with pytest.raises(ConfigError, match="ambiguous") as caught:
         find_item("Twins", CATALOGUE)
     assert "401" in str(caught.value)
@@ -117,14 +118,14 @@ def test_titles_that_are_all_the_same_can_still_be_told_apart() -> None:
         ("spidermann", "Spider-Man (2002)"),
     ],
 )
-def test_an_unknown_title_lists_the_nearest(wanted: str, nearest: str) -> None:
+def test_an_unknown_title_lists_the_nearest_ones(wanted: str, nearest: str) -> None:
     with pytest.raises(ConfigError) as caught:
         find_item(wanted, CATALOGUE)
     assert str(caught.value).count(nearest) == 1
 
 
 @pytest.mark.parametrize("wanted", ["", " ", "(1995)", "!!!", "'; drop table", "The"])
-def test_what_names_nothing_is_an_error(wanted: str) -> None:
+def test_a_text_without_a_name_is_an_error(wanted: str) -> None:
     with pytest.raises(ConfigError):
         find_item(wanted, CATALOGUE)
 
@@ -138,19 +139,19 @@ def movies(tmp_path: Path) -> str:
 
 
 def test_recommendations_are_the_models_best_with_titles(movies: str) -> None:
-    found = recommend(["film no. 3", "The Film no. 5 (1965)"], trained_model(), RecommendConfig(items=movies, top_k=7))
-    assert [(item.item_id, item.title) for item in found.history] == [
+    result = recommend(["film no. 3", "The Film no. 5 (1965)"], trained_model(), RecommendConfig(items=movies, top_k=7))
+    assert [(item.item_id, item.title) for item in result.history] == [
         (1003, "Film no. 3, The (1963)"),
         (1005, "Film no. 5, The (1965)"),
     ]
-    assert found.unknown_to_model == []
+    assert result.unknown_to_model == []
     scores = torch_scores([1003, 1005], load_model(trained_model()))
     best = sorted((item for item in scores if item not in {1003, 1005}), key=lambda item: -scores[item])[:7]
-    assert [row.item_id for row in found.recommendations] == best
-    assert [row.rank for row in found.recommendations] == [1, 2, 3, 4, 5, 6, 7]
-    assert [row.score for row in found.recommendations] == pytest.approx([scores[item] for item in best], abs=1e-5)
-    assert all(row.title.startswith(f"Film no. {int(row.item_id) - 1000},") for row in found.recommendations)
-    assert {row.source for row in found.recommendations} == {"model"}
+    assert [row.item_id for row in result.recommendations] == best
+    assert [row.rank for row in result.recommendations] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row.score for row in result.recommendations] == pytest.approx([scores[item] for item in best], abs=1e-5)
+    assert all(row.title.startswith(f"Film no. {int(row.item_id) - 1000},") for row in result.recommendations)
+    assert {row.source for row in result.recommendations} == {"model"}
 
 
 def test_the_order_of_the_history_counts(movies: str) -> None:
@@ -160,44 +161,42 @@ def test_the_order_of_the_history_counts(movies: str) -> None:
 
 
 def test_ids_need_no_catalogue() -> None:
-    found = recommend(["1003", "1005"], trained_model())
-    assert [(item.item_id, item.title) for item in found.history] == [(1003, ""), (1005, "")]
-    assert len(found.recommendations) == 10
-    assert all(isinstance(row.item_id, int) and row.title == "" for row in found.recommendations)
+    result = recommend(["1003", "1005"], trained_model())
+    assert [(item.item_id, item.title) for item in result.history] == [(1003, ""), (1005, "")]
+    assert len(result.recommendations) == 10
+    assert all(isinstance(row.item_id, int) and row.title == "" for row in result.recommendations)
 
 
 def test_string_ids_need_no_catalogue() -> None:
-    found = recommend(["item-1003", "no such item"], string_model())
-    assert [item.item_id for item in found.history] == ["item-1003", "no such item"]
-    assert [item.item_id for item in found.unknown_to_model] == ["no such item"]
-    assert all(str(row.item_id).startswith("item-") for row in found.recommendations)
+    result = recommend(["item-1003", "no such item"], string_model())
+    assert [item.item_id for item in result.history] == ["item-1003", "no such item"]
+    assert [item.item_id for item in result.unknown_to_model] == ["no such item"]
+    assert all(str(row.item_id).startswith("item-") for row in result.recommendations)
 
 
-def test_items_new_to_the_model_are_told(movies: str) -> None:
-    found = recommend(["Newest Film", "film no. 3"], trained_model(), RecommendConfig(items=movies))
-    assert [item.item_id for item in found.unknown_to_model] == [5000]
-    alone = recommend(["film no. 3"], trained_model(), RecommendConfig(items=movies))
-    assert found.recommendations == alone.recommendations
+def test_items_unknown_to_the_model_are_reported(movies: str) -> None:
+    result = recommend(["Newest Film", "film no. 3"], trained_model(), RecommendConfig(items=movies))
+    assert [item.item_id for item in result.unknown_to_model] == [5000]
+    other = recommend(["film no. 3"], trained_model(), RecommendConfig(items=movies))
+    assert result.recommendations == other.recommendations
 
 
-def test_a_history_all_new_to_the_model_is_an_error(movies: str) -> None:
+def test_a_history_of_only_unknown_items_is_an_error(movies: str) -> None:
     with pytest.raises(ConfigError, match="Newest Film"):
         recommend(["Newest Film"], trained_model(), RecommendConfig(items=movies))
 
 
 @pytest.mark.parametrize("wanted", [["Toy Story"], ["1003", "Toy Story"], ["1003", "99999"], ["1.5"]])
-def test_without_a_catalogue_a_title_is_an_unknown_item_and_no_bug(
-    wanted: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_title_without_a_catalogue_is_an_unknown_item(wanted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     exit_code = run_cli("recommend", "--model", trained_model(), *wanted)
-    said = capsys.readouterr()
-    assert (exit_code, len(said.err.splitlines())) == ((0, 0) if "1003" in wanted else (2, 1))
-    assert wanted[-1] in said.out + said.err
+    printed = capsys.readouterr()
+    assert (exit_code, len(printed.err.splitlines())) == ((0, 0) if "1003" in wanted else (2, 1))
+    assert wanted[-1] in printed.out + printed.err
 
 
-def test_a_catalogue_with_codes_that_are_no_integers_is_no_bug(movies: str) -> None:
-    found = recommend(["Another Code", "film no. 3"], trained_model(), RecommendConfig(items=movies))
-    assert [item.title for item in found.unknown_to_model] == ["Another Code (2026)"]
+def test_a_catalogue_may_hold_ids_that_are_not_integers(movies: str) -> None:
+    result = recommend(["Another Code", "film no. 3"], trained_model(), RecommendConfig(items=movies))
+    assert [item.title for item in result.unknown_to_model] == ["Another Code (2026)"]
 
 
 def test_top_k_above_the_catalogue_is_an_error() -> None:
@@ -206,7 +205,7 @@ def test_top_k_above_the_catalogue_is_an_error() -> None:
         recommend(["1003"], trained_model(), RecommendConfig(top_k=N_ITEMS + 1))
 
 
-def test_errors_have_their_kinds(tmp_path: Path) -> None:
+def test_errors_have_their_classes(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         recommend(["1003"], tmp_path / "none")
     with pytest.raises(InputError):
@@ -226,12 +225,12 @@ def test_the_screen_shows_titles(movies: str, capsys: pytest.CaptureFixture[str]
 
 def test_json_is_one_line(movies: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("recommend", "--items", movies, "--model", trained_model(), "--json", "film no. 3") == 0
-    said = capsys.readouterr().out
-    assert len(said.splitlines()) == 1
-    assert len(json.loads(said)["recommendations"]) == 10
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == 1
+    assert len(json.loads(printed)["recommendations"]) == 10
 
 
-def test_a_seed_of_integers_and_text_of_integers_are_the_same(tmp_path: Path) -> None:
+def test_integer_ids_may_be_text_in_the_catalogue(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(trained_model(), folder)
     vocabulary = load_model(folder).vocabulary

@@ -31,8 +31,8 @@ from tests.support.models import (
 Row = dict[str, Any]
 Report = dict[str, Any]
 ITEMS = [1000 + number for number in range(N_ITEMS)]
-# Who stands for what: a user with much more history than the model sees, one who has seen all but three items, one who
-# has seen everything, one the model knows nothing of, one with some unknown items, one without a history.
+# Users, in this order: with a history much longer than the model sees, who has seen all items but three, who has seen
+# every item, without a known item, with some unknown items, without a history.
 HISTORIES = training_histories() | {
     501: [*ITEMS[:15], *ITEMS[20:36]],
     502: ITEMS[3:],
@@ -45,7 +45,7 @@ HISTORIES = training_histories() | {
 
 
 def recs_of(path: Path) -> dict[Id, list[Row]]:
-    """The rows of each user, as they stand in the table."""
+    """The rows of each user, in the order of the table."""
     rows = defaultdict(list)
     for row in pq.read_table(path).to_pylist():
         rows[row["user_id"]].append(row)
@@ -61,7 +61,7 @@ def scored(
 
 
 def assert_best(rows: list[Row], scores: Mapping[Id, float], seen: Iterable[Id], top_k: int) -> None:
-    """The rows are the best of the items not seen, by a plain sort, but for ties within 1e-5."""
+    """Check that the rows are the best unseen items of a plain sort, except for ties within 1e-5."""
     unseen = {item: value for item, value in scores.items() if item not in set(seen)}
     best = sorted(unseen.values(), reverse=True)[:top_k]
     assert [row["rank"] for row in rows] == list(range(1, len(best) + 1))
@@ -71,7 +71,7 @@ def assert_best(rows: list[Row], scores: Mapping[Id, float], seen: Iterable[Id],
 
 
 def popular_rows(histories: Mapping[Any, Sequence[Any]], seen: Iterable[Id], top_k: int) -> list[tuple[Id, float]]:
-    """The items with most events in the histories, all of the last 30 days, then the others by those trained on."""
+    """The items with the most events in the histories, all within 30 days, then the others by events in training."""
     model = load_model(trained_model())
     counts = Counter(item for history in histories.values() for item in history)
     known = known_items(model)
@@ -108,46 +108,46 @@ def test_seen_items_are_never_recommended(tmp_path: Path) -> None:
         assert not {row["item_id"] for row in rows} & set(HISTORIES[int(user)])
 
 
-def test_who_has_few_unseen_items_gets_all_of_them_and_no_other(tmp_path: Path) -> None:
+def test_users_with_few_unseen_items_get_all_of_them(tmp_path: Path) -> None:
     recs = scored(tmp_path, top_k=10)
     assert {row["item_id"] for row in recs[502]} == set(ITEMS[:3])
     assert len(recs[502]) == 3
 
 
-def test_who_has_seen_everything_is_counted_as_skipped(tmp_path: Path) -> None:
+def test_users_who_have_seen_every_item_are_counted_as_skipped(tmp_path: Path) -> None:
     sequences = write_sequences(tmp_path / "sequences.parquet", {1: ITEMS, 2: ITEMS[::-1] * 2, 3: ITEMS[:5]})
     report = score(sequences, trained_model(), ScoringConfig(device="cpu"), tmp_path / "recs.parquet")
     assert set(recs_of(tmp_path / "recs.parquet")) == {3}
     assert (report.users, report.users_by_model, report.users_skipped_all_seen) == (3, 1, 2)
 
 
-def test_a_model_may_recommend_nothing_to_anybody(tmp_path: Path) -> None:
+def test_a_table_may_have_no_recommendations(tmp_path: Path) -> None:
     sequences = write_sequences(tmp_path / "sequences.parquet", {1: ITEMS})
     report = score(sequences, trained_model(), ScoringConfig(device="cpu"), tmp_path / "recs.parquet")
     assert (report.users, report.users_skipped_all_seen, report.rows) == (1, 1, 0)
     assert pq.read_table(tmp_path / "recs.parquet").num_rows == 0
 
 
-def test_who_is_unknown_gets_popular_items(tmp_path: Path) -> None:
+def test_cold_users_get_popular_items(tmp_path: Path) -> None:
     recs = scored(tmp_path, top_k=7)
     for user in (504, 506):
         assert [(row["item_id"], row["score"]) for row in recs[user]] == popular_rows(HISTORIES, HISTORIES[user], 7)
         assert {row["source"] for row in recs[user]} == {"popular"}
 
 
-def test_popular_items_are_those_with_most_events() -> None:
+def test_popular_items_have_the_most_events() -> None:
     events = [item for history in training_histories().values() for item in history]
     expected = sorted(set(events), key=lambda item: (-events.count(item), item))
     assert known_items(load_model(trained_model())) == expected
 
 
-def test_unknown_items_are_left_out_of_the_models_input(tmp_path: Path) -> None:
+def test_unknown_items_are_not_in_the_models_input(tmp_path: Path) -> None:
     with_strangers = scored(tmp_path, {1: [7, 1003, 8, 1004, 9]})[1]
     without = scored(tmp_path, {1: [1003, 1004]})[1]
     assert with_strangers == without
 
 
-def test_every_user_in_is_accounted_for(tmp_path: Path) -> None:
+def test_every_user_is_counted_once(tmp_path: Path) -> None:
     sequences = write_sequences(tmp_path / "sequences.parquet", HISTORIES)
     report = score(sequences, trained_model(), ScoringConfig(device="cpu", top_k=5), tmp_path / "recs.parquet")
     recs = recs_of(tmp_path / "recs.parquet")
@@ -162,7 +162,7 @@ def test_every_user_in_is_accounted_for(tmp_path: Path) -> None:
     assert report.device == "cpu"
 
 
-def test_the_table_holds_to_the_contract(tmp_path: Path) -> None:
+def test_the_table_follows_the_contract(tmp_path: Path) -> None:
     recs = scored(tmp_path)
     schema = pq.read_schema(tmp_path / "recs.parquet")
     assert schema.metadata[b"batchrec.contract"] == b"recs/1"
@@ -175,7 +175,7 @@ def test_the_table_holds_to_the_contract(tmp_path: Path) -> None:
         ("model_id", "string", False),
         ("history_digest", "int64", False),
     ]
-    # Users stand in the order of the sequences.
+    # Users are in the order of the sequences.
     assert list(recs) == [user for user in HISTORIES if user != 503]
     model_id = load_model(trained_model()).manifest.model_id
     for rows in recs.values():
@@ -212,7 +212,7 @@ def test_sizes_and_workers_change_nothing(chunk_size: int, batch_tokens: int, wo
         assert [row["score"] for row in rows] == pytest.approx([row["score"] for row in expected], abs=1e-5)
         scores = {row["item_id"]: row["score"] for row in expected}
         for row in rows:
-            # Another item is right only where it ties with the last one.
+            # Another item is right only if it ties with the last one.
             assert scores.get(row["item_id"], expected[-1]["score"]) == pytest.approx(row["score"], abs=1e-5)
         assert [row["rank"] for row in rows] == [row["rank"] for row in expected]
 
@@ -223,7 +223,7 @@ sizes = st.integers(1, 40)
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(some_items, min_size=1, max_size=25), st.integers(1, N_ITEMS), sizes, sizes, st.integers(1, 4))
-def test_any_users_get_what_a_plain_loop_over_users_gives(
+def test_any_users_get_the_same_as_in_a_plain_loop(
     lists: list[list[int]], top_k: int, chunk_size: int, batch_tokens: int, workers: int
 ) -> None:
     model, histories = load_model(trained_model()), dict(enumerate(lists))
@@ -255,7 +255,7 @@ WIDER_TYPES: list[tuple[pa.DataType, pa.DataType]] = [
 
 
 @pytest.mark.parametrize(("user_type", "list_type"), WIDER_TYPES, ids=str)
-def test_other_widths_of_the_types_are_taken(user_type: pa.DataType, list_type: pa.DataType, tmp_path: Path) -> None:
+def test_other_widths_of_the_types_are_accepted(user_type: pa.DataType, list_type: pa.DataType, tmp_path: Path) -> None:
     columns = sequences_table(HISTORIES).to_pydict()
     model, prefix = trained_model(), ""
     if pa.types.is_large_string(list_type.value_type) or pa.types.is_string(list_type.value_type):
@@ -271,8 +271,8 @@ def test_other_widths_of_the_types_are_taken(user_type: pa.DataType, list_type: 
     )
     pq.write_table(table, tmp_path / "sequences.parquet")
     score(tmp_path / "sequences.parquet", model, ScoringConfig(device="cpu"), tmp_path / "recs.parquet")
-    found = [[f"{row['item_id']}" for row in rows] for rows in recs_of(tmp_path / "recs.parquet").values()]
-    assert found == [[f"{prefix}{row['item_id']}" for row in rows] for rows in reference_recs().values()]
+    lists = [[f"{row['item_id']}" for row in rows] for rows in recs_of(tmp_path / "recs.parquet").values()]
+    assert lists == [[f"{prefix}{row['item_id']}" for row in rows] for rows in reference_recs().values()]
 
 
 def test_surplus_columns_and_another_order_of_columns_do_no_harm(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ USER_LISTS = {
 
 
 @pytest.mark.parametrize("text", USER_LISTS.values(), ids=USER_LISTS.keys())
-def test_listed_users_alone_are_scored(text: str, tmp_path: Path) -> None:
+def test_only_listed_users_are_scored(text: str, tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_text(text, encoding="utf-8", newline="")
     recs, report = scored_only(tmp_path, tmp_path / "users.csv")
     assert recs == {user: reference_recs()[user] for user in (3, 505)}
@@ -330,7 +330,7 @@ def test_unknown_listed_users_get_popular_items(tmp_path: Path) -> None:
     assert (report["users"], report["users_by_popularity"], report["users_skipped_all_seen"]) == (4, 2, 1)
 
 
-def test_string_ids_of_listed_users_are_taken_as_they_stand(tmp_path: Path) -> None:
+def test_string_ids_of_listed_users_are_not_changed(tmp_path: Path) -> None:
     sequences = write_sequences(
         tmp_path / "sequences.parquet", {"007": [1001], "7": [1002], "5.0": [1003]}, pa.string()
     )
@@ -365,7 +365,7 @@ def test_columns_of_the_catalogue_can_be_named(tmp_path: Path) -> None:
     assert all(row["title"] == f"no. {row['item_id']}" for row in rows)
 
 
-def test_titles_change_no_recommendation(tmp_path: Path) -> None:
+def test_titles_do_not_change_recommendations(tmp_path: Path) -> None:
     (tmp_path / "movies.csv").write_text("movieId,title\n1001,One\n", encoding="utf-8")
     recs = scored(tmp_path, items=str(tmp_path / "movies.csv"))
     for rows in recs.values():

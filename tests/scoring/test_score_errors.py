@@ -39,16 +39,16 @@ class Job:
         arguments = ("--sequences", self.sequences, "--model", trained_model(), "--out", self.out, "--device", "cpu")
         self.capsys.readouterr()
         assert run_cli("score", *arguments, *options) == exit_code
-        said = self.capsys.readouterr()
-        assert said.out == ""
-        assert len(said.err.splitlines()) == 1
+        printed = self.capsys.readouterr()
+        assert printed.out == ""
+        assert len(printed.err.splitlines()) == 1
         assert self.out.read_bytes() == b"the older one"
-        # What was scored is kept for the next run.
+        # The scored chunks are kept for the next run.
         assert names_in(self.folder) - {".recs.parquet.progress"} == before
-        return said.err
+        return printed.err
 
     def write(self, **columns: pa.Array) -> None:
-        """Write the sequences anew, with other columns."""
+        """Write the sequences again, with other columns."""
         table = sequences_table({1: [1001, 1002], 2: [1003]}).to_pydict()
         pq.write_table(pa.table(table | columns), self.sequences)
 
@@ -84,11 +84,11 @@ BROKEN_COLUMNS: dict[str, tuple[str, pa.Array]] = {
 @pytest.mark.parametrize(("column", "values"), BROKEN_COLUMNS.values(), ids=BROKEN_COLUMNS.keys())
 def test_sequences_that_break_the_contract_are_refused(column: str, values: pa.Array, job: Job) -> None:
     job.write(**{column: values})
-    said = job.assert_fails(3)
-    assert "sequences.parquet" in said
+    message = job.assert_fails(3)
+    assert "sequences.parquet" in message
 
 
-def test_swapped_times_in_the_same_batch_but_of_two_users_are_no_error(tmp_path: Path) -> None:
+def test_times_may_decrease_from_one_user_to_the_next(tmp_path: Path) -> None:
     table = sequences_table({1: [1001], 2: [1003]}).set_column(2, "timestamps", [pa.array([[9], [1]], lists)])
     pq.write_table(table, tmp_path / "sequences.parquet")
     config = ScoringConfig(device="cpu")
@@ -96,21 +96,21 @@ def test_swapped_times_in_the_same_batch_but_of_two_users_are_no_error(tmp_path:
 
 
 @pytest.mark.parametrize("column", ["user_id", "item_ids", "timestamps"])
-def test_a_missing_column_is_named_beside_those_there_are(column: str, job: Job) -> None:
+def test_a_missing_column_is_named_with_the_existing_ones(column: str, job: Job) -> None:
     pq.write_table(sequences_table({1: [1001]}).drop_columns([column]), job.sequences)
-    said = job.assert_fails(3)
-    assert column in said
-    assert all(name in said for name in ("user_id", "item_ids", "timestamps"))
+    message = job.assert_fails(3)
+    assert column in message
+    assert all(name in message for name in ("user_id", "item_ids", "timestamps"))
 
 
 @pytest.mark.parametrize("column", ["user_id", "item_ids", "timestamps"])
-def test_a_column_that_is_there_twice_is_refused(column: str, job: Job) -> None:
+def test_a_duplicate_column_is_refused(column: str, job: Job) -> None:
     table = sequences_table({1: [1001]})
     pq.write_table(table.append_column(column, table[column]), job.sequences)
     assert column in job.assert_fails(3)
 
 
-def test_a_broken_row_far_into_the_sequences_leaves_no_half_of_a_table(job: Job) -> None:
+def test_a_broken_row_far_into_the_sequences_leaves_no_partial_table(job: Job) -> None:
     histories = {user: [1001, 1002] for user in range(50)}
     table = sequences_table(histories).to_pydict()
     table["timestamps"][49] = [2, 1]
@@ -119,7 +119,7 @@ def test_a_broken_row_far_into_the_sequences_leaves_no_half_of_a_table(job: Job)
 
 
 @pytest.mark.parametrize("contents", [b"", b"user_id,item_ids\n1,2\n", b"PAR1 and nothing more PAR1"])
-def test_what_is_no_parquet_is_refused(contents: bytes, job: Job) -> None:
+def test_a_file_that_is_not_parquet_is_refused(contents: bytes, job: Job) -> None:
     job.sequences.write_bytes(contents)
     assert "sequences.parquet" in job.assert_fails(3)
 
@@ -132,7 +132,7 @@ def test_truncated_sequences_are_refused(share: float, job: Job) -> None:
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
-def test_pages_that_are_garbage_are_refused(column: int, job: Job) -> None:
+def test_garbage_pages_are_refused(column: int, job: Job) -> None:
     write_sequences(job.sequences, training_histories())
     chunk = pq.ParquetFile(job.sequences).metadata.row_group(0).column(column)
     contents = bytearray(job.sequences.read_bytes())
@@ -157,7 +157,7 @@ def test_a_missing_model_is_refused(job: Job) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--top-k", 0), "--top-k"),
         (("--top-k", -3), "--top-k"),
@@ -169,11 +169,11 @@ def test_a_missing_model_is_refused(job: Job) -> None:
         (("--device", "tpu"), "--device"),
     ],
 )
-def test_options_that_cannot_be_used_are_refused(options: tuple[object, ...], said: str, job: Job) -> None:
-    assert said in job.assert_fails(2, *options)
+def test_options_that_cannot_be_used_are_refused(options: tuple[object, ...], message: str, job: Job) -> None:
+    assert message in job.assert_fails(2, *options)
 
 
-def test_an_output_folder_that_is_missing_is_refused(job: Job) -> None:
+def test_a_missing_output_folder_is_refused(job: Job) -> None:
     assert "nowhere" in job.assert_fails(2, "--out", job.folder / "nowhere" / "recs.parquet")
 
 
@@ -191,7 +191,7 @@ def test_cuda_without_a_gpu_is_an_error_before_any_work(job: Job, monkeypatch: p
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("has_device", [False, True])
-def test_auto_says_once_that_it_scores_on_the_cpu_and_warns_if_there_is_a_gpu(
+def test_auto_logs_once_that_it_scores_on_the_cpu(
     has_device: bool, job: Job, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranker, "has_nvidia_device", lambda: has_device)
@@ -199,13 +199,13 @@ def test_auto_says_once_that_it_scores_on_the_cpu_and_warns_if_there_is_a_gpu(
     caplog.set_level("INFO", "batchrec")
     for _ in range(2):
         assert score(job.sequences, trained_model(), ScoringConfig(), job.out).device == "cpu"
-    said = [(record.levelname, record.message) for record in caplog.records if "CPU" in record.message]
-    assert [level for level, _ in said] == ["WARNING" if has_device else "INFO"]
-    assert said[0][1].startswith("no GPU works (" if has_device else "there is no NVIDIA GPU")
+    logged = [(record.levelname, record.message) for record in caplog.records if "CPU" in record.message]
+    assert [level for level, _ in logged] == ["WARNING" if has_device else "INFO"]
+    assert logged[0][1].startswith("no GPU works (" if has_device else "there is no NVIDIA GPU")
 
 
 @pytest.mark.usefixtures("no_device")
-def test_what_onnxruntime_prints_is_kept_out_of_the_report(
+def test_the_output_of_onnxruntime_is_not_in_the_report(
     job: Job,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -219,7 +219,7 @@ def test_what_onnxruntime_prints_is_kept_out_of_the_report(
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
-def test_a_run_as_a_program_says_no_more_than_it_must(device: str, job: Job) -> None:
+def test_a_run_as_a_program_prints_nothing_superfluous(device: str, job: Job) -> None:
     command = [sys.executable, "-m", "batchrec", "score", "--device", device]
     command += ["--sequences", str(job.sequences), "--model", str(trained_model()), "--out", str(job.out)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -267,11 +267,11 @@ def test_a_catalogue_that_cannot_be_read_is_refused(text: str, job: Job) -> None
     assert "movies.csv" in job.assert_fails(3, "--items", job.folder / "movies.csv")
 
 
-def test_sequences_that_are_replaced_meanwhile_leave_the_old_table(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sequences_replaced_during_the_run_leave_the_old_table(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     def replaced(*arguments: Any) -> Offer:
-        found = read_offer(*arguments)
+        offer = read_offer(*arguments)
         write_sequences(job.folder / "new.parquet", {1: [1001], 9: [1004, 1005]}).replace(job.sequences)
-        return found
+        return offer
 
     monkeypatch.setattr("batchrec.scoring.score.read_offer", replaced)
     assert f"{job.sequences}: was replaced while it was read" in job.assert_fails(3)
@@ -299,7 +299,7 @@ def test_a_bug_keeps_its_traceback_and_leaves_the_old_table(job: Job, monkeypatc
 @pytest.mark.parametrize(
     "name", ["it's; drop table x.parquet", "$path ${x}.parquet", "a*[b]?.parquet", "new\nline.parquet"]
 )
-def test_hostile_file_names_are_names(name: str, tmp_path: Path) -> None:
+def test_special_characters_in_file_names_are_accepted(name: str, tmp_path: Path) -> None:
     sequences = write_sequences(tmp_path / name, {1: [1001]})
     write_sequences(tmp_path / "a-b-c.parquet", {2: [1001]})
     assert score(sequences, trained_model(), ScoringConfig(device="cpu"), tmp_path / f"out {name}").users == 1

@@ -1,4 +1,4 @@
-"""Histories and reports against an independent computation in plain Python, on random events."""
+"""Histories and reports of random events equal an independent computation in plain Python."""
 
 import gzip
 import math
@@ -45,7 +45,7 @@ class Filters:
 
 def events(users: st.SearchStrategy[Any], items: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Event]]:
     event = st.builds(Event, users, items, st.sampled_from([0.5, 2.0, 3.5, 5.0]), st.integers(-2, 4))
-    # The last rows again: rows equal in every column, which random ones rarely are.
+    # The last rows again: rows that are equal in every column are rare among random ones.
     return st.lists(event, min_size=1, max_size=30).map(lambda rows: [*rows, *rows[-3:]])
 
 
@@ -62,7 +62,7 @@ filters = st.builds(
 
 
 def typed(rows: list[Event], file: str) -> list[Event]:
-    """Give ids the type they are to have: of a CSV's, a column is integers where every one is written as one."""
+    """Return the rows with ids of the expected type: a column of a CSV is integers if every id is written as one."""
     columns = [list(column) for column in zip(*rows, strict=True)]
     for place in (0, 1):
         if ".csv" in file and all(re.fullmatch("0|-?[1-9][0-9]*", str(value)) for value in columns[place]):
@@ -70,8 +70,8 @@ def typed(rows: list[Event], file: str) -> list[Event]:
     return [Event(*values) for values in zip(*columns, strict=True)]
 
 
-def seen_beside(rows: list[Event], chosen: Filters) -> dict[Any, set[Any]]:
-    """The items of each user who has events that a filter leaves out, and none that it keeps; some may be empty."""
+def expected_also_seen(rows: list[Event], chosen: Filters) -> dict[Any, set[Any]]:
+    """Return the expected also_seen: per user with left-out events, the items without an event that is kept."""
     if chosen.seen == "kept":
         return {}
     kept, _ = expected(rows, chosen)
@@ -84,7 +84,7 @@ def seen_beside(rows: list[Event], chosen: Filters) -> dict[Any, set[Any]]:
 
 
 def expected(rows: list[Event], chosen: Filters) -> tuple[dict[Any, list[tuple[int, Any]]], dict[str, Any]]:
-    """Compute the (time, item) pairs of each user who has any, sorted, and the counts of the report."""
+    """Return the sorted (time, item) pairs of each user who has any, and the counts of the report."""
     rated = [row for row in rows if chosen.min_rating is None or row.rating >= chosen.min_rating]
     pairs = [(row.user, row.time, row.item) for row in rated]
     if chosen.repeats != "all":
@@ -129,7 +129,7 @@ def expected_statistics(histories: dict[Any, list[tuple[int, Any]]]) -> dict[str
 
 
 def write(rows: list[Event], file: Path) -> None:
-    """Write ratings as the file's suffix says."""
+    """Write ratings in the format of the file's suffix."""
     if file.suffix == ".parquet":
         pq.write_table(pa.table([list(column) for column in zip(*rows, strict=True)], COLUMNS), file)
         return
@@ -139,7 +139,7 @@ def write(rows: list[Event], file: Path) -> None:
 
 
 def build(files: list[Path], config: SequencesConfig, out: Path) -> tuple[pa.Table, dict[str, Any]]:
-    # Times that tests choose at random are numbers too small to tell their unit.
+    # Random times in these tests are too small to recognise their unit.
     unit = "s" if config.timestamp_unit == "auto" else config.timestamp_unit
     report = build_sequences([str(file) for file in files], replace(config, timestamp_unit=unit), out)
     return pq.read_table(out), asdict(report)
@@ -149,7 +149,7 @@ def build(files: list[Path], config: SequencesConfig, out: Path) -> tuple[pa.Tab
 @given(integer_events | text_events, filters, st.sampled_from(["r.csv", "r.csv.gz", "r.parquet"]))
 def test_histories_and_report_equal_an_independent_computation(rows: list[Event], chosen: Filters, name: str) -> None:
     histories, counts = expected(typed(rows, name), chosen)
-    also_seen = seen_beside(typed(rows, name), chosen)
+    also_seen = expected_also_seen(typed(rows, name), chosen)
     without_history = sorted(set(also_seen) - set(histories))
     with TemporaryDirectory() as folder:
         file, out = Path(folder, name), Path(folder, "sequences.parquet")
@@ -160,17 +160,17 @@ def test_histories_and_report_equal_an_independent_computation(rows: list[Event]
                 build([file], config, out)
             return
         table, report = build([file], config, out)
-    found = table.to_pylist()
-    assert len(found) == len({row["user_id"] for row in found})
-    assert all(row["timestamps"] == sorted(row["timestamps"]) for row in found)
+    built = table.to_pylist()
+    assert len(built) == len({row["user_id"] for row in built})
+    assert all(row["timestamps"] == sorted(row["timestamps"]) for row in built)
     assert {
-        row["user_id"]: sorted(zip(row["timestamps"], row["item_ids"], strict=True), key=repr) for row in found
+        row["user_id"]: sorted(zip(row["timestamps"], row["item_ids"], strict=True), key=repr) for row in built
     } == histories | {user: [] for user in without_history}
-    assert [row["user_id"] for row in found] == sorted([*histories, *without_history])
-    assert {row["user_id"]: row["also_seen"] for row in found if row["also_seen"]} == {
+    assert [row["user_id"] for row in built] == sorted([*histories, *without_history])
+    assert {row["user_id"]: row["also_seen"] for row in built if row["also_seen"]} == {
         user: sorted(items) for user, items in also_seen.items() if items
     }
-    assert (report["users"], report["users_without_history"]) == (len(found), len(without_history))
+    assert (report["users"], report["users_without_history"]) == (len(built), len(without_history))
     assert report["also_seen"] == sum(map(len, also_seen.values()))
     assert {name: report[name] for name in counts} == counts
     assert {name: report[name] for name in expected_statistics(histories)} == expected_statistics(histories)
@@ -183,7 +183,7 @@ def test_histories_and_report_equal_an_independent_computation(rows: list[Event]
 def test_a_history_does_not_depend_on_rows_files_formats_threads_or_memory(
     rows: list[Event], repeats: Literal["last", "first", "all"]
 ) -> None:
-    # Text that spells an integer is text in a Parquet file: files of text ids are all CSV here.
+    # Text that spells an integer stays text in a Parquet file, so files with text ids are all CSV here.
     middle = "c.parquet" if isinstance(rows[0].user, int) else "c.csv"
     with TemporaryDirectory() as folder:
         out = Path(folder, "sequences.parquet")
@@ -192,15 +192,15 @@ def test_a_history_does_not_depend_on_rows_files_formats_threads_or_memory(
         for number, file in enumerate(several):
             write(rows[number::3][::-1], file)
         wanted, _ = build([one], SequencesConfig(repeats=repeats, threads=2), out)
-        found, _ = build(several[::-1], SequencesConfig(repeats=repeats, threads=1, memory_limit="100MB"), out)
-    assert found.equals(wanted)
+        sequences, _ = build(several[::-1], SequencesConfig(repeats=repeats, threads=1, memory_limit="100MB"), out)
+    assert sequences.equals(wanted)
 
 
 def _tied_events(n_users: int) -> list[Event]:
     return [Event(user, item, 3.0, 0) for user in range(n_users) for item in range(100, 150)]
 
 
-def test_the_order_within_a_tie_is_not_that_of_the_ids_and_differs_by_user(tmp_path: Path) -> None:
+def test_ties_are_not_ordered_by_item_and_differ_per_user(tmp_path: Path) -> None:
     write(_tied_events(2), tmp_path / "r.csv")
     table, _ = build([tmp_path / "r.csv"], SequencesConfig(), tmp_path / "out")
     one, other = table["item_ids"].to_pylist()
@@ -211,7 +211,7 @@ def test_the_order_within_a_tie_is_not_that_of_the_ids_and_differs_by_user(tmp_p
         assert 15 < n_rising < 34
 
 
-def test_events_within_one_second_stand_by_their_fractions(tmp_path: Path) -> None:
+def test_events_within_a_second_are_ordered_by_their_fractions(tmp_path: Path) -> None:
     rows = [Event(1, item, 3.0, 1_600_000_000_999 - item) for item in range(20)]
     write(rows, tmp_path / "r.csv")
     table, _ = build([tmp_path / "r.csv"], SequencesConfig(timestamp_unit="ms"), tmp_path / "out")
@@ -219,9 +219,9 @@ def test_events_within_one_second_stand_by_their_fractions(tmp_path: Path) -> No
     assert set(table["timestamps"].to_pylist()[0]) == {1_600_000_000}
 
 
-def test_histories_that_straddle_batches_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_histories_that_span_batches_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    # User 5's history is longer than two batches; most others' lie within one.
+    # User 5's history is longer than two batches; most others are within one.
     users = [5] * 5000 + rng.integers(300, size=5000).tolist()
     times = rng.integers(1000, size=10_000).tolist()
     rows = [Event(user, item, 3.0, time) for item, (user, time) in enumerate(zip(users, times, strict=True))]
@@ -232,13 +232,13 @@ def test_histories_that_straddle_batches_are_whole(tmp_path: Path, monkeypatch: 
     assert pq.ParquetFile(tmp_path / "out").num_row_groups > 1
     assert table.equals(whole)
     histories, _ = expected(rows, Filters())
-    found = zip(table["user_id"].to_pylist(), table["timestamps"].to_pylist(), strict=True)
-    assert dict(found) == {user: sorted(time for time, _ in history) for user, history in histories.items()}
+    times = zip(table["user_id"].to_pylist(), table["timestamps"].to_pylist(), strict=True)
+    assert dict(times) == {user: sorted(time for time, _ in history) for user, history in histories.items()}
 
 
-def test_what_is_left_out_straddles_batches_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_left_out_events_may_span_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
-    # User 5 has rated more items too low than two batches hold; users from 300 on have rated nothing well.
+    # User 5 has more low ratings than two batches hold; users from 300 on have only low ratings.
     users = [5] * 5000 + rng.integers(400, size=5000).tolist()
     stars = [
         1.0 if user >= 300 or chance < 0.8 else 4.0 for user, chance in zip(users, rng.random(10_000), strict=True)
@@ -248,9 +248,9 @@ def test_what_is_left_out_straddles_batches_too(tmp_path: Path, monkeypatch: pyt
     write(rows, tmp_path / "r.parquet")
     monkeypatch.setattr(batchrec.sequences.build, "_BATCH_EVENTS", 2048)
     table, report = build([tmp_path / "r.parquet"], SequencesConfig(min_rating=3.0), tmp_path / "out")
-    found = dict(zip(table["user_id"].to_pylist(), table["also_seen"].to_pylist(), strict=True))
-    assert found == {user: sorted(seen) for user, seen in seen_beside(rows, Filters(min_rating=3.0)).items()}
-    assert len(found[5]) > 2048
+    also_seen = dict(zip(table["user_id"].to_pylist(), table["also_seen"].to_pylist(), strict=True))
+    assert also_seen == {user: sorted(seen) for user, seen in expected_also_seen(rows, Filters(min_rating=3.0)).items()}
+    assert len(also_seen[5]) > 2048
     assert report["users_without_history"] == sum(not items for items in table["item_ids"].to_pylist()) >= 90
 
 
@@ -264,6 +264,6 @@ def test_a_tight_memory_limit_changes_nothing(options: dict[str, Any], tmp_path:
     write(rows, tmp_path / "r.parquet")
     wanted, _ = build([tmp_path / "r.parquet"], SequencesConfig(threads=1, **options), tmp_path / "out")
     config = SequencesConfig(threads=1, memory_limit="16MB", **options)
-    found, _ = build([tmp_path / "r.parquet"], config, tmp_path / "out")
-    assert found.equals(wanted)
+    sequences, _ = build([tmp_path / "r.parquet"], config, tmp_path / "out")
+    assert sequences.equals(wanted)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "r.parquet"]

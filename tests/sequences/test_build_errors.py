@@ -1,4 +1,4 @@
-"""Input that build-sequences cannot use: an exit code, one line that says what is wrong, and nothing touched."""
+"""Input that build-sequences cannot use: an exit code, a one-line error, and no file changed."""
 
 import gzip
 import io
@@ -47,7 +47,7 @@ def assert_fails_and_touches_nothing(
     assert snapshot(Path.cwd()) == before
 
 
-# What is in ratings.csv, and the words that the error is to hold.
+# Contents of ratings.csv, and words that the error must contain.
 BAD_CSV: dict[str, tuple[str | bytes, list[str]]] = {
     "empty": ("", ["ratings.csv", "empty", "userId"]),
     "empty lines": ("\n\n", ["ratings.csv", "empty"]),
@@ -91,7 +91,7 @@ BAD_CSV: dict[str, tuple[str | bytes, list[str]]] = {
     "UTF-16": (GOOD.encode("utf-16"), ["ratings.csv", "UTF-16"]),
     "line ends of two kinds": (
         "userId,movieId,rating,timestamp\r\n1,2,3,4\n1,3,3,5\n",
-        ["ratings.csv: line ends differ"],
+        ["ratings.csv: line ends are mixed"],
     ),
     "an image": (bytes(range(256)).replace(b"\n", b"").replace(b"\r", b"") * 1000, ["ratings.csv", "not text"]),
     "a zip": (b"PK\x03\x04" + bytes(100), ["ratings.csv", "zip archive"]),
@@ -179,7 +179,7 @@ def test_input_that_is_missing_or_leaves_nothing(build: BuildSequences, argument
         ("", ["q.sql", "0 statements", "one SELECT"]),
         ("-- nothing", ["q.sql", "one SELECT"]),
         ("selec 1", ["q.sql", "syntax error", "selec"]),
-        (f"{SELECT}; {SELECT}", ["q.sql", "several statements", "SELECT", "ATTACH"]),
+        (f"{SELECT}; {SELECT}", ["q.sql", "a statement SELECT before the last", "SELECT", "ATTACH"]),
         (f"{SELECT}; drop table events", ["q.sql", "2 statements"]),
         ("create table events as select 1", ["q.sql", "one SELECT"]),
         ("copy (select 1) to 'sequences.parquet'", ["q.sql", "one SELECT"]),
@@ -188,14 +188,14 @@ def test_input_that_is_missing_or_leaves_nothing(build: BuildSequences, argument
         (SELECT.replace("userId", "nobody"), ["q.sql", "nobody", "movieId"]),
         ("select * from events", ["q.sql", "events", "does not exist"]),
         ("select * from query", ["q.sql", "query", "does not exist"]),
-        # Names of variables where the query is run.
+        # Names of Python variables in the code that runs the query.
         ("select * from file", ["q.sql", "file", "does not exist"]),
         ("select * from columns", ["q.sql", "columns", "does not exist"]),
         ("select $x as user_id, 2 as item_id, 3 as timestamp", ["q.sql", "parameters", "x"]),
         ("select 'caf\udce9' as user_id, 2 as item_id, 3 as timestamp", ["q.sql", "utf-8"]),
     ],
 )
-def test_a_query_that_does_not_run(build: BuildSequences, query: str, words: list[str]) -> None:
+def test_a_query_that_fails(build: BuildSequences, query: str, words: list[str]) -> None:
     Path("ratings.csv").write_text(GOOD)
     Path("q.sql").write_bytes(os.fsencode(query))
     assert_fails_and_touches_nothing(build, ["--query", "q.sql"], 2, words)
@@ -217,7 +217,7 @@ def test_a_query_that_does_not_run(build: BuildSequences, query: str, words: lis
         (["--max-bad-rows", ""], ["--max-bad-rows"]),
         (["--memory-limit", "banana"], ["--memory-limit", "banana"]),
         (["--memory-limit", "5 bananas"], ["--memory-limit", "bananas"]),
-        (["--memory-limit", "1KB"], ["--memory-limit 1KB", "too little"]),
+        (["--memory-limit", "1KB"], ["--memory-limit 1KB", "not enough memory"]),
         (["--threads", "0"], ["--threads 0", "from 1 to 1024"]),
         (["--threads", "two"], ["--threads", "two"]),
         (["--min-user-events", "0"], ["--min-user-events 0", "1 or more"]),
@@ -246,7 +246,7 @@ def test_wrong_use(build: BuildSequences, arguments: list[str], words: list[str]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, where nobody can write")
-def test_an_output_folder_in_which_nobody_can_write(build: BuildSequences) -> None:
+def test_an_output_folder_that_nobody_can_write_to(build: BuildSequences) -> None:
     Path("ratings.csv").write_text(GOOD)
     assert_fails_and_touches_nothing(build, ["--out", "/proc/self/h.parquet"], 2, ["/proc/self/h.parquet", "cannot be"])
 
@@ -272,7 +272,7 @@ def test_a_failed_run_in_a_fresh_folder_leaves_it_as_it_was(build: BuildSequence
     assert names_in_folder() == ["ratings.csv"]
 
 
-def test_a_run_leaves_its_output_alone_and_a_second_replaces_it(build: BuildSequences) -> None:
+def test_a_run_leaves_only_its_output_and_a_second_run_replaces_it(build: BuildSequences) -> None:
     Path("ratings.csv").write_text(GOOD)
     Path("sequences.parquet").write_text("last night's")
     assert build().histories == {1: [2]}

@@ -1,4 +1,4 @@
-"""What build-sequences reads: times, ids, files, queries, and the rows it cannot use."""
+"""Input of build-sequences: times, ids, files, queries, and rows that cannot be used."""
 
 import csv
 import gzip
@@ -17,7 +17,7 @@ NEW_YEAR = 1577836800  # 2020-01-01 00:00:00 UTC
 
 
 def write_parquet(name: str, **columns: Any) -> None:
-    """Write ratings of one event, but for the columns given."""
+    """Write ratings of one event, with the given columns replaced."""
     ratings = {"userId": [1], "movieId": [2], "rating": [3.0], "timestamp": [4]} | columns
     with Path(name).open("wb") as file:
         pq.write_table(pa.table(ratings), file)
@@ -185,7 +185,7 @@ def test_a_gap_in_a_column_of_floats_is_an_event_without_a_user(build: BuildSequ
         "source_0,column_3,userId,movieId,timestamp\n9,9,1,2,4\n9,9,1,3,5\n",
     ],
 )
-def test_a_csv_is_read_however_it_is_written(build: BuildSequences, text: str) -> None:
+def test_csv_files_are_read_in_every_style(build: BuildSequences, text: str) -> None:
     Path("ratings.csv").write_bytes(text.encode())
     assert build().histories == {1: [2, 3]}
 
@@ -196,7 +196,7 @@ def test_a_gzip_of_several_members_is_read_to_its_end(build: BuildSequences) -> 
 
 
 def _many_files() -> None:
-    """Write four events of user 1 to files of four layouts: item 2 at 4, 3 at 5, 4 at 6, 5 at 7."""
+    """Write four events of user 1 to files of four layouts: items 2, 3, 4, 5 at times 4, 5, 6, 7."""
     Path("d/deep").mkdir(parents=True)
     Path("d/a.csv").write_text(f"{HEADER}1,2,3,4\n")
     Path("d/b.CSV").write_text("timestamp;movieId;userId\n5;3;1\n")
@@ -221,7 +221,7 @@ def test_files_folders_and_globs_of_any_layout_are_read_together_each_once(
     assert build(*arguments).histories == {1: [2, 3, 4, 5]}
 
 
-def test_files_of_a_folder_that_are_hidden_are_not_read(build: BuildSequences) -> None:
+def test_hidden_files_of_a_folder_are_not_read(build: BuildSequences) -> None:
     _many_files()
     for name in ("d/.a.csv", "d/_b.csv", "d/.ipynb_checkpoints/a.csv", "d/_temporary/c.csv", "d/notes.txt"):
         Path(name).parent.mkdir(exist_ok=True)
@@ -240,13 +240,13 @@ def test_files_of_a_folder_that_are_hidden_are_not_read(build: BuildSequences) -
         ({"rating": [2]}, {"rating": [1.5], "movieId": [3]}, {1: [2]}),
     ],
 )
-def test_parquet_files_of_different_types_are_each_read_as_what_they_are(
+def test_parquet_files_with_different_types_are_read_together(
     build: BuildSequences, one: dict[str, Any], other: dict[str, Any], histories: dict[Any, list[int]]
 ) -> None:
     for first, second in (("a", "b"), ("b", "a")):
         write_parquet(f"{first}.parquet", **one)
         write_parquet(f"{second}.parquet", **other)
-        # Rated 1.5, an event is below; rounded to a whole number it would not be.
+        # A rating of 1.5 is below the minimum; rounded to a whole number it would not be.
         assert build("--ratings", "[ab].parquet", "--min-rating", "1.6").histories == histories
 
 
@@ -282,7 +282,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_column_name_is_but_a_name(build: BuildSequences, name: str) -> None:
+def test_a_hostile_column_name_is_only_a_name(build: BuildSequences, name: str) -> None:
     with Path("r.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["movieId", "other", name, "timestamp"], [2, 9, 1, 4]])
     with Path("r.parquet").open("wb") as parquet:
@@ -294,12 +294,12 @@ def test_a_hostile_column_name_is_but_a_name(build: BuildSequences, name: str) -
     "name",
     [
         *HOSTILE,
-        # Fails aloud, as a file that is not found.
+        # These fail with an error: the file is reported as missing.
         pytest.param("~", marks=pytest.mark.xfail(reason="DuckDB takes a tilde at the start for a home folder")),
         pytest.param("a\\b[1]", marks=pytest.mark.xfail(reason="DuckDB takes a backslash in a glob for a separator")),
     ],
 )
-def test_a_hostile_file_name_is_but_a_name(build: BuildSequences, name: str) -> None:
+def test_a_hostile_file_name_is_only_a_name(build: BuildSequences, name: str) -> None:
     Path(name).mkdir()
     Path(name, f"{name}.csv").write_text(f"{HEADER}1,2,3,4\n")
     write_parquet(f"{name}/{name}.parquet", movieId=[3], timestamp=[5])
@@ -308,7 +308,7 @@ def test_a_hostile_file_name_is_but_a_name(build: BuildSequences, name: str) -> 
     assert sorted(file.name for file in Path(name).iterdir()) == sorted([name, f"{name}.csv", f"{name}.parquet"])
 
 
-def test_the_rating_is_read_only_where_it_is_needed(build: BuildSequences) -> None:
+def test_the_rating_is_read_only_if_it_is_needed(build: BuildSequences) -> None:
     Path("ratings.csv").write_text("userId,movieId,timestamp\n1,2,4\n")
     assert build().histories == {1: [2]}
     Path("stars.csv").write_text("userId,movieId,timestamp,stars\n1,2,4,2.5\n1,3,5,4\n1,4,6,3.9\n")
@@ -318,7 +318,7 @@ def test_the_rating_is_read_only_where_it_is_needed(build: BuildSequences) -> No
 
 # Queries
 
-JOIN = """-- what was bought, and not sent back
+JOIN = """-- purchases without returns
 with bought as (
     select * from 'orders.csv' where invoice not like 'C%' and quantity > 0
 )
@@ -359,14 +359,14 @@ def test_a_query_filters_renames_and_joins(build: BuildSequences) -> None:
         "select 1 as user_id, 2 as item_id, 1577836804 as timestamp, '; drop' as \"a;'$x\"",
     ],
 )
-def test_a_query_is_one_select_in_any_case(build: BuildSequences, query: str) -> None:
+def test_a_query_is_one_select_in_upper_or_lower_case(build: BuildSequences, query: str) -> None:
     Path("q.sql").write_text(query, encoding="utf-8")
     outcome = build("--query", "q.sql")
     assert outcome.stderr == ""
     assert (outcome.histories, outcome.times) == ({1: [2]}, [NEW_YEAR + 4])
 
 
-def test_text_that_a_query_yields_is_text(build: BuildSequences) -> None:
+def test_text_columns_of_a_query_are_read_as_text(build: BuildSequences) -> None:
     Path("q.sql").write_text("select '1' as user_id, '2' as item_id, '4' as timestamp")
     assert build("--query", "q.sql").histories == {"1": ["2"]}
 
@@ -378,7 +378,7 @@ def test_a_query_needs_a_rating_only_with_min_rating(build: BuildSequences) -> N
     assert build("--query", "q.sql", "--min-rating", "4").histories == {1: [4]}
 
 
-def test_rows_of_a_query_that_cannot_be_used_are_rejected_too(build: BuildSequences) -> None:
+def test_unusable_rows_of_a_query_are_rejected(build: BuildSequences) -> None:
     Path("q.sql").write_text("from (values (1, 2, '4'), (1, null, '5'), (1, 3, 'x')) as t(user_id, item_id, timestamp)")
     outcome = build("--query", "q.sql", "--max-bad-rows", "2")
     assert outcome.histories == {1: [2]}
@@ -420,9 +420,9 @@ def test_rejects_name_file_line_reason_and_value(build: BuildSequences) -> None:
     Path("b.csv").write_text(BAD)
     outcome = build("--ratings", "?.csv", "--min-rating", "1", "--max-bad-rows", "10")
     assert outcome.histories == {1: [2, 8], 2: [2]}
-    header, *found = rejects()
+    header, *rows = rejects()
     assert header == ["file", "line", "reason", "value"]
-    assert sorted(found, key=lambda row: int(row[1])) == [["b.csv", str(line), *rest] for line, *rest in BAD_ROWS]
+    assert sorted(rows, key=lambda row: int(row[1])) == [["b.csv", str(line), *rest] for line, *rest in BAD_ROWS]
     assert outcome.report["rejects_file"] == "sequences.rejects.csv"
     assert outcome.report["rejected"] == {
         "no user": 2,
@@ -436,14 +436,14 @@ def test_rejects_name_file_line_reason_and_value(build: BuildSequences) -> None:
     assert outcome.report["rows_read"] == outcome.report["events"] + 10
 
 
-def test_a_row_that_is_no_utf_8_is_rejected(build: BuildSequences) -> None:
+def test_a_row_that_is_not_utf_8_is_rejected(build: BuildSequences) -> None:
     Path("ratings.csv").write_bytes(f"{HEADER}1,a,3,4\n1,café,3,5\n1,b,3,6\n".encode("latin-1"))
     outcome = build("--max-bad-rows", "1")
     assert outcome.histories == {1: ["a", "b"]}
     assert [row[:3] for row in rejects()[1:]] == [["ratings.csv", "3", "malformed (invalid encoding)"]]
 
 
-def test_a_bad_row_beside_ids_that_turn_out_to_be_text_is_counted_once(build: BuildSequences) -> None:
+def test_a_bad_row_is_counted_once_if_ids_are_reloaded_as_text(build: BuildSequences) -> None:
     Path("ratings.csv").write_text(f"{HEADER}1,2,3,4\n1,3\n1,a,3,5\n1,4,3,x\n")
     outcome = build("--max-bad-rows", "2")
     assert outcome.histories == {1: ["2", "a"]}
@@ -451,7 +451,7 @@ def test_a_bad_row_beside_ids_that_turn_out_to_be_text_is_counted_once(build: Bu
     assert [row[1] for row in rejects()[1:]] == ["3", "5"]
 
 
-def test_the_file_of_rejects_goes_when_there_are_none(build: BuildSequences) -> None:
+def test_the_rejects_file_is_removed_if_there_are_no_rejects(build: BuildSequences) -> None:
     Path("ratings.csv").write_text(f"{HEADER}1,2,3,4\n,2,3,4\n")
     assert build("--max-bad-rows", "1", "--out", "h.parquet").report["rejects_file"] == "h.rejects.csv"
     assert len(rejects("h.rejects.csv")) == 2
@@ -484,7 +484,7 @@ def test_max_bad_rows_is_a_number_or_a_share_of_the_rows_read(
         assert f"{n_bad} of {n_rows} rows cannot be used" in outcome.stderr
 
 
-def test_a_long_text_beside_a_bad_row_is_no_hindrance(build: BuildSequences) -> None:
+def test_a_bad_row_may_have_a_long_text_next_to_it(build: BuildSequences) -> None:
     Path("ratings.csv").write_text(f"userId,movieId,review,timestamp\n1,2,{'x' * 200_000},4\n1,3,x,y\n")
     assert build("--max-bad-rows", "1").histories == {1: [2]}
     assert rejects()[1:] == [["ratings.csv", "3", "unreadable time", "y"]]

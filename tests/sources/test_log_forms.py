@@ -1,4 +1,4 @@
-"""Logs as people really have them: what is read, and what ends in one line instead of a wrong table."""
+"""Logs in the forms in which people have them: each is read correctly, or refused with a one-line error."""
 
 import gzip
 import subprocess
@@ -21,7 +21,7 @@ DAY = 86_400
 
 @pytest.fixture(autouse=True)
 def no_unit(build: BuildSequences, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the unit of times to be found out, as for a user."""
+    """Let the command detect the unit of times, as it does for a user."""
     monkeypatch.delenv("BATCHREC_BUILD_SEQUENCES_TIMESTAMP_UNIT")
 
 
@@ -52,27 +52,27 @@ def fails(outcome: Outcome, *words: str) -> None:
 # Ids
 
 
-def test_zero_is_one_id_whatever_its_sign_as_a_float(build: BuildSequences) -> None:
+def test_positive_and_negative_float_zero_are_the_same_id(build: BuildSequences) -> None:
     write_parquet("ratings.parquet", userId=[0.0, -0.0, 0.5], movieId=[-0.0, 2.0, 0.0], timestamp=[T, T + 1, T])
     outcome = build("--ratings", "ratings.parquet")
     assert events(outcome) == {"0": [(0, T), (2, T + 1)], "0.5": [(0, T)]}
 
 
-def test_an_id_with_blanks_is_one_item_and_is_shown_as_most_rows_spell_it(build: BuildSequences) -> None:
+def test_ids_that_differ_in_blanks_get_the_most_frequent_spelling(build: BuildSequences) -> None:
     log(f"u,A03   ,{T}", f"u,A04,{T + 1}", f"v,A03   ,{T}", f"v,A03,{T + 1}", f"v,A04\t,{T + 2}", f"w,A04,{T}")
     outcome = build("--repeats", "all")
     assert events(outcome)["v"] == [("A03   ", T), ("A03   ", T + 1), ("A04", T + 2)]
 
 
 @pytest.mark.parametrize("word", ["\\N", "NULL", "null", "None", "NaN", "nan", "<NA>", " NULL "])
-def test_a_word_for_null_is_no_user_and_changes_no_types(build: BuildSequences, word: str) -> None:
+def test_a_null_word_is_a_missing_user_and_keeps_ids_integers(build: BuildSequences, word: str) -> None:
     log(f"17850,1,{T}", f"{word},2,{T + 1}", f"13047,3,{T + 2}")
     fails(build(), "line 3", "no user")
     outcome = build("--max-bad-rows", "1")
     assert (outcome.report["rejected"], set(events(outcome))) == ({"no user": 1}, {17850, 13047})
 
 
-def test_an_option_names_more_words_for_null(build: BuildSequences) -> None:
+def test_the_null_option_adds_null_words(build: BuildSequences) -> None:
     log(f"17850,1,{T}", f"-1,2,{T + 1}", f"n/a,2,{T + 1}")
     outcome = build("--null", "-1, N/A", "--max-bad-rows", "2")
     assert (outcome.report["rejected"], set(events(outcome))) == ({"no user": 2}, {17850})
@@ -80,7 +80,7 @@ def test_an_option_names_more_words_for_null(build: BuildSequences) -> None:
     assert set(events(build("--null", "n/a", "--max-bad-rows", "1"))) == {"a"}
 
 
-def test_one_id_that_is_no_integer_turns_a_column_to_text_only_with_a_warning(build: BuildSequences) -> None:
+def test_one_id_that_is_not_an_integer_makes_all_text_with_a_warning(build: BuildSequences) -> None:
     log(f"1,5,{T}", f"2,5,{T}", f"guest,6,{T}")
     outcome = build()
     assert set(events(outcome)) == {"1", "2", "guest"}
@@ -89,20 +89,20 @@ def test_one_id_that_is_no_integer_turns_a_column_to_text_only_with_a_warning(bu
     assert "item ids" not in outcome.stderr
 
 
-def test_such_an_id_is_a_bad_row_where_integers_are_asked_for(build: BuildSequences) -> None:
+def test_a_text_id_is_a_bad_row_if_the_option_says_integer(build: BuildSequences) -> None:
     log(f"1,5,{T}", f"2,5,{T}", f"guest,6,{T}")
     fails(build("--user-id-type", "integer"), "line 4", "user id is not an integer", "'guest'")
     outcome = build("--user-id-type", "integer", "--max-bad-rows", "1")
     assert (set(events(outcome)), outcome.stderr) == ({1, 2}, "")
 
 
-def test_ids_are_text_without_a_warning_where_text_is_asked_for_or_none_is_an_integer(build: BuildSequences) -> None:
+def test_text_ids_give_no_warning_if_expected(build: BuildSequences) -> None:
     log(f"1,a,{T}", f"guest,b,{T}")
     outcome = build("--user-id-type", "text")
     assert (set(events(outcome)), outcome.stderr) == ({"1", "guest"}, "")
 
 
-def test_ids_of_the_types_text_and_number_in_two_files_warn_with_both(build: BuildSequences) -> None:
+def test_ids_that_are_text_in_one_file_and_numbers_in_another_give_a_warning(build: BuildSequences) -> None:
     write_parquet("d/a.parquet")
     write_parquet("d/b.parquet", userId=["x"])
     outcome = build("--ratings", "d")
@@ -112,7 +112,7 @@ def test_ids_of_the_types_text_and_number_in_two_files_warn_with_both(build: Bui
 
 @pytest.mark.parametrize("kind", [pa.null(), pa.string()])
 @pytest.mark.parametrize("n_rows", [0, 2])
-def test_a_file_or_column_without_values_has_no_say_in_the_types(
+def test_a_file_or_column_without_values_does_not_change_id_types(
     build: BuildSequences, kind: pa.DataType, n_rows: int
 ) -> None:
     write_parquet("d/a.parquet")
@@ -122,7 +122,7 @@ def test_a_file_or_column_without_values_has_no_say_in_the_types(
     assert outcome.report["user_id_type"] == "int64"
 
 
-def test_bytes_in_parquet_are_the_text_that_they_spell(build: BuildSequences) -> None:
+def test_bytes_in_parquet_are_read_as_utf_8(build: BuildSequences) -> None:
     write_parquet("r.parquet", userId=[1, 1], movieId=[b"caf\xc3\xa9", b"zo\xc3\xab"], timestamp=[T, T + 1])
     assert build("--ratings", "r.parquet").histories == {1: ["café", "zoë"]}
     write_parquet("r.parquet", movieId=[bytes(range(128, 144))])
@@ -132,14 +132,14 @@ def test_bytes_in_parquet_are_the_text_that_they_spell(build: BuildSequences) ->
 @pytest.mark.parametrize(
     "values", [[[10, 20]], [{"id": 1}], pa.array([[(1, 2)]], pa.map_(pa.int64(), pa.int64()))], ids=repr
 )
-def test_a_nested_column_is_an_error_that_says_unnest(build: BuildSequences, values: Any) -> None:
+def test_the_error_about_a_nested_column_suggests_unnest(build: BuildSequences, values: Any) -> None:
     write_parquet("r.parquet", movieId=values)
     fails(build("--ratings", "r.parquet"), "r.parquet", "'movieId'", "--item-column", "unnest(movieId)")
     write("q.sql", f"select 1 as user_id, [1, 2] as item_id, {T} as timestamp")
     fails(build("--query", "q.sql"), "q.sql", "'item_id'", "unnest(item_id)")
 
 
-def test_whole_decimals_are_integers_beside_text_too(build: BuildSequences) -> None:
+def test_whole_decimals_are_spelled_as_integers_next_to_text(build: BuildSequences) -> None:
     decimals = pa.array(["17850", "2"]).cast(pa.decimal128(38, 10))
     write_parquet("d/r.parquet", userId=decimals, movieId=decimals, timestamp=[T, T])
     assert build("--ratings", "d").histories == {17850: [17850], 2: [2]}
@@ -160,7 +160,7 @@ def test_whole_decimals_are_integers_beside_text_too(build: BuildSequences) -> N
     ],
     ids=str,
 )
-def test_floats_that_have_lost_digits_are_no_ids(build: BuildSequences, values: pa.Array, fits: bool) -> None:
+def test_floats_too_large_to_be_exact_are_refused_as_ids(build: BuildSequences, values: pa.Array, fits: bool) -> None:
     write_parquet("r.parquet", userId=values)
     outcome = build("--ratings", "r.parquet")
     if fits:
@@ -169,16 +169,16 @@ def test_floats_that_have_lost_digits_are_no_ids(build: BuildSequences, values: 
         fails(outcome, "r.parquet", "'userId'", "lost digits")
 
 
-def test_text_of_such_a_float_is_a_bad_row_and_changes_no_types(build: BuildSequences) -> None:
+def test_an_id_in_exponent_notation_is_a_bad_row_and_keeps_ids_integers(build: BuildSequences) -> None:
     log(f"1,5,{T}", f"1.2345678901234568e+18,5,{T}")
     fails(build(), "line 3", "user id has lost digits", "1.2345678901234568e+18")
     assert set(build("--max-bad-rows", "1").histories) == {1}
-    # As in hexadecimal ids.
+    # Hexadecimal ids can look like this.
     log(f"1e18,5,{T}")
     assert set(build().histories) == {"1e18"}
 
 
-def test_the_columns_of_users_items_and_times_are_three(build: BuildSequences) -> None:
+def test_users_items_and_times_need_three_different_columns(build: BuildSequences) -> None:
     log(f"1,2,{T}")
     fails(build("--item-column", "userId"), "--item-column userId", "three different columns")
 
@@ -186,7 +186,7 @@ def test_the_columns_of_users_items_and_times_are_three(build: BuildSequences) -
 # Quotes, delimiters, headers
 
 
-def test_quotes_in_tab_separated_titles_are_letters(build: BuildSequences) -> None:
+def test_quotes_in_tab_separated_titles_are_ordinary_characters(build: BuildSequences) -> None:
     rows = [f"{user}\t{'x' if user % 7 else chr(34) + 'Heroes'}\t{user}\t{T}" for user in range(1, 41)]
     write("ratings.tsv", "userId\ttitle\tmovieId\ttimestamp\n" + "\n".join(rows))
     assert set(build("--ratings", "ratings.tsv").histories) == set(range(1, 41))
@@ -197,7 +197,7 @@ def test_quoted_fields_of_a_tab_separated_file_are_read_without_their_quotes(bui
     assert build("--ratings", "ratings.tsv").histories == {1: [2]}
 
 
-def test_a_quoted_id_far_from_the_start_of_such_a_file_is_an_error(build: BuildSequences) -> None:
+def test_a_quoted_id_late_in_a_tab_separated_file_is_an_error(build: BuildSequences) -> None:
     rows = [f"u{user}\ti\t{T}" for user in range(200)]
     write("ratings.tsv", "\n".join(["userId\tmovieId\ttimestamp", *rows, f'"u7"\tj\t{T}']))
     fails(build("--ratings", "ratings.tsv"), "ratings.tsv", "'\"u7\"' is quoted", "--quote none")
@@ -205,13 +205,13 @@ def test_a_quoted_id_far_from_the_start_of_such_a_file_is_an_error(build: BuildS
     assert build("--ratings", "ratings.tsv", "--quote", "none").histories['"u7"'] == ["j"]
 
 
-SWALLOWED = f'userId,title,movieId,timestamp\n1,x,5,{T}\n2,"Heroes,5,{T}\n3,y,6,{T}\n4,"Low",7,{T}\n5,z,8,{T}\n'
+MERGED_ROWS = f'userId,title,movieId,timestamp\n1,x,5,{T}\n2,"Heroes,5,{T}\n3,y,6,{T}\n4,"Low",7,{T}\n5,z,8,{T}\n'
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_rows_that_a_lone_quote_swallows_are_counted_as_bad_rows(build: BuildSequences, compressed: bool) -> None:
-    # Line 3 opens a quote that line 5 ends: one record of a title of two lines and a half.
-    text = SWALLOWED.replace('4,"Low",', '4,Low",')
+def test_rows_merged_by_a_stray_quote_are_bad_rows(build: BuildSequences, compressed: bool) -> None:
+    # Line 3 opens a quote that line 5 closes: one record, whose title spans three lines.
+    text = MERGED_ROWS.replace('4,"Low",', '4,Low",')
     write("r.csv.gz" if compressed else "r.csv", gzip.compress(text.encode()) if compressed else text)
     fails(build("--ratings", "r.csv*"), "line 3", "a row within quotes", '2,"Heroes', "3 of 5 rows", "--quote none")
     outcome = build("--ratings", "r.csv*", "--max-bad-rows", "3")
@@ -221,7 +221,7 @@ def test_rows_that_a_lone_quote_swallows_are_counted_as_bad_rows(build: BuildSeq
     assert set(build("--ratings", "r.csv*", "--quote", "none").histories) == {1, 2, 3, 4, 5}
 
 
-def test_rows_lost_next_to_a_byte_behind_a_quote_are_an_error_however_many_may_be_bad(build: BuildSequences) -> None:
+def test_rows_lost_after_a_misplaced_quote_are_an_error_whatever_max_bad_rows(build: BuildSequences) -> None:
     rows = [f'"{user}","{item}","{T + item}"\r\n' for user in range(4) for item in range(3)]
     text = '"userId","movieId","timestamp"\r\n' + "".join(rows)
     sound = text.encode()
@@ -232,32 +232,32 @@ def test_rows_lost_next_to_a_byte_behind_a_quote_are_an_error_however_many_may_b
     fails(build("--max-bad-rows", 9), "ratings.csv", "near line 7", "1 more of the file's 12 rows", "--quote none")
 
 
-def test_rows_that_a_quote_swallows_are_found_whatever_the_line_ends(build: BuildSequences) -> None:
+def test_merged_rows_are_detected_with_any_line_end(build: BuildSequences) -> None:
     for end in ("\n", "\r\n", "\r"):
-        write("ratings.csv", SWALLOWED.replace('4,"Low",', '4,Low",').replace("\n", end))
+        write("ratings.csv", MERGED_ROWS.replace('4,"Low",', '4,Low",').replace("\n", end))
         fails(build(), "line 3", "3 of 5 rows")
 
 
-def test_a_sound_row_that_equals_a_swallowing_record_is_kept(build: BuildSequences) -> None:
-    # Line 2 opens a quote that line 4 ends, and with its end it reads as line 5 does.
+def test_a_row_that_equals_a_merged_record_is_kept(build: BuildSequences) -> None:
+    # Line 2 opens a quote that line 4 closes. The wanted values of this record equal those of line 5.
     text = f'userId,title,movieId,timestamp\n1,"a,5,{T}\n2,b,5,{T}\n1,c",5,{T}\n1,d,5,{T}\n'
     write("ratings.csv", text)
     outcome = build("--max-bad-rows", "3", "--repeats", "all")
     assert (outcome.report["rows_read"], outcome.histories) == (4, {1: [5]})
 
 
-def test_a_swallowing_record_is_left_out_of_a_folder_with_partitions_too(build: BuildSequences) -> None:
-    write("d/dt=2024-01-01/p.csv", SWALLOWED.replace('4,"Low",', '4,Low",').replace("timestamp", "other"))
+def test_a_merged_record_is_removed_from_a_partitioned_folder(build: BuildSequences) -> None:
+    write("d/dt=2024-01-01/p.csv", MERGED_ROWS.replace('4,"Low",', '4,Low",').replace("timestamp", "other"))
     outcome = build("--ratings", "d", "--timestamp-column", "dt", "--max-bad-rows", "3")
     assert outcome.histories == {1: [5], 5: [8]}
 
 
-def test_a_review_with_as_many_commas_as_a_row_is_no_row(build: BuildSequences) -> None:
+def test_a_review_with_as_many_commas_as_a_row_is_not_split(build: BuildSequences) -> None:
     write("ratings.csv", f'userId,review,movieId,timestamp\n1,"fine\na, b, c, d\ne, f, g, h\n",2,{T}\n2,x,2,{T}\n')
     assert set(build().histories) == {1, 2}
 
 
-def test_text_of_several_lines_is_no_loss(build: BuildSequences) -> None:
+def test_quoted_text_of_several_lines_is_read(build: BuildSequences) -> None:
     reviews = "".join(f'{user},"good, nice\nand cheap, too\n\nyes",{user},{T}\n' for user in range(9))
     write("ratings.csv", f"userId,review,movieId,timestamp\n{reviews}")
     outcome = build()
@@ -277,7 +277,7 @@ def test_text_of_several_lines_is_no_loss(build: BuildSequences) -> None:
         (f"userId,movieId,timestamp\n'1','2',{T}\n1,3,{T + 1}\n", ["--quote", "'"]),
     ],
 )
-def test_delimiter_quote_and_names_may_be_told(build: BuildSequences, text: str, options: list[str]) -> None:
+def test_delimiter_quote_and_column_names_can_be_set(build: BuildSequences, text: str, options: list[str]) -> None:
     write("ratings.csv", text)
     assert build(*options).histories == {1: [2, 3]}
 
@@ -293,27 +293,29 @@ def test_delimiter_quote_and_names_may_be_told(build: BuildSequences, text: str,
         (["--quote", ",", "--delimiter", ","], ["--quote ,"]),
     ],
 )
-def test_marks_that_cannot_be_are_refused(build: BuildSequences, options: list[str], words: list[str]) -> None:
+def test_impossible_delimiters_quotes_and_names_are_refused(
+    build: BuildSequences, options: list[str], words: list[str]
+) -> None:
     log(f"1,2,{T}")
     fails(build(*options), *words)
 
 
-def test_a_header_that_is_none_leads_to_the_options_for_it(build: BuildSequences) -> None:
+def test_the_error_about_a_missing_header_names_the_options(build: BuildSequences) -> None:
     write("ratings.csv", f"1,1193,5,{T}\n")
     fails(build(), "no column 'userId'", "--header no --columns", "--delimiter", "--query")
 
 
-def test_blanks_in_names_are_seen_in_an_error(build: BuildSequences) -> None:
+def test_errors_quote_column_names_with_blanks(build: BuildSequences) -> None:
     write("ratings.csv", f"userId ,movieId,timestamp\n1,2,{T}\n")
     fails(build(), "no column 'userId'; found 'userId ', movieId, timestamp")
 
 
-def test_a_header_in_the_middle_is_named_by_its_own_line(build: BuildSequences) -> None:
+def test_a_repeated_header_is_reported_with_its_line(build: BuildSequences) -> None:
     log(f"1,2,{T}", f"2,2,{T}", HEADER.strip(), f"3,2,{T}")
     fails(build(), "line 4", "unreadable time: 'timestamp'", "1 of 4 rows")
 
 
-def test_a_decimal_comma_is_read_where_it_is_no_delimiter(build: BuildSequences) -> None:
+def test_a_decimal_comma_is_read_if_it_is_not_the_delimiter(build: BuildSequences) -> None:
     write("ratings.csv", f"userId;movieId;timestamp;rating\n1;10;{T};4,5\n1;20;{T};2,5\n2;10;{T};3\n")
     assert build("--min-rating", "3").histories == {1: [10], 2: [10]}
     write("ratings.csv", f"userId;movieId;timestamp;rating\n1;10;{T};1,234,5\n")
@@ -341,7 +343,7 @@ def test_a_decimal_comma_is_read_where_it_is_no_delimiter(build: BuildSequences)
         ("1704448801000000000", 1704448801),
     ],
 )
-def test_a_time_that_leaves_no_doubt_is_read(build: BuildSequences, text: str, seconds: int) -> None:
+def test_an_unambiguous_time_is_read(build: BuildSequences, text: str, seconds: int) -> None:
     write("ratings.csv", f'{HEADER}1,2,"{text}"\n')
     assert build().times == [seconds]
 
@@ -355,19 +357,19 @@ def test_a_time_that_leaves_no_doubt_is_read(build: BuildSequences, text: str, s
         "0028-01-10",
         "0999-12-31",
         "12/25/2010 8:26",
-        # Bangladesh's, or British summer; India's, Israel's or Ireland's; New York's, or Panama's.
+        # BST: Bangladesh or British summer; IST: India, Israel or Ireland; EST: New York or Panama.
         "2020-07-01 12:00:00 BST",
         "2020-07-01 12:00:00 IST",
         "2020-07-01 12:00:00 EST",
         "-99999999999",
     ],
 )
-def test_a_time_that_may_be_several_is_refused(build: BuildSequences, text: str) -> None:
+def test_an_ambiguous_time_is_refused(build: BuildSequences, text: str) -> None:
     log(f"1,2,{text}", f"1,3,{T}")
     fails(build(), "line 2", f"unreadable time: '{text}'")
 
 
-def test_a_format_is_taken_by_its_word(build: BuildSequences) -> None:
+def test_a_timestamp_format_is_applied_exactly(build: BuildSequences) -> None:
     days = ["28/01/10 09:00", "05/02/10 09:00", "11/03/10 09:00", "02/04/11 09:00"]
     log(*(f"1,{item},{day}" for item, day in zip((10, 20, 30, 40), days, strict=True)))
     wanted = [(10, 1264669200), (20, 1265360400), (30, 1268298000), (40, 1301734800)]
@@ -393,7 +395,7 @@ def test_a_format_is_taken_by_its_word(build: BuildSequences) -> None:
         (["1700000000000", "1700000000000000", "1700000000000000000"], ["look like ms and us and ns"]),
     ],
 )
-def test_numbers_that_may_not_be_seconds_are_refused(
+def test_numbers_that_might_not_be_seconds_are_refused(
     build: BuildSequences, numbers: list[str], words: list[str]
 ) -> None:
     log(*(f"1,{item},{number}" for item, number in enumerate(numbers)))
@@ -416,7 +418,7 @@ def test_numbers_that_may_not_be_seconds_are_refused(
         (["--timestamp-unit", "us"], ["50000000000", "110000000000"], [50000, 110000]),
     ],
 )
-def test_they_are_read_by_a_format_or_unit_that_is_named(
+def test_such_numbers_are_read_with_an_explicit_format_or_unit(
     build: BuildSequences, options: list[str], numbers: list[str], seconds: list[int]
 ) -> None:
     log(*(f"1,{item},{number}" for item, number in enumerate(numbers)))
@@ -439,26 +441,26 @@ def test_they_are_read_by_a_format_or_unit_that_is_named(
         (["638000000000000000", "638400000000000000"], ".NET ticks"),
     ],
 )
-def test_dates_written_as_numbers_are_refused_beside_other_times(
+def test_dates_written_as_numbers_are_refused_next_to_other_times(
     build: BuildSequences, times: list[str], words: str
 ) -> None:
     log(*(f"1,{item},{time}" for item, time in enumerate(times)))
     fails(build(), "line 2", times[0], words)
 
 
-def test_lengths_of_time_are_no_times(build: BuildSequences) -> None:
+def test_durations_are_refused_as_times(build: BuildSequences) -> None:
     write_parquet("r.parquet", timestamp=pa.array([T], pa.duration("s")))
-    fails(build("--ratings", "r.parquet"), "'timestamp'", "lengths of time")
+    fails(build("--ratings", "r.parquet"), "'timestamp'", "durations")
 
 
-def test_one_number_too_small_is_of_the_unit_of_the_others_and_named(build: BuildSequences) -> None:
+def test_a_number_too_small_for_its_unit_is_read_like_the_others_with_a_warning(build: BuildSequences) -> None:
     log(f"1,2,{T * 1000}", f"1,3,{T * 1000 + 1000}", "1,4,81000")
     outcome = build()
     assert outcome.times == [81, T, T + 1]
     assert "ratings.csv: line 4: timestamp: '81000': 1 numbers are too small" in outcome.stderr
     log("1,2,2020-01-01 00:00:00", "1,3,81")
     assert "line 3: timestamp: '81'" in build().stderr
-    # A zero is the start of any unit.
+    # Zero is the same time in every unit.
     log(f"1,2,{T * 1000}", "1,3,0")
     assert (build().times, build().stderr) == ([0, T], "")
 
@@ -466,7 +468,7 @@ def test_one_number_too_small_is_of_the_unit_of_the_others_and_named(build: Buil
 @pytest.mark.parametrize(
     ("time", "words"), [("1970-08-22", "1970 or before"), ("1960-08-22", "1970 or before"), ("4821-12-26", "future")]
 )
-def test_a_log_all_in_1970_or_in_the_future_warns(build: BuildSequences, time: str, words: str) -> None:
+def test_a_log_entirely_in_1970_or_in_the_future_gives_a_warning(build: BuildSequences, time: str, words: str) -> None:
     log(f"1,2,{time}", f"1,3,{time} 12:00:00")
     outcome = build()
     assert f"WARNING ratings.csv: line 2: timestamp: '{time}': all times are in" in outcome.stderr
@@ -489,12 +491,12 @@ def test_a_date_in_the_path_is_a_column(build: BuildSequences) -> None:
     assert sorted(outcome.times) == [1704067200, 1704067200, 1704153600, 1704153600]
 
 
-def test_a_column_of_the_file_goes_before_one_of_its_path(build: BuildSequences) -> None:
+def test_a_column_of_the_file_precedes_one_of_its_path(build: BuildSequences) -> None:
     write("plays/userId=7/dt=2024-01-01/p.csv", "userId,movieId\n1,2\n")
     assert build("--ratings", "plays", "--timestamp-column", "dt").histories == {1: [2]}
 
 
-def test_a_partition_without_a_value_is_none(build: BuildSequences) -> None:
+def test_a_partition_without_a_value_is_a_missing_value(build: BuildSequences) -> None:
     write("plays/userId=__HIVE_DEFAULT_PARTITION__/p.csv", f"movieId,timestamp\n1,{T}\n")
     write("plays/userId=5/p.csv", f"movieId,timestamp\n1,{T}\n")
     outcome = build("--ratings", "plays", "--max-bad-rows", "1")
@@ -510,7 +512,7 @@ def test_a_partition_without_a_value_is_none(build: BuildSequences) -> None:
     ],
 )
 @pytest.mark.parametrize("where", ["plays", "plays/*/*.csv", "plays/dt=1/p.csv"])
-def test_a_folder_of_a_table_format_is_refused_however_it_is_named(
+def test_a_folder_of_a_table_format_is_refused_as_path_and_as_glob(
     build: BuildSequences, mark: str, kind: str, where: str
 ) -> None:
     write("plays/dt=1/p.csv", f"{HEADER}1,2,{T}\n")
@@ -518,7 +520,7 @@ def test_a_folder_of_a_table_format_is_refused_however_it_is_named(
     fails(build("--ratings", where), "plays", f"table of {kind}", "export")
 
 
-def test_files_of_a_folder_that_are_not_read_are_named_in_one_warning(build: BuildSequences) -> None:
+def test_skipped_files_of_a_folder_are_listed_in_one_warning(build: BuildSequences) -> None:
     for name in ("a.csv", "b.csv.bz2", "c.txt", "_d.csv", ".e.csv"):
         write(f"d/{name}", f"{HEADER}1,2,{T}\n")
     write("elsewhere/f.csv", f"{HEADER}9,2,{T}\n")
@@ -534,7 +536,7 @@ def test_files_of_a_folder_that_are_not_read_are_named_in_one_warning(build: Bui
     assert "crc" not in outcome.stderr
 
 
-def test_zstandard_is_read_and_compression_is_told_by_the_bytes(build: BuildSequences) -> None:
+def test_zstandard_is_read_and_compression_is_detected_from_the_bytes(build: BuildSequences) -> None:
     with pa.output_stream("a.csv.zst", compression="zstd") as file:
         file.write(f"{HEADER}1,2,{T}\n".encode())
     write("b.csv", gzip.compress(f"{HEADER}1,3,{T + 1}\n".encode()))
@@ -543,19 +545,19 @@ def test_zstandard_is_read_and_compression_is_told_by_the_bytes(build: BuildSequ
     assert build("--ratings", "*.csv*").histories == {1: [2, 3, 4, 5]}
 
 
-def test_an_empty_part_is_left_out_with_a_warning(build: BuildSequences) -> None:
+def test_an_empty_file_among_others_is_skipped_with_a_warning(build: BuildSequences) -> None:
     write("d/a.csv", f"{HEADER}1,2,{T}\n")
     write("d/b.csv", "")
     write("d/_SUCCESS", "")
     for where in ("d", "d/*"):
         outcome = build("--ratings", where)
         assert outcome.histories == {1: [2]}
-        assert "empty files are left out" in outcome.stderr
+        assert "empty files are skipped" in outcome.stderr
         assert "b.csv" in outcome.stderr
     fails(build("--ratings", "d/b.csv"), "b.csv", "empty")
 
 
-def test_a_file_that_is_no_table_is_named_without_its_bytes(build: BuildSequences) -> None:
+def test_a_file_of_another_format_is_refused_by_its_name_for_it(build: BuildSequences) -> None:
     with duckdb.connect("shop.duckdb") as con:
         con.execute("create table t as select 1 as userId")
     write("a.zip", b"PK\x03\x04" + bytes(range(256)))
@@ -567,7 +569,7 @@ def test_a_file_that_is_no_table_is_named_without_its_bytes(build: BuildSequence
         assert len(outcome.stderr) < 300
 
 
-def test_a_long_value_in_an_error_is_cut(build: BuildSequences) -> None:
+def test_a_long_value_in_an_error_is_shortened(build: BuildSequences) -> None:
     log(f"1,2,{'x' * 100_000}")
     outcome = build()
     fails(outcome, "unreadable time")
@@ -577,7 +579,7 @@ def test_a_long_value_in_an_error_is_cut(build: BuildSequences) -> None:
 # Queries
 
 
-def test_a_query_attaches_a_database_to_read_it_alone(build: BuildSequences) -> None:
+def test_a_query_attaches_databases_read_only(build: BuildSequences) -> None:
     with duckdb.connect("shop.duckdb") as con:
         con.execute(f"create table plays as select 1 as u, 2 as i, {T} as t")
     before = Path("shop.duckdb").read_bytes()
@@ -587,7 +589,7 @@ def test_a_query_attaches_a_database_to_read_it_alone(build: BuildSequences) -> 
         "attach 'shop.duckdb' as shop (read_only)",
         "attach 'shop.duckdb' as shop (type duckdb)",
     ):
-        write("q.sql", f"-- of the shop\n{attach}; set variable least = 0;\n{select} where t > getvariable('least');\n")
+        write("q.sql", f"-- of the shop\n{attach}; set variable start = 0;\n{select} where t > getvariable('start');\n")
         assert build("--query", "q.sql").histories == {1: [2]}
     assert Path("shop.duckdb").read_bytes() == before
     write("q.sql", f"attach 'new.duckdb' as shop; {select}")
@@ -599,7 +601,7 @@ def test_a_query_attaches_a_database_to_read_it_alone(build: BuildSequences) -> 
     "statement",
     ["copy (select 1) to 'x.csv'", "create table shop.x as select 1", "insert into shop.plays values (1)", "select 1"],
 )
-def test_a_query_writes_nothing(build: BuildSequences, statement: str) -> None:
+def test_a_query_cannot_write(build: BuildSequences, statement: str) -> None:
     with duckdb.connect("shop.duckdb") as con:
         con.execute("create table plays as select 1 as u")
     before = {path: path.read_bytes() for path in Path().iterdir()}
@@ -609,7 +611,7 @@ def test_a_query_writes_nothing(build: BuildSequences, statement: str) -> None:
     assert set(Path().iterdir()) == {*before, Path("shop.duckdb"), Path("q.sql")}
 
 
-def test_a_query_that_sets_the_zone_changes_no_times(build: BuildSequences) -> None:
+def test_a_query_that_sets_the_time_zone_does_not_change_times(build: BuildSequences) -> None:
     write("q.sql", "set timezone = 'Asia/Tokyo'; select 1 as user_id, 2 as item_id, '2024-01-01 00:00:00' as timestamp")
     assert build("--query", "q.sql").times == [1704067200]
 
@@ -626,13 +628,13 @@ def test_a_query_that_sets_the_zone_changes_no_times(build: BuildSequences) -> N
         "attach ':memory:' as m; use m; create table loaded_events as select 1 as x",
     ],
 )
-def test_nothing_that_a_query_sets_or_makes_means_anything_to_the_job(build: BuildSequences, statement: str) -> None:
+def test_settings_and_names_of_a_query_do_not_affect_the_job(build: BuildSequences, statement: str) -> None:
     write("q.sql", f"{statement}; select 1 as user_id, unnest(range(5)) as item_id, item_id + {T} as timestamp")
     assert events(build("--query", "q.sql")) == {1: [(item, T + item) for item in range(5)]}
 
 
 @pytest.mark.parametrize("attach", ["attach 'new.db' as read_only", "attach 'new.db' as x (read_only false)"])
-def test_a_query_makes_no_database(build: BuildSequences, attach: str) -> None:
+def test_a_query_cannot_create_a_database(build: BuildSequences, attach: str) -> None:
     write("q.sql", f"{attach}; select 1 as user_id, 2 as item_id, {T} as timestamp")
     fails(build("--query", "q.sql"), "q.sql")
     assert not Path("new.db").exists()
@@ -645,7 +647,7 @@ def test_a_query_sees_the_run_date(build: BuildSequences) -> None:
     assert build("--query", "q.sql", "--run-date", "2024-01-01").times == [1704067200]
 
 
-def test_a_counter_of_a_query_is_an_order_with_a_warning(build: BuildSequences) -> None:
+def test_a_query_may_use_a_counter_as_time_with_a_warning(build: BuildSequences) -> None:
     write("ratings.csv", "userId,movieId\n1,2\n1,3\n")
     write("q.sql", "select userId as user_id, movieId as item_id, row_number() over () as timestamp from 'ratings.csv'")
     outcome = build("--query", "q.sql")
@@ -653,18 +655,18 @@ def test_a_counter_of_a_query_is_an_order_with_a_warning(build: BuildSequences) 
     assert "all times are in 1970" in outcome.stderr
 
 
-# What mutated bytes have found (tests/faults/test_faults_logs.py)
+# Faults that mutated bytes revealed (tests/faults/test_faults_logs.py)
 
 
 @pytest.mark.parametrize("blank", ["\v", "\f", "\u3000", "\ufeff", "\0"])
-def test_an_id_of_nothing_but_a_blank_of_any_kind_is_missing(build: BuildSequences, blank: str) -> None:
+def test_an_id_of_any_single_blank_is_missing(build: BuildSequences, blank: str) -> None:
     log(f"u,A1,{T}", f"u,{blank},{T + 1}", f"u,{blank}NULL{blank},{T + 2}")
     outcome = build("--max-bad-rows", "2")
     assert (outcome.report["rejected"], events(outcome)) == ({"no item": 2}, {"u": [("A1", T)]})
 
 
-def test_a_list_of_sizes_that_is_too_long_in_a_footer_of_parquet_does_not_end_the_process() -> None:
-    # pyarrow ends it when it is asked for such a column; the values are all there.
+def test_a_damaged_parquet_footer_does_not_crash_the_process() -> None:
+    # pyarrow crashes if such a column is read; all values exist.
     _, _, contents = mutated_parquet.mutation(174)
     write("ratings.parquet", contents)
     command = [sys.executable, "-m", "batchrec", "build-sequences", "--ratings", "ratings.parquet"]
@@ -673,8 +675,8 @@ def test_a_list_of_sizes_that_is_too_long_in_a_footer_of_parquet_does_not_end_th
     assert sum(map(len, pq.read_table("sequences.parquet")["item_ids"].to_pylist())) == 12
 
 
-def test_a_damaged_page_of_parquet_is_one_line(build: BuildSequences) -> None:
-    # DuckDB calls it an internal error, and adds a stack trace.
+def test_a_damaged_parquet_page_gives_a_one_line_error(build: BuildSequences) -> None:
+    # DuckDB reports it as an internal error with a stack trace.
     _, _, contents = mutated_parquet.mutation(3348)
     write("ratings.parquet", contents)
     outcome = build("--ratings", "ratings.parquet")
@@ -682,15 +684,15 @@ def test_a_damaged_page_of_parquet_is_one_line(build: BuildSequences) -> None:
     assert "Stack Trace" not in outcome.stderr
 
 
-def test_quotes_within_quoted_fields_of_tabs_are_known_for_quotes(build: BuildSequences) -> None:
-    # As pandas and spreadsheets write it: only fields that hold a quote, a tab or a line end are quoted.
+def test_quotes_within_quoted_fields_are_recognised_in_tab_separated_files(build: BuildSequences) -> None:
+    # As pandas and spreadsheets write it: only fields with a quote, a tab or a line end are quoted.
     write("ratings.csv", f'userId\ttitle\tmovieId\ttimestamp\n1\t"The ""Film"""\t2\t{T}\n1\t"A\tB"\t3\t{T + 1}\n')
     assert events(build()) == {1: [(2, T), (3, T + 1)]}
 
 
 @pytest.mark.parametrize("quote", ["auto", "none"])
-def test_a_flipped_bit_of_gzip_is_one_line_and_no_other_rows(build: BuildSequences, quote: str) -> None:
-    # Far from its beginning, which is read to find its columns; stored as it is, so that any bit makes another row.
+def test_a_flipped_bit_of_gzip_gives_a_one_line_error(build: BuildSequences, quote: str) -> None:
+    # Far from the beginning, which is read to find the columns; stored uncompressed, so that any bit changes a row.
     text = HEADER + "".join(f"{n},{n % 9},{T + n}\n" for n in range(5000))
     contents = bytearray(gzip.compress(text.encode(), compresslevel=0))
     place = contents.index(b"\n4000,") + 1
@@ -701,8 +703,8 @@ def test_a_flipped_bit_of_gzip_is_one_line_and_no_other_rows(build: BuildSequenc
     fails(build("--ratings", "ratings.csv.gz", "--quote", quote), "ratings.csv.gz", "damaged or cut off")
 
 
-def test_times_without_their_last_digits_are_warned_of(build: BuildSequences) -> None:
-    # What a spreadsheet shows of 1,700,000,000 to 1,749,999,999, and saves.
+def test_times_without_their_last_digits_give_a_warning(build: BuildSequences) -> None:
+    # A spreadsheet shows and saves 1,700,000,000 to 1,749,999,999 like this.
     log("1,2,1.7E+09", "1,3,1.7E+09", f"1,4,{T + 5}")
     outcome = build()
     assert events(outcome)[1][2] == (4, T + 5)
@@ -720,7 +722,7 @@ def test_an_id_with_a_line_end_is_a_bad_row(build: BuildSequences) -> None:
     outcome = build("--max-bad-rows", "2")
     assert outcome.report["rejected"] == {"item id holds a line end": 1, "user id holds a line end": 1}
     assert events(outcome) == {"u": [("A3", T + 2), ("A4\n", T + 3)]}
-    # Nor do they turn integers to text.
+    # They do not make integers text either.
     log(f'1,"10\n20",{T}', f"2,30,{T}")
     outcome = build("--max-bad-rows", "1")
     assert (events(outcome), "WARNING" in outcome.stderr) == ({2: [(30, T)]}, False)

@@ -1,4 +1,4 @@
-"""Small tables that people write: users, catalogues and rules, in one spelling of ids."""
+"""Small tables that people write: users, catalogues and rules, read with the same spelling of ids."""
 
 from datetime import date
 from pathlib import Path
@@ -7,14 +7,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchrec.config import CatalogueConfig
 from batchrec.errors import ConfigError, InputError
 from batchrec.scoring.user_list import read_user_list
-from batchrec.sources.catalogue import read_column
+from batchrec.sources.catalogue import Catalogue, read_catalogue
 from batchrec.sources.text_tables import read_text_table
 from batchrec.tables.ids import as_ids, null_pattern
 from tests.support.models import write_sequences
 
-TITLE = ("title", "--title-column")
+
+def catalogue(items: str, id_type: pa.DataType, run_date: date | None = None, title_column: str = "title") -> Catalogue:
+    read = read_catalogue(CatalogueConfig(items=items, title_column=title_column), id_type, run_date)
+    assert read is not None
+    return read
 
 
 def write(folder: Path, name: str, text: str) -> str:
@@ -45,11 +50,11 @@ def test_an_id_has_one_spelling(text: str, integer: int | None, string: str | No
     assert as_ids(pa.array([text]), pa.string()).to_pylist() == [string]
 
 
-def test_words_for_null_are_those_of_the_log() -> None:
+def test_small_tables_have_the_same_null_words_as_the_log() -> None:
     words = ["\\N", "NULL", "none", "", "  ", "x", "n/a", "\\n"]
     is_missing = as_ids(pa.array(words), pa.string()).is_null().to_pylist()
-    found = pa.compute.match_substring_regex(pa.array(words), null_pattern()).to_pylist()
-    assert found == is_missing == [True, True, True, True, True, False, False, True]
+    is_null_word = pa.compute.match_substring_regex(pa.array(words), null_pattern()).to_pylist()
+    assert is_null_word == is_missing == [True, True, True, True, True, False, False, True]
 
 
 def test_users_and_titles_come_from_a_query_that_sees_the_run_date(tmp_path: Path) -> None:
@@ -62,13 +67,13 @@ def test_users_and_titles_come_from_a_query_that_sees_the_run_date(tmp_path: Pat
     with pytest.raises(InputError, match="no users"):
         read_user_list(users, pa.int64(), date(2023, 6, 1))
     movies = write(tmp_path, "movies.sql", "select 1 as MOVIEID, 'Film ' || year(getvariable('run_date')) as title")
-    found = read_column(movies, "movieId", TITLE, pa.int64(), date(2024, 6, 1))
-    assert (found.item_ids.to_pylist(), found.titles.to_pylist()) == (["1"], ["Film 2024"])
+    titles = catalogue(movies, pa.int64(), date(2024, 6, 1))
+    assert (titles.item_ids.to_pylist(), titles.titles.to_pylist()) == (["1"], ["Film 2024"])
     with pytest.raises(ConfigError, match="no column 'name'"):
-        read_column(movies, "movieId", ("name", "--title-column"), pa.int64())
+        catalogue(movies, pa.int64(), title_column="name")
 
 
-def test_a_user_in_the_place_of_the_header_is_no_header(tmp_path: Path) -> None:
+def test_a_user_id_in_place_of_the_header_is_an_error(tmp_path: Path) -> None:
     histories = {"anna  ": ["i1"], "bert": ["i2"], "USER_ID": ["i1"]}
     sequences = write_sequences(tmp_path / "s.parquet", histories, pa.string(), pa.string())
 
@@ -78,30 +83,30 @@ def test_a_user_in_the_place_of_the_header_is_no_header(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"the first line is 'anna'; expected a header with the column user_id"):
         users("anna\nbert\n")
-    # Any other name is a header, and user_id always is one.
+    # Any other name is a header, and user_id is always one.
     assert users("customer\nanna\n") == ["anna"]
     assert users("USER_ID\nanna\nbert\n") == ["anna", "bert"]
 
 
 def test_a_title_is_found_by_any_spelling_of_its_id(tmp_path: Path) -> None:
     movies = write(tmp_path, "movies.csv", "movieId,title\n 1.00 ,One\nA03,Three\n")
-    found = read_column(movies, "movieId", TITLE, pa.int64())
-    assert found.titles_of(pa.array([1, 2])).to_pylist() == ["One", None]
-    found = read_column(movies, "movieId", TITLE, pa.string())
-    assert found.titles_of(pa.array(["A03   ", "1"])).to_pylist() == ["Three", None]
+    titles = catalogue(movies, pa.int64())
+    assert titles.values_of(pa.array([1, 2])).to_pylist() == ["One", None]
+    titles = catalogue(movies, pa.string())
+    assert titles.values_of(pa.array(["A03   ", "1"])).to_pylist() == ["Three", None]
 
 
 def test_whole_decimals_of_a_table_are_the_integers_of_the_log(tmp_path: Path) -> None:
     decimals = pa.array(["22", "5"]).cast(pa.decimal128(20, 4))
     pq.write_table(pa.table({"item_id": decimals, "factor": [2.5, 3.0]}), tmp_path / "boost.parquet")
     columns = {"item_id": "--boost", "factor": "--boost"}
-    found = read_text_table(str(tmp_path / "boost.parquet"), "--boost", columns)
-    assert found.to_pydict() == {"item_id": ["22", "5"], "factor": ["2.5", "3"]}
+    table = read_text_table(str(tmp_path / "boost.parquet"), "--boost", columns)
+    assert table.rows.to_pydict() == {"item_id": ["22", "5"], "factor": ["2.5", "3"]}
 
 
-def test_rows_that_a_quote_swallows_are_an_error(tmp_path: Path) -> None:
+def test_rows_merged_by_a_stray_quote_are_an_error(tmp_path: Path) -> None:
     movies = write(tmp_path, "movies.csv", 'movieId,title\n1,"Heroes\n2,Low\n3,Lodger"\n')
     with pytest.raises(InputError, match=r"line 2: a row within quotes .*Fix the table of --items"):
-        read_column(movies, "movieId", TITLE, pa.int64())
+        catalogue(movies, pa.int64())
     spread = write(tmp_path, "spread.csv", 'movieId,title\n1,"Heroes\nin two lines"\n2,Low\n')
-    assert read_column(spread, "movieId", TITLE, pa.int64()).titles.to_pylist() == ["Heroes\nin two lines", "Low"]
+    assert catalogue(spread, pa.int64()).titles.to_pylist() == ["Heroes\nin two lines", "Low"]

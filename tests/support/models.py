@@ -30,10 +30,10 @@ from batchrec.tables.schemas import MASK, PAD
 from batchrec.training.encoder import Encoder
 from batchrec.training.train import train
 
-# One layer, for the other exports have two.
+# One layer, because the other exports have two.
 CONFIG = TrainingConfig(max_epochs=2, min_epoch_steps=1, n_layers=1, hidden_size=8, n_heads=2, max_len=8, device="cpu")
 SHAPE = EncoderShape(objective="causal", max_len=8, hidden_size=8, n_layers=1, n_heads=2, dropout=0.3)
-# The same as options.
+# The same as command-line options.
 SMALL = (
     *("--hidden-size", 8, "--max-len", 8, "--n-layers", 1),
     *("--max-epochs", 2, "--min-epoch-steps", 1, "--device", "cpu"),
@@ -55,7 +55,7 @@ def sequences_table(
     item_type: pa.DataType | None = None,
     also_seen: Mapping[Any, Sequence[Any]] | None = None,
 ) -> pa.Table:
-    """A row a user of a mapping from users to their items, oldest first, and what some have seen beside, if given."""
+    """One row per user of a mapping from users to their items, oldest first, and also_seen if given."""
     lists = pa.list_(item_type or pa.int64())
     table = pa.table(
         {
@@ -90,7 +90,7 @@ def indexed(*histories: Sequence[int]) -> Histories:
 
 
 def write_graph(encoder: Encoder, file: Path) -> None:
-    """A graph that ranks by nothing, in no time, and fits its encoder."""
+    """Write the instant graph of an encoder: it has the encoder's weights but ranks without computing."""
     weights = {name: weight.cpu().numpy() for name, weight in encoder.state_dict().items()}
     file.write_bytes(instant_graph(weights).SerializeToString())
 
@@ -100,7 +100,7 @@ def longs(values: Iterable[int]) -> Longs:
 
 
 def small_encoder(vocabulary_size: int = 12, seed: int = 0, **options: Any) -> Encoder:
-    """An encoder in evaluation mode, with weights large enough that differences between histories show."""
+    """An encoder in evaluation mode, with weights so large that different histories get different scores."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = Encoder(vocabulary_size, replace(SHAPE, **{"max_len": 6, "n_layers": 2, **options}))
@@ -120,7 +120,7 @@ def scratch() -> Path:
 
 @cache
 def training_histories() -> dict[int, list[int]]:
-    """60 users with 2 to 22 events over the items 1000 to 1039; some items come again."""
+    """60 users with 2 to 22 events over the items 1000 to 1039; some items repeat."""
     chance = random.Random(7)  # noqa: S311 - a sample, no secret
     first = {1: [1000 + i for i in range(20)], 2: [1020 + i for i in range(20)]}
     others = {user: [1000 + chance.randrange(N_ITEMS) for _ in range(chance.randint(2, 22))] for user in range(3, 61)}
@@ -140,7 +140,7 @@ def model_of(objective: Objective) -> Path:
 
 
 def trained_model() -> Path:
-    """The model directory by the objective that is the default."""
+    """The model directory of the default objective."""
     return model_of(CONFIG.objective)
 
 
@@ -171,7 +171,7 @@ def known_items(model: Model) -> list[Id]:
 
 
 def torch_scores(history: Iterable[Id], model: Model) -> dict[Id, float]:
-    """The score of every item after one history, by torch, one user at a time; the history as the model knows it."""
+    """The score of every item after one history, by torch; items that the model does not know are skipped."""
     items = known_items(model)
     indexes = {item: index for index, item in enumerate(items, start=2)}
     known = [indexes[item] for item in history if item in indexes]
@@ -180,7 +180,7 @@ def torch_scores(history: Iterable[Id], model: Model) -> dict[Id, float]:
 
 
 def next_item_scores(encoder: Encoder, history: Sequence[int]) -> list[float]:
-    """The score of every index after one history of indexes, all places being computed."""
+    """The score of every index after one history of indexes, computing all places."""
     max_len = encoder.shape.max_len
     tokens = list(history[-max_len:]) if encoder.is_causal else [*history[-(max_len - 1) :], MASK]
     with torch.inference_mode():
@@ -195,7 +195,7 @@ def tokens_of(*rows: Sequence[int], width: int | None = None) -> torch.Tensor:
 
 
 def successions(n_items: int, n_users: int) -> dict[int, list[int]]:
-    """Histories of 5 to 12 items from random starts: item i is always followed by i + 1, and the last by the first."""
+    """Histories of 5 to 12 items from random starts: item i + 1 always follows item i, and the first the last."""
     chance = random.Random(3)  # noqa: S311 - a sample, no secret
     spans = [(chance.randrange(n_items), chance.randint(5, 12)) for _ in range(n_users)]
     return {user: [1000 + (start + place) % n_items for place in range(n)] for user, (start, n) in enumerate(spans)}
@@ -224,7 +224,7 @@ def succession_sequences() -> Path:
 
 @cache
 def learned_model(objective: Objective) -> Path:
-    """A model that has seen enough of the successions."""
+    """A model that has learned the successions."""
     out = scratch() / f"learned-{objective}"
     train(succession_sequences(), replace(LEARNING, objective=objective), out)
     return out
@@ -236,17 +236,17 @@ def training_log(model: Path) -> list[dict[str, Any]]:
 
 
 def run_cli(*arguments: object) -> int:
-    """Run a command and give its exit code."""
+    """Run a command and return its exit code."""
     return run([str(argument) for argument in arguments])
 
 
 def names_in(folder: Path) -> set[str]:
-    """What lies in a folder, hidden files too."""
+    """The names in a folder, including hidden ones."""
     return {path.name for path in folder.iterdir()}
 
 
 def assert_training_fails(sequences: Path, capsys: pytest.CaptureFixture[str], exit_code: int, *options: object) -> str:
-    """Training fails with one line, which is given, and leaves nothing, and an older model as it was."""
+    """Training fails with one line, which is returned, writes nothing, and leaves an older model as it was."""
     out = sequences.parent / "model"
     assert not out.exists()
     for older in (False, True):

@@ -1,4 +1,4 @@
-"""The rules of score once more, in plain Python over the whole catalogue, a user at a time: what tests compare with."""
+"""An independent implementation of the rules to compare with: plain Python, one user at a time, over all items."""
 
 import csv
 import math
@@ -29,7 +29,7 @@ def encoder() -> Encoder:
 
 @cache
 def model() -> Path:
-    """A model of the ITEMS with weights so large that no two scores are nearly the same."""
+    """A model of the ITEMS with weights so large that no two scores are nearly equal."""
     folder = scratch() / "random-model"
     folder.mkdir()
     write_encoder(encoder(), folder)
@@ -40,8 +40,8 @@ def model() -> Path:
 
 @cache
 def embeddings() -> np.ndarray[Any, np.dtype[np.float64]]:
-    found: np.ndarray[Any, np.dtype[np.float64]] = encoder().item_embeddings.weight.detach().double().numpy()
-    return found
+    weights: np.ndarray[Any, np.dtype[np.float64]] = encoder().item_embeddings.weight.detach().double().numpy()
+    return weights
 
 
 def cosine(one: int, other: int) -> float:
@@ -67,7 +67,7 @@ class Night:
     max_per_category: int | None = None
     diversity: float = 0.0
     segments: Mapping[int, str] = field(default_factory=dict)
-    # By segment, beside the items for everybody above.
+    # By segment, in addition to the items for all users above.
     allow_in: Mapping[str, Sequence[int]] = field(default_factory=dict)
     block_in: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
@@ -84,7 +84,7 @@ class Night:
         )
 
     def options(self, folder: Path) -> dict[str, Any]:
-        """Write the tables, and give the options of a ScoringConfig."""
+        """Write the tables, and return the options of a ScoringConfig."""
         pairs = {
             "block_for_user": [(user, item) for user, items in self.block_for_user.items() for item in items],
             "candidates": [(user, item) for user, items in (self.candidates or {}).items() for item in items],
@@ -127,14 +127,14 @@ def write_table(file: Path, header: str, rows: Iterable[Sequence[object]]) -> Pa
 
 
 def scores_after(history: Sequence[int], night: Night) -> dict[int, float]:
-    """The model's score of every item, its boost added."""
+    """The model's score of every item, with its boost."""
     known = [item - ITEMS[0] + 2 for item in history if item in ITEMS]
     scores = next_item_scores(encoder(), known)[2:]
     return {item: score + math.log(night.boost.get(item, 1)) for item, score in zip(ITEMS, scores, strict=True)}
 
 
 def popular_items(histories: Mapping[int, Sequence[int]], user: int, night: Night) -> list[Row]:
-    """Who is popular in the user's segment, with everybody, and of all time; all events are of the last days."""
+    """Items by popularity in the user's segment, of all users, and of all time; all events are in the last days."""
     new = sorted({item for history in histories.values() for item in history} - set(ITEMS))
     order = [*ITEMS, *new]
     segment = night.segments.get(user)

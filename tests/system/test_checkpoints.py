@@ -190,7 +190,7 @@ def killed(program: str, folder: Path) -> None:
     assert done.returncode == -signal.SIGKILL
 
 
-KILLED_WITH_A_FILE = "from batchrec.tables.sequences_table import replacing\nwith replacing(Path('out')): die()"
+KILLED_WITH_A_FILE = "from batchrec.system.atomic import replacing\nwith replacing(Path('out')): die()"
 KILLED_WITH_A_FOLDER = "from batchrec.model.directory import replacing_model\nwith replacing_model(Path('out')): die()"
 KILLED_WITH_A_SPILL_FOLDER = "from batchrec.tables.queries import connect\nwith connect(Path('.')): die()"
 

@@ -18,11 +18,10 @@ import pytest
 
 from batchrec.arrays import Longs
 from batchrec.config import Objective, ScoringConfig, TrainingConfig
-from batchrec.model.batching import Histories
 from batchrec.model.directory import load_model
 from batchrec.rules.pools import RecLists
-from batchrec.rules.user_limits import UserLimits
 from batchrec.scoring.chunk_checkpoints import _key
+from batchrec.scoring.indexed_users import IndexedUsers
 from batchrec.scoring.score import score
 from batchrec.scoring.scorer import Scorer
 from batchrec.system.resume import checkpoint_dir_of, open_checkpoint_dir
@@ -200,7 +199,7 @@ run({arguments!r})
     caplog.set_level("INFO", "batchrec")
     assert run_cli(*arguments) == 0
     assert n_trained == [2]
-    assert "going on after epoch 2" in caplog.text
+    assert "resuming after epoch 2" in caplog.text
     assert_same_model(tmp_path / "whole", tmp_path / "model")
     # The folder that the killed run was filling is removed too.
     assert names_in(tmp_path) == {"whole", "model"}
@@ -215,15 +214,15 @@ class Rankings:
     """Counts the chunks that are ranked, and stops a scoring after some of them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, maximum: int = 1000) -> None:
-        self.n, best = 0, Scorer._best
+        self.n, rank = 0, Scorer._rank
 
-        def count(scorer: Scorer, given: Histories, users: Longs, limits: UserLimits) -> RecLists:
+        def count(scorer: Scorer, users: IndexedUsers, fresh: Longs) -> RecLists:
             self.n += 1
             if self.n > maximum:
                 raise Stopped
-            return best(scorer, given, users, limits)
+            return rank(scorer, users, fresh)
 
-        monkeypatch.setattr(Scorer, "_best", count)
+        monkeypatch.setattr(Scorer, "_rank", count)
 
 
 SCORING = ScoringConfig(device="cpu", chunk_size=10, workers=1, top_k=5)

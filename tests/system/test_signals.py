@@ -14,8 +14,8 @@ import pytest
 
 from batchrec.errors import InputError
 from batchrec.system.signals import Terminated, can_resume, signals_first, stopped_by_signals
+from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import connect
-from batchrec.tables.sequences_table import write_parquet
 from tests.support.models import names_in, trained_model, training_sequences, write_sequences
 
 ENDLESS = "select a.range as user_id, b.range as item_id, 1 as timestamp from range(1000000) a, range(1000000) b"
@@ -87,7 +87,7 @@ from pathlib import Path
 import pyarrow as pa
 from batchrec.tables.queries import connect
 from batchrec.system.signals import stopped_by_signals
-from batchrec.tables.sequences_table import write_parquet
+from batchrec.tables.parquet import write_parquet
 def batches():
     yield from rows.to_arrow_reader(100)
 with stopped_by_signals(), connect(Path()) as con:

@@ -1,4 +1,4 @@
-"""An event of a date to come stays in its history, and is no end of a log: in no report, evaluation, list or gate."""
+"""A future event stays in its history, but no report, evaluation, list or gate takes it for the end of the log."""
 
 import logging
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from batchrec.errors import InputError
 from batchrec.nightly.gates.model import held_out_items
 from batchrec.scoring.score import score
 from batchrec.sequences.build import build_sequences
-from batchrec.tables.log_end import ahead_from, in_words, log_end
+from batchrec.tables.log_end import ahead_from, iso_time, log_end
 from batchrec.tables.queries import connect
 from batchrec.training.corpus import read_corpus
 from batchrec.training.holdout import hold_out
@@ -24,15 +24,15 @@ from tests.support.models import run_cli, trained_model
 from tests.support.plain_rules import ITEMS, model, write_table
 
 DAY = 86_400
-# What warehouses write for "never ends".
+# Warehouses write this date for "never ends".
 NEVER = 253_402_214_400
 FIRST = 1_700_000_000
 
 
-# The moment itself
+# The end itself
 
 
-def test_the_run_date_ends_at_midnight_and_without_one_a_day_from_now_is_ahead() -> None:
+def test_events_are_ahead_after_the_run_date_or_a_day_from_now() -> None:
     midnight = datetime(2024, 3, 2, tzinfo=UTC).timestamp()
     assert ahead_from(date(2024, 3, 1)) == midnight
     assert abs(ahead_from() - (time() + DAY)) < 60
@@ -43,7 +43,7 @@ def test_the_run_date_ends_at_midnight_and_without_one_a_day_from_now_is_ahead()
     [([], 500), ([100, 200], 500), ([100, NEVER], 500), ([500], 501), ([600, 900, NEVER], NEVER + 1)],
     ids=["no event", "all before", "one ahead", "at the moment", "all ahead"],
 )
-def test_a_log_ends_before_what_is_ahead_unless_all_of_it_is(times: list[int], expected: int, tmp_path: Path) -> None:
+def test_a_log_ends_before_future_events_unless_all_are(times: list[int], expected: int, tmp_path: Path) -> None:
     sequences = write_log(tmp_path / "log.parquet", {1: [], 2: [(7, moment) for moment in times], 3: []})
     with connect() as con:
         assert log_end(con, sequences, 500) == expected
@@ -53,39 +53,39 @@ def test_a_log_ends_before_what_is_ahead_unless_all_of_it_is(times: list[int], e
 
 
 def ratings(folder: Path, *rows: tuple[int, int, int]) -> str:
-    """A log of user, item and time, spelled out: that of a number's unit is another matter."""
-    spelled = [(user, item, in_words(moment)) for user, item, moment in rows]
+    """Write a log of user, item and time; times as text, because the unit of numbers is tested elsewhere."""
+    spelled = [(user, item, iso_time(moment)) for user, item, moment in rows]
     return str(write_table(folder / "ratings.csv", "userId,movieId,timestamp", spelled))
 
 
-def test_the_report_counts_what_is_ahead_and_names_the_latest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_report_counts_future_events_and_names_the_latest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     soon = int(time()) + DAY // 2
     rows = [(1, 7, FIRST), (1, 8, NEVER), (2, 9, NEVER - DAY), (3, 7, NEVER - 1), (3, 9, soon)]
     report = build_sequences([ratings(tmp_path, *rows)], SequencesConfig(), tmp_path / "sequences.parquet")
     assert report.ahead_of_now == 3
     assert report.oldest == "2023-11-14 22:13:20"
-    # Another time zone may be half a day ahead.
+    # Another time zone can be half a day ahead.
     assert report.newest == str(datetime.fromtimestamp(soon, UTC).replace(tzinfo=None))
     assert "3 event(s) lie in the future, like user 1, item 8, 9999-12-31T00:00:00+00:00" in caplog.text
     assert caplog.text.count("WARNING") == 1
-    found = {row["user_id"]: row["timestamps"] for row in pq.read_table(tmp_path / "sequences.parquet").to_pylist()}
-    assert found == {1: [FIRST, NEVER], 2: [NEVER - DAY], 3: [soon, NEVER - 1]}
+    times = {row["user_id"]: row["timestamps"] for row in pq.read_table(tmp_path / "sequences.parquet").to_pylist()}
+    assert times == {1: [FIRST, NEVER], 2: [NEVER - DAY], 3: [soon, NEVER - 1]}
 
 
-def test_a_log_without_a_date_to_come_is_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_log_without_future_events_gives_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     report = build_sequences([ratings(tmp_path, (1, 7, FIRST))], SequencesConfig(), tmp_path / "sequences.parquet")
     assert (report.ahead_of_now, report.newest) == (0, "2023-11-14 22:13:20")
     assert caplog.text == ""
 
 
-def test_the_newest_of_a_log_that_is_all_ahead_is_its_own(tmp_path: Path) -> None:
+def test_newest_is_the_last_event_if_all_are_in_the_future(tmp_path: Path) -> None:
     rows = [(1, 7, NEVER), (2, 7, NEVER - DAY)]
     report = build_sequences([ratings(tmp_path, *rows)], SequencesConfig(), tmp_path / "sequences.parquet")
     assert (report.ahead_of_now, report.oldest, report.newest) == (2, "9999-12-30 00:00:00", "9999-12-31 00:00:00")
 
 
-def test_what_no_history_holds_is_not_counted_as_ahead(tmp_path: Path) -> None:
-    rows = [(1, 7, in_words(FIRST), 5), (1, 8, in_words(NEVER), 1), (2, 9, in_words(NEVER), 1)]
+def test_future_events_outside_histories_are_not_counted(tmp_path: Path) -> None:
+    rows = [(1, 7, iso_time(FIRST), 5), (1, 8, iso_time(NEVER), 1), (2, 9, iso_time(NEVER), 1)]
     file = write_table(tmp_path / "ratings.csv", "userId,movieId,timestamp,rating", rows)
     report = build_sequences([str(file)], SequencesConfig(min_rating=3.0), tmp_path / "sequences.parquet")
     assert (report.ahead_of_now, report.newest) == (0, "2023-11-14 22:13:20")
@@ -95,7 +95,7 @@ def test_what_no_history_holds_is_not_counted_as_ahead(tmp_path: Path) -> None:
 
 
 def daily(n_days: int) -> dict[int, list[tuple[int, int]]]:
-    """Four users with an event each midnight, one item a day."""
+    """Return four users with an event each midnight, one item per day."""
     return {user: [(day, FIRST + day * DAY) for day in range(n_days)] for user in (1, 2, 3, 4)}
 
 
@@ -112,7 +112,7 @@ PROTOCOLS = {
 
 
 @pytest.mark.parametrize("config", PROTOCOLS.values(), ids=PROTOCOLS.keys())
-def test_what_is_ahead_is_neither_trained_nor_tested_on(
+def test_future_events_are_neither_trained_nor_tested_on(
     config: EvaluationConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     tables = ("tested_users", "test_items", "training_events", "user_items")
@@ -120,13 +120,13 @@ def test_what_is_ahead_is_neither_trained_nor_tested_on(
         expected = {name: sorted(plain.con.table(name).fetchall()) for name in tables}
         cut, counts = plain.parts.cut, plain.parts.counts
     assert "WARNING" not in caplog.text
-    with split_log(with_future(daily(10)), config) as found:
-        assert {name: sorted(found.con.table(name).fetchall()) for name in tables} == expected
-        assert found.parts.cut == cut
-        assert found.parts.counts.test_items == counts.test_items
-        # User 9, who has nothing else, is a user all the same.
-        assert sum(found.parts.counts.users_not_tested.values()) == sum(counts.users_not_tested.values()) + 1
-        assert NEVER not in [moment for times in found.rows("split", "timestamps") for moment in times[0]]
+    with split_log(with_future(daily(10)), config) as split:
+        assert {name: sorted(split.con.table(name).fetchall()) for name in tables} == expected
+        assert split.parts.cut == cut
+        assert split.parts.counts.test_items == counts.test_items
+        # User 9 has no other event but still counts as a user.
+        assert sum(split.parts.counts.users_not_tested.values()) == sum(counts.users_not_tested.values()) + 1
+        assert NEVER not in [moment for times in split.rows("split", "timestamps") for moment in times[0]]
     assert "4 event(s) lie in the future, like user 1, item 50, 9999-12-31T00:00:00+00:00" in caplog.text
 
 
@@ -138,16 +138,16 @@ def test_a_cut_in_the_future_is_outside_the_log() -> None:
         pass
 
 
-def test_a_log_that_is_all_ahead_is_evaluated_as_it_stands(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_log_entirely_in_the_future_is_evaluated_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
     ahead = {user: [(item, moment + 9 * 10**9) for item, moment in events] for user, events in daily(10).items()}
     config = EvaluationConfig("temporal", test_days=3.0, top_k=1)
-    with split_log(daily(10), config) as plain, split_log(ahead, config) as found:
-        assert sorted(found.rows("test_items", "*")) == sorted(plain.rows("test_items", "*"))
+    with split_log(daily(10), config) as plain, split_log(ahead, config) as future:
+        assert sorted(future.rows("test_items", "*")) == sorted(plain.rows("test_items", "*"))
     assert "WARNING" not in caplog.text
 
 
-def test_one_date_to_come_does_not_leave_one_user_to_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # All twelve have their last event, a new item, in the last 15 days.
+def test_one_future_event_does_not_reduce_the_tested_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # All twelve users have their last event, with a new item, in the last 15 days.
     rows = [(user, user + place, FIRST + (10 * place + user) * DAY) for user in range(12) for place in range(6)]
     ratings(tmp_path, *rows, (3, 2, NEVER))
     sequences = tmp_path / "sequences.parquet"
@@ -160,16 +160,16 @@ def test_one_date_to_come_does_not_leave_one_user_to_test(tmp_path: Path, capsys
             for row in pq.read_table(sequences).to_pylist()
         },
         EvaluationConfig("temporal", test_days=15.0, top_k=1),
-    ) as found:
-        assert found.parts.cut == newest - 15 * DAY + 1
-        assert found.parts.counts.users_tested == 12
+    ) as split:
+        assert split.parts.cut == newest - 15 * DAY + 1
+        assert split.parts.counts.users_tested == 12
 
 
-# Held-out items, of train and of the night's gates
+# Held-out items of train and of the night's gates
 
 
 def many(n_users: int = 40) -> dict[int, list[tuple[int, int]]]:
-    """Users with five different items each, of whom every third ends in the future."""
+    """Return users with five different items each; every third user's last event is in the future."""
     return {
         user: [(user + place, NEVER if place == 4 and user % 3 == 0 else FIRST + place) for place in range(5)]
         for user in range(n_users)
@@ -177,7 +177,7 @@ def many(n_users: int = 40) -> dict[int, list[tuple[int, int]]]:
 
 
 @pytest.mark.parametrize("most", [5, 100])
-def test_train_and_the_gates_hold_out_the_same_and_nothing_that_is_ahead(most: int, tmp_path: Path) -> None:
+def test_train_and_gates_hold_out_the_same_items_and_no_future_ones(most: int, tmp_path: Path) -> None:
     sequences = write_log(tmp_path / "log.parquet", many())
     corpus = read_corpus(sequences, 3)
     split = hold_out(corpus.histories, most, corpus.holdout_users)
@@ -186,18 +186,18 @@ def test_train_and_the_gates_hold_out_the_same_and_nothing_that_is_ahead(most: i
         rows = held_out.con.table("held_out").order("user_id").fetchall()
     assert [row[0] for row in rows if row[0] % 3 == 0] == []
     assert [item for *_, item in rows] == item_ids
-    # Half of the 26 who do not end in the future, at most.
+    # At most half of the 26 users whose last event is not in the future.
     assert len(rows) == min(most, 13)
 
 
-def test_nothing_to_hold_out_but_what_is_ahead_is_said(tmp_path: Path) -> None:
+def test_an_error_says_that_only_future_events_could_be_held_out(tmp_path: Path) -> None:
     log = {user: [(1, FIRST), (2 + user, NEVER)] for user in range(5)}
     corpus = read_corpus(write_log(tmp_path / "log.parquet", log), 0)
-    with pytest.raises(InputError, match="ends in the future, and its last item cannot be held out"):
+    with pytest.raises(InputError, match="ends in the future, so its last item cannot be held out"):
         hold_out(corpus.histories, 10, corpus.holdout_users)
 
 
-def test_a_log_that_is_all_ahead_is_held_out_of_as_it_stands(tmp_path: Path) -> None:
+def test_items_are_held_out_of_a_log_entirely_in_the_future(tmp_path: Path) -> None:
     log = {user: [(place, NEVER + place) for place in range(3)] for user in range(6)}
     corpus = read_corpus(write_log(tmp_path / "log.parquet", log), 0)
     assert sorted(corpus.holdout_users.tolist()) == list(range(6))
@@ -206,10 +206,10 @@ def test_a_log_that_is_all_ahead_is_held_out_of_as_it_stands(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("run_date", "expected"), [(None, 0.0), (date(2023, 11, 30), 0.0), (date(2023, 11, 24), 1.0)], ids=str
 )
-def test_what_is_ahead_of_the_run_date_is_not_among_the_newest_events(
+def test_events_after_the_run_date_are_not_among_the_newest(
     run_date: date | None, expected: float, tmp_path: Path
 ) -> None:
-    # Known items, but for unknown ones on the 24th, and then in the future.
+    # Known items, except unknown ones on the 24th and in the future.
     log: dict[int, list[tuple[int, int]]] = {
         user: [(ITEMS[user], FIRST), (ITEMS[user + 1], FIRST + DAY), (7, FIRST + 10 * DAY)] for user in range(4)
     }
@@ -223,7 +223,7 @@ def test_what_is_ahead_of_the_run_date_is_not_among_the_newest_events(
 # Popular items
 
 
-def test_popular_days_end_before_what_is_ahead_with_a_run_date_and_without(tmp_path: Path) -> None:
+def test_popular_days_end_before_future_events(tmp_path: Path) -> None:
     now = int(time())
     log = {
         1: [(ITEMS[30], now - 5 * DAY)],
@@ -242,8 +242,8 @@ def test_popular_days_end_before_what_is_ahead_with_a_run_date_and_without(tmp_p
         ]
 
 
-def test_times_beyond_the_calendar_are_spelled_in_seconds(caplog: pytest.LogCaptureFixture) -> None:
-    assert in_words(0) == "1970-01-01T00:00:00+00:00"
+def test_times_beyond_the_calendar_are_shown_in_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    assert iso_time(0) == "1970-01-01T00:00:00+00:00"
     log = daily(10) | {9: [(52, 10**15)]}
     with caplog.at_level(logging.WARNING), split_log(log, EvaluationConfig(top_k=1)):
         assert f"user 9, item 52, {10**15} s" in caplog.text

@@ -1,4 +1,4 @@
-"""A bit of a table that has changed is found before anything reads it, and each table is read from one file."""
+"""A changed bit of a table is detected before any job uses the table, and each table is read from one file."""
 
 import os
 import shutil
@@ -15,10 +15,11 @@ from batchrec.errors import InputError
 from batchrec.nightly.gates.output import measure_table
 from batchrec.scoring.previous_table import open_previous
 from batchrec.scoring.score import score
+from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import select
 from batchrec.tables.schemas import sequences_schema
 from batchrec.tables.sealed_parquet import parquet_of
-from batchrec.tables.sequences_table import Sequences, no_items, open_sequences, write_parquet
+from batchrec.tables.sequences_table import Sequences, no_items, open_sequences
 from tests.support.models import SMALL, run_cli, sequences_table, trained_model, training_histories, write_sequences
 
 SCHEMA = sequences_schema(pa.int64(), pa.int64())
@@ -45,7 +46,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["sequences", "previous"])
-def test_a_flipped_bit_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flipped_bit_gives_a_one_line_error(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "sequences.parquet", training_histories())
     out = tmp_path / "recs.parquet"
     command = ["score", "--sequences", tmp_path / "sequences.parquet", "--model", trained_model(), "--device", "cpu"]
@@ -64,7 +65,7 @@ def test_a_flipped_bit_is_one_line(name: str, tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("name", ["recs", "previous"])
-def test_a_night_measures_no_table_of_which_a_bit_has_changed(name: str, table: Path, tmp_path: Path) -> None:
+def test_a_night_does_not_measure_a_table_with_a_flipped_bit(name: str, table: Path, tmp_path: Path) -> None:
     recs, previous = tmp_path / "recs.parquet", tmp_path / "previous.parquet"
     write(table, training_histories())
     for out in (recs, previous):
@@ -78,8 +79,8 @@ def test_a_night_measures_no_table_of_which_a_bit_has_changed(name: str, table: 
         measure_table(recs, table, previous, ScoringConfig())
 
 
-def test_checksums_are_verified_where_a_table_has_no_seal(table: Path) -> None:
-    # As another program writes it.
+def test_checksums_are_verified_if_a_table_has_no_seal(table: Path) -> None:
+    # As another program would write it.
     pq.write_table(sequences_table(HISTORIES), table, write_page_checksum=True, compression="none")
     contents = bytearray(table.read_bytes())
     column = pq.ParquetFile(table).metadata.row_group(0).column(1)
@@ -91,7 +92,7 @@ def test_checksums_are_verified_where_a_table_has_no_seal(table: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [b"user_id", b"item_ids", b"element"])
-def test_a_name_that_is_not_utf_8_is_one_line(name: bytes, table: Path) -> None:
+def test_a_name_that_is_not_utf_8_gives_a_one_line_error(name: bytes, table: Path) -> None:
     pq.write_table(sequences_table(HISTORIES), table, store_schema=False)
     contents = table.read_bytes()
     assert name in contents
@@ -100,7 +101,7 @@ def test_a_name_that_is_not_utf_8_is_one_line(name: bytes, table: Path) -> None:
         open_sequences(table)
 
 
-def test_the_seal_is_the_sum_of_the_file_with_zeros_in_its_place(table: Path) -> None:
+def test_the_seal_is_the_sha_256_of_the_file_with_zeros_in_its_place(table: Path) -> None:
     seal = pq.ParquetFile(table).metadata.metadata[b"batchrec.seal"]
     contents = table.read_bytes()
     assert contents.count(seal) == 1
@@ -110,7 +111,7 @@ def test_the_seal_is_the_sum_of_the_file_with_zeros_in_its_place(table: Path) ->
 def test_a_table_of_many_row_groups_is_sealed(tmp_path: Path) -> None:
     path, histories = tmp_path / "sequences.parquet", {user: [1000] for user in range(500)}
     write(path, histories, max_rows=1)
-    # Longer than the end of a file that the seal is looked for in.
+    # Longer than the end of the file in which the seal is searched.
     assert pq.ParquetFile(path).metadata.serialized_size > 1 << 16
     contents = bytearray(path.read_bytes())
     assert rows_of(path) == whole_table(histories).to_pylist()
@@ -125,7 +126,7 @@ def test_tables_without_a_seal_are_read(tmp_path: Path) -> None:
     assert rows_of(path) == whole_table(HISTORIES).to_pylist()
 
 
-def test_folders_called_like_columns_are_no_partitions(
+def test_folders_named_like_columns_are_not_partitions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -133,7 +134,7 @@ def test_folders_called_like_columns_are_no_partitions(
     for folder in (Path("plain"), partitions):
         folder.mkdir(parents=True)
         write(folder / "sequences.parquet", training_histories())
-        # Every job that reads tables by SQL.
+        # Every job that reads tables with SQL.
         for command in (
             ["train", *SMALL, "--max-epochs", 1, "--out", folder / "model"],
             ["score", "--device", "cpu", "--model", folder / "model", "--out", folder / "recs.parquet"],
@@ -141,8 +142,8 @@ def test_folders_called_like_columns_are_no_partitions(
         ):
             assert run_cli(*command, "--sequences", folder / "sequences.parquet") == 0, capsys.readouterr().err
     for name in ("recs.parquet", "evaluation.parquet"):
-        found, expected = (pq.ParquetFile(folder / name).read() for folder in (partitions, Path("plain")))
-        assert found.equals(expected)
+        result, expected = (pq.ParquetFile(folder / name).read() for folder in (partitions, Path("plain")))
+        assert result.equals(expected)
     nights = [
         measure_table(f / "recs.parquet", f / "sequences.parquet", f / "recs.parquet", ScoringConfig())
         for f in (partitions, Path("plain"))
@@ -185,7 +186,7 @@ def test_an_earlier_table_is_read_from_the_file_that_was_opened(
     def opened(file: Any, **options: Any) -> pq.ParquetFile:
         nonlocal n_opened
         n_opened += 1
-        # Between the metadata and the rows another night takes the name.
+        # After the metadata and before the rows are read, another night takes the name.
         if n_opened == 2:
             other.replace(one)
         return parquet_of(file, **options)
@@ -198,7 +199,7 @@ def test_an_earlier_table_is_read_from_the_file_that_was_opened(
 
 
 @pytest.mark.parametrize("name", ["sequences", "previous"])
-def test_a_pipe_is_refused_and_never_waited_for(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_is_refused_without_waiting(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for table in ("sequences", "previous"):
         if table == name:
             os.mkfifo(tmp_path / f"{table}.parquet")
@@ -210,7 +211,7 @@ def test_a_pipe_is_refused_and_never_waited_for(name: str, tmp_path: Path, capsy
     assert f"{name}.parquet" in capsys.readouterr().err
 
 
-def test_sequences_know_their_file(table: Path) -> None:
+def test_check_same_detects_a_missing_file(table: Path) -> None:
     opened = open_sequences(table)
     assert opened == Sequences(table, opened.schema, len(HISTORIES), opened.columns, pa.OSFile(str(table)))
     opened.check_same()

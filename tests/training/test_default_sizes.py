@@ -27,7 +27,7 @@ def histories_of(*lengths: int) -> Histories:
         ([3] * 10, {"max_len": 300}, 300),
     ],
 )
-def test_the_model_sees_9_in_10_histories_whole_up_to_200_items(
+def test_default_windows_hold_9_in_10_histories_whole(
     lengths: list[int], options: dict[str, Any], max_len: int
 ) -> None:
     assert encoder_shape(TrainingConfig(**options), histories_of(*lengths)).max_len == max_len
@@ -51,7 +51,7 @@ def test_many_events_make_a_wide_model(n_events: int, options: dict[str, Any], h
         (500_000, {"dropout": 0.5}, 0.5),
     ],
 )
-def test_few_events_are_learned_with_more_dropout(n_events: int, options: dict[str, Any], dropout: float) -> None:
+def test_small_logs_are_trained_with_more_dropout(n_events: int, options: dict[str, Any], dropout: float) -> None:
     assert encoder_shape(TrainingConfig(**options), histories_of(n_events)).dropout == dropout
 
 
@@ -71,9 +71,7 @@ def test_the_other_sizes_are_the_options() -> None:
         (100_000, 1, 20, 256),
     ],
 )
-def test_an_epoch_has_128_steps_or_more_where_batches_of_16_windows_allow_and_batches_have_256_at_most(
-    n_histories: int, length: int, max_len: int, size: int
-) -> None:
+def test_default_batch_size_gives_at_least_128_steps(n_histories: int, length: int, max_len: int, size: int) -> None:
     histories = histories_of(*[length] * n_histories)
     assert batch_size(TrainingConfig(), histories, max_len) == size
     assert batch_size(TrainingConfig(batch_size=7), histories, max_len) == 7
@@ -93,7 +91,9 @@ def test_an_epoch_has_128_steps_or_more_where_batches_of_16_windows_allow_and_ba
         (11, 10, 0),
     ],
 )
-def test_some_items_stand_for_all_where_there_are_many(negatives: int | None, n_items: int, expected: int) -> None:
+def test_large_vocabularies_are_trained_with_sampled_negatives(
+    negatives: int | None, n_items: int, expected: int
+) -> None:
     assert n_negatives(TrainingConfig(negatives=negatives), n_items + 2) == expected
 
 

@@ -31,13 +31,13 @@ def without_seconds(model: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.usefixtures("no_export")
 def test_two_processes_learn_what_one_does(objective: Objective, tmp_path: Path) -> None:
-    # Each process draws the whole batch, and what it is to be told from, and takes its share.
+    # Each process draws the whole batch and its negatives, and works on its share.
     config = replace(CONFIG, objective=objective, dropout=0.0, precision="fp32", batch_size=7, negatives=9, seed=4)
     options = ("objective", "dropout", "precision", "batch_size", "negatives", "seed")
     arguments = [part for name in options for part in (f"--{name.replace('_', '-')}", getattr(config, name))]
     together = torchrun("--sequences", training_sequences(), "--out", tmp_path / "two", *arguments, "--json")
     assert together.returncode == 0, together.stderr
-    # One of them speaks for all.
+    # Only one process reports.
     assert json.loads(together.stdout)["processes"] == 2
     assert together.stderr.count("epoch 2:") == 1
     train(training_sequences(), config, tmp_path / "one")
@@ -50,9 +50,9 @@ def test_two_processes_learn_what_one_does(objective: Objective, tmp_path: Path)
     assert names_in(tmp_path) == {"one", "two"}
 
 
-def test_what_ends_one_process_ends_all(tmp_path: Path) -> None:
+def test_an_error_in_one_process_ends_all(tmp_path: Path) -> None:
     (tmp_path / "thesis").write_text("no model", encoding="utf-8")
-    # The first process alone looks at where the model is to be written.
+    # Only the first process checks the output folder.
     failed = torchrun("--sequences", training_sequences(), "--out", tmp_path / "thesis")
     assert failed.returncode != 0
     lines = [line for line in failed.stderr.splitlines() if "batchrec: error:" in line]
@@ -69,18 +69,18 @@ def test_two_processes_stop_together_within_an_epoch(tmp_path: Path) -> None:
     assert (report["processes"], report["epochs"], report["ended_by"]) == (2, 1, "max_minutes")
 
 
-def test_two_processes_that_were_killed_go_on(tmp_path: Path) -> None:
+def test_two_processes_that_were_killed_resume(tmp_path: Path) -> None:
     program = tmp_path / "killed.py"
     program.write_text(
         """
 import os, signal, sys
 from batchrec.cli import run
-from batchrec.training import loop as fitting
-keep = fitting._keep
-def keep_and_die(*arguments):
-    keep(*arguments)
+from batchrec.training import loop
+save_checkpoint = loop._save_checkpoint
+def save_and_die(*arguments):
+    save_checkpoint(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
-fitting._keep = keep_and_die
+loop._save_checkpoint = save_and_die
 sys.exit(run())
 """,
         encoding="utf-8",
@@ -92,7 +92,7 @@ sys.exit(run())
     assert ".resumed.progress" in names_in(tmp_path)
     resumed = torchrun(*options, "--out", tmp_path / "resumed")
     assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stderr.count("going on after epoch 1") == 1
+    assert resumed.stderr.count("resuming after epoch 1") == 1
     assert without_seconds(tmp_path / "resumed") == without_seconds(tmp_path / "whole")
     assert load_model(tmp_path / "resumed").weights == load_model(tmp_path / "whole").weights
     assert names_in(tmp_path) == {"killed.py", "whole", "resumed"}

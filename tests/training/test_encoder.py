@@ -17,7 +17,7 @@ def states_of(encoder: Encoder, tokens: Tensor, places: Tensor | None = None) ->
 
 
 def independent_states(encoder: Encoder, tokens: Tensor) -> Tensor:
-    """The same encoder of torch's own layers, every place computed."""
+    """The same encoder built from torch's own layers, computing every place."""
     weights, shape = encoder.state_dict(), encoder.shape
     items, positions = weights["item_embeddings.weight"], weights["position_embeddings.weight"]
     size, length = shape.hidden_size, tokens.shape[1]
@@ -59,11 +59,11 @@ ROWS = ([5, 6, 7, 8, 9, 10], [3], [4, 4, 11], [2, 9, 2, 1])
 def test_the_encoder_equals_torchs_own_layers(n_layers: int, n_heads: int, objective: Objective) -> None:
     encoder = small_encoder(n_layers=n_layers, n_heads=n_heads, objective=objective)
     tokens = tokens_of(*ROWS)
-    found = states_of(encoder, tokens)
+    states = states_of(encoder, tokens)
     with torch.no_grad():
         expected = independent_states(encoder, tokens)
     inside = tokens != PAD
-    assert torch.allclose(found[inside], expected[inside], atol=1e-5)
+    assert torch.allclose(states[inside], expected[inside], atol=1e-5)
 
 
 def test_training_mode_without_dropout_computes_the_same(objective: Objective) -> None:
@@ -88,7 +88,7 @@ def test_pad_is_never_attended_to(objective: Objective) -> None:
     assert torch.allclose(padded[:, :3], alone, atol=1e-5)
 
 
-def test_what_pad_is_embedded_as_changes_nothing(objective: Objective) -> None:
+def test_the_embedding_of_pad_has_no_effect(objective: Objective) -> None:
     encoder = small_encoder(objective=objective)
     tokens = tokens_of(*ROWS)
     before = states_of(encoder, tokens)
@@ -105,14 +105,14 @@ def test_other_rows_of_a_batch_change_nothing(objective: Objective) -> None:
         assert torch.allclose(states[: len(row)], states_of(encoder, tokens_of(row))[0], atol=1e-5)
 
 
-def test_an_earlier_place_sees_a_later_item_by_the_masked_objective() -> None:
+def test_masked_places_see_later_items() -> None:
     encoder = small_encoder(objective="masked")
     one, other = states_of(encoder, tokens_of([5, 6, 7])), states_of(encoder, tokens_of([5, 6, 8]))
     assert not torch.allclose(one[0, 0], other[0, 0], atol=1e-3)
 
 
 @given(st.lists(indexes, min_size=2, max_size=6), st.data())
-def test_no_place_sees_a_later_item_by_the_causal_objective(history: list[int], data: st.DataObject) -> None:
+def test_causal_places_see_no_later_item(history: list[int], data: st.DataObject) -> None:
     encoder = small_encoder(objective="causal")
     place = data.draw(st.integers(1, len(history) - 1))
     changed = [*history[:place], *data.draw(st.lists(indexes, min_size=1, max_size=1)), *history[place + 1 :]]
@@ -140,7 +140,7 @@ def test_order_matters(objective: Objective) -> None:
 
 @pytest.mark.parametrize("n_layers", [1, 2])
 @pytest.mark.parametrize("places", [[[5, 0], [0, 0], [2, 1], [3, 3]], [[5], [0], [2], [3]]])
-def test_states_at_places_are_those_computed_for_all_places(
+def test_states_at_places_equal_those_of_all_places(
     places: list[list[int]], n_layers: int, objective: Objective
 ) -> None:
     encoder = small_encoder(n_layers=n_layers, objective=objective)
@@ -154,9 +154,9 @@ def test_the_last_place_of_each_row_is_scored(objective: Objective) -> None:
     encoder = small_encoder(objective=objective)
     with torch.inference_mode():
         scores = encoder.score_last_place(tokens_of(*ROWS))
-        for row, found in zip(ROWS, scores, strict=True):
+        for row, row_scores in zip(ROWS, scores, strict=True):
             alone = encoder(tokens_of(row))[0, -1] @ encoder.item_embeddings.weight.T + encoder.item_biases
-            assert torch.allclose(found, alone, atol=1e-5)
+            assert torch.allclose(row_scores, alone, atol=1e-5)
 
 
 def test_items_are_scored_by_their_own_embeddings() -> None:

@@ -1,5 +1,7 @@
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -8,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import batchrec
 from batchrec.config import Objective
 from batchrec.errors import DeviceError, ModelError
 from batchrec.model.batching import SeenPairs, scoring_tokens, seen_pairs
@@ -41,7 +44,7 @@ def ranker(objective: Objective) -> Ranker:
 def assert_ranks_like_torch(
     objective: Objective, histories: list[list[int]], top_k: int, *, keep_seen: bool = False
 ) -> None:
-    """The graph's items and scores are the best by torch, one user at a time, of those that may be recommended."""
+    """The graph's items and scores are the best allowed ones by torch, which scores one user at a time."""
     table, users = indexed(*histories), np.arange(len(histories))
     seen = seen_pairs(table, users)
     if keep_seen:
@@ -89,7 +92,7 @@ def test_top_k_goes_up_to_the_catalogue(objective: Objective) -> None:
         assert_ranks_like_torch(objective, [[2, 3], [4]], top_k, keep_seen=True)
 
 
-def test_who_has_seen_everything_gets_nothing(objective: Objective) -> None:
+def test_a_user_who_has_seen_everything_gets_nothing(objective: Objective) -> None:
     assert_ranks_like_torch(objective, [list(range(FIRST_ITEM, SIZE)), [2]], N_ITEMS)
 
 
@@ -108,7 +111,7 @@ def test_offsets_are_added_to_the_scores_of_items(objective: Objective) -> None:
     assert (ranking.scores[0, 16:] == -np.inf).all()
 
 
-def test_scores_are_made_of_the_states_that_are_given(objective: Objective) -> None:
+def test_scores_follow_from_the_returned_states(objective: Objective) -> None:
     histories = [[5, 6, 7], [2], list(range(2, 12))]
     table, users = indexed(*histories), np.arange(3)
     tokens, nothing = scoring_tokens(table, users, encoder(objective).shape), np.empty(0, np.int64)
@@ -127,7 +130,7 @@ def test_the_catalogue_is_scored_by_one_product(objective: Objective) -> None:
     assert sorted(node.op_type for node in users) == ["Gather", "Gemm"]
 
 
-def test_an_item_seen_many_times_is_masked_like_one_seen_once(objective: Objective) -> None:
+def test_an_item_seen_many_times_is_excluded_like_one_seen_once(objective: Objective) -> None:
     assert_ranks_like_torch(objective, [[7] * 5000 + [8], [9]], 4)
 
 
@@ -145,14 +148,30 @@ def test_the_graph_is_one_file(objective: Objective) -> None:
     assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
 
 
-def test_parity_holds_for_the_weights_that_were_exported_and_no_others(objective: Objective) -> None:
+def test_the_graph_says_nothing_of_where_it_was_exported(objective: Objective) -> None:
+    assert str(Path(batchrec.__file__).parent).encode() not in graph(objective).read_bytes()
+    parts = list(messages(onnx.load(graph(objective))))
+    assert {type(part).__name__ for part in parts} >= {"ModelProto", "GraphProto", "NodeProto", "ValueInfoProto"}
+    assert not [part for part in parts if getattr(part, "doc_string", "") or len(getattr(part, "metadata_props", ()))]
+
+
+def messages(message: Any) -> Iterator[Any]:
+    """All protobuf messages in one, at any depth, itself first."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from messages(part)
+
+
+def test_parity_holds_only_for_the_exported_weights(objective: Objective) -> None:
     histories = indexed([2, 3, 4], [5], [6, 7, 8, 9, 10, 11, 12])
     assert check_parity(encoder(objective), graph(objective), histories) < 1e-4
     with pytest.raises(RuntimeError, match="differ"):
         check_parity(small_encoder(SIZE, seed=1, objective=objective), graph(objective), histories)
 
 
-def test_parity_fails_where_scores_are_no_numbers(tmp_path: Path) -> None:
+def test_parity_fails_if_scores_are_not_finite(tmp_path: Path) -> None:
     broken = small_encoder(SIZE, objective="causal")
     with torch.no_grad():
         broken.item_embeddings.weight.fill_(float("nan"))

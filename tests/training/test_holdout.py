@@ -44,8 +44,8 @@ def plain_accuracy(histories: list[list[int]], held: list[int], scores: list[lis
     return Accuracy(sum(gains) / len(gains), sum(hits) / len(hits))
 
 
-def assert_close(found: Accuracy, expected: Accuracy) -> None:
-    assert (found.ndcg, found.hit_rate) == pytest.approx((expected.ndcg, expected.hit_rate))
+def assert_close(accuracy: Accuracy, expected: Accuracy) -> None:
+    assert (accuracy.ndcg, accuracy.hit_rate) == pytest.approx((expected.ndcg, expected.hit_rate))
 
 
 def test_ndcg_and_hit_rate_by_hand() -> None:
@@ -56,7 +56,7 @@ def test_ndcg_and_hit_rate_by_hand() -> None:
 
 
 @given(many_histories, st.integers(1, 12), st.data())
-def test_held_out_items_are_the_last_of_the_first_users_to_whom_they_are_new(
+def test_held_out_items_are_the_new_last_items_of_the_first_users(
     histories: list[list[int]], most: int, data: st.DataObject
 ) -> None:
     order = data.draw(st.permutations(range(len(histories))))
@@ -81,7 +81,7 @@ def test_held_out_items_are_the_last_of_the_first_users_to_whom_they_are_new(
     ],
     ids=["nobody has two items", "the same item again", "no last item is new", "one user"],
 )
-def test_without_two_users_and_a_new_item_there_is_nothing_to_hold_out(histories: list[list[int]]) -> None:
+def test_holding_out_needs_two_users_and_a_new_item(histories: list[list[int]]) -> None:
     with pytest.raises(InputError):
         hold_out(indexed(*histories), 10, longs(range(len(histories))))
 
@@ -90,7 +90,7 @@ def test_without_two_users_and_a_new_item_there_is_nothing_to_hold_out(histories
 def test_measure_equals_a_plain_reference(histories: list[list[int]], data: st.DataObject) -> None:
     held = data.draw(st.lists(items, min_size=len(histories), max_size=len(histories)))
     assume(all(item not in history for item, history in zip(held, histories, strict=True)))
-    # Few different scores, so that many are equal.
+    # Few distinct scores, so that many are equal.
     scores = data.draw(
         st.lists(
             st.lists(st.integers(0, 4).map(float), min_size=VOCABULARY_SIZE, max_size=VOCABULARY_SIZE),
@@ -99,25 +99,25 @@ def test_measure_equals_a_plain_reference(histories: list[list[int]], data: st.D
         )
     )
     held_out = HeldOut(indexed(*histories), np.array(held, dtype=np.int32))
-    found = measure_accuracy(held_out, lambda users: torch.tensor(scores)[torch.from_numpy(users)])
-    assert_close(found, plain_accuracy(histories, held, scores))
+    accuracy = measure_accuracy(held_out, lambda users: torch.tensor(scores)[torch.from_numpy(users)])
+    assert_close(accuracy, plain_accuracy(histories, held, scores))
 
 
 @given(many_histories, many_histories, st.data())
-def test_popularity_is_measured_by_events_in_the_training_histories(
+def test_popularity_counts_events_of_the_training_histories(
     training: list[list[int]], histories: list[list[int]], data: st.DataObject
 ) -> None:
     held = data.draw(st.lists(items, min_size=len(histories), max_size=len(histories)))
     assume(all(item not in history for item, history in zip(held, histories, strict=True)))
     events = [item for history in training for item in history]
-    # Items are numbered by frequency: of two as frequent, the lower index is the more popular.
+    # Items are numbered by frequency: of two equally frequent items, the lower index is more popular.
     scores = [[events.count(item) - item / 1000 for item in range(VOCABULARY_SIZE)]] * len(histories)
     held_out = HeldOut(indexed(*histories), np.array(held, dtype=np.int32))
-    found = popularity_accuracy(Split(indexed(*training), held_out), VOCABULARY_SIZE)
-    assert_close(found, plain_accuracy(histories, held, scores))
+    accuracy = popularity_accuracy(Split(indexed(*training), held_out), VOCABULARY_SIZE)
+    assert_close(accuracy, plain_accuracy(histories, held, scores))
 
 
-def test_the_encoder_is_measured_like_one_user_at_a_time(objective: Objective) -> None:
+def test_accuracy_in_batches_equals_one_user_at_a_time(objective: Objective) -> None:
     encoder = small_encoder(VOCABULARY_SIZE, objective=objective, max_len=4)
     histories = [[2, 3, 4, 5, 6, 7], [8], [9, 2], [3, 3, 3, 3, 3], [10, 11]]
     held = [11, 3, 4, 5, 9]
@@ -132,13 +132,13 @@ def many_held_out(n_users: int) -> HeldOut:
 
 
 @pytest.mark.parametrize("score", [0.0, -5.0, 7.0, float("nan")])
-def test_scores_that_are_all_the_same_earn_nothing(score: float) -> None:
+def test_equal_scores_have_accuracy_0(score: float) -> None:
     size = 30
-    found = measure_accuracy(many_held_out(300), lambda users: torch.full((len(users), size), score))
-    assert found == Accuracy(0.0, 0.0)
+    accuracy = measure_accuracy(many_held_out(300), lambda users: torch.full((len(users), size), score))
+    assert accuracy == Accuracy(0.0, 0.0)
 
 
-def test_the_best_score_of_every_user_earns_everything() -> None:
+def test_a_perfect_ranking_has_accuracy_1() -> None:
     best = torch.zeros(30)
     best[11] = 1.0
 

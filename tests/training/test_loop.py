@@ -39,7 +39,7 @@ from tests.support.models import (
 
 @pytest.fixture(autouse=True)
 def older_model() -> None:
-    """The model that every test shares is made before a test breaks the training."""
+    """Train the model that all tests share before a test breaks the training."""
     trained_model()
 
 
@@ -51,7 +51,7 @@ def small_split() -> Split:
 def fit_with(
     accuracies: Sequence[float], monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> tuple[Encoder, FitResult, list[Tensor]]:
-    """Fit, the epochs' NDCG@10 being given; gives the biases that were measured after each epoch too."""
+    """Fit with the given NDCG@10 of each epoch; also return the item biases measured after each epoch."""
     encoder, biases = small_encoder(N_ITEMS + 2), []
 
     def accuracy(measured: Encoder, *_: object) -> Accuracy:
@@ -82,7 +82,7 @@ def plain_loss(encoder: Encoder, batch: Batch) -> Tensor:
     return F.cross_entropy(scores[labels != PAD], labels[labels != PAD])
 
 
-def test_an_epoch_is_adamw_with_warm_up_and_its_model_the_average_of_the_steps(objective: Objective) -> None:
+def test_an_epoch_is_adamw_with_warm_up_and_averaged_weights(objective: Objective) -> None:
     config = TrainingConfig(
         objective=objective,
         batch_size=4,
@@ -118,12 +118,12 @@ def test_an_epoch_is_adamw_with_warm_up_and_its_model_the_average_of_the_steps(o
     assert len(losses) >= 7
     assert epoch.loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
     for name, weight in encoder.state_dict().items():
-        # A bias of the keys changes no attention: AdamW makes steps of what rounding leaves of its gradient.
+        # A bias of the keys does not change attention: its gradient is rounding noise, which AdamW scales up to steps.
         start = len(weight) // 2 if name.endswith("key_value.bias") else 0
         assert torch.allclose(weight[start:], average[name][start:], rtol=1e-4, atol=1e-5), name
 
 
-def test_bf16_rounds_what_an_epoch_computes_and_keeps_weights_of_fp32(objective: Objective) -> None:
+def test_bf16_rounds_computations_but_keeps_fp32_weights(objective: Objective) -> None:
     losses = {}
     for precision in get_args(Precision):
         encoder = small_encoder(N_ITEMS + 2, objective=objective, dropout=0.0)
@@ -136,7 +136,7 @@ def test_bf16_rounds_what_an_epoch_computes_and_keeps_weights_of_fp32(objective:
 
 
 def losses_of(losses: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the epochs' losses come out as given."""
+    """Replace the losses of the epochs by the given ones."""
     given = iter(losses)
 
     def take_steps(_: object, batches: Iterator[Batch], __: object) -> float:
@@ -147,7 +147,7 @@ def losses_of(losses: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("losses", [[math.nan], [math.inf], [3.5, math.nan], [5.0, 3.0, 4.5]], ids=str)
-def test_a_loss_that_is_no_number_or_climbs_back_ends_the_job(
+def test_a_loss_that_is_not_finite_or_climbs_ends_the_job(
     losses: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
@@ -168,7 +168,7 @@ def test_a_loss_of_nan_in_a_step_is_the_epochs(
     sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
     forward = ItemLoss.forward
     monkeypatch.setattr(ItemLoss, "forward", lambda *given: forward(*given) * math.nan)
-    assert "has the loss nan" in assert_training_fails(sequences, capsys, 2)
+    assert "is nan, the best before it" in assert_training_fails(sequences, capsys, 2)
 
 
 def test_a_learning_rate_that_ruins_a_good_model_ends_the_job(
@@ -176,11 +176,11 @@ def test_a_learning_rate_that_ruins_a_good_model_ends_the_job(
 ) -> None:
     sequences = Path(shutil.copy(succession_sequences(), tmp_path / "sequences.parquet"))
     learned = ("--init-from", learned_model("causal"), "--hidden-size", 32, "--max-len", 16)
-    # The rate rises from next to nothing, so that the first epochs know how low the loss can be.
+    # The rate rises from near 0, so that the first epochs reach a low loss.
     rising = ("--learning-rate", 1, "--warmup-steps", 1000, "--max-epochs", 300, "--patience", 300)
     said = assert_training_fails(sequences, capsys, 2, *learned, *rising)
-    assert "--learning-rate 1.0: epoch " in said
-    assert "training has collapsed. Lower it, or lengthen --warmup-steps" in said
+    assert "--learning-rate 1.0: training has collapsed: the loss of epoch " in said
+    assert "Lower the learning rate, or raise --warmup-steps" in said
 
 
 def test_what_always_follows_is_learned(objective: Objective, tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_what_always_follows_is_learned(objective: Objective, tmp_path: Path) ->
         ScoringConfig(top_k=1, device="cpu"),
         tmp_path / "recs.parquet",
     )
-    found = {row["user_id"]: row["item_id"] for row in pq.read_table(tmp_path / "recs.parquet").to_pylist()}
-    assert sum(found[user] == items[-1] for user, items in SUCCESSIONS.items()) / len(SUCCESSIONS) > 0.95
+    recommended = {row["user_id"]: row["item_id"] for row in pq.read_table(tmp_path / "recs.parquet").to_pylist()}
+    assert sum(recommended[user] == items[-1] for user, items in SUCCESSIONS.items()) / len(SUCCESSIONS) > 0.95
     best = max(training_log(learned_model(objective)), key=lambda line: float(line["ndcg_at_10"]))
     assert best["ndcg_at_10"] > 0.95
     assert best["popularity_ndcg_at_10"] < 0.5

@@ -15,7 +15,7 @@ from tests.support.models import small_encoder, tokens_of
 VOCABULARY_SIZE = 12
 ITEMS = tokens_of([5, 6, 7, 8, 9, 10], [3, 3], [4, 4, 11, 2])
 MASKED = torch.tensor([[1, 0, 1, 0, 0, 1], [1, 0, 0, 0, 0, 0], [0, 1, 0, 1, 0, 0]], dtype=torch.bool)
-# 7 and 11 are labels by both objectives, 5 is one of the masked one, 3 of another place; 2 and 8 are of neither.
+# 7 and 11 are labels with both objectives, 5 only with the masked one, 3 of another place; 2 and 8 with neither.
 NEGATIVES = {"all": None, "some": [2, 3, 5, 7, 8, 11], "one, a label": [7], "one, no label": [9]}
 
 
@@ -33,7 +33,7 @@ def training_encoder(objective: Objective) -> Encoder:
 
 
 def plain_loss(encoder: Encoder, tokens: Tensor, labels: Tensor, negatives: list[int] | None) -> Tensor:
-    """Score every item at every place; cross-entropy place by place, of the label among what it stands against."""
+    """Score every item at every place; cross-entropy place by place, of the label against its negatives."""
     scores = encoder(tokens) @ encoder.item_embeddings.weight.T + encoder.item_biases
     losses = []
     for row, line in enumerate(labels.tolist()):
@@ -55,10 +55,10 @@ def assert_equal_to_plain(encoder: Encoder, negatives: list[int] | None = None, 
     drawn = None if negatives is None else torch.tensor(negatives)
     loss, expected = ItemLoss(encoder)(tokens, labels, drawn), plain_loss(encoder, tokens, labels, negatives)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    found, plain = gradients(encoder, loss * factor), gradients(encoder, expected * factor)
-    assert found.keys() == plain.keys() == dict(encoder.named_parameters()).keys()
+    own, plain = gradients(encoder, loss * factor), gradients(encoder, expected * factor)
+    assert own.keys() == plain.keys() == dict(encoder.named_parameters()).keys()
     for name, gradient in plain.items():
-        assert torch.allclose(found[name], gradient, rtol=1e-4, atol=1e-5), name
+        assert torch.allclose(own[name], gradient, rtol=1e-4, atol=1e-5), name
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES.values(), ids=NEGATIVES.keys())
@@ -87,7 +87,7 @@ def test_large_scores_neither_overflow_nor_lose_the_loss(objective: Objective, n
     assert_equal_to_plain(encoder, negatives)
 
 
-def test_all_items_as_negatives_are_the_whole_vocabulary_but_for_pad_and_mask() -> None:
+def test_all_items_as_negatives_equal_the_full_softmax() -> None:
     encoder = training_encoder("causal")
     with torch.no_grad():
         encoder.item_biases[[PAD, MASK]] = -50.0
@@ -101,7 +101,7 @@ def test_all_items_as_negatives_are_the_whole_vocabulary_but_for_pad_and_mask() 
         assert torch.allclose(items[name], gradient, rtol=1e-4, atol=1e-5), name
 
 
-def test_a_place_whose_only_negative_is_its_label_loses_nothing() -> None:
+def test_a_place_whose_only_negative_is_its_label_has_no_loss() -> None:
     encoder = training_encoder("causal")
     loss = ItemLoss(encoder)(tokens_of([5, 6]), tokens_of([PAD, 7]), torch.tensor([7]))
     assert loss.item() == 0.0
@@ -117,10 +117,10 @@ def test_bf16_rounds_and_no_more(objective: Objective, negatives: list[int] | No
     expected = plain_loss(encoder, tokens, labels, negatives)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(expected.item(), rel=0.02)
-    found, plain = gradients(encoder, loss), gradients(encoder, expected)
-    assert all(gradient.dtype == torch.float32 for gradient in found.values())
+    own, plain = gradients(encoder, loss), gradients(encoder, expected)
+    assert all(gradient.dtype == torch.float32 for gradient in own.values())
     for names in (["item_embeddings.weight"], ["item_biases"], list(plain)):
-        one, other = (torch.cat([of[name].flatten() for name in names]) for of in (found, plain))
+        one, other = (torch.cat([of[name].flatten() for name in names]) for of in (own, plain))
         assert torch.linalg.vector_norm(one - other) < 0.03 * torch.linalg.vector_norm(other), names
 
 

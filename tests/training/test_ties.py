@@ -1,4 +1,4 @@
-"""Items of one moment: the order in which they stand means nothing, and is a new one in every batch."""
+"""Items with the same timestamp: their order means nothing, and every batch shuffles it."""
 
 from itertools import groupby, pairwise
 
@@ -17,7 +17,7 @@ from batchrec.training.holdout import hold_out
 from batchrec.training.windows import draw_batches, shuffle_ties
 from tests.support.models import longs, training_sequences
 
-# Events of users: item and moment, in time order.
+# Events of users: item and timestamp, in time order.
 event = st.tuples(st.integers(2, 30), st.integers(0, 4))
 logs = st.lists(
     st.lists(event, max_size=8).map(lambda events: sorted(events, key=lambda e: e[1])), min_size=1, max_size=6
@@ -25,7 +25,7 @@ logs = st.lists(
 
 
 def histories_of(log: list[list[tuple[int, int]]]) -> Histories:
-    """What from_arrow makes of events whose item 30 is unknown."""
+    """The histories that from_arrow returns for events whose item 30 is unknown."""
     vocabulary = Vocabulary(pa.array(range(2, 30)), np.ones(28, dtype=np.int64))
     columns = [pa.array([[part[at] for part in events] for events in log], pa.list_(pa.int64())) for at in (0, 1)]
     return Histories.from_arrow(columns[0], vocabulary, columns[1])
@@ -48,7 +48,7 @@ def test_a_tie_is_with_the_known_item_before(log: list[list[tuple[int, int]]]) -
 
 
 @given(logs, st.data())
-def test_ties_go_with_the_histories_that_are_taken(log: list[list[tuple[int, int]]], data: st.DataObject) -> None:
+def test_take_keeps_ties(log: list[list[tuple[int, int]]], data: st.DataObject) -> None:
     users = data.draw(st.lists(st.integers(0, len(log) - 1), max_size=6))
     taken = histories_of(log).take(longs(users))
     assert taken.ties is not None
@@ -56,7 +56,7 @@ def test_ties_go_with_the_histories_that_are_taken(log: list[list[tuple[int, int
 
 
 @given(logs, st.integers(0, 99))
-def test_items_stay_in_their_moment_and_padding_at_the_end(log: list[list[tuple[int, int]]], seed: int) -> None:
+def test_shuffling_keeps_the_order_of_times_and_the_padding(log: list[list[tuple[int, int]]], seed: int) -> None:
     histories = histories_of(log)
     assert histories.ties is not None
     starts, lengths = histories.offsets[:-1], histories.lengths
@@ -79,7 +79,7 @@ def test_every_order_of_a_moment_comes_as_often() -> None:
     assert counts.min() > 850
 
 
-def test_holding_out_leaves_the_other_ties_as_they_were() -> None:
+def test_holding_out_does_not_change_other_ties() -> None:
     log = [[(2, 0), (3, 0), (4, 1)], [(5, 0), (6, 0), (7, 0)], [(8, 0), (9, 2), (10, 2)]]
     split = hold_out(histories_of(log), 1, longs([1, 0, 2]))
     assert split.training.items.tolist() == [2, 3, 4, 5, 6, 8, 9, 10]
@@ -88,23 +88,23 @@ def test_holding_out_leaves_the_other_ties_as_they_were() -> None:
 
 
 def batches_of(log: list[list[tuple[int, int]]], n_batches: int, *, keep_ties: bool = False) -> set[tuple[int, ...]]:
-    """The windows that are drawn of a log, each as its tokens and its last label."""
+    """The windows drawn from a log, each as its tokens and its last label."""
     histories = histories_of(log)
     config = TrainingConfig(min_epoch_steps=n_batches, batch_size=1, keep_ties=keep_ties)
     batches = draw_batches(histories, 30, encoder_shape(config, histories), config, np.random.default_rng(0))
     return {(*batch.tokens[0].tolist(), int(batch.labels[0, -1])) for batch in batches}
 
 
-def test_a_moment_is_trained_on_in_all_its_orders_and_with_keep_ties_in_its_own() -> None:
+def test_ties_are_shuffled_unless_keep_ties() -> None:
     log = [[(2, 0), (3, 1), (4, 1), (5, 2)]]
     assert batches_of(log, 40) == {(2, 3, 4, 5), (2, 4, 3, 5)}
     assert batches_of(log, 40, keep_ties=True) == {(2, 3, 4, 5)}
 
 
-def test_the_times_of_a_sequences_table_make_the_ties() -> None:
+def test_ties_come_from_the_times_of_the_sequences_table() -> None:
     histories = read_corpus(training_sequences(), 0).histories
     assert histories.ties is not None
-    # Its times are all different.
+    # All its times differ.
     assert len(histories.ties) == len(histories.items)
     assert not histories.ties.any()
     assert all(start <= end for start, end in pairwise(histories.offsets.tolist()))

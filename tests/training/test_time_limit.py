@@ -1,4 +1,4 @@
-"""--max-minutes by a clock of the test's own: time passes by steps and by batches of held-out users alone."""
+"""--max-minutes with a fake clock: time passes only with steps and with batches of held-out users."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ from batchrec.training.trainer import Trainer
 from batchrec.training.windows import draw_batches
 from tests.support.models import CONFIG, N_ITEMS, indexed, longs, small_encoder
 
-# Ten steps make an epoch, and three batches of held-out users a measurement.
+# An epoch has ten steps, and a measurement three batches of held-out users.
 LIMITED = replace(CONFIG, batch_size=4, min_epoch_steps=10, max_epochs=9, patience=9)
 STEP_S, BATCH_S = 6.0, 10.0
 EPOCH_S = 10 * STEP_S + 3 * BATCH_S
@@ -73,7 +73,7 @@ def assert_same(one: Encoder, other: Encoder) -> None:
     ("into_the_third", "steps", "batches"),
     [(0, 20, 6), (1, 21, 6), (25, 25, 6), (60, 30, 6), (61, 30, 7), (79, 30, 8)],
 )
-def test_an_epoch_in_which_the_minutes_end_is_left(
+def test_an_epoch_beyond_the_time_limit_is_discarded(
     into_the_third: float, steps: int, batches: int, clock: Clock
 ) -> None:
     limited, fitted = fit_for(2 * EPOCH_S + into_the_third)
@@ -90,7 +90,7 @@ def test_an_epoch_that_is_finished_in_time_counts(clock: Clock) -> None:
     assert clock.now == 3 * EPOCH_S
 
 
-def test_the_first_epoch_is_measured_as_far_as_it_has_come(clock: Clock) -> None:
+def test_the_first_epoch_is_measured_as_far_as_it_got(clock: Clock) -> None:
     limited, fitted = fit_for(4 * STEP_S)
     assert (len(fitted.epochs), fitted.ended_by) == (1, "max_minutes")
     assert fitted.best.seconds == 4 * STEP_S + 3 * BATCH_S == clock.now
@@ -102,7 +102,7 @@ def test_the_first_epoch_is_measured_as_far_as_it_has_come(clock: Clock) -> None
     assert_same(limited, trainer.averaged)
 
 
-def test_a_run_killed_after_the_minutes_takes_no_further_step(clock: Clock, tmp_path: Path) -> None:
+def test_a_run_killed_after_the_time_limit_takes_no_further_step(clock: Clock, tmp_path: Path) -> None:
     config = replace(LIMITED, max_minutes=4 * STEP_S / 60)
     checkpoints = CheckpointStore(tmp_path / "progress", b"\1" * 32)
     first, again = (small_encoder(N_ITEMS + 2) for _ in range(2))
@@ -114,8 +114,8 @@ def test_a_run_killed_after_the_minutes_takes_no_further_step(clock: Clock, tmp_
 
 
 @dataclass(frozen=True)
-class Told(ProcessGroup):
-    """One of two processes, which are told what the first says."""
+class SecondProcess(ProcessGroup):
+    """The second of two processes, which receives the values of the first."""
 
     said: list[Any] = field(default_factory=list)
 
@@ -135,19 +135,19 @@ def steps_until_the_end(limit: TimeLimit, clock: Clock, seconds_a_step: Callable
     raise AssertionError
 
 
-def test_all_processes_end_after_the_step_that_the_first_ones_clock_says() -> None:
+def test_all_processes_stop_by_the_clock_of_the_first() -> None:
     said: list[Any] = []
     clock, other = Clock(), Clock()
-    first = TimeLimit(10, Told(0, 2, said), lambda: clock.now)
+    first = TimeLimit(10, SecondProcess(0, 2, said), lambda: clock.now)
     n_steps = steps_until_the_end(first, clock, lambda _: 0.01)
     assert 1000 <= n_steps <= 1002
     assert len(said) < 40
-    second = TimeLimit(10, Told(1, 2, said), lambda: other.now)
+    second = TimeLimit(10, SecondProcess(1, 2, said), lambda: other.now)
     assert steps_until_the_end(second, other, lambda n: 5.0 / n) == n_steps
     assert said == []
 
 
-def test_steps_of_a_second_are_looked_at_one_by_one() -> None:
+def test_slow_steps_are_checked_one_by_one() -> None:
     clock = Clock()
-    limit = TimeLimit(10, Told(0, 2), lambda: clock.now)
+    limit = TimeLimit(10, SecondProcess(0, 2), lambda: clock.now)
     assert steps_until_the_end(limit, clock, lambda _: 1.5) == 7

@@ -41,7 +41,7 @@ from tests.support.models import (
 @pytest.mark.usefixtures("no_export")
 def test_one_seed_gives_one_model_and_another_seed_another(objective: Objective, tmp_path: Path) -> None:
     for name, seed in (("one", 5), ("again", 5), ("other", 6)):
-        # What has been drawn from the global generators before is of no account.
+        # Earlier draws from the global generators have no effect.
         torch.rand(3)
         np.random.rand(3)
         train(training_sequences(), replace(CONFIG, objective=objective, seed=seed), tmp_path / name)
@@ -57,7 +57,7 @@ def test_one_seed_gives_one_model_and_another_seed_another(objective: Objective,
 
 
 @pytest.mark.usefixtures("no_export")
-def test_training_leaves_the_global_generator_as_it_was(tmp_path: Path) -> None:
+def test_training_restores_the_global_generator(tmp_path: Path) -> None:
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     train(training_sequences(), CONFIG, tmp_path / "model")
@@ -93,18 +93,18 @@ def test_the_log_holds_every_figure_of_every_epoch() -> None:
         }
         assert all(math.isfinite(value) for value in line.values())
         assert 0 <= line["ndcg_at_10"] <= line["hr_at_10"] <= 1
-    # The loss of a model that knows nothing is about the logarithm of the size of the vocabulary.
+    # The loss of an untrained model is about the logarithm of the vocabulary size.
     assert lines[0]["loss"] == pytest.approx(math.log(N_ITEMS + 2), abs=0.3)
 
 
-def test_the_manifest_holds_the_options_and_the_figures_of_the_best_epoch() -> None:
+def test_the_manifest_holds_the_options_and_the_best_metrics() -> None:
     manifest = load_model(trained_model()).manifest
     best = max(training_log(trained_model()), key=lambda line: float(line["ndcg_at_10"]))
     assert manifest.metrics == {name: value for name, value in best.items() if name.endswith("_at_10")}
     assert TrainingConfig(**manifest.config) == CONFIG
 
 
-def test_the_vocabulary_counts_all_events_held_out_ones_too() -> None:
+def test_the_vocabulary_counts_held_out_events_too() -> None:
     vocabulary = load_model(trained_model()).vocabulary
     events = [item for history in training_histories().values() for item in history]
     counts = dict(zip(vocabulary.item_ids.to_pylist(), vocabulary.n_events.tolist(), strict=True))
@@ -128,7 +128,7 @@ def test_an_error_after_the_fit_leaves_the_older_model(tmp_path: Path, monkeypat
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_second_training_replaces_the_first_whole(tmp_path: Path) -> None:
+def test_a_second_training_replaces_the_first_model(tmp_path: Path) -> None:
     first = train(training_sequences(), CONFIG, tmp_path / "model")
     second = train(training_sequences(), replace(CONFIG, seed=1), tmp_path / "model")
     assert load_model(tmp_path / "model").manifest.model_id == second.model_id != first.model_id
@@ -136,7 +136,7 @@ def test_a_second_training_replaces_the_first_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_model_that_has_learned_nothing_yet_goes_by_popularity(tmp_path: Path) -> None:
+def test_an_untrained_model_ranks_by_popularity(tmp_path: Path) -> None:
     config = replace(CONFIG, learning_rate=1e-30, max_epochs=1)
     train(training_sequences(), config, tmp_path / "model")
     corpus = read_corpus(training_sequences(), config.seed)
@@ -281,7 +281,7 @@ def test_errors_are_of_the_packages_own_kind() -> None:
 
 @pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize(("given", "cores", "expected"), [(3, 8, 3), (None, 8, 4), (None, 2, 2)])
-def test_training_takes_the_threads_that_are_given_or_those_that_the_process_may_use(
+def test_threads_are_those_given_or_those_available(
     given: int | None, cores: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = []
@@ -293,7 +293,7 @@ def test_training_takes_the_threads_that_are_given_or_those_that_the_process_may
     monkeypatch.setattr(training, "fit", fit_once)
     monkeypatch.setattr(training, "n_cores", lambda: cores)
     before = torch.get_num_threads()
-    # What the environment has told OpenMP.
+    # The threads that the environment gave OpenMP.
     torch.set_num_threads(4)
     try:
         train(training_sequences(), replace(CONFIG, max_epochs=1, threads=given), tmp_path / "model")

@@ -53,7 +53,7 @@ def vocabulary_of(items: Sequence[Id]) -> Vocabulary:
 
 
 def gone_on(items: Sequence[Id], histories: Sequence[Sequence[Id]] = ()) -> tuple[Encoder, Encoder]:
-    """An encoder of OLD, and one of `items` that has gone on from it."""
+    """An encoder of OLD, and one of `items` that starts from it."""
     old, new = small_encoder(len(OLD) + 2, seed=1), small_encoder(len(items) + 2, seed=2)
     start = WarmStart(old.shape, vocabulary_of(OLD), old.state_dict())
     table = indexed(*([items.index(item) + 2 for item in history] for history in histories))
@@ -73,7 +73,7 @@ def test_items_keep_what_was_learned_of_them_by_id(items: list[Id]) -> None:
     weights = new.state_dict()
     for name, weight in old.state_dict().items():
         if name.startswith("item_"):
-            # PAD and MASK stay what they are.
+            # PAD and MASK do not change.
             assert torch.equal(weights[name][:2], weight[:2])
         else:
             assert torch.equal(weights[name], weight), name
@@ -90,7 +90,7 @@ def test_a_new_item_starts_between_its_neighbours() -> None:
         averaged = [known[neighbour] for neighbour in beside if neighbour in known] or list(known.values())
         expected = [fmean(column) for column in zip(*averaged, strict=True)]
         assert new.item_embeddings.weight[items.index(item) + 2].tolist() == pytest.approx(expected, abs=1e-6)
-        # 99 stands beside nothing: it is the mean of all that is known.
+        # 99 has no neighbours: it gets the mean of all known items.
         assert len(averaged) == {90: 4, 95: 2, 99: 4}[item]
 
 
@@ -105,7 +105,7 @@ def test_a_new_item_starts_between_its_neighbours() -> None:
     ],
     ids=["between two", "among several", "more frequent than all", "less frequent than all"],
 )
-def test_a_new_item_has_the_bias_of_those_about_as_frequent(items: list[Id], biases: list[float]) -> None:
+def test_a_new_item_has_the_bias_of_items_about_as_frequent(items: list[Id], biases: list[float]) -> None:
     old, new = small_encoder(len(OLD) + 2), small_encoder(len(items) + 2)
     with torch.no_grad():
         old.item_biases.copy_(torch.tensor([-9.0, -9.0, 4.0, 2.0, 1.0, 0.0]))
@@ -124,7 +124,7 @@ def sequences(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "found"),
+    ("option", "value", "expected"),
     [
         ("--objective", "masked", "causal"),
         ("--max-len", 9, 8),
@@ -134,15 +134,15 @@ def sequences(tmp_path: Path) -> Path:
     ],
 )
 def test_an_option_for_another_shape_is_refused(
-    option: str, value: object, found: object, sequences: Path, capsys: pytest.CaptureFixture[str]
+    option: str, value: object, expected: object, sequences: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = assert_training_fails(sequences, capsys, 2, "--init-from", trained_model(), option, value)
     assert f"{option} {value}" in said
-    assert f"Pass {option} {found}" in said
+    assert f"Pass {option} {expected}" in said
 
 
 @pytest.mark.usefixtures("no_export")
-def test_sizes_that_are_not_given_are_those_of_the_model(objective: Objective, tmp_path: Path) -> None:
+def test_sizes_default_to_those_of_the_earlier_model(objective: Objective, tmp_path: Path) -> None:
     config = TrainingConfig(
         objective=objective, init_from=str(model_of(objective)), n_layers=1, dropout=0.5, max_epochs=1, device="cpu"
     )
@@ -163,7 +163,7 @@ def test_a_missing_model_is_no_start(sequences: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("no_export")
-def test_the_next_night_begins_where_the_last_ended(objective: Objective, tmp_path: Path) -> None:
+def test_training_from_a_model_starts_where_it_ended(objective: Objective, tmp_path: Path) -> None:
     def first_epoch(name: str, **options: Any) -> dict[str, Any]:
         config = replace(LEARNING, objective=objective, max_epochs=1, min_epoch_steps=1, **options)
         train(succession_sequences(), config, tmp_path / name)

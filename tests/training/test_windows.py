@@ -37,7 +37,7 @@ def test_windows_are_pieces_of_one_history_and_cover_its_length(
 
 
 @given(many_histories, st.integers(2, 5), st.integers(1, 60))
-def test_few_windows_are_drawn_several_times_over(histories: list[list[int]], max_len: int, least: int) -> None:
+def test_few_windows_are_drawn_repeatedly(histories: list[list[int]], max_len: int, least: int) -> None:
     assume(any(histories))
     table = indexed(*histories)
     n_windows = sum(-(-len(history) // max_len) for history in histories)
@@ -75,12 +75,12 @@ def test_the_share_of_masked_places_is_mask_prob() -> None:
     lengths = longs([50] * 2000)
     masked = mask_places(lengths, 0.3, 0.0, np.random.default_rng(1))
     assert masked.mean() == pytest.approx(0.3, abs=0.01)
-    # Every place alike, the last one too.
+    # Every place equally, including the last one.
     assert masked.mean(axis=0) == pytest.approx(0.3, abs=0.06)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.9])
-def test_the_last_place_alone_is_masked_in_a_share_of_the_rows(share: float) -> None:
+def test_only_the_last_place_is_masked_in_a_share_of_the_rows(share: float) -> None:
     lengths = longs([30, 50] * 2000)
     masked = mask_places(lengths, 0.5, share, np.random.default_rng(2))
     rows = np.arange(len(lengths))
@@ -133,7 +133,7 @@ def epoch_of(
 
 
 def predicted(batches: Iterable[Batch]) -> Counter[tuple[int, ...]]:
-    """What stands before each label of the causal objective, and the label."""
+    """The items before each label of the causal objective, and the label."""
     return Counter(
         (*tokens[: place + 1], label)
         for batch in batches
@@ -144,9 +144,7 @@ def predicted(batches: Iterable[Batch]) -> Counter[tuple[int, ...]]:
 
 
 @given(many_histories, st.integers(1, 5), st.integers(0, 9))
-def test_each_item_but_the_first_is_predicted_once_from_all_before_it(
-    histories: list[list[int]], batch_size: int, seed: int
-) -> None:
+def test_each_item_after_the_first_is_predicted_once(histories: list[list[int]], batch_size: int, seed: int) -> None:
     n_windows = sum(len(history) > 1 for history in histories)
     assume(n_windows)
     batches = epoch_of(indexed(*histories), "causal", seed=seed, batch_size=batch_size)
@@ -157,7 +155,7 @@ def test_each_item_but_the_first_is_predicted_once_from_all_before_it(
     assert all(len(batch.tokens) <= batch_size for batch in batches)
 
 
-def test_of_a_long_history_every_item_is_predicted_from_up_to_max_len_before_it() -> None:
+def test_items_of_long_histories_are_predicted_from_max_len_items() -> None:
     history = list(range(2, 27))
     seen: Counter[tuple[int, ...]] = Counter()
     for seed in range(40):
@@ -190,7 +188,7 @@ def test_masked_batches_are_windows_with_hidden_items(
             )
 
 
-def test_negatives_are_drawn_anew_for_each_batch_of_all_items_and_no_other_index() -> None:
+def test_each_batch_draws_new_negatives_from_all_items() -> None:
     batches = epoch_of(indexed(*([2, 3, 4] for _ in range(60))), "causal", batch_size=2, negatives=5)
     drawn = []
     for batch in batches:
@@ -209,7 +207,7 @@ def test_against_all_items_none_are_drawn(negatives: int | None) -> None:
 
 
 @given(st.integers(1, 9), st.integers(1, 4))
-def test_shares_of_a_batch_are_its_windows_each_once(n_windows: int, n_processes: int) -> None:
+def test_shares_of_a_batch_cover_each_window_once(n_windows: int, n_processes: int) -> None:
     tokens = np.arange(2, 2 + 3 * n_windows, dtype=np.int32).reshape(n_windows, 3)
     labels = np.where(tokens % 2, tokens, PAD).astype(np.int32)
     batch = Batch(tokens, labels, longs([3, 5]))

@@ -1,5 +1,6 @@
--- One row per record of the log, but for those that hold rows of others within their quotes: of equal ones as many are
--- left out as there are in swallowing.
+-- One row per record of the log, without the records in merged_records. Of equal records, as many are removed as
+-- merged_records has.
+-- Reads all_records and merged_records, both (file, user_id, item_id, event_time, rating).
 with counted as (
     select
         file,
@@ -8,7 +9,7 @@ with counted as (
         event_time,
         rating,
         count(*) as n_records
-    from swallowing
+    from merged_records
     group by all
 ),
 

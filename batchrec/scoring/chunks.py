@@ -1,0 +1,75 @@
+"""Chunks of users, the unit of reading, scoring and writing: which users they hold, and the threads that score them."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchrec.config import ScoringConfig
+from batchrec.system.machine import n_cores
+from batchrec.tables.ids import without_blanks
+from batchrec.tables.sequences_table import Sequences, no_items
+
+Scored = TypeVar("Scored")
+
+# On a CPU each core scores one chunk; a GPU is fed by two threads, so that the next batch is ready when one ends.
+_CHUNK_SIZE = {"cpu": 2048, "cuda": 16384}
+_MIN_CHUNK_SIZE = 256
+_GPU_WORKERS = 2
+
+
+def n_workers(config: ScoringConfig, device: str) -> int:
+    """Return how many chunks are scored at a time."""
+    return config.workers or (_GPU_WORKERS if device == "cuda" else n_cores())
+
+
+def read_chunks(table: Sequences, config: ScoringConfig, device: str) -> Iterator[pa.RecordBatch]:
+    """Read the histories, chunk by chunk; a small table is several chunks too, so that every worker has one."""
+    share = max(_MIN_CHUNK_SIZE, table.n_users // (4 * n_workers(config, device)))
+    return table.batches(config.chunk_size or min(_CHUNK_SIZE[device], share))
+
+
+def with_users(
+    user_ids: pa.Array, chunks: Iterator[pa.RecordBatch], table: Sequences, *, only: bool
+) -> Iterator[pa.RecordBatch]:
+    """Yield the chunks, and then those of user_ids that have no history, with an empty one.
+
+    only: whether to leave out users who are not in user_ids.
+    """
+    has_history = np.zeros(len(user_ids), dtype=bool)
+    for chunk in chunks:
+        places = pc.index_in(without_blanks(chunk["user_id"]), value_set=user_ids)
+        has_history[places.drop_null().to_numpy()] = True
+        yield chunk.filter(places.is_valid()) if only else chunk
+    new_users = user_ids.filter(pa.array(~has_history))
+    columns = {
+        field.name: new_users if field.name == "user_id" else no_items(len(new_users), field.type)
+        for field in table.schema
+    }
+    yield pa.record_batch(list(columns.values()), schema=table.schema)
+
+
+def in_order(
+    chunks: Iterator[pa.RecordBatch], score: Callable[[int, pa.RecordBatch], Scored], workers: int
+) -> Iterator[Scored]:
+    """Score chunks in threads, for onnxruntime releases Python's lock, and yield the results in the chunks' order.
+
+    score: of a chunk and its number, from 0.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Scored]] = deque()
+        try:
+            for number, chunk in enumerate(chunks):
+                waiting.append(pool.submit(score, number, chunk))
+                # One more than are being scored: a worker that is done finds the next chunk read.
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            # If the caller stops halfway, only the chunks that are being scored are waited for.
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,78 @@
+"""Open files whether they are compressed or not."""
+
+import gzip
+import io
+import zlib
+from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+import pyarrow as pa
+
+from batchrec.errors import InputError
+
+_COMPRESSIONS = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+
+
+_BLOCK = 1 << 20
+# Errors of reading a damaged compressed file, in addition to OSError.
+DAMAGE_ERRORS = (EOFError, zlib.error, pa.ArrowException)
+
+Compression = Literal["none", "gzip", "zstd"]
+
+
+def first_bytes(file: Path) -> bytes:
+    """Return enough bytes to recognise the format of a file."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(32)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def is_empty(file: Path) -> bool:
+    """Return whether a file has no bytes. Raises InputError if it cannot be read."""
+    try:
+        return file.stat().st_size == 0
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def open_bytes(file: Path) -> BinaryIO:
+    """Open a file; if it is compressed, its decompressed contents are read."""
+    compression = compression_of(file)
+    if compression == "gzip":
+        return cast(BinaryIO, gzip.open(file))
+    raw = file.open("rb")
+    if compression == "zstd":
+        return cast(
+            BinaryIO, io.BufferedReader(cast(io.RawIOBase, pa.CompressedInputStream(pa.PythonFile(raw), "zstd")))
+        )
+    return raw
+
+
+def check_whole(file: Path) -> None:
+    """Read a compressed file to its end, because DuckDB does not verify gzip's checksum and flipped bits change rows.
+
+    Raises InputError if the file is damaged or truncated.
+    """
+    try:
+        with open_bytes(file) as opened:
+            while opened.read(_BLOCK):
+                pass
+    except (*DAMAGE_ERRORS, OSError) as error:
+        raise InputError(
+            f"{file}: is damaged or cut off: {error}. Download it again, or decompress the part that is intact"
+        ) from error
+
+
+def open_text(file: Path, encoding: str = "utf-8-sig") -> io.TextIOWrapper:
+    """Open a text file, compressed or not. Bytes that are not UTF-8 are reported later, by DuckDB's scan."""
+    return io.TextIOWrapper(open_bytes(file), encoding=encoding, errors="replace", newline="")
+
+
+def compression_of(file: Path) -> Compression:
+    """Return the compression of a file, by its first bytes."""
+    start = first_bytes(file)
+    if start.startswith(_COMPRESSIONS["gzip"]):
+        return "gzip"
+    return "zstd" if start.startswith(_COMPRESSIONS["zstd"]) else "none"

@@ -1,0 +1,141 @@
+"""CSV files and other delimited text: their delimiter, quotes, header and records."""
+
+import codecs
+import csv
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import duckdb
+
+from batchrec.config import CsvOptions
+from batchrec.errors import InputError
+from batchrec.sources.compressed import DAMAGE_ERRORS, compression_of, first_bytes, open_text
+from batchrec.sources.layouts import Format, Layout
+from batchrec.tables.queries import literal, select
+
+_DELIMITERS = (",", ";", "\t", "|", "::", "\x01")
+
+# Formats that are not read: the byte offset and the bytes by which each is recognised.
+_OTHER_FORMATS = {
+    "a zip archive or a spreadsheet": (0, b"PK\x03\x04"),
+    "a DuckDB database": (8, b"DUCK"),
+    "an SQLite database": (0, b"SQLite format 3\0"),
+    "a bzip2 file": (0, b"BZh"),
+    "an xz file": (0, b"\xfd7zXZ\0"),
+    "an ORC file": (0, b"ORC"),
+    "an Avro file": (0, b"Obj\x01"),
+    "an Arrow file": (0, b"ARROW1"),
+    "an old spreadsheet": (0, b"\xd0\xcf\x11\xe0"),
+    "a PDF": (0, b"%PDF"),
+    "text in UTF-16": (0, codecs.BOM_UTF16_LE),
+    "text in UTF-16, big-endian": (0, codecs.BOM_UTF16_BE),
+}
+
+# Python's reader stops at fields of 128 KiB; a review can be longer.
+csv.field_size_limit(2**31 - 1)
+
+
+class CsvFormat(Format):
+    """Delimited text. It recognises every file, so it must be tried last."""
+
+    name = "csv"
+    suffixes = (".csv", ".csv.gz", ".csv.zst", ".tsv", ".tsv.gz", ".tsv.zst")
+    values_are_text = True
+
+    def recognises(self, file: Path, start: bytes) -> bool:
+        """Return True: a file that is not text is refused by `layout`."""
+        return True
+
+    def layout(self, file: Path, wanted: dict[str, str], options: CsvOptions) -> Layout:
+        """Return the layout with which most of the wanted columns exist."""
+        start = first_bytes(file)
+        for kind, (offset, mark) in _OTHER_FORMATS.items():
+            if start[offset:].startswith(mark):
+                raise InputError(
+                    f"{file}: is {kind}, which batchrec does not read. Convert it to CSV or Parquet, or pass --query"
+                )
+        try:
+            with open_text(file) as text:
+                # The header is one record. Line ends within quotes can spread it over several lines.
+                lines = list(islice(text, 100))
+        except (*DAMAGE_ERRORS, OSError) as error:
+            raise InputError(f"{file}: cannot be read: {error}") from error
+        if not "".join(lines).strip():
+            raise InputError(
+                f"{file}: the file is empty; expected a header{' with ' if wanted else ''}{', '.join(wanted)}"
+            )
+        if "\0" in lines[0]:
+            raise InputError(
+                f"{file}: is not text: it has zero bytes. Expected a table in a format that batchrec reads, such as CSV"
+            )
+        delimiters = _DELIMITERS if options.delimiter is None else (options.delimiter,)
+        headers = [_header(lines, delimiter, options) for delimiter in delimiters]
+        best = max(headers, key=lambda layout: (len(set(wanted) & set(layout.columns)), len(layout.columns)))
+        if options.names is not None and len(best.columns) != len(options.names):
+            raise InputError(
+                f"{file}: --columns names {len(options.names)} columns; the first line has "
+                f"{len(best.columns) or 'fewer'}, split at {best.delimiter!r}. Pass --delimiter, or one name per column"
+            )
+        return replace(best, compression=compression_of(file), format_name=self.name)
+
+    def read(self, con: duckdb.DuckDBPyConnection, files: Sequence[Path], layout: Layout) -> duckdb.DuckDBPyRelation:
+        """Return every value as text."""
+        # Columns are named by their position, so that no name in a header means anything to DuckDB.
+        types = {f"column_{place}": "VARCHAR" for place in range(len(layout.columns))}
+        return select(
+            con,
+            "sources/read_csv",
+            paths=list(map(literal, files)),
+            columns=types,
+            delimiter=layout.delimiter,
+            quote=layout.quote,
+            new_line=layout.new_line,
+            has_header=layout.header_lines > 0,
+            compression=layout.compression,
+        )
+
+
+def csv_records(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, list[str]]]:
+    """Split the lines of a CSV file into records. Yields the line on which each starts, from 1, and its fields."""
+    if len(layout.delimiter) > 1:
+        # Python's reader takes a delimiter of one character only.
+        lines = (line.replace(layout.delimiter, "\x1f") for line in lines)
+    delimiter = layout.delimiter if len(layout.delimiter) == 1 else "\x1f"
+    if layout.quote:
+        reader = csv.reader(lines, delimiter=delimiter, quotechar=layout.quote)
+    else:
+        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    line = 1
+    for record in reader:
+        yield line, record
+        line = reader.line_num + 1
+
+
+def _header(start: list[str], delimiter: str, options: CsvOptions) -> Layout:
+    quote = _quote_of(start, delimiter) if options.quote is None else options.quote
+    layout = Layout((), delimiter=delimiter, quote=quote)
+    _, columns = next(csv_records(start, layout), (1, []))
+    if options.names is not None:
+        columns = [*options.names, *columns[len(options.names) :]] if len(columns) >= len(options.names) else []
+    following = next(islice(csv_records(start, layout), 1, None), (len(start) + 1, []))[0]
+    # DuckDB would take the first line end for that of all records, even if it is within quotes.
+    last_line = start[following - 2]
+    ends = {"\r\n": r"\r\n", "\r": r"\r"}
+    return replace(
+        layout,
+        columns=tuple(columns),
+        new_line=ends.get(last_line[len(last_line.rstrip("\r\n")) :], r"\n"),
+        header_lines=following - 1 if options.has_header else 0,
+    )
+
+
+def _quote_of(start: list[str], delimiter: str) -> str:
+    """Return the quote character. In tab-separated files a quote is an ordinary character unless a field is quoted."""
+    if delimiter not in ("\t", "\x01"):
+        return '"'
+    mark = re.escape(delimiter)
+    quoted = re.compile(rf'(?:^|{mark})"(?:[^{mark}"]|"")*"(?:{mark}|[\r\n]*$)')
+    return '"' if any(quoted.search(line) for line in start) else ""

@@ -1,0 +1,53 @@
+"""The file formats that batchrec reads. A new format is added to FORMATS."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from batchrec.config import CsvOptions
+from batchrec.errors import InputError
+from batchrec.sources.compressed import first_bytes
+from batchrec.sources.csv_format import CsvFormat
+from batchrec.sources.layouts import Format, Layout, partitions_of, show_names
+from batchrec.sources.parquet_format import ParquetFormat
+
+# The first one that recognises a file reads it. CSV comes last, because it recognises every file.
+FORMATS: tuple[Format, ...] = (ParquetFormat(), CsvFormat())
+
+SUFFIXES = tuple(suffix for format_ in reversed(FORMATS) for suffix in format_.suffixes)
+
+
+def format_of(layout: Layout) -> Format:
+    """Return the format that made a layout."""
+    return next(format_ for format_ in FORMATS if format_.name == layout.format_name)
+
+
+def layout_of(file: Path, wanted: dict[str, str], options: CsvOptions = CsvOptions()) -> Layout:
+    """Return the layout of a file.
+
+    wanted: column name -> the option that names it.
+    Raises InputError if the file is empty or not a table, or does not have each wanted column exactly once.
+    """
+    start = first_bytes(file)
+    format_ = next(format_ for format_ in FORMATS if format_.recognises(file, start))
+    layout = format_.layout(file, wanted, options)
+    in_path = {key for key, _ in partitions_of(file)}
+    layout = replace(layout, partitions=tuple(sorted(in_path.intersection(wanted) - set(layout.columns))))
+    missing = [name for name in wanted if name not in (*layout.columns, *layout.partitions)]
+    for column, option in wanted.items():
+        times = layout.columns.count(column)
+        if times > 1:
+            raise InputError(f"{file}: {times} columns {column!r}; found {show_names(layout.columns)}. Pass {option}")
+    if missing:
+        hint = f"Pass {wanted[missing[0]]}"
+        if len(missing) == len(wanted) and layout.is_csv and "--timestamp-column" in wanted.values():
+            hint += (
+                ". If the file has no header pass --header no --columns, for another delimiter --delimiter, and for "
+                "any other format --query with a SELECT that reads the file"
+            )
+        raise InputError(f"{file}: no column {missing[0]!r}; found {show_names(layout.columns)}. {hint}")
+    return layout
+
+
+def column_names(file: Path) -> tuple[str, ...]:
+    """Return the column names of a file. Raises InputError if it is empty or cannot be read."""
+    return layout_of(file, {}).columns
