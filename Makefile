@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 SAMPLE := demo
+# Pages with parts that cog writes from the commands.
+GENERATED := docs/cli.md docs/configuration.md
 MOVIELENS := movielens
 # ml-latest-small or ml-25m, downloaded where no DATA folder with ratings.csv and movies.csv is given
 DATASET ?= ml-latest-small
 DATA ?= $(MOVIELENS)/$(DATASET)
 GROUPLENS ?= https://files.grouplens.org/datasets/movielens
 
-.PHONY: help demo test faults check wheel-test movielens benchmark-training thirty-nights readme clean
+.PHONY: help demo test faults check wheel-test movielens benchmark-training thirty-nights docs readme clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -32,13 +34,14 @@ test: $(INSTALLED)  ## run all tests
 faults: $(INSTALLED)  ## the long form of the fault suite: hundreds of kills, full disks and signals; some minutes
 	BATCHREC_FAULTS=long $(BIN)/python -m pytest tests/faults
 
-check: $(INSTALLED)  ## format, lint, types, import rules, SQL, README, tests
+check: $(INSTALLED)  ## format, lint, types, import rules, SQL, docs, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint sql
-	$(BIN)/cog --check README.md
+	$(BIN)/cog --check $(GENERATED)
+	$(MAKE) docs
 	$(MAKE) test
 
 wheel-test: $(INSTALLED)  ## build the wheel, and run the job with it in a clean environment away from the checkout
@@ -76,8 +79,11 @@ else
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/thirty_nights.py "$(ONLINE_RETAIL)" $(NIGHTS)
 endif
 
-readme: $(INSTALLED)  ## write the commands' help into the README
-	$(BIN)/cog -r README.md
+docs: $(INSTALLED)  ## build the documentation into site/; warnings are errors
+	$(BIN)/mkdocs build --strict --quiet
+
+readme: $(INSTALLED)  ## write the generated pages again: docs/cli.md and docs/configuration.md
+	$(BIN)/cog -r $(GENERATED)
 
 clean:  ## remove what the targets made
-	rm -rf .venv build dist $(SAMPLE) $(MOVIELENS) $(NIGHTS)
+	rm -rf .venv build dist site $(SAMPLE) $(MOVIELENS) $(NIGHTS)
