@@ -130,7 +130,9 @@ def test_bytes_in_parquet_are_the_text_that_they_spell(build: BuildSequences) ->
 
 
 @pytest.mark.parametrize(
-    "values", [[[10, 20]], [{"id": 1}], pa.array([[(1, 2)]], pa.map_(pa.int64(), pa.int64()))], ids=repr
+    "values",
+    [[[10, 20]], [{"id": 1}], pa.array([[(1, 2)]], pa.map_(pa.int64(), pa.int64()))],
+    ids=["list", "struct", "map"],
 )
 def test_a_nested_column_is_an_error_that_says_unnest(build: BuildSequences, values: Any) -> None:
     write_parquet("r.parquet", movieId=values)
