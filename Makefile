@@ -11,7 +11,11 @@ DATASET ?= ml-latest-small
 DATA ?= $(MOVIELENS)/$(DATASET)
 GROUPLENS ?= https://files.grouplens.org/datasets/movielens
 
-.PHONY: help demo test faults check wheel-test movielens benchmark-training thirty-nights docs readme clean
+# Test processes: one per core
+WORKERS ?= auto
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+.PHONY: help demo test test-slow faults check wheel-test movielens benchmark-training thirty-nights docs readme clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -28,13 +32,16 @@ demo: $(INSTALLED)  ## generate a sample of ratings, run the whole job on it, sh
 	cd $(SAMPLE) && ../$(BIN)/batchrec score --items movies.csv --out recs.parquet
 	$(BIN)/python examples/show.py $(SAMPLE)
 
-test: $(INSTALLED)  ## run all tests
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## run the tests except the slow ones, with a quarter of hypothesis' examples
+	$(PYTEST) -m "not slow" --hypothesis-profile quick
 
-faults: $(INSTALLED)  ## the long form of the fault suite: hundreds of kills, full disks and signals; some minutes
-	BATCHREC_FAULTS=long $(BIN)/python -m pytest tests/faults
+test-slow: $(INSTALLED)  ## run the slow tests, among them the short form of the fault suite, and all examples of hypothesis
+	$(PYTEST) -m "slow or hypothesis"
 
-check: $(INSTALLED)  ## format, lint, types, import rules, SQL, docs, tests
+faults: $(INSTALLED)  ## run the long form of the fault suite: hundreds of kills, full disks and signals
+	BATCHREC_FAULTS=long $(PYTEST) tests/faults
+
+check: $(INSTALLED)  ## format, lint, types, import rules, SQL, docs, tests except the slow ones
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from batchrec.cli import run
 from batchrec.config import Objective
 from batchrec.model.ranker import CPU, CUDA
 from tests.support.models import OBJECTIVES, write_graph
+from tests.support.shared import shared
+
+# Libraries that would start a thread per core in every worker.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,17 @@ class Outcome:
 BuildSequences = Callable[..., Outcome]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder that all workers share, and leave each of them one core."""
+    shared()
+    if config.getoption("numprocesses", None):
+        for name in _THREADS:
+            os.environ.setdefault(name, "1")
+
+
 @pytest.fixture(autouse=True)
 def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what other programs, and tests that kill, leave in the system's temporary folder out of the test's sight."""
+    """Give each test a temporary folder of its own, without files of other programs or of tests that kill processes."""
     folder = str(tmp_path_factory.mktemp("system"))
     monkeypatch.setenv("TMPDIR", folder)
     monkeypatch.setattr(tempfile, "tempdir", folder)
@@ -48,27 +61,27 @@ def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
 
 @pytest.fixture(params=OBJECTIVES, scope="session")
 def objective(request: pytest.FixtureRequest) -> Objective:
-    """Each objective in turn."""
+    """Run the test once per objective."""
     chosen: Objective = request.param
     return chosen
 
 
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graph takes most of the time, and is tested elsewhere."""
+    """Replace the export of the graph, which takes most of the time of a training and has tests of its own."""
     monkeypatch.setattr("batchrec.training.export.export_encoder", write_graph)
     monkeypatch.setattr("batchrec.training.train.check_parity", lambda *_: 0.0)
 
 
 @pytest.fixture
 def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA's libraries and driver are there, and a GPU is not: onnxruntime falls back, and prints so."""
+    """Simulate a machine with CUDA's libraries and driver but no GPU: onnxruntime falls back and prints a message."""
     if CUDA not in ort.get_available_providers():
         pytest.skip("onnxruntime is built without CUDA")
     create = ort.InferenceSession._create_inference_session
 
     def fail(session: Any, providers: list[Any], *rest: Any) -> None:
-        # With options a provider is a pair of its name and them.
+        # A provider with options is a pair: its name and the options.
         if any(CUDA in provider for provider in providers):
             session._fallback_providers = [CPU]
             raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")

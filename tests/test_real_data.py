@@ -11,6 +11,8 @@ import pytest
 from batchrec.config import SequencesConfig
 from batchrec.sequences.build import build_sequences
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(os.environ.get("BATCHREC_DATA", "."))
 MOVIELENS = DATA / "ml-latest-small" / "ratings.csv"
 RETAIL = DATA / "online-retail" / "by-day"

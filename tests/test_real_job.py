@@ -8,6 +8,8 @@ import pytest
 
 from batchrec import ScoringConfig, SequencesConfig, TrainingConfig, build_sequences, score, train
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(os.environ.get("BATCHREC_DATA", "no folder given"))
 QUERY = """
     select CustomerID as user_id, StockCode as item_id, InvoiceDate as timestamp

@@ -16,6 +16,7 @@ from batchrec.evaluation.als import als_lists
 from batchrec.evaluation.baselines import Baselines
 from batchrec.tables.queries import materialize
 from tests.support.logs import Log, SplitLog, logs, split_log
+from tests.support.models import examples
 
 K = 3
 # Small, so that few events exceed them.
@@ -73,7 +74,7 @@ def expected_lists(split: SplitLog, keep_seen: bool, scores_of: Any) -> Lists:
     return {user: items for user, items in lists.items() if items}
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(log=logs(), keep_seen=st.booleans())
 def test_popular_items_are_those_with_most_events(log: Log, keep_seen: bool) -> None:
     with split_log(log, config(keep_seen)) as split, small_limits():
@@ -81,7 +82,7 @@ def test_popular_items_are_those_with_most_events(log: Log, keep_seen: bool) -> 
         assert gather(queries(split, config(keep_seen)).popular()) == expected_lists(split, keep_seen, lambda _: counts)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(log=logs(), days=st.integers(1, 9))
 def test_recently_popular_items_have_the_most_recent_events(log: Log, days: int) -> None:
     daily = {user: [(item, moment * 86_400) for item, moment in events] for user, events in log.items()}
@@ -114,7 +115,7 @@ def neighbours(histories: list[list[str]]) -> dict[str, dict[str, int]]:
     }
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(log=logs(), keep_seen=st.booleans())
 def test_neighbours_are_ranked_by_the_cosine_of_their_users(log: Log, keep_seen: bool) -> None:
     with split_log(log, config(keep_seen)) as split, small_limits():

@@ -20,7 +20,8 @@ from batchrec.evaluation.report_text import format_report
 from batchrec.model.directory import load_model
 from batchrec.training.train import TrainingReport, train
 from tests.support.logs import write_log
-from tests.support.models import names_in, run_cli, scratch, training_histories, training_sequences, write_sequences
+from tests.support.models import names_in, run_cli, training_histories, training_sequences, write_sequences
+from tests.support.shared import scratch
 
 QUICK = TrainingConfig(max_epochs=1, min_epoch_steps=1, n_layers=1, hidden_size=8, n_heads=2, max_len=8, device="cpu")
 QUICKLY = ("--max-epochs", 1, "--min-epoch-steps", 1, "--n-layers", 1, "--hidden-size", 8, "--device", "cpu")

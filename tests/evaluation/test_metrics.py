@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from batchrec.evaluation.metrics import METRICS, MethodMetrics, measure_lists
 from batchrec.tables.queries import connect
+from tests.support.models import examples
 
 # Most popular first.
 ITEMS = [f"item-{number}" for number in range(8)]
@@ -63,7 +64,7 @@ def by_definition(items: list[str], relevant: set[str], k: int) -> list[float]:
     return [dcg / ideal, float(any(gains)), sum(gains) / len(relevant), first]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(lists=lists_of_users, relevant=relevant_items, k=st.integers(1, 9))
 def test_the_metrics_are_those_of_the_definitions(lists: Lists, relevant: Relevant, k: int) -> None:
     found = measured(lists, relevant, k).metrics
@@ -73,7 +74,7 @@ def test_the_metrics_are_those_of_the_definitions(lists: Lists, relevant: Releva
 
 
 @pytest.mark.filterwarnings("ignore::Warning")  # of its compiler
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(lists=lists_of_users, relevant=relevant_items, k=st.integers(1, 9))
 def test_the_metrics_are_those_of_ranx(lists: Lists, relevant: Relevant, k: int) -> None:
     ranx = pytest.importorskip("ranx")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from batchrec.config import EvaluationConfig
 from batchrec.errors import BatchrecError, ConfigError, InputError
 from tests.support.logs import Events, Log, logs, split_log
+from tests.support.models import examples
 
 DAY = 86_400
 
@@ -64,14 +65,14 @@ def assert_split(log: Log, expected: dict[Any, tuple[Events, set[Any], str | Non
     assert counts.training_events == sum(map(len, trained.values()))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(log=logs(), keep_seen=st.booleans())
 def test_the_last_event_is_tested_and_all_before_it_trained_on(log: Log, keep_seen: bool) -> None:
     expected = {user: leave_one_out(events, keep_seen) for user, events in log.items()}
     assert_split(log, expected, EvaluationConfig(top_k=1, keep_seen=keep_seen))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(log=logs(), cut=st.integers(1, 9), keep_seen=st.booleans())
 def test_events_before_the_cut_are_trained_on_and_later_ones_tested(log: Log, cut: int, keep_seen: bool) -> None:
     expected = {user: temporal(events, cut, keep_seen) for user, events in log.items()}

@@ -15,7 +15,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from tests.support.models import scratch
+from tests.support.shared import scratch
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 120.0

@@ -1,4 +1,4 @@
-"""What the fault suite has done, counted over all tests and shown at their end."""
+"""Counts of the faults that the tests have caused, printed when the run ends."""
 
 import os
 import threading
@@ -13,12 +13,12 @@ _counts: Counter[str] = Counter()
 _lock = threading.Lock()
 
 
-# What the short form leaves out.
+# Left out of the short form.
 long_form = pytest.mark.skipif(not IS_LONG, reason="a part of the long form: make faults")
 
 
 def some(everything: Iterable[str], *in_short_form: str) -> list[str]:
-    """Give the parameters of a test in the form that runs."""
+    """Return the parameters of a test: all of them in the long form, a selection in the short form."""
     return list(everything) if IS_LONG else list(in_short_form)
 
 
@@ -27,6 +27,10 @@ def add(name: str, number: int = 1) -> None:
         _counts[name] += number
 
 
+def by_name() -> dict[str, int]:
+    return dict(_counts)
+
+
 def lines() -> list[str]:
-    """A line a count, in the order of their names."""
+    """Return one line per count, sorted by name."""
     return [f"{name:40} {number:,}" for name, number in sorted(_counts.items())]

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.faults.shop import FIRST, Shop, State, empty_shop, histories, shop_after_first_night
-from tests.support.models import scratch
+from tests.support.shared import made_once
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,17 @@ KINDS: dict[str, tuple[Callable[[Path], Shop], int]] = {
 
 @cache
 def scene(name: str) -> Scene:
-    """Make a scene once for all tests."""
+    """Return a scene, which is made once per test run."""
     make, night = KINDS[name]
-    shop = make(scratch() / f"before {name}")
-    whole = shop.copy(scratch() / f"after {name}")
-    whole.run(night)
-    assert whole.leftovers() == []
-    report = whole.archive.report(FIRST + timedelta(days=night))
+    before = Shop(made_once(f"before {name}", make))
+
+    def run_whole(folder: Path) -> None:
+        shop = before.copy(folder)
+        shop.run(night)
+        assert shop.leftovers() == []
+
+    after = Shop(made_once(f"after {name}", run_whole))
+    report = after.archive.report(FIRST + timedelta(days=night))
     assert report is not None
     stages = tuple(report["stages"])
-    return Scene(name, night, shop, shop.state(), whole.state(), (*stages, "publish"))
+    return Scene(name, night, before, before.state(), after.state(), (*stages, "publish"))

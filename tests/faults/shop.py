@@ -14,7 +14,8 @@ from batchrec.nightly.archive import Archive
 from batchrec.nightly.current_table import current_table
 from batchrec.nightly.registry import ModelRegistry
 from tests.faults.children import run
-from tests.support.models import names_in, scratch
+from tests.support.models import names_in
+from tests.support.shared import made_once
 
 FIRST = date(2024, 3, 1)
 N_ITEMS = 40
@@ -151,7 +152,5 @@ def empty_shop(folder: Path, n_days: int = 0) -> Shop:
 
 @cache
 def shop_after_first_night() -> Shop:
-    """To be copied: a shop that has published one night."""
-    shop = empty_shop(scratch() / "after-first-night")
-    shop.run()
-    return shop
+    """Return a shop that has published one night; tests work on copies of it."""
+    return Shop(made_once("after-first-night", lambda folder: empty_shop(folder).run()))

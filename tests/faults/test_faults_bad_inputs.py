@@ -11,6 +11,8 @@ from tests.faults.bad_inputs import BAD_INPUTS, Bad
 from tests.faults.shop import Shop, shop_after_first_night
 from tests.support.models import run_cli
 
+pytestmark = pytest.mark.slow
+
 
 def seen_by_readers(shop: Path) -> dict[str, bytes | str]:
     """Every table, model and other file of a folder, but for what a night keeps to go on from, and its own account."""

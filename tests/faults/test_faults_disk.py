@@ -17,6 +17,8 @@ from tests.faults.reader import polled
 from tests.faults.scenes import KINDS, Scene, scene
 from tests.faults.shop import Shop, night_of
 
+pytestmark = pytest.mark.slow
+
 CHANCE = random.Random(11)  # noqa: S311 - a sample, no secret
 N_RUNS = 8 if counts.IS_LONG else 1
 

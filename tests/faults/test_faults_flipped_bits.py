@@ -18,6 +18,8 @@ from tests.faults import counts
 from tests.support.models import trained_model, training_histories, write_sequences
 from tests.tables.test_sealed_parquet import HISTORIES, rows_of, write
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:

@@ -10,6 +10,8 @@ from tests.faults import counts
 from tests.faults.kills import Moment, kill_until_done
 from tests.faults.scenes import KINDS, scene
 
+pytestmark = pytest.mark.slow
+
 CHANCE = random.Random(5)  # noqa: S311 - a sample, no secret
 # Chains of kills of each kind of night, each of up to so many.
 # A night makes at least so many changes of files and folders.

@@ -16,6 +16,8 @@ import pytest
 from tests.faults import counts
 from tests.faults.children import ROOT
 
+pytestmark = pytest.mark.slow
+
 N_MUTATIONS = 10_000 if counts.IS_LONG else 60
 # A process that a library crashes takes the rest of its mutations with it.
 AT_A_TIME = 1000

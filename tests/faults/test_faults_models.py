@@ -12,6 +12,8 @@ from tests.faults import counts
 from tests.faults.children import ROOT
 from tests.support.models import trained_model, training_sequences
 
+pytestmark = pytest.mark.slow
+
 N_MUTATIONS = 10_000 if counts.IS_LONG else 200
 # A process that onnxruntime crashes takes the rest of its mutations with it.
 AT_A_TIME = 1000

@@ -19,6 +19,8 @@ from tests.faults.reader import polled
 from tests.faults.scenes import scene
 from tests.faults.shop import FIRST, Shop, histories, night_of, shop_after_first_night
 
+pytestmark = pytest.mark.slow
+
 CHANCE = random.Random(17)  # noqa: S311 - a sample, no secret
 
 

@@ -15,7 +15,9 @@ from batchrec.errors import ConfigError, GateError, NothingToDo
 from tests.faults import counts
 from tests.faults.power import Disks, State, recorded
 from tests.faults.small_nights import FIRST, SmallShop, new_shop, table_in
-from tests.support.models import scratch
+from tests.support.shared import made_once
+
+pytestmark = pytest.mark.slow
 
 DONE = {0, NothingToDo.exit_code}
 
@@ -60,9 +62,7 @@ SCENES = {
 
 @cache
 def shop_before(scene: str) -> SmallShop:
-    shop = new_shop(scratch() / f"power {scene}")
-    SCENES[scene].before(shop)
-    return shop
+    return SmallShop(made_once(f"power {scene}", lambda folder: SCENES[scene].before(new_shop(folder))))
 
 
 def recording(scene: str, folder: Path, apart: bool) -> Disks:

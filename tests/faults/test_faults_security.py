@@ -25,6 +25,8 @@ from tests.faults.shop import N_ITEMS, Shop, empty_shop, night_of, shop_after_fi
 from tests.support.models import run_cli
 from tests.support.strangers import reseal
 
+pytestmark = pytest.mark.slow
+
 CHANCE = random.Random(19)  # noqa: S311 - a sample, no secret
 HOSTILE = [
     "'; drop table loaded_events; --",

@@ -13,6 +13,8 @@ from tests.faults.reader import polled
 from tests.faults.scenes import KINDS, scene
 from tests.faults.shop import night_of
 
+pytestmark = pytest.mark.slow
+
 CHANCE = random.Random(13)  # noqa: S311 - a sample, no secret
 N_SIGNALS = 12 if counts.IS_LONG else 1
 # On a machine that has nothing else to do it is 10 s.

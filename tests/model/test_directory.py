@@ -23,12 +23,12 @@ from tests.support.models import (
     SHAPE,
     names_in,
     run_cli,
-    scratch,
     small_encoder,
     trained_model,
     training_sequences,
     write_graph,
 )
+from tests.support.shared import scratch
 
 FILES = ["encoder.onnx", "items.parquet", "manifest.json", "training.jsonl", "weights.safetensors"]
 

@@ -18,7 +18,6 @@ from batchrec.model.ranker import Ranker, Ranking
 from batchrec.scoring.score import score
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
-from batchrec.training.export import export_encoder
 from tests.support.models import (
     SUCCESSIONS,
     indexed,
@@ -29,6 +28,7 @@ from tests.support.models import (
     trained_model,
     training_sequences,
 )
+from tests.support.shared import exported
 
 FEWER_BITS: list[ScoringPrecision] = ["fp16", "int8"]
 fewer_bits = pytest.mark.parametrize("precision", FEWER_BITS)
@@ -42,10 +42,9 @@ def random_histories() -> Histories:
 
 
 @fewer_bits
-def test_scores_are_rounded_and_nothing_else(precision: ScoringPrecision, objective: Objective, tmp_path: Path) -> None:
+def test_scores_are_rounded_and_nothing_else(precision: ScoringPrecision, objective: Objective) -> None:
     encoder = small_encoder(SIZE, objective=objective)
-    export_encoder(encoder, tmp_path / "encoder.onnx")
-    contents = (tmp_path / "encoder.onnx").read_bytes()
+    contents = exported(encoder).read_bytes()
     histories, users = random_histories(), np.arange(40)
 
     def ranking(precision: ScoringPrecision) -> Ranking:
@@ -68,12 +67,11 @@ def test_scores_are_rounded_and_nothing_else(precision: ScoringPrecision, object
 
 
 @fewer_bits
-def test_offsets_hold_in_fewer_bits(precision: ScoringPrecision, tmp_path: Path) -> None:
+def test_offsets_hold_in_fewer_bits(precision: ScoringPrecision) -> None:
     encoder = small_encoder(SIZE)
-    export_encoder(encoder, tmp_path / "encoder.onnx")
     offsets = np.zeros(SIZE, np.float32)
     offsets[FIRST_ITEM : SIZE - 10], offsets[SIZE - 1] = -np.inf, 50
-    ranker = Ranker((tmp_path / "encoder.onnx").read_bytes(), "cpu", precision, offsets)
+    ranker = Ranker(exported(encoder).read_bytes(), "cpu", precision, offsets)
     histories, users = indexed([3, 4], [5]), np.arange(2)
     tokens = scoring_tokens(histories, users, encoder.shape)
     ranking, states = ranker.rank_and_encode(tokens, seen_pairs(histories, users), 12)
@@ -93,10 +91,9 @@ def test_what_was_learned_is_still_known(precision: ScoringPrecision, objective:
     assert sum(hits) > 0.95 * len(hits)
 
 
-def test_int8_leaves_the_embeddings_that_are_looked_up_as_they_are(tmp_path: Path) -> None:
+def test_int8_leaves_the_embeddings_that_are_looked_up_as_they_are() -> None:
     encoder = small_encoder(SIZE)
-    export_encoder(encoder, tmp_path / "encoder.onnx")
-    graph = onnx.load_model_from_string(at_precision((tmp_path / "encoder.onnx").read_bytes(), "int8")).graph
+    graph = onnx.load_model_from_string(at_precision(exported(encoder).read_bytes(), "int8")).graph
     weights = {weight.name: onnx.numpy_helper.to_array(weight) for weight in graph.initializer}
     (looked_up,) = (
         node.input[0]
@@ -153,9 +150,8 @@ def in_full_range(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantization, "quantize_dynamic", quantize_in_full_range)
 
 
-def products_of(encoder: Encoder, folder: Path) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+def products_of(encoder: Encoder) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Export an encoder, make it int8 and run it: the states and the weights of each of its products."""
-    export_encoder(encoder, folder / "encoder.onnx")
     histories, users = random_histories(), np.arange(40)
     seen = seen_pairs(histories, users)
     inputs = {
@@ -165,7 +161,7 @@ def products_of(encoder: Encoder, folder: Path) -> list[tuple[NDArray[Any], NDAr
         "top_k": np.array(10),
         "item_offsets": np.zeros(SIZE, np.float32),
     }
-    return list(integer_products(at_precision((folder / "encoder.onnx").read_bytes(), "int8"), inputs))
+    return list(integer_products(at_precision(exported(encoder).read_bytes(), "int8"), inputs))
 
 
 def is_exact(states: NDArray[np.uint8], weights: NDArray[np.int8]) -> bool:
@@ -177,15 +173,15 @@ def at_their_worst(weights: NDArray[np.int8]) -> tuple[NDArray[np.uint8], NDArra
     return np.full((1, len(weights)), 255, np.uint8), np.sort(weights, axis=0)
 
 
-def test_int8_is_exact_where_pairs_of_products_saturate(objective: Objective, tmp_path: Path) -> None:
-    for states, weights in products_of(small_encoder(SIZE, objective=objective), tmp_path):
+def test_int8_is_exact_where_pairs_of_products_saturate(objective: Objective) -> None:
+    for states, weights in products_of(small_encoder(SIZE, objective=objective)):
         assert is_exact(states, weights)
         assert is_exact(*at_their_worst(weights))
 
 
-def test_all_8_bits_would_not_be_exact(objective: Objective, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_8_bits_would_not_be_exact(objective: Objective, monkeypatch: pytest.MonkeyPatch) -> None:
     in_full_range(monkeypatch)
-    products = products_of(small_encoder(SIZE, objective=objective), tmp_path)
+    products = products_of(small_encoder(SIZE, objective=objective))
     assert not any(is_exact(*at_their_worst(weights)) for _, weights in products)
     assert not all(is_exact(states, weights) for states, weights in products)
 

@@ -10,10 +10,10 @@ import pytest
 
 from batchrec.model.directory import write_manifest
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.training.export import write_encoder
 from tests.scoring.test_score import recs_of
-from tests.support.models import CONFIG, run_cli, scratch, small_encoder, write_sequences
+from tests.support.models import CONFIG, run_cli, small_encoder, write_sequences
 from tests.support.plain_rules import ITEMS, model, write_table
+from tests.support.shared import made_once, scratch, write_exported
 
 Rows = Sequence[Sequence[object]]
 HISTORIES: Mapping[int, Sequence[int]] = {1: ITEMS[:3], 2: [*ITEMS[4:8], 7], 3: [8], 4: ITEMS[9:12]}
@@ -138,17 +138,19 @@ def test_a_pin_must_be_known_to_model_log_or_catalogue(
 
 def articles() -> tuple[Path, Path]:
     """A model of the articles 00100 to 00139, and histories with these articles."""
-    folder = scratch() / "articles"
-    if not folder.exists():
+
+    def make(folder: Path) -> None:
         folder.mkdir()
         names = [f"{number:05}" for number in range(100, 140)]
         encoder = small_encoder(42)
-        write_encoder(encoder, folder)
+        write_exported(encoder, folder)
         write_manifest(
             folder, Vocabulary(pa.array(names), pa.array(range(80, 40, -1)).to_numpy()), encoder.shape, CONFIG, {}
         )
+
     histories = {"ann": ["00100", "00101"], "Bob": ["00102", "00999"], "0007": ["00103"]}
-    return folder, write_sequences(scratch() / "articles.parquet", histories, pa.string(), pa.string())
+    sequences = write_sequences(scratch() / "articles.parquet", histories, pa.string(), pa.string())
+    return made_once("articles", make), sequences
 
 
 def scored_articles(folder: Path, option: str, rows: Rows) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from batchrec.config import ScoringConfig
 from batchrec.scoring.score import ScoringReport, score
 from tests.scoring.test_score import Row, recs_of
-from tests.support.models import write_sequences
+from tests.support.models import examples, write_sequences
 from tests.support.plain_rules import ITEMS, Night, expected, model, scores_after, write_table
 
 NEW = [7, 8]
@@ -245,7 +245,7 @@ nights = st.builds(
 )
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(st.lists(some_items, min_size=6, max_size=6), nights, st.data(), st.integers(1, 8))
 def test_any_rules_equal_a_plain_loop_over_the_catalogue(
     lists: list[list[int]], night: Night, data: st.DataObject, chunk_size: int
@@ -256,7 +256,7 @@ def test_any_rules_equal_a_plain_loop_over_the_catalogue(
     assert_as_by_hand(night, dict(enumerate(lists)), chunk_size=chunk_size)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(some_items, min_size=6, max_size=6), nights, st.sampled_from([0.1, 0.5, 0.9, 1.0]))
 def test_any_diversity_equals_a_plain_loop(lists: list[list[int]], night: Night, diversity: float) -> None:
     assert_as_by_hand(replace(night, diversity=diversity, pins={ITEMS[5]: 1}), dict(enumerate(lists)))

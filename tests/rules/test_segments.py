@@ -15,10 +15,10 @@ from batchrec.model.directory import write_manifest
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules import item_lists
 from batchrec.scoring.score import ScoringReport, score
-from batchrec.training.export import write_encoder
 from tests.scoring.test_score import Row, recs_of
-from tests.support.models import CONFIG, scratch, small_encoder, write_sequences
+from tests.support.models import CONFIG, small_encoder, write_sequences
 from tests.support.plain_rules import write_table
+from tests.support.shared import made_once, write_exported
 
 N_ITEMS = 400
 MANY = list(range(5000, 5000 + N_ITEMS))
@@ -31,12 +31,15 @@ LISTS = {"few": MANY[5::40], "half": MANY[::2], "most": MANY[:390]}
 @cache
 def model() -> Path:
     """A model of so many items that no list is chosen from all of them."""
-    folder = scratch() / "many-items"
-    folder.mkdir()
     encoder = small_encoder(N_ITEMS + 2)
-    write_encoder(encoder, folder)
-    write_manifest(folder, Vocabulary(pa.array(MANY), np.arange(2 * N_ITEMS, N_ITEMS, -1)), encoder.shape, CONFIG, {})
-    return folder
+    n_events = np.arange(2 * N_ITEMS, N_ITEMS, -1)
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        write_exported(encoder, folder)
+        write_manifest(folder, Vocabulary(pa.array(MANY), n_events), encoder.shape, CONFIG, {})
+
+    return made_once("many-items", make)
 
 
 def scored(

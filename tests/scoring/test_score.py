@@ -17,9 +17,9 @@ from batchrec.scoring.score import score
 from tests.support.models import (
     N_ITEMS,
     Id,
+    examples,
     known_items,
     model_of,
-    scratch,
     sequences_table,
     string_model,
     torch_scores,
@@ -27,6 +27,7 @@ from tests.support.models import (
     training_histories,
     write_sequences,
 )
+from tests.support.shared import scratch
 
 Row = dict[str, Any]
 Report = dict[str, Any]
@@ -221,7 +222,7 @@ some_items = st.lists(st.sampled_from([*ITEMS, 7, 8]), max_size=30)
 sizes = st.integers(1, 40)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(some_items, min_size=1, max_size=25), st.integers(1, N_ITEMS), sizes, sizes, st.integers(1, 4))
 def test_any_users_get_the_same_as_in_a_plain_loop(
     lists: list[list[int]], top_k: int, chunk_size: int, batch_tokens: int, workers: int

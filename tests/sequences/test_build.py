@@ -23,6 +23,7 @@ import batchrec.sequences.build
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
 from batchrec.sequences.build import build_sequences
+from tests.support.models import examples
 
 COLUMNS = ["userId", "movieId", "rating", "timestamp"]
 
@@ -145,7 +146,7 @@ def build(files: list[Path], config: SequencesConfig, out: Path) -> tuple[pa.Tab
     return pq.read_table(out), asdict(report)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(integer_events | text_events, filters, st.sampled_from(["r.csv", "r.csv.gz", "r.parquet"]))
 def test_histories_and_report_equal_an_independent_computation(rows: list[Event], chosen: Filters, name: str) -> None:
     histories, counts = expected(typed(rows, name), chosen)
@@ -177,7 +178,7 @@ def test_histories_and_report_equal_an_independent_computation(rows: list[Event]
     assert report["rows_read"] == report["events"] + sum(report["left_out"].values()) + report["duplicates_folded"]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(integer_events | text_events, st.sampled_from(["last", "first", "all"]))
 @example([Event(1, item, 3.0, 0) for item in range(12)], "all")
 def test_a_history_does_not_depend_on_rows_files_formats_threads_or_memory(

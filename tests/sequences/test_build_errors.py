@@ -108,12 +108,12 @@ def test_a_bad_csv(build: BuildSequences, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "contents", "words"),
     [
-        ("r.csv.gz", gzip.compress(LONG.encode())[:60_000], ["r.csv.gz"]),
-        ("r.csv.gz", gzip.compress(LONG.encode())[:-4], ["r.csv.gz"]),
-        ("r.csv.gz", gzip.compress(LONG.encode())[:15], ["r.csv.gz"]),
+        ("r.csv.gz", gzip.compress(LONG.encode(), mtime=0)[:60_000], ["r.csv.gz"]),
+        ("r.csv.gz", gzip.compress(LONG.encode(), mtime=0)[:-4], ["r.csv.gz"]),
+        ("r.csv.gz", gzip.compress(LONG.encode(), mtime=0)[:15], ["r.csv.gz"]),
         ("r.csv.gz", b"", ["r.csv.gz", "empty"]),
-        ("r.csv.gz", gzip.compress(b""), ["r.csv.gz", "empty"]),
-        ("r.csv.gz", gzip.compress(f"{GOOD}1,3,3,x\n".encode()), ["r.csv.gz", "line 3", "'x'"]),
+        ("r.csv.gz", gzip.compress(b"", mtime=0), ["r.csv.gz", "empty"]),
+        ("r.csv.gz", gzip.compress(f"{GOOD}1,3,3,x\n".encode(), mtime=0), ["r.csv.gz", "line 3", "'x'"]),
         ("r.parquet", b"", ["r.parquet", "not a Parquet file"]),
         ("r.parquet", GOOD.encode(), ["r.parquet", "not a Parquet file"]),
         ("r.parquet", b"PAR1" + b"x" * 50 + b"PAR1", ["r.parquet", "not a Parquet file"]),

@@ -130,7 +130,9 @@ def test_bytes_in_parquet_are_read_as_utf_8(build: BuildSequences) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [[[10, 20]], [{"id": 1}], pa.array([[(1, 2)]], pa.map_(pa.int64(), pa.int64()))], ids=repr
+    "values",
+    [[[10, 20]], [{"id": 1}], pa.array([[(1, 2)]], pa.map_(pa.int64(), pa.int64()))],
+    ids=["list", "struct", "map"],
 )
 def test_the_error_about_a_nested_column_suggests_unnest(build: BuildSequences, values: Any) -> None:
     write_parquet("r.parquet", movieId=values)

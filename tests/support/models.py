@@ -1,13 +1,11 @@
-"""Tiny models, one of each objective, trained once for all tests, and what is needed to compare with them."""
+"""Tiny models, one per objective, trained once per test run, and helpers that compare with them."""
 
-import atexit
 import json
 import random
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,6 +27,7 @@ from batchrec.model.vocabulary import Vocabulary
 from batchrec.tables.schemas import MASK, PAD
 from batchrec.training.encoder import Encoder
 from batchrec.training.train import train
+from tests.support.shared import made_once
 
 # One layer, because the other exports have two.
 CONFIG = TrainingConfig(max_epochs=2, min_epoch_steps=1, n_layers=1, hidden_size=8, n_heads=2, max_len=8, device="cpu")
@@ -42,11 +41,18 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 N_ITEMS = 40
 Id = int | str
 
-# A slow machine breaks no promise.
+# No deadline: a test does not fail because the machine is slow.
 settings.register_profile("untimed", deadline=None)
+# A quarter of the examples, for `make test`; `make test-slow` runs all of them.
+settings.register_profile("quick", parent=settings.get_profile("untimed"), max_examples=25)
 settings.load_profile("untimed")
-# The cores are for the worker threads of a job, and one thread adds in one order.
+# One thread adds in one order, and the cores are left to the threads of the job.
 torch.set_num_threads(1)
+
+
+def examples(number: int) -> int:
+    """Return the number of examples of a hypothesis test under the profile of this run."""
+    return max(5, number // 4) if settings.get_current_profile_name() == "quick" else number
 
 
 def sequences_table(
@@ -111,14 +117,6 @@ def small_encoder(vocabulary_size: int = 12, seed: int = 0, **options: Any) -> E
 
 
 @cache
-def scratch() -> Path:
-    """A folder that lives as long as the test run."""
-    folder = Path(tempfile.mkdtemp(prefix="batchrec-tests-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-@cache
 def training_histories() -> dict[int, list[int]]:
     """60 users with 2 to 22 events over the items 1000 to 1039; some items repeat."""
     chance = random.Random(7)  # noqa: S311 - a sample, no secret
@@ -129,14 +127,13 @@ def training_histories() -> dict[int, list[int]]:
 
 @cache
 def training_sequences() -> Path:
-    return write_sequences(scratch() / "sequences.parquet", training_histories())
+    return made_once("sequences.parquet", partial(write_sequences, histories=training_histories()))
 
 
 @cache
 def model_of(objective: Objective) -> Path:
     """The model directory; its item ids are integers."""
-    train(training_sequences(), replace(CONFIG, objective=objective), scratch() / objective)
-    return scratch() / objective
+    return made_once(objective, partial(train, training_sequences(), replace(CONFIG, objective=objective)))
 
 
 def trained_model() -> Path:
@@ -147,14 +144,16 @@ def trained_model() -> Path:
 @cache
 def string_model() -> Path:
     """The same model with the item ids `item-1000` and so on."""
-    folder = scratch() / "string-model"
-    folder.mkdir()
-    for name in (ENCODER, WEIGHTS, TRAINING_LOG):
-        shutil.copy(trained_model() / name, folder / name)
-    vocabulary = load_model(trained_model()).vocabulary
-    names = pa.array([f"item-{item}" for item in vocabulary.item_ids.to_pylist()])
-    write_manifest(folder, Vocabulary(names, vocabulary.n_events), SHAPE, CONFIG, {})
-    return folder
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        for name in (ENCODER, WEIGHTS, TRAINING_LOG):
+            shutil.copy(trained_model() / name, folder / name)
+        vocabulary = load_model(trained_model()).vocabulary
+        names = pa.array([f"item-{item}" for item in vocabulary.item_ids.to_pylist()])
+        write_manifest(folder, Vocabulary(names, vocabulary.n_events), SHAPE, CONFIG, {})
+
+    return made_once("string-model", make)
 
 
 @cache
@@ -219,15 +218,15 @@ LEARNING = TrainingConfig(
 def succession_sequences() -> Path:
     """The histories of SUCCESSIONS without their last items."""
     shortened = {user: items[:-1] for user, items in SUCCESSIONS.items()}
-    return write_sequences(scratch() / "successions.parquet", shortened)
+    return made_once("successions.parquet", partial(write_sequences, histories=shortened))
 
 
 @cache
 def learned_model(objective: Objective) -> Path:
     """A model that has learned the successions."""
-    out = scratch() / f"learned-{objective}"
-    train(succession_sequences(), replace(LEARNING, objective=objective), out)
-    return out
+    return made_once(
+        f"learned-{objective}", partial(train, succession_sequences(), replace(LEARNING, objective=objective))
+    )
 
 
 def training_log(model: Path) -> list[dict[str, Any]]:

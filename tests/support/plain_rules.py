@@ -15,8 +15,8 @@ import pyarrow as pa
 from batchrec.model.directory import load_model, write_manifest
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.training.encoder import Encoder
-from batchrec.training.export import write_encoder
-from tests.support.models import CONFIG, N_ITEMS, next_item_scores, scratch, small_encoder
+from tests.support.models import CONFIG, N_ITEMS, next_item_scores, small_encoder
+from tests.support.shared import made_once, write_exported
 
 ITEMS = [1000 + number for number in range(N_ITEMS)]
 Row = tuple[int, float, str]
@@ -30,12 +30,14 @@ def encoder() -> Encoder:
 @cache
 def model() -> Path:
     """A model of the ITEMS with weights so large that no two scores are nearly equal."""
-    folder = scratch() / "random-model"
-    folder.mkdir()
-    write_encoder(encoder(), folder)
-    n_events = np.arange(2 * N_ITEMS, N_ITEMS, -1)
-    write_manifest(folder, Vocabulary(pa.array(ITEMS), n_events), encoder().shape, CONFIG, {})
-    return folder
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        write_exported(encoder(), folder)
+        n_events = np.arange(2 * N_ITEMS, N_ITEMS, -1)
+        write_manifest(folder, Vocabulary(pa.array(ITEMS), n_events), encoder().shape, CONFIG, {})
+
+    return made_once("random-model", make)
 
 
 @cache

@@ -34,13 +34,13 @@ from tests.support.models import (
     model_of,
     names_in,
     run_cli,
-    scratch,
     trained_model,
     training_histories,
     training_log,
     training_sequences,
     write_sequences,
 )
+from tests.support.shared import scratch
 
 
 @pytest.fixture(autouse=True)

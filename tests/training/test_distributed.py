@@ -15,6 +15,8 @@ from batchrec.model.directory import load_model
 from batchrec.training.train import train
 from tests.support.models import CONFIG, N_ITEMS, SMALL, names_in, training_log, training_sequences
 
+pytestmark = pytest.mark.slow
+
 
 def torchrun(*options: object, program: tuple[object, ...] = ("-m", "batchrec")) -> subprocess.CompletedProcess[str]:
     """Run `batchrec train` in two processes."""

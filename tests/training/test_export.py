@@ -17,8 +17,9 @@ from batchrec.model.batching import SeenPairs, scoring_tokens, seen_pairs
 from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
-from batchrec.training.export import check_parity, export_encoder
-from tests.support.models import indexed, next_item_scores, scratch, small_encoder
+from batchrec.training.export import check_parity
+from tests.support.models import examples, indexed, next_item_scores, small_encoder
+from tests.support.shared import exported
 
 SIZE, MAX_LEN = 23, 6
 N_ITEMS = SIZE - FIRST_ITEM
@@ -31,9 +32,7 @@ def encoder(objective: Objective) -> Encoder:
 
 @cache
 def graph(objective: Objective) -> Path:
-    file = scratch() / f"random-{objective}.onnx"
-    export_encoder(encoder(objective), file)
-    return file
+    return exported(encoder(objective))
 
 
 @cache
@@ -67,7 +66,7 @@ def assert_ranks_like_torch(
 item_indexes = st.integers(FIRST_ITEM, SIZE - 1)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.lists(st.lists(item_indexes, min_size=1, max_size=3 * MAX_LEN), min_size=1, max_size=6),
     st.integers(1, N_ITEMS),

@@ -1,0 +1,62 @@
+"""What is made once per test run, by the first process that needs it: models, graphs, shops after their first night."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache, partial
+from hashlib import sha256
+from pathlib import Path
+
+from filelock import FileLock
+from safetensors.torch import save
+
+from batchrec.training.encoder import Encoder
+from batchrec.training.export import export_encoder
+
+# Names the folder to the other processes of the run: the workers of pytest-xdist, and the programs that tests start.
+_FOLDER = "SHARED_BY_TESTS"
+
+
+@cache
+def shared() -> Path:
+    """Return the folder that all processes of the test run share; the first one makes it and removes it at its end."""
+    if _FOLDER not in os.environ:
+        folder = tempfile.mkdtemp(prefix="batchrec-tests-")
+        os.environ[_FOLDER] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(os.environ[_FOLDER])
+
+
+@cache
+def scratch() -> Path:
+    """Return a folder that only this process writes to, and that lives as long as the test run."""
+    return Path(tempfile.mkdtemp(prefix="process-", dir=shared()))
+
+
+def made_once(name: str, make: Callable[[Path], object]) -> Path:
+    """Return a file or folder that the first process to ask for it has made; do not change it.
+
+    make: writes to the path that it is given.
+    """
+    made = shared() / name
+    with FileLock(shared() / f"{name}.lock"):
+        if not made.exists():
+            # Renamed when it is complete: no other process takes what a failed test has left for the whole.
+            partial_name = scratch() / name
+            make(partial_name)
+            partial_name.rename(made)
+    return made
+
+
+def exported(encoder: Encoder) -> Path:
+    """Return the graph of an encoder; an export takes seconds, and equal encoders have equal graphs."""
+    digest = sha256(repr(encoder.shape).encode() + save(encoder.state_dict())).hexdigest()
+    return made_once(f"{digest[:16]}.onnx", partial(export_encoder, encoder))
+
+
+def write_exported(encoder: Encoder, folder: Path) -> None:
+    """Write the weights and the graph of an encoder into a model directory, as write_encoder does."""
+    (folder / "weights.safetensors").write_bytes(save(encoder.state_dict()))
+    shutil.copyfile(exported(encoder), folder / "encoder.onnx")
