@@ -108,3 +108,9 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildSequences:
         return Outcome(exit_code, err.getvalue(), report, pq.read_table(Path(report["out"])).to_pylist())
 
     return run_in_folder
+
+
+@pytest.fixture
+def detected_unit(build: BuildSequences, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `build` detect the unit of times, as the command does for a user."""
+    monkeypatch.delenv("BATCHREC_BUILD_SEQUENCES_TIMESTAMP_UNIT")

@@ -1,0 +1,172 @@
+"""Times in the forms in which logs have them: each is read correctly, or refused with a one-line error."""
+
+import pyarrow as pa
+import pytest
+
+from tests.conftest import BuildSequences
+from tests.support.log_files import DAY, HEADER, T, events, fails, log, write, write_parquet
+
+pytestmark = pytest.mark.usefixtures("detected_unit")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2024-01-05 10:00:00.000 +0100", 1704445200),
+        ("2024-01-05 10:00:00 +01", 1704445200),
+        ("2024-01-05T10", 1704448800),
+        ("2024-01-05 10", 1704448800),
+        ("2024-01-05T10:00:00,250Z", 1704448800),
+        ("2024-01-05T10:00:00z", 1704448800),
+        ("2024-01-05T10:00:00Z[UTC]", 1704448800),
+        ("20240105T100000Z", 1704448800),
+        ("2024-01-05 10:00:00 UTC", 1704448800),
+        ("2024-01-05 10:00:00 GMT", 1704448800),
+        ("2024-07-05 10:00:00 Europe/London", 1720170000),
+        ("1704448800000000000", 1704448800),
+        ("1704448801000000000", 1704448801),
+    ],
+)
+def test_an_unambiguous_time_is_read(build: BuildSequences, text: str, seconds: int) -> None:
+    write("ratings.csv", f'{HEADER}1,2,"{text}"\n')
+    assert build().times == [seconds]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "28/01/10 09:00",
+        "28-01-10",
+        "1/2/10",
+        "0028-01-10",
+        "0999-12-31",
+        "12/25/2010 8:26",
+        # BST: Bangladesh or British summer; IST: India, Israel or Ireland; EST: New York or Panama.
+        "2020-07-01 12:00:00 BST",
+        "2020-07-01 12:00:00 IST",
+        "2020-07-01 12:00:00 EST",
+        "-99999999999",
+    ],
+)
+def test_an_ambiguous_time_is_refused(build: BuildSequences, text: str) -> None:
+    log(f"1,2,{text}", f"1,3,{T}")
+    fails(build(), "line 2", f"unreadable time: '{text}'")
+
+
+def test_a_timestamp_format_is_applied_exactly(build: BuildSequences) -> None:
+    days = ["28/01/10 09:00", "05/02/10 09:00", "11/03/10 09:00", "02/04/11 09:00"]
+    log(*(f"1,{item},{day}" for item, day in zip((10, 20, 30, 40), days, strict=True)))
+    wanted = [(10, 1264669200), (20, 1265360400), (30, 1268298000), (40, 1301734800)]
+    assert events(build("--timestamp-format", "%d/%m/%y %H:%M")) == {1: wanted}
+    log("1,2,2010-28-01", "1,3,2010-01-28 ")
+    fails(build("--timestamp-format", "%Y-%d-%m"), "line 3", "unreadable time")
+    fails(build("--timestamp-format", "%Q"), "%Q")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        (["20231215", "20240101"], ["--timestamp-format %Y%m%d"]),
+        (["20231231235900", "20240101000000"], ["--timestamp-format %Y%m%d%H%M%S"]),
+        (["202312312359", "202401010000"], ["--timestamp-format %Y%m%d%H%M"]),
+        (["2023121523", "2024010100"], ["--timestamp-format %Y%m%d%H"]),
+        (["202312", "202401"], ["--timestamp-format %Y%m"]),
+        (["2019", "2020"], ["--timestamp-format %Y"]),
+        (["45275", "45292.5"], ["--timestamp-unit", "excel"]),
+        (["1", "365"], ["--timestamp-unit", "days"]),
+        (["50000000000", "110000000000"], ["look like s and ms", "--timestamp-unit"]),
+        (["1700000000", "1700000000000"], ["look like s and ms"]),
+        (["1700000000000", "1700000000000000", "1700000000000000000"], ["look like ms and us and ns"]),
+    ],
+)
+def test_numbers_that_might_not_be_seconds_are_refused(
+    build: BuildSequences, numbers: list[str], words: list[str]
+) -> None:
+    log(*(f"1,{item},{number}" for item, number in enumerate(numbers)))
+    fails(build(), "ratings.csv: line 2", numbers[0], *words)
+    write_parquet(
+        "r.parquet", userId=[1] * len(numbers), movieId=range(len(numbers)), timestamp=list(map(float, numbers))
+    )
+    fails(build("--ratings", "r.parquet"), "r.parquet", *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers", "seconds"),
+    [
+        (["--timestamp-format", "%Y%m%d"], ["20231215", "20240101"], [1702598400, 1704067200]),
+        (["--timestamp-format", "%Y%m%d%H%M%S"], ["20231231235900", "20240101000000"], [1704067140, 1704067200]),
+        (["--timestamp-unit", "days"], ["19723", "19724.5"], [1704067200, 1704067200 + 3 * DAY // 2]),
+        (["--timestamp-unit", "days"], ["1", "365"], [DAY, 365 * DAY]),
+        (["--timestamp-unit", "excel"], ["45292", "45293.25"], [1704067200, 1704067200 + 5 * DAY // 4]),
+        (["--timestamp-unit", "s"], ["1", "2"], [1, 2]),
+        (["--timestamp-unit", "us"], ["50000000000", "110000000000"], [50000, 110000]),
+    ],
+)
+def test_such_numbers_are_read_with_an_explicit_format_or_unit(
+    build: BuildSequences, options: list[str], numbers: list[str], seconds: list[int]
+) -> None:
+    log(*(f"1,{item},{number}" for item, number in enumerate(numbers)))
+    assert build(*options).times == seconds
+    write_parquet("r.parquet", userId=[1, 1], movieId=[0, 1], timestamp=list(map(float, numbers)))
+    assert build("--ratings", "r.parquet", *options).times == seconds
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        (["20231231235900", "20240101000000", "2024-01-05"], "%Y%m%d%H%M%S"),
+        (["20231231235900", "99991231235959"], "%Y%m%d%H%M%S"),
+        (["20231231235900123", "20240101000000000"], "%Y%m%d%H%M%S%g"),
+        (["20231215", "20240101", "2024-01-05"], "%Y%m%d"),
+        (["20231215", "99991231"], "%Y%m%d"),
+        (["20231215", "20231216", "1700000000"], "%Y%m%d"),
+        (["1", "2", "3", "2024-01-05"], "--timestamp-unit days"),
+        (["1", "2", "3", "1700000000000"], "--timestamp-unit days"),
+        (["638000000000000000", "638400000000000000"], ".NET ticks"),
+    ],
+)
+def test_dates_written_as_numbers_are_refused_next_to_other_times(
+    build: BuildSequences, times: list[str], words: str
+) -> None:
+    log(*(f"1,{item},{time}" for item, time in enumerate(times)))
+    fails(build(), "line 2", times[0], words)
+
+
+def test_durations_are_refused_as_times(build: BuildSequences) -> None:
+    write_parquet("r.parquet", timestamp=pa.array([T], pa.duration("s")))
+    fails(build("--ratings", "r.parquet"), "'timestamp'", "durations")
+
+
+def test_a_number_too_small_for_its_unit_is_read_like_the_others_with_a_warning(build: BuildSequences) -> None:
+    log(f"1,2,{T * 1000}", f"1,3,{T * 1000 + 1000}", "1,4,81000")
+    outcome = build()
+    assert outcome.times == [81, T, T + 1]
+    assert "ratings.csv: line 4: timestamp: '81000': 1 numbers are too small" in outcome.stderr
+    log("1,2,2020-01-01 00:00:00", "1,3,81")
+    assert "line 3: timestamp: '81'" in build().stderr
+    # Zero is the same time in every unit.
+    log(f"1,2,{T * 1000}", "1,3,0")
+    assert (build().times, build().stderr) == ([0, T], "")
+
+
+@pytest.mark.parametrize(
+    ("time", "words"), [("1970-08-22", "1970 or before"), ("1960-08-22", "1970 or before"), ("4821-12-26", "future")]
+)
+def test_a_log_entirely_in_1970_or_in_the_future_gives_a_warning(build: BuildSequences, time: str, words: str) -> None:
+    log(f"1,2,{time}", f"1,3,{time} 12:00:00")
+    outcome = build()
+    assert f"WARNING ratings.csv: line 2: timestamp: '{time}': all times are in" in outcome.stderr
+    assert words in outcome.stderr
+
+
+def test_times_without_their_last_digits_give_a_warning(build: BuildSequences) -> None:
+    # A spreadsheet shows and saves 1,700,000,000 to 1,749,999,999 like this.
+    log("1,2,1.7E+09", "1,3,1.7E+09", f"1,4,{T + 5}")
+    outcome = build()
+    assert events(outcome)[1][2] == (4, T + 5)
+    for words in ("WARNING", "line 2", "'1.7E+09'", "2 numbers of 3", "without their last digits"):
+        assert words in outcome.stderr
+    log("1,2,1.700000000123456e+09", "1,3,1.70000000012e+12")
+    fails(build(), "look like", "1.700000000123456e+09")
+    log("1,2,1.700000000123456e+09")
+    assert "WARNING" not in build().stderr

@@ -1,0 +1,164 @@
+"""Ids in the forms in which logs have them: integers or text, missing, padded or damaged."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.conftest import BuildSequences
+from tests.support.log_files import T, events, fails, log, write, write_parquet
+
+pytestmark = pytest.mark.usefixtures("detected_unit")
+
+
+def test_positive_and_negative_float_zero_are_the_same_id(build: BuildSequences) -> None:
+    write_parquet("ratings.parquet", userId=[0.0, -0.0, 0.5], movieId=[-0.0, 2.0, 0.0], timestamp=[T, T + 1, T])
+    outcome = build("--ratings", "ratings.parquet")
+    assert events(outcome) == {"0": [(0, T), (2, T + 1)], "0.5": [(0, T)]}
+
+
+def test_ids_that_differ_in_blanks_get_the_most_frequent_spelling(build: BuildSequences) -> None:
+    log(f"u,A03   ,{T}", f"u,A04,{T + 1}", f"v,A03   ,{T}", f"v,A03,{T + 1}", f"v,A04\t,{T + 2}", f"w,A04,{T}")
+    outcome = build("--repeats", "all")
+    assert events(outcome)["v"] == [("A03   ", T), ("A03   ", T + 1), ("A04", T + 2)]
+
+
+@pytest.mark.parametrize("word", ["\\N", "NULL", "null", "None", "NaN", "nan", "<NA>", " NULL "])
+def test_a_null_word_is_a_missing_user_and_keeps_ids_integers(build: BuildSequences, word: str) -> None:
+    log(f"17850,1,{T}", f"{word},2,{T + 1}", f"13047,3,{T + 2}")
+    fails(build(), "line 3", "no user")
+    outcome = build("--max-bad-rows", "1")
+    assert (outcome.report["rejected"], set(events(outcome))) == ({"no user": 1}, {17850, 13047})
+
+
+def test_the_null_option_adds_null_words(build: BuildSequences) -> None:
+    log(f"17850,1,{T}", f"-1,2,{T + 1}", f"n/a,2,{T + 1}")
+    outcome = build("--null", "-1, N/A", "--max-bad-rows", "2")
+    assert (outcome.report["rejected"], set(events(outcome))) == ({"no user": 2}, {17850})
+    log(f"a,1,{T}", f"n/a,2,{T + 1}")
+    assert set(events(build("--null", "n/a", "--max-bad-rows", "1"))) == {"a"}
+
+
+def test_one_id_that_is_not_an_integer_makes_all_text_with_a_warning(build: BuildSequences) -> None:
+    log(f"1,5,{T}", f"2,5,{T}", f"guest,6,{T}")
+    outcome = build()
+    assert set(events(outcome)) == {"1", "2", "guest"}
+    for words in ("WARNING", "ratings.csv: line 4", "'guest'", "1 of 3 user ids", "--user-id-type integer"):
+        assert words in outcome.stderr
+    assert "item ids" not in outcome.stderr
+
+
+def test_a_text_id_is_a_bad_row_if_the_option_says_integer(build: BuildSequences) -> None:
+    log(f"1,5,{T}", f"2,5,{T}", f"guest,6,{T}")
+    fails(build("--user-id-type", "integer"), "line 4", "user id is not an integer", "'guest'")
+    outcome = build("--user-id-type", "integer", "--max-bad-rows", "1")
+    assert (set(events(outcome)), outcome.stderr) == ({1, 2}, "")
+
+
+def test_text_ids_give_no_warning_if_expected(build: BuildSequences) -> None:
+    log(f"1,a,{T}", f"guest,b,{T}")
+    outcome = build("--user-id-type", "text")
+    assert (set(events(outcome)), outcome.stderr) == ({"1", "guest"}, "")
+
+
+def test_ids_that_are_text_in_one_file_and_numbers_in_another_give_a_warning(build: BuildSequences) -> None:
+    write_parquet("d/a.parquet")
+    write_parquet("d/b.parquet", userId=["x"])
+    outcome = build("--ratings", "d")
+    assert set(events(outcome)) == {"1", "x"}
+    assert "text in d/b.parquet and a number in d/a.parquet" in outcome.stderr.replace(str(Path.cwd()) + "/", "")
+
+
+@pytest.mark.parametrize("kind", [pa.null(), pa.string()])
+@pytest.mark.parametrize("n_rows", [0, 2])
+def test_a_file_or_column_without_values_does_not_change_id_types(
+    build: BuildSequences, kind: pa.DataType, n_rows: int
+) -> None:
+    write_parquet("d/a.parquet")
+    write_parquet("d/b.parquet", userId=pa.nulls(n_rows, kind), movieId=[3] * n_rows, timestamp=[T] * n_rows)
+    outcome = build("--ratings", "d", "--max-bad-rows", "2")
+    assert outcome.histories == {1: [2]}
+    assert outcome.report["user_id_type"] == "int64"
+
+
+def test_bytes_in_parquet_are_read_as_utf_8(build: BuildSequences) -> None:
+    write_parquet("r.parquet", userId=[1, 1], movieId=[b"caf\xc3\xa9", b"zo\xc3\xab"], timestamp=[T, T + 1])
+    assert build("--ratings", "r.parquet").histories == {1: ["café", "zoë"]}
+    write_parquet("r.parquet", movieId=[bytes(range(128, 144))])
+    fails(build("--ratings", "r.parquet"), "r.parquet", "not UTF-8")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[[10, 20]], [{"id": 1}], pa.array([[(1, 2)]], pa.map_(pa.int64(), pa.int64()))],
+    ids=["list", "struct", "map"],
+)
+def test_the_error_about_a_nested_column_suggests_unnest(build: BuildSequences, values: Any) -> None:
+    write_parquet("r.parquet", movieId=values)
+    fails(build("--ratings", "r.parquet"), "r.parquet", "'movieId'", "--item-column", "unnest(movieId)")
+    write("q.sql", f"select 1 as user_id, [1, 2] as item_id, {T} as timestamp")
+    fails(build("--query", "q.sql"), "q.sql", "'item_id'", "unnest(item_id)")
+
+
+def test_whole_decimals_are_spelled_as_integers_next_to_text(build: BuildSequences) -> None:
+    decimals = pa.array(["17850", "2"]).cast(pa.decimal128(38, 10))
+    write_parquet("d/r.parquet", userId=decimals, movieId=decimals, timestamp=[T, T])
+    assert build("--ratings", "d").histories == {17850: [17850], 2: [2]}
+    write_parquet("d/s.parquet", userId=["x"])
+    assert set(build("--ratings", "d").histories) == {"17850", "2", "x"}
+    log(f"17850.00,1.,{T}")
+    assert build().histories == {17850: [1]}
+
+
+@pytest.mark.parametrize(
+    ("values", "fits"),
+    [
+        (pa.array([2.0**53]), True),
+        (pa.array([2.0**53 + 2]), False),
+        (pa.array([1.2345678901234568e18]), False),
+        (pa.array([2.0**24], pa.float32()), True),
+        (pa.array([2.0**24 + 2], pa.float32()), False),
+    ],
+    ids=str,
+)
+def test_floats_too_large_to_be_exact_are_refused_as_ids(build: BuildSequences, values: pa.Array, fits: bool) -> None:
+    write_parquet("r.parquet", userId=values)
+    outcome = build("--ratings", "r.parquet")
+    if fits:
+        assert set(outcome.histories) == {int(values[0].as_py())}
+    else:
+        fails(outcome, "r.parquet", "'userId'", "lost digits")
+
+
+def test_an_id_in_exponent_notation_is_a_bad_row_and_keeps_ids_integers(build: BuildSequences) -> None:
+    log(f"1,5,{T}", f"1.2345678901234568e+18,5,{T}")
+    fails(build(), "line 3", "user id has lost digits", "1.2345678901234568e+18")
+    assert set(build("--max-bad-rows", "1").histories) == {1}
+    # Hexadecimal ids can look like this.
+    log(f"1e18,5,{T}")
+    assert set(build().histories) == {"1e18"}
+
+
+def test_users_items_and_times_need_three_different_columns(build: BuildSequences) -> None:
+    log(f"1,2,{T}")
+    fails(build("--item-column", "userId"), "--item-column userId", "three different columns")
+
+
+@pytest.mark.parametrize("blank", ["\v", "\f", "\u3000", "\ufeff", "\0"])
+def test_an_id_of_any_single_blank_is_missing(build: BuildSequences, blank: str) -> None:
+    log(f"u,A1,{T}", f"u,{blank},{T + 1}", f"u,{blank}NULL{blank},{T + 2}")
+    outcome = build("--max-bad-rows", "2")
+    assert (outcome.report["rejected"], events(outcome)) == ({"no item": 2}, {"u": [("A1", T)]})
+
+
+def test_an_id_with_a_line_end_is_a_bad_row(build: BuildSequences) -> None:
+    log(f'u,"A1\nu",{T}', f'"v\r\nw",A2,{T + 1}', f"u,A3,{T + 2}", f'u,"A4\n",{T + 3}')
+    fails(build(), "line 2", "item id holds a line end", "2 of 4 rows")
+    outcome = build("--max-bad-rows", "2")
+    assert outcome.report["rejected"] == {"item id holds a line end": 1, "user id holds a line end": 1}
+    assert events(outcome) == {"u": [("A3", T + 2), ("A4\n", T + 3)]}
+    # They do not make integers text either.
+    log(f'1,"10\n20",{T}', f"2,30,{T}")
+    outcome = build("--max-bad-rows", "1")
+    assert (events(outcome), "WARNING" in outcome.stderr) == ({2: [(30, T)]}, False)

@@ -1,0 +1,152 @@
+"""Delimiters, quotes and headers of CSV files: each log is read correctly, or refused with a one-line error."""
+
+import gzip
+
+import pytest
+
+from tests.conftest import BuildSequences
+from tests.support.log_files import HEADER, T, events, fails, log, write
+
+pytestmark = pytest.mark.usefixtures("detected_unit")
+
+
+def test_quotes_in_tab_separated_titles_are_ordinary_characters(build: BuildSequences) -> None:
+    rows = [f"{user}\t{'x' if user % 7 else chr(34) + 'Heroes'}\t{user}\t{T}" for user in range(1, 41)]
+    write("ratings.tsv", "userId\ttitle\tmovieId\ttimestamp\n" + "\n".join(rows))
+    assert set(build("--ratings", "ratings.tsv").histories) == set(range(1, 41))
+
+
+def test_quoted_fields_of_a_tab_separated_file_are_read_without_their_quotes(build: BuildSequences) -> None:
+    write("ratings.tsv", f'userId\tmovieId\ttitle\ttimestamp\n"1"\t"2"\t"a\tb"\t"{T}"\n')
+    assert build("--ratings", "ratings.tsv").histories == {1: [2]}
+
+
+def test_a_quoted_id_late_in_a_tab_separated_file_is_an_error(build: BuildSequences) -> None:
+    rows = [f"u{user}\ti\t{T}" for user in range(200)]
+    write("ratings.tsv", "\n".join(["userId\tmovieId\ttimestamp", *rows, f'"u7"\tj\t{T}']))
+    fails(build("--ratings", "ratings.tsv"), "ratings.tsv", "'\"u7\"' is quoted", "--quote none")
+    assert sorted(build("--ratings", "ratings.tsv", "--quote", '"').histories["u7"]) == ["i", "j"]
+    assert build("--ratings", "ratings.tsv", "--quote", "none").histories['"u7"'] == ["j"]
+
+
+MERGED_ROWS = f'userId,title,movieId,timestamp\n1,x,5,{T}\n2,"Heroes,5,{T}\n3,y,6,{T}\n4,"Low",7,{T}\n5,z,8,{T}\n'
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_rows_merged_by_a_stray_quote_are_bad_rows(build: BuildSequences, compressed: bool) -> None:
+    # Line 3 opens a quote that line 5 closes: one record, whose title spans three lines.
+    text = MERGED_ROWS.replace('4,"Low",', '4,Low",')
+    write("r.csv.gz" if compressed else "r.csv", gzip.compress(text.encode()) if compressed else text)
+    fails(build("--ratings", "r.csv*"), "line 3", "a row within quotes", '2,"Heroes', "3 of 5 rows", "--quote none")
+    outcome = build("--ratings", "r.csv*", "--max-bad-rows", "3")
+    assert outcome.histories == {1: [5], 5: [8]}
+    assert [outcome.report[name] for name in ("rows_read", "events")] == [5, 2]
+    assert outcome.report["rejected"] == {"a row within quotes that another row opens": 3}
+    assert set(build("--ratings", "r.csv*", "--quote", "none").histories) == {1, 2, 3, 4, 5}
+
+
+def test_rows_lost_after_a_misplaced_quote_are_an_error_whatever_max_bad_rows(build: BuildSequences) -> None:
+    rows = [f'"{user}","{item}","{T + item}"\r\n' for user in range(4) for item in range(3)]
+    text = '"userId","movieId","timestamp"\r\n' + "".join(rows)
+    sound = text.encode()
+    write("ratings.csv", sound)
+    assert build("--max-bad-rows", 9).report["rows_read"] == 12
+    line_end = sound.index(b"\r\n", sound.index(rows[6].encode()))
+    write("ratings.csv", sound[:line_end] + b"\xff" + sound[line_end + 1 :])
+    fails(build("--max-bad-rows", 9), "ratings.csv", "near line 7", "1 more of the file's 12 rows", "--quote none")
+
+
+def test_merged_rows_are_detected_with_any_line_end(build: BuildSequences) -> None:
+    for end in ("\n", "\r\n", "\r"):
+        write("ratings.csv", MERGED_ROWS.replace('4,"Low",', '4,Low",').replace("\n", end))
+        fails(build(), "line 3", "3 of 5 rows")
+
+
+def test_a_row_that_equals_a_merged_record_is_kept(build: BuildSequences) -> None:
+    # Line 2 opens a quote that line 4 closes. The wanted values of this record equal those of line 5.
+    text = f'userId,title,movieId,timestamp\n1,"a,5,{T}\n2,b,5,{T}\n1,c",5,{T}\n1,d,5,{T}\n'
+    write("ratings.csv", text)
+    outcome = build("--max-bad-rows", "3", "--repeats", "all")
+    assert (outcome.report["rows_read"], outcome.histories) == (4, {1: [5]})
+
+
+def test_a_merged_record_is_removed_from_a_partitioned_folder(build: BuildSequences) -> None:
+    write("d/dt=2024-01-01/p.csv", MERGED_ROWS.replace('4,"Low",', '4,Low",').replace("timestamp", "other"))
+    outcome = build("--ratings", "d", "--timestamp-column", "dt", "--max-bad-rows", "3")
+    assert outcome.histories == {1: [5], 5: [8]}
+
+
+def test_a_review_with_as_many_commas_as_a_row_is_not_split(build: BuildSequences) -> None:
+    write("ratings.csv", f'userId,review,movieId,timestamp\n1,"fine\na, b, c, d\ne, f, g, h\n",2,{T}\n2,x,2,{T}\n')
+    assert set(build().histories) == {1, 2}
+
+
+def test_quoted_text_of_several_lines_is_read(build: BuildSequences) -> None:
+    reviews = "".join(f'{user},"good, nice\nand cheap, too\n\nyes",{user},{T}\n' for user in range(9))
+    write("ratings.csv", f"userId,review,movieId,timestamp\n{reviews}")
+    outcome = build()
+    assert (len(outcome.histories), outcome.report["rejected"]) == (9, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        (f"1::2::5::{T}\n1::3::5::{T + 1}\n", ["--header", "no", "--columns", "userId,movieId,rating,timestamp"]),
+        (f"1,2,{T}\n1,3,{T + 1}\n", ["--header", "no", "--columns", "userId, movieId, timestamp"]),
+        (f"a,b,c\n1,2,{T}\n1,3,{T + 1}\n", ["--columns", "userId,movieId,timestamp"]),
+        (f"userId#movieId#timestamp\n1#2#{T}\n1#3#{T + 1}\n", ["--delimiter", "#"]),
+        (f"userId movieId timestamp\n1 2 {T}\n1 3 {T + 1}\n", ["--delimiter", "space"]),
+        (f"userId\x01movieId\x01timestamp\n1\x012\x01{T}\n1\x013\x01{T + 1}\n", []),
+        (f"userId\x02movieId\x02timestamp\n1\x022\x02{T}\n1\x023\x02{T + 1}\n", ["--delimiter", "\\x02"]),
+        (f"userId,movieId,timestamp\n'1','2',{T}\n1,3,{T + 1}\n", ["--quote", "'"]),
+    ],
+)
+def test_delimiter_quote_and_column_names_can_be_set(build: BuildSequences, text: str, options: list[str]) -> None:
+    write("ratings.csv", text)
+    assert build(*options).histories == {1: [2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--header", "no"], ["--header no", "--columns"]),
+        (["--columns", "userId,movieId"], ["--columns names 2", "3"]),
+        (["--delimiter", "12345"], ["--delimiter '12345'"]),
+        (["--delimiter", ""], ["--delimiter"]),
+        (["--quote", "ab"], ["--quote ab"]),
+        (["--quote", ",", "--delimiter", ","], ["--quote ,"]),
+    ],
+)
+def test_impossible_delimiters_quotes_and_names_are_refused(
+    build: BuildSequences, options: list[str], words: list[str]
+) -> None:
+    log(f"1,2,{T}")
+    fails(build(*options), *words)
+
+
+def test_the_error_about_a_missing_header_names_the_options(build: BuildSequences) -> None:
+    write("ratings.csv", f"1,1193,5,{T}\n")
+    fails(build(), "no column 'userId'", "--header no --columns", "--delimiter", "--query")
+
+
+def test_errors_quote_column_names_with_blanks(build: BuildSequences) -> None:
+    write("ratings.csv", f"userId ,movieId,timestamp\n1,2,{T}\n")
+    fails(build(), "no column 'userId'; found 'userId ', movieId, timestamp")
+
+
+def test_a_repeated_header_is_reported_with_its_line(build: BuildSequences) -> None:
+    log(f"1,2,{T}", f"2,2,{T}", HEADER.strip(), f"3,2,{T}")
+    fails(build(), "line 4", "unreadable time: 'timestamp'", "1 of 4 rows")
+
+
+def test_a_decimal_comma_is_read_if_it_is_not_the_delimiter(build: BuildSequences) -> None:
+    write("ratings.csv", f"userId;movieId;timestamp;rating\n1;10;{T};4,5\n1;20;{T};2,5\n2;10;{T};3\n")
+    assert build("--min-rating", "3").histories == {1: [10], 2: [10]}
+    write("ratings.csv", f"userId;movieId;timestamp;rating\n1;10;{T};1,234,5\n")
+    fails(build("--min-rating", "3"), "line 2", "no rating: '1,234,5'", "decimal comma")
+
+
+def test_quotes_within_quoted_fields_are_recognised_in_tab_separated_files(build: BuildSequences) -> None:
+    # As pandas and spreadsheets write it: only fields with a quote, a tab or a line end are quoted.
+    write("ratings.csv", f'userId\ttitle\tmovieId\ttimestamp\n1\t"The ""Film"""\t2\t{T}\n1\t"A\tB"\t3\t{T + 1}\n')
+    assert events(build()) == {1: [(2, T), (3, T + 1)]}
