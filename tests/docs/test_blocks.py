@@ -19,10 +19,10 @@ import pytest
 from packaging.requirements import Requirement
 
 from batchrec.benchmark import bench as benchmark
-from batchrec.benchmark.isolated import Measured
+from batchrec.benchmark.isolated import Measurement
 from batchrec.cli import cli, run
 from batchrec.cli.defaults import read_defaults
-from batchrec.nightly.figures import HeldOutItems
+from batchrec.nightly.gates.model import HeldOutItems
 from batchrec.nightly.report import ModelFigures
 from examples.generate import generate
 from tests.support.pages import PAGES, ROOT, Block, blocks, text_of
@@ -232,7 +232,7 @@ def test_the_printed_benchmark_has_the_layout_of_a_real_one(
 ) -> None:
     # The printed run takes 9 minutes: a small one has the same lines, with other numbers. Its stages run in this
     # process; tests/benchmark starts one for each.
-    monkeypatch.setattr(benchmark, "measure", lambda stage, *arguments: Measured(1.0, 1.0, stage(*arguments)))
+    monkeypatch.setattr(benchmark, "measure", lambda stage, *arguments: Measurement(1.0, 1.0, stage(*arguments)))
     (command,) = [block.text for block in blocks("sh") if block.text.startswith("batchrec bench")]
     assert run_as_printed(command, monkeypatch) == 0
     real = [line.split(":")[0] for line in layout_of(capsys.readouterr().out)]
