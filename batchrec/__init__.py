@@ -1,8 +1,8 @@
 """batchrec: a nightly table of top-k recommendations for every user.
 
-The jobs and their options: build_sequences, train, score, evaluate, recommend and bench, with SequencesConfig,
-TrainingConfig, ScoringConfig, EvaluationConfig, RecommendConfig and BenchConfig; run makes a whole night of Jobs, with
-RunConfig; diagnose looks at the machine. They load when first used: `import batchrec` itself loads none of torch,
+The jobs and their options: build_sequences with SequencesConfig, train with TrainingConfig, score with ScoringConfig,
+evaluate with EvaluationConfig, recommend with RecommendConfig, bench with BenchConfig. run runs a whole night of Jobs,
+with RunConfig. diagnose checks the machine. Each loads when it is first used: `import batchrec` loads none of torch,
 onnxruntime and duckdb.
 """
 

@@ -1,6 +1,6 @@
-"""doctor: what this machine has for the jobs, and what it lacks for a GPU.
+"""doctor: check this machine's versions, GPU and CUDA libraries, and which device score will use.
 
-What is diagnosed may be broken or not there, so each package is imported where it is looked at.
+A package that is checked may be broken or missing, so each is imported in the function that checks it.
 """
 
 import ctypes
@@ -15,13 +15,13 @@ from batchrec.system.machine import n_cores
 
 _CUDA_PLATFORMS = {("Linux", "x86_64"), ("Windows", "AMD64")}  # as in pyproject.toml
 _INSTALL = "pip install 'batchrec[cuda]'"
-_CONTAINER = "start a container with the GPU: docker run --gpus all"
+_CONTAINER = "docker run --gpus all"
 _REINSTALL = f"pip uninstall --yes onnxruntime onnxruntime-gpu, then {_INSTALL}"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is missing or wrong, and what to do about it, a command to run where there is one."""
+    """A missing or broken part of the machine, and what to do about it: a command to run, if one exists."""
 
     what: str
     to_do: str
@@ -29,11 +29,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """Versions (None: not installed), what there is of a GPU, and what is missing: the worst problem first.
+    """Versions (None: not installed), GPUs, CUDA libraries, and problems, the worst first.
 
-    onnxruntime: version of each of the distributions that install it. driver_runs_cuda: the newest that the NVIDIA
-    driver runs, None without a driver. gpus: name and memory; None where torch cannot tell. Both lists of libraries are
-    empty where onnxruntime is built without CUDA.
+    onnxruntime: version of each installed distribution of it. driver_runs_cuda: the newest CUDA version that the NVIDIA
+    driver runs; None without a driver. gpus: name and memory of each; None if torch cannot tell. Both lists of
+    libraries are empty if onnxruntime is built without CUDA.
     """
 
     batchrec: str | None
@@ -57,10 +57,10 @@ class DoctorReport:
 
 @dataclass(frozen=True)
 class _Trial:
-    """How onnxruntime fared with CUDA asked for; nothing started where it does not work at all.
+    """The result of opening and running a graph with CUDA requested; `started` is empty if onnxruntime does not work.
 
-    cuda: the version of CUDA it is built for, empty without. why_not: why CUDA did not start, in its own words.
-    failure: why it does not work, or did not run what it had opened.
+    cuda: the CUDA version that onnxruntime is built for; empty without CUDA. why_not: onnxruntime's reason for not
+    starting CUDA. failure: the error of the import, of opening the graph, or of running it.
     """
 
     listed: list[str]
@@ -73,14 +73,14 @@ class _Trial:
 
 
 def diagnose() -> DoctorReport:
-    """Look at this machine; whatever is broken or missing is in the report, and raises no error."""
-    # Before torch, which loads CUDA libraries of its own: score runs without it.
+    """Check this machine. Broken and missing parts are listed in the report; they raise no error."""
+    # Before torch, which loads its own CUDA libraries: score runs without torch.
     trial = _try_onnxruntime()
     loads = {name: _loads(name) for name in _cuda_libraries(trial.cuda)}
-    missing = [name for name, is_found in loads.items() if not is_found]
+    missing = [name for name, is_loaded in loads.items() if not is_loaded]
     driver = _driver_cuda()
     gpus, problems_of_torch = _ask_torch(driver)
-    distributions = {name: found for name in ("onnxruntime", "onnxruntime-gpu") if (found := _version(name))}
+    distributions = {name: installed for name in ("onnxruntime", "onnxruntime-gpu") if (installed := _version(name))}
     problems = list(_problems(trial, driver, missing))
     runs_on = _score_runs_on(trial, problems)
     if len(distributions) > 1:
@@ -100,7 +100,7 @@ def diagnose() -> DoctorReport:
         providers_started=trial.started,
         driver_runs_cuda=driver,
         gpus=gpus,
-        cuda_libraries_found=[name for name, is_found in loads.items() if is_found],
+        cuda_libraries_found=[name for name, is_loaded in loads.items() if is_loaded],
         cuda_libraries_missing=missing,
         problems=problems + problems_of_torch,
         score_runs_on=runs_on,
@@ -115,7 +115,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _try_onnxruntime() -> _Trial:
-    """Open a graph as score does, and run it: onnxruntime lists CUDA even where no GPU is."""
+    """Open a graph as score does, and run it: onnxruntime lists CUDA even on a machine without a GPU."""
     try:
         import numpy as np
         import onnxruntime as ort
@@ -123,20 +123,20 @@ def _try_onnxruntime() -> _Trial:
         from batchrec.model.ranker import CUDA, open_session
 
         session, why_not = open_session(_small_graph(), CUDA)
-    except (ImportError, AttributeError, OSError, ModelError) as error:  # AttributeError: a package half overwritten
+    except (ImportError, AttributeError, OSError, ModelError) as error:  # AttributeError: a package partly overwritten
         return _Trial([], [], failure=_first_line(error))
-    session.disable_fallback()  # score's runs have none
+    session.disable_fallback()  # as in score
     failure = ""
     try:
         session.run(None, {"x": np.ones((2, 2), np.float32)})
-    except Exception as error:  # onnxruntime's errors have no common base of their own
+    except Exception as error:  # onnxruntime's errors have no common base class
         failure = _first_line(error)
     listed, started = ort.get_available_providers(), session.get_providers()
     return _Trial(listed, started, CUDA in listed, CUDA in started, ort.cuda_version, why_not, failure)
 
 
 def _small_graph() -> bytes:
-    """Make a graph of operators that the encoder has too, for which CUDA needs its libraries."""
+    """Return a graph of operators that the encoder has too, and that need the CUDA libraries."""
     from onnx import TensorProto, helper
 
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in ("x", "y"))
@@ -148,7 +148,7 @@ def _small_graph() -> bytes:
 
 
 def _cuda_libraries(cuda: str) -> list[str]:
-    """Name what onnxruntime-gpu loads: what its CUDA provider is linked with, then what it opens when it needs it."""
+    """Return the libraries that onnxruntime-gpu loads: those its CUDA provider links, then those it opens on demand."""
     major = cuda.partition(".")[0]
     if not major:
         return []
@@ -169,7 +169,7 @@ def _loads(library: str) -> bool:
 
 
 def _driver_cuda() -> str | None:
-    """Ask the NVIDIA driver for the newest CUDA that it runs; None without a driver."""
+    """Return the newest CUDA version that the NVIDIA driver runs; None without a driver."""
     try:
         driver = ctypes.CDLL(_driver_library())
     except OSError:
@@ -184,34 +184,36 @@ def _driver_library() -> str:
 
 
 def _ask_torch(driver: str | None) -> tuple[list[str] | None, list[Problem]]:
-    """Ask torch for the GPUs' names and memory: None where there is a driver, and torch cannot tell."""
+    """Return names and memory of the GPUs (None: a driver exists, but torch cannot tell), and torch's problems."""
     try:
         import torch
     except (ImportError, OSError) as error:
         what = f"torch cannot be imported: {_first_line(error)}"
-        return None if driver else [], [Problem(what, "pip install torch, to train on this machine: score needs none")]
+        return None if driver else [], [
+            Problem(what, "pip install torch, to train on this machine; score does not need it")
+        ]
     if driver is None:
         return [], []
     if torch.version.cuda is None:
         what = "torch is built without CUDA: train runs on the CPU"
-        return None, [Problem(what, "install torch for CUDA, by the command that pytorch.org gives")]
+        return None, [Problem(what, "install torch for CUDA with the command from pytorch.org")]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a driver that is too old
+        warnings.simplefilter("ignore")  # about a driver that is too old
         devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return [f"{device.name}, {device.total_memory / 2**30:.0f} GiB" for device in devices], []
 
 
 def _problems(trial: _Trial, driver: str | None, missing: list[str]) -> Iterator[Problem]:
-    """Say what keeps score from a GPU, in the order of mending."""
+    """Yield what keeps score from using a GPU, in the order in which to fix it."""
     here = platform.system(), platform.machine()
     if not trial.started:
         yield Problem(f"onnxruntime does not work: {trial.failure}", _REINSTALL)
     elif trial.starts_cuda:
         if trial.failure:
-            to_do = f"pass --device cpu, or try {_INSTALL}. CUDA 13 knows no GPU older than NVIDIA's Turing"
-            yield Problem(f"the GPU starts, and fails at its work: {trial.failure}", to_do)
+            to_do = f"pass --device cpu, or try {_INSTALL}. CUDA 13 supports no GPU older than NVIDIA's Turing"
+            yield Problem(f"CUDA starts but inference fails: {trial.failure}", to_do)
     elif here not in _CUDA_PLATFORMS:
-        to_do = "score on Linux x86_64 or Windows AMD64 for a GPU"
+        to_do = "run score on Linux x86_64 or Windows AMD64 to use a GPU"
         yield Problem(f"onnxruntime has no build with CUDA for {' '.join(here)}", to_do)
     elif not trial.lists_cuda:
         yield Problem("onnxruntime is built without CUDA", _REINSTALL)
@@ -222,22 +224,24 @@ def _problems(trial: _Trial, driver: str | None, missing: list[str]) -> Iterator
 def _problems_of_cuda(trial: _Trial, driver: str | None, missing: list[str]) -> Iterator[Problem]:
     is_old = driver is not None and int(driver.partition(".")[0]) < int(trial.cuda.partition(".")[0] or 0)
     if driver is None:
-        to_do = f"install the driver of your NVIDIA GPU, which brings {_driver_library()}; {_CONTAINER}"
+        to_do = (
+            f"install the driver of your NVIDIA GPU, which includes {_driver_library()}. In a container: {_CONTAINER}"
+        )
         yield Problem("no NVIDIA driver", to_do)
     if is_old:
-        what = f"the NVIDIA driver is too old: it runs CUDA {driver}, and onnxruntime is built for {trial.cuda}"
+        what = f"the NVIDIA driver is too old: it runs CUDA {driver}, but onnxruntime is built for {trial.cuda}"
         yield Problem(what, "update the driver")
     if missing:
         yield Problem(f"CUDA libraries are missing: {', '.join(missing)}", _INSTALL)
     if driver is not None and not is_old and not missing:
-        yield Problem(trial.why_not, f"see whether nvidia-smi lists a GPU; {_CONTAINER}")
+        yield Problem(trial.why_not, f"check that nvidia-smi lists a GPU. In a container: {_CONTAINER}")
 
 
 def _score_runs_on(trial: _Trial, problems: list[Problem]) -> str:
     if not trial.started:
         return "nothing (onnxruntime does not work)"
     if trial.starts_cuda:
-        return "the GPU, and fails there" if trial.failure else "the GPU"
+        return "the GPU, where it fails" if trial.failure else "the GPU"
     return f"the CPU ({problems[0].what})"
 
 

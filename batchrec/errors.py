@@ -1,13 +1,13 @@
-"""What can go wrong that is not a bug: each error is one line that says where, what was found and what to do."""
+"""Errors that are not bugs: one line each, with the place, what was found, what was expected and what to do."""
 
 
 def one_line(error: BaseException) -> str:
-    """Return what a library says of an error, of up to 400 characters, without line breaks."""
+    """Return the message of a library's error as one line of at most 400 characters."""
     return " ".join(str(error).split())[:400]
 
 
 class BatchrecError(Exception):
-    """An error that the caller can act on. report: what is known of the night that it ended, if it ended one."""
+    """An error that the caller can act on. report: the report of the night so far, if a night was running."""
 
     exit_code = 1
     report: object = None
@@ -20,7 +20,7 @@ class ConfigError(BatchrecError):
 
     @classmethod
     def of(cls, error: OSError, where: object) -> "ConfigError":
-        """Say what the disk, or the system, refuses; where: the path, if the error has none."""
+        """Return the error for a path that the system refuses; where: the path, if the error has none."""
         return cls(f"{error.filename or where}: cannot be used: {error.strerror or error}")
 
 
@@ -37,13 +37,13 @@ class ModelError(BatchrecError):
 
 
 class DeviceError(BatchrecError):
-    """The device that was asked for is not there."""
+    """The requested device is missing."""
 
     exit_code = 5
 
 
 class GateError(BatchrecError):
-    """A gate was not passed: nothing was published."""
+    """A gate failed: nothing was published."""
 
     exit_code = 6
 
@@ -54,7 +54,7 @@ class LockedError(BatchrecError):
     exit_code = 7
 
 
-class NothingToDo(BatchrecError):  # noqa: N818 - no error: there is only nothing to do
-    """What was asked for is done already."""
+class NothingToDo(BatchrecError):  # noqa: N818 - not an error
+    """The requested work is already done."""
 
     exit_code = 99

@@ -17,7 +17,7 @@ from batchrec.model.ranker import CPU, CUDA
 from tests.support.models import run_cli
 
 with_cuda_build = pytest.mark.skipif(CUDA not in ort.get_available_providers(), reason="no build with CUDA")
-without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
 LIBRARIES = [
     "libcublasLt.so.13",
@@ -31,7 +31,7 @@ LIBRARIES = [
 
 
 class Machine:
-    """This one, with other libraries and another build of onnxruntime."""
+    """This machine, with other libraries and another build of onnxruntime."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch = monkeypatch
@@ -43,7 +43,7 @@ class Machine:
         self.monkeypatch.setattr("platform.machine", lambda: machine)
 
     def has(self, *libraries: str, driver: int | None) -> None:
-        """Have these CUDA libraries alone, and a driver for a version of CUDA, 13000 for 13.0."""
+        """Install only these CUDA libraries, and a driver for a CUDA version: 13000 for 13.0."""
 
         def driver_version(number: Any) -> int:
             number._obj.value = driver
@@ -61,7 +61,7 @@ class Machine:
         self.monkeypatch.setattr(ort, "get_available_providers", lambda: list(providers))
 
     def starts_cuda(self, failure: str = "") -> None:
-        """Have onnxruntime say that the GPU started, and fail at its work."""
+        """Let onnxruntime report that the GPU has started; a run raises `failure`, if set."""
 
         class Session(ort.InferenceSession):  # type: ignore[misc]
             def __init__(self, graph: bytes, options: ort.SessionOptions, providers: list[Any]) -> None:
@@ -85,8 +85,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(monkeypatch)
 
 
-def told(report: DoctorReport) -> dict[str, str]:
-    """What to do about each problem, but for torch's, which is this machine's own."""
+def fixes(report: DoctorReport) -> dict[str, str]:
+    """Return what to do about each problem, except for torch's, which depends on this machine."""
     return {problem.what: problem.to_do for problem in report.problems if not problem.what.startswith("torch")}
 
 
@@ -112,7 +112,7 @@ def test_without_a_gpu_cuda_is_listed_and_does_not_start() -> None:
 
 
 @without_gpu
-def test_the_report_is_printed_in_words_and_ends_with_what_score_runs_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_line_of_the_printed_report_is_the_device_of_score(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("doctor") == 0
     said = capsys.readouterr()
     assert said.err == ""
@@ -123,7 +123,7 @@ def test_the_report_is_printed_in_words_and_ends_with_what_score_runs_on(capsys:
         assert lines[lines.index(problem.what) + 1] == f"  -> {problem.to_do}"
 
 
-def test_json_is_the_whole_report_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_the_whole_report_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("doctor", "--json") == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert set(json.loads(line)) == set(DoctorReport.__dataclass_fields__)
@@ -131,12 +131,12 @@ def test_json_is_the_whole_report_in_one_line(capsys: pytest.CaptureFixture[str]
 
 @with_cuda_build
 @without_gpu
-def test_a_machine_without_anything_is_told_of_driver_and_libraries(machine: Machine) -> None:
+def test_without_a_driver_and_libraries_both_are_problems(machine: Machine) -> None:
     machine.has(driver=None)
     report = diagnose()
     assert report.driver_runs_cuda is None
     assert report.cuda_libraries_missing == LIBRARIES
-    of_driver, of_libraries = told(report).items()
+    of_driver, of_libraries = fixes(report).items()
     assert of_driver[0] == "no NVIDIA driver"
     assert "libcuda.so.1" in of_driver[1]
     assert of_libraries == (f"CUDA libraries are missing: {', '.join(LIBRARIES)}", "pip install 'batchrec[cuda]'")
@@ -150,7 +150,7 @@ def test_one_missing_library_is_named(machine: Machine) -> None:
     report = diagnose()
     assert report.driver_runs_cuda == "13.0"
     assert report.cuda_libraries_found == LIBRARIES[1:]
-    assert told(report) == {"CUDA libraries are missing: libcublasLt.so.13": "pip install 'batchrec[cuda]'"}
+    assert fixes(report) == {"CUDA libraries are missing: libcublasLt.so.13": "pip install 'batchrec[cuda]'"}
     assert report.score_runs_on == "the CPU (CUDA libraries are missing: libcublasLt.so.13)"
 
 
@@ -159,13 +159,13 @@ def test_one_missing_library_is_named(machine: Machine) -> None:
 def test_a_driver_older_than_onnxruntimes_cuda_is_named(machine: Machine) -> None:
     machine.has(*LIBRARIES, driver=12080)
     report = diagnose()
-    what = "the NVIDIA driver is too old: it runs CUDA 12.8, and onnxruntime is built for 13.0"
-    assert told(report) == {what: "update the driver"}
+    what = "the NVIDIA driver is too old: it runs CUDA 12.8, but onnxruntime is built for 13.0"
+    assert fixes(report) == {what: "update the driver"}
     assert report.score_runs_on == f"the CPU ({what})"
 
 
 @pytest.mark.usefixtures("no_device")
-def test_where_only_the_gpu_is_missing_onnxruntimes_reason_is_given(
+def test_if_only_the_gpu_is_missing_onnxruntimes_reason_is_quoted(
     machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine.has(*LIBRARIES, driver=13010)
@@ -177,44 +177,44 @@ def test_where_only_the_gpu_is_missing_onnxruntimes_reason_is_given(
     assert "CUDA failure 100" in report["score_runs_on"]
 
 
-def test_a_gpu_that_works_leaves_nothing_to_do(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_working_gpu_is_no_problem(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     machine.has(*LIBRARIES[:5], driver=13000)
     machine.starts_cuda()
     report = diagnose()
     assert report.providers_started == [CUDA, CPU]
-    assert told(report) == {}
+    assert fixes(report) == {}
     assert run_cli("doctor") == 0
     assert capsys.readouterr().out.endswith("\nscore runs on: the GPU\n")
 
 
-def test_a_gpu_that_starts_and_fails_at_its_work_is_told_of(machine: Machine) -> None:
+def test_a_gpu_that_starts_but_fails_to_run_is_a_problem(machine: Machine) -> None:
     machine.has(*LIBRARIES, driver=13000)
     machine.starts_cuda(failure="no kernel image is available\nat some line")
     report = diagnose()
-    assert report.score_runs_on == "the GPU, and fails there"
-    ((what, to_do),) = told(report).items()
+    assert report.score_runs_on == "the GPU, where it fails"
+    ((what, to_do),) = fixes(report).items()
     assert what.endswith(": no kernel image is available")
     assert "--device cpu" in to_do
 
 
-def test_a_build_without_cuda_is_to_be_replaced(machine: Machine) -> None:
+def test_a_build_without_cuda_must_be_replaced(machine: Machine) -> None:
     machine.lists(CPU)
     machine.monkeypatch.setattr(ort, "cuda_version", "")
     report = diagnose()
     assert report.cuda_libraries_found == report.cuda_libraries_missing == []
     assert report.score_runs_on == "the CPU (onnxruntime is built without CUDA)"
-    assert "pip uninstall" in told(report)["onnxruntime is built without CUDA"]
+    assert "pip uninstall" in fixes(report)["onnxruntime is built without CUDA"]
 
 
-def test_a_platform_without_a_build_with_cuda_is_told_so(machine: Machine) -> None:
+def test_a_platform_without_a_cuda_build_is_named(machine: Machine) -> None:
     machine.on("Darwin", "arm64")
     machine.lists(CPU)
     report = diagnose()
     assert report.score_runs_on == "the CPU (onnxruntime has no build with CUDA for Darwin arm64)"
-    assert "pip" not in "".join(told(report).values())
+    assert "pip" not in "".join(fixes(report).values())
 
 
-def test_windows_has_libraries_of_its_own(machine: Machine) -> None:
+def test_windows_has_its_own_libraries(machine: Machine) -> None:
     machine.on("Windows", "AMD64")
     machine.has("cublas64_13.dll", driver=13000)
     machine.starts_cuda()
@@ -226,7 +226,7 @@ def test_windows_has_libraries_of_its_own(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("names", [("onnxruntime", "onnxruntime-gpu"), ("onnxruntime-gpu",)])
-def test_two_distributions_of_onnxruntime_are_warned_of(
+def test_two_distributions_of_onnxruntime_are_a_problem(
     names: tuple[str, ...], tmp_path: Path, machine: Machine
 ) -> None:
     for name in names:
@@ -239,13 +239,11 @@ def test_two_distributions_of_onnxruntime_are_warned_of(
     assert report.onnxruntime == dict.fromkeys(names, "9.9")
     assert report.torch is None
     both = "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other"
-    assert list(told(report)) == ([both] if len(names) == 2 else [])
+    assert list(fixes(report)) == ([both] if len(names) == 2 else [])
     assert report.score_runs_on == "the GPU"
 
 
-def test_torch_that_is_missing_is_told_of_and_breaks_nothing(
-    machine: Machine, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_torch_is_a_problem_of_torch_only(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     machine.has(*LIBRARIES, driver=13000)
     machine.starts_cuda()
     machine.monkeypatch.setitem(sys.modules, "torch", None)
@@ -256,7 +254,7 @@ def test_torch_that_is_missing_is_told_of_and_breaks_nothing(
     assert lines[-1] == "score runs on: the GPU"
 
 
-def test_torch_without_cuda_beside_a_driver_is_told_of(machine: Machine) -> None:
+def test_torch_without_cuda_is_a_problem_if_there_is_a_driver(machine: Machine) -> None:
     machine.has(driver=13000)
     machine.monkeypatch.setattr("torch.version.cuda", None)
     report = diagnose()
@@ -264,7 +262,7 @@ def test_torch_without_cuda_beside_a_driver_is_told_of(machine: Machine) -> None
     assert "torch is built without CUDA: train runs on the CPU" in [problem.what for problem in report.problems]
 
 
-def test_gpus_are_named_with_their_memory(machine: Machine) -> None:
+def test_gpus_are_listed_with_their_memory(machine: Machine) -> None:
     machine.has(driver=13000)
     machine.monkeypatch.setattr("torch.version.cuda", "13.0")
     machine.monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
@@ -274,7 +272,7 @@ def test_gpus_are_named_with_their_memory(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("module", ["onnxruntime", "onnx", "torch"])
-def test_what_cannot_be_imported_is_part_of_the_diagnosis(module: str) -> None:
+def test_a_package_that_cannot_be_imported_is_a_problem(module: str) -> None:
     program = f"""
 import sys
 sys.modules[{module!r}] = None

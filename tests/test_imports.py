@@ -1,4 +1,4 @@
-"""What each module loads."""
+"""The packages that each module loads."""
 
 import re
 import subprocess
@@ -22,21 +22,21 @@ from tests.support.models import trained_model, write_sequences
         ("batchrec.training.train", {"click"}),
     ],
 )
-def test_imports_load_no_more_than_they_need(imported: str, banned: set[str]) -> None:
+def test_imports_load_no_package_they_do_not_need(imported: str, banned: set[str]) -> None:
     program = f"import sys, {imported}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = {re.split(r"\.", module)[0] for module in done.stdout.split()}
     assert not loaded & banned
 
 
-def test_help_loads_no_more_than_it_needs() -> None:
+def test_help_loads_no_package_it_does_not_need() -> None:
     program = "import sys; from batchrec.cli import run; run(['--help']); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "Usage: batchrec" in done.stdout
     assert not set(done.stderr.split()) & {"torch", "onnxruntime", "duckdb", "pyarrow", "numpy"}
 
 
-def test_scoring_runs_where_there_is_no_torch(tmp_path: Path) -> None:
+def test_scoring_runs_without_torch(tmp_path: Path) -> None:
     sequences = write_sequences(tmp_path / "sequences.parquet", {1: [1001]})
     program = f"""
 import sys

@@ -1,8 +1,8 @@
-"""The command line: options to a config, one job, one report. The options themselves stand in config/."""
+"""The command line: options become a config, a job runs, its report is printed. config/ declares the options."""
 
 from batchrec.cli import nightly
 from batchrec.cli.commands import cli
 from batchrec.cli.defaults import resolve_options
-from batchrec.cli.main import main, run
+from batchrec.cli.running import main, run
 
 __all__ = ["cli", "main", "nightly", "resolve_options", "run"]

@@ -1,4 +1,4 @@
-"""The commands: options to a config, one job, one report."""
+"""The commands: each makes a config of its options, runs one job and prints one report."""
 
 import os
 from contextlib import nullcontext
@@ -11,7 +11,7 @@ import click
 from batchrec.cli.config_file import DEFAULT_FILE
 from batchrec.cli.config_template import template
 from batchrec.cli.defaults import check_environment, option_values, read_defaults
-from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of, path_option
+from batchrec.cli.options import Group, JobCommand, json_option, log_format_option, options_of, path_option
 from batchrec.cli.output import echo, print_figures, print_report
 from batchrec.cli.torchrun import is_first_process, is_one_of_several
 from batchrec.config import (
@@ -24,51 +24,49 @@ from batchrec.config import (
 )
 from batchrec.errors import ConfigError
 
-EPILOG = (
+_EXIT_CODES = (
     "Exit codes: 0 done; 1 a bug, with its traceback; 2 wrong use or configuration; 3 input that breaks its contract; "
-    "4 a damaged or unfitting model directory; 5 the device asked for is not there; 6 a gate was not passed: nothing "
-    "was published; 7 locked: another run is at work; 99 nothing to do; 130 interrupted; 143 terminated."
+    "4 a damaged or unfitting model directory; 5 the requested device is missing; 6 a gate failed: nothing was "
+    "published; 7 locked: another run is at work; 99 nothing to do; 130 interrupted; 143 terminated."
 )
 
 
-@click.group(context_settings={"max_content_width": 110, "auto_envvar_prefix": "BATCHREC"}, epilog=EPILOG)
+@click.group(
+    cls=Group, context_settings={"max_content_width": 110, "auto_envvar_prefix": "BATCHREC"}, epilog=_EXIT_CODES
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="File with options of the commands, a table each; batchrec.toml if it is there. See batchrec init.",
+    help="File with options of the commands, one table per command; batchrec.toml if it exists. See batchrec init.",
 )
 @click.version_option(package_name="batchrec")
 @click.pass_context
 def cli(context: click.Context, config: Path | None) -> None:
-    """Top-k recommendations for every user, from a log of who watched, bought or played what, and when.
+    """Top-k recommendations for every user, from a log of who watched, bought or played which item, and when.
 
-    What is not given is the environment's, BATCHREC_SCORE_TOP_K for score --top-k, or else that of batchrec.toml.
-    A variable BATCHREC_... that names no option is an error.
+    Options not given on the command line come from the environment (BATCHREC_SCORE_TOP_K for score --top-k), then
+    from batchrec.toml. A variable BATCHREC_... that names no option is an error.
     """
     check_environment(cli, os.environ)
-    try:
+    # run reads its file itself: it has a --config of its own, and reports errors in the file to a monitor.
+    if context.invoked_subcommand != "run":
         context.default_map = read_defaults(cli, config)
-    except ConfigError as error:
-        # run may be given another file, and tells a monitor.
-        if context.invoked_subcommand != "run":
-            raise
-        context.obj = error
 
 
-@cli.command("build-sequences", cls=JobCommand, epilog=EPILOG)
+@cli.command("build-sequences", cls=JobCommand)
 @click.option(
     "--ratings",
     multiple=True,
     metavar="PATH",
-    help="File, folder or glob of CSV (also .gz, .zst) or Parquet; may be given several times.  [default: ratings.csv]",
+    help="File, folder or glob of CSV (also .gz, .zst) or Parquet; may be repeated.  [default: ratings.csv]",
 )
 @options_of(SequencesConfig)
-@path_option("--out", "sequences.parquet", "Where to write the histories.")
+@path_option("--out", "sequences.parquet", "File to write the histories to.")
 @log_format_option
 @json_option
 @click.pass_context
 def build_sequences_command(context: click.Context, /, out: Path, json: bool, **options: Any) -> None:
-    """Build each user's history, oldest event first, from raw ratings."""
+    """Build each user's history, oldest event first, from a log of events."""
     from batchrec.sequences.build import build_sequences
 
     given = option_values(context)
@@ -76,14 +74,14 @@ def build_sequences_command(context: click.Context, /, out: Path, json: bool, **
     print_report(build_sequences(given["ratings"] or ("ratings.csv",), config, out), json)
 
 
-@cli.command("train", cls=JobCommand, epilog=EPILOG)
+@cli.command("train", cls=JobCommand)
 @path_option("--sequences", "sequences.parquet", "Histories to train on.")
 @options_of(TrainingConfig)
-@path_option("--out", "model", "Model directory to write; replaces an older one when the new one is complete.")
+@path_option("--out", "model", "Model directory to write; it replaces an older one once it is complete.")
 @log_format_option
 @json_option
 def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> None:
-    """Train an encoder on the histories, SASRec or BERT4Rec, and export it to ONNX."""
+    """Train a SASRec or BERT4Rec encoder on the histories and export it to ONNX."""
     config = TrainingConfig(**options)
     from batchrec.system.resume import open_checkpoint_dir
     from batchrec.training.train import train
@@ -94,11 +92,11 @@ def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> Non
         print_report(report, json)
 
 
-@cli.command("score", cls=JobCommand, epilog=EPILOG)
+@cli.command("score", cls=JobCommand)
 @path_option("--sequences", "sequences.parquet", "Histories of the users to score.")
 @path_option("--model", "model", "Model directory.")
 @options_of(ScoringConfig)
-@path_option("--out", "recs.parquet", "Where to write the recommendations.")
+@path_option("--out", "recs.parquet", "File to write the recommendations to.")
 @log_format_option
 @json_option
 def score_command(sequences: Path, model: Path, out: Path, json: bool, **options: Any) -> None:
@@ -112,17 +110,17 @@ def score_command(sequences: Path, model: Path, out: Path, json: bool, **options
     print_report(report, json)
 
 
-@cli.command("evaluate", cls=JobCommand, epilog=EPILOG)
-@path_option("--sequences", "sequences.parquet", "Histories to train and to test on.")
+@cli.command("evaluate", cls=JobCommand)
+@path_option("--sequences", "sequences.parquet", "Histories to train and test on.")
 @options_of(EvaluationConfig)
 @options_of(TrainingConfig)
-@path_option("--out", "evaluation.parquet", "Where to write the results; the report goes beside it as JSON.")
+@path_option("--out", "evaluation.parquet", "File to write the results to; the report is written next to it as JSON.")
 @log_format_option
 @json_option
 def evaluate_command(sequences: Path, out: Path, json: bool, **options: Any) -> None:
     """Show whether the model beats simple methods on your own log, and by how much.
 
-    It is trained on a part of the log with the options of train; what comes after is the test.
+    The model is trained with the options of train on one part of the log and tested on the events after it.
     """
     if is_one_of_several():
         raise ConfigError("evaluate runs in one process: start it without torchrun")
@@ -139,13 +137,13 @@ def evaluate_command(sequences: Path, out: Path, json: bool, **options: Any) -> 
     echo(scoreboard(report))
 
 
-@cli.command("bench", epilog=EPILOG)
+@cli.command("bench")
 @options_of(BenchConfig)
 @json_option
 def bench_command(json: bool, **options: Any) -> None:
-    """Show how long the night is on this machine, beside what the machine could do.
+    """Measure how long each stage of a night takes on this machine, next to the machine's limits.
 
-    A log in the shape of MovieLens is generated; each stage runs on it in a process of its own, several times.
+    A log of the size of a MovieLens dataset is generated. Each stage runs on it several times, in its own process.
     """
     config = BenchConfig(**options)
     from batchrec.benchmark.bench import bench
@@ -158,13 +156,13 @@ def bench_command(json: bool, **options: Any) -> None:
     echo(as_text(report))
 
 
-@cli.command("recommend", epilog=EPILOG)
+@cli.command("recommend")
 @click.argument("items_seen", nargs=-1, required=True, metavar="TITLE_OR_ID...")
 @path_option("--model", "model", "Model directory.")
 @options_of(RecommendConfig)
 @json_option
 def recommend_command(items_seen: tuple[str, ...], model: Path, json: bool, **options: Any) -> None:
-    """Show what the model recommends after the given items, oldest first."""
+    """Show what the model recommends to a user with the given items as history, oldest first."""
     config = RecommendConfig(**options)
     from batchrec.scoring.recommend import recommend
 
@@ -174,17 +172,17 @@ def recommend_command(items_seen: tuple[str, ...], model: Path, json: bool, **op
         return
     echo("After")
     for item in shown.history:
-        note = "  (the model does not know it)" if item in shown.unknown_to_model else ""
+        note = "  (unknown to the model)" if item in shown.unknown_to_model else ""
         echo(f"      {item.title or item.item_id}{note}")
     echo("the model recommends")
     for row in shown.recommendations:
         echo(f"{row.rank:4}  {row.title or row.item_id}  ({row.score:.2f})")
 
 
-@cli.command("doctor", epilog=EPILOG)
+@cli.command("doctor")
 @json_option
 def doctor_command(json: bool) -> None:
-    """Say what this machine has for the jobs, what it lacks for a GPU, and what score runs on."""
+    """Check this machine: versions, GPU and CUDA libraries, and which device score will use."""
     from batchrec.doctor import diagnose
 
     report = diagnose()
@@ -201,15 +199,15 @@ def doctor_command(json: bool) -> None:
     echo(f"\nscore runs on: {report.score_runs_on}")
 
 
-@cli.command("init", epilog=EPILOG)
-@path_option("--out", DEFAULT_FILE, "File to write; one that is there is left as it is.")
+@cli.command("init")
+@path_option("--out", DEFAULT_FILE, "File to write; an existing file is not changed.")
 def init_command(out: Path) -> None:
-    """Write a batchrec.toml with every option of every command, commented out, at its default."""
+    """Write a batchrec.toml with every option of every command at its default, commented out."""
     try:
         with out.open("x", encoding="utf-8") as file:
             file.write(template(cli))
     except FileExistsError as error:
-        raise ConfigError(f"{out}: is there already; move it away, or pass another --out") from error
+        raise ConfigError(f"{out}: already exists. Move it away, or pass another --out") from error
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}. Pass another --out") from error
-    echo(f"{out}: uncomment what you want to change")
+    echo(f"{out}: written. Uncomment the options that you want to change")

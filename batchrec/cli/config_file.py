@@ -1,4 +1,4 @@
-"""batchrec.toml: a table for each command, with the options that its command line takes too."""
+"""batchrec.toml: one table per command, with the options of its command line."""
 
 import difflib
 import tomllib
@@ -17,7 +17,7 @@ Kind = Literal["true or false", "an integer", "a number", "text"]
 
 @dataclass(frozen=True)
 class FileOption:
-    """What an option may be set to, and the name of its parameter."""
+    """The values that an option accepts, and the name of its parameter."""
 
     parameter: str
     kind: Kind
@@ -26,30 +26,32 @@ class FileOption:
 
     @property
     def expected(self) -> str:
-        """Say what a value must be."""
+        """The accepted values, for error messages."""
         if self.is_list:
             return f"{self.kind}, or a list of it"
         return f"one of {', '.join(self.choices)}" if self.choices else self.kind
 
 
-# Command -> option, spelled with hyphens -> what it may be.
+# Command -> option name with hyphens -> accepted values.
 Options = Mapping[str, Mapping[str, FileOption]]
 
 
 def read_config_file(path: Path, options: Options) -> dict[str, dict[str, Any]]:
-    """Give the values of a file: command -> parameter -> value.
+    """Return the values of a file: command -> parameter -> value.
 
-    Keys may be spelled with hyphens or underscores; a table within a command's table is a part of the key:
-    `[run.gate] min-ndcg` is `gate-min-ndcg` of run. Empty text and empty lists mean an option that is not given.
-    Raises ConfigError for a file that cannot be read, a table or key that is no command or option, and a wrong value.
+    Keys may have hyphens or underscores. A table within a command's table is part of the key: `[run.gate] min-ndcg` is
+    `gate-min-ndcg` of run. Options set to empty text or an empty list are left out: they count as unset.
+    Raises ConfigError for a file that cannot be read, an unknown table or key, and a wrong value.
     """
     values: dict[str, dict[str, Any]] = {}
     for command, key, value in _entries(path, options):
-        option = options[command].get(_spelled(key))
+        option = options[command].get(_with_hyphens(key))
         if option is None:
-            raise ConfigError(f"{path}: [{command}] has no option {key!r}; {_known(_spelled(key), options[command])}")
+            raise ConfigError(
+                f"{path}: [{command}] has no option {key!r}; {_suggestion(_with_hyphens(key), options[command])}"
+            )
         if option.parameter in values.setdefault(command, {}):
-            raise ConfigError(f"{path}: [{command}] {key} is there twice; leave one")
+            raise ConfigError(f"{path}: [{command}] {key} is set twice. Remove one")
         values[command][option.parameter] = _value(value, option, f"{path}: [{command}] {key}")
     return {
         command: {name: value for name, value in of_command.items() if value not in ("", [])}
@@ -60,13 +62,13 @@ def read_config_file(path: Path, options: Options) -> dict[str, dict[str, Any]]:
 def _entries(path: Path, options: Options) -> Iterator[tuple[str, str, Any]]:
     """Yield command, key and value of each entry."""
     for name, table in _load(path).items():
-        command = _spelled(name)
+        command = _with_hyphens(name)
         if command not in options:
-            raise ConfigError(f"{path}: no command {name!r}; {_known(command, options)}")
+            raise ConfigError(f"{path}: no command {name!r}; {_suggestion(command, options)}")
         if not isinstance(table, dict):
-            raise ConfigError(f"{path}: {name}: found {_shown(table)}; expected a table [{command}] of its options")
-        for key, value in _flat(table, options[command]):
-            # How often a run trains is said beside how it trains.
+            raise ConfigError(f"{path}: {name}: found {_describe(table)}; expected a table [{command}] of its options")
+        for key, value in _flatten(table, options[command]):
+            # [train] every sets run's --train-every: next to the other options of training.
             is_every = (command, key) == ("train", "every") and "train-every" in options.get("run", {})
             yield ("run", "train-every", value) if is_every else (command, key, value)
 
@@ -82,38 +84,38 @@ def _load(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}. Pass another --config, or none") from error
 
 
-def _flat(table: dict[str, Any], options: Mapping[str, FileOption], start: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(table: dict[str, Any], options: Mapping[str, FileOption], start: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in table.items():
         key = f"{start}{name}"
-        if isinstance(value, dict) and _spelled(key) not in options:
-            yield from _flat(value, options, f"{key}-")
+        if isinstance(value, dict) and _with_hyphens(key) not in options:
+            yield from _flatten(value, options, f"{key}-")
         else:
             yield key, value
 
 
-def _spelled(key: str) -> str:
+def _with_hyphens(key: str) -> str:
     return key.replace("_", "-")
 
 
-def _known(name: str, names: Mapping[str, object]) -> str:
+def _suggestion(name: str, names: Mapping[str, object]) -> str:
     nearest = difflib.get_close_matches(name, names, n=1)
     meant = f"did you mean {nearest[0]!r}? " if nearest else ""
     return f"{meant}expected one of {', '.join(sorted(names))}"
 
 
 def _value(value: Any, option: FileOption, where: str) -> Any:
-    """Give the value as the command line takes it. Raises ConfigError for one that is of another kind."""
+    """Return the value as the command line takes it. Raises ConfigError for a value of another kind."""
     if value == "" and isinstance(value, str):
         return value
     if option.is_list:
-        return [_single(part, option, where) for part in (value if isinstance(value, list) else [value])]
-    return _single(value, option, where)
+        return [_scalar(part, option, where) for part in (value if isinstance(value, list) else [value])]
+    return _scalar(value, option, where)
 
 
-def _single(value: Any, option: FileOption, where: str) -> Any:
+def _scalar(value: Any, option: FileOption, where: str) -> Any:
     if isinstance(value, date | time) and option.kind == "text":
         value = value.isoformat()
-    # A bool is an int to Python.
+    # In Python a bool is an int.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = {
         "true or false": isinstance(value, bool),
@@ -122,11 +124,11 @@ def _single(value: Any, option: FileOption, where: str) -> Any:
         "text": isinstance(value, str) or (is_number and isinstance(value, int) and not option.choices),
     }[option.kind]
     if not fits or (option.choices and value not in option.choices):
-        raise ConfigError(f"{where}: found {_shown(value)}; expected {option.expected}")
+        raise ConfigError(f"{where}: found {_describe(value)}; expected {option.expected}")
     return str(value) if option.kind == "text" else value
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, dict | list):
         return "a table" if isinstance(value, dict) else "a list"
     return f"{value!r}".lower() if isinstance(value, bool) else f"{value!r}"

@@ -1,4 +1,4 @@
-"""The text of a batchrec.toml that says what could stand in it, made from the commands' options."""
+"""The text of a batchrec.toml with every option of every command, made from the commands' options."""
 
 import json
 import textwrap
@@ -7,16 +7,17 @@ from collections.abc import Iterator
 import click
 
 from batchrec.cli.defaults import in_file
+from batchrec.cli.options import ConfigOption
 
 _START = """\
-The options of batchrec's commands, a table each. The command line goes before the environment
-(BATCHREC_SCORE_TOP_K for top-k of [score]), the environment before this file, this file before the defaults.
-Each option stands here at its default: remove the # before it to change it. Empty text, or an empty list, is the same
-as an option that is not given."""
+The options of batchrec's commands, one table per command.
+Precedence: command line, then environment (BATCHREC_SCORE_TOP_K for top-k of [score]), then this file, then default.
+Each option is listed with its default. To change it, remove the # before it. Empty text or an empty list counts as
+unset."""
 
 
 def template(group: click.Group) -> str:
-    """Write every option of every command as a comment, with its help above."""
+    """Return every option of every command as a comment, each below its help."""
     tables = ("\n".join(_table(name, command)) for name, command in in_file(group).items())
     return "\n\n".join(["\n".join(f"# {line}" for line in _START.splitlines()), *tables]) + "\n"
 
@@ -33,17 +34,18 @@ def _table(name: str, command: click.Command) -> Iterator[str]:
 
 def _help(option: click.Option) -> str:
     choices = f" One of {', '.join(option.type.choices)}." if isinstance(option.type, click.Choice) else ""
-    return f"{option.help}{choices}"
+    bounds = str(option.bounds) if isinstance(option, ConfigOption) else ""
+    return f"{option.help}{choices}" + (f" Range: {bounds}." if bounds else "")
 
 
 def _default(option: click.Option) -> str:
     if option.multiple:
         return "[]"
     default = option.default
-    # JSON's texts, numbers and booleans are TOML's too. Of no default click makes None or a mark of its own.
+    # Texts, numbers and booleans are the same in JSON and TOML. For no default click has None or a marker of its own.
     is_value = isinstance(default, bool | int | float | str)
     return json.dumps(default if is_value else "", ensure_ascii=False)
 
 
 def _comment(text: str) -> list[str]:
-    return textwrap.wrap(text, 110, initial_indent="# ", subsequent_indent="# ")
+    return textwrap.wrap(text, 110, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""What options are where the command line does not give them: environment, batchrec.toml, defaults, in that order."""
+"""Values of options not given on the command line: from the environment, then batchrec.toml, then the defaults."""
 
 import difflib
 import os
@@ -12,16 +12,16 @@ from batchrec.cli.config_file import DEFAULT_FILE, FileOption, Kind, read_config
 from batchrec.errors import ConfigError
 from batchrec.system import logs
 
-# What is asked for by hand.
+# Commands that people start by hand.
 _NOT_IN_FILE = {"init", "models", "rollback"}
-# Read by batchrec's own tests, and set wherever they run.
+# Read by batchrec's own tests, and set where they run.
 _OF_THE_TESTS = {"BATCHREC_DATA", "BATCHREC_FAULTS"}
 
 
 def check_environment(group: click.Group, environment: Mapping[str, str]) -> None:
-    """Raise ConfigError for a variable that begins as those of options do and names none; an empty one counts as unset.
+    """Raise ConfigError for a variable with the prefix of options that names no option; an empty one counts as unset.
 
-    group: the program, whose auto_envvar_prefix is how they begin.
+    group: the program; its auto_envvar_prefix is the prefix.
     """
     prefix = f"{group.context_settings['auto_envvar_prefix']}_"
     known = set(_variables(group, prefix))
@@ -36,7 +36,7 @@ def check_environment(group: click.Group, environment: Mapping[str, str]) -> Non
 
 
 def _variables(command: click.Command, prefix: str) -> Iterator[str]:
-    """Name the variables that click reads the options of a command, and of the commands within it, from."""
+    """Yield the names of the variables that click reads for a command's options, its subcommands' included."""
     for option in command.params:
         if isinstance(option, click.Option) and option.name:
             yield f"{prefix}{option.name}".upper()
@@ -46,7 +46,7 @@ def _variables(command: click.Command, prefix: str) -> Iterator[str]:
 
 
 def read_defaults(group: click.Group, file: Path | None) -> dict[str, dict[str, Any]] | None:
-    """Read click's default_map from `file`, or from batchrec.toml where there is one and no other is asked for."""
+    """Return click's default_map, read from `file`; without one from batchrec.toml, if that exists."""
     if file is None and not os.path.lexists(DEFAULT_FILE):
         return None
     options = {name: file_options(command) for name, command in in_file(group).items()}
@@ -54,12 +54,12 @@ def read_defaults(group: click.Group, file: Path | None) -> dict[str, dict[str, 
 
 
 def in_file(group: click.Group) -> dict[str, click.Command]:
-    """Give the commands that have a table in batchrec.toml."""
+    """Return the commands that have a table in batchrec.toml."""
     return {name: command for name, command in group.commands.items() if name not in _NOT_IN_FILE}
 
 
 def file_options(command: click.Command) -> dict[str, FileOption]:
-    """Give what may stand in a command's table: each option's name, spelled with hyphens, and what it may be."""
+    """Return the options of a command's table: name with hyphens -> accepted values."""
     return {
         option.opts[0].removeprefix("--"): _file_option(option)
         for option in command.params
@@ -74,15 +74,16 @@ def _file_option(option: click.Option) -> FileOption:
 
 
 def resolve_options(context: click.Context, command: str) -> dict[str, Any]:
-    """Give the options of another command as they are without a command line: parameter -> value.
+    """Return another command's options as they are without a command line: parameter -> value.
 
-    context: of a command that runs, or of the group. Raises ConfigError, and click's errors, for unusable values.
+    context: the context of the running command, or of the group. Raises ConfigError, and click's errors, for unusable
+    values.
     """
     root = context.find_root()
     group = root.command
     if not isinstance(group, click.Group) or command not in group.commands:
-        raise ConfigError(f"{command}: no command of that name")
-    # The log format is that of the command that runs.
+        raise ConfigError(f"{command}: no such command")
+    # The log format stays that of the running command.
     former = logs.log_format()
     try:
         with group.commands[command].make_context(command, [], parent=root) as own:
@@ -92,9 +93,9 @@ def resolve_options(context: click.Context, command: str) -> dict[str, Any]:
 
 
 def option_values(context: click.Context) -> dict[str, Any]:
-    """Give a command's values; of --ratings and --query, which exclude each other, the one from nearer.
+    """Return a command's values. --ratings and --query exclude each other: the one of higher precedence is kept.
 
-    Raises ConfigError where both are from the same place.
+    Raises ConfigError if both are set in the same place.
     """
     values = dict(context.params)
     if not (values.get("ratings") and values.get("query")):

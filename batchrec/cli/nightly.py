@@ -1,4 +1,4 @@
-"""The commands of the night: run it, and go back to an earlier table or model."""
+"""The commands of the night: run it, and roll back to an earlier table or model."""
 
 import os
 import re
@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrec.cli.commands import EPILOG, cli
+from batchrec.cli.commands import cli
 from batchrec.cli.config_file import DEFAULT_FILE
 from batchrec.cli.defaults import read_defaults, resolve_options
-from batchrec.cli.options import JobCommand, json_option, last_value, log_format_option, options_of
+from batchrec.cli.options import (
+    SEE_EXIT_CODES,
+    Group,
+    JobCommand,
+    json_option,
+    last_value,
+    log_format_option,
+    options_of,
+)
 from batchrec.cli.output import echo, print_figures, print_report
-from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig, parse_date
 from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_resume, ignore_signals
 
@@ -27,30 +35,19 @@ class _Date(click.ParamType[date]):
     name = "date"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        try:
-            return value if isinstance(value, date) else date.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no date; expected one like 2026-11-24", param, ctx)
-
-
-def _read_config(context: click.Context, _option: click.Parameter, file: Path | None) -> None:
-    root = context.find_root()
-    if isinstance(root.obj, ConfigError) and root.params.get("config") is not None:
-        raise root.obj
-    if file is not None:
-        root.default_map = read_defaults(cli, file)
-        context.default_map = (root.default_map or {}).get("run")
-    elif isinstance(root.obj, ConfigError):
-        raise root.obj
+        parsed = value if isinstance(value, date) else parse_date(value)
+        if parsed is None:
+            self.fail(f"{value!r} is not a date; expected one like 2026-11-24", param, ctx)
+        return parsed
 
 
 class _RunCommand(JobCommand):
-    """The command run: a monitor is told of options that cannot be used, too."""
+    """The command run: it takes a --config of its own, and reports unusable options to a monitor."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Make the context as click does, but write to the metrics file if that fails."""
+        """Make the context as click does; if that fails, write to the metrics file."""
         given = list(args)
         try:
             return super().make_context(info_name, args, parent, **extra)
@@ -62,41 +59,60 @@ class _RunCommand(JobCommand):
                 tell_failure(file, ConfigError.exit_code)
             raise
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the file of options, then parse as click does."""
+        root, own = ctx.find_root(), _own_config_file(args)
+        # Other commands ask for the options of run too: batchrec has read its file for them.
+        if own is not None or root.invoked_subcommand == self.name:
+            try:
+                root.default_map = read_defaults(cli, own or root.params["config"])
+            except ConfigError:
+                self.set_log_format(ctx, args)
+                raise
+            ctx.default_map = (root.default_map or {}).get("run")
+        return super().parse_args(ctx, args)
 
-# Whatever else is wrong with the file of options: a line that sets it, and is no comment.
+
+def _own_config_file(arguments: list[str]) -> Path | None:
+    """Return the file of options that run itself is given, by command line or environment."""
+    name = last_value("--config", arguments)
+    if name is None:
+        name = os.environ.get("BATCHREC_RUN_CONFIG") or None
+    return None if name is None else Path(name)
+
+
+# Matches also in a file that is not TOML: a line that sets the option and is not a comment.
 _METRICS_FILE = re.compile(r"""^[^#\n]*\bmetrics[-_]file["']?[ \t]*=[ \t]*(["'])(.+?)\1""", re.MULTILINE)
 
 
 def _metrics_file(arguments: list[str], group: click.Context | None) -> Path | None:
-    """Find the metrics file of a run whose options cannot be used: by command line, environment, or batchrec.toml."""
+    """Return the metrics file of a run with unusable options: from command line, environment or batchrec.toml."""
     name = last_value("--metrics-file", arguments) or os.environ.get("BATCHREC_RUN_METRICS_FILE")
     if name:
         return Path(name)
     of_group = group.params.get("config") if group is not None else None
-    config = last_value("--config", arguments) or os.environ.get("BATCHREC_RUN_CONFIG") or of_group or DEFAULT_FILE
+    config = _own_config_file(arguments) or of_group or Path(DEFAULT_FILE)
     try:
-        found = _METRICS_FILE.search(Path(config).read_text(encoding="utf-8-sig", errors="replace"))
+        match = _METRICS_FILE.search(config.read_text(encoding="utf-8-sig", errors="replace"))
     except OSError:
         return None
-    return None if found is None else Path(found[2])
+    return None if match is None else Path(match[2])
 
 
-@cli.command("run", cls=_RunCommand, epilog=EPILOG)
+@cli.command("run", cls=_RunCommand)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    # Eager: the other options are looked up in it.
-    is_eager=True,
+    # Read by _RunCommand, before the other options take their defaults from the file.
     expose_value=False,
-    callback=_read_config,
-    help="The same as batchrec --config.",
+    help="Same as batchrec --config.",
 )
-@click.option(
-    "--run-date", type=_Date(), metavar="YYYY-MM-DD", help="Night to make the table of; today's (UTC) if not given."
-)
+@click.option("--run-date", type=_Date(), metavar="YYYY-MM-DD", help="Date of the night to run. Default: today (UTC).")
 @options_of(RunConfig)
-@click.option("--metrics-file", type=click.Path(path_type=Path), help="File for a monitor, in Prometheus' text format.")
-@click.option("--dry-run", is_flag=True, default=False, help="Say what would be done and why, and do nothing.")
+@click.option(
+    "--metrics-file", type=click.Path(path_type=Path), help="File to write metrics to, in Prometheus text format."
+)
+@click.option("--dry-run", is_flag=True, default=False, help="Print what the run would do and why, and do nothing.")
 @log_format_option
 @json_option
 @click.pass_context
@@ -109,10 +125,11 @@ def run_command(
     json: bool,
     **options: Any,
 ) -> None:
-    """Make tonight's table and publish it, or leave last night's as it is and say why.
+    """Make tonight's table and publish it, or keep last night's and say why.
 
-    Builds the histories, trains if that is due, scores, and publishes what passes the gates at score's --out. Started
-    again after a crash it goes on where it stopped. How each job is done stands in batchrec.toml, or the environment.
+    Builds the histories, retrains the model if that is due, scores, and publishes the table at score's --out if it
+    passes the gates. Run again after a crash, it resumes. The options of each job come from batchrec.toml or the
+    environment.
     """
     from batchrec.nightly.prometheus import failures_told
 
@@ -127,7 +144,7 @@ def run_command(
     try:
         with can_resume():
             report = run(jobs, config, run_date, metrics_file)
-            # The night is published, whatever comes while its report is printed.
+            # The night is published: a signal while its report is printed changes nothing.
             ignore_signals()
     except (BatchrecError, Terminated) as error:
         if json and error.report is not None:
@@ -142,7 +159,7 @@ def run_command(
 
 
 def _jobs(context: click.Context) -> "Jobs":
-    """Make the jobs of a night from the environment and the file."""
+    """Make the jobs of a night from their options in the environment and the file."""
     from batchrec.nightly.stages import Jobs
 
     values = {name: resolve_options(context, name) for name in ("build-sequences", "train", "score")}
@@ -159,29 +176,29 @@ def _jobs(context: click.Context) -> "Jobs":
     )
 
 
-@cli.command("rollback", epilog=EPILOG)
-@click.option("--to", type=_Date(), metavar="YYYY-MM-DD", help="Night to go back to; the one before if not given.")
+@cli.command("rollback")
+@click.option("--to", type=_Date(), metavar="YYYY-MM-DD", help="Night to roll back to. Default: the previous one.")
 @click.pass_context
 def rollback_command(context: click.Context, to: date | None) -> None:
-    """Put the table of an earlier night back in its place, at score's --out."""
+    """Publish the table of an earlier night again at score's --out."""
     from batchrec.nightly.archive import Nights
     from batchrec.nightly.lock import locked
 
     options = resolve_options(context, "run")
     nights = Nights(Path(options["nights"]), resolve_options(context, "score")["out"])
     with locked(nights.folder, options["lock"]):
-        echo(f"{nights.out}: the table of {nights.roll_back(to)}")
+        echo(f"{nights.out}: now the table of {nights.roll_back(to)}")
 
 
-@cli.group("models", epilog=EPILOG)
+@cli.group("models", cls=Group, epilog=SEE_EXIT_CODES)
 def models_group() -> None:
-    """List and show the models of the nights, go back to an earlier one, or delete old ones."""
+    """List and show the models of the nights, roll back to an earlier one, or delete old ones."""
 
 
 @models_group.command("list")
 @click.pass_context
 def models_list_command(context: click.Context) -> None:
-    """List the models, oldest first, and mark the one in use."""
+    """List the models, oldest first, with a mark at the one in use."""
     models = _models(context)
     try:
         current = models.current
@@ -191,10 +208,10 @@ def models_list_command(context: click.Context) -> None:
     for version in models.versions():
         try:
             ndcg = version.manifest.metrics.get("ndcg_at_10")
-            said = "NDCG@10 not measured" if ndcg is None else f"NDCG@10 {ndcg:.4f}"
+            accuracy = "NDCG@10 not measured" if ndcg is None else f"NDCG@10 {ndcg:.4f}"
         except ModelError as error:
-            said = str(error)
-        echo(f"{'*' if version == current else ' '} {version.name}  {said}")
+            accuracy = str(error)
+        echo(f"{'*' if version == current else ' '} {version.name}  {accuracy}")
 
 
 @models_group.command("show")
@@ -202,7 +219,7 @@ def models_list_command(context: click.Context) -> None:
 @json_option
 @click.pass_context
 def models_show_command(context: click.Context, name: str | None, json: bool) -> None:
-    """Show what a model is: its options and its accuracy; of the one in use if no other is named."""
+    """Show a model's options and accuracy; the model in use if no other is named."""
     models = _models(context)
     print_report((models.find(name) if name else models.in_use()).manifest, json)
 
@@ -211,7 +228,7 @@ def models_show_command(context: click.Context, name: str | None, json: bool) ->
 @click.argument("name", required=False)
 @click.pass_context
 def models_rollback_command(context: click.Context, name: str | None) -> None:
-    """Put an earlier model in use: the one before, if no other is named."""
+    """Use an earlier model: the previous one if no other is named."""
     from batchrec.nightly.lock import locked
 
     options, models = resolve_options(context, "run"), _models(context)
@@ -224,19 +241,21 @@ def models_rollback_command(context: click.Context, name: str | None) -> None:
 
 
 def _check_settled(nights: Path) -> None:
-    """Raise ConfigError if a run was killed while it published: the next one would switch the model again."""
+    """Raise ConfigError if a run was killed while it published: the next run would switch the model again."""
     from batchrec.nightly.decisions import Decisions
 
     decided = Decisions(nights).dates()
     if decided:
         raise ConfigError(
-            f"{nights}: a run was killed while it published night {decided[0]}. Start batchrec run, which does that "
-            "first, or batchrec rollback, which gives it up"
+            f"{nights}: a run was killed while it published night {decided[0]}. Start batchrec run, which publishes "
+            "it first, or batchrec rollback, which discards it"
         )
 
 
 @models_group.command("prune")
-@click.option("--keep", type=int, help="Models to keep beside the one in use; run's --keep-models if not given.")
+@click.option(
+    "--keep", type=int, help="Number of models to keep in addition to the one in use. Default: run's --keep-models."
+)
 @click.pass_context
 def models_prune_command(context: click.Context, keep: int | None) -> None:
     """Delete all but the newest models and the one in use."""

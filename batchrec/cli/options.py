@@ -1,4 +1,4 @@
-"""How the commands' options are declared: from the fields of configs, and those that several commands share."""
+"""The options of commands: made from the fields of configs, or shared by several commands."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -8,20 +8,40 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
+from batchrec.config.options import Bounds
 from batchrec.system import logs
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+SEE_EXIT_CODES = "Exit codes: see batchrec --help."
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def options_of(config_class: type) -> Callable[[Command], Command]:
-    """Give a command an option for every field of a config, with the field's name, type, default and help."""
+class ConfigOption(click.Option):
+    """An option made from the field of a config: the help shows its range, the config checks it."""
+
+    def __init__(self, *args: Any, bounds: Bounds, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.bounds = bounds
+
+    def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
+        """Return what click puts in brackets behind the help, with the range."""
+        extra = super().get_help_extra(ctx)
+        if self.bounds.inequality:
+            extra["range"] = self.bounds.inequality
+        return extra
+
+
+def options_of(config_class: type) -> Callable[[Function], Function]:
+    """Add an option for every field of a config, with the field's name, type, default, help and range."""
     hints = get_type_hints(config_class)
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Function) -> Function:
         for field in reversed(fields(config_class)):
             option_type = _option_type(hints[field.name])
             command = click.option(
                 f"--{field.name.replace('_', '-')}",
+                cls=ConfigOption,
+                bounds=field.metadata["bounds"],
                 type=option_type,
                 is_flag=option_type is bool,
                 default=field.default,
@@ -40,8 +60,8 @@ def _option_type(hint: Any) -> Any:
     return next((part for part in get_args(hint) if part is not type(None)), hint)
 
 
-def path_option(name: str, default: str, text: str) -> Callable[[Command], Command]:
-    """Give a command an option that is a path."""
+def path_option(name: str, default: str, text: str) -> Callable[[Function], Function]:
+    """Add an option whose value is a path."""
     return click.option(name, type=click.Path(path_type=Path), default=default, show_default=True, help=text)
 
 
@@ -52,7 +72,7 @@ def _use_log_format(_context: click.Context, _option: click.Parameter, value: lo
     logs.set_log_format(value)
 
 
-# Eager: what is wrong with another option is said in this format too.
+# Eager: errors in other options are written in this format too.
 log_format_option = click.option(
     "--log-format",
     type=click.Choice(get_args(logs.LogFormat)),
@@ -61,28 +81,45 @@ log_format_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_use_log_format,
-    help="Log lines and errors on stderr: text, or a JSON object each.",
+    help="Format of log lines and errors on stderr: text, or one JSON object per line.",
 )
 
 
-class JobCommand(click.Command):
-    """A command with --log-format, which also holds where its command line cannot be parsed."""
+class Command(click.Command):
+    """A command whose help refers to the list of exit codes in that of batchrec itself."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **({"epilog": SEE_EXIT_CODES} | kwargs))
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+
+class JobCommand(Command):
+    """A command with --log-format, which also applies to errors of its command line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse as click does, but set the log format before what is wrong is said."""
+        """Parse as click does, but set the log format before an error is written."""
         given = list(args)
         try:
             return super().parse_args(ctx, args)
         except click.UsageError:
-            option = next(option for option in self.params if option.name == "log_format")
-            value = last_value(option.opts[0], given)
-            wanted, _ = option.consume_value(ctx, {} if value is None else {"log_format": value})
-            logs.set_log_format("json" if wanted == "json" else "text")
+            self.set_log_format(ctx, given)
             raise
+
+    def set_log_format(self, ctx: click.Context, args: list[str]) -> None:
+        """Set the log format that a command line with errors asks for."""
+        option = next(option for option in self.params if option.name == "log_format")
+        value = last_value(option.opts[0], args)
+        wanted, _ = option.consume_value(ctx, {} if value is None else {"log_format": value})
+        logs.set_log_format("json" if wanted == "json" else "text")
 
 
 def last_value(name: str, arguments: list[str]) -> str | None:
-    """Find the value that arguments give an option, whatever stands around it; None if they give none."""
+    """Return the last value of an option in arguments that may hold errors; None if it has none."""
     pairs = [following for argument, following in pairwise(arguments) if argument == name]
     pairs += [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{name}=")]
     return pairs[-1] if pairs else None

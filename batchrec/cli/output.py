@@ -1,4 +1,4 @@
-"""Reports on stdout, in words or as JSON, and nowhere a secret."""
+"""Reports on stdout, as text or as JSON, without secrets."""
 
 from dataclasses import asdict
 from typing import Any
@@ -10,12 +10,12 @@ from batchrec.system.logs import redacted, redacted_values
 
 
 def echo(text: str) -> None:
-    """Print text without its secrets."""
+    """Print text, its secrets redacted."""
     click.echo(redacted(text))
 
 
 def print_report(report: Any, as_json: bool) -> None:
-    """Print a report, a figure a line or as one line of JSON."""
+    """Print a report: one figure per line, or one line of JSON."""
     if as_json:
         click.echo(to_json(redacted_values(asdict(report))))
     else:
@@ -23,7 +23,7 @@ def print_report(report: Any, as_json: bool) -> None:
 
 
 def print_figures(values: dict[str, Any]) -> None:
-    """Print figures by name, a line each."""
+    """Print figures by name, one per line."""
     for name, value in values.items():
         echo(f"{name.replace('_', ' '):30} {_format_value(value)}")
 

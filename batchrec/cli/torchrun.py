@@ -1,13 +1,13 @@
-"""Whether this process is alone, or one of torchrun's."""
+"""Whether this process is one of several that torchrun has started."""
 
 import os
 
 
 def is_one_of_several() -> bool:
-    """Whether torchrun has started this process."""
+    """Return whether torchrun has started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of torchrun's processes that speaks for all, or alone."""
+    """Return whether this process writes the output: the first of torchrun's, or the only one."""
     return not is_one_of_several() or os.environ["RANK"] == "0"

@@ -1,4 +1,4 @@
-"""The options of each job: frozen, checked when made. The command line is generated from these fields."""
+"""The options of each job: frozen dataclasses, checked on construction. The command line is made from their fields."""
 
 from batchrec.config.bench import BenchConfig
 from batchrec.config.catalogue import CatalogueConfig

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from batchrec.config.options import check, check_at_least, option
+from batchrec.config.options import MAX_SEED, check, check_ranges, option
 from batchrec.config.scoring import ScoringPrecision
 
 
@@ -11,21 +11,20 @@ from batchrec.config.scoring import ScoringPrecision
 class BenchConfig:
     """Options of `bench`."""
 
-    shape: Literal["ml-1m", "ml-20m", "ml-25m"] = option("ml-25m", "MovieLens whose users, items and ratings to have.")
-    users: int | None = option(None, "Users, with --items and --ratings, instead of --shape.")
-    items: int | None = option(None, "Items in the catalogue.")
-    ratings: int | None = option(None, "Ratings of all users.")
-    top_k: int = option(100, "Recommendations for each user.")
-    device: Literal["auto", "cuda", "cpu"] = option("auto", "Where to score.")
-    precision: ScoringPrecision = option("fp32", "Numbers that the model computes in.")
-    repeats: int = option(3, "Times that each stage is run; the median counts.")
-    seed: int = option(0, "Seed of the ratings.")
-    folder: str | None = option(
-        None, "Where to put the data while it is needed; the system's temporary folder if not given."
+    shape: Literal["ml-1m", "ml-20m", "ml-25m"] = option(
+        "ml-25m", "MovieLens dataset whose numbers of users, items and ratings to generate."
     )
+    users: int | None = option(None, "Number of users, with --items and --ratings, instead of --shape.", minimum=1)
+    items: int | None = option(None, "Number of items in the catalogue.", minimum=1)
+    ratings: int | None = option(None, "Number of ratings of all users.", minimum=1)
+    top_k: int = option(100, "Recommendations per user.", minimum=1)
+    device: Literal["auto", "cuda", "cpu"] = option("auto", "Device to score on.")
+    precision: ScoringPrecision = option("fp32", "Number format of the model's arithmetic.")
+    repeats: int = option(3, "Runs of each stage; the median is reported.", minimum=1)
+    seed: int = option(0, "Random seed of the generated ratings.", minimum=0, maximum=MAX_SEED)
+    folder: str | None = option(None, "Folder for the data while bench runs. Default: the system's temporary folder.")
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "users", "items", "ratings", "top_k", "repeats")
-        check(0 <= self.seed < 2**63, "seed", self.seed, "a number from 0 up to 2^63 - 1")
+        check_ranges(self)
         given = [name for name in ("users", "items", "ratings") if getattr(self, name) is not None]
         check(len(given) in {0, 3}, given[0] if given else "users", "alone", "--users, --items and --ratings together")

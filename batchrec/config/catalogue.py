@@ -7,8 +7,8 @@ from batchrec.config.options import option
 
 @dataclass(frozen=True)
 class CatalogueConfig:
-    """Where titles of items are found."""
+    """Where the titles of items are read from."""
 
-    items: str | None = option(None, "Catalogue with a title for each item: CSV or Parquet; a file, folder or glob.")
-    item_column: str = option("movieId", "Column of the item's id in the catalogue.")
-    title_column: str = option("title", "Column of the item's title in the catalogue.")
+    items: str | None = option(None, "Catalogue with a title for each item: a file, folder or glob of CSV or Parquet.")
+    item_column: str = option("movieId", "Item id column of the catalogue.")
+    title_column: str = option("title", "Title column of the catalogue.")

@@ -1,4 +1,4 @@
-"""What is said of CSV files beforehand."""
+"""The form of CSV files, as far as options set it."""
 
 import codecs
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ _LONGEST_DELIMITER = 4
 
 @dataclass(frozen=True)
 class CsvOptions:
-    """What is known of CSV files beforehand; the rest is told by their first lines.
+    """What the options say about CSV files; the rest is detected from their first lines.
 
-    delimiter: None to find it out. quote: a character, empty for none, None to find it out. names: of the columns, in
-    their order; None to take them from the header. null_words: more spellings of a missing value.
+    delimiter: None to detect it. quote: a character, empty for none, None to detect it. names: of the columns, in
+    order; None to take them from the header. null_words: more spellings of a missing value.
     """
 
     delimiter: str | None = None
@@ -27,9 +27,9 @@ class CsvOptions:
     def parse(
         cls, delimiter: str | None, quote: str, header: str, columns: str | None, null: str | None
     ) -> "CsvOptions":
-        r"""Read the options as people write them: `\t` for a tab, `none` for no quote, names and words by commas.
+        r"""Parse the options as people write them: `\t` for a tab, `none` for no quote, commas between names and words.
 
-        Raises ConfigError for a delimiter or a quote that cannot be one, and for columns that are missing.
+        Raises ConfigError for a text that cannot be a delimiter or a quote, and for missing column names.
         """
         mark = None if delimiter is None else {"tab": "\t", "space": " "}.get(delimiter, _unescaped(delimiter))
         if mark is not None and (not 1 <= len(mark.encode()) <= _LONGEST_DELIMITER or set(mark) & set('"\r\n')):

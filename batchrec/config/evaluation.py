@@ -1,48 +1,41 @@
-"""The options of evaluate, beside those of train."""
+"""The options of evaluate, in addition to those of train."""
 
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from batchrec.config.options import check, check_at_least, check_finite, option
-
-# As many as any log spans; more would not fit into seconds.
-_MOST_DAYS = 1_000_000
+from batchrec.config.options import MAX_DAYS, Exclusive, check, check_ranges, option
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Options of `evaluate`, beside those of the training."""
+    """Options of `evaluate`, in addition to those of the training."""
 
     protocol: Literal["leave-one-out", "temporal"] = option(
-        "leave-one-out", "Test on each user's last item, or on all that comes after a moment."
+        "leave-one-out", "Test on each user's last item, or on all events after a point in time (temporal)."
     )
-    cut: str | None = option(None, "temporal: the moment from which on events are the test, an ISO date or time (UTC).")
+    cut: str | None = option(None, "temporal: time from which events are test events, as an ISO date or time (UTC).")
     test_days: float | None = option(
-        None, "temporal: days at the end of the log to test on, without --cut; 7 if not given."
+        None,
+        "temporal: days at the end of the log to test on, without --cut. Default: 7.",
+        minimum=Exclusive(0),
+        maximum=MAX_DAYS,
     )
-    top_k: int = option(10, "Recommendations for each user, the k of the metrics.")
-    keep_seen: bool = option(False, "Recommend, and test on, items of the user's history too.")
-    test_users: int | None = option(None, "Test a random sample of that many users; all if not given.")
-    popular_days: int = option(30, "Days at the end of the training part that the newer popularity looks at.")
-    als_factors: int = option(64, "Factors of implicit ALS, where batchrec[als] is installed.")
-    n_resamples: int = option(1000, "Bootstrap resamples of the users, for the 95 % intervals.")
+    top_k: int = option(10, "Recommendations per user: the k of the metrics.", minimum=1)
+    keep_seen: bool = option(False, "Also recommend, and test on, items of the user's history.")
+    test_users: int | None = option(None, "Number of users to test, drawn at random. Default: all.", minimum=1)
+    popular_days: int = option(
+        30, "Days at the end of the training part that the recent popularity counts.", minimum=1, maximum=MAX_DAYS
+    )
+    als_factors: int = option(64, "Factors of implicit ALS, if batchrec[als] is installed.", minimum=1)
+    n_resamples: int = option(1000, "Bootstrap resamples of the users, for the 95 % intervals.", minimum=100)
 
     def __post_init__(self) -> None:
-        check_finite(self)
-        check_at_least(self, 1, "top_k", "test_users", "popular_days", "als_factors")
-        check_at_least(self, 100, "n_resamples")
-        check(self.popular_days <= _MOST_DAYS, "popular_days", self.popular_days, f"{_MOST_DAYS} or less")
-        check(
-            self.test_days is None or 0 < self.test_days <= _MOST_DAYS,
-            "test_days",
-            self.test_days,
-            f"more than 0, and {_MOST_DAYS} or less",
-        )
+        check_ranges(self)
         if self.cut is not None:
             check(self.test_days is None, "test_days", self.test_days, "--cut or --test-days, not both")
-            check(_is_moment(self.cut), "cut", self.cut, "an ISO date or time like 2024-06-01 or 2024-06-01T12:00:00")
+            check(_is_time(self.cut), "cut", self.cut, "an ISO date or time like 2024-06-01 or 2024-06-01T12:00:00")
         if self.protocol != "temporal":
             for name in ("cut", "test_days"):
                 value = getattr(self, name)
@@ -50,14 +43,14 @@ class EvaluationConfig:
 
     @property
     def cut_time(self) -> int | None:
-        """Give the cut as the first whole second of the test, in Unix seconds; None where there is no --cut."""
+        """The first whole second of the test, in Unix seconds; None without --cut."""
         if self.cut is None:
             return None
-        moment = datetime.fromisoformat(self.cut)
-        return math.ceil((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        cut = datetime.fromisoformat(self.cut)
+        return math.ceil((cut if cut.tzinfo else cut.replace(tzinfo=UTC)).timestamp())
 
 
-def _is_moment(text: str) -> bool:
+def _is_time(text: str) -> bool:
     try:
         datetime.fromisoformat(text)
     except ValueError:

@@ -1,50 +1,91 @@
-"""How a config declares an option, and checks its value."""
+"""How a config declares an option with its help and its range, and checks its value."""
 
 import math
-from dataclasses import field
+from dataclasses import dataclass, field, fields
 from datetime import date
 from typing import Any
 
 from batchrec.errors import ConfigError
 
 DATE = "a date like 2024-06-01"
+# More than any log spans; larger numbers of days do not fit into seconds.
+MAX_DAYS = 1_000_000
+# The largest seed of numpy and torch.
+MAX_SEED = 2**63 - 1
+MAX_THREADS = 1024
 
 
-def option(default: Any, text: str) -> Any:
-    """Declare a field with its default and the text of its command line help."""
-    return field(default=default, metadata={"help": text})
+class Exclusive(float):
+    """A bound that is not itself within the range."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The range of an option's values; None: no bound."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        """Return whether a finite number is within the range."""
+        is_excluded = any(isinstance(bound, Exclusive) and value == bound for bound in (self.minimum, self.maximum))
+        is_low = self.minimum is not None and value < self.minimum
+        is_high = self.maximum is not None and value > self.maximum
+        return not (is_excluded or is_low or is_high)
+
+    def __str__(self) -> str:
+        """Return the range in words, for error messages and batchrec.toml."""
+        texts = []
+        if self.minimum is not None:
+            texts.append("more than {}" if isinstance(self.minimum, Exclusive) else "{} or more")
+        if self.maximum is not None:
+            texts.append("less than {}" if isinstance(self.maximum, Exclusive) else "{} or less")
+        if texts == ["{} or more", "{} or less"]:
+            texts = ["a number from {} to {}"]
+        bounds = [_number(bound) for bound in (self.minimum, self.maximum) if bound is not None]
+        return ", and ".join(texts).format(*bounds)
+
+    @property
+    def inequality(self) -> str:
+        """The range in the form that click shows for its own types: x>=1, 0<=x<1; empty without a bound."""
+        if self.maximum is None:
+            return "" if self.minimum is None else f"x>{_sign(self.minimum)}{_number(self.minimum)}"
+        left = "" if self.minimum is None else f"{_number(self.minimum)}<{_sign(self.minimum)}"
+        return f"{left}x<{_sign(self.maximum)}{_number(self.maximum)}"
+
+
+def _sign(bound: float) -> str:
+    return "" if isinstance(bound, Exclusive) else "="
+
+
+def _number(bound: float) -> str:
+    return "2^63-1" if bound == MAX_SEED else f"{bound:.12g}"
+
+
+def option(default: Any, text: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
+    """Declare a field with its default, the text of its command line help, and the range of its values."""
+    return field(default=default, metadata={"help": text, "bounds": Bounds(minimum, maximum)})
 
 
 def check(holds: bool, name: str, value: object, expected: str) -> None:
-    """Raise ConfigError for the value of an option where something does not hold."""
+    """Raise ConfigError for the value of an option if a condition does not hold."""
     if not holds:
         raise ConfigError(f"--{name.replace('_', '-')} {value}: expected {expected}")
 
 
-def check_finite(config: object) -> None:
-    """Raise ConfigError if an option is not a finite number: no comparison holds for nan, and JSON knows neither."""
-    for name, value in vars(config).items():
+def check_ranges(config: Any) -> None:
+    """Raise ConfigError for a number that is not finite or out of its option's range; None is not checked."""
+    for declared in fields(config):
+        name, value, bounds = declared.name, getattr(config, declared.name), declared.metadata["bounds"]
+        # No comparison holds for nan, and JSON knows neither nan nor infinity.
         check(not isinstance(value, float) or math.isfinite(value), name, value, "a finite number")
-
-
-def check_at_least(config: object, least: int, *names: str) -> None:
-    """Raise ConfigError where an option that is given is less than `least`."""
-    for name in names:
-        value = getattr(config, name)
-        check(value is None or value >= least, name, value, f"{least} or more")
-
-
-def check_fraction(config: object, *names: str) -> None:
-    """Raise ConfigError where an option that is given is no fraction below 1."""
-    for name in names:
-        value = getattr(config, name)
-        check(value is None or 0 <= value < 1, name, value, "a number from 0 up to, but not, 1")
+        check(value is None or value in bounds, name, value, str(bounds))
 
 
 def parse_date(text: str) -> date | None:
-    """Read a date like 2026-11-24; None for all else."""
+    """Return the date that a text like 2026-11-24 names; None for all other texts."""
     try:
-        found = date.fromisoformat(text)
+        parsed = date.fromisoformat(text)
     except ValueError:
         return None
-    return found if found.isoformat() == text else None
+    return parsed if parsed.isoformat() == text else None

@@ -1,4 +1,4 @@
-"""The options of score that say what may stand in a list, and what new users get."""
+"""The options of score for rules: which items a list may hold, and what users without a history get."""
 
 from calendar import timegm
 from dataclasses import dataclass
@@ -6,57 +6,57 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 
 from batchrec.config.catalogue import CatalogueConfig
-from batchrec.config.options import DATE, check, check_at_least, check_finite, option, parse_date
+from batchrec.config.options import DATE, MAX_DAYS, check, option, parse_date
 
 
 @dataclass(frozen=True)
 class RulesConfig(CatalogueConfig):
-    """The rules of a night; each table is CSV, Parquet, or a .sql file with one SELECT."""
+    """The rules of a night; each rule table is CSV, Parquet, or a .sql file with one SELECT."""
 
     allow: str | None = option(
         None,
-        "Recommend these items only: a table of item_id and optionally valid_from, valid_to and --segment-column; "
-        "a row that has a segment holds for its users in --segments.",
+        "Recommend only these items: a table of item_id and optionally valid_from, valid_to and --segment-column. "
+        "A row with a segment applies only to that segment's users in --segments.",
     )
-    block: str | None = option(None, "Recommend none of these items: a table as for --allow.")
+    block: str | None = option(None, "Recommend none of these items: a table like that of --allow.")
     allow_empty_rules: bool = option(
-        False, "Accept a rule table that has no rows, or of which no id is known, instead of an error."
+        False, "Accept a rule table that has no rows, or none with a known id. Without this it is an error."
     )
     run_date: str | None = option(
         None,
-        "The night's date, for valid_from, valid_to, and getvariable('run_date') in a .sql rule table; today in UTC if "
-        "not given.",
+        "Date of the night, for valid_from, valid_to and getvariable('run_date') in a .sql rule table. Default: "
+        "today (UTC).",
     )
-    block_for_user: str | None = option(None, "Keep items from single users: a table of user_id and item_id.")
+    block_for_user: str | None = option(None, "Block items for single users: a table of user_id and item_id.")
     candidates: str | None = option(
-        None, "Make each user's list of these items only: a table of user_id and item_id; who is not in it gets none."
+        None, "Items that each user may get: a table of user_id and item_id. Users not listed get no recommendations."
     )
-    max_per_category: int | None = option(None, "Most items of one category in a list.")
-    category_column: str | None = option(
-        None, "Column of the item's category in the catalogue --items, for --max-per-category."
-    )
+    max_per_category: int | None = option(None, "Maximum number of items per category in a list.", minimum=1)
+    category_column: str | None = option(None, "Category column of the catalogue --items, for --max-per-category.")
     boost: str | None = option(
-        None, "Multiply the odds of items: a table of item_id and factor; below 1 makes an item rarer."
+        None, "Multiply the odds of items: a table of item_id and factor. A factor below 1 makes an item rarer."
     )
     pins: str | None = option(None, "Put items at fixed ranks of every list: a table of item_id and position.")
     diversity: float = option(
         0.0,
-        "From 0 to 1: how much unlikeness to the items above counts, beside the score (maximal marginal relevance).",
+        "Weight of dissimilarity to the items above, against the score (maximal marginal relevance); 0 ranks by score "
+        "only.",
+        minimum=0,
+        maximum=1,
     )
     popular_days: int = option(
-        30, "Users the model knows nothing of get the popular items of so many days at the end of the log."
+        30,
+        "Days at the end of the log that count for popular items. Users with no item known to the model get these.",
+        minimum=1,
+        maximum=MAX_DAYS,
     )
     segments: str | None = option(
-        None, "Segments of users, for popular items, --allow and --block: a table of user_id and --segment-column."
+        None, "Segments of users, for --allow, --block and popular items: a table of user_id and --segment-column."
     )
-    segment_column: str = option("segment", "Column of the segment in --segments, --allow and --block.")
+    segment_column: str = option("segment", "Segment column of --segments, --allow and --block.")
 
     def check_rules(self) -> None:
-        """Raise ConfigError for a value that cannot be used."""
-        check_finite(self)
-        check_at_least(self, 1, "max_per_category", "popular_days")
-        check(self.popular_days <= 1_000_000, "popular_days", self.popular_days, "1000000 or less")
-        check(0 <= self.diversity <= 1, "diversity", self.diversity, "a number from 0 to 1")
+        """Raise ConfigError for options that do not fit together, and texts that cannot be used."""
         check(
             self.run_date is None or parse_date(self.run_date) is not None,
             "run_date",
@@ -78,10 +78,10 @@ class RulesConfig(CatalogueConfig):
 
     @cached_property
     def night(self) -> date:
-        """The date that the rules are held against, one and the same also if it is midnight meanwhile."""
+        """The date that the rules apply to; it stays the same if midnight passes during the job."""
         return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
 
 
 def end_of_day(day: date) -> int:
-    """Give the moment at which a day ends, in seconds since 1970 UTC."""
+    """Return the time at which a day ends, in seconds since 1970 UTC."""
     return timegm((day + timedelta(days=1)).timetuple())

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from batchrec.config.csv import CsvOptions
-from batchrec.config.options import DATE, check, check_at_least, check_finite, option, parse_date
+from batchrec.config.options import DATE, MAX_THREADS, check, check_ranges, option, parse_date
 
 TimestampUnit = Literal["auto", "s", "ms", "us", "ns", "days", "excel"]
 IdType = Literal["auto", "integer", "text"]
@@ -20,54 +20,64 @@ class SequencesConfig:
 
     query: str | None = option(
         None,
-        "A file that ends with a SELECT of user_id, item_id and timestamp, read instead of --ratings. Statements "
-        "before it may ATTACH, LOAD and SET; getvariable('run_date') is the run date.",
+        "SQL file that ends with a SELECT of user_id, item_id and timestamp, to read instead of --ratings. Statements "
+        "before the SELECT may ATTACH, LOAD and SET. getvariable('run_date') is the run date.",
     )
-    user_column: str = option("userId", "Column of the user's id.")
-    item_column: str = option("movieId", "Column of the item's id.")
-    timestamp_column: str = option("timestamp", "Column of the event's time (UTC): a number, ISO text or a timestamp.")
+    user_column: str = option("userId", "User id column.")
+    item_column: str = option("movieId", "Item id column.")
+    timestamp_column: str = option("timestamp", "Event time column (UTC): a number, ISO text or a timestamp.")
     timestamp_format: str | None = option(
-        None, "Format of times written otherwise, as in strptime: %d/%m/%y %H:%M for 28/01/10 09:00."
+        None, "Format of times in other spellings, as for strptime: %d/%m/%y %H:%M for 28/01/10 09:00."
     )
-    rating_column: str = option("rating", "Column of the rating; read only with --min-rating.")
-    min_rating: float | None = option(None, "Leave out events rated lower.")
-    min_item_events: int = option(1, "Leave out items with fewer events.")
-    min_user_events: int = option(1, "Then leave out users with fewer events.")
+    rating_column: str = option("rating", "Rating column; read only with --min-rating.")
+    min_rating: float | None = option(None, "Minimum rating; events rated lower are left out.")
+    min_item_events: int = option(1, "Minimum events per item; items with fewer are left out.", minimum=1)
+    min_user_events: int = option(
+        1, "Minimum events per user, counted after --min-item-events; users with fewer are left out.", minimum=1
+    )
     seen: Literal["all", "kept"] = option(
-        "all", "What counts as seen: all items, or those of events that --min-rating and --min-item-events keep."
+        "all",
+        "Items that count as seen: all of the user's events, or only the events kept by --min-rating and "
+        "--min-item-events.",
     )
-    repeats: Literal["last", "first", "all"] = option("last", "Which events of a user with the same item to keep.")
+    repeats: Literal["last", "first", "all"] = option("last", "Which of a user's events with the same item to keep.")
     timestamp_unit: TimestampUnit = option(
         "auto",
-        "Unit of numeric times, of all the log; auto goes by their size. days: since 1970, or any day; excel: a "
-        "spreadsheet's days.",
+        "Unit of numeric times, the same for all the log. auto: chosen by their size. days: since 1970, or any other "
+        "day. excel: days as spreadsheets count them.",
     )
     user_id_type: IdType = option(
         "auto",
-        "Type of user ids; auto: integers if every id is one, otherwise text. With integer all others are bad rows.",
+        "Type of user ids. auto: integer if every id is one, otherwise text. integer: rows with other ids are bad.",
     )
-    item_id_type: IdType = option("auto", "Type of item ids, likewise.")
+    item_id_type: IdType = option("auto", "Type of item ids, as for --user-id-type.")
     null: str | None = option(
-        None, r"More words, separated by commas, that mean a missing id, besides \N, NULL, None and NaN."
+        None, r"Words that mean a missing id, separated by commas, in addition to \N, NULL, None and NaN."
     )
     delimiter: str | None = option(
-        None, "Delimiter of CSV files, like ; or tab or ::; found from the first lines if not given."
+        None, "Delimiter of CSV files, like ; or tab or ::. Default: detected from the first lines."
     )
     quote: str = option(
-        "auto", 'Quote character of CSV files, or none; auto: ", but none in tab-separated files without quoted fields.'
+        "auto", 'Quote character of CSV files, or none. auto: ", but none in tab-separated files without quoted fields.'
     )
-    header: Literal["yes", "no"] = option("yes", "Whether CSV files begin with a header.")
+    header: Literal["yes", "no"] = option("yes", "Whether CSV files start with a header.")
     columns: str | None = option(
-        None, "Names of the columns of CSV files, in their order, separated by commas; instead of those of a header."
+        None, "Column names of CSV files, in order, separated by commas; they replace the header's names."
     )
-    max_bad_rows: str = option("0", "How many rows may be unusable before the job fails: a number, or a share like 1%.")
-    run_date: str | None = option(None, "The run date that a query sees; today in UTC if not given.")
-    memory_limit: str | None = option(None, "Most memory DuckDB may use before it spills to disk, like 2GB.")
-    threads: int | None = option(None, "Threads DuckDB may use; the cores or the quota of the process if not given.")
+    max_bad_rows: str = option(
+        "0", "Maximum of unusable rows; the job fails if there are more. A number, or a share like 1%."
+    )
+    run_date: str | None = option(None, "Run date that a query sees. Default: today (UTC).")
+    memory_limit: str | None = option(None, "Maximum memory of DuckDB before it spills to disk, like 2GB.")
+    threads: int | None = option(
+        None,
+        "Number of DuckDB threads. Default: the CPU cores or the CPU quota of the process.",
+        minimum=1,
+        maximum=MAX_THREADS,
+    )
 
     def __post_init__(self) -> None:
-        check_finite(self)
-        check_at_least(self, 1, "min_item_events", "min_user_events", "threads")
+        check_ranges(self)
         check(self.run_date is None or parse_date(self.run_date) is not None, "run_date", self.run_date, DATE)
         check(
             len({self.user_column, self.item_column, self.timestamp_column}) == 3 or self.query is not None,
@@ -76,8 +86,7 @@ class SequencesConfig:
             "three different columns for users, items and times",
         )
         _ = self.csv_options
-        check(self.threads is None or self.threads <= 1024, "threads", self.threads, "1024 or less")
-        # DuckDB takes whatever begins with a minus for no limit.
+        # DuckDB takes any text that starts with a minus as no limit.
         check(
             self.memory_limit is None or re.match(r"\d", self.memory_limit) is not None,
             "memory_limit",
@@ -93,16 +102,16 @@ class SequencesConfig:
 
     @property
     def csv_options(self) -> CsvOptions:
-        """What is said of CSV files."""
+        """The options of CSV files, parsed."""
         return CsvOptions.parse(self.delimiter, self.quote, self.header, self.columns, self.null)
 
     @cached_property
     def night(self) -> date:
-        """The date that a query sees, one and the same also if it is midnight meanwhile."""
+        """The date that a query sees; it stays the same if midnight passes during the job."""
         return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
 
     def bad_rows_allowed(self, n_rows: int) -> int:
-        """Count the unusable rows allowed among `n_rows`."""
+        """Return how many of `n_rows` rows may be unusable."""
         if self.max_bad_rows.endswith("%"):
             return int(n_rows * Fraction(self.max_bad_rows[:-1]) / 100)
         return int(self.max_bad_rows)

@@ -1,4 +1,8 @@
-"""Outputs that appear whole or not at all: files and folders are written beside their place, then renamed into it."""
+"""Outputs that appear whole or not at all.
+
+An output is written to a temporary file or folder next to its place (temporaries.py), forced to the disk (disk.py),
+and then moved to its place by one rename. Whoever wants another kind of output changes or adds to this module.
+"""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,14 +11,14 @@ from pathlib import Path
 
 from batchrec.errors import ConfigError
 from batchrec.system.disk import exchange, put_on_disk
-from batchrec.system.temporaries import modes_by_umask, probe_of, temporary_file, temporary_folder
+from batchrec.system.temporaries import modes_by_umask, probe_path, temporary_file, temporary_folder
 
 
 def check_writable(out: Path, option: str = "--out") -> None:
-    """Raise ConfigError where the file or folder `out` cannot be created, before any work is done."""
-    probe = probe_of(out)
+    """Raise ConfigError if the file or folder `out` cannot be created. To be called before any work is done."""
+    probe = probe_path(out)
     try:
-        out.exists()  # raises for a name that is too long
+        out.exists()  # raises if the name is too long
         has_folder = probe.parent.is_dir()
         if has_folder:
             probe.touch()
@@ -22,17 +26,17 @@ def check_writable(out: Path, option: str = "--out") -> None:
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}. Pass another {option}") from error
     if not has_folder:
-        raise ConfigError(f"{out}: folder {out.parent} does not exist. Make it, or pass another {option}")
+        raise ConfigError(f"{out}: folder {out.parent} does not exist. Create it, or pass another {option}")
 
 
 def check_no_input(out: Path, inputs: Iterable[str | Path], option: str = "--out") -> None:
-    """Raise ConfigError where the file `out` is one of the inputs."""
+    """Raise ConfigError if the file `out` is one of the inputs."""
     if out.resolve() in {Path(file).resolve() for file in inputs}:
         raise ConfigError(f"{out}: is also an input. Pass another {option}")
 
 
 def check_writable_file(out: Path, option: str = "--out") -> None:
-    """Raise ConfigError where the file `out` cannot be created, before any work is done."""
+    """Raise ConfigError if the file `out` cannot be created. To be called before any work is done."""
     check_writable(out, option)
     if out.is_dir():
         raise ConfigError(f"{out}: is a folder; expected the name of a file. Pass another {option}")
@@ -40,11 +44,11 @@ def check_writable_file(out: Path, option: str = "--out") -> None:
 
 @contextmanager
 def replacing(out: Path, contents: Path | None = None) -> Iterator[Path]:
-    """Yield a path beside `out` to write to, renamed to `out` if the block ends without an error.
+    """Yield a temporary path next to `out`, which is renamed to `out` if the block ends without an error.
 
-    A reader of `out` sees the old file or the new one, never half of it, and the temporary one is for its owner alone.
-    When the block has ended a power cut changes nothing of that. contents: a file that is put there instead.
-    Raises ConfigError where it cannot be written.
+    A reader of `out` sees the old file or the new one, never a part of it, also after a power cut. Until the rename
+    only the owner can read the new file. contents: a file to link or copy to the temporary path first.
+    Raises ConfigError if `out` cannot be written.
     """
     check_writable_file(out)
     try:
@@ -61,11 +65,11 @@ def replacing(out: Path, contents: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(out: Path, marked_by: Sequence[str]) -> Iterator[Path]:
-    """Yield a new folder beside `out` to fill, which takes the place of `out` if the block ends without an error.
+    """Yield a new folder next to `out`, which replaces `out` if the block ends without an error.
 
-    It holds files alone. When the block has ended a power cut changes nothing of what is in the place of `out`.
-    marked_by: the files by any of which a folder of the kind is known.
-    Raises ConfigError where `out` cannot be written or is something other than such a folder.
+    The block puts only files into it. After the block a power cut cannot undo or tear the replacement.
+    marked_by: file names; only a folder that holds one of them, or nothing, is replaced.
+    Raises ConfigError if `out` cannot be written or is something else than such a folder.
     """
     check_writable(out)
     is_marked = any((out / name).is_file() for name in marked_by)
@@ -78,18 +82,18 @@ def replacing_folder(out: Path, marked_by: Sequence[str]) -> Iterator[Path]:
             temporary.chmod(mode)
             put_on_disk([*temporary.iterdir(), temporary, temporary.parent])
             _replace_folder(temporary, Path(os.path.realpath(out)))
-            # Before the files of the old folder go: their names must not come back without them.
+            # Before the files of the old folder are deleted: a power cut must not bring it back without them.
             put_on_disk([temporary.parent])
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
 def _replace_folder(new: Path, old: Path) -> None:
-    """Put `new` in the place of `old`; what was there is left under the name of `new`."""
+    """Move `new` to the place of `old`; the old folder is left under the name of `new`."""
     if not old.exists():
         new.rename(old)
     elif not exchange(new, old):
-        # Without an exchange there is a moment in which a reader finds no model; what was there is never lost.
+        # Without an exchange a reader finds no folder for a short time; the old one is never lost.
         aside = new.with_suffix(".old")
         old.rename(aside)
         new.rename(old)

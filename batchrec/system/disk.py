@@ -1,4 +1,4 @@
-"""What one call asks of the disk: sync, make, link, exchange and remove files and folders; hash a file."""
+"""Calls to the disk that the standard library lacks: sync, link or copy, exchange and remove; hash a file."""
 
 import ctypes
 import errno
@@ -13,25 +13,25 @@ from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
-# A disk, or a system, that cannot sync a folder, or link a file, says so by one of these.
+# Error codes of disks and systems that cannot sync a folder, or link a file.
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 
 def put_on_disk(paths: Iterable[Path]) -> None:
-    """Wait until the disk holds the contents of files, and the names that are in folders, as they are now.
+    """Wait until the disk holds the contents of files, and the names in folders, as they are now (fsync).
 
-    Raises OSError if it cannot: a full disk may be found only now.
+    Raises OSError if it cannot: a full disk may show only here.
     """
     for path in paths:
         is_folder = path.is_dir()
-        if is_folder and sys.platform == "win32":  # where no folder can be opened
+        if is_folder and sys.platform == "win32":  # Windows cannot open folders
             continue
         opened = os.open(path, os.O_RDONLY)
         try:
             os.fsync(opened)
         except OSError as error:
-            # Some network disks know no fsync of a folder: they have nothing to wait for.
+            # Some network disks do not support fsync of a folder: there is nothing to wait for.
             if not is_folder or error.errno not in _CANNOT_SYNC:
                 raise
         finally:
@@ -39,12 +39,12 @@ def put_on_disk(paths: Iterable[Path]) -> None:
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make a folder, and those it lies in, so that a power cut does not lose them; one that exists is left as it is.
+    """Make a folder and its parents so that a power cut does not lose them; an existing folder is not changed.
 
-    mode: of the folder itself, before the umask.
+    mode: the mode of the folder itself, before the umask.
     """
     if folder.is_dir():
-        # A run that was killed may have made it only now. One in a folder that cannot be opened is older.
+        # A run that was killed may have just made it. A folder whose parent cannot be opened is older.
         with suppress(OSError):
             put_on_disk([folder.parent])
         return
@@ -54,7 +54,7 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
 
 
 def link_or_copy(file: Path, name: Path) -> None:
-    """Link a file to a second name, or make a copy, private until it is whole, if the disk cannot link it."""
+    """Link a file to a second name; if that is impossible, copy it. A copy is private until it is complete."""
     if not try_link(file, name):
         name.touch(0o600, exist_ok=False)
         shutil.copyfile(file, name)
@@ -62,8 +62,8 @@ def link_or_copy(file: Path, name: Path) -> None:
 
 
 def try_link(file: Path, name: Path) -> bool:
-    """Link a file to a second name; return whether the disk, and the owner of the file, allow it."""
-    # Only the owner of a file may change its mode, under whichever name.
+    """Link a file to a second name. Return False if the disk cannot link it or the file belongs to another user."""
+    # Only the owner of a file may change its mode, under any of its names.
     if hasattr(os, "geteuid") and file.stat().st_uid != os.geteuid():
         return False
     try:
@@ -76,7 +76,7 @@ def try_link(file: Path, name: Path) -> bool:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step where that can be done: by renameat2(2) on Linux, renamex_np on macOS."""
+    """Exchange two folders in one step, by renameat2(2) on Linux or renamex_np on macOS; return whether that worked."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
     if sys.platform == "linux" and hasattr(libc, "renameat2"):
@@ -93,7 +93,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder, if it is there; where that cannot be done, say so in the log."""
+    """Remove a file, a link or a folder if it exists; if that fails, log a warning."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -104,6 +104,6 @@ def remove(path: Path) -> None:
 
 
 def file_sha256(file: Path) -> str:
-    """Give the SHA-256 of a file's bytes, which need not fit into memory."""
+    """Return the SHA-256 of a file, which may be larger than memory."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

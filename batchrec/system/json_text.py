@@ -1,4 +1,4 @@
-"""JSON that every reader takes: a number that is not finite is null."""
+"""JSON that every parser accepts: a number that is not finite is null."""
 
 import json
 import math
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Write a value as JSON."""
+    """Return a value as JSON text."""
     return json.dumps(finite(value), indent=indent, allow_nan=False)
 
 
 def finite(value: Any) -> Any:
-    """Replace numbers that are not finite, within dictionaries and lists too, by None: JSON has no name for them."""
+    """Return a value with None for numbers that are not finite, also within dictionaries and lists: JSON lacks them."""
     if isinstance(value, dict):
         return {name: finite(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What is said on stderr: log lines as text or JSON, with the fields of the run, and nowhere a secret."""
+"""Log lines on stderr, as text or as JSON with the fields of the run, without secrets."""
 
 import logging
 import re
@@ -14,9 +14,8 @@ from batchrec.system.json_text import finite
 LogFormat = Literal["text", "json"]
 
 _HIDDEN = "***"
-# scheme://user:password@, or scheme:/ as a path spells it: up to the last @ before the path, or up to the next one
-# where the password holds a slash.
-# Digits up to a slash are a port.
+# scheme://user:password@, or scheme:/ as a Path spells it: up to the last @ before the path, or up to the next @ if the
+# password has a slash. Digits before a slash are a port.
 _URL_PASSWORD = re.compile(r"(:/{1,2}[^\s/:@'\"]*:)(?!\d*[/?#])(?:[^\s/?#'\"]*|[^\s'\"]*?)@")
 _NAME = r"(?<![\w.-])[\w.-]*(?:password|passwd|passphrase|pwd|secret|token|key|sig|signature|credentials?)"
 _SECRET_PAIR = re.compile(
@@ -27,23 +26,23 @@ _SECRET_KEY = re.compile(rf"{_NAME}$", re.IGNORECASE)
 
 @dataclass
 class _Lines:
-    """How lines look, and the fields that all of them have."""
+    """The format of log lines, and the fields that all JSON lines have."""
 
     format: LogFormat = "text"
     fields: dict[str, object] = field(default_factory=dict)
 
 
-# Of the process: worker threads belong to the same run.
+# One for the process: worker threads belong to the same run.
 _lines = _Lines()
 
 
 def redacted(text: str) -> str:
-    """Replace what looks secret by ***: passwords in URLs, and values of names like password, token, key or sig."""
+    """Replace what looks like a secret by ***: passwords in URLs, values of names like password, token, key or sig."""
     return _SECRET_PAIR.sub(rf"\1\2{_HIDDEN}", _URL_PASSWORD.sub(rf"\1{_HIDDEN}@", text))
 
 
 def redacted_values(value: Any) -> Any:
-    """Redact every text within dictionaries and lists, and whole texts under names that look secret."""
+    """Redact every text within dictionaries and lists; texts under names that look secret are replaced as a whole."""
     if isinstance(value, dict):
         return {
             name: _HIDDEN if isinstance(part, str) and _SECRET_KEY.match(str(name)) else redacted_values(part)
@@ -56,9 +55,9 @@ def redacted_values(value: Any) -> Any:
 
 @contextmanager
 def log_fields(**fields: object) -> Iterator[None]:
-    """Put fields, such as the stage, into all JSON log lines of the process until the block ends."""
+    """Add fields, such as the stage, to all JSON log lines of the process until the block ends."""
     former = _lines.fields
-    # A new dictionary each time: a worker thread may be going through the former one.
+    # A new dictionary each time: a worker thread may be iterating over the former one.
     _lines.fields = former | fields
     try:
         yield
@@ -67,27 +66,27 @@ def log_fields(**fields: object) -> Iterator[None]:
 
 
 def add_log_fields(**fields: object) -> None:
-    """Put fields into all JSON log lines from now on, also those that say why a command has ended."""
+    """Add fields to all JSON log lines from now on, including the error that ends the command."""
     _lines.fields = _lines.fields | fields
 
 
 def log_format() -> LogFormat:
-    """Give the format that log lines have now."""
+    """Return the current format of log lines."""
     return _lines.format
 
 
 def is_json() -> bool:
-    """Whether log lines are JSON now."""
+    """Return whether log lines are JSON."""
     return log_format() == "json"
 
 
 def hides_bars() -> bool | None:
-    """Give tqdm's `disable`: bars are for terminals, and no JSON lines."""
+    """Return tqdm's `disable`: None hides bars unless stderr is a terminal, True hides them between JSON lines."""
     return True if is_json() else None
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """A handler of its own class, so that it is known from those of a program around batchrec."""
+    """A handler of its own class, to tell it from the handlers of a program that calls batchrec."""
 
 
 @contextmanager
@@ -108,7 +107,7 @@ def logging_to_stderr(level: int) -> Iterator[None]:
 
 
 def set_log_format(chosen: LogFormat) -> None:
-    """Let the lines on stderr be text, or a JSON object each; then warnings are log lines too."""
+    """Write log lines as text or as JSON objects; with JSON, Python's warnings become log lines too."""
     _lines.format = chosen
     formatter = _json_formatter() if is_json() else _TextFormatter("%(asctime)s %(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
@@ -126,7 +125,7 @@ def _json_formatter() -> logging.Formatter:
     from pythonjsonlogger.json import JsonFormatter
 
     class Formatter(JsonFormatter):
-        """The fields of the context, then those of the line, nothing secret in either."""
+        """The fields of the run, then those of the line, with secrets redacted."""
 
         def process_log_record(self, log_record: dict[str, Any]) -> dict[str, Any]:
             fields: dict[str, Any] = finite(redacted_values(_lines.fields | log_record))
@@ -139,5 +138,5 @@ def _json_formatter() -> logging.Formatter:
     return Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=names)
 
 
-def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""What the machine has, and what it lets this process use."""
+"""The resources of the machine: CPU cores that this process may use, and NVIDIA GPUs."""
 
 import os
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def n_cores(root: Path = Path("/")) -> int:
-    """Count the CPU cores that this process may use: those it may run on, or a container's quota if that is less.
+    """Return the number of CPU cores that this process may use: its affinity, or a container's quota if that is less.
 
-    A quota is rounded down, to 1 at least: a thread more than it covers makes all of them wait when it is used up.
-    root: where /proc and /sys lie.
+    A quota is rounded down, to a minimum of 1: with more threads than it covers, all of them wait once it is used up.
+    root: the folder that contains /proc and /sys.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = min(_quotas(root), default=float(allowed))
@@ -18,9 +18,9 @@ def n_cores(root: Path = Path("/")) -> int:
 
 
 def has_nvidia_device(root: Path = Path("/")) -> bool:
-    """Return whether there is an NVIDIA GPU: its driver makes device files, or brings Windows (or WSL) its library.
+    """Return whether the machine has an NVIDIA GPU: its driver makes device files, or a library on Windows and WSL.
 
-    root: where /dev and /usr lie.
+    root: the folder that contains /dev and /usr.
     """
     if os.name == "nt":
         return find_library("nvcuda") is not None
@@ -30,16 +30,16 @@ def has_nvidia_device(root: Path = Path("/")) -> bool:
 
 
 def avoid_spinning() -> None:
-    """Have OpenMP's threads sleep while they wait, if the environment does not say otherwise.
+    """Let OpenMP's threads sleep while they wait, unless the environment says otherwise.
 
-    Spinning threads take the core from the one that they wait for when other programs need it too. OpenMP reads the
-    environment once, when the first library that uses it loads.
+    If other programs need the cores too, a spinning thread may hold the core that the thread it waits for needs. OpenMP
+    reads the environment once, when the first library that uses it loads.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Read the quotas, in cores, of the control groups that this process is in, their parents' among them.
+    """Yield the quotas, in cores, of the control groups of this process and of their parents.
 
     See the kernel's admin-guide/cgroup-v2 (cpu.max) and scheduler/sched-bwc (cpu.cfs_quota_us).
     """
@@ -49,20 +49,20 @@ def _quotas(root: Path) -> Iterator[float]:
                 words = _read(folder / "cpu.max").split()
             else:
                 words = [_read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-            # v2 has the word "max", and v1 -1, for no quota.
+            # "max" in v2 and -1 in v1 mean no quota.
             if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[1]) > 0:
                 yield int(words[0]) / int(words[1])
 
 
 def _groups(root: Path) -> Iterator[tuple[bool, list[Path]]]:
-    """Find the folders of the process's CPU control groups: whether it is a v2 hierarchy, then its own and its parents.
+    """Yield each CPU control group of the process: whether it is of v2, and the folders of the group and its parents.
 
-    A container may see its group as the root of the mount, under the path that the group has on the host.
+    In a container the mount's root may be the group itself, while the path is that of the group on the host.
     """
     paths: dict[str, str] = {}
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        # v2 names no controllers.
+        # The line of v2 names no controllers.
         paths |= dict.fromkeys(controllers.split(","), path)
     for line in _read(root / "proc/self/mountinfo").splitlines():
         mount, _, file_system = line.partition(" - ")
@@ -80,5 +80,5 @@ def _groups(root: Path) -> Iterator[tuple[bool, list[Path]]]:
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8").strip()
-    except OSError:  # another system, or no such limit
+    except OSError:  # another operating system, or no such limit
         return ""

@@ -1,4 +1,4 @@
-"""The hidden folder beside an output in which one run of a command leaves its progress to the next."""
+"""The hidden folder next to an output in which a killed run of a command leaves its checkpoints to the next run."""
 
 import logging
 import os
@@ -21,22 +21,24 @@ _LOCK = "lock"
 
 @contextmanager
 def open_checkpoint_dir(out: Path) -> Iterator[Path | None]:
-    """Yield the folder for the progress of the job that writes `out`; None where another run of it is at work there.
+    """Yield the checkpoint folder of the job that writes `out`; None if another run is using it.
 
-    It is removed when the block ends without an error, and stays after one if there is anything in it. Raises
-    ConfigError where it cannot be made.
+    The folder is removed if the block ends without an error, or if it is empty then. Raises ConfigError if it cannot be
+    made.
     """
     check_writable(out)
     folder = checkpoint_dir_of(out)
-    # The lock dies with the process, so one that was killed is in nobody's way.
+    # The lock ends with the process: a run that was killed blocks nobody.
     lock = FileLock(folder / _LOCK, timeout=0, mode=0o600)
     try:
         folder.mkdir(0o700, exist_ok=True)
         if not _is_ours(folder):
-            raise ConfigError(f"{folder}: is no folder of yours, and what lies in it cannot be trusted. Remove it")
+            raise ConfigError(
+                f"{folder}: belongs to another user, or is not a folder, and cannot be trusted. Remove it"
+            )
         lock.acquire()
-    except (Timeout, FileNotFoundError):  # not found: another run is just removing it
-        _log.info("another run is writing %s: this one goes on without keeping its progress", out)
+    except (Timeout, FileNotFoundError):  # FileNotFoundError: another run is removing it
+        _log.info("another run is writing %s: this run writes no checkpoints", out)
         yield None
         return
     except OSError as error:
@@ -47,28 +49,28 @@ def open_checkpoint_dir(out: Path) -> Iterator[Path | None]:
             yield folder
         is_done = True
     finally:
-        if is_done or not _parts(folder):
+        if is_done or not _checkpoints(folder):
             _remove(folder)
         lock.release()
 
 
 def checkpoint_dir_of(out: Path) -> Path:
-    """Name the folder, beside `out` or what `out` links to."""
+    """Return the path of the checkpoint folder: next to `out`, or next to its target if `out` is a link."""
     target = Path(os.path.realpath(out))
     return target.parent / f".{target.name[:100]}.progress"
 
 
 def _is_ours(folder: Path) -> bool:
-    found = folder.lstat()
-    return stat.S_ISDIR(found.st_mode) and (not hasattr(os, "getuid") or found.st_uid == os.getuid())
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and (not hasattr(os, "getuid") or status.st_uid == os.getuid())
 
 
-def _parts(folder: Path) -> list[Path]:
+def _checkpoints(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*") if path.name != _LOCK]
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder whose lock is held, the lock last: until then no other run begins in it."""
-    for path in _parts(folder):
+    """Remove a folder whose lock is held, the lock last: until then no other run starts in it."""
+    for path in _checkpoints(folder):
         path.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: long queries are interrupted, and temporaries cleaned up on the way out, undisturbed."""
+"""SIGTERM and SIGINT: interrupt long queries, then let the command remove its temporary files undisturbed."""
 
 import signal
 import threading
@@ -7,32 +7,32 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 _INTERRUPT_EVERY_S = 0.1
-# Of the process, as its signals are.
+# One for the process, as its signals are.
 _to_interrupt: list[Callable[[], None]] = []
 _resumable: list[None] = []
 _raised: list["Terminated"] = []
 
 
 class Terminated(SystemExit):
-    """A signal has come: SIGTERM, exit code 143, or SIGINT, 130. The message says whether the command can go on.
+    """A signal has arrived: SIGTERM (exit code 143) or SIGINT (130). The message says whether the command can resume.
 
-    report: what is known of the night that it ended, if it ended one.
+    report: the report of the night so far, if a night was running.
     """
 
     report: object = None
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
-        goes_on = ": the same command goes on where it stopped" if _resumable else ""
-        self.message = f"{'interrupted' if number == signal.SIGINT else 'terminated'}{goes_on}"
+        resumes = ". Run the same command again to resume" if _resumable else ""
+        self.message = f"{'interrupted' if number == signal.SIGINT else 'terminated'}{resumes}"
 
 
 @contextmanager
 def interrupted_by_signals(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Call `interrupt` where a signal ends the block: for work that no exception in the main thread would reach.
+    """Call `interrupt` if a signal arrives in the block: for work that an exception in the main thread does not stop.
 
-    It is called again and again from a thread, for the work may begin after the signal: DuckDB swallows what a handler
-    raises while it imports. Raises Terminated at the end of the block at the latest.
+    A thread calls it repeatedly, since the work may start after the signal: DuckDB swallows what a handler raises while
+    it imports. Raises Terminated at the end of the block at the latest.
     """
     _to_interrupt.append(interrupt)
     try:
@@ -45,7 +45,7 @@ def interrupted_by_signals(interrupt: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def can_resume() -> Iterator[None]:
-    """Let the block's end by SIGTERM be announced as one after which the same command goes on where it stopped."""
+    """If a signal ends the block, let its message say that the same command resumes."""
     _resumable.append(None)
     try:
         yield
@@ -55,30 +55,30 @@ def can_resume() -> Iterator[None]:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raise Terminated for SIGTERM and SIGINT in the block; further ones do nothing."""
-    come, over = threading.Event(), threading.Event()
+    """Raise Terminated for the first SIGTERM or SIGINT in the block; later ones do nothing."""
+    has_arrived, is_over = threading.Event(), threading.Event()
 
     def keep_interrupting() -> None:
-        come.wait()
-        while not over.is_set():
+        has_arrived.wait()
+        while not is_over.is_set():
             for interrupt in _to_interrupt.copy():
-                with suppress(Exception):  # a connection that is closed by now
+                with suppress(Exception):  # the connection may be closed by now
                     interrupt()
-            over.wait(_INTERRUPT_EVERY_S)
+            is_over.wait(_INTERRUPT_EVERY_S)
 
     def stop(number: int, _: FrameType | None) -> None:
-        # A second exception would break off the cleaning up after the first.
+        # A second exception would break off the clean-up after the first.
         if _raised:
             return
         _raised.append(Terminated(number))
-        come.set()
+        has_arrived.set()
         raise _raised[0]
 
-    # Before any signal: its handler may break into the start of another thread.
+    # Started before any signal: a handler may interrupt the start of a thread.
     interrupter = threading.Thread(target=keep_interrupting, daemon=True)
     interrupter.start()
     numbers = (signal.SIGTERM, signal.SIGINT)
-    # Only the main thread may set handlers, and only it gets signals.
+    # Only the main thread may set handlers, and only it receives signals.
     is_main = threading.current_thread() is threading.main_thread()
     former = {number: signal.signal(number, stop) for number in numbers} if is_main else {}
     try:
@@ -86,17 +86,17 @@ def stopped_by_signals() -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-        over.set()
-        come.set()
+        is_over.set()
+        has_arrived.set()
         interrupter.join()
         _raised.clear()
 
 
 @contextmanager
 def signals_first() -> Iterator[None]:
-    """Raise Terminated where a signal has come, in place of the error by which what it interrupted has ended.
+    """If a signal has arrived, raise Terminated in place of the error of the work that it interrupted.
 
-    DuckDB's "Query interrupted" is one; a job may take that for input that cannot be read.
+    DuckDB's "Query interrupted" is such an error; a job may take it for unreadable input.
     """
     try:
         yield
@@ -107,7 +107,7 @@ def signals_first() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """Let no signal change the exit code of a program that is about to end."""
+    """Ignore signals from now on: they must not change the exit code of a program that is about to end."""
     if threading.current_thread() is not threading.main_thread():
         return
     for number in (signal.SIGTERM, signal.SIGINT):

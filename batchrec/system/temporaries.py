@@ -1,7 +1,7 @@
-"""Temporary neighbours of an output: private while they are made, removed by the next run where theirs was killed.
+"""Temporary files and folders next to an output. Private while written; the next run removes what a killed run left.
 
-Each is locked by the process that makes it. The kernel lets go of the lock when the process ends, in whatever way: one
-whose lock is free belongs to nobody.
+The process that makes one holds a lock on it. The kernel releases the lock when the process ends, in whatever way, so
+a temporary file whose lock is free belongs to no run.
 """
 
 import glob
@@ -24,24 +24,24 @@ if sys.platform != "win32":
 _log = logging.getLogger(__name__)
 
 
-def beside(out: Path) -> Path:
-    """Name a temporary neighbour of `out`, or of what `out` links to: one rename puts it in its place."""
+def _temporary_path(out: Path) -> Path:
+    """Return a new name next to `out`, or next to its target if `out` is a link: on the same disk, for a rename."""
     target = Path(os.path.realpath(out))
     return target.parent / f".{target.name[:100]}.{secrets.token_hex(4)}.tmp"
 
 
-def probe_of(out: Path) -> Path:
-    """Name a neighbour of `out` that is there for less than a moment, without a lock: the next run may remove it."""
-    return beside(out).with_suffix(".probe")
+def probe_path(out: Path) -> Path:
+    """Return a new name next to `out` for a file without a lock, which the next run may remove at any time."""
+    return _temporary_path(out).with_suffix(".probe")
 
 
 def modes_by_umask(out: Path) -> tuple[int, int]:
-    """Tell what modes a new file and a new folder beside `out` have, by the umask and the folder they lie in."""
-    # Only setting the umask tells it, and for all threads: files of others would get the wrong modes.
+    """Return the modes of a new file and of a new folder next to `out`, by the umask and the parent folder."""
+    # The umask can only be read by setting it, for all threads: their files would get the wrong modes. Make a probe.
     while True:
-        probe = probe_of(out)
+        probe = probe_path(out)
         probe.mkdir()
-        # Another run may take it for that of a dead one.
+        # Another run may remove the probe as that of a killed run.
         with suppress(FileNotFoundError):
             mode = stat.S_IMODE(probe.stat().st_mode)
             probe.rmdir()
@@ -50,10 +50,10 @@ def modes_by_umask(out: Path) -> tuple[int, int]:
 
 @contextmanager
 def temporary_file(out: Path, contents: Path | None = None) -> Iterator[Path]:
-    """Yield a file beside `out`, for its owner alone; one of that name is removed at the end.
+    """Yield a file next to `out` that only its owner can read; a file of that name is removed at the end.
 
-    contents: the file that it is a second name of, or a copy; it is empty without one. It is to be written in place:
-    another file of its name is not locked.
+    contents: a file to link or copy; without one the file is empty. Write to the file itself: the lock does not hold
+    for another file moved to its name.
     """
 
     def make(path: Path) -> None:
@@ -62,7 +62,7 @@ def temporary_file(out: Path, contents: Path | None = None) -> Iterator[Path]:
 
     with _claimed(out, make) as path:
         try:
-            # Only now: the lock keeps others from taking a copy that is still being made for a dead run's.
+            # Copied under the lock: others would remove a half-made copy as that of a killed run.
             if contents is not None and not path.samefile(contents):
                 shutil.copyfile(contents, path)
             yield path
@@ -72,7 +72,7 @@ def temporary_file(out: Path, contents: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(out: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `out`, for its owner alone; one of that name is removed at the end."""
+    """Yield an empty folder next to `out` that only its owner can open; a folder of that name is removed at the end."""
     with _claimed(out, lambda path: path.mkdir(0o700)) as path:
         try:
             yield path
@@ -82,13 +82,13 @@ def temporary_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _claimed(out: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Make a temporary neighbour of `out` and hold its lock, those of dead runs being removed first."""
+    """Make a temporary file or folder next to `out` and hold its lock; first remove those of killed runs."""
     _remove_dead(out)
     while True:
-        path = beside(out)
+        path = _temporary_path(out)
         make(path)
         lock = _lock(path, wait=True)
-        # Between the two steps another run may have taken it for a dead one's.
+        # Before it was locked another run may have removed it as that of a killed run.
         if path.exists():
             break
         if lock is not None:
@@ -101,14 +101,14 @@ def _claimed(out: Path, make: Callable[[Path], None]) -> Iterator[Path]:
 
 
 def _remove_dead(out: Path) -> None:
-    """Remove the temporary neighbours of `out` that no process holds, and its probes."""
+    """Remove the temporary files and folders of `out` that no process has locked, and its probes."""
     target = Path(os.path.realpath(out))
     name = target.name[:100]
     for path in target.parent.glob(f".{glob.escape(name)}.*"):
-        found = re.fullmatch(re.escape(f".{name}.") + r"[0-9a-f]{8}\.(tmp|probe)", path.name)
-        if found is None:
+        match = re.fullmatch(re.escape(f".{name}.") + r"[0-9a-f]{8}\.(tmp|probe)", path.name)
+        if match is None:
             continue
-        if found[1] == "probe":
+        if match[1] == "probe":
             with suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()
             continue
@@ -116,13 +116,13 @@ def _remove_dead(out: Path) -> None:
         if lock is not None:
             with suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-                _log.info("removed %s, which a run that was killed has left", path)
+                _log.info("removed %s, left by a run that was killed", path)
             os.close(lock)
 
 
 def _lock(path: Path, wait: bool) -> int | None:
-    """Lock a file or folder until what is given is closed; None where that cannot be done, or another has it."""
-    if sys.platform == "win32":  # where an open file can be neither renamed nor removed
+    """Lock a file or folder; return the descriptor that holds the lock, None if it cannot be locked or is locked."""
+    if sys.platform == "win32":  # Windows can neither rename nor remove an open file
         return None
     try:
         opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

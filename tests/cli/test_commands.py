@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import click
 import pytest
 
 from batchrec.cli import cli
+from batchrec.cli.options import ConfigOption
 from batchrec.config import (
     BenchConfig,
     EvaluationConfig,
@@ -16,6 +18,8 @@ from batchrec.config import (
     SequencesConfig,
     TrainingConfig,
 )
+from batchrec.config.options import Exclusive
+from batchrec.errors import ConfigError
 from tests.support.models import names_in, run_cli, trained_model, training_histories, write_sequences
 
 CONFIGS: dict[str, list[type[Any]]] = {
@@ -73,6 +77,8 @@ def test_every_field_is_an_option_with_the_same_default(command: str) -> None:
         assert option.opts == [f"--{field.name.replace('_', '-')}"]
         assert option.help == field.metadata["help"]
         assert option.help
+        assert isinstance(option, ConfigOption)
+        assert option.bounds == field.metadata["bounds"]
 
 
 @pytest.mark.parametrize("command", CONFIGS)
@@ -95,7 +101,7 @@ def test_paths_have_the_nightly_jobs_defaults(command: str) -> None:
     assert str(options.get("out")) == OUTS.get(command, "None")
 
 
-def test_the_options_given_reach_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_reach_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given: list[object] = []
 
@@ -111,7 +117,7 @@ def test_the_options_given_reach_the_job(tmp_path: Path, monkeypatch: pytest.Mon
     assert not list(Path.cwd().iterdir())
 
 
-def test_the_options_of_an_evaluation_reach_the_config_they_belong_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_of_an_evaluation_reach_their_config(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
 
     def evaluate(*arguments: object) -> None:
@@ -130,7 +136,8 @@ def test_help_is_printed(arguments: list[str], capsys: pytest.CaptureFixture[str
     assert run_cli(*arguments) == 0
     said = capsys.readouterr()
     assert said.out.startswith("Usage: batchrec")
-    assert "Exit codes" in said.out
+    assert "Exit codes: " in said.out
+    assert ("99 nothing to do" in " ".join(said.out.split())) is (arguments == ["--help"])
     assert said.err == ""
 
 
@@ -140,6 +147,36 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         text = capsys.readouterr().out
         for option in cli.commands[command].params:
             assert option.opts[0] in text or isinstance(option, click.Argument)
+
+
+# A rating may be any number.
+NUMBERS = [
+    (command, field)
+    for command in CONFIGS
+    for field in config_fields(command)
+    if field.type in (int, int | None, float, float | None) and field.name != "min_rating"
+]
+
+
+@pytest.mark.parametrize(("command", "field"), NUMBERS, ids=lambda value: getattr(value, "name", value))
+def test_the_range_of_a_number_is_in_help_and_checked(
+    command: str, field: Field[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bounds, name = field.metadata["bounds"], f"--{field.name.replace('_', '-')}"
+    (config,) = (config for config in CONFIGS[command] if field in fields(config))
+    run_cli(command, "--help")
+    (text,) = re.findall(rf"^  {name} .*?(?=\n  --)", capsys.readouterr().out, flags=re.MULTILINE | re.DOTALL)
+    assert bounds.inequality in "".join(text.split())
+    assert bounds.minimum is not None
+    steps = [-1e-9, 1e-9] if field.type in (float, float | None) else [-1, 1]
+    for bound, step in zip((bounds.minimum, bounds.maximum), steps, strict=True):
+        if bound is None:
+            continue
+        outside = bound if isinstance(bound, Exclusive) else bound + step
+        inside = bound - step if isinstance(bound, Exclusive) else bound
+        assert inside in bounds
+        with pytest.raises(ConfigError, match=re.escape(f"{name} {outside}: expected {bounds}")):
+            config(**{field.name: outside})
 
 
 WRONG_USE = [
@@ -201,14 +238,14 @@ def test_evaluate_does_not_run_under_torchrun(
     assert "one process" in capsys.readouterr().err
 
 
-def test_a_line_stays_one_line_whatever_a_file_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_line_for_any_file_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("score", "--sequences", "no\nsuch\x1b[31m\rfile", "--model", trained_model(), "--out", "r") == 3
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1
     assert "\x1b" not in said
 
 
-def test_without_a_command_the_help_is_shown_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_the_help_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli() == 2
     said = capsys.readouterr()
     assert "Usage: batchrec" in (said.out + said.err)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ def write(text: str, name: str = "batchrec.toml") -> Path:
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What reaches score."""
+    """Return a list that holds the arguments of score after a call."""
     given: list[object] = []
 
     def score(*arguments: object) -> None:
@@ -41,7 +42,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def built_from(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[object, object]:
-    """Give the ratings and the config that reach build-sequences."""
+    """Return the ratings and the config that reach build-sequences."""
     given: list[object] = []
 
     def build_sequences(*arguments: object) -> None:
@@ -53,7 +54,7 @@ def built_from(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[obj
     return given[0], given[1]
 
 
-def test_the_command_line_goes_before_the_environment_before_the_file_before_the_default(
+def test_precedence_is_command_line_environment_file_default(
     given: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write('[score]\ntop-k = 1\nchunk_size = 1\nworkers = 1\nkeep-seen = true\nout = "o"\nprecision = "fp16"\n')
@@ -75,7 +76,7 @@ def test_the_command_line_goes_before_the_environment_before_the_file_before_the
         ("BATCHREC_CONFG", "BATCHREC_CONFIG"),
     ],
 )
-def test_a_variable_that_names_no_option_is_an_error_with_the_nearest_name(
+def test_an_unknown_variable_is_an_error_with_the_nearest_name(
     name: str, meant: str, given: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, "5")
@@ -89,7 +90,7 @@ def test_a_variable_that_names_no_option_is_an_error_with_the_nearest_name(
     assert given
 
 
-def test_a_variable_like_no_option_is_an_error_too(
+def test_an_unknown_variable_like_no_option_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("BATCHREC_QQQQ", "1")
@@ -97,7 +98,7 @@ def test_a_variable_like_no_option_is_an_error_too(
     assert "BATCHREC_QQQQ: names no option" in capsys.readouterr().err
 
 
-def test_every_option_of_a_command_may_be_a_variable(given: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_option_of_a_command_can_be_a_variable(given: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHREC_RUN_GATE_MIN_INPUT", "0.3")
     monkeypatch.setenv("BATCHREC_RUN_CONFIG", "none.toml")
     monkeypatch.setenv("BATCHREC_SCORE_ITEM_COLUMN", "sku")
@@ -108,7 +109,7 @@ def test_every_option_of_a_command_may_be_a_variable(given: list[object], monkey
     assert given[2].item_column == "sku"
 
 
-def test_another_file_is_read_instead(given: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_names_another_file(given: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     write("[score]\ntop-k = 1\n")
     write("[score]\nworkers = 4\n", "other.toml")
     run_cli("--config", "other.toml", "score")
@@ -118,12 +119,30 @@ def test_another_file_is_read_instead(given: list[object], monkeypatch: pytest.M
     assert given[2] == ScoringConfig(workers=4)
 
 
-def test_a_file_that_is_asked_for_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_named_by_config_must_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("--config", "none.toml", "doctor") == 2
     assert "none.toml: cannot be read" in capsys.readouterr().err
 
 
-def test_what_is_nearer_wins_between_ratings_and_query(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_config_of_run_replaces_that_of_batchrec(capsys: pytest.CaptureFixture[str]) -> None:
+    write("[run]\nkeep = 0\n", "run.toml")
+    for arguments in (["--config", "none.toml", "run", "--config", "run.toml"], ["--config", "run.toml", "run"]):
+        assert run_cli(*arguments) == 2
+        assert "--keep 0: expected 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "--config", "batchrec.toml"]], ids=" ".join)
+def test_an_error_in_the_file_of_run_has_the_log_format_of_run(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("[run\n")
+    assert run_cli(*arguments, "--log-format", "json") == 2
+    line = json.loads(capsys.readouterr().err)
+    assert line["exit_code"] == 2
+    assert "batchrec.toml: not TOML" in line["message"]
+
+
+def test_of_ratings_and_query_the_one_of_higher_precedence_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     write('[build-sequences]\nquery = "q.sql"\n')
     assert built_from(monkeypatch) == (("ratings.csv",), SequencesConfig(query="q.sql"))
     assert built_from(monkeypatch, "--ratings", "r.csv") == (("r.csv",), SequencesConfig())
@@ -170,7 +189,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_what_is_wrong_in_the_file_is_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_in_the_file_is_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     write(text)
     assert run_cli("build-sequences") == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -178,13 +197,13 @@ def test_what_is_wrong_in_the_file_is_one_line(text: str, capsys: pytest.Capture
     assert "batchrec.toml: " in line or "exclude" in line
 
 
-def test_a_file_that_is_no_text_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_text_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     Path("batchrec.toml").write_bytes(b"[score]\nout = '\xff'")
     assert run_cli("doctor") == 2
     assert "batchrec.toml: not UTF-8" in capsys.readouterr().err
 
 
-def test_tables_within_a_commands_table_are_parts_of_the_key() -> None:
+def test_tables_within_a_table_are_part_of_the_key() -> None:
     file = write('train.every = "7d"\ntrain.max-epochs = 3\n[run.gate]\nmin-ndcg = 1\n')
     assert read_config_file(file, RUN) == {
         "run": {"train_every": "7d", "gate_min_ndcg": 1},
@@ -195,10 +214,9 @@ def test_tables_within_a_commands_table_are_parts_of_the_key() -> None:
         read_config_file(write('[train]\nevery = "7d"\n[run]\ntrain-every = "1d"\n'), RUN)
 
 
-def test_dates_and_whole_numbers_are_texts_where_a_text_is_wanted() -> None:
+def test_dates_and_integers_are_accepted_as_text() -> None:
     write("[evaluate]\ncut = 2024-06-01\n[build-sequences]\nmax-bad-rows = 100\n[train]\nmax-minutes = 5\n")
-    found = read_defaults(cli, None)
-    assert found == {
+    assert read_defaults(cli, None) == {
         "evaluate": {"cut": "2024-06-01"},
         "build-sequences": {"max_bad_rows": "100"},
         "train": {"max_minutes": 5},
@@ -207,7 +225,7 @@ def test_dates_and_whole_numbers_are_texts_where_a_text_is_wanted() -> None:
     assert read_defaults(cli, file) == {"evaluate": {"cut": "2024-06-01T12:00:00+00:00"}}
 
 
-def test_a_running_command_finds_the_options_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_running_command_reads_the_options_of_other_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     write('[score]\ntop-k = 5\nworkers = 1\nlog-format = "json"\n[build-sequences]\nquery = "q.sql"\n')
     monkeypatch.setenv("BATCHREC_SCORE_WORKERS", "2")
     monkeypatch.setenv("BATCHREC_BUILD_SEQUENCES_RATINGS", "a.csv b.csv")

@@ -6,6 +6,8 @@ import pytest
 
 from batchrec.cli import cli, resolve_options
 from batchrec.cli.defaults import file_options, in_file, read_defaults
+from batchrec.cli.options import ConfigOption
+from batchrec.config.options import Bounds
 from tests.support.models import run_cli
 
 
@@ -25,12 +27,12 @@ def settings(defaults: dict[str, dict[str, object]] | None) -> dict[str, dict[st
         return {name: resolve_options(root, name) for name in in_file(cli) if name != "recommend"}
 
 
-def test_the_file_as_written_changes_nothing() -> None:
+def test_the_generated_file_changes_nothing() -> None:
     assert run_cli("init") == 0
     assert {name: table for name, table in (read_defaults(cli, None) or {}).items() if table} == {}
 
 
-def test_the_file_uncommented_holds_every_option_at_its_default() -> None:
+def test_the_uncommented_file_sets_every_option_to_its_default() -> None:
     assert run_cli("init", "--out", "batchrec.toml") == 0
     text = uncommented()
     for name, command in in_file(cli).items():
@@ -41,17 +43,20 @@ def test_the_file_uncommented_holds_every_option_at_its_default() -> None:
     assert settings(read_defaults(cli, None)) == settings(None)
 
 
-def test_the_file_says_what_each_option_is() -> None:
+def test_the_file_holds_the_help_and_the_range_of_each_option() -> None:
     assert run_cli("init") == 0
     text = " ".join(Path("batchrec.toml").read_text(encoding="utf-8").replace("\n# ", " ").split())
     for command in in_file(cli).values():
         for option in command.params:
-            assert not isinstance(option, click.Option) or " ".join(str(option.help).split()) in text
+            if isinstance(option, click.Option):
+                assert " ".join(str(option.help).split()) in text
+            if isinstance(option, ConfigOption) and option.bounds != Bounds():
+                assert f"Range: {option.bounds}. #{option.opts[0].removeprefix('--')} = " in text
 
 
-def test_a_file_that_is_there_is_left_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_file_is_not_changed(capsys: pytest.CaptureFixture[str]) -> None:
     Path("batchrec.toml").write_text("# mine", encoding="utf-8")
     assert run_cli("init") == 2
-    assert "batchrec.toml: is there already" in capsys.readouterr().err
+    assert "batchrec.toml: already exists" in capsys.readouterr().err
     assert Path("batchrec.toml").read_text(encoding="utf-8") == "# mine"
     assert run_cli("init", "--out", "no/folder.toml") == 2

@@ -213,18 +213,18 @@ CONFIGS = [
     Bad("a fraction of an item", option("score", "top-k = 2.5"), RUN, 2, "top-k: found 2.5; expected an integer"),
     Bad("a list as number", option("train", "max-len = [8]"), RUN, 2, "max-len: found a list; expected an integer"),
     Bad("an unknown device", option("train", 'device = "tpu"'), RUN, 2, "device: found 'tpu'; expected one of auto"),
-    Bad(
-        "a key twice", option("run", "keep_models = 2"), RUN, 2, "keep-models is there twice|keep_models is there twice"
-    ),
+    Bad("a key twice", option("run", "keep_models = 2"), RUN, 2, "keep-models is set twice|keep_models is set twice"),
     Bad("no items at all", option("score", "top-k = 0"), RUN, 2, "--top-k 0: expected 1 or more"),
     Bad("more items than there are", option("score", "top-k = 99"), RUN, 2, "--top-k 99: the model knows 40 items"),
     Bad("an age that is none", option("train", 'every = "1y"'), RUN, 2, "--train-every 1y: expected days like 7d"),
     Bad("no night to keep", option("run", "keep = 0"), RUN, 2, "--keep 0: expected 1 or more"),
-    Bad("a share above all", option("run", "gate-min-users = 2"), RUN, 2, "--gate-min-users 2.*a share from 0 to 1"),
+    Bad("a share above all", option("run", "gate-min-users = 2"), RUN, 2, "--gate-min-users 2.*a number from 0 to 1"),
     Bad("a share that is none", option("run", "gate-min-users = nan"), RUN, 2, "--gate-min-users nan: expected"),
     Bad("some bad rows", option("build-sequences", 'max-bad-rows = "some"'), RUN, 2, "--max-bad-rows some: expected"),
     Bad("lots of memory", option("build-sequences", 'memory-limit = "lots"'), RUN, 2, "--memory-limit lots"),
-    Bad("no threads", option("build-sequences", "threads = 0"), RUN, 2, "--threads 0: expected 1 or more"),
+    Bad(
+        "no threads", option("build-sequences", "threads = 0"), RUN, 2, "--threads 0: expected a number from 1 to 1024"
+    ),
     Bad("no learning", option("train", "learning-rate = 0"), RUN, 2, "--learning-rate 0.*expected more than 0"),
     Bad("odd heads", option("train", "n-heads = 3"), RUN, 2, "--n-heads 3: expected a divisor of --hidden-size 16"),
     Bad("a lost --config", nothing, f"{RUN} --config no.toml", 2, "no.toml: cannot be read: No such file"),
@@ -232,8 +232,8 @@ CONFIGS = [
 ]
 
 OPTIONS = [
-    Bad("a word as date", nothing, "run --run-date yesterday", 2, "'yesterday' is no date; expected one like"),
-    Bad("no day", nothing, "run --run-date 2024-02-30", 2, "'2024-02-30' is no date"),
+    Bad("a word as date", nothing, "run --run-date yesterday", 2, "'yesterday' is not a date; expected one like"),
+    Bad("no day", nothing, "run --run-date 2024-02-30", 2, "'2024-02-30' is not a date"),
     Bad("a half lock", nothing, f"{RUN} --lock maybe", 2, "'maybe' is not one of 'fail', 'wait'"),
     Bad("nights before the first", nothing, f"{RUN} --keep -1", 2, "--keep -1: expected 1 or more"),
     Bad("an unknown option", nothing, f"{RUN} --no-such", 2, "No such option '?--no-such"),
@@ -311,7 +311,7 @@ SEQUENCES = "nights/run_date=2024-03-01/recs.parquet"
 COMMANDS = [
     Bad("nothing to go back to", nothing, "rollback", 2, "nights: there is no other night before this one"),
     Bad("an unknown night", nothing, "rollback --to 2020-01-01", 2, "nights: there is no night 2020-01-01"),
-    Bad("no date to go back to", nothing, "rollback --to x", 2, "'x' is no date"),
+    Bad("no date to go back to", nothing, "rollback --to x", 2, "'x' is not a date"),
     Bad("a strange table", file("recs.parquet", "x"), "rollback", 2, "is the table of no night in nights. Pass --to"),
     Bad(
         "a damaged night to go back to",
@@ -342,7 +342,7 @@ COMMANDS = [
     Bad("a model of a stranger", nothing, f"train --init-from no --sequences {SEQUENCES}", 3, "no column 'item_ids'"),
     Bad("an unknown title", nothing, f"recommend --model {MODEL} --items movies.csv Nosferatu", 2, "'Nosferatu' is no"),
     Bad("a title without a catalogue", nothing, "recommend --model no Film", 4, "no: no such model directory"),
-    Bad("a template over a file", nothing, "init", 2, "batchrec.toml: is there already"),
+    Bad("a template over a file", nothing, "init", 2, "batchrec.toml: already exists"),
     Bad("an unknown command", nothing, "publish", 2, "No such command 'publish'"),
 ]
 

@@ -34,7 +34,7 @@ def test_a_night_that_is_terminated_ends_soon_and_goes_on_to_the_same_table(kind
             assert at_work or code == 0
             if code != 0:
                 assert code == 128 + sent, child.said
-                assert "goes on where it stopped" in child.said
+                assert "Run the same command again to resume" in child.said
                 assert "Traceback" not in child.said
                 counts.add(f"{sent.name} in {child.stage}")
                 counts.add(f"{sent.name}s, each followed by a resume")

@@ -90,7 +90,7 @@ def test_an_invalid_query_is_named(
         (("--category-column", "genre"), "both or none"),
         (("--category-column", "genre", "--max-per-category", "2"), "--items"),
         (("--max-per-category", "0"), "1 or more"),
-        (("--popular-days", "0"), "1 or more"),
+        (("--popular-days", "0"), "a number from 1 to 1000000"),
     ],
 )
 def test_invalid_options_are_refused(

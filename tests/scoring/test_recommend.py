@@ -218,7 +218,7 @@ def test_the_screen_shows_titles(movies: str, capsys: pytest.CaptureFixture[str]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "After"
     assert "Film no. 3, The (1963)" in lines[1]
-    assert "Newest Film (2026)  (the model does not know it)" in lines[2]
+    assert "Newest Film (2026)  (unknown to the model)" in lines[2]
     assert [line.split()[0] for line in lines[4:]] == ["1", "2", "3"]
     assert all("Film no." in line for line in lines[4:])
 

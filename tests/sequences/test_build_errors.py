@@ -218,7 +218,7 @@ def test_a_query_that_fails(build: BuildSequences, query: str, words: list[str])
         (["--memory-limit", "banana"], ["--memory-limit", "banana"]),
         (["--memory-limit", "5 bananas"], ["--memory-limit", "bananas"]),
         (["--memory-limit", "1KB"], ["--memory-limit 1KB", "not enough memory"]),
-        (["--threads", "0"], ["--threads 0", "1 or more"]),
+        (["--threads", "0"], ["--threads 0", "from 1 to 1024"]),
         (["--threads", "two"], ["--threads", "two"]),
         (["--min-user-events", "0"], ["--min-user-events 0", "1 or more"]),
         (["--min-item-events", "-1"], ["--min-item-events -1"]),

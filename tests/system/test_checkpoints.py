@@ -1,4 +1,4 @@
-"""Finished parts of a job, the folder they lie in, and the temporary files and folders of outputs."""
+"""Checkpoints, their folder, and the temporary files and folders of outputs."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def test_a_view_is_stored_in_its_own_order(folder: Path) -> None:
     assert np.array_equal(checkpoint.arrays["turned"], turned)
 
 
-def test_what_was_never_written_is_not_there(folder: Path) -> None:
+def test_a_checkpoint_that_was_never_written_is_none(folder: Path) -> None:
     assert store(folder).read("one") is None
     assert len(store(folder)) == store(folder).n_bytes() == 0
     store(folder).remove("one")
@@ -67,7 +67,7 @@ def test_a_checkpoint_with_any_byte_changed_is_not_used(folder: Path, caplog: py
         caplog.clear()
         file.write_bytes(contents[:place] + bytes([contents[place] ^ 1]) + contents[place + 1 :])
         assert store(folder).read("one") is None, place
-        assert "one.part: is not what was written" in caplog.text
+        assert "one.part: damaged: its seal does not match" in caplog.text
     file.write_bytes(contents)
     assert store(folder).read("one") is not None
 
@@ -85,16 +85,16 @@ def test_a_checkpoint_of_another_fingerprint_or_name_is_not_used(
 ) -> None:
     store(folder).write("one", ARRAYS, METADATA)
     assert store(folder, b"\2" * 32).read("one") is None
-    assert "of other input, options or versions" in caplog.text
+    assert "made with other input, options or versions" in caplog.text
     (folder / "two.part").write_bytes((folder / "one.part").read_bytes())
     assert store(folder).read("two") is None
     assert store(folder).read("one") is not None
 
 
-def test_a_checkpoint_takes_the_place_of_an_older_one_and_no_other_file_is_left(folder: Path) -> None:
+def test_a_checkpoint_replaces_an_older_one_and_leaves_no_other_file(folder: Path) -> None:
     for n in (1, 2):
         (folder.parent / "checkpoints").mkdir(exist_ok=True)
-        (folder / "one.new").write_bytes(b"half of one, by a run that was killed")
+        (folder / "one.new").write_bytes(b"half a checkpoint of a run that was killed")
         store(folder).write("one", {}, {"n": n})
     checkpoint = store(folder).read("one")
     assert checkpoint is not None
@@ -102,7 +102,7 @@ def test_a_checkpoint_takes_the_place_of_an_older_one_and_no_other_file_is_left(
     assert names_in(folder) == {"one.part"}
 
 
-def test_nobody_else_can_read_the_checkpoints(folder: Path) -> None:
+def test_only_the_owner_can_read_checkpoints(folder: Path) -> None:
     before = os.umask(0o022)
     try:
         store(folder).write("one", ARRAYS, METADATA)
@@ -119,12 +119,12 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error(folder: Path) -> None:
 
 
 def interrupt(out: Path) -> Path:
-    """Have a job that writes `out` keep a part, and be interrupted."""
+    """Run a job that writes `out`, and interrupt it after its first checkpoint."""
 
     def job() -> None:
-        with open_checkpoint_dir(out) as kept:
-            assert kept is not None
-            store(kept).write("one", {}, {})
+        with open_checkpoint_dir(out) as checkpoint_dir:
+            assert checkpoint_dir is not None
+            store(checkpoint_dir).write("one", {}, {})
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -132,12 +132,12 @@ def interrupt(out: Path) -> Path:
     return checkpoint_dir_of(out)
 
 
-def test_checkpoints_are_left_by_a_job_that_fails_and_removed_by_one_that_succeeds(tmp_path: Path) -> None:
+def test_a_failed_job_leaves_its_checkpoints_and_a_successful_one_removes_them(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert "one.part" in names_in(interrupt(out))
-    with open_checkpoint_dir(out) as kept:
-        assert kept is not None
-        assert store(kept).read("one") is not None
+    with open_checkpoint_dir(out) as checkpoint_dir:
+        assert checkpoint_dir is not None
+        assert store(checkpoint_dir).read("one") is not None
     assert names_in(tmp_path) == set()
 
 
@@ -151,7 +151,9 @@ def test_a_job_that_fails_before_its_first_checkpoint_leaves_nothing(tmp_path: P
     assert names_in(tmp_path) == set()
 
 
-def test_a_second_run_at_once_runs_without_checkpoints(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_run_at_the_same_time_has_no_checkpoint_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", "batchrec")
     out = tmp_path / "out"
     with open_checkpoint_dir(out) as first:
@@ -170,11 +172,14 @@ def test_the_checkpoint_folder_is_next_to_the_target_of_a_link(tmp_path: Path) -
     assert checkpoint_dir_of(tmp_path / "link") == tmp_path.resolve() / "far" / ".out.progress"
 
 
-def test_a_folder_that_is_a_link_is_not_trusted(tmp_path: Path) -> None:
+def test_a_checkpoint_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / ".out.progress").symlink_to(tmp_path / "theirs")
-    with pytest.raises(ConfigError, match="no folder of yours"), open_checkpoint_dir(tmp_path / "out"):
-        pytest.fail("the work has begun")
+    with (
+        pytest.raises(ConfigError, match="belongs to another user, or is not a folder"),
+        open_checkpoint_dir(tmp_path / "out"),
+    ):
+        pytest.fail("the block was entered")
     assert names_in(tmp_path / "theirs") == set()
 
 
@@ -191,7 +196,7 @@ KILLED_WITH_A_SPILL_FOLDER = "from batchrec.tables.queries import connect\nwith 
 
 
 @pytest.mark.parametrize("program", [KILLED_WITH_A_FILE, KILLED_WITH_A_FOLDER, KILLED_WITH_A_SPILL_FOLDER])
-def test_what_a_killed_run_left_is_removed_by_the_next(program: str, tmp_path: Path) -> None:
+def test_the_next_run_removes_what_a_killed_run_left(program: str, tmp_path: Path) -> None:
     killed(program, tmp_path)
     assert [name for name in names_in(tmp_path) if name.endswith(".tmp")]
     with replacing(tmp_path / "out") as temporary, connect(tmp_path):
@@ -200,17 +205,17 @@ def test_what_a_killed_run_left_is_removed_by_the_next(program: str, tmp_path: P
     assert names_in(tmp_path) == {"out"}
 
 
-def test_what_another_live_run_or_a_stranger_has_is_left_alone(tmp_path: Path) -> None:
-    strangers = {".out.0123abcd.tmp.bak", ".out.0123abc.tmp", ".other.0123abcd.tmp", "out.0123abcd.tmp"}
-    for name in strangers:
+def test_files_of_other_live_runs_and_of_others_are_not_removed(tmp_path: Path) -> None:
+    others = {".out.0123abcd.tmp.bak", ".out.0123abc.tmp", ".other.0123abcd.tmp", "out.0123abcd.tmp"}
+    for name in others:
         (tmp_path / name).write_text("mine", encoding="utf-8")
-    (tmp_path / ".out.0123abcd.tmp").write_text("a dead run's", encoding="utf-8")
+    (tmp_path / ".out.0123abcd.tmp").write_text("of a killed run", encoding="utf-8")
     with replacing(tmp_path / "out") as first, replacing(tmp_path / "out") as second:
         first.write_text("first", encoding="utf-8")
         second.write_text("second", encoding="utf-8")
         assert first != second
     assert (tmp_path / "out").read_text(encoding="utf-8") == "first"
-    assert names_in(tmp_path) == strangers | {"out"}
+    assert names_in(tmp_path) == others | {"out"}
 
 
 @pytest.fixture(params=[0o077, 0o022, 0o002])

@@ -37,7 +37,7 @@ def test_secrets_are_hidden(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["http://host:80/a@b", "http://h:80", "12:30 me@x.org", "batch_tokens=4096", "top_k=5"]
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_text_without_secrets_is_not_changed(text: str) -> None:
     assert logs.redacted(text) == text
 
 
@@ -45,7 +45,7 @@ WORDS = st.text("abcdefgh0123456789!$%*+.-_~", min_size=6)
 
 
 @given(WORDS, WORDS, st.sampled_from(["password", "token", "api_key", "sig", "X-Amz-Signature", "client-secret"]))
-def test_no_secret_comes_through(user: str, secret: str, name: str) -> None:
+def test_no_secret_is_left(user: str, secret: str, name: str) -> None:
     secret = f"SECRET{secret}"
     text = f"cannot read db://{user}:{secret}@host/path?{name}={secret}&x=1 with {name}='{secret}'"
     assert secret not in logs.redacted(text)
@@ -53,7 +53,7 @@ def test_no_secret_comes_through(user: str, secret: str, name: str) -> None:
 
 
 @given(st.text())
-def test_what_is_redacted_stays_as_it_is(text: str) -> None:
+def test_redacting_twice_changes_nothing(text: str) -> None:
     assert logs.redacted(logs.redacted(text)) == logs.redacted(text)
 
 
@@ -94,7 +94,7 @@ def test_text_lines_hide_secrets(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("no_export")
-def test_training_logs_json_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_logs_only_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("--sequences", training_sequences(), "--out", tmp_path / "model", "--log-format", "json")
     capsys.readouterr()
     assert run_cli("train", *arguments, *SMALL) == 0
@@ -144,7 +144,7 @@ def test_a_bug_is_one_json_line_with_its_traceback(
         run_cli("score")
 
 
-def test_bars_are_for_terminals_and_text() -> None:
+def test_progress_bars_are_hidden_between_json_lines() -> None:
     with logs.logging_to_stderr(logging.INFO):
         assert logs.hides_bars() is None
         logs.set_log_format("json")

@@ -1,4 +1,4 @@
-"""What the machine lets a process use: control groups as the kernel writes them, under a root of our own."""
+"""The cores that a process may use, from control groups as the kernel writes them, below a root of the test."""
 
 import os
 import subprocess
@@ -43,11 +43,11 @@ def v2(root: Path, group: str, limits: dict[str, str], mounted: str = "/") -> in
         ("6400000 100000", 16),
     ],
 )
-def test_a_container_has_the_whole_cores_of_its_quota_and_one_at_least(limit: str, cores: int, tmp_path: Path) -> None:
+def test_a_quota_is_rounded_down_to_a_minimum_of_one(limit: str, cores: int, tmp_path: Path) -> None:
     assert v2(tmp_path, "/", {"": limit}) == cores
 
 
-def test_the_least_quota_of_a_group_and_its_parents_holds(tmp_path: Path) -> None:
+def test_the_smallest_quota_of_a_group_and_its_parents_applies(tmp_path: Path) -> None:
     limits = {"": "max 100000", "pods": "300000 100000", "pods/one": "800000 100000", "pods/one/job": "max 100000"}
     assert v2(tmp_path, "/pods/one/job", limits) == 3
 
@@ -56,7 +56,7 @@ def test_a_group_of_others_does_not_count(tmp_path: Path) -> None:
     assert v2(tmp_path, "/mine", {"mine": "500000 100000", "theirs": "100000 100000"}) == 5
 
 
-def test_a_container_that_sees_the_hosts_path_has_its_group_at_the_mount(tmp_path: Path) -> None:
+def test_a_container_that_sees_the_hosts_path_finds_its_group_at_the_mount(tmp_path: Path) -> None:
     assert v2(tmp_path / "a", "/docker/4f", {"": "300000 100000"}, mounted="/docker/4f") == 3
     assert v2(tmp_path / "b", "/docker/4f/x", {"x": "200000 100000"}, mounted="/docker/4f") == 2
     assert v2(tmp_path / "c", "/../../elsewhere", {"": "300000 100000"}) == 3
@@ -64,7 +64,7 @@ def test_a_container_that_sees_the_hosts_path_has_its_group_at_the_mount(tmp_pat
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("350000", 3), ("-1", 16), ("20000", 1)])
-def test_quotas_of_the_first_version_hold_too(quota: str, cores: int, tmp_path: Path) -> None:
+def test_quotas_of_cgroup_v1_apply(quota: str, cores: int, tmp_path: Path) -> None:
     group = "sys/fs/cgroup/cpu,cpuacct/jobs"
     write(
         tmp_path,
@@ -81,7 +81,7 @@ def test_quotas_of_the_first_version_hold_too(quota: str, cores: int, tmp_path: 
     assert n_cores(tmp_path) == cores
 
 
-def test_without_control_groups_the_cores_to_run_on_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_control_groups_the_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert n_cores(tmp_path) == 16
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
     assert n_cores(tmp_path) == 1
@@ -89,11 +89,11 @@ def test_without_control_groups_the_cores_to_run_on_count(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("limit", ["", "100000", "many 100000", "100000 0"])
-def test_a_limit_that_cannot_be_read_is_none(limit: str, tmp_path: Path) -> None:
+def test_a_malformed_limit_is_ignored(limit: str, tmp_path: Path) -> None:
     assert v2(tmp_path, "/", {"": limit}) == 16
 
 
-def test_queries_take_the_threads_that_are_given_or_one_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queries_use_the_given_threads_or_one_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrec.tables.queries.n_cores", lambda: 3)
     for given, expected in ((None, 3), (2, 2)):
         with connect(threads=given) as con:
@@ -104,7 +104,7 @@ def test_queries_take_the_threads_that_are_given_or_one_a_core(monkeypatch: pyte
     ("file", "is_gpu"),
     [("dev/nvidia0", True), ("dev/nvidiactl", True), ("usr/lib/wsl/lib/libcuda.so.1", True), ("dev/null", False)],
 )
-def test_an_nvidia_gpu_is_known_by_its_drivers_files(file: str, is_gpu: bool, tmp_path: Path) -> None:
+def test_an_nvidia_gpu_is_detected_by_its_drivers_files(file: str, is_gpu: bool, tmp_path: Path) -> None:
     write(tmp_path, {file: ""})
     assert has_nvidia_device(tmp_path) is is_gpu
 
@@ -113,7 +113,7 @@ def test_an_nvidia_gpu_is_known_by_its_drivers_files(file: str, is_gpu: bool, tm
 def test_training_does_not_spin_unless_the_environment_says_so(given: str | None, policy: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     environment |= {"OMP_WAIT_POLICY": given} if given else {}
-    # torch must not be there yet: its OpenMP reads the environment when it loads.
+    # Before torch is loaded: its OpenMP reads the environment when it loads.
     program = """
 import ctypes, os, sys
 class Finder:

@@ -1,4 +1,4 @@
-"""A job that was stopped goes on where it was, and its result is that of one that was not."""
+"""A job that was stopped resumes, with the same result as a job that was not stopped."""
 
 import os
 import resource
@@ -45,16 +45,16 @@ from tests.support.models import (
 
 @pytest.fixture(autouse=True)
 def older_models() -> None:
-    """The models that every test shares are made before a test does without the export."""
+    """Make the models that all tests share before a test turns off the export."""
     for objective in OBJECTIVES:
         model_of(objective)
 
 
-class Stopped(Exception):  # noqa: N818 - it is no error
-    """Stands for a kill."""
+class Stopped(Exception):  # noqa: N818 - not an error
+    """In place of a kill."""
 
 
-# Dropout, negatives, warm-up, ties: all that is random, or changes from step to step.
+# Dropout, negatives, warm-up and ties: all state that is random or changes from step to step.
 TRAINING = replace(CONFIG, max_epochs=4, dropout=0.3, negatives=9, seed=3, min_epoch_steps=3, warmup_steps=7)
 
 
@@ -73,7 +73,7 @@ def stop_after(n_epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def assert_stops(
     monkeypatch: pytest.MonkeyPatch, stop: Callable[[pytest.MonkeyPatch], object], job: Callable[[], object]
 ) -> None:
-    """Run a job that `stop` has prepared to be stopped, and let the next one alone."""
+    """Run a job that `stop` has patched to stop; then remove the patch."""
     with monkeypatch.context() as patch:
         stop(patch)
         with pytest.raises(Stopped):
@@ -83,7 +83,7 @@ def assert_stops(
 def train_until(
     n_epochs: int, monkeypatch: pytest.MonkeyPatch, folder: Path, config: TrainingConfig, sequences: Path
 ) -> None:
-    """Train `resumed` for some epochs more, and keep them in `checkpoints`."""
+    """Train `resumed` for some more epochs, with checkpoints in `checkpoints`."""
     assert_stops(
         monkeypatch,
         lambda patch: stop_after(n_epochs, patch),
@@ -92,7 +92,7 @@ def train_until(
 
 
 def count_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Give a list that grows with every epoch that is trained."""
+    """Return a list whose only number counts the epochs that are trained."""
     take_steps, taken = Trainer.take_steps, [0]
 
     def count(*arguments: Any) -> float:
@@ -114,7 +114,7 @@ def assert_same_model(one: Path, other: Path) -> None:
 
 @pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("n_epochs", [1, 2, 3, 4])
-def test_training_that_was_stopped_after_an_epoch_gives_the_same_model(
+def test_training_stopped_after_an_epoch_gives_the_same_model(
     n_epochs: int, objective: Objective, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(TRAINING, objective=objective)
@@ -123,15 +123,13 @@ def test_training_that_was_stopped_after_an_epoch_gives_the_same_model(
     assert names_in(tmp_path) == {"whole", "checkpoints"}
     n_trained = count_epochs(monkeypatch)
     train(training_sequences(), config, tmp_path / "resumed", tmp_path / "checkpoints")
-    # After the last one only the export is left to do.
+    # After the last epoch only the export is left.
     assert n_trained == [4 - n_epochs]
     assert_same_model(tmp_path / "whole", tmp_path / "resumed")
 
 
 @pytest.mark.usefixtures("no_export")
-def test_training_that_was_stopped_again_and_again_gives_the_same_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_stopped_repeatedly_gives_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(training_sequences(), TRAINING, tmp_path / "whole")
     for _ in range(3):
         train_until(1, monkeypatch, tmp_path, TRAINING, training_sequences())
@@ -141,7 +139,7 @@ def test_training_that_was_stopped_again_and_again_gives_the_same_model(
 
 @pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("change", ["options", "sequences", "a byte", "--init-from"])
-def test_training_of_something_else_starts_over(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_with_a_change_starts_over(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sequences, config, folder = tmp_path / "sequences.parquet", TRAINING, tmp_path / "checkpoints"
     shutil.copy(training_sequences(), sequences)
     train_until(2, monkeypatch, tmp_path, config, sequences)
@@ -175,7 +173,7 @@ def options(config: TrainingConfig) -> list[str]:
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_training_that_was_killed_goes_on(
+def test_training_that_was_killed_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(training_sequences(), TRAINING, tmp_path / "whole")
@@ -203,24 +201,24 @@ run({arguments!r})
     assert n_trained == [2]
     assert "going on after epoch 2" in caplog.text
     assert_same_model(tmp_path / "whole", tmp_path / "model")
-    # The folder that was being filled when the kill came is gone too.
+    # The folder that the killed run was filling is removed too.
     assert names_in(tmp_path) == {"whole", "model"}
 
 
 def histories() -> dict[int, list[int]]:
-    """Of the first users the model knows nothing."""
+    """Return histories; the model knows no item of the first two users."""
     return {601: [], 602: [7]} | training_histories()
 
 
 class Rankings:
     """Counts the chunks that are ranked, and stops a scoring after some of them."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int = 1000) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, maximum: int = 1000) -> None:
         self.n, rank = 0, Scorer._rank
 
         def count(scorer: Scorer, users: IndexedUsers, fresh: Longs) -> RecLists:
             self.n += 1
-            if self.n > most:
+            if self.n > maximum:
                 raise Stopped
             return rank(scorer, users, fresh)
 
@@ -235,11 +233,11 @@ N_CHUNKS = 7
 def stopped_scoring(
     folder: Path, after: int, monkeypatch: pytest.MonkeyPatch, config: ScoringConfig = SCORING
 ) -> tuple[Path, Path]:
-    """Stop a scoring after some chunks; gives its sequences and its checkpoint folder."""
+    """Stop a scoring after some chunks; return its sequences and its checkpoint folder."""
     sequences = write_sequences(folder / "sequences.parquet", histories())
     assert_stops(
         monkeypatch,
-        lambda patch: Rankings(patch, most=after),
+        lambda patch: Rankings(patch, maximum=after),
         lambda: score(sequences, trained_model(), config, folder / "recs.parquet", folder / "checkpoints"),
     )
     assert not (folder / "recs.parquet").exists()
@@ -247,7 +245,7 @@ def stopped_scoring(
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 6])
-def test_a_scoring_that_was_stopped_after_some_chunks_gives_the_same_table(
+def test_scoring_stopped_after_some_chunks_gives_the_same_table(
     after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sequences, folder = stopped_scoring(tmp_path, after, monkeypatch)
@@ -259,13 +257,13 @@ def test_a_scoring_that_was_stopped_after_some_chunks_gives_the_same_table(
     assert replace(report, seconds=0, out="") == replace(whole, seconds=0, out="")
 
 
-def test_damaged_rankings_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_rankings_are_recomputed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sequences, folder = stopped_scoring(tmp_path, 6, monkeypatch)
     for number, place in ((1, 10), (2, 100), (4, -1)):
         contents = bytearray((folder / f"chunk-{number}.part").read_bytes())
         contents[place] ^= 64
         (folder / f"chunk-{number}.part").write_bytes(contents)
-    # One chunk's in another's place.
+    # The checkpoint of one chunk in the place of another's.
     shutil.copy(folder / "chunk-5.part", folder / "chunk-0.part")
     ranked = Rankings(monkeypatch)
     score(sequences, trained_model(), SCORING, tmp_path / "recs.parquet", folder)
@@ -275,7 +273,7 @@ def test_damaged_rankings_are_made_again(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 CHANGES: dict[str, tuple[dict[int, list[int]], dict[str, Any], int]] = {
-    # Chunks in which nothing has changed are not ranked again.
+    # Chunks without a change are not ranked again.
     "a history": ({5: [1001, 1002]}, {}, 2),
     "the id of a user": ({}, {}, 2),
     "top_k": ({}, {"top_k": 6}, N_CHUNKS),
@@ -287,7 +285,7 @@ CHANGES: dict[str, tuple[dict[int, list[int]], dict[str, Any], int]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_has_changed_is_ranked_anew(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_chunks_are_ranked_again(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sequences, folder = stopped_scoring(tmp_path, 6, monkeypatch)
     changed, given, n_ranked = CHANGES[change]
     config = replace(SCORING, **given)
@@ -302,14 +300,14 @@ def test_what_has_changed_is_ranked_anew(change: str, tmp_path: Path, monkeypatc
     assert (tmp_path / "recs.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
-def test_another_model_ranks_everybody_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_model_ranks_all_users_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sequences, folder = stopped_scoring(tmp_path, 6, monkeypatch)
     ranked = Rankings(monkeypatch)
     score(sequences, model_of("masked"), SCORING, tmp_path / "recs.parquet", folder)
     assert ranked.n == N_CHUNKS
 
 
-def test_users_that_are_carried_over_have_no_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_hold_no_users_that_are_carried_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     earlier = {user: items for user, items in histories().items() if user % 3 == 0}
     score(write_sequences(tmp_path / "s", earlier), trained_model(), SCORING, tmp_path / "previous.parquet")
     config = replace(SCORING, previous=str(tmp_path / "previous.parquet"))
@@ -317,7 +315,7 @@ def test_users_that_are_carried_over_have_no_checkpoints(tmp_path: Path, monkeyp
     ranked = Rankings(monkeypatch)
     score(sequences, trained_model(), config, tmp_path / "recs.parquet", folder)
     assert ranked.n == N_CHUNKS - 4
-    # Without the earlier table all users of a chunk are to be ranked, and the rankings kept are of some.
+    # Without the earlier table all users of a chunk are ranked, but its checkpoint holds only some of them.
     score(sequences, trained_model(), SCORING, tmp_path / "all.parquet", folder)
     assert ranked.n == 2 * N_CHUNKS - 4
     for out, options_given in (("recs.parquet", config), ("all.parquet", SCORING)):
@@ -325,14 +323,14 @@ def test_users_that_are_carried_over_have_no_checkpoints(tmp_path: Path, monkeyp
         assert (tmp_path / out).read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
-def test_a_command_that_was_stopped_resumes_and_removes_its_checkpoints(
+def test_a_stopped_command_resumes_and_removes_its_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sequences = write_sequences(tmp_path / "sequences.parquet", histories())
     out = tmp_path / "recs.parquet"
     arguments = ("score", "--sequences", sequences, "--model", trained_model(), "--out", out, "--device", "cpu")
     sizes = ("--chunk-size", 10, "--workers", 1, "--top-k", 5)
-    assert_stops(monkeypatch, lambda patch: Rankings(patch, most=3), lambda: run_cli(*arguments, *sizes))
+    assert_stops(monkeypatch, lambda patch: Rankings(patch, maximum=3), lambda: run_cli(*arguments, *sizes))
     assert names_in(tmp_path) == {"sequences.parquet", ".recs.parquet.progress"}
     caplog.set_level("INFO", "batchrec")
     ranked = Rankings(monkeypatch)
@@ -362,20 +360,20 @@ def key_of(ids: pa.Array) -> str:
 
 
 @pytest.mark.parametrize("ids", [pa.array([4, 5, 6, 7]), pa.array(["a", "", "bc", "d"])], ids=["int64", "string"])
-def test_a_key_goes_by_the_ids_wherever_they_lie_in_memory(ids: pa.Array) -> None:
+def test_a_key_depends_on_the_ids_not_on_their_place_in_memory(ids: pa.Array) -> None:
     assert key_of(ids.slice(1, 2)) == key_of(pa.array(ids.to_pylist()[1:3], ids.type))
     assert key_of(ids.slice(1, 2)) != key_of(ids.slice(2, 2))
     assert key_of(ids.slice(1, 0)) == key_of(ids.slice(0, 0))
 
 
-def test_a_key_tells_texts_that_are_cut_in_other_places() -> None:
+def test_a_key_differs_for_texts_that_are_split_elsewhere() -> None:
     assert key_of(pa.array(["ab", "c"])) != key_of(pa.array(["a", "bc"]))
     assert key_of(pa.array(["", ""])) == key_of(pa.array(["", ""]))
 
 
 @contextmanager
 def small_files() -> Iterator[None]:
-    """No file can grow beyond 4 KiB in the block: the disk is full for whoever tries, were it pytest with its log."""
+    """Let no file grow beyond 4 KiB inside the block, as on a full disk: this applies to pytest's log too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -385,7 +383,7 @@ def small_files() -> Iterator[None]:
 
 
 def assert_full(command: str, out: Path, capfd: pytest.CaptureFixture[str], *arguments: object) -> None:
-    """The command ends with one line that says so, and all that it leaves is its checkpoint folder."""
+    """Assert that a command on a full disk ends with one error line, and leaves nothing but its checkpoint folder."""
     before = names_in(out.parent)
     with small_files():
         assert run_cli(command, "--out", out, *arguments) == 2
@@ -417,7 +415,7 @@ def test_a_full_disk_ends_a_scoring(tmp_path: Path, capfd: pytest.CaptureFixture
     assert out.read_bytes() == b"the older one"
 
 
-def test_too_little_room_is_found_before_any_scoring(
+def test_too_little_disk_space_is_an_error_before_any_scoring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
@@ -425,7 +423,7 @@ def test_too_little_room_is_found_before_any_scoring(
     ranked = Rankings(monkeypatch)
     arguments = ("--sequences", training_sequences(), "--model", trained_model(), "--device", "cpu")
     assert run_cli("score", "--out", tmp_path / "recs.parquet", *arguments) == 2
-    # 60 users: 32 bytes each, and 10 and 8 for each of their 10 rows.
+    # 60 users: 32 bytes each, and 10 and 8 bytes for each of their 10 rows.
     assert "recs.parquet: needs up to 0.013 MB, and 0.001 MB are free" in capsys.readouterr().err
     assert ranked.n == 0
     assert names_in(tmp_path) == set()

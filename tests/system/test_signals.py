@@ -19,7 +19,7 @@ from batchrec.tables.queries import connect
 from tests.support.models import names_in, trained_model, training_sequences, write_sequences
 
 ENDLESS = "select a.range as user_id, b.range as item_id, 1 as timestamp from range(1000000) a, range(1000000) b"
-# Nothing here waits so long on a machine that is not stuck.
+# Longer than any wait here, unless the machine is stuck.
 PATIENCE_S = 120.0
 ENDLESS_TRAINING = ("--max-epochs", "100000", "--patience", "100000", "--device", "cpu", "--hidden-size", "8")
 
@@ -27,7 +27,7 @@ ENDLESS_TRAINING = ("--max-epochs", "100000", "--patience", "100000", "--device"
 def ended_by(
     folder: Path, program: list[str], is_at_work: Callable[[], bool], *numbers: signal.Signals
 ) -> tuple[int, str]:
-    """Start a program in a folder, send it signals once it is at work, and give its exit code and stderr."""
+    """Start a program in a folder, send it signals once it is at work, and return its exit code and stderr."""
     with (folder.parent / "stderr").open("w+", encoding="utf-8") as stderr:
         started = [sys.executable, *program]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def has_temporary(folder: Path, start: str) -> bool:
-    # A probe, or the checkpoint folder, exists before the work has begun.
+    # Not a probe or the checkpoint folder: these exist before the work starts.
     return any(name.startswith(start) and name.endswith(".tmp") for name in names_in(folder))
 
 
@@ -72,7 +72,7 @@ def test_a_long_query_is_interrupted(folder: Path, number: signal.Signals, exit_
     (folder / "q.sql").write_text(ENDLESS, encoding="utf-8")
     (folder / "sequences.parquet").write_text("old", encoding="utf-8")
     program = ["-m", "batchrec", "build-sequences", "--query", "q.sql", "--memory-limit", "200MB"]
-    # The folder to spill into is there before the query.
+    # The spill folder exists before the query; a file in it does not.
     assert ended_by(folder, program, lambda: any(folder.glob(".batchrec.*.tmp/*")), number) == (
         exit_code,
         f"batchrec: {word}\n",
@@ -81,7 +81,7 @@ def test_a_long_query_is_interrupted(folder: Path, number: signal.Signals, exit_
     assert (folder / "sequences.parquet").read_text(encoding="utf-8") == "old"
 
 
-def test_a_query_in_the_thread_that_makes_the_next_batch_is_interrupted(folder: Path) -> None:
+def test_a_query_in_the_thread_of_the_next_batch_is_interrupted(folder: Path) -> None:
     program = f"""
 from pathlib import Path
 import pyarrow as pa
@@ -100,21 +100,23 @@ with stopped_by_signals(), connect(Path()) as con:
     assert names_in(folder) == set()
 
 
-def test_a_signal_while_that_thread_starts_waits_for_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, go_on, ended = threading.Event(), threading.Event(), []
+def test_a_signal_at_the_start_of_that_thread_waits_for_its_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_started, may_continue, ended = threading.Event(), threading.Event(), []
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            begun.set()
-            go_on.wait(PATIENCE_S)
+            has_started.set()
+            may_continue.wait(PATIENCE_S)
             yield pa.record_batch({"user_id": [1]})
         finally:
             ended.append(True)
 
     def start_and_be_interrupted(thread: threading.Thread) -> None:
         start(thread)
-        begun.wait(PATIENCE_S)
-        start(threading.Timer(0.2, go_on.set))
+        has_started.wait(PATIENCE_S)
+        start(threading.Timer(0.2, may_continue.set))
         raise KeyboardInterrupt
 
     start = threading.Thread.start
@@ -130,17 +132,17 @@ def test_training_is_terminated_and_the_old_model_stays(folder: Path, numbers: l
     shutil.copytree(trained_model(), folder / "model")
     manifest = (folder / "model" / "manifest.json").read_bytes()
     program = ["-m", "batchrec", "train", "--sequences", str(training_sequences()), *ENDLESS_TRAINING]
-    # The line of an epoch comes before what is kept of it, and so does the folder.
-    kept = folder / ".model.progress" / "training.part"
-    exit_code, said = ended_by(folder, program, kept.exists, *numbers)
+    # The log line of an epoch, and the folder, appear before its checkpoint does.
+    checkpoint = folder / ".model.progress" / "training.part"
+    exit_code, said = ended_by(folder, program, checkpoint.exists, *numbers)
     assert exit_code == 143
-    assert said.splitlines()[-1] == "batchrec: terminated: the same command goes on where it stopped"
+    assert said.splitlines()[-1] == "batchrec: terminated. Run the same command again to resume"
     assert "Traceback" not in said
     assert names_in(folder) == {"model", ".model.progress"}
     assert (folder / "model" / "manifest.json").read_bytes() == manifest
 
 
-def test_scoring_is_terminated_in_json_too(folder: Path) -> None:
+def test_terminated_scoring_logs_a_json_line(folder: Path) -> None:
     sequences = write_sequences(folder.parent / "s.parquet", {user: [1000 + user % 40] for user in range(200_000)})
     (folder / "recs.parquet").write_text("old", encoding="utf-8")
     program = ["-m", "batchrec", "score", "--sequences", str(sequences), "--model", str(trained_model())]
@@ -148,19 +150,19 @@ def test_scoring_is_terminated_in_json_too(folder: Path) -> None:
     exit_code, said = ended_by(folder, program, lambda: has_temporary(folder, ".recs.parquet"), signal.SIGTERM)
     assert exit_code == 143
     line = json.loads(said.splitlines()[-1])
-    message = "terminated: the same command goes on where it stopped"
+    message = "terminated. Run the same command again to resume"
     assert (line["level"], line["message"], line["exit_code"]) == ("ERROR", message, 143)
     assert names_in(folder) <= {"recs.parquet", ".recs.parquet.progress"}
     assert (folder / "recs.parquet").read_text(encoding="utf-8") == "old"
 
 
-def test_a_resumable_command_says_that_it_goes_on() -> None:
+def test_a_signal_says_that_the_command_can_resume() -> None:
     with stopped_by_signals(), can_resume(), pytest.raises(Terminated) as raised:
         os.kill(os.getpid(), signal.SIGTERM)
-    assert raised.value.message == "terminated: the same command goes on where it stopped"
+    assert raised.value.message == "terminated. Run the same command again to resume"
 
 
-def test_a_signal_that_was_swallowed_interrupts_what_begins_after_it() -> None:
+def test_a_swallowed_signal_interrupts_the_work_after_it() -> None:
     def swallowing() -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -177,7 +179,7 @@ def test_a_signal_that_was_swallowed_interrupts_what_begins_after_it() -> None:
     assert swallowed == [True, True]
 
 
-def test_a_signal_comes_before_the_error_by_which_what_it_interrupts_has_ended() -> None:
+def test_a_signal_replaces_the_error_of_the_work_it_interrupts() -> None:
     def failing() -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -190,9 +192,9 @@ def test_a_signal_comes_before_the_error_by_which_what_it_interrupts_has_ended()
         raise InputError("the file cannot be read")
 
 
-def test_a_second_signal_disturbs_no_cleaning_up() -> None:
+def test_a_second_signal_does_not_interrupt_the_clean_up() -> None:
     cleaned = False
-    with stopped_by_signals(), pytest.raises(Terminated):  # noqa: PT012 - the second comes on the way out of the first
+    with stopped_by_signals(), pytest.raises(Terminated):  # noqa: PT012 - the second arrives during the clean-up of the first
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         finally:
@@ -201,7 +203,7 @@ def test_a_second_signal_disturbs_no_cleaning_up() -> None:
     assert cleaned
 
 
-def test_the_handlers_of_a_program_around_batchrec_come_back() -> None:
+def test_the_handlers_of_the_calling_program_are_restored() -> None:
     former = signal.getsignal(signal.SIGTERM)
     with stopped_by_signals():
         assert signal.getsignal(signal.SIGTERM) is not former

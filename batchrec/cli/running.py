@@ -1,4 +1,4 @@
-"""The program: a command is run, and what is not a bug becomes one line and an exit code."""
+"""The batchrec program: run a command, and turn every error except a bug into one line and an exit code."""
 
 import logging
 import sys
@@ -17,7 +17,7 @@ _log = logging.getLogger("batchrec")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and give its exit code; what is not a bug is one line on stderr."""
+    """Run a command and return its exit code; an error that is not a bug is one line on stderr."""
     with logs.logging_to_stderr(logging.INFO if is_first_process() else logging.WARNING), stopped_by_signals():
         try:
             with signals_first():
@@ -27,34 +27,34 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _exit_code(error: BaseException) -> int:
-    """Say what has ended a command, and give its exit code. Raises what is a bug, where lines need not be JSON."""
+    """Write the error that ended a command, and return its exit code. Re-raises bugs unless logs are JSON."""
     if isinstance(error, Terminated):
-        return _say(error.message, int(str(error.code)))
+        return _write_line(error.message, int(str(error.code)))
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        return _complain("interrupted", 130)
+        return _write_error("interrupted", 130)
     if isinstance(error, OSError) and error.filename is not None:
         error = ConfigError.of(error, error.filename)
     if isinstance(error, BatchrecError):
         level = logging.INFO if isinstance(error, NothingToDo) else logging.ERROR
-        return _complain(str(error), error.exit_code, level)
+        return _write_error(str(error), error.exit_code, level)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
         return ConfigError.exit_code
     if isinstance(error, click.ClickException):
-        return _complain(f"{error.format_message()} See batchrec --help", ConfigError.exit_code)
+        return _write_error(f"{error.format_message()} See batchrec --help", ConfigError.exit_code)
     if logs.is_json() and isinstance(error, Exception):
         _log.error("a bug: %s", error, exc_info=error, extra={"exit_code": 1})
         return 1
     raise error
 
 
-def _complain(message: str, exit_code: int, level: int = logging.ERROR) -> int:
+def _write_error(message: str, exit_code: int, level: int = logging.ERROR) -> int:
     is_plain = logs.is_json() or level < logging.ERROR
-    return _say(message if is_plain else f"error: {message}", exit_code, level)
+    return _write_line(message if is_plain else f"error: {message}", exit_code, level)
 
 
-def _say(message: str, exit_code: int, level: int = logging.ERROR) -> int:
-    # Names of files and columns may hold anything: a line stays a line, and a terminal is told nothing but text.
+def _write_line(message: str, exit_code: int, level: int = logging.ERROR) -> int:
+    # Names of files and columns may hold control characters: keep the message on one line, and the terminal safe.
     line = logs.redacted("".join(c if c.isprintable() else " " for c in " ".join(message.split())))
     if logs.is_json():
         _log.log(level, "%s", line, extra={"exit_code": exit_code})
@@ -64,7 +64,7 @@ def _say(message: str, exit_code: int, level: int = logging.ERROR) -> int:
 
 
 def main() -> None:
-    """Be the `batchrec` program."""
+    """Entry point of the `batchrec` command."""
     try:
         exit_code = run()
         ignore_signals()
