@@ -41,7 +41,7 @@ _TITLED_ROW_BYTES = 16
 class ScoringReport:
     """Users by where their lists come from: users = by model + by popularity + skipped (all items seen) + emptied.
 
-    emptied_by: users without a list, by the option of the rule that left them nothing.
+    emptied_by: users without a list, per rule (its option) that left them nothing.
     eligible_items: how many of the model's items and the pins the rules let any user get.
     rule_rows: of each rule table, by its option.
     """

@@ -35,7 +35,7 @@ _BATCH_SCORES = {"cpu": 1 << 22, "cuda": 1 << 27}
 class Counts:
     """Users by where their recommendations come from; each user is in one of the first four.
 
-    emptied_by: users without a list, by the option of the rule that left them nothing.
+    emptied_by: users without a list, per rule (its option) that left them nothing.
     """
 
     users_by_model: int = 0
@@ -159,7 +159,7 @@ class Scorer:
         return self._ranker.rank(tokens, users.limits.excluded(rows), self._top_k)
 
     def _fill_cold(self, lists: RecLists, users: IndexedUsers, fresh: Longs) -> Vocabulary:
-        """Give cold users their popular items, and return the vocabulary of all items in the lists."""
+        """Set the lists of cold users to popular items, and return the vocabulary of the items in all lists."""
         cold = np.flatnonzero(~users.is_known[fresh])
         if len(cold) == 0:
             return self._offer.vocabulary
