@@ -11,6 +11,7 @@ from typing import Any
 import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
+from hypothesis.strategies._internal.utils import clear_strategy_cache
 
 from batchrec.cli import run
 from batchrec.config import Objective
@@ -49,6 +50,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None):
         for name in _THREADS:
             os.environ.setdefault(name, "1")
+
+
+def pytest_unconfigure() -> None:
+    """Empty hypothesis' cache of strategies, so that no function of the tests outlives the interpreter's last clean-up.
+
+    The cache belongs to the main thread, which Python frees last. A lambda in a cached strategy keeps the globals of
+    its module, and with them DuckDB's types, of which the binding library then reports on stderr that they leaked.
+    """
+    clear_strategy_cache()
 
 
 @pytest.fixture(autouse=True)
