@@ -34,6 +34,8 @@ SMALLER = {
     "evaluate": SMALL_TRAINING,
     "bench": " --users 80 --items 220 --ratings 2000 --repeats 1",
 }
+# Read once, so that nights are the same on both sides of a midnight.
+TODAY = datetime.now(UTC).date()
 # Dates of nights in the docs, and how many days before today the tests put them: no run date may be in the future.
 NIGHTS = {"2026-11-24": 1, "2026-11-20": 8}
 # The page of each block of text, and the test that checks such blocks.
@@ -125,7 +127,7 @@ def sample(two_nights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no
 
 
 def night(days_ago: int) -> str:
-    return (datetime.now(UTC).date() - timedelta(days=days_ago)).isoformat()
+    return (TODAY - timedelta(days=days_ago)).isoformat()
 
 
 def run_as_printed(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
