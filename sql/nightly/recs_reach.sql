@@ -1,5 +1,6 @@
--- One row: the reach of the recommendations at $recs: the number of users, of users with $k items and of distinct items,
--- the share of the ten most frequent items in all rows (0 without rows), and the number of histories at $sequences.
+-- One row: the reach of the recommendations at $recs: the number of users, of users with $k items and of distinct
+-- items, the share of the ten most frequent items in all rows (0 without rows), and the number of histories at
+-- $sequences.
 -- If $of_histories, only users with a history count.
 with users as (
     select
