@@ -90,9 +90,7 @@ def connect(
             with interrupting(con.interrupt):
                 yield con
         except duckdb.OutOfMemoryException as error:
-            raise ConfigError(
-                f"--memory-limit {memory_limit or 'not given'}: not enough memory: {error}"
-            ) from error
+            raise ConfigError(f"--memory-limit {memory_limit or 'not given'}: not enough memory: {error}") from error
         except duckdb.Error as error:
             if is_disk_full(error):
                 raise ConfigError(
