@@ -53,8 +53,10 @@ class RuledRanker:
         elif rules.categories is not None:
             depth = _POOL * top_k
         self._depths = min(depth, n_items), n_items
-        by_segment = rules.by_segment
-        self._by_segment = None if by_segment is None else SegmentRanker(ranker, rules, by_segment, n_items)
+        self._by_segment: SegmentRanker | None = None
+        if rules.by_segment is not None:
+            hidden_size = self._embeddings.shape[1]
+            self._by_segment = SegmentRanker(ranker, rules, rules.by_segment, n_items, hidden_size)
 
     def rank(self, tokens: Ints, users: Longs, limits: UserLimits) -> RecLists:
         """Return the list of each row. tokens: as for Ranker.rank; users: each row's row of the limits."""

@@ -18,27 +18,27 @@ class SegmentRanker:
     `rank` may be called by several threads at the same time.
     """
 
-    def __init__(self, ranker: Ranker, rules: CompiledRules, by_segment: SegmentRules, n_items: int) -> None:
+    def __init__(
+        self, ranker: Ranker, rules: CompiledRules, by_segment: SegmentRules, n_items: int, hidden_size: int
+    ) -> None:
         """Count the items that each segment may get; by_segment: those of the rules; n_items: items of the model."""
-        self._ranker, self._rules, self._n_items = ranker, rules, n_items
+        self._ranker, self._rules, self._n_items, self._hidden_size = ranker, rules, n_items, hidden_size
         self._shares = by_segment.is_eligible.sum(axis=1) / max(1, int(rules.is_eligible.sum()))
 
     def rank(self, tokens: Ints, seen: SeenPairs, depth: int, segments: Longs) -> tuple[Ranking, Floats]:
-        """Rank the best `depth` items for each row, as Ranker.rank_and_encode does; there is at least one row.
+        """Rank the best `depth` items for each row, as Ranker.rank_and_encode does.
 
         segments: (rows,) int64, rows of by_segment. Returns the ranking and the states (rows, hidden_size).
         """
         shape = len(tokens), depth
         best = Ranking(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32))
-        states: Floats | None = None
+        states = np.zeros((len(tokens), self._hidden_size), np.float32)
         wider = self._widths(depth)[segments]
         waiting = np.ones(len(tokens), bool)
         while waiting.any():
             width = int(wider[waiting].min())
             rows = np.flatnonzero(waiting & (wider == width))
-            ranking, encoded = self._ranker.rank_and_encode(tokens[rows], _of_rows(seen, rows, len(tokens)), width)
-            states = np.zeros((len(tokens), encoded.shape[1]), np.float32) if states is None else states
-            states[rows] = encoded
+            ranking, states[rows] = self._ranker.rank_and_encode(tokens[rows], _of_rows(seen, rows, len(tokens)), width)
             is_whole = ~ranking.is_item[:, -1] | (width >= self._n_items)
             is_open = ranking.is_item & self._rules.may_get(segments[rows][:, None], ranking.items)
             order = np.argsort(~is_open, axis=1, kind="stable")[:, :depth]
@@ -49,7 +49,6 @@ class SegmentRanker:
             is_done = is_whole | (is_open.sum(axis=1) >= depth)
             waiting[rows[is_done]] = False
             wider[rows] = min(width * _DEEPER, self._n_items)
-        assert states is not None  # noqa: S101 - a batch has rows
         return best, states
 
     def _widths(self, depth: int) -> Longs:
