@@ -153,7 +153,8 @@ def test_a_loss_that_is_not_finite_or_climbs_ends_the_job(
     sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
     losses_of(losses * 2, monkeypatch)
     said = assert_training_fails(sequences, capsys, 2, "--max-epochs", 5)
-    assert f"--learning-rate 0.001: epoch {len(losses)} has the loss {losses[-1]:g}" in said
+    collapse = f"the loss of epoch {len(losses)} is {losses[-1]:g}"
+    assert f"--learning-rate 0.001: training has collapsed: {collapse}" in said
 
 
 def test_a_loss_that_climbs_by_less_than_a_nat_is_noise(monkeypatch: pytest.MonkeyPatch) -> None:
