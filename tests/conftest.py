@@ -11,7 +11,6 @@ from typing import Any
 import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
-from hypothesis.strategies._internal.utils import clear_strategy_cache
 
 from batchrec.cli import run
 from batchrec.config import Objective
@@ -52,13 +51,15 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ.setdefault(name, "1")
 
 
-def pytest_unconfigure() -> None:
-    """Empty hypothesis' cache of strategies, so that no function of the tests outlives the interpreter's last clean-up.
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Drop the tests, so that none of them outlives the interpreter's last garbage collection.
 
-    The cache belongs to the main thread, which Python frees last. A lambda in a cached strategy keeps the globals of
-    its module, and with them DuckDB's types, of which the binding library then reports on stderr that they leaked.
+    pytest loads the modules that it rewrites, and their loader refers to the session: with the session each test stays
+    alive, and with a test of hypothesis the globals of the helpers of its strategies. If these hold DuckDB's types, the
+    library that binds DuckDB reports on stderr that they leaked.
     """
-    clear_strategy_cache()
+    session.items.clear()
 
 
 @pytest.fixture(autouse=True)
