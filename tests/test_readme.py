@@ -33,6 +33,7 @@ def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_three_commands_and_what_follows_them_run(sample: Path) -> None:
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("batchrec ")]
     on_the_sample = [
