@@ -131,6 +131,7 @@ def test_a_stage_is_measured_in_its_own_process() -> None:
     assert large.seconds > 0
 
 
+@pytest.mark.slow
 def test_bench_reports_each_stage_next_to_its_limit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     options = ("--users", 160, "--items", 150, "--ratings", 4000, "--top-k", 5, "--repeats", 1)
     assert run_cli("bench", *options, "--folder", tmp_path, "--json") == 0
