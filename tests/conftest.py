@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
+from _pytest.assertion.rewrite import AssertionRewritingHook
 
 from batchrec.cli import run
 from batchrec.config import Objective
@@ -52,14 +54,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Drop the tests, so that none of them outlives the interpreter's last garbage collection.
+def pytest_unconfigure() -> None:
+    """Cut the link from the modules to pytest, so that Python can free DuckDB's types before it ends.
 
-    pytest loads the modules that it rewrites, and their loader refers to the session: with the session each test stays
-    alive, and with a test of hypothesis the globals of the helpers of its strategies. If these hold DuckDB's types, the
-    library that binds DuckDB reports on stderr that they leaked.
+    pytest loads the modules whose assertions it rewrites, and their loader refers to the whole session. A module that
+    is freed late keeps all tests alive, and the library that binds DuckDB reports on stderr that its types leaked.
     """
-    session.items.clear()
+    for finder in [finder for finder in sys.meta_path if isinstance(finder, AssertionRewritingHook)]:
+        sys.meta_path.remove(finder)
+        vars(finder).clear()
 
 
 @pytest.fixture(autouse=True)
