@@ -234,7 +234,7 @@ def test_the_printed_benchmark_has_the_layout_of_a_real_one(
 ) -> None:
     # The printed run takes 9 minutes: a small one has the same lines, with other numbers. Its stages run in this
     # process; tests/benchmark starts one for each.
-    monkeypatch.setattr(benchmark, "measure", lambda stage, *arguments: Measurement(1.0, 1.0, stage(*arguments)))
+    monkeypatch.setattr(benchmark, "run_isolated", lambda stage, *arguments: Measurement(1.0, 1.0, stage(*arguments)))
     (command,) = [block.text for block in blocks("sh") if block.text.startswith("batchrec bench")]
     assert run_as_printed(command, monkeypatch) == 0
     real = [line.split(":")[0] for line in layout_of(capsys.readouterr().out)]

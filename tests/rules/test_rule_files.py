@@ -108,7 +108,7 @@ def test_the_date_stays_the_same_past_midnight(tmp_path: Path, monkeypatch: pyte
         def now(cls, tz: tzinfo | None = None) -> Self:
             return cls(2024, 6, next(days), tzinfo=tz)
 
-    monkeypatch.setattr("batchrec.config.rules.datetime", Clock)
+    monkeypatch.setattr("batchrec.config.run_date.datetime", Clock)
     # Each item may be recommended only on one day.
     rows = [(item, f"2024-06-{day:02}", f"2024-06-{day:02}") for day, item in enumerate(ITEMS[3:23], 1)]
     allow = write_table(tmp_path / "allow.csv", "item_id,valid_from,valid_to", rows)
