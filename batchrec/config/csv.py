@@ -11,7 +11,7 @@ _LONGEST_DELIMITER = 4
 
 @dataclass(frozen=True)
 class CsvOptions:
-    """What the options say about CSV files; the rest is detected from their first lines.
+    """The options for CSV files; the rest is detected from their first lines.
 
     delimiter: None to detect it. quote: a character, empty for none, None to detect it. names: of the columns, in
     order; None to take them from the header. null_words: more spellings of a missing value.

@@ -32,7 +32,7 @@ class RulesConfig(RunDate, CatalogueConfig):
     max_per_category: int | None = option(None, "Maximum number of items per category in a list.", minimum=1)
     category_column: str | None = option(None, "Category column of the catalogue --items, for --max-per-category.")
     boost: str | None = option(
-        None, "Multiply the odds of items: a table of item_id and factor. A factor below 1 makes an item rarer."
+        None, "Multiply the odds of items: a table of item_id and factor. Factors below 1 make items rarer."
     )
     pins: str | None = option(None, "Put items at fixed ranks of every list: a table of item_id and position.")
     diversity: float = option(

@@ -15,7 +15,7 @@ class RunConfig:
     models: str = option("models", "Folder of the models: one version per training, and a link to the one in use.")
     keep: int = option(14, "Number of nights whose tables are kept to roll back to.", minimum=1)
     keep_models: int = option(5, "Number of models that are kept to roll back to.", minimum=1)
-    lock: Literal["fail", "wait"] = option("fail", "What to do while another run is at work.")
+    lock: Literal["fail", "wait"] = option("fail", "If another run is in progress: fail, or wait for it.")
     train_every: str = option("7d", "Age at which the model is retrained: days like 7d, or weeks like 2w.")
     from_scratch: bool = option(False, "Train each model from scratch, not from the weights of the one in use.")
     max_unknown_share: float = option(

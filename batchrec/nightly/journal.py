@@ -18,7 +18,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class NightJournal:
-    """What a night has done so far. decided: report of a run killed while publishing; this run only finishes that."""
+    """The stages, checks and models of a night so far.
+
+    decided: report of a run killed while publishing; this run only finishes that.
+    """
 
     run_date: date
     resumed: bool

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a night would do and why, as far as this can be known without reading the events."""
+    """The steps that a night would take, and why, as far as this can be known without reading the events."""
 
     run_date: str
     resumes: bool

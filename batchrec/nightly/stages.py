@@ -164,7 +164,7 @@ class Night:
         self.journal.check([Check(gate, f"intact {kind} of earlier nights", n_intact, minimum=1)])
 
     def _choose_model(self, in_use: ModelVersion | None) -> Path:
-        """Return the model to score with: the one in use, or a new one if a training is due."""
+        """Return the model to score with: a new one if training is due, otherwise the one in use."""
         with held_out_items(self._sequences, self.jobs.training, self._run_date) as held_out:
             figures, reason = self._evaluate_current(in_use, held_out)
             if in_use is not None and reason is None:

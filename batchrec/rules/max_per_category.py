@@ -15,7 +15,7 @@ from batchrec.tables.schemas import FIRST_ITEM
 
 @dataclass(frozen=True)
 class MaxPerCategory(Rule):
-    """How many items of one category a list may hold; items without a category do not count."""
+    """The maximum number of items per category in a list; items without a category do not count."""
 
     categories: ItemColumn
     maximum: int

@@ -1,4 +1,4 @@
-"""What every rule does: read its tables, look its ids up, and compile itself for a vocabulary.
+"""The steps of every rule: read its tables, look up their ids, and compile it for a vocabulary.
 
 A new rule is a subclass of Rule in a module of its own and a line in rulebook.RULES.
 """
@@ -20,7 +20,7 @@ from batchrec.tables.ids import as_ids
 
 @dataclass(frozen=True)
 class RuleInputs:
-    """What rules are read from: the tables of all given options, and the ids that the tables are checked against.
+    """The inputs of a rule: the tables of all given options, and the ids that the tables are checked against.
 
     segments: which user is in which segment; None without --segments.
     """

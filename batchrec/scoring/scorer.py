@@ -26,7 +26,7 @@ from batchrec.scoring.recs_columns import RecsColumns
 
 _log = logging.getLogger(__name__)
 
-# Tokens in one run of the model, and scores of items: few on a CPU, for its cache; a GPU wants more work at a time.
+# Tokens in one run of the model, and scores of items: few on a CPU, to fit its cache; a GPU needs more work at a time.
 _BATCH_TOKENS = {"cpu": 1 << 11, "cuda": 1 << 18}
 _BATCH_SCORES = {"cpu": 1 << 22, "cuda": 1 << 27}
 

@@ -38,7 +38,7 @@ def read_user_list(
 
 
 def _user_column(file: str, user_type: pa.DataType, sequences: Path | None) -> str:
-    """Return the name of the column with the ids. Raises InputError if a user stands where the header should be."""
+    """Return the name of the column with the ids. Raises InputError if the file has a user instead of a header."""
     if is_query(file):
         return "user_id"
     names = column_names(find_files([file], "--users FILE")[0])

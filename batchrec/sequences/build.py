@@ -29,7 +29,7 @@ _BATCH_EVENTS = 1 << 20
 
 @dataclass(frozen=True)
 class SequencesReport:
-    """What was read and written: rows read = events + rejected + left out + duplicates folded.
+    """The counts of what was read and written: rows read = events + rejected + left out + duplicates folded.
 
     users: rows of the table. users_without_history: users whose events were all left out by filters. *_history: number
     of events per history, over the users who have one. also_seen: items of left-out events that count as seen. oldest,

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What was trained on, and the result; the accuracies are those of the best epoch, whose weights are kept.
+    """The training data and the result; the accuracies are those of the best epoch, whose weights are kept.
 
     encoder: its shape. negatives: negatives sampled per step, 0 for the full softmax. ended_by: patience, max_epochs or
     max_minutes. onnx_difference: the largest difference of a score between the ONNX graph and torch.
