@@ -49,7 +49,7 @@ class GateError(BatchrecError):
 
 
 class LockedError(BatchrecError):
-    """Another run is at work."""
+    """Another run is active."""
 
     exit_code = 7
 

@@ -26,8 +26,8 @@ from batchrec.errors import ConfigError
 
 _EXIT_CODES = (
     "Exit codes: 0 done; 1 a bug, with its traceback; 2 wrong use or configuration; 3 input that breaks its contract; "
-    "4 a damaged or unfitting model directory; 5 the requested device is missing; 6 a gate failed: nothing was "
-    "published; 7 locked: another run is at work; 99 nothing to do; 130 interrupted; 143 terminated."
+    "4 a model directory that is damaged or does not fit; 5 the requested device is missing; 6 a gate failed: nothing "
+    "was published; 7 locked: another run is active; 99 nothing to do; 130 interrupted; 143 terminated."
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from batchrec.cli.defaults import in_file
+from batchrec.cli.defaults import in_file, options_in_file
 from batchrec.cli.options import ConfigOption
 
 _START = """\
@@ -25,11 +25,10 @@ def template(group: click.Group) -> str:
 def _table(name: str, command: click.Command) -> Iterator[str]:
     yield f"[{name}]"
     yield from _comment(command.get_short_help_str(limit=200))
-    for option in command.params:
-        if isinstance(option, click.Option):
-            yield ""
-            yield from _comment(_help(option))
-            yield f"#{option.opts[0].removeprefix('--')} = {_default(option)}"
+    for option in options_in_file(command):
+        yield ""
+        yield from _comment(_help(option))
+        yield f"#{option.opts[0].removeprefix('--')} = {_default(option)}"
 
 
 def _help(option: click.Option) -> str:

@@ -58,13 +58,14 @@ def in_file(group: click.Group) -> dict[str, click.Command]:
     return {name: command for name, command in group.commands.items() if name not in _NOT_IN_FILE}
 
 
+def options_in_file(command: click.Command) -> list[click.Option]:
+    """Return the options that a command's table may set: all but --config, because a file cannot name another one."""
+    return [option for option in command.params if isinstance(option, click.Option) and option.name != "config"]
+
+
 def file_options(command: click.Command) -> dict[str, FileOption]:
     """Return the options of a command's table: name with hyphens -> accepted values."""
-    return {
-        option.opts[0].removeprefix("--"): _file_option(option)
-        for option in command.params
-        if isinstance(option, click.Option) and option.name
-    }
+    return {option.opts[0].removeprefix("--"): _file_option(option) for option in options_in_file(command)}
 
 
 def _file_option(option: click.Option) -> FileOption:

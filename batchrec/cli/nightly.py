@@ -61,11 +61,17 @@ class _RunCommand(JobCommand):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the file of options, then parse as click does."""
+        if ctx.resilient_parsing or set(ctx.help_option_names) & set(args):
+            return super().parse_args(ctx, args)
         root, own = ctx.find_root(), _own_config_file(args)
+        of_group: Path | None = root.params["config"]
         # Other commands ask for the options of run too: batchrec has read its file for them.
         if own is not None or root.invoked_subcommand == self.name:
             try:
-                root.default_map = read_defaults(cli, own or root.params["config"])
+                if own is not None and of_group is not None:
+                    # It is replaced, but must not be missing or broken.
+                    read_defaults(cli, of_group)
+                root.default_map = read_defaults(cli, own or of_group)
             except ConfigError:
                 self.set_log_format(ctx, args)
                 raise
@@ -243,7 +249,7 @@ def models_rollback_command(context: click.Context, name: str | None) -> None:
 
 def _check_settled(nights: Path) -> None:
     """Raise ConfigError if a run was killed while it published: the next run would switch the model again."""
-    from batchrec.nightly.decisions import Decisions
+    from batchrec.nightly.decision_files import Decisions
 
     decided = Decisions(nights).dates()
     if decided:

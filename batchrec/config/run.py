@@ -45,10 +45,13 @@ class RunConfig:
         0.95, "Minimum share of users with at least one recommendation.", minimum=0, maximum=1
     )
     gate_min_full_lists: float = option(
-        0.9, "Minimum share of users with all of their k recommendations.", minimum=0, maximum=1
+        0.9,
+        "Minimum share of users with a full list: k items, or all eligible ones if these are fewer.",
+        minimum=0,
+        maximum=1,
     )
     gate_min_coverage: float = option(
-        0.001, "Minimum share of the model's items that are recommended to at least one user.", minimum=0, maximum=1
+        0.001, "Minimum share of the eligible items that are recommended to at least one user.", minimum=0, maximum=1
     )
     gate_max_top_items: float = option(
         0.9, "Maximum share of all recommendations that the ten most frequent items make up.", minimum=0, maximum=1

@@ -19,8 +19,8 @@ class ScoringConfig(RulesConfig):
     device: Literal["auto", "cuda", "cpu"] = option("auto", "Device to score on.")
     previous: str | None = option(
         None,
-        "Recommendations of an earlier night. Users whose history has not changed keep theirs, if the model is the "
-        "same.",
+        "Recommendations of an earlier night. Users whose history has not changed keep theirs, if model, rules and "
+        "options are the same.",
     )
     precision: ScoringPrecision = option(
         "fp32",
@@ -28,7 +28,7 @@ class ScoringConfig(RulesConfig):
         "same.",
     )
     users: str | None = option(
-        None, "Score only these users: CSV or Parquet with a column user_id, or with a single column."
+        None, "Score only these users: CSV, Parquet or a .sql file, with a column user_id or a single column."
     )
     chunk_size: int | None = option(
         None, "Users read, scored and written at a time. Default: by the device.", minimum=1

@@ -51,7 +51,7 @@ class SequencesConfig(RunDate):
     )
     item_id_type: IdType = option("auto", "Type of item ids, as for --user-id-type.")
     null: str | None = option(
-        None, r"Words that mean a missing id, separated by commas, in addition to \N, NULL, None and NaN."
+        None, r"Words that mean a missing id, separated by commas, in addition to \N, NULL, None, NaN, <NA> and NaT."
     )
     delimiter: str | None = option(
         None, "Delimiter of CSV files, like ; or tab or ::. Default: detected from the first lines."
@@ -64,7 +64,7 @@ class SequencesConfig(RunDate):
         None, "Column names of CSV files, in order, separated by commas; they replace the header's names."
     )
     max_bad_rows: str = option(
-        "0", "Maximum of unusable rows; the job fails if there are more. A number, or a share like 1%."
+        "0", "Maximum number of unusable rows, or a share like 1%; the job fails if there are more."
     )
     run_date: str | None = option(None, "Run date that a query sees. Default: today (UTC).")
     memory_limit: str | None = option(None, "Maximum memory of DuckDB before it spills to disk, like 2GB.")

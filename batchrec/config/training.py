@@ -60,11 +60,11 @@ class TrainingConfig:
     learning_rate: float = option(1e-3, "Learning rate of AdamW after warm-up.", minimum=Exclusive(0), maximum=1)
     weight_decay: float = option(0.01, "Weight decay of AdamW.", minimum=0, maximum=1)
     warmup_steps: int = option(100, "Steps in which the learning rate rises from 0.", minimum=0)
-    max_epochs: int = option(200, "Maximum number of epochs; small logs are repeated within one.", minimum=1)
+    max_epochs: int = option(200, "Maximum number of epochs; small logs are repeated within an epoch.", minimum=1)
     min_epoch_steps: int = option(100, "Minimum number of training steps per epoch.", minimum=1)
     max_minutes: float = option(
         55.0,
-        "Maximum training time in minutes. It may end within an epoch; only finished epochs count.",
+        "Maximum training time in minutes. An epoch that it cuts short does not count, unless it is the first.",
         minimum=Exclusive(0),
     )
     patience: int = option(

@@ -11,7 +11,7 @@ from typing import Any
 from batchrec.config import parse_date
 from batchrec.errors import ConfigError
 from batchrec.nightly.current_table import CurrentTable
-from batchrec.nightly.decisions import REPORT, DecidedNight, Decisions
+from batchrec.nightly.decision_files import REPORT, DecidedNight, Decisions
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.system.atomic import replacing
 from batchrec.system.disk import file_sha256, make_folder, put_on_disk, remove

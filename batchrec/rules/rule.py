@@ -1,6 +1,6 @@
 """The steps of every rule: read its tables, look up their ids, and compile it for a vocabulary.
 
-A new rule is a subclass of Rule in a module of its own and a line in rulebook.RULES.
+A new rule is a subclass of Rule in a module of its own and a line in rulebook.RULES. CONTRIBUTING has the other files.
 """
 
 from abc import ABC, abstractmethod

@@ -12,9 +12,9 @@ from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking
 from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.pools import CategoryCap, Pool, RecLists, Selection, Unlikeness
+from batchrec.rules.seen_and_blocked import NO_PAIRS, UserLimits, allowed_candidates, allowed_pins
 from batchrec.rules.segment_ranker import SegmentRanker
 from batchrec.rules.selection import deepen
-from batchrec.rules.user_limits import NO_PAIRS, UserLimits, allowed_candidates, allowed_pins
 from batchrec.tables.schemas import BY_MODEL, FIRST_ITEM
 
 # Pairs of a user and an item that are scored at a time.

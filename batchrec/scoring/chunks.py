@@ -1,7 +1,7 @@
 """Chunks of users, the unit of reading, scoring and writing: which users they hold, and the threads that score them."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -55,7 +55,7 @@ def with_users(
 
 def in_order(
     chunks: Iterator[pa.RecordBatch], score: Callable[[int, pa.RecordBatch], Scored], workers: int
-) -> Iterator[Scored]:
+) -> Generator[Scored, None, None]:
     """Score chunks in threads, for onnxruntime releases Python's lock, and yield the results in the chunks' order.
 
     score: of a chunk and its number, from 0.

@@ -3,7 +3,8 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -165,9 +166,11 @@ class _Totals:
         return counts | {"emptied_by": dict(self.counts.emptied_by)}
 
 
-def _recs(chunks: Iterator[ScoredChunk], n_users: int, totals: _Totals) -> Iterator[pa.RecordBatch]:
+def _recs(chunks: Generator[ScoredChunk, None, None], n_users: int, totals: _Totals) -> Iterator[pa.RecordBatch]:
     """Yield the recommendations of chunks, add their counts to the totals, and show the progress."""
-    with tqdm(total=n_users, desc="score", unit="user", leave=False, disable=hides_bars()) as bar:
+    bar_of_users = tqdm(total=n_users, desc="score", unit="user", leave=False, disable=hides_bars())
+    # If the writer stops halfway, the threads that score end before its error leaves the job.
+    with closing(chunks), bar_of_users as bar:
         for chunk in chunks:
             totals.add(chunk)
             bar.update(chunk.n_users)

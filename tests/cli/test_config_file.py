@@ -66,6 +66,12 @@ def test_precedence_is_command_line_environment_file_default(
     assert given[:4] == [Path("sequences.parquet"), Path("model"), config, Path("o")]
 
 
+def test_a_file_cannot_name_another_file_to_read(capsys: pytest.CaptureFixture[str]) -> None:
+    write('[run]\nconfig = "other.toml"\n')
+    assert run_cli("run", "--dry-run") == 2
+    assert "batchrec.toml: [run] has no option 'config'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
@@ -126,9 +132,19 @@ def test_a_file_named_by_config_must_exist(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_config_of_run_replaces_that_of_batchrec(capsys: pytest.CaptureFixture[str]) -> None:
     write("[run]\nkeep = 0\n", "run.toml")
-    for arguments in (["--config", "none.toml", "run", "--config", "run.toml"], ["--config", "run.toml", "run"]):
+    write("[run]\nkeep = -1\n", "all.toml")
+    for arguments in (["--config", "all.toml", "run", "--config", "run.toml"], ["--config", "run.toml", "run"]):
         assert run_cli(*arguments) == 2
         assert "--keep 0: expected 1 or more" in capsys.readouterr().err
+    assert run_cli("--config", "none.toml", "run", "--config", "run.toml") == 2
+    assert "none.toml: cannot be read" in capsys.readouterr().err
+
+
+def test_help_is_shown_whatever_the_file_of_options_is(capsys: pytest.CaptureFixture[str]) -> None:
+    write("[run\n")
+    for arguments in (["run", "--help"], ["run", "--config", "batchrec.toml", "--help"]):
+        assert run_cli(*arguments) == 0
+        assert "Usage: batchrec run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["run", "--config", "batchrec.toml"]], ids=" ".join)

@@ -1,11 +1,10 @@
 import re
 from pathlib import Path
 
-import click
 import pytest
 
 from batchrec.cli import cli, resolve_options
-from batchrec.cli.defaults import file_options, in_file, read_defaults
+from batchrec.cli.defaults import file_options, in_file, options_in_file, read_defaults
 from batchrec.cli.options import ConfigOption
 from batchrec.config.options import Bounds
 from tests.support.models import run_cli
@@ -47,9 +46,8 @@ def test_the_file_holds_the_help_and_the_range_of_each_option() -> None:
     assert run_cli("init") == 0
     text = " ".join(Path("batchrec.toml").read_text(encoding="utf-8").replace("\n# ", " ").split())
     for command in in_file(cli).values():
-        for option in command.params:
-            if isinstance(option, click.Option):
-                assert " ".join(str(option.help).split()) in text
+        for option in options_in_file(command):
+            assert " ".join(str(option.help).split()) in text
             if isinstance(option, ConfigOption) and option.bounds != Bounds():
                 assert f"Range: {option.bounds}. #{option.opts[0].removeprefix('--')} = " in text
 

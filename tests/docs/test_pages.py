@@ -32,7 +32,7 @@ def test_every_command_and_option_is_documented() -> None:
                 assert option.opts[0] in commands, f"{name} {option.opts[0]}"
                 if name not in {"init", "rollback", "models"}:
                     variable = f"BATCHREC_{name.replace('-', '_')}_{option.name}".upper()
-                    assert f"| `{variable}` |" in configuration, variable
+                    assert f"`{variable}`" in configuration, variable
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:

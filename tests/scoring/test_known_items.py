@@ -112,7 +112,6 @@ def test_the_error_for_an_unknown_id_shows_a_known_one(capsys: pytest.CaptureFix
 
 
 def test_the_nightly_evaluation_refuses_a_model_of_another_log(tmp_path: Path) -> None:
-    # test_nightly_damage.py has what follows of it: a training.
     for number, (item, item_type) in enumerate(((5, pa.int64()), ("1001", pa.string()))):
         histories = {user: [item, item, item] for user in range(9)}
         sequences = write_sequences(tmp_path / f"{number}.parquet", histories, item_type=item_type)

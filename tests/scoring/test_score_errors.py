@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from batchrec.config import ScoringConfig
+from batchrec.errors import ConfigError
 from batchrec.model import ranker
 from batchrec.scoring.offer import Offer, read_offer
 from batchrec.scoring.score import score
@@ -283,6 +285,19 @@ def test_an_error_while_writing_leaves_the_old_table(job: Job, monkeypatch: pyte
 
     monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_batch", fail)
     assert "No space left" in job.assert_fails(2)
+
+
+def test_no_thread_scores_after_an_error_of_the_writer(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_batch", fail)
+    config = ScoringConfig(device="cpu", workers=4, chunk_size=1)
+    with pytest.raises(ConfigError, match="No space left") as raised:
+        score(job.sequences, trained_model(), config, job.out)
+    # The traceback keeps the frames of score alive.
+    assert raised.tb is not None
+    assert [thread.name for thread in threading.enumerate() if "PoolExecutor" in thread.name] == []
 
 
 def test_a_bug_keeps_its_traceback_and_leaves_the_old_table(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Decisions about nights, kept apart from their tables: to publish a night, or to roll nights back."""
+"""Records of decisions about nights, which stages.py makes: to publish a night, or to roll nights back."""
 
 import json
 import os
