@@ -227,7 +227,8 @@ sizes = st.integers(1, 40)
 def test_any_users_get_the_same_as_in_a_plain_loop(
     lists: list[list[int]], top_k: int, chunk_size: int, batch_tokens: int, workers: int
 ) -> None:
-    model, histories = load_model(trained_model()), dict(enumerate(lists))
+    # A model that knows no item of the log is refused.
+    model, histories = load_model(trained_model()), dict(enumerate([*lists, [ITEMS[0]]]))
     with TemporaryDirectory() as folder:
         options: dict[str, Any] = {"chunk_size": chunk_size, "batch_tokens": batch_tokens, "workers": workers}
         recs = scored(Path(folder), histories, top_k=top_k, **options)
