@@ -17,7 +17,6 @@ from batchrec.rules.rule import Rule, RuleInputs
 from batchrec.rules.rule_tables import SEGMENT, RuleTable, RuleTables, read_rule_table
 from batchrec.rules.segments import Segments
 from batchrec.sources import show_names
-from batchrec.tables.ids import as_ids
 from batchrec.tables.schemas import FIRST_ITEM, PAD
 
 _log = logging.getLogger(__name__)
@@ -145,6 +144,6 @@ def _read_list(option: str, inputs: RuleInputs) -> ItemList | None:
     is_valid = table.is_valid_on(night)
     if len(table.rows) and not pc.any(is_valid).as_py():
         _log.warning("%s: none of its %d rows is valid on %s", option, len(table.rows), night)
-    item_ids = as_ids(table.required("item_id"), known.item_type)
+    item_ids = table.ids("item_id", known.item_type)
     is_kept = pc.and_(pc.and_(is_valid, item_ids.is_valid()), pa.array(numbers != _NOBODY))
     return ItemList(item_ids.filter(is_kept), numbers[is_kept.to_numpy(zero_copy_only=False)])

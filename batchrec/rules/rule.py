@@ -15,7 +15,6 @@ from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rule_tables import RuleTable, RuleTables
 from batchrec.rules.segments import Segments
-from batchrec.tables.ids import as_ids
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class RuleInputs:
 
         Raises InputError if an item has several rows.
         """
-        item_ids = as_ids(table.required("item_id"), self.known.item_type)
+        item_ids = table.ids("item_id", self.known.item_type)
         table.refuse_repeats("item_id", item_ids)
         return item_ids
 

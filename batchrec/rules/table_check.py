@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from batchrec.config import ScoringConfig
 from batchrec.rules.rule_tables import SEGMENT, RuleTable, RuleTables
 from batchrec.sources.catalogue import read_categories
-from batchrec.tables.ids import BLANKS, as_ids, without_blanks
+from batchrec.tables.ids import BLANKS, without_blanks
 from batchrec.tables.queries import connect, literal, select
 
 _CAP, _PINS = "--max-per-category", "--pins"
@@ -137,7 +137,7 @@ def _pairs(option: str, table: RuleTable, types: dict[str, pa.DataType]) -> pa.T
 
 def _ids(table: RuleTable, column: str, types: dict[str, pa.DataType]) -> pa.Array:
     """Return ids as text in the form of a type, null for an id that cannot be of that type, so that no row has it."""
-    return _trimmed(as_ids(table.required(column), types[column]))
+    return _trimmed(table.ids(column, types[column]))
 
 
 def _trimmed(ids: pa.Array) -> pa.Array:

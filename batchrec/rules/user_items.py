@@ -13,7 +13,6 @@ from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.compiled import CompiledRules, ItemsByUser
 from batchrec.rules.rule import Rule, RuleInputs
 from batchrec.rules.rule_tables import RuleTables, read_given
-from batchrec.tables.ids import as_ids
 from batchrec.tables.schemas import PAD
 
 _BLOCK, _CANDIDATES = "--block-for-user", "--candidates"
@@ -36,8 +35,8 @@ class UserItemPairs:
         inputs.known.check_rows(option, table, "a user and an item per row")
         inputs.known.check_users(option, table)
         inputs.known.check_items(option, table)
-        users = as_ids(table.required("user_id"), inputs.known.user_type)
-        items = as_ids(table.required("item_id"), inputs.known.item_type)
+        users = table.ids("user_id", inputs.known.user_type)
+        items = table.ids("item_id", inputs.known.item_type)
         is_pair = pc.and_(users.is_valid(), items.is_valid())
         return cls(users.filter(is_pair).dictionary_encode(), items.filter(is_pair))
 
