@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from batchrec.doctor import diagnose
     from batchrec.errors import BatchrecError
     from batchrec.evaluation.evaluate import evaluate
+    from batchrec.nightly.night import Jobs
     from batchrec.nightly.run import run
-    from batchrec.nightly.stages import Jobs
     from batchrec.scoring.recommend import recommend
     from batchrec.scoring.score import score
     from batchrec.sequences.build import build_sequences
@@ -34,7 +34,7 @@ _HOMES = {
     "BatchrecError": "errors",
     "BenchConfig": "config",
     "EvaluationConfig": "config",
-    "Jobs": "nightly.stages",
+    "Jobs": "nightly.night",
     "RecommendConfig": "config",
     "RunConfig": "config",
     "ScoringConfig": "config",

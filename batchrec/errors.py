@@ -54,6 +54,12 @@ class LockedError(BatchrecError):
     exit_code = 7
 
 
+class StoreError(BatchrecError):
+    """A store outside this machine, such as a database or an object store, that cannot be reached, read or written."""
+
+    exit_code = 8
+
+
 class NothingToDo(BatchrecError):  # noqa: N818 - not an error
     """The requested work is already done."""
 

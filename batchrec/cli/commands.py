@@ -27,7 +27,8 @@ from batchrec.errors import ConfigError
 _EXIT_CODES = (
     "Exit codes: 0 done; 1 a bug, with its traceback; 2 wrong use or configuration; 3 input that breaks its contract; "
     "4 a model directory that is damaged or does not fit; 5 the requested device is missing; 6 a gate failed: nothing "
-    "was published; 7 locked: another run is active; 99 nothing to do; 130 interrupted; 143 terminated."
+    "was published; 7 locked: another run is active; 8 a database or object store that cannot be read or "
+    "written; 99 nothing to do; 130 interrupted; 143 terminated."
 )
 
 
@@ -96,18 +97,17 @@ def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> Non
 @path_option("--sequences", "sequences.parquet", "Histories of the users to score.")
 @path_option("--model", "model", "Model directory.")
 @options_of(ScoringConfig)
-@path_option("--out", "recs.parquet", "File to write the recommendations to.")
+@click.option(
+    "--out", default="recs.parquet", show_default=True, metavar="TARGET", help="Where to publish the recommendations."
+)
 @log_format_option
 @json_option
-def score_command(sequences: Path, model: Path, out: Path, json: bool, **options: Any) -> None:
+def score_command(sequences: Path, model: Path, out: str, json: bool, **options: Any) -> None:
     """Write the top k items of every user."""
     config = ScoringConfig(**options)
-    from batchrec.scoring.score import score
-    from batchrec.system.resume import open_checkpoint_dir
+    from batchrec.scoring.publish import score_to
 
-    with open_checkpoint_dir(out) as checkpoint_dir:
-        report = score(sequences, model, config, out, checkpoint_dir)
-    print_report(report, json)
+    print_report(score_to(out, sequences, model, config), json)
 
 
 @cli.command("evaluate", cls=JobCommand)

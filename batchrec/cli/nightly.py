@@ -27,8 +27,8 @@ from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_resume, ignore_signals
 
 if TYPE_CHECKING:
+    from batchrec.nightly.night import Jobs
     from batchrec.nightly.registry import ModelRegistry
-    from batchrec.nightly.stages import Jobs
 
 
 class _Date(click.ParamType[date]):
@@ -166,7 +166,7 @@ def run_command(
 
 def _jobs(context: click.Context) -> "Jobs":
     """Make the jobs of a night from their options in the environment and the file."""
-    from batchrec.nightly.stages import Jobs
+    from batchrec.nightly.night import Jobs
 
     values = {name: resolve_options(context, name) for name in ("build-sequences", "train", "score")}
 
@@ -188,11 +188,11 @@ def _jobs(context: click.Context) -> "Jobs":
 def rollback_command(context: click.Context, to: date | None) -> None:
     """Publish the table of an earlier night again at score's --out."""
     from batchrec.nightly.archive import Archive
-    from batchrec.nightly.current_table import current_table
     from batchrec.nightly.lock import locked
+    from batchrec.targets import open_target
 
     options = resolve_options(context, "run")
-    archive = Archive(Path(options["nights"]), current_table(resolve_options(context, "score")["out"]))
+    archive = Archive(Path(options["nights"]), open_target(resolve_options(context, "score")["out"]))
     with locked(archive.folder, options["lock"]):
         echo(f"{archive.current}: now the table of {archive.roll_back(to)}")
 

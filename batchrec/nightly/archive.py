@@ -10,11 +10,11 @@ from typing import Any
 
 from batchrec.config import parse_date
 from batchrec.errors import ConfigError
-from batchrec.nightly.current_table import CurrentTable
 from batchrec.nightly.decision_files import REPORT, DecidedNight, Decisions
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.system.atomic import replacing
 from batchrec.system.disk import file_sha256, make_folder, put_on_disk, remove
+from batchrec.targets import PublishedTable, Target
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Archive:
     """
 
     folder: Path
-    current: CurrentTable
+    current: Target
 
     @property
     def decisions(self) -> Decisions:
@@ -78,6 +78,13 @@ class Archive:
     def report(self, run_date: date) -> dict[str, Any] | None:
         """Read the report of a published night; None if it is missing, damaged or another night's."""
         return read_report(self.night(run_date) / REPORT, run_date)
+
+    def published(self, run_date: date) -> PublishedTable:
+        """Return the table of a published night, whose report is intact, to publish it again."""
+        report = self.report(run_date)
+        if report is None:
+            raise ConfigError(f"{self.night(run_date) / REPORT}: is lost or damaged")
+        return published_table(self.table(run_date), report)
 
     def recs_sha256(self, run_date: date) -> str | None:
         """Return the SHA-256 that a night's table had when it was published; None if its report is lost."""
@@ -131,7 +138,7 @@ class Archive:
 
     def make_current(self, run_date: date) -> None:
         """Switch the current table to that of a published night."""
-        with self.current.switching_to(self.table(run_date)):
+        with self.current.replacing(self.published(run_date)):
             _log.info("night %s was published but was not the current table; it is now", run_date)
 
     def roll_back(self, to: date | None = None) -> date:
@@ -149,7 +156,7 @@ class Archive:
                 f"{table}: is not the table that was published: its SHA-256 has changed, or its report is lost"
             )
         self.decisions.roll_back(self._later_tables(night))
-        with self.current.switching_to(table):
+        with self.current.rolling_back(self.published(night)):
             _log.info("rolling back to night %s", night)
         return night
 
@@ -210,3 +217,14 @@ class Archive:
 
     def _failed(self, run_date: date) -> Path:
         return self.folder / "failed" / f"{run_date}.json"
+
+
+def published_table(recs: Path, report: dict[str, Any]) -> PublishedTable:
+    """Return a table as a target takes it; report: of its night."""
+    return PublishedTable(
+        recs,
+        date.fromisoformat(report["run_date"]),
+        report["recs_sha256"],
+        report["run_id"],
+        report["stages"]["score"]["model_id"],
+    )

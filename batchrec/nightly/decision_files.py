@@ -1,4 +1,4 @@
-"""Records of decisions about nights, which stages.py makes: to publish a night, or to roll nights back."""
+"""Records of decisions about nights, which night.py makes: to publish a night, or to roll nights back."""
 
 import json
 import os

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from batchrec.config import RunConfig
 from batchrec.errors import ConfigError
-from batchrec.nightly.stages import Jobs
+from batchrec.nightly.night import Jobs
+from batchrec.targets import local_path
 
 _NIGHT = ("run_date=2026-11-24/recs.parquet", "run_date=2026-11-24/sequences.rejects.csv")
 _MODEL = ("2026-11-24-c0777c7fd0c5/items.parquet",)
@@ -16,8 +17,9 @@ _MODEL = ("2026-11-24-c0777c7fd0c5/items.parquet",)
 
 def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
     """Raise ConfigError if a file, folder or glob that a night reads includes, or would include, a file it writes."""
+    out = local_path(jobs.out)
     written = [
-        ("score --out", jobs.out, [jobs.out]),
+        *([] if out is None else [("score --out", out, [out])]),
         ("--nights", Path(config.nights), [Path(config.nights, name) for name in _NIGHT]),
         ("--models", Path(config.models), [Path(config.models, name) for name in _MODEL]),
     ]
@@ -32,7 +34,7 @@ def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
 def check_metrics_path(jobs: Jobs, metrics_file: Path | None) -> None:
     """Raise ConfigError if a night reads, or would read, the metrics file, or writes its table to it."""
     # In a folder, files are read by their suffix, and a metrics file's is not a table's.
-    files_read = [read for read in [str(jobs.out), *_inputs(jobs)] if not Path(read).is_dir()]
+    files_read = [read for read in [jobs.out, *_inputs(jobs)] if not Path(read).is_dir()]
     if metrics_file is not None and any(_is_read(metrics_file, read) for read in files_read):
         raise ConfigError(f"{metrics_file}: is also an input. Pass another --metrics-file")
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from batchrec.config import RunConfig
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.current_table import current_table
 from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.lock import locked
+from batchrec.nightly.night import Jobs, Night
 from batchrec.nightly.output_paths import check_metrics_path, check_output_paths
 from batchrec.nightly.prometheus import reporting_failures, write_metrics
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import NightReport
 from batchrec.nightly.retraining import due_by_age
-from batchrec.nightly.stages import Jobs, Night
 from batchrec.system.atomic import check_writable_file
 from batchrec.system.logs import add_log_fields
 from batchrec.system.signals import Terminated, signals_first
+from batchrec.targets import open_target
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Plan:
 
 def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
     """Return what `run` would do. Reads the folders and writes nothing."""
-    archive, registry = Archive(Path(config.nights), current_table(jobs.out)), ModelRegistry(Path(config.models))
+    archive, registry = Archive(Path(config.nights), open_target(jobs.out)), ModelRegistry(Path(config.models))
     tonight = _run_date(run_date, archive)
     in_use = registry.current
     return Plan(
@@ -60,7 +60,7 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     Raises GateError if a gate fails, LockedError if another run is in progress, NothingToDo if the same table is
     published already, and the errors of the jobs. Then neither the current table nor the model in use has changed.
     """
-    archive, registry = Archive(Path(config.nights), current_table(jobs.out)), ModelRegistry(Path(config.models))
+    archive, registry = Archive(Path(config.nights), open_target(jobs.out)), ModelRegistry(Path(config.models))
     check_metrics_path(jobs, metrics_file)
     with ExitStack() as stack:
         with reporting_failures(metrics_file, archive):

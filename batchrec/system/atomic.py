@@ -1,7 +1,7 @@
 """Outputs that appear whole or not at all.
 
 An output is written to a temporary file or folder next to its place (temporaries.py), forced to the disk (disk.py),
-and then moved to its place by one rename. A sink other than a local file belongs in nightly/current_table.py.
+and then moved to its place by one rename. A target other than a local file belongs in targets/.
 """
 
 import os

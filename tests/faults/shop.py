@@ -11,8 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.current_table import current_table
 from batchrec.nightly.registry import ModelRegistry
+from batchrec.targets import open_target
 from tests.faults.children import run
 from tests.support.models import names_in
 from tests.support.shared import made_once
@@ -87,7 +87,7 @@ class Shop:
 
     @property
     def archive(self) -> Archive:
-        return Archive(self.folder / "nights", current_table(self.folder / "recs.parquet"))
+        return Archive(self.folder / "nights", open_target(str(self.folder / "recs.parquet")))
 
     @property
     def registry(self) -> ModelRegistry:

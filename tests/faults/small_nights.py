@@ -14,17 +14,18 @@ import pytest
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ModelError
 from batchrec.model.directory import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_model
-from batchrec.nightly import registry, stages
+from batchrec.nightly import night as night_module
+from batchrec.nightly import registry
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.current_table import current_table
 from batchrec.nightly.gates.input import HistoriesFigures
 from batchrec.nightly.gates.output import TableFigures
+from batchrec.nightly.night import Jobs
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import run
-from batchrec.nightly.stages import Jobs
 from batchrec.system.atomic import replacing
 from batchrec.tables.schemas import MODEL_VERSION
+from batchrec.targets import open_target
 from tests.support.models import SHAPE
 
 FIRST = date(2024, 3, 1)
@@ -44,6 +45,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Scored:
+    model_id: str
     users: int
     rows: int
     eligible_items: int
@@ -84,7 +86,7 @@ class SmallShop:
 
     @property
     def archive(self) -> Archive:
-        return Archive(Path(self.settled.nights), current_table(self.out))
+        return Archive(Path(self.settled.nights), open_target(str(self.out)))
 
     @property
     def registry(self) -> ModelRegistry:
@@ -93,7 +95,7 @@ class SmallShop:
     def run(self, night: int, log: str = "whole") -> int:
         """Run the night so many days after the first, on a log; gives the exit code."""
         self.log = log
-        jobs = Jobs(["no.csv"], SequencesConfig(), TrainingConfig(), ScoringConfig(), self.out)
+        jobs = Jobs(["no.csv"], SequencesConfig(), TrainingConfig(), ScoringConfig(), str(self.out))
         with the_jobs_of(self):
             try:
                 run(jobs, self.settled, FIRST + timedelta(days=night))
@@ -179,18 +181,18 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
         model_id = digested(model).manifest.model_id
         with replacing(out) as temporary:
             temporary.write_text(f"table of {config.run_date} by {model_id} from {sequences.read_text()}\n" * 3)
-        return Scored(100, 100, 100)
+        return Scored(model_id, 100, 100, 100)
 
     with pytest.MonkeyPatch.context() as patch:
         for stand_in in (build_sequences, held_out_items, train, score):
-            patch.setattr(stages, stand_in.__name__, stand_in)
+            patch.setattr(night_module, stand_in.__name__, stand_in)
         newest = datetime(2024, 2, 29, tzinfo=UTC)
-        patch.setattr(stages, "measure_histories", lambda *_: HistoriesFigures(newest, 0))
+        patch.setattr(night_module, "measure_histories", lambda *_: HistoriesFigures(newest, 0))
         # A figure of 100 passes every minimum.
         figures: dict[str, Any] = dict.fromkeys((figure.name for figure in fields(TableFigures)), 100)
         figures |= {"faults": {}, "broken_rules": [], "overlap": None, "top_items_share": 0.1}
-        patch.setattr(stages, "measure_table", lambda *_: TableFigures(**figures))
-        for module in (stages, registry):
+        patch.setattr(night_module, "measure_table", lambda *_: TableFigures(**figures))
+        for module in (night_module, registry):
             patch.setattr(module, "load_model", digested)
         yield
 

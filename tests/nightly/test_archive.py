@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batchrec.errors import ConfigError, GateError, InputError, ModelError, NothingToDo
-from batchrec.nightly import stages
+from batchrec.nightly import night as night_module
 from batchrec.nightly.archive import Archive
 from tests.support.models import names_in, training_histories
 from tests.support.nights import FIRST, Company, later, metric, night
@@ -154,7 +154,7 @@ def test_work_on_an_unpublished_night_is_removed_when_a_later_night_starts(
         assert not shop.archive.work(FIRST).exists()
         raise InputError("seen")
 
-    monkeypatch.setattr(stages, "build_sequences", checking)
+    monkeypatch.setattr(night_module, "build_sequences", checking)
     with pytest.raises(InputError, match="seen"):
         shop.run(1)
 
@@ -206,12 +206,12 @@ def test_the_copy_of_a_night_under_another_date_is_not_that_night(shop: Company)
     shop.run(1)
     folder = shop.archive.table(FIRST).parent
     shutil.copytree(folder, folder.with_name(f"run_date={night(3)}"))
-    before = shop.jobs.out.read_bytes()
+    before = Path(shop.jobs.out).read_bytes()
     with pytest.raises(ConfigError, match="is later than night 2024-03-03, and its report is"):
         shop.run(2)
     with pytest.raises(ConfigError, match="is not the table that was published"):
         shop.archive.roll_back(night(3))
-    assert shop.jobs.out.read_bytes() == before
+    assert Path(shop.jobs.out).read_bytes() == before
     shutil.rmtree(folder.with_name(f"run_date={night(3)}"))
     shop.run(2)
     assert shop.archive.current_nights()[-1] == night(2)

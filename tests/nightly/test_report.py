@@ -67,13 +67,13 @@ def test_a_list_of_rollbacks_that_cannot_be_read_fails_the_night(shop: Company, 
     shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
     shop.run(1)
     assert shop.archive.roll_back() == night(0)
-    rolled_back, out = shop.folder / "nights" / "rolled-back.json", shop.jobs.out.read_bytes()
+    rolled_back, out = shop.folder / "nights" / "rolled-back.json", Path(shop.jobs.out).read_bytes()
     rolled_back.write_text(text, encoding="utf-8")
     with pytest.raises(
         ConfigError, match=r"rolled-back\.json: cannot be read; .*Restore it, or remove it if no"
     ) as error:
         shop.run(1)
-    assert (error.value.exit_code, shop.jobs.out.read_bytes()) == (2, out)
+    assert (error.value.exit_code, Path(shop.jobs.out).read_bytes()) == (2, out)
 
 
 def test_a_folder_in_place_of_the_list_of_rollbacks_is_refused(shop: Company) -> None:

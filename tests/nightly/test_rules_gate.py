@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batchrec.errors import GateError, InputError
-from batchrec.nightly import stages
+from batchrec.nightly import night as night_module
 from batchrec.scoring.score import score
 from tests.support.nights import FIRST, Company
 from tests.support.plain_rules import ITEMS, write_table
@@ -28,7 +28,7 @@ def test_a_table_that_breaks_a_rule_is_not_published_whatever_the_scorer_reports
     def forgetful(sequences: Path, model: Path, config: Any, out: Path, checkpoint_dir: Path) -> Any:
         return score(sequences, model, replace(config, block=None), out, checkpoint_dir)
 
-    monkeypatch.setattr(stages, "score", forgetful)
+    monkeypatch.setattr(night_module, "score", forgetful)
     said = r"rules gate: rows that break --block is \d+, expected at most 0 \(user '\d+', rank \d, item '10[012]\d'\)"
     with pytest.raises(GateError, match=said):
         shop.run()

@@ -10,10 +10,10 @@ import pytest
 
 from batchrec.config import SequencesConfig
 from batchrec.errors import NothingToDo
-from batchrec.nightly import stages
+from batchrec.nightly import night as night_module
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.gates.model import HeldOutItems
-from batchrec.nightly.publication import Publication
+from batchrec.nightly.publish_steps import Publication
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import plan, run
@@ -139,11 +139,11 @@ def test_a_damaged_table_of_last_night_is_not_carried_over(shop: Company) -> Non
 
 
 STEPS = [
-    (stages, "build_sequences"),
+    (night_module, "build_sequences"),
     (HeldOutItems, "measure"),
-    (stages, "train"),
-    (stages, "score"),
-    (stages, "measure_table"),
+    (night_module, "train"),
+    (night_module, "score"),
+    (night_module, "measure_table"),
     (ModelRegistry, "add"),
     (ModelRegistry, "use"),
     (Publication, "publish"),

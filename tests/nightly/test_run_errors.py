@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from batchrec.errors import ConfigError, InputError
-from batchrec.nightly import stages
+from batchrec.nightly import night as night_module
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.run import plan, run
 from batchrec.scoring.score import score
@@ -67,7 +67,7 @@ def test_a_signal_is_reported_as_a_signal_not_as_the_error_it_causes(
         except Terminated as error:
             raise RuntimeError("Query interrupted") from error
 
-    monkeypatch.setattr(stages, "build_sequences", interrupted)
+    monkeypatch.setattr(night_module, "build_sequences", interrupted)
     with stopped_by_signals(), pytest.raises(Terminated) as raised:
         shop.run()
     kept = json.loads((shop.folder / f"nights/failed/{FIRST}.json").read_text())
@@ -80,7 +80,7 @@ def test_a_disk_error_within_a_stage_is_reported(shop: Company, monkeypatch: pyt
     def refusing(*_: Any) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(stages, "measure_table", refusing)
+    monkeypatch.setattr(night_module, "measure_table", refusing)
     with pytest.raises(ConfigError, match=r"nights: cannot be used: Input/output error") as raised:
         shop.run()
     assert raised.value.report is not None
@@ -92,7 +92,7 @@ def test_histories_that_change_during_the_run_are_detected(shop: Company, monkey
         sequences.write_bytes(sequences.read_bytes() + b"x")
         return report
 
-    monkeypatch.setattr(stages, "score", tampering)
+    monkeypatch.setattr(night_module, "score", tampering)
     with pytest.raises(InputError, match="changed during the run"):
         shop.run()
 

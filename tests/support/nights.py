@@ -14,14 +14,14 @@ import pytest
 
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
 from batchrec.model.directory import Manifest, load_model
-from batchrec.nightly import stages
+from batchrec.nightly import night as night_module
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.current_table import current_table
 from batchrec.nightly.gates.model import HeldOutItems
+from batchrec.nightly.night import Jobs
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures, NightReport
 from batchrec.nightly.run import run
-from batchrec.nightly.stages import Jobs
+from batchrec.targets import open_target
 from tests.support.models import OBJECTIVES, model_of, names_in, training_histories
 
 FIRST = date(2024, 3, 1)
@@ -56,7 +56,7 @@ class Company:
     def jobs(self) -> Jobs:
         out = self.folder / "recs.parquet"
         return Jobs(
-            [str(self.folder / "ratings.csv")], SequencesConfig(), TrainingConfig(n_layers=1), self.scoring, out
+            [str(self.folder / "ratings.csv")], SequencesConfig(), TrainingConfig(n_layers=1), self.scoring, str(out)
         )
 
     @property
@@ -66,7 +66,7 @@ class Company:
 
     @property
     def archive(self) -> Archive:
-        return Archive(self.folder / "nights", current_table(self.folder / "recs.parquet"))
+        return Archive(self.folder / "nights", open_target(str(self.folder / "recs.parquet")))
 
     @property
     def registry(self) -> ModelRegistry:
@@ -175,6 +175,6 @@ def company(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
     """Set up a company whose log holds the histories that the tiny models were trained on."""
     made = Company(folder)
     made.write_log(training_histories())
-    monkeypatch.setattr(stages, "train", made.train)
+    monkeypatch.setattr(night_module, "train", made.train)
     monkeypatch.setattr(HeldOutItems, "measure", lambda _, model, scoring: made.measure(model))
     yield made

@@ -12,11 +12,11 @@ import pytest
 from batchrec.errors import ConfigError, GateError, NothingToDo
 from batchrec.nightly import archive
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.current_table import LocalTable
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures, read_report, report_to_json
 from batchrec.nightly.run import plan
 from batchrec.system.atomic import replacing
+from batchrec.targets import LocalFile
 from tests.support.models import names_in, run_cli, training_histories
 from tests.support.nights import FIRST, Company, metric, night
 
@@ -234,7 +234,7 @@ def test_repeating_an_earlier_night_does_not_switch_the_model_in_use(
 
 
 @pytest.mark.parametrize(
-    ("home", "name", "ends"), [(ModelRegistry, "use", "after"), (LocalTable, "switching_to", "before")]
+    ("home", "name", "ends"), [(ModelRegistry, "use", "after"), (LocalFile, "replacing", "before")]
 )
 def test_a_killed_publication_is_finished_first_whatever_the_log_is_now(
     shop: Company, monkeypatch: pytest.MonkeyPatch, home: Any, name: str, ends: str

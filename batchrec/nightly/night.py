@@ -16,7 +16,7 @@ from batchrec.nightly.gates.model import HeldOutItems, held_out_items, model_che
 from batchrec.nightly.gates.output import measure_table, output_checks
 from batchrec.nightly.gates.rules import rule_table_checks
 from batchrec.nightly.journal import NightJournal
-from batchrec.nightly.publication import Publication
+from batchrec.nightly.publish_steps import Publication
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import Check, ModelFigures, NightReport
 from batchrec.nightly.retraining import due_by_age, due_by_figures, starting_from
@@ -37,7 +37,7 @@ class Jobs:
     sequences: SequencesConfig
     training: TrainingConfig
     scoring: ScoringConfig
-    out: Path
+    out: str
 
 
 @dataclass(frozen=True)

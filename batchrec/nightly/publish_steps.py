@@ -1,4 +1,4 @@
-"""The publication of a night: what it consists of, and the order of its steps."""
+"""The publication of a night: what it consists of, and the order of its steps. night.py decides whether to publish."""
 
 import logging
 from contextlib import ExitStack
@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from batchrec.nightly.archive import RECS, Archive
+from batchrec.nightly.archive import RECS, Archive, published_table
 from batchrec.nightly.decision_files import REPORT
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import report_to_json
@@ -40,8 +40,8 @@ class Publication:
         is_newest = archive.is_newest(self.run_date)
         # The stack unwinds in reverse order: the night's folder is renamed first, then the current table.
         with ExitStack() as renames:
-            if is_newest:
-                renames.enter_context(archive.current.switching_to(self.recs))
+            if is_newest or archive.current.is_dated:
+                renames.enter_context(archive.current.replacing(published_table(self.recs, self.report)))
             night = replacing_folder(archive.night(self.run_date), marked_by=(REPORT, RECS))
             self._write(renames.enter_context(night))
             if is_newest:
