@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+WAREHOUSE := .venv/warehouse-installed
 SAMPLE := demo
 # Pages with parts that cog writes from the commands.
 GENERATED := docs/cli.md docs/configuration.md
@@ -15,7 +16,7 @@ GROUPLENS ?= https://files.grouplens.org/datasets/movielens
 WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test test-slow faults check wheel-test movielens benchmark-training thirty-nights docs readme clean
+.PHONY: help demo test test-slow test-warehouse faults check wheel-test movielens benchmark-training thirty-nights docs readme clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -33,13 +34,20 @@ demo: $(INSTALLED)  ## generate a sample of ratings, run the whole job on it, sh
 	$(BIN)/python examples/show.py $(SAMPLE)
 
 test: $(INSTALLED)  ## run the tests except the slow ones, with a quarter of hypothesis' examples
-	$(PYTEST) -m "not slow" --hypothesis-profile quick
+	$(PYTEST) -m "not slow" --hypothesis-profile quick --ignore tests/warehouse
 
 test-slow: $(INSTALLED)  ## run the slow tests, among them the short form of the fault suite, and all examples of hypothesis
-	$(PYTEST) -m "slow or hypothesis"
+	$(PYTEST) -m "slow or hypothesis" --ignore tests/warehouse
 
 faults: $(INSTALLED)  ## run the long form of the fault suite: hundreds of kills, full disks and signals
 	BATCHREC_FAULTS=long $(PYTEST) tests/faults
+
+$(WAREHOUSE): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,warehouse]'
+	touch $@
+
+test-warehouse: $(WAREHOUSE)  ## run the tests against real stores and engines, started on this machine
+	$(PYTEST) tests/warehouse
 
 check: $(INSTALLED)  ## format, lint, types, import rules, SQL, docs, tests except the slow ones
 	$(BIN)/ruff format --check .

@@ -255,7 +255,7 @@ def test_a_running_command_reads_the_options_of_other_commands(monkeypatch: pyte
     assert own == {
         "sequences": Path("sequences.parquet"),
         "model": Path("model"),
-        "out": Path("recs.parquet"),
+        "out": "recs.parquet",
         "json": 0,
     }
     assert (sequences["ratings"], sequences["query"]) == (("a.csv", "b.csv"), None)
