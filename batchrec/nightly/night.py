@@ -136,7 +136,7 @@ class Night:
         return version
 
     def _check_paths(self) -> None:
-        """Check what a night needs at its end before it spends hours on a training."""
+        """Check up front what the end of the night needs, before hours of training."""
         make_folder(self.registry.folder)
         if not os.access(self.registry.folder, os.W_OK):
             raise ConfigError(f"{self.registry.folder}: cannot be written. Pass another --models")

@@ -23,7 +23,7 @@ from batchrec.tables.schemas import BY_ALL_TIME, BY_RECENT, BY_SEGMENT, FIRST_IT
 
 
 class PopularItems:
-    """The popular items of the sequences, counted when the first cold user needs them: it costs a scan of the file."""
+    """The popular items of the sequences, counted only if a cold user needs them, since that scans the file."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
--- One row per user who is scored and pin, in the view pins. Scored are the users of the view listed_users if
+-- One row per pair of a scored user and a pin of the view pins. The scored users are those of the view listed_users if
 -- $is_listed, otherwise those of the histories at $sequences and of the view user_segments.
 with users as (
     select trim(cast(user_id as varchar), $blanks) as user_id
