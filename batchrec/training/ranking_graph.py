@@ -1,4 +1,4 @@
-"""What the exported graph computes: scores of all items, without seen and blocked ones, and the top k of them."""
+"""The module that is exported: it scores all items, masks seen and blocked ones, and returns the top k."""
 
 import copy
 from typing import Any
