@@ -81,7 +81,7 @@ def test_the_graph_ranks_like_torch(
 
 @pytest.mark.parametrize("n_users", [1, 2, 33])
 @pytest.mark.parametrize("length", [1, MAX_LEN - 2, MAX_LEN - 1, MAX_LEN, 40])
-def test_batches_and_lengths_are_free(n_users: int, length: int, objective: Objective) -> None:
+def test_batches_and_lengths_may_have_any_size(n_users: int, length: int, objective: Objective) -> None:
     histories = [[FIRST_ITEM + (user + 3 * place) % N_ITEMS for place in range(length)] for user in range(n_users)]
     assert_ranks_like_torch(objective, histories, 5)
     assert_ranks_like_torch(objective, histories, 5, keep_seen=True)
