@@ -21,7 +21,7 @@ class CurrentTable(Protocol):
         """Wait until a power cut cannot undo a switch that a killed run has made."""
 
     def sha256(self) -> str | None:
-        """Return the SHA-256 of the table's bytes; None if there is no table."""
+        """Return the SHA-256 of the table's bytes; None if the table does not exist."""
 
     def switching_to(self, table: Path) -> AbstractContextManager[None]:
         """Write a table next to the current one, then switch to it in one step if the block ends without an error.
@@ -55,7 +55,7 @@ class LocalTable:
             put_on_disk([folder])
 
     def sha256(self) -> str | None:
-        """Return the SHA-256 of the file; None if it does not exist."""
+        """Return the SHA-256 of the file; None if the file does not exist."""
         return file_sha256(self.file) if self.file.is_file() else None
 
     @contextmanager
