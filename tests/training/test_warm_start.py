@@ -86,8 +86,8 @@ def test_a_new_item_starts_between_its_neighbours() -> None:
     known = {item: old.item_embeddings.weight[index].tolist() for index, item in enumerate(OLD, start=2)}
     for item in (90, 95, 99):
         pairs = [pair for history in histories for pair in pairwise(history)]
-        beside = [two for one, two in pairs if one == item] + [one for one, two in pairs if two == item]
-        averaged = [known[neighbour] for neighbour in beside if neighbour in known] or list(known.values())
+        neighbours = [two for one, two in pairs if one == item] + [one for one, two in pairs if two == item]
+        averaged = [known[neighbour] for neighbour in neighbours if neighbour in known] or list(known.values())
         expected = [fmean(column) for column in zip(*averaged, strict=True)]
         assert new.item_embeddings.weight[items.index(item) + 2].tolist() == pytest.approx(expected, abs=1e-6)
         # 99 has no neighbours: it gets the mean of all known items.
