@@ -79,7 +79,7 @@ $(MOVIELENS)/%/ratings.csv: | $(INSTALLED)
 	$(BIN)/python -m zipfile -e $(MOVIELENS)/$*.zip $(MOVIELENS)
 	touch $@
 
-benchmark-training: $(INSTALLED)  ## training throughput beside a plain padded PyTorch loop
+benchmark-training: $(INSTALLED)  ## training throughput, compared with a plain PyTorch loop
 	$(BIN)/python examples/benchmark_training.py
 
 # Where the shop of the thirty nights is set up, and is left to look at

@@ -27,9 +27,9 @@ def n_workers(config: ScoringConfig, device: str) -> int:
     return config.workers or (_GPU_WORKERS if device == "cuda" else n_cores())
 
 
-def read_chunks(table: Sequences, config: ScoringConfig, device: str) -> Iterator[pa.RecordBatch]:
+def read_chunks(table: Sequences, config: ScoringConfig, device: str, workers: int) -> Iterator[pa.RecordBatch]:
     """Read the histories, chunk by chunk; a small table is several chunks too, so that every worker has one."""
-    share = max(_MIN_CHUNK_SIZE, table.n_users // (4 * n_workers(config, device)))
+    share = max(_MIN_CHUNK_SIZE, table.n_users // (4 * workers))
     return table.batches(config.chunk_size or min(_CHUNK_SIZE[device], share))
 
 

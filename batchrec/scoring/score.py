@@ -92,7 +92,8 @@ def score(
     offer = read_offer(known, config, rules)
     ranker = Ranker(loaded.encoder, config.device, config.precision, offer.item_offsets)
     scorer = Scorer(loaded, ranker, table.user_type, config, offer)
-    chunks = read_chunks(table, config, ranker.device)
+    workers = n_workers(config, ranker.device)
+    chunks = read_chunks(table, config, ranker.device, workers)
     if listed is not None:
         chunks = with_users(listed, chunks, table, only=True)
     elif offer.rulebook.segments is not None:
@@ -112,7 +113,7 @@ def score(
         _refuse_broken(broken, out)
 
     totals = _Totals()
-    scored = in_order(chunks, score_chunk, n_workers(config, ranker.device))
+    scored = in_order(chunks, score_chunk, workers)
     write_parquet(_recs(scored, n_users, totals), scorer.schema, out, check)
     return ScoringReport(
         out=str(out),

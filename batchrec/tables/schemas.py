@@ -12,7 +12,7 @@ CONTRACT_VERSION = 1
 SEQUENCES_VERSION = 2
 MODEL_VERSION = 3
 
-# Indexes of the vocabulary that do not stand for items, and the first one that does.
+# Indexes of the vocabulary that are not items, and the first index of an item.
 PAD = 0
 MASK = 1
 FIRST_ITEM = 2

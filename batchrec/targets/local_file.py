@@ -32,7 +32,7 @@ class LocalFile:
             put_on_disk([folder])
 
     def sha256(self) -> str | None:
-        """Return the SHA-256 of the file; None if it does not exist."""
+        """Return the SHA-256 of the file; None if the file does not exist."""
         return file_sha256(self.file) if self.file.is_file() else None
 
     @contextmanager

@@ -76,7 +76,7 @@ def test_lists_hold_only_candidates(tmp_path: Path) -> None:
     assert run(tmp_path, night)[1].emptied_by == {"--candidates": 2}
 
 
-def test_lists_hold_at_most_so_many_items_per_category() -> None:
+def test_lists_hold_no_more_than_the_maximum_per_category() -> None:
     categories = dict.fromkeys(ITEMS[:35], "drama") | {ITEMS[36]: "war"}
     recs = assert_as_by_hand(Night(categories=categories, max_per_category=2, top_k=6))
     for rows in (recs[1], recs[2], recs[3]):

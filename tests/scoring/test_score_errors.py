@@ -36,7 +36,7 @@ class Job:
         self.out.write_bytes(b"the older one")
 
     def assert_fails(self, exit_code: int, *options: object) -> str:
-        """Fails with one line, which is given, and touches nothing."""
+        """Assert that scoring fails with one line and changes nothing; return that line."""
         before = names_in(self.folder)
         arguments = ("--sequences", self.sequences, "--model", trained_model(), "--out", self.out, "--device", "cpu")
         self.capsys.readouterr()
