@@ -43,6 +43,7 @@ faults: $(INSTALLED)  ## run the long form of the fault suite: hundreds of kills
 	BATCHREC_FAULTS=long $(PYTEST) tests/faults
 
 $(WAREHOUSE): $(INSTALLED)
+	sh tests/warehouse/install_servers.sh
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,warehouse]'
 	touch $@
 
