@@ -47,8 +47,9 @@ def test_both_layouts_hold_the_same_rows_ordered_by_user(
     assert all(len(batch) >= n_rows for batch in long[:-1])
     assert nested["user_id"].to_pylist() == sorted(lists, key=order)
     names = ", ".join(expected[0]) if expected else "user_id"
-    unnested = duckdb.execute(f"select {names} from (select *, unnest(recommendations, recursive := true) from nested)")
-    assert unnested.to_arrow_table().to_pylist() == expected
+    unnested = duckdb.sql("select *, unnest(recommendations, recursive := true) from nested")
+    assert unnested is not None
+    assert unnested.project(names).to_arrow_table().to_pylist() == expected
 
 
 def order(user: Any) -> Any:
