@@ -6,13 +6,23 @@ from pathlib import Path
 from batchrec.config import Layout
 from batchrec.errors import ConfigError
 from batchrec.system.urls import Url, is_url
+from batchrec.targets.delta import DeltaTarget
+from batchrec.targets.iceberg import IcebergTarget
 from batchrec.targets.local_file import LocalFile
+from batchrec.targets.postgres import PostgresTarget
 from batchrec.targets.target import PublishedTable, Target
 
 __all__ = ["LocalFile", "PublishedTable", "Target", "local_path", "open_target"]
 
 # Scheme -> the class of its targets. The package of a store is imported by the methods, not by the module.
-_BY_SCHEME: dict[str, Callable[[Url, Layout], Target]] = {}
+_BY_SCHEME: dict[str, Callable[[Url, Layout], Target]] = {
+    "delta": DeltaTarget,
+    "delta+s3": DeltaTarget,
+    "delta+gs": DeltaTarget,
+    "delta+az": DeltaTarget,
+    "iceberg": IcebergTarget,
+    "postgresql": PostgresTarget,
+}
 
 
 def open_target(out: str, layout: Layout = "long") -> Target:
