@@ -1,5 +1,6 @@
 """The places where recommendations are published: score's --out. A new target is added to `_BY_SCHEME`."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,21 +8,41 @@ from batchrec.config import Layout
 from batchrec.errors import ConfigError
 from batchrec.system.urls import Url, is_url
 from batchrec.targets.delta import DeltaTarget
+from batchrec.targets.duckdb_table import DuckdbTable
 from batchrec.targets.iceberg import IcebergTarget
 from batchrec.targets.local_file import LocalFile
+from batchrec.targets.local_folder import LocalFolder
 from batchrec.targets.postgres import PostgresTarget
+from batchrec.targets.store_folder import StoreFolder
+from batchrec.targets.store_object import StoreObject
 from batchrec.targets.target import PublishedTable, Target
 
 __all__ = ["LocalFile", "PublishedTable", "Target", "local_path", "open_target"]
 
-# Scheme -> the class of its targets. The package of a store is imported by the methods, not by the module.
+
+def _in_store(url: Url, layout: Layout) -> Target:
+    """Return the folder or the object of an object store that a URL names."""
+    url.check_parameters(set())
+    if url.address.endswith("/"):
+        return StoreFolder(url, layout)
+    if url.address.endswith(".parquet"):
+        return StoreObject(url, layout)
+    raise ConfigError(f"{url}: expected a folder, which ends with /, or an object that ends with .parquet")
+
+
+# Scheme -> what makes its targets. The package of a store is imported by their methods, not by their modules.
 _BY_SCHEME: dict[str, Callable[[Url, Layout], Target]] = {
+    "az": _in_store,
     "delta": DeltaTarget,
-    "delta+s3": DeltaTarget,
-    "delta+gs": DeltaTarget,
     "delta+az": DeltaTarget,
+    "delta+gs": DeltaTarget,
+    "delta+s3": DeltaTarget,
+    "duckdb": DuckdbTable,
+    "gs": _in_store,
     "iceberg": IcebergTarget,
+    "memory": _in_store,
     "postgresql": PostgresTarget,
+    "s3": _in_store,
 }
 
 
@@ -31,7 +52,8 @@ def open_target(out: str, layout: Layout = "long") -> Target:
     Raises ConfigError for a URL that is incomplete or of an unknown scheme.
     """
     if not is_url(out):
-        return LocalFile(Path(out), layout)
+        is_folder = out.endswith(("/", os.sep)) or LocalFolder.is_at(Path(out))
+        return LocalFolder(Path(out), layout) if is_folder else LocalFile(Path(out), layout)
     url = Url.parse(out)
     if url.scheme not in _BY_SCHEME:
         schemes = ", ".join(f"{scheme}://" for scheme in _BY_SCHEME)
