@@ -21,16 +21,18 @@ from batchrec.errors import ConfigError, StoreError
 from batchrec.system.atomic import check_writable
 from batchrec.system.disk import put_on_disk
 from batchrec.system.urls import Url
-from batchrec.targets.data_files import DataFile, write_data_files
+from batchrec.targets.parts import write_parts
 from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
-from batchrec.targets.stores import ATTEMPTS, check_types, needs_extra, store_errors, types_of
+from batchrec.targets.stores import ATTEMPTS, check_types, needs_extra, newest_sha256, store_errors, types_of
 from batchrec.targets.target import PublishedTable
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+    from deltalake.fs import DeltaStorageHandler
     from deltalake.transaction import AddAction
 
 _LOG = "_delta_log"
+_PROBE = ".batchrec-probe"
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,9 @@ class DeltaTarget:
             if folder is not None:
                 check_writable(folder / RUN_DATE if folder.is_dir() else folder)
             else:
-                with self._create(".batchrec-probe") as probe:
+                with self._files().open_output_stream(_PROBE) as probe:
                     pq.write_table(pa.table({RUN_DATE: []}), probe)
-                self._delete([".batchrec-probe"])
+                self._files().delete_file(_PROBE)
 
     def sync(self) -> None:
         """Wait until the disk holds the newest commit."""
@@ -75,9 +77,8 @@ class DeltaTarget:
             existing = self._existing()
             if existing is None:
                 return None
-            newest = max((str(partition[RUN_DATE]) for partition in existing.partitions()), default=None)
-            commits = (commit for commit in existing.history() if commit.get("batchrec.run_date") == newest)
-            return next((commit["batchrec.sha256"] for commit in commits), None)
+            run_dates = [str(partition[RUN_DATE]) for partition in existing.partitions()]
+            return newest_sha256(run_dates, existing.history())
 
     def replacing(self, table: PublishedTable) -> AbstractContextManager[None]:
         """Write the files of a run date, then commit them if the block ends without an error."""
@@ -89,39 +90,45 @@ class DeltaTarget:
 
     @contextmanager
     def _publishing(self, table: PublishedTable, replaced: str) -> Iterator[None]:
-        folder = f"{RUN_DATE}={table.run_date}"
         with self._errors(), open_rows(table, self.layout, is_dated=True) as rows:
             self._open_or_create(rows.schema)
-            files = self._write(rows, folder)
+            paths = self._write(rows, table)
         try:
             yield
         except BaseException:
-            self._delete([f"{folder}/{file.name}" for file in files])
+            self._delete(paths)
             raise
         with self._errors():
-            self._commit(table, [_add_action(file, folder) for file in files], replaced)
+            self._commit(table, [self._add_action(path, table) for path in paths], replaced)
             self.sync()
 
-    def _write(self, rows: pa.RecordBatchReader, folder: str) -> list[DataFile]:
-        """Write the rows, without the run date, which is in the name of the folder."""
+    def _write(self, rows: pa.RecordBatchReader, table: PublishedTable) -> list[str]:
+        """Write the rows, without the run date, which is in the name of the folder. Returns the paths of the files."""
+        folder = f"{RUN_DATE}={table.run_date}"
         names = [name for name in rows.schema.names if name != RUN_DATE]
         schema = pa.schema([rows.schema.field(name) for name in names])
         created: list[str] = []
 
-        def create(name: str) -> AbstractContextManager[Any]:
+        def create(name: str) -> Any:
             created.append(f"{folder}/{name}")
-            return self._create(created[-1])
+            return self._files().open_output_stream(created[-1])
 
+        batches = (batch.select(names) for batch in rows)
         try:
-            files = write_data_files(
-                pa.RecordBatchReader.from_batches(schema, (batch.select(names) for batch in rows)), create
-            )
+            parts = write_parts(pa.RecordBatchReader.from_batches(schema, batches), table.metadata, create)
             if self._folder is not None:
                 put_on_disk([*(self._folder / path for path in created), self._folder / folder, self._folder])
         except BaseException:
             self._delete(created)
             raise
-        return files
+        return [f"{folder}/{name}" for name, n_rows in parts.items() if n_rows]
+
+    def _add_action(self, path: str, table: PublishedTable) -> "AddAction":
+        from deltalake.transaction import AddAction
+
+        with self._files().open_input_file(path) as file:
+            n_bytes, statistics = file.size(), json.dumps(_statistics(pq.read_metadata(file)))
+        return AddAction(path, n_bytes, {RUN_DATE: str(table.run_date)}, int(time.time() * 1000), True, statistics)
 
     def _commit(self, table: PublishedTable, added: list[Any], replaced: str) -> None:
         """Commit files in place of those of the run dates that are `replaced`: "=" or ">=" the table's."""
@@ -191,34 +198,23 @@ class DeltaTarget:
     def _uri(self) -> str:
         return str(self._folder or self.url.address.removeprefix("delta+"))
 
-    def _create(self, path: str) -> AbstractContextManager[Any]:
-        """Open a new file of the table."""
+    def _files(self) -> "DeltaStorageHandler":
         from deltalake.fs import DeltaStorageHandler
 
-        stream: AbstractContextManager[Any] = DeltaStorageHandler(self._uri).open_output_stream(path)
-        return stream
+        return DeltaStorageHandler(self._uri)
 
     def _delete(self, paths: list[str]) -> None:
         """Delete files that are not part of the table; VACUUM deletes those that cannot be deleted now."""
         from deltalake.exceptions import DeltaError
-        from deltalake.fs import DeltaStorageHandler
 
         for path in paths:
             with suppress(DeltaError, OSError):
-                DeltaStorageHandler(self._uri).delete_file(path)
+                self._files().delete_file(path)
 
     def _errors(self) -> AbstractContextManager[None]:
         with needs_extra(self, "delta"):
             from deltalake.exceptions import DeltaError
         return store_errors(self, DeltaError, OSError, pa.ArrowException)
-
-
-def _add_action(file: DataFile, folder: str) -> "AddAction":
-    from deltalake.transaction import AddAction
-
-    run_date = {RUN_DATE: folder.partition("=")[2]}
-    statistics = json.dumps(_statistics(file.metadata))
-    return AddAction(f"{folder}/{file.name}", file.n_bytes, run_date, int(time.time() * 1000), True, statistics)
 
 
 def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:

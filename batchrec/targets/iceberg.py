@@ -5,7 +5,7 @@ A publication writes its Parquet files first. One snapshot then removes the old 
 ones: pyiceberg's own overwrite takes a stream of rows only for tables without partitions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from batchrec.config import Layout
 from batchrec.errors import ConfigError, StoreError
 from batchrec.system.urls import Url
-from batchrec.targets.data_files import write_data_files
+from batchrec.targets.parts import write_parts
 from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
-from batchrec.targets.stores import ATTEMPTS, check_types, needs_extra, store_errors, types_of
+from batchrec.targets.stores import ATTEMPTS, check_types, needs_extra, newest_sha256, store_errors, types_of
 from batchrec.targets.target import PublishedTable
 
 if TYPE_CHECKING:
@@ -72,12 +72,11 @@ class IcebergTarget:
                 return None
             from pyiceberg.table.snapshots import ancestors_of
 
-            run_dates = [partition["partition"][RUN_DATE] for partition in existing.inspect.partitions().to_pylist()]
-            newest = str(max(run_dates, default=None))
-            for snapshot in ancestors_of(current, existing.metadata):
-                if snapshot.summary is not None and snapshot.summary.get("batchrec.run_date") == newest:
-                    return str(snapshot.summary["batchrec.sha256"])
-            return None
+            run_dates = [
+                str(partition["partition"][RUN_DATE]) for partition in existing.inspect.partitions().to_pylist()
+            ]
+            summaries = [snapshot.summary for snapshot in ancestors_of(current, existing.metadata)]
+            return newest_sha256(run_dates, [each.additional_properties for each in summaries if each is not None])
 
     def replacing(self, table: PublishedTable) -> AbstractContextManager[None]:
         """Write the files of a run date, then commit them if the block ends without an error."""
@@ -111,20 +110,19 @@ class IcebergTarget:
         # With the ids of the table's columns, by which every reader finds them.
         schema = schema_to_pyarrow(existing.schema())
         places = existing.location_provider()
-        created: list[str] = []
+        created: dict[str, str] = {}
 
-        def create(name: str) -> AbstractContextManager[Any]:
-            created.append(places.new_data_location(f"{RUN_DATE}={table.run_date}/{name}"))
-            file: AbstractContextManager[Any] = existing.io.new_output(created[-1]).create()
-            return file
+        def create(name: str) -> Any:
+            created[name] = places.new_data_location(f"{RUN_DATE}={table.run_date}/{name}")
+            return existing.io.new_output(created[name]).create()
 
         batches = (batch.select(schema.names).cast(schema) for batch in rows)
         try:
-            write_data_files(pa.RecordBatchReader.from_batches(schema, batches), create)
+            parts = write_parts(pa.RecordBatchReader.from_batches(schema, batches), table.metadata, create)
         except BaseException:
-            _delete(existing, created)
+            _delete(existing, created.values())
             raise
-        return created
+        return [created[name] for name, n_rows in parts.items() if n_rows]
 
     def _commit(self, table: PublishedTable, added: list["DataFile"], replaced: str) -> None:
         """Commit files in place of those of the run dates that are `replaced`: "=" or ">=" the table's."""
@@ -224,7 +222,7 @@ class IcebergTarget:
             yield
 
 
-def _delete(existing: "Table", paths: list[str]) -> None:
+def _delete(existing: "Table", paths: Iterable[str]) -> None:
     """Delete files that are not part of the table; remove_orphan_files deletes those that cannot be deleted now."""
     for path in paths:
         with suppress(Exception):

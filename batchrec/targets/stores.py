@@ -1,8 +1,9 @@
 """What all targets in stores share: errors of their packages as ours, and the check of a table that exists."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
 
@@ -44,6 +45,17 @@ def check_types(existing: Mapping[str, str], expected: Mapping[str, str], where:
         raise ConfigError(
             f"{where}: exists with columns {_text(existing)}; expected {_text(expected)}. Pass another --out"
         )
+
+
+def newest_sha256(run_dates: Iterable[str], commits: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return the SHA-256 that is recorded for the newest run date of a table; None if it is not known.
+
+    run_dates: those with rows. commits: the metadata of the table's commits, newest first.
+    """
+    ours = [commit for commit in commits if "batchrec.run_date" in commit]
+    # The newest commit may be of a table without rows.
+    newest = max([*run_dates, *(commit["batchrec.run_date"] for commit in ours[:1])], default=None)
+    return next((str(commit["batchrec.sha256"]) for commit in ours if commit["batchrec.run_date"] == newest), None)
 
 
 def types_of(schema: pa.Schema) -> dict[str, str]:

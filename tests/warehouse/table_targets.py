@@ -1,75 +1,66 @@
-"""Targets that are tables, each with a reader of its own: deltalake and pyiceberg with pyarrow, and the program psql."""
+"""Tables in stores, read as others read them: Delta and Iceberg by their libraries and pyarrow, Postgres by psql."""
 
 import json
 import os
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pytest
 
-from batchrec.config import Layout
-from batchrec.targets import PublishedTable, Target, open_target
+from tests.support.targets import Place, Rows
 
-Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class TableTarget:
-    """A table that does not exist yet: the --out that names it, and how somebody else reads its rows."""
-
-    out: str
-    read: Callable[[], Rows]
-
-    def open(self, layout: Layout = "long") -> Target:
-        return open_target(self.out, layout)
-
-    def rows(self) -> Rows:
-        """Return the rows, in order, with the run date as text."""
-        rows = [row | {"run_date": str(row["run_date"])} for row in self.read()]
-        return sorted(rows, key=lambda row: (row["run_date"], str(row["user_id"]), row.get("rank")))
+TABLES = ["delta", "delta+s3", "iceberg", "postgres"]
 
 
-def rows_of(*tables: PublishedTable) -> Rows:
-    """Return the rows that the tables of some run dates have together, as TableTarget.rows does."""
-    rows = [
-        row | {"run_date": str(table.run_date)} for table in tables for row in pq.read_table(table.recs).to_pylist()
-    ]
-    return sorted(rows, key=lambda row: (row["run_date"], str(row["user_id"]), row["rank"]))
+def table_place(name: str, request: pytest.FixtureRequest) -> Place:
+    """Return one of TABLES that does not exist yet; Delta in this folder, or in a store that a fixture starts."""
+    if name == "iceberg":
+        return Place(request.getfixturevalue("iceberg") + "/shop.recs", read_iceberg)
+    if name == "postgres":
+        return Place(request.getfixturevalue("postgres") + "?table=public.recs", read_postgres)
+    pytest.importorskip("deltalake", reason="the warehouse extra is not installed: run make test-warehouse")
+    if name == "delta":
+        return Place("delta://lake of recs/recs", read_delta)
+    return Place(f"delta+{request.getfixturevalue('s3')}/lake/recs", read_delta)
 
 
-def nested(rows: Rows) -> Rows:
-    """Return the rows of the layout nested that hold the same as those of the layout long."""
-    of_user = ("user_id", "history_digest", "model_id", "run_date")
-    users: dict[tuple[Any, ...], Rows] = {}
-    for row in rows:
-        item = {name: value for name, value in row.items() if name not in of_user}
-        users.setdefault(tuple(row[name] for name in of_user), []).append(item)
-    return [dict(zip(of_user, user, strict=True)) | {"recommendations": items} for user, items in users.items()]
-
-
-def read_delta(uri: str) -> Rows:
+def read_delta(out: str) -> dict[str, Rows]:
     from deltalake import DeltaTable
+    from deltalake.exceptions import TableNotFoundError
 
-    rows: Rows = DeltaTable(uri).to_pyarrow_table().to_pylist()
-    return rows
+    uri = out.removeprefix("delta://").removeprefix("delta+")
+    try:
+        return by_date(DeltaTable(uri).to_pyarrow_table().to_pylist())
+    except TableNotFoundError:
+        return {}
 
 
-def read_iceberg(name: str) -> Rows:
+def read_iceberg(out: str) -> dict[str, Rows]:
     from pyiceberg.catalog import load_catalog
+    from pyiceberg.exceptions import NoSuchTableError
 
-    rows: Rows = load_catalog("lake").load_table(name).scan().to_arrow().to_pylist()
-    return rows
+    catalog, _, name = out.removeprefix("iceberg://").partition("/")
+    try:
+        return by_date(load_catalog(catalog).load_table(name).scan().to_arrow().to_pylist())
+    except NoSuchTableError:
+        return {}
 
 
-def read_postgres(database: str, table: str) -> Rows:
+def read_postgres(out: str) -> dict[str, Rows]:
     """Return the rows that psql prints, as JSON. A real has the digits that its 32 bits need."""
-    lines = psql(database, f"select row_to_json(recs) from {table} as recs").splitlines()
-    return [json.loads(line, parse_float=lambda digits: float(np.float32(digits))) for line in lines]
+    database, _, table = out.partition("?table=")
+    if psql(database, f"select to_regclass('{table}') is null").strip() == "t":
+        return {}
+    lines = psql(database, f"select row_to_json(recs) from {table} as recs").splitlines()  # noqa: S608
+    return by_date([json.loads(line, parse_float=lambda digits: float(np.float32(digits))) for line in lines])
+
+
+def by_date(table: Rows) -> dict[str, Rows]:
+    tables: dict[str, Rows] = {}
+    for row in sorted(table, key=lambda row: (row["user_id"], row.get("rank"))):
+        tables.setdefault(str(row.pop("run_date")), []).append(row)
+    return tables
 
 
 def psql(database: str, statement: str) -> str:
@@ -78,17 +69,11 @@ def psql(database: str, statement: str) -> str:
     return subprocess.run([*command, database], check=True, capture_output=True, text=True, env=os.environ).stdout
 
 
-def delta_target(folder: Path) -> TableTarget:
-    return TableTarget(f"delta://{folder}", lambda: read_delta(str(folder)))
-
-
-def iceberg_target(catalog: str) -> TableTarget:
-    return TableTarget(f"{catalog}/shop.recs", lambda: read_iceberg("shop.recs"))
-
-
-def postgres_target(database: str) -> TableTarget:
-    return TableTarget(f"{database}?table=public.recs", lambda: read_postgres(database, "public.recs"))
-
-
-def day(number: int) -> date:
-    return date(2026, 11, number)
+def nested(table: Rows) -> Rows:
+    """Return the rows of the layout nested that hold the same as those of the layout long."""
+    of_user = ("user_id", "history_digest", "model_id")
+    users: dict[tuple[Any, ...], Rows] = {}
+    for row in table:
+        item = {name: value for name, value in row.items() if name not in of_user}
+        users.setdefault(tuple(row[name] for name in of_user), []).append(item)
+    return [dict(zip(of_user, user, strict=True)) | {"recommendations": items} for user, items in users.items()]
