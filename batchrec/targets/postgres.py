@@ -120,7 +120,7 @@ class PostgresTarget:
                 for batch in rows:
                     cursor.adbc_ingest(_ROWS, batch, mode="append", temporary=True)
                 cursor.execute(f"create temporary view {_VIEW} as {query_text(f'targets/postgres_{self.layout}')}")
-            connection.commit()
+            connection.adbc_connection.set_autocommit(False)
         except BaseException:
             connection.close()
             raise
@@ -166,7 +166,7 @@ class PostgresTarget:
     def _connect(self) -> "Connection":
         from adbc_driver_postgresql import dbapi
 
-        connection: Connection = dbapi.connect(self.url.address)
+        connection: Connection = dbapi.connect(self.url.address, autocommit=True)
         return connection
 
     def _connected(self) -> AbstractContextManager["Connection"]:

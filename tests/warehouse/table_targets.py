@@ -2,7 +2,10 @@
 
 import json
 import os
+import resource
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,19 +13,36 @@ import pytest
 
 from tests.support.targets import Place, Rows
 
-TABLES = ["delta", "delta+s3", "iceberg", "postgres"]
+TABLES = ["delta", "delta+s3", "iceberg", "iceberg+s3", "postgres"]
 
 
 def table_place(name: str, request: pytest.FixtureRequest) -> Place:
     """Return one of TABLES that does not exist yet; Delta in this folder, or in a store that a fixture starts."""
-    if name == "iceberg":
-        return Place(request.getfixturevalue("iceberg") + "/shop.recs", read_iceberg)
+    if name.startswith("iceberg"):
+        catalog = request.getfixturevalue("iceberg")
+        if name == "iceberg+s3":
+            use_s3_warehouse(request.getfixturevalue("s3"), request.getfixturevalue("monkeypatch"))
+        return Place(f"{catalog}/shop.recs", read_iceberg)
     if name == "postgres":
         return Place(request.getfixturevalue("postgres") + "?table=public.recs", read_postgres)
     pytest.importorskip("deltalake", reason="the warehouse extra is not installed: run make test-warehouse")
     if name == "delta":
         return Place("delta://lake of recs/recs", read_delta)
     return Place(f"delta+{request.getfixturevalue('s3')}/lake/recs", read_delta)
+
+
+def use_s3_warehouse(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the catalog of the fixture iceberg keep the files of new tables in a bucket."""
+    from pyiceberg import catalog
+    from pyiceberg.utils.config import Config
+
+    monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__WAREHOUSE", f"{bucket}/warehouse")
+    monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__S3__ENDPOINT", os.environ["AWS_ENDPOINT_URL"])
+    monkeypatch.setattr(catalog, "_ENV_CONFIG", Config())
+    # The namespace of the fixture has a place in local files.
+    lake = catalog.load_catalog("lake")
+    lake.drop_namespace("shop")
+    lake.create_namespace("shop")
 
 
 def read_delta(out: str) -> dict[str, Rows]:
@@ -77,3 +97,19 @@ def nested(table: Rows) -> Rows:
         item = {name: value for name, value in row.items() if name not in of_user}
         users.setdefault(tuple(row[name] for name in of_user), []).append(item)
     return [dict(zip(of_user, user, strict=True)) | {"recommendations": items} for user, items in users.items()]
+
+
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Let no file grow beyond 64 KiB inside the block, as on a full disk: this applies to pytest's log too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def assert_is_one_plain_line(message: str) -> None:
+    assert "\n" not in message
+    assert "\x1b" not in message
