@@ -52,7 +52,7 @@ def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
         finishes_first=[str(night) for night in archive.decisions.dates()],
         model_in_use=None if in_use is None else in_use.name,
         trains=due_by_age(in_use, config, tonight) or "only if the model in use ranks tonight's events badly",
-        publishes=[str(archive.table(tonight)), *([str(archive.current)] if archive.is_newest(tonight) else [])],
+        publishes=[str(archive.table(tonight)), *([str(archive.current)] if archive.switches_current(tonight) else [])],
     )
 
 

@@ -17,7 +17,7 @@ from batchrec.targets.store_folder import StoreFolder
 from batchrec.targets.store_object import StoreObject
 from batchrec.targets.target import PublishedTable, Target
 
-__all__ = ["LocalFile", "PublishedTable", "Target", "local_path", "open_target"]
+__all__ = ["LocalFile", "LocalFolder", "PublishedTable", "Target", "local_path", "open_target"]
 
 
 def _in_store(url: Url, layout: Layout) -> Target:
