@@ -8,7 +8,7 @@ from batchrec.config.options import parse_date
 from batchrec.config.rules import RulesConfig
 from batchrec.config.run import RunConfig
 from batchrec.config.run_date import end_of_day
-from batchrec.config.scoring import RecommendConfig, ScoringConfig, ScoringPrecision
+from batchrec.config.scoring import Layout, RecommendConfig, ScoringConfig, ScoringPrecision
 from batchrec.config.sequences import IdType, SequencesConfig, TimestampUnit
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig
 
@@ -20,6 +20,7 @@ __all__ = [
     "EncoderShape",
     "EvaluationConfig",
     "IdType",
+    "Layout",
     "Objective",
     "Precision",
     "RecommendConfig",

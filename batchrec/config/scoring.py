@@ -8,6 +8,7 @@ from batchrec.config.options import check, check_ranges, option
 from batchrec.config.rules import RulesConfig
 
 ScoringPrecision = Literal["fp32", "fp16", "int8"]
+Layout = Literal["long", "nested"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class ScoringConfig(RulesConfig):
     )
     batch_tokens: int | None = option(None, "History items per run of the model. Default: by the device.", minimum=1)
     workers: int | None = option(None, "Chunks scored at the same time. Default: by the device.", minimum=1)
+    layout: Layout = option(
+        "long", "Rows of the published table: one per recommendation (long), or one per user with a list (nested)."
+    )
 
     @property
     def files(self) -> dict[str, str]:

@@ -9,21 +9,33 @@ from pathlib import Path
 from batchrec.config import RunConfig
 from batchrec.errors import ConfigError
 from batchrec.nightly.night import Jobs
-from batchrec.targets import local_path
+from batchrec.system.urls import Url, is_url
+from batchrec.targets import LocalFolder, local_path, open_target
 
 _NIGHT = ("run_date=2026-11-24/recs.parquet", "run_date=2026-11-24/sequences.rejects.csv")
 _MODEL = ("2026-11-24-c0777c7fd0c5/items.parquet",)
+_PART = "run_date=2026-11-24/part-c0777c7f-00000.parquet"
 
 
 def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
-    """Raise ConfigError if a file, folder or glob that a night reads includes, or would include, a file it writes."""
-    out = local_path(jobs.out)
-    written = [
-        *([] if out is None else [("score --out", out, [out])]),
-        ("--nights", Path(config.nights), [Path(config.nights, name) for name in _NIGHT]),
-        ("--models", Path(config.models), [Path(config.models, name) for name in _MODEL]),
-    ]
+    """Raise ConfigError if a file, folder, glob or URL that a night reads includes, or would include, what it writes.
+
+    Also if its table and its archive or models share a folder.
+    """
     inputs = list(_inputs(jobs))
+    nights, models = Path(config.nights), Path(config.models)
+    written = [
+        ("--nights", nights, [nights / name for name in _NIGHT]),
+        ("--models", models, [models / name for name in _MODEL]),
+    ]
+    target, out = open_target(jobs.out), local_path(jobs.out)
+    if out is not None:
+        is_folder = isinstance(target, LocalFolder)
+        if is_folder and os.path.realpath(out) in {os.path.realpath(nights), os.path.realpath(models)}:
+            raise ConfigError(f"{target}: is also the folder of --nights or --models. Pass another score --out")
+        written.append(("score --out", out, [out / _PART if is_folder else out]))
+    elif any(_is_read_from_store(jobs.out, read) for read in inputs):
+        raise ConfigError(f"{target}: is also an input. Pass another score --out")
     for option, path, files in written:
         for read in inputs:
             if any(_is_read(file, read) for file in files):
@@ -47,7 +59,7 @@ def _inputs(jobs: Jobs) -> Iterator[str]:
 
 def _is_read(file: Path, read: str) -> bool:
     """Return whether a path, folder or glob includes a file, which need not exist yet."""
-    if not read:
+    if not read or is_url(read):
         return False
     target = Path(os.path.realpath(file))
     # An existing file of that name takes precedence over a pattern, as in find_files.
@@ -58,6 +70,19 @@ def _is_read(file: Path, read: str) -> bool:
     n_plain = next(place for place, part in enumerate(parts) if glob.has_magic(part))
     folder = Path(os.path.realpath(Path(*parts[:n_plain])))
     return folder in target.parents and _matches(target.relative_to(folder).parts, parts[n_plain:])
+
+
+def _is_read_from_store(out: str, read: str) -> bool:
+    """Return whether the URL of an input is that of a target, or of a folder or glob that includes it."""
+    if not is_url(read):
+        return False
+    written, source = Url.parse(out), Url.parse(read)
+    if out.endswith("/"):
+        written = Url.parse(out + _PART)
+    if written.parameters or source.parameters:
+        return (written.address, written.parameters) == (source.address, source.parameters)
+    parts, patterns = written.address.split("/"), source.address.rstrip("/").split("/")
+    return parts[: len(patterns)] == patterns or _matches(parts, patterns)
 
 
 def _is_shown(file: Path, folder: Path) -> bool:

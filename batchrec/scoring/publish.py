@@ -1,5 +1,6 @@
 """score to any target: the table is made in this machine's files, then published in one step."""
 
+import logging
 import secrets
 from dataclasses import replace
 from hashlib import sha256
@@ -9,7 +10,10 @@ from batchrec.config import ScoringConfig
 from batchrec.scoring.score import ScoringReport, score
 from batchrec.system.disk import file_sha256
 from batchrec.system.resume import open_checkpoint_dir
+from batchrec.system.temporaries import temporary_folder
 from batchrec.targets import LocalFile, PublishedTable, Target, open_target
+
+_log = logging.getLogger(__name__)
 
 
 def score_to(out: str, sequences: Path, model: Path, config: ScoringConfig) -> ScoringReport:
@@ -18,31 +22,27 @@ def score_to(out: str, sequences: Path, model: Path, config: ScoringConfig) -> S
     Raises the errors of `score`, and StoreError for a target that cannot be reached or written. Then the target holds
     what it held before.
     """
-    target = open_target(out)
-    if isinstance(target, LocalFile):
-        return _score_file(sequences, model, config, target.file)
+    target = open_target(out, config.layout)
+    if isinstance(target, LocalFile) and config.layout == "long":
+        with open_checkpoint_dir(target.file) as checkpoint_dir:
+            return score(sequences, model, config, target.file, checkpoint_dir)
     target.check_writable()
-    recs = _staging_file(out)
-    try:
-        report = _score_file(sequences, model, config, recs)
+    staging = _staging_path(out)
+    # The checkpoints are kept until the table is published: a run that was killed while publishing needs them too.
+    with open_checkpoint_dir(staging) as checkpoint_dir, temporary_folder(staging) as folder:
+        recs = folder / "recs.parquet"
+        report = replace(score(sequences, model, config, recs, checkpoint_dir), out=str(target))
         publish(recs, report, config, target)
-    finally:
-        recs.unlink(missing_ok=True)
-    return replace(report, out=str(target))
+    return report
 
 
 def publish(recs: Path, report: ScoringReport, config: ScoringConfig, target: Target) -> None:
     """Publish a finished table as the rows of the config's run date."""
-    table = PublishedTable(recs, config.night, file_sha256(recs), secrets.token_hex(8), report.model_id)
+    table = PublishedTable(recs, config.night, file_sha256(recs), secrets.token_hex(6), report.model_id)
     with target.replacing(table):
-        pass
+        _log.info("%s: publishing the table of run %s", target, table.run_id)
 
 
-def _score_file(sequences: Path, model: Path, config: ScoringConfig, out: Path) -> ScoringReport:
-    with open_checkpoint_dir(out) as checkpoint_dir:
-        return score(sequences, model, config, out, checkpoint_dir)
-
-
-def _staging_file(out: str) -> Path:
-    """Return the local file in which the table of a target is made: in this folder, the same in every run."""
-    return Path(f".batchrec-{sha256(out.encode()).hexdigest()[:12]}.parquet")
+def _staging_path(out: str) -> Path:
+    """Return a path in this folder next to which the table of a target is made: the same in every run."""
+    return Path(f"batchrec-{sha256(out.encode()).hexdigest()[:12]}")

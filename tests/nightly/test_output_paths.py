@@ -33,6 +33,18 @@ APART: list[tuple[dict[str, Any], str | None]] = [
     ({"users": "rules/*/*", "models": "rules"}, "--models"),
     ({"query": "events.sql", "out": "events.sql"}, "--out"),
     ({"ratings": ["plays"], "query": "events.sql", "out": "plays/recs.parquet"}, None),
+    ({"ratings": ["plays"], "out": "plays/recs/"}, "--out"),
+    ({"ratings": ["recs/*.parquet"], "out": "recs/"}, None),
+    ({"ratings": ["recs/**/*.parquet"], "out": "recs/"}, "--out"),
+    ({"nights": "nights", "out": "nights/"}, "--out"),
+    ({"models": "models", "out": "models/"}, "--out"),
+    ({"ratings": ["memory://b/plays/"], "out": "memory://b/recs/"}, None),
+    ({"ratings": ["memory://b/plays/"], "out": "memory://b/plays/recs/"}, "--out"),
+    ({"ratings": ["memory://b/plays/*.parquet"], "out": "memory://b/plays/recs/"}, None),
+    ({"ratings": ["memory://b/plays/*"], "out": "memory://b/plays/recs.parquet"}, "--out"),
+    ({"ratings": ["memory://b/recs.parquet"], "out": "memory://b/recs.parquet"}, "--out"),
+    ({"ratings": ["duckdb://b.db?table=plays"], "out": "duckdb://b.db?table=recs"}, None),
+    ({"ratings": ["duckdb://b.db?table=recs"], "out": "duckdb://b.db?table=recs"}, "--out"),
     ({"ratings": ["plays"], "metrics": "plays/b.prom"}, None),
     ({"ratings": ["plays/*"], "metrics": "plays/b.prom"}, "--metrics-file"),
     ({"query": "events.sql", "metrics": "events.sql"}, "--metrics-file"),
@@ -69,7 +81,7 @@ def test_outputs_within_the_inputs_are_refused(
         with pytest.raises(KeyboardInterrupt):
             run(jobs, config, FIRST, metrics_file)
     else:
-        with pytest.raises(ConfigError, match=f"is also an input. Pass another .*{refused}"):
+        with pytest.raises(ConfigError, match=f"is also (an input|the folder of).* Pass another .*{refused}"):
             run(jobs, config, FIRST, metrics_file)
         assert sorted(path for path in shop.folder.rglob("*") if path.is_file()) == before
 
