@@ -19,6 +19,7 @@ from batchrec.sources import (
     Source,
     check_no_record_lost,
     contains_quote,
+    fetch,
     find_files,
     has_quoted_fields,
     line_numbers,
@@ -69,10 +70,10 @@ class _Log:
 
     def lines(self, file: str, records: Sequence[tuple[str | None, ...]]) -> list[int | None]:
         """Return the lines of records of a file, matched by their values; None if the file is not a CSV."""
-        source = next((source for source in self.sources if Path(file) in source.files), None)
-        if source is None or source.layout is None or not source.is_csv:
+        source, opened = next(((s, f) for s in self.sources for f in s.files if str(f) == file), (None, None))
+        if source is None or opened is None or source.layout is None or not source.is_csv:
             return [None] * len(records)
-        return line_numbers(Path(file), source.layout, records, self.columns)
+        return line_numbers(opened, source.layout, records, self.columns)
 
 
 def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: SequencesConfig) -> LoadedEvents:
@@ -120,7 +121,8 @@ def _open(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: Sequen
         unread = unread_files(ratings)
         if unread:
             _log.warning("files are not read: %s", shown_files(unread))
-        sources = open_sources(con, find_files(ratings, "--ratings FILE"), wanted, config.csv_options)
+        files = fetch(con, find_files(ratings, "--ratings FILE"), wanted)
+        sources = open_sources(con, files, wanted, config.csv_options)
     log = _Log(names[0], names[1], names[2], names[3] if needs_rating else None, sources, config)
     unite(con, sources, "sequences/records", dict(zip(_ROLES, log.columns, strict=True))).create_view("all_records")
     con.view("all_records").create_view("records")
@@ -230,7 +232,7 @@ def _leave_out_merged(con: duckdb.DuckDBPyConnection, log: _Log, merged: Sequenc
     names = ("user_id", "item_id", "event_time", "rating")
     rows = []
     for record in merged:
-        fields = dict(partitions_of(Path(record.file))) | record.fields
+        fields = dict(partitions_of(record.file)) | record.fields
         values = [fields[column] or None for column in log.columns]
         rows.append({"file": record.file, **dict(zip(names, values, strict=True))})
     schema = pa.schema([(name, pa.string()) for name in ("file", *names)])
@@ -254,7 +256,7 @@ def _example(con: duckdb.DuckDBPyConnection, log: _Log, criterion: int | str) ->
 def _check_rejects(con: duckdb.DuckDBPyConnection, log: _Log, merged: list[Reject]) -> LoadedEvents:
     counts = dict(select(con, "sequences/event_counts").fetchall())
     n_used, n_below = counts.get(None, 0), counts.get("below --min-rating", 0)
-    malformed = malformed_records(con)
+    malformed = malformed_records(con, log.sources)
     for source in log.sources:
         check_no_record_lost(con, source, malformed)
     not_parsed = malformed + merged
