@@ -69,9 +69,9 @@ class _Log:
         return [self.user, self.item, self.timestamp, self.rating or self.timestamp]
 
     def lines(self, file: str, records: Sequence[tuple[str | None, ...]]) -> list[int | None]:
-        """Return the lines of records of a file, matched by their values; None if the file is not a CSV."""
+        """Return the lines of records of a file, matched by their values; None if they are not lines of text."""
         source, opened = next(((s, f) for s in self.sources for f in s.files if str(f) == file), (None, None))
-        if source is None or opened is None or source.layout is None or not source.is_csv:
+        if source is None or opened is None or source.layout is None or not source.is_untyped:
             return [None] * len(records)
         return line_numbers(opened, source.layout, records, self.columns)
 
@@ -118,11 +118,11 @@ def _open(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: Sequen
         names += [config.rating_column] if needs_rating else []
         options = ("--user-column", "--item-column", "--timestamp-column", "--rating-column")
         wanted = dict(zip(names, options, strict=False))
+        log_files = find_files(ratings, "--ratings FILE")
         unread = unread_files(ratings)
         if unread:
             _log.warning("files are not read: %s", shown_files(unread))
-        files = fetch(con, find_files(ratings, "--ratings FILE"), wanted)
-        sources = open_sources(con, files, wanted, config.csv_options)
+        sources = open_sources(con, fetch(con, log_files, wanted), wanted, config.csv_options)
     log = _Log(names[0], names[1], names[2], names[3] if needs_rating else None, sources, config)
     unite(con, sources, "sequences/records", dict(zip(_ROLES, log.columns, strict=True))).create_view("all_records")
     con.view("all_records").create_view("records")

@@ -7,11 +7,12 @@ from batchrec.errors import InputError
 from batchrec.sources.compressed import first_bytes
 from batchrec.sources.csv_format import CsvFormat
 from batchrec.sources.input_files import InputFile
+from batchrec.sources.json_lines_format import JsonLinesFormat
 from batchrec.sources.layouts import Format, Layout, partitions_of, show_names
 from batchrec.sources.parquet_format import ParquetFormat
 
 # The first one that recognises a file reads it. CSV comes last, because it recognises every file.
-FORMATS: tuple[Format, ...] = (ParquetFormat(), CsvFormat())
+FORMATS: tuple[Format, ...] = (ParquetFormat(), JsonLinesFormat(), CsvFormat())
 
 SUFFIXES = tuple(suffix for format_ in reversed(FORMATS) for suffix in format_.suffixes)
 

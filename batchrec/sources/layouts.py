@@ -43,6 +43,16 @@ class Layout:
         return replace(self, types=tuple(types))
 
 
+@dataclass(frozen=True)
+class RowError:
+    """A row of a text file that is not a record. line: from 1; None if it is not known. text: the row."""
+
+    file: InputFile
+    line: int | None
+    reason: str
+    text: str
+
+
 class Format(ABC):
     """A file format. To add one, derive a class and list it in sources/formats.py.
 
@@ -75,6 +85,15 @@ class Format(ABC):
     ) -> dict[InputFile, set[str]]:
         """Return the columns of files that have no value, by file, as far as this is known without a scan."""
         return {}
+
+    def row_errors(
+        self, con: duckdb.DuckDBPyConnection, files: Sequence[InputFile], layout: Layout, wanted: dict[str, str]
+    ) -> list[RowError]:
+        """Return the rows of files of one layout that `read` leaves out without reporting them to DuckDB.
+
+        wanted: column name -> the option that names it. Raises InputError if a column has nested values.
+        """
+        return []
 
 
 def show_names(names: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import reduce
 from itertools import groupby
 
@@ -14,7 +14,7 @@ from batchrec.errors import InputError
 from batchrec.sources.compressed import check_whole, is_empty
 from batchrec.sources.formats import FORMATS, format_of, layout_of
 from batchrec.sources.input_files import InputFile, with_urls
-from batchrec.sources.layouts import Layout
+from batchrec.sources.layouts import Layout, RowError
 from batchrec.sources.records import Reject, located
 from batchrec.tables.queries import select, table_of
 
@@ -33,6 +33,7 @@ class Source:
 
     names: column -> column of the view. types: column of the view -> DuckDB's type in lower case, "null" if the column
     has no value. files: the files that were opened; empty for a query.
+    row_errors: rows that are not among those of the view.
     """
 
     view: str
@@ -40,6 +41,7 @@ class Source:
     types: dict[str, str]
     files: tuple[InputFile, ...] = ()
     layout: Layout | None = None
+    row_errors: tuple[RowError, ...] = ()
 
     @property
     def is_csv(self) -> bool:
@@ -92,8 +94,10 @@ def open_sources(
     ordered = sorted(read, key=lambda file: (astuple(layouts[file]), file))
     sources = []
     for number, (layout, group) in enumerate(groupby(ordered, key=layouts.__getitem__)):
-        sources.append(_open(con, f"source_{number}", layout, tuple(group)))
-        check_types(sources[-1], wanted)
+        source = _open(con, f"source_{number}", layout, tuple(group))
+        check_types(source, wanted)
+        errors = format_of(layout).row_errors(con, source.files, layout, wanted)
+        sources.append(replace(source, row_errors=tuple(errors)))
     return sources
 
 
@@ -187,10 +191,15 @@ def describe_error(error: duckdb.Error) -> str:
 
 def malformed_records(con: duckdb.DuckDBPyConnection, sources: Iterable[Source]) -> list[Reject]:
     """Return the records of text files that did not parse in the scans so far, by file and line."""
+    sources = list(sources)
     files = {str(file.path): file for source in sources for file in source.files}
+    errors = [error for source in sources for error in source.row_errors]
+    rejects = [Reject(str(error.file), error.line, error.reason, error.text) for error in errors]
     try:
         rows = select(con, "sources/malformed_records").fetchall()
     except duckdb.CatalogException:
         # The table of errors exists only after a scan of a CSV.
-        return []
-    return [reject for file, group in groupby(rows, key=lambda row: row[0]) for reject in located(files[file], group)]
+        return rejects
+    return rejects + [
+        reject for file, group in groupby(rows, key=lambda row: row[0]) for reject in located(files[file], group)
+    ]

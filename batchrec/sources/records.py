@@ -14,6 +14,7 @@ from batchrec.errors import InputError
 from batchrec.sources.compressed import open_bytes, open_text
 from batchrec.sources.csv_format import csv_records
 from batchrec.sources.input_files import InputFile
+from batchrec.sources.json_lines_format import json_records
 from batchrec.sources.layouts import Layout
 from batchrec.tables.queries import select
 
@@ -52,7 +53,7 @@ def located(file: InputFile, errors: Iterable[tuple[str, int, str, str]]) -> Ite
 def line_numbers(
     file: InputFile, layout: Layout, records: Sequence[tuple[str | None, ...]], columns: Sequence[str]
 ) -> list[int | None]:
-    """Return the line, from 1, on which each record of a CSV file starts; the header is skipped.
+    """Return the line, from 1, on which each record of a text file starts; the header is skipped.
 
     records: the values of `columns`, None for an empty one. Equal records are matched in file order.
     """
@@ -65,7 +66,8 @@ def line_numbers(
             number
         )
     with open_text(file) as text:
-        for line, row in islice(csv_records(text, layout), int(layout.header_lines > 0), None):
+        rows = csv_records(text, layout) if layout.is_csv else json_records(text, layout)
+        for line, row in islice(rows, int(layout.header_lines > 0), None):
             if len(row) <= max(places):
                 continue
             numbers = waiting.get(tuple(row[place] or None if place >= 0 else None for place in places))
