@@ -9,14 +9,18 @@ from pathlib import Path
 from batchrec.config import RunConfig
 from batchrec.errors import ConfigError
 from batchrec.nightly.night import Jobs
+from batchrec.system.urls import Url, is_url
 from batchrec.targets import local_path
 
 _NIGHT = ("run_date=2026-11-24/recs.parquet", "run_date=2026-11-24/sequences.rejects.csv")
+# A file of a target that is a folder.
+_PART = "run_date=2026-11-24/part-0.parquet"
 _MODEL = ("2026-11-24-c0777c7fd0c5/items.parquet",)
 
 
 def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
     """Raise ConfigError if a file, folder or glob that a night reads includes, or would include, a file it writes."""
+    _check_out_url(jobs)
     out = local_path(jobs.out)
     written = [
         *([] if out is None else [("score --out", out, [out])]),
@@ -29,6 +33,26 @@ def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
             if any(_is_read(file, read) for file in files):
                 where = "" if Path(read).is_file() else f", outside {read}"
                 raise ConfigError(f"{path}: is also an input. Pass another {option}{where}")
+
+
+def _check_out_url(jobs: Jobs) -> None:
+    """Raise ConfigError if the URL of --out is also an input, or lies within one."""
+    if not is_url(jobs.out):
+        return
+    for read in _inputs(jobs):
+        if is_url(read) and _is_read_by_url(Url.parse(jobs.out), Url.parse(read)):
+            raise ConfigError(
+                f"{Url.parse(jobs.out)}: is also an input. Pass another score --out, outside {Url.parse(read)}"
+            )
+
+
+def _is_read_by_url(out: Url, read: Url) -> bool:
+    written, source = out.address.rstrip("/"), read.address.rstrip("/")
+    if out.parameters or read.parameters:
+        return (written, out.parameters) == (source, read.parameters)
+    if glob.has_magic(source):
+        return any(_matches(file.split("/"), source.split("/")) for file in (written, f"{written}/{_PART}"))
+    return written == source or (written.startswith(f"{source}/") and _has_no_hidden(written[len(source) :].split("/")))
 
 
 def check_metrics_path(jobs: Jobs, metrics_file: Path | None) -> None:
@@ -47,7 +71,7 @@ def _inputs(jobs: Jobs) -> Iterator[str]:
 
 def _is_read(file: Path, read: str) -> bool:
     """Return whether a path, folder or glob includes a file, which need not exist yet."""
-    if not read:
+    if not read or is_url(read):
         return False
     target = Path(os.path.realpath(file))
     # An existing file of that name takes precedence over a pattern, as in find_files.
@@ -61,7 +85,11 @@ def _is_read(file: Path, read: str) -> bool:
 
 
 def _is_shown(file: Path, folder: Path) -> bool:
-    return not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+    return _has_no_hidden(file.relative_to(folder).parts)
+
+
+def _has_no_hidden(parts: Sequence[str]) -> bool:
+    return not any(part.startswith((".", "_")) for part in parts)
 
 
 def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
