@@ -22,9 +22,9 @@ from batchrec.sources import (
     check_no_record_lost,
     contains_quote,
     fetch,
-    find_files,
     has_quoted_fields,
     line_numbers,
+    list_files,
     malformed_records,
     merged_records,
     open_query,
@@ -32,7 +32,6 @@ from batchrec.sources import (
     partitions_of,
     shown_files,
     unite,
-    unread_files,
 )
 from batchrec.tables.ids import BLANKS, WHOLE_NUMBER, null_pattern
 from batchrec.tables.queries import materialize, select, table_of
@@ -122,11 +121,11 @@ def _open(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: Sequen
         names += [config.rating_column] if needs_rating else []
         options = ("--user-column", "--item-column", "--timestamp-column", "--rating-column")
         wanted = dict(zip(names, options, strict=False))
-        log_files = needed_files(find_files(ratings, "--ratings FILE"), config)
-        unread = unread_files(ratings)
-        if unread:
-            _log.warning("files are not read: %s", shown_files(unread))
-        sources = open_sources(con, fetch(con, log_files, wanted), wanted, config.csv_options)
+        listing = list_files(ratings, "--ratings FILE")
+        if listing.unread:
+            _log.warning("files are not read: %s", shown_files(listing.unread))
+        files = fetch(con, needed_files(listing.files, config), wanted)
+        sources = open_sources(con, files, wanted, config.csv_options)
     log = _Log(names[0], names[1], names[2], names[3] if needs_rating else None, sources, config)
     unite(con, sources, "sequences/records", dict(zip(_ROLES, log.columns, strict=True))).create_view("all_records")
     con.view("all_records").create_view("records")

@@ -33,7 +33,7 @@ def needed_files(files: Sequence[_File], config: SequencesConfig) -> list[_File]
     begin = datetime.combine(day, time(), UTC)
     times = [_time_of(str(file), config) for file in files]
     needed = [file for file, moment in zip(files, times, strict=True) if moment is None or moment >= begin]
-    if not needed:
+    if files and not needed:
         newest = max(moment for moment in times if moment is not None)
         raise InputError(f"{files[0]}: all {len(files)} files are of {newest:%Y-%m-%d} or older, before --since {day}")
     if len(needed) < len(files):

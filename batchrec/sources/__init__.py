@@ -1,6 +1,6 @@
 """Find files of events, rules, users and catalogues, recognise their format, and open them as DuckDB relations."""
 
-from batchrec.sources.finding import find_files, unread_files
+from batchrec.sources.finding import find_files, list_files
 from batchrec.sources.formats import column_names
 from batchrec.sources.input_files import InputFile
 from batchrec.sources.layouts import partitions_of, show_names
@@ -41,6 +41,7 @@ __all__ = [
     "has_quoted_fields",
     "is_query",
     "line_numbers",
+    "list_files",
     "malformed_records",
     "merged_records",
     "open_query",
@@ -49,5 +50,4 @@ __all__ = [
     "show_names",
     "shown_files",
     "unite",
-    "unread_files",
 ]

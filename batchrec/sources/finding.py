@@ -2,7 +2,8 @@
 
 import glob
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from batchrec.errors import InputError
@@ -24,50 +25,57 @@ _TABLE_FORMATS = {
 _MARK = re.compile(r"^(.*)/(?:(_delta_log)/.*|metadata/[^/]*(\.metadata\.json)|(\.hoodie)/.*)$")
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What paths and URLs name. files: to read, each once, sorted. unread: files of folders that are skipped.
+
+    Files are skipped if they have another suffix or a hidden name (leading dot or underscore), and links to folders.
+    Private files of other tools are not listed: hidden names without a suffix of data.
+    """
+
+    files: list[InputFile | StoredObject]
+    unread: list[str]
+
+
 def find_files(paths: Sequence[str], option: str) -> list[InputFile | StoredObject]:
-    """Return the files and objects that paths, folders, globs and URLs name, each once, sorted.
+    """Return the files to read of `list_files`, which see."""
+    return list_files(paths, option).files
+
+
+def list_files(paths: Sequence[str], option: str) -> Listing:
+    """List the files and objects that paths, folders, globs and URLs name.
 
     Raises InputError if a path names no file, or if a file belongs to a Delta Lake, Iceberg or Hudi table; StoreError
     if an object store cannot be asked.
     """
-    files = [file for path in paths if not is_url(path) for file in _files_of(path, option)]
-    _refuse_table_formats(files)
-    objects = {stored.url: stored for path in paths if is_url(path) for stored in _objects_of(path, option)}
-    unique = sorted({file.resolve(): file for file in files}.values())
-    return [*map(InputFile, unique), *(objects[url] for url in sorted(objects))]
+    listings = [_list_url(path, option) if is_url(path) else _list_path(path, option) for path in paths]
+    files = {
+        (file.url if isinstance(file, StoredObject) else str(file.path.resolve())): file
+        for listing in listings
+        for file in listing.files
+    }
+    _refuse_table_formats(file.path for file in files.values() if isinstance(file, InputFile))
+    unique = sorted(files.values(), key=lambda file: (isinstance(file, StoredObject), str(file)))
+    return Listing(unique, [name for listing in listings for name in listing.unread])
 
 
-def unread_files(paths: Iterable[str]) -> list[str]:
-    """Return the files of folders that `find_files` skips: other suffixes, hidden data files, and links to folders.
-
-    Private files of other tools are not listed: hidden names (leading dot or underscore) without a data suffix.
-    """
-    unread: list[str] = []
-    for path in paths:
-        if is_url(path):
-            unread += _unread_objects(ObjectStore(path))
-        elif path != "" and Path(path).is_dir():
-            for file in sorted(Path(path).rglob("*")):
-                is_shown = file.is_file() and _is_shown(file.relative_to(path).parts)
-                if (file.is_symlink() and not file.is_file()) or (file.is_file() and _has_rows(file.name) != is_shown):
-                    unread.append(str(file))
-    return unread
-
-
-def _files_of(path: str, option: str) -> list[Path]:
+def _list_path(path: str, option: str) -> Listing:
     try:
         if Path(path).is_file():
-            return [Path(path)]
+            return Listing([InputFile(Path(path))], [])
         # An empty path, for example from an unset shell variable, does not mean the current folder.
         is_folder = path != "" and Path(path).is_dir()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}. Pass {option}") from error
+    unread: list[str] = []
     if is_folder:
-        files = [
-            file
-            for file in Path(path).rglob("*")
-            if _has_rows(file.name) and file.is_file() and _is_shown(file.relative_to(path).parts)
-        ]
+        files = []
+        for file in sorted(Path(path).rglob("*")):
+            is_shown = file.is_file() and _is_shown(file.relative_to(path).parts)
+            if is_shown and _has_rows(file.name):
+                files.append(file)
+            elif (file.is_symlink() and not file.is_file()) or (file.is_file() and _has_rows(file.name) != is_shown):
+                unread.append(str(file))
         expected = f"a folder with {', '.join(SUFFIXES)} files"
         _refuse_table_formats([Path(path) / "any file"])
     else:
@@ -75,33 +83,28 @@ def _files_of(path: str, option: str) -> list[Path]:
         expected = f"a file, a folder or a glob. Pass {option}"
     if not files:
         raise InputError(f"{path}: no file found; expected {expected}")
-    return files
+    return Listing(list(map(InputFile, files)), unread)
 
 
-def _objects_of(url: str, option: str) -> list[StoredObject]:
+def _list_url(url: str, option: str) -> Listing:
     store = ObjectStore(url)
+    unread: list[str] = []
     if store.is_object():
         names = [store.path]
     else:
         names = store.names()
         _refuse_marked(store, names)
         if not store.is_glob():
-            names = [name for name in names if _has_rows(name) and _is_shown(_parts(store, name))]
+            is_shown = {name: _is_shown(_parts(store, name)) for name in names}
+            unread = [store.object(name).url for name in names if _has_rows(name) != is_shown[name]]
+            names = [name for name in names if _has_rows(name) and is_shown[name]]
     _refuse_objects_in_tables(store, names)
     if not names:
         raise InputError(
             f"{store.url}: no object found; expected an object, a folder with {', '.join(SUFFIXES)} objects, or a "
             f"glob. Pass {option}"
         )
-    return [store.object(name) for name in names]
-
-
-def _unread_objects(store: ObjectStore) -> Iterator[str]:
-    if store.is_glob() or store.is_object():
-        return
-    for name in store.names():
-        if _has_rows(name) != _is_shown(_parts(store, name)):
-            yield store.object(name).url
+    return Listing([store.object(name) for name in names], unread)
 
 
 def _parts(store: ObjectStore, name: str) -> tuple[str, ...]:
