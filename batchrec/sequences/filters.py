@@ -38,7 +38,7 @@ def filter_events(con: duckdb.DuckDBPyConnection, loaded: LoadedEvents, config: 
     """Make the view history_events out of the table loaded_events. Return how many events each filter left out."""
     remember = remembers_left_out(config)
     events = _HistoryEvents(con, remember)
-    left_out = {"below --min-rating": loaded.n_below_min_rating}
+    left_out = {"before --since": loaded.n_before_since, "below --min-rating": loaded.n_below_min_rating}
     if config.repeats != "all" and max(config.min_item_events, config.min_user_events) > 1:
         # Filters count events without repeats. Without filters, repeats are dropped as the histories are written.
         events.apply("sequences/folded_events", repeats=config.repeats)

@@ -62,6 +62,11 @@ def use_settings(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(query_text("tables/plain_text"))
 
 
+def spill_folder(con: duckdb.DuckDBPyConnection) -> Path:
+    """Return the folder into which a connection spills, and which is removed when the connection is closed."""
+    return Path(con.execute("select current_setting('temp_directory')").fetchall()[0][0])
+
+
 @contextmanager
 def connect(
     spill_folder: Path | None = None, memory_limit: str | None = None, threads: int | None = None
