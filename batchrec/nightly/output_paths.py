@@ -9,6 +9,7 @@ from pathlib import Path
 from batchrec.config import RunConfig
 from batchrec.errors import ConfigError
 from batchrec.nightly.night import Jobs
+from batchrec.sources import local_path_of
 from batchrec.targets import local_path
 
 _NIGHT = ("run_date=2026-11-24/recs.parquet", "run_date=2026-11-24/sequences.rejects.csv")
@@ -40,9 +41,9 @@ def check_metrics_path(jobs: Jobs, metrics_file: Path | None) -> None:
 
 
 def _inputs(jobs: Jobs) -> Iterator[str]:
-    """Yield the files, folders and globs that a night reads."""
-    yield from jobs.ratings if jobs.sequences.query is None else [str(jobs.sequences.query)]
-    yield from jobs.scoring.files.values()
+    """Yield the files, folders, globs and URLs that a night reads."""
+    yield from map(local_path_of, jobs.ratings if jobs.sequences.query is None else [str(jobs.sequences.query)])
+    yield from map(local_path_of, jobs.scoring.files.values())
 
 
 def _is_read(file: Path, read: str) -> bool:

@@ -1,4 +1,4 @@
-"""Find files of events, rules, users and catalogues, recognise their format, and open them as DuckDB relations."""
+"""Find files and tables of events, rules, users and catalogues, and open them as DuckDB relations."""
 
 from batchrec.sources.finding import find_files, unread_files
 from batchrec.sources.formats import column_names
@@ -22,6 +22,7 @@ from batchrec.sources.records import (
     line_numbers,
     merged_records,
 )
+from batchrec.sources.store_tables import is_table_url, local_path_of, open_tables, split_tables, table_columns
 
 __all__ = [
     "MergedRecord",
@@ -35,14 +36,19 @@ __all__ = [
     "find_files",
     "has_quoted_fields",
     "is_query",
+    "is_table_url",
     "line_numbers",
+    "local_path_of",
     "malformed_records",
     "merged_records",
     "open_query",
     "open_sources",
+    "open_tables",
     "partitions_of",
     "show_names",
     "shown_files",
+    "split_tables",
+    "table_columns",
     "unite",
     "unread_files",
 ]

@@ -29,10 +29,10 @@ _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one layout, or a query, opened as the view `view`.
+    """Files of one layout, a table of a store or a query, opened as the view `view`.
 
     names: column -> column of the view. types: column of the view -> DuckDB's type in lower case, "null" if the column
-    has no value. files: the files that were opened; empty for a query.
+    has no value. files: the files that were opened; empty for a table and a query. url: of the table.
     """
 
     view: str
@@ -40,6 +40,12 @@ class Source:
     types: dict[str, str]
     files: tuple[Path, ...] = ()
     layout: Layout | None = None
+    url: str = ""
+
+    @property
+    def places(self) -> tuple[Path | str, ...]:
+        """The files, or the URL of the table; empty for a query."""
+        return (self.url,) if self.url else self.files
 
     @property
     def is_csv(self) -> bool:
@@ -118,7 +124,7 @@ def _open(con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: tupl
 
 def check_types(source: Source, wanted: dict[str, str]) -> None:
     """Raise InputError if a wanted column has lists, structs, maps or durations, or bytes in a query."""
-    where = shown_files(source.files) if source.files else "the query"
+    where = shown_files(source.places) or "the query"
     for column, option in wanted.items():
         type_ = source.type_of(column)
         if type_ in _NESTED:
@@ -155,8 +161,8 @@ def unite(
     return reduce(lambda one, other: one.union(other), relations)
 
 
-def shown_files(files: Sequence[Path]) -> str:
-    """Return up to five files for a log line."""
+def shown_files(files: Sequence[Path | str]) -> str:
+    """Return up to five files or URLs for a log line."""
     more = f" and {len(files) - 5} more" if len(files) > 5 else ""
     return ", ".join(map(str, files[:5])) + more
 
