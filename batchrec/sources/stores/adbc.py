@@ -57,7 +57,7 @@ class AdbcSource(TableSource):
         return self.dialect.name(column.name)
 
     def _run(self, sql: str) -> pa.RecordBatchReader:
-        from adbc_driver_manager import Error, ProgrammingError
+        from adbc_driver_manager import Error, NotSupportedError, ProgrammingError
 
         # It must stay open as long as its rows are read.
         cursor = self._stack.enter_context(self._connection.cursor())
@@ -65,7 +65,7 @@ class AdbcSource(TableSource):
             try:
                 cursor.execute(sql)
                 return cursor.fetch_record_batch()
-            except ProgrammingError as error:
+            except (NotSupportedError, ProgrammingError) as error:
                 if "query" not in self._url.parameters:
                     raise
                 raise ConfigError(f"{self._url}: the query cannot be run: {one_line(error)}") from error

@@ -38,8 +38,7 @@ class DeltaSource(TableSource):
             table = DeltaTable(path, version=version, storage_options=_STORAGE_OPTIONS if store else None)
             if time is not None:
                 table.load_as_version(time)
-        if time is not None:
-            _check_age(url, table, time)
+                _check_age(url, table, time)
         yield cls(url, table)
 
     def schema(self) -> pa.Schema:
@@ -76,8 +75,8 @@ def _version_of(url: Url) -> tuple[int | None, datetime | None]:
 
 
 def _check_age(url: Url, table: Any, time: datetime) -> None:
-    """Raise StoreError if the table was first written after a time: deltalake then opens its first version."""
-    committed = table.history(limit=1)[0].get("timestamp")
-    if committed is not None and committed > time.timestamp() * 1000:
-        oldest = datetime.fromtimestamp(committed / 1000, UTC).isoformat(timespec="seconds")
+    """Raise StoreError if the oldest version is newer than a time: deltalake opens it all the same."""
+    oldest_ms = table.history()[-1].get("timestamp")
+    if oldest_ms is not None and oldest_ms > time.timestamp() * 1000:
+        oldest = datetime.fromtimestamp(oldest_ms / 1000, UTC).isoformat(timespec="seconds")
         raise StoreError(f"{url}: no version is that old; expected a timestamp from {oldest} on")
