@@ -10,8 +10,8 @@ from batchrec.sources.formats import SUFFIXES
 # Name of a table format -> the file that marks its folders, and how to read its current rows. The data files of such a
 # table also hold old versions of rows.
 _TABLE_FORMATS = {
-    "Delta Lake": ("_delta_log", "as delta://{folder}"),
-    "Apache Iceberg": ("metadata/*.metadata.json", "as iceberg://catalog/db.table"),
+    "Delta Lake": ("_delta_log", "with a query over delta_scan (--query, or a .sql file)"),
+    "Apache Iceberg": ("metadata/*.metadata.json", "with a query over iceberg_scan (--query, or a .sql file)"),
     "Apache Hudi": (".hoodie", "with an engine that supports the format"),
 }
 
@@ -73,5 +73,5 @@ def _refuse_table_formats(files: Iterable[Path]) -> None:
             if any(folder.glob(mark)):
                 raise InputError(
                     f"{folder}: is a table of {kind}; its files also hold old and deleted rows. Read its current rows "
-                    f"{advice.format(folder=folder)}, or pass an export of them"
+                    f"{advice}, or pass an export of them"
                 )
