@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from batchrec.errors import ConfigError, StoreError, one_line
+from batchrec.errors import ConfigError, one_line
 from batchrec.sources.stores.dialect import Dialect
 from batchrec.sources.stores.table_source import Since, TableSource, unreadable
 from batchrec.system.signals import interrupted_by_signals
@@ -31,8 +30,6 @@ class DuckDBSource(TableSource):
     def open(cls, url: Url) -> Iterator["DuckDBSource"]:
         """Open the file. Raises StoreError if it is missing, no database, or locked by a program that writes."""
         rows = _DIALECT.rows_of(url)
-        if not Path(url.path).is_file():
-            raise StoreError(f"{url}: cannot be read: {url.path} does not exist, or is no file")
         try:
             connection = duckdb.connect(url.path, read_only=True)
         except duckdb.Error as error:
