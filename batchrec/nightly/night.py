@@ -22,7 +22,7 @@ from batchrec.nightly.report import Check, ModelFigures, NightReport
 from batchrec.nightly.retraining import due_by_age, due_by_figures, starting_from
 from batchrec.scoring.score import ScoringReport, score
 from batchrec.sequences.build import build_sequences, rejects_of
-from batchrec.sources import find_files
+from batchrec.sources import find_files, is_table_url, table_columns
 from batchrec.system.disk import file_sha256, make_folder, put_on_disk
 from batchrec.training.train import train
 
@@ -141,7 +141,10 @@ class Night:
         if not os.access(self.registry.folder, os.W_OK):
             raise ConfigError(f"{self.registry.folder}: cannot be written. Pass another --models")
         for option, file in self.jobs.scoring.files.items():
-            find_files([file], f"{option} FILE")
+            if is_table_url(file):
+                table_columns(file)
+            else:
+                find_files([file], f"{option} FILE")
 
     def _build_sequences(self) -> None:
         """Rebuild the histories, even when resuming: only their bytes show whether the input has changed."""

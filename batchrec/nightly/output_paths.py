@@ -9,6 +9,7 @@ from pathlib import Path
 from batchrec.config import RunConfig
 from batchrec.errors import ConfigError
 from batchrec.nightly.night import Jobs
+from batchrec.sources import local_path_of
 from batchrec.system.urls import Url, is_url
 from batchrec.targets import LocalFolder, local_path, open_target
 
@@ -72,13 +73,14 @@ def check_metrics_path(jobs: Jobs, metrics_file: Path | None) -> None:
 
 
 def _inputs(jobs: Jobs) -> Iterator[str]:
-    """Yield the files, folders and globs that a night reads."""
+    """Yield the files, folders, globs and URLs that a night reads."""
     yield from jobs.ratings if jobs.sequences.query is None else [str(jobs.sequences.query)]
     yield from jobs.scoring.files.values()
 
 
 def _is_read(file: Path, read: str) -> bool:
     """Return whether a path, folder or glob includes a file, which need not exist yet."""
+    read = local_path_of(read)
     if not read or is_url(read):
         return False
     target = Path(os.path.realpath(file))

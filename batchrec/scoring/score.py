@@ -25,6 +25,7 @@ from batchrec.scoring.known_items import check_knows
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Counts, ScoredChunk, Scorer
 from batchrec.scoring.user_list import read_user_list
+from batchrec.sources import local_path_of
 from batchrec.system.atomic import check_no_input, check_writable_file
 from batchrec.system.checkpoints import CheckpointStore
 from batchrec.system.logs import hides_bars
@@ -80,7 +81,7 @@ def score(
     stays as it was.
     """
     started = time.monotonic()
-    check_no_input(out, [sequences, *config.files.values()])
+    check_no_input(out, [sequences, *map(local_path_of, config.files.values())])
     check_writable_file(out)
     loaded = _load_model(model, config.top_k)
     table = open_sequences(sequences)

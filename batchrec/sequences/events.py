@@ -14,7 +14,7 @@ from batchrec.errors import InputError
 from batchrec.sequences.event_times import TimesOfKind, problem_of, times_of, unit_needed, warnings_of
 from batchrec.sequences.id_types import FLOATS, IdTypes, mixed_types
 from batchrec.sequences.reject_texts import advice_on, shown_value
-from batchrec.sequences.since import first_moment, needed_files
+from batchrec.sequences.since import first_moment, needed_files, rows_of_tables
 from batchrec.sources import (
     MergedRecord,
     Reject,
@@ -29,8 +29,10 @@ from batchrec.sources import (
     merged_records,
     open_query,
     open_sources,
+    open_tables,
     partitions_of,
     shown_files,
+    split_tables,
     unite,
 )
 from batchrec.tables.ids import BLANKS, WHOLE_NUMBER, null_pattern
@@ -121,11 +123,13 @@ def _open(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: Sequen
         names += [config.rating_column] if needs_rating else []
         options = ("--user-column", "--item-column", "--timestamp-column", "--rating-column")
         wanted = dict(zip(names, options, strict=False))
-        listing = list_files(ratings, "--ratings FILE")
+        paths, tables = split_tables(ratings)
+        listing = list_files(paths, "--ratings FILE")
         if listing.unread:
             _log.warning("files are not read: %s", shown_files(listing.unread))
         files = fetch(con, needed_files(listing.files, config), wanted)
         sources = open_sources(con, files, wanted, config.csv_options)
+        sources += open_tables(con, tables, wanted, rows_of_tables(config))
     log = _Log(names[0], names[1], names[2], names[3] if needs_rating else None, sources, config)
     unite(con, sources, "sequences/records", dict(zip(_ROLES, log.columns, strict=True))).create_view("all_records")
     con.view("all_records").create_view("records")
@@ -142,7 +146,7 @@ def _refuse_lost_digits(con: duckdb.DuckDBPyConnection, log: _Log, column: str) 
         greatest = row[0]
         if greatest is not None and greatest > limit:
             raise InputError(
-                f"{shown_files(source.files) or log.config.query}: column {column!r} has ids as floats, up to "
+                f"{shown_files(source.places) or log.config.query}: column {column!r} has ids as floats, up to "
                 f"{greatest:.0f}: above {limit} they have lost digits. Write them as integers or text"
             )
 
@@ -169,9 +173,7 @@ def _load(con: duckdb.DuckDBPyConnection, log: _Log) -> tuple[IdTypes, list[str]
     Returns the types of the ids, and warnings about ids and times.
     """
     config, unit = log.config, log.config.timestamp_unit
-    has_quotes = any(
-        has_quoted_fields(source.layout, source.files) for source in log.sources if source.layout is not None
-    )
+    has_quotes = any(has_quoted_fields(each.layout, each.files) for each in log.sources if each.layout is not None)
     types = IdTypes.expected(log.sources, log.user, log.item, config)
     wanted = ((log.user, config.user_id_type), (log.item, config.item_id_type))
     warnings = [mixed_types(log.sources, column) for column, id_type in wanted if id_type == "auto"]
@@ -251,9 +253,8 @@ def _example(con: duckdb.DuckDBPyConnection, log: _Log, criterion: int | str) ->
     (file, *raw), *_ = select(con, "sequences/example_event", time_kind=time_kind, unfit=unfit).fetchall()
     con.execute("set preserve_insertion_order = false")
     (line,) = log.lines(file, [tuple(raw)])
-    column, value = {"user": (log.user, raw[0]), "item": (log.item, raw[1])}.get(
-        str(criterion), (log.timestamp, raw[2])
-    )
+    of_ids = {"user": (log.user, raw[0]), "item": (log.item, raw[1])}
+    column, value = of_ids.get(str(criterion), (log.timestamp, raw[2]))
     return Reject(file, line, column, value)
 
 

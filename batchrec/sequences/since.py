@@ -1,4 +1,4 @@
-"""--since: the files of a log that it needs. Older rows of these files are left out when they are loaded."""
+"""--since: which files, and which rows of a table, it needs. Older rows are left out when they are loaded."""
 
 import logging
 import re
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
-from batchrec.sources import InputFile, StoredObject, partitions_of
+from batchrec.sources import InputFile, Since, StoredObject, partitions_of
 
 _log = logging.getLogger(__name__)
 
@@ -18,8 +18,14 @@ _ISO = re.compile(r"\d{4}-\d\d-\d\d($|[T ])")
 
 def first_moment(config: SequencesConfig) -> int | None:
     """Return the time at which --since begins, in microseconds UTC; None if it is not set."""
-    day = config.since_day
-    return None if day is None else int(datetime.combine(day, time(), UTC).timestamp()) * 1_000_000
+    begin = _begin(config)
+    return None if begin is None else int(begin.timestamp()) * 1_000_000
+
+
+def rows_of_tables(config: SequencesConfig) -> Since | None:
+    """Return the bound by which a store may leave older rows out itself; None if --since is not set."""
+    begin = _begin(config)
+    return None if begin is None else Since(config.timestamp_column, begin)
 
 
 def needed_files(files: Sequence[_File], config: SequencesConfig) -> list[_File]:
@@ -27,18 +33,24 @@ def needed_files(files: Sequence[_File], config: SequencesConfig) -> list[_File]
 
     Raises InputError if no file is left.
     """
-    day = config.since_day
-    if day is None:
+    begin = _begin(config)
+    if begin is None:
         return list(files)
-    begin = datetime.combine(day, time(), UTC)
     times = [_time_of(str(file), config) for file in files]
     needed = [file for file, moment in zip(files, times, strict=True) if moment is None or moment >= begin]
     if files and not needed:
         newest = max(moment for moment in times if moment is not None)
-        raise InputError(f"{files[0]}: all {len(files)} files are of {newest:%Y-%m-%d} or older, before --since {day}")
+        raise InputError(
+            f"{files[0]}: all {len(files)} files are of {newest:%Y-%m-%d} or older, before --since {begin:%Y-%m-%d}"
+        )
     if len(needed) < len(files):
-        _log.info("%d files of partitions before %s are not read", len(files) - len(needed), day)
+        _log.info("%d files of partitions before %s are not read", len(files) - len(needed), begin.date())
     return needed
+
+
+def _begin(config: SequencesConfig) -> datetime | None:
+    day = config.since_day
+    return None if day is None else datetime.combine(day, time(), UTC)
 
 
 def _time_of(file: str, config: SequencesConfig) -> datetime | None:

@@ -1,4 +1,4 @@
-"""Find files of events, rules, users and catalogues, recognise their format, and open them as DuckDB relations."""
+"""Find files and tables of events, rules, users and catalogues, and open them as DuckDB relations."""
 
 from batchrec.sources.finding import find_files, list_files
 from batchrec.sources.formats import column_names
@@ -24,11 +24,14 @@ from batchrec.sources.records import (
     line_numbers,
     merged_records,
 )
+from batchrec.sources.store_tables import is_table_url, local_path_of, open_tables, split_tables, table_columns
+from batchrec.sources.stores import Since
 
 __all__ = [
     "InputFile",
     "MergedRecord",
     "Reject",
+    "Since",
     "Source",
     "StoredObject",
     "check_no_record_lost",
@@ -40,14 +43,19 @@ __all__ = [
     "find_files",
     "has_quoted_fields",
     "is_query",
+    "is_table_url",
     "line_numbers",
     "list_files",
+    "local_path_of",
     "malformed_records",
     "merged_records",
     "open_query",
     "open_sources",
+    "open_tables",
     "partitions_of",
     "show_names",
     "shown_files",
+    "split_tables",
+    "table_columns",
     "unite",
 ]

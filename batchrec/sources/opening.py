@@ -29,11 +29,11 @@ _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one layout, or a query, opened as the view `view`.
+    """Files of one layout, a table of a store or a query, opened as the view `view`.
 
     names: column -> column of the view. types: column of the view -> DuckDB's type in lower case, "null" if the column
-    has no value. files: the files that were opened; empty for a query.
-    row_errors: rows that are not among those of the view.
+    has no value. files: the files that were opened; empty for a table and a query. row_errors: rows of them that are
+    not among those of the view. url: of the table.
     """
 
     view: str
@@ -42,6 +42,12 @@ class Source:
     files: tuple[InputFile, ...] = ()
     layout: Layout | None = None
     row_errors: tuple[RowError, ...] = ()
+    url: str = ""
+
+    @property
+    def places(self) -> tuple[InputFile | str, ...]:
+        """The files, or the URL of the table; empty for a query."""
+        return (self.url,) if self.url else self.files
 
     @property
     def is_csv(self) -> bool:
@@ -129,7 +135,7 @@ def _open(con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: tupl
 
 def check_types(source: Source, wanted: dict[str, str]) -> None:
     """Raise InputError if a wanted column has lists, structs, maps or durations, or bytes in a query."""
-    where = shown_files(source.files) if source.files else "the query"
+    where = shown_files(source.places) or "the query"
     for column, option in wanted.items():
         type_ = source.type_of(column)
         if type_ in _NESTED:
@@ -167,7 +173,7 @@ def unite(
 
 
 def shown_files(files: Sequence[InputFile | str]) -> str:
-    """Return up to five files for a log line."""
+    """Return up to five files or URLs for a log line."""
     more = f" and {len(files) - 5} more" if len(files) > 5 else ""
     return ", ".join(map(str, files[:5])) + more
 

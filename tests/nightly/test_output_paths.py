@@ -30,6 +30,8 @@ APART: list[tuple[dict[str, Any], str | None]] = [
     ({"ratings": ["plays"], "nights": "elsewhere"}, None),
     ({"ratings": ["linked"], "out": "plays/recs.parquet"}, "--out"),
     ({"block": "rules", "out": "rules/recs.parquet"}, "--out"),
+    ({"ratings": ["duckdb://plays/shop.db?table=plays"], "out": "plays/shop.db"}, "--out"),
+    ({"block": "duckdb://rules/shop.db?table=blocked", "out": "rules/shop.db"}, "--out"),
     ({"users": "rules/*", "models": "rules"}, None),
     ({"users": "rules/*/*", "models": "rules"}, "--models"),
     ({"query": "events.sql", "out": "events.sql"}, "--out"),
