@@ -110,6 +110,24 @@ def score_command(sequences: Path, model: Path, out: str, json: bool, **options:
     print_report(score_to(out, sequences, model, config), json)
 
 
+@cli.command("commit", cls=JobCommand)
+@click.argument("shards", type=click.Path(path_type=Path))
+@click.option(
+    "--out", default="recs.parquet", show_default=True, metavar="TARGET", help="Where to publish the recommendations."
+)
+@log_format_option
+@json_option
+def commit_command(shards: Path, out: str, json: bool) -> None:
+    """Check the shards of score --shard in the folder SHARDS, merge them, and publish one table.
+
+    The table is the one that score writes without --shard. Nothing is published if a shard is missing, damaged, or made
+    of another model, input, rule table, option or run date.
+    """
+    from batchrec.scoring.commit import commit
+
+    print_report(commit(shards, out), json)
+
+
 @cli.command("evaluate", cls=JobCommand)
 @path_option("--sequences", "sequences.parquet", "Histories to train and test on.")
 @options_of(EvaluationConfig)

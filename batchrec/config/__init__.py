@@ -10,6 +10,7 @@ from batchrec.config.run import RunConfig
 from batchrec.config.run_date import end_of_day
 from batchrec.config.scoring import RecommendConfig, ScoringConfig, ScoringPrecision
 from batchrec.config.sequences import IdType, SequencesConfig, TimestampUnit
+from batchrec.config.shard import Shard
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ScoringConfig",
     "ScoringPrecision",
     "SequencesConfig",
+    "Shard",
     "TimestampUnit",
     "TrainingConfig",
     "end_of_day",

@@ -1,11 +1,13 @@
 """The options of score and recommend."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.options import check, check_ranges, option
 from batchrec.config.rules import RulesConfig
+from batchrec.config.shard import Shard
 
 ScoringPrecision = Literal["fp32", "fp16", "int8"]
 
@@ -36,6 +38,16 @@ class ScoringConfig(RulesConfig):
     batch_tokens: int | None = option(None, "History items per run of the model. Default: by the device.", minimum=1)
     workers: int | None = option(None, "Chunks scored at the same time. Default: by the device.", minimum=1)
 
+    shard: str | None = option(
+        None,
+        "Score only the users of shard I of N, like 0/4, into a file of the folder --out. See batchrec commit.",
+    )
+
+    @cached_property
+    def part(self) -> Shard | None:
+        """The shard; None for all users."""
+        return None if self.shard is None else Shard.parse(self.shard)
+
     @property
     def files(self) -> dict[str, str]:
         """The files to read besides the histories, the model and --previous: option -> path."""
@@ -46,6 +58,7 @@ class ScoringConfig(RulesConfig):
     def __post_init__(self) -> None:
         check_ranges(self)
         self.check_rules()
+        _ = self.part
         check(self.precision != "int8" or self.device != "cuda", "precision", self.precision, "fp16 or fp32 on a GPU")
 
 

@@ -17,8 +17,10 @@ from batchrec.errors import ConfigError, GateError
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
 from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, ChunkCheckpoint, open_checkpoints
 from batchrec.scoring.chunks import in_order, n_workers
-from batchrec.scoring.inputs import read_inputs
-from batchrec.scoring.scorer import Counts, ScoredChunk, open_scorer
+from batchrec.scoring.inputs import ScoringInputs, read_inputs
+from batchrec.scoring.report import ScoringReport
+from batchrec.scoring.scorer import Counts, ScoredChunk, Scorer, open_scorer
+from batchrec.scoring.shards import ShardUsers, shard_metadata, shard_schema, with_positions
 from batchrec.system.atomic import check_no_input, check_writable_file
 from batchrec.system.checkpoints import CheckpointStore
 from batchrec.system.logs import hides_bars
@@ -29,32 +31,6 @@ from batchrec.tables.parquet import write_parquet
 _USER_BYTES = 32
 _ROW_BYTES = 10
 _TITLED_ROW_BYTES = 16
-
-
-@dataclass(frozen=True)
-class ScoringReport:
-    """Users by where their lists come from: users = by model + by popularity + skipped (all items seen) + emptied.
-
-    emptied_by: users without a list, per rule (its option) that left them nothing.
-    eligible_items: how many of the model's items and the pins the rules let any user get.
-    rule_rows: of each rule table, by its option.
-    """
-
-    out: str
-    model_id: str
-    device: str
-    users: int
-    users_by_model: int
-    users_by_popularity: int
-    users_skipped_all_seen: int
-    emptied_by: dict[str, int]
-    users_with_fewer_than_top_k: int
-    users_carried_over: int
-    eligible_items: int
-    rule_rows: dict[str, int]
-    unknown_items_in_histories: int
-    rows: int
-    seconds: float
 
 
 def score(
@@ -68,6 +44,7 @@ def score(
 
     checkpoint_dir: a folder, made if need be, for a checkpoint of every chunk's ranking; a run that was killed resumes
     from there when it is called again in the same way. Nothing removes it.
+    With config.shard, `out` is a shard (shards.py) of the same table, for `commit`.
     Raises InputError, ModelError, DeviceError or ConfigError for an invalid input, model, device or option, before any
     scoring unless it is a broken row far into the sequences, and GateError for a table that breaks a rule. Then `out`
     stays as it was.
@@ -76,31 +53,45 @@ def score(
     check_no_input(out, [sequences, *config.files.values()])
     check_writable_file(out)
     inputs = read_inputs(sequences, model, config)
-    manifest, offer = inputs.parts.model.manifest, inputs.parts.offer
     scorer = open_scorer(inputs.parts)
     chunks = inputs.chunks(scorer.device)
-    checkpoints = open_checkpoints(checkpoint_dir, manifest, config, scorer.schema)
+    checkpoints = open_checkpoints(checkpoint_dir, inputs.parts.model.manifest, config, scorer.schema)
     # If most users are carried over, the checkpoints are small.
     _check_space(out, inputs.n_users, config, None if scorer.carries_over else checkpoints)
+    users = None if config.part is None else ShardUsers(config.part)
 
     def score_chunk(number: int, chunk: pa.RecordBatch) -> ScoredChunk:
-        return scorer.score(chunk, None if checkpoints is None else ChunkCheckpoint(checkpoints, number))
+        scored = scorer.score(chunk, None if checkpoints is None else ChunkCheckpoint(checkpoints, number))
+        return scored if users is None else with_positions(scored, chunk)
 
     def check(recs: Path) -> None:
-        broken = check_rules(FinishedTable(recs, sequences, inputs.listed), inputs.rules, config)
+        broken = check_rules(FinishedTable(recs, sequences, inputs.listed, config.part), inputs.rules, config)
         # The rules and the popular items were read by the file's name, the histories from the file that was opened.
         inputs.table.check_same()
         _refuse_broken(broken, out)
 
+    def report() -> ScoringReport:
+        return _report(out, inputs, scorer, totals, started)
+
     totals = _Totals()
-    scored = in_order(chunks, score_chunk, n_workers(config, scorer.device))
-    write_parquet(_recs(scored, inputs.n_users, totals), scorer.schema, out, check)
+    scored = in_order(chunks if users is None else users.chunks(chunks), score_chunk, n_workers(config, scorer.device))
+    recs = _recs(scored, inputs.n_users // (1 if config.part is None else config.part.n_shards), totals)
+
+    def metadata() -> dict[str, str]:
+        return {} if users is None else shard_metadata(users, inputs, report())
+
+    schema = scorer.schema if users is None else shard_schema(scorer.schema)
+    write_parquet(recs, schema, out, check, metadata)
+    return report()
+
+
+def _report(out: Path, inputs: ScoringInputs, scorer: Scorer, totals: "_Totals", started: float) -> ScoringReport:
     return ScoringReport(
         out=str(out),
-        model_id=manifest.model_id,
+        model_id=inputs.parts.model.manifest.model_id,
         device=scorer.device,
         users=totals.n_users,
-        eligible_items=int(offer.rules.is_eligible.sum()),
+        eligible_items=int(inputs.parts.offer.rules.is_eligible.sum()),
         rule_rows={option: len(rule_table.rows) for option, rule_table in inputs.rules.items()},
         seconds=round(time.monotonic() - started, 3),
         **totals.figures(),
