@@ -21,6 +21,7 @@ from batchrec.config import (
     ScoringConfig,
     SequencesConfig,
     TrainingConfig,
+    VectorsConfig,
 )
 from batchrec.errors import ConfigError
 
@@ -126,6 +127,24 @@ def commit_command(shards: Path, out: str, json: bool) -> None:
     from batchrec.scoring.commit import commit
 
     print_report(commit(shards, out), json)
+
+
+@cli.command("export-vectors", cls=JobCommand)
+@path_option("--sequences", "sequences.parquet", "Histories of the users.")
+@path_option("--model", "model", "Model directory.")
+@options_of(VectorsConfig)
+@path_option("--out", "vectors", "Folder to write items.parquet and users.parquet to.")
+@log_format_option
+@json_option
+def export_vectors_command(sequences: Path, model: Path, out: Path, json: bool, **options: Any) -> None:
+    """Write a vector per item and per user, for a vector index.
+
+    The inner product of a user's and an item's vector is the item's score.
+    """
+    config = VectorsConfig(**options)
+    from batchrec.scoring.vectors import export_vectors
+
+    print_report(export_vectors(sequences, model, config, out), json)
 
 
 @cli.command("evaluate", cls=JobCommand)

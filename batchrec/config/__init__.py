@@ -8,7 +8,7 @@ from batchrec.config.options import parse_date
 from batchrec.config.rules import RulesConfig
 from batchrec.config.run import RunConfig
 from batchrec.config.run_date import end_of_day
-from batchrec.config.scoring import RecommendConfig, ScoringConfig, ScoringPrecision
+from batchrec.config.scoring import RecommendConfig, ScoringConfig, ScoringPrecision, VectorsConfig
 from batchrec.config.sequences import IdType, SequencesConfig, TimestampUnit
 from batchrec.config.shard import Shard
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig
@@ -32,6 +32,7 @@ __all__ = [
     "Shard",
     "TimestampUnit",
     "TrainingConfig",
+    "VectorsConfig",
     "end_of_day",
     "parse_date",
 ]

@@ -70,3 +70,14 @@ class RecommendConfig(CatalogueConfig):
 
     def __post_init__(self) -> None:
         check_ranges(self)
+
+
+@dataclass(frozen=True)
+class VectorsConfig:
+    """Options of `export-vectors`."""
+
+    device: Literal["auto", "cuda", "cpu"] = option("auto", "Device to compute the users' vectors on.")
+    precision: Literal["fp32", "fp16"] = option("fp32", "Number format of the model's arithmetic.")
+
+    def __post_init__(self) -> None:
+        check_ranges(self)

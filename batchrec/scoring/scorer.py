@@ -110,8 +110,8 @@ class Scorer:
         self._shape = model.manifest.shape
         self._top_k = config.top_k
         self._keep_seen = config.keep_seen
-        self._batch_tokens = config.batch_tokens or _BATCH_TOKENS[ranker.device]
-        self._max_users = max(1, _BATCH_SCORES[ranker.device] // model.vocabulary.size)
+        max_tokens, self._max_users = batch_limits(ranker.device, model.vocabulary.size)
+        self._batch_tokens = config.batch_tokens or max_tokens
         made_by = {
             "model_id": model.manifest.model_id,
             "top_k": config.top_k,
@@ -222,6 +222,11 @@ class Scorer:
             unknown_items_in_histories=users.n_unknown_items,
             rows=int(n_recs.sum()),
         )
+
+
+def batch_limits(device: str, vocabulary_size: int) -> tuple[int, int]:
+    """Return the maximum numbers of tokens and of users in one run of the model."""
+    return _BATCH_TOKENS[device], max(1, _BATCH_SCORES[device] // vocabulary_size)
 
 
 def _open_previous(config: ScoringConfig, schema: pa.Schema) -> PreviousRecs | None:
