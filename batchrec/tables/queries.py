@@ -56,10 +56,11 @@ def is_disk_full(error: duckdb.Error) -> bool:
 
 
 def use_settings(con: duckdb.DuckDBPyConnection) -> None:
-    """Set what every query relies on: UTC, the macro plain_text, and errors for unknown names."""
+    """Set what every query relies on: UTC, the macros, and errors for unknown names."""
     con.execute("set enable_progress_bar = false; set timezone = 'UTC'; set python_enable_replacements = false")
     con.execute("reset default_order; reset default_null_order; set preserve_insertion_order = false")
-    con.execute(query_text("tables/plain_text"))
+    for macro in ("tables/plain_text", "tables/shard_of"):
+        con.execute(query_text(macro))
 
 
 def spill_folder(con: duckdb.DuckDBPyConnection) -> Path:

@@ -107,6 +107,18 @@ def recs_schema(
     return schema.with_metadata({**schema.metadata, "batchrec.made_by": to_json(made_by)})
 
 
+def vectors_schema(column: str, type_: pa.DataType, n_dimensions: int, model_id: str) -> pa.Schema:
+    """Return the schema of vectors: one row per item or user, whose id is in `column`; model_id: in the metadata."""
+    schema = _with_contract(
+        [
+            pa.field(column, type_, nullable=False),
+            pa.field("vector", pa.list_(pa.field("element", pa.float32(), nullable=False), n_dimensions), False),
+        ],
+        "vectors",
+    )
+    return schema.with_metadata({**schema.metadata, "batchrec.model_id": model_id})
+
+
 def evaluation_schema() -> pa.Schema:
     """Return the schema of an evaluation: one row per method, with each metric's mean over users and 95 % interval."""
     figures = ["ndcg", "hit_rate", "recall", "mrr", "ndcg_gain"]

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrec.config import ScoringConfig
-from batchrec.scoring.score import ScoringReport, score
+from batchrec.scoring.report import ScoringReport
+from batchrec.scoring.score import score
 from tests.scoring.test_score import Row, recs_of
 from tests.support.models import examples, write_sequences
 from tests.support.plain_rules import ITEMS, Night, expected, model, scores_after, write_table
