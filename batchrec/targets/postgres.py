@@ -151,8 +151,9 @@ class PostgresTarget:
 
     @property
     def _schema_and_name(self) -> tuple[str, str]:
-        schema, _, name = self.url.parameter("table", "public.recs").rpartition(".")
-        return schema or "public", name
+        table = self.url.parameter("table", "public.recs")
+        schema, _, name = (table if "." in table else f"public.{table}").partition(".")
+        return schema, name
 
     @property
     def _table(self) -> str:
