@@ -1,9 +1,11 @@
 """A process that publishes a prepared table, to be killed, or to fail."""
 
 import multiprocessing
+import multiprocessing.util
 import os
 import resource
 import sys
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -13,22 +15,43 @@ from batchrec.targets import PublishedTable, open_target
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["batchrec.targets", "s3fs", "tests.warehouse.publishing"])
+# Made now, where the process may, not in the folder of one test.
+multiprocessing.util.get_temp_dir()
 
 
-def start(out: str, table: PublishedTable, file_bytes: int | None = None) -> Any:
-    """Start a process that publishes a table, and wait until it begins; no file of it grows beyond file_bytes.
+@dataclass(frozen=True)
+class Writer:
+    """A process that publishes a table. messages: from it."""
 
-    Its exit code is that of an error, with which it prints one line.
-    """
-    begun, begins = _context.Pipe(duplex=False)
+    process: Any
+    messages: Connection
+
+    def kill(self) -> int:
+        """Kill it; return its exit code, which is 0 if it has ended before."""
+        self.process.kill()
+        return self._end()
+
+    def error(self) -> tuple[int, str]:
+        """Wait for the end; return the exit code and the message of the error."""
+        message = self.messages.recv()
+        return self._end(), message
+
+    def _end(self) -> int:
+        self.process.join()
+        self.messages.close()
+        return int(self.process.exitcode)
+
+
+def start(out: str, table: PublishedTable, file_bytes: int | None = None) -> Writer:
+    """Start a process that publishes a table, and wait until it begins; no file of it grows beyond file_bytes."""
+    messages, sender = _context.Pipe(duplex=False)
     process = _context.Process(
-        target=_publish, args=(out, table, Path.cwd(), dict(os.environ), begins, file_bytes), daemon=True
+        target=_publish, args=(out, table, Path.cwd(), dict(os.environ), sender, file_bytes), daemon=True
     )
     process.start()
-    begins.close()
-    with begun:
-        assert begun.recv() == "begins"
-    return process
+    sender.close()
+    assert messages.recv() == "begins"
+    return Writer(process, messages)
 
 
 def _publish(  # noqa: PLR0917 - what a new process does not share
@@ -36,7 +59,7 @@ def _publish(  # noqa: PLR0917 - what a new process does not share
     table: PublishedTable,
     folder: Path,
     environment: dict[str, str],
-    begins: Connection,
+    sender: Connection,
     file_bytes: int | None,
 ) -> None:
     os.chdir(folder)
@@ -44,11 +67,11 @@ def _publish(  # noqa: PLR0917 - what a new process does not share
     try:
         target = open_target(out)
         target.check_writable()
-        begins.send("begins")
+        sender.send("begins")
         if file_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
         with target.replacing(table):
             pass
     except BatchrecError as error:
-        sys.stderr.write(f"{error}\n")
+        sender.send(str(error))
         sys.exit(error.exit_code)

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from batchrec.errors import ConfigError, StoreError
 from batchrec.targets import PublishedTable, open_target
 from tests.support.recs import NIGHT, moderate_recs
 from tests.warehouse import readers
 from tests.warehouse.publishing import start
 
 N_KILLS = 20
-N_USERS = {"old": 20_000, "new": 30_000, "other": 10_000}
+N_USERS = {"old": 10_000, "new": 15_000, "other": 5_000}
 EARLIER = NIGHT - timedelta(days=1)
 
 
@@ -66,7 +67,7 @@ def polling(polled: Polled, *allowed: readers.Counts) -> Iterator[Poll]:
     poll, is_over = Poll(), threading.Event()
 
     def read() -> None:
-        while not is_over.wait(0.005):
+        while not is_over.wait(0.02):
             try:
                 seen = polled.read(polled.out)
                 if seen not in allowed:
@@ -115,12 +116,11 @@ def test_a_reader_sees_old_or_new_rows_whenever_the_writer_is_killed(polled: Pol
         # More tries than kills: some writers end before their time.
         for number in range(3 * N_KILLS):
             table = (new, old)[number % 2]
-            process = start(polled.out, table)
+            writer = start(polled.out, table)
             time.sleep(chance.uniform(0, duration))
-            process.kill()
-            process.join()
-            assert process.exitcode in {0, -signal.SIGKILL}
-            n_kills += process.exitcode != 0
+            exit_code = writer.kill()
+            assert exit_code in {0, -signal.SIGKILL}
+            n_kills += exit_code != 0
             if n_kills == N_KILLS:
                 break
         assert n_kills >= N_KILLS // 2
@@ -128,4 +128,24 @@ def test_a_reader_sees_old_or_new_rows_whenever_the_writer_is_killed(polled: Pol
     publish(polled.out, new)
     assert polled.read(polled.out) == after
     assert open_target(polled.out).sha256() == new.sha256
+    assert readers.leftovers(polled.out) == []
+
+
+@pytest.mark.parametrize("name", ["folder", "duckdb"])
+def test_a_full_disk_leaves_the_old_rows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    polled = TARGETS[name]
+    old, new = (moderate_recs(Path(f"{table}.parquet"), N_USERS[table], table) for table in ("old", "new"))
+    publish(polled.out, old)
+    before = counts(polled, old)
+    full = max(file.stat().st_size for file in Path().rglob("*") if file.suffix in {".db", ".parquet"})
+    with polling(polled, before):
+        for file_bytes in (1 << 12, full // 3, full // 2):
+            exit_code, message = start(polled.out, new, file_bytes).error()
+            assert exit_code in {ConfigError.exit_code, StoreError.exit_code}
+            assert message.startswith(f"{open_target(polled.out)}: cannot be ")
+            assert "\n" not in message
+    assert open_target(polled.out).sha256() == old.sha256
+    publish(polled.out, new)
+    assert polled.read(polled.out) == counts(polled, new)
     assert readers.leftovers(polled.out) == []
