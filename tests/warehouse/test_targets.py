@@ -19,7 +19,8 @@ from tests.warehouse.servers import free_port
 )
 def place(request: pytest.FixtureRequest, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.chdir(tmp_path)
-    return replace(request.param, out=s3 + request.param.out)
+    place: Place = request.param
+    return replace(place, out=s3 + place.out)
 
 
 @pytest.fixture
