@@ -33,7 +33,7 @@ def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
         is_folder = isinstance(target, LocalFolder)
         if is_folder and os.path.realpath(out) in {os.path.realpath(nights), os.path.realpath(models)}:
             raise ConfigError(f"{target}: is also the folder of --nights or --models. Pass another score --out")
-        written.append(("score --out", out, [out / _PART if is_folder else out]))
+        written.insert(0, ("score --out", out, [out / _PART if is_folder else out]))
     elif any(_is_read_from_store(jobs.out, read) for read in inputs):
         raise ConfigError(f"{target}: is also an input. Pass another score --out")
     for option, path, files in written:
