@@ -36,7 +36,7 @@ def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
         is_folder = isinstance(target, LocalFolder)
         if is_folder and os.path.realpath(out) in {os.path.realpath(nights), os.path.realpath(models)}:
             raise ConfigError(f"{target}: is also the folder of --nights or --models. Pass another score --out")
-        written.append(("score --out", out, [out / _PART if is_folder else out]))
+        written.insert(0, ("score --out", out, [out / _PART if is_folder else out]))
     for option, path, files in written:
         for read in inputs:
             if any(_is_read(file, read) for file in files):

@@ -30,6 +30,10 @@ class DuckdbTable:
     layout: Layout = "long"
     is_dated = True
 
+    def __post_init__(self) -> None:
+        self.url.check_parameters({"table"})
+        self.url.parameter("table", "recs")
+
     def __str__(self) -> str:
         return str(self.url)
 
@@ -40,7 +44,6 @@ class DuckdbTable:
 
     def check_writable(self) -> None:
         """Raise ConfigError if the file cannot be written, or if the table has other columns; StoreError if locked."""
-        self.url.check_parameters({"table"})
         check_writable_file(self.file)
         if self.file.exists():
             with self._opened() as con:
@@ -71,11 +74,11 @@ class DuckdbTable:
 
     @property
     def _table(self) -> str:
-        return _quoted(self.url.parameter("table", "recs"))
+        return _quoted(self.url.parameters["table"])
 
     @property
     def _runs(self) -> str:
-        return _quoted(self.url.parameter("table", "recs") + "_runs")
+        return _quoted(self.url.parameters["table"] + "_runs")
 
     @contextmanager
     def _switching(self, table: PublishedTable, dates: str) -> Iterator[None]:

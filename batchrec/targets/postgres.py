@@ -120,7 +120,6 @@ class PostgresTarget:
                 for batch in rows:
                     cursor.adbc_ingest(_ROWS, batch, mode="append", temporary=True)
                 cursor.execute(f"create temporary view {_VIEW} as {query_text(f'targets/postgres_{self.layout}')}")
-            connection.adbc_connection.set_autocommit(False)
         except BaseException:
             connection.close()
             raise
@@ -129,6 +128,7 @@ class PostgresTarget:
     def _switch(self, connection: "Connection", table: PublishedTable, replaced: str) -> None:
         """Replace the rows of the run dates that are `replaced`, "=" or ">=" the table's, in one transaction."""
         with connection.cursor() as cursor:
+            cursor.execute("begin")
             # Two runs at the same time would both insert: the later one waits here.
             cursor.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", (self._table,))
             cursor.fetchall()
@@ -147,12 +147,13 @@ class PostgresTarget:
                 f"insert into {self._runs} select $1, $2, $3, $4, count(*), now() from {_VIEW}",  # noqa: S608
                 (table.run_date, table.run_id, table.model_id, table.sha256),
             )
-        connection.commit()
+            cursor.execute("commit")
 
     @property
     def _schema_and_name(self) -> tuple[str, str]:
-        schema, _, name = self.url.parameter("table", "public.recs").rpartition(".")
-        return schema or "public", name
+        table = self.url.parameter("table", "public.recs")
+        schema, _, name = (table if "." in table else f"public.{table}").partition(".")
+        return schema, name
 
     @property
     def _table(self) -> str:

@@ -71,7 +71,7 @@ class StoreFolder:
         with store_errors(self.url):
             files = file_system(self.url)
             old = self._run_dates(files)
-            # What killed runs have left: a store does not fill up, but it bills.
+            # Leftovers of killed runs: a store does not fill up, but it bills.
             remove_uploads(files, self.url, self._path("run_date="))
             self._remove_unnamed(files, old)
         try:

@@ -22,7 +22,7 @@ class PublishedTable:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What a target keeps with the rows, under these names if it can."""
+        """The record that a target keeps with the rows, under these names if it can."""
         return {
             "batchrec.run_date": str(self.run_date),
             "batchrec.sha256": self.sha256,

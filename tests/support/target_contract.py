@@ -70,11 +70,11 @@ def test_rolling_back_removes_later_dates(dated: Place) -> None:
     earlier = NIGHT - timedelta(days=1)
     for table, run_date in ((ONE[:1], earlier), (ONE, NIGHT), (TWO, LATER), (TWO, LATER + timedelta(days=5))):
         publish(dated, table, run_date)
-    table = write_recs(Path("recs.parquet"), ONE, NIGHT)
-    with dated.target.rolling_back(table):
+    published = write_recs(Path("recs.parquet"), ONE, NIGHT)
+    with dated.target.rolling_back(published):
         pass
     assert dated.read() == {str(earlier): as_float32(ONE[:1]), str(NIGHT): as_float32(ONE)}
-    assert dated.target.sha256() == table.sha256
+    assert dated.target.sha256() == published.sha256
 
 
 def test_a_table_without_rows_can_be_published(place: Place) -> None:

@@ -33,16 +33,24 @@ def table_place(name: str, request: pytest.FixtureRequest) -> Place:
 
 def use_s3_warehouse(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the catalog of the fixture iceberg keep the files of new tables in a bucket."""
+    from pyiceberg.catalog import load_catalog
+
+    use_catalog(monkeypatch, "LAKE", WAREHOUSE=f"{bucket}/warehouse", S3__ENDPOINT=os.environ["AWS_ENDPOINT_URL"])
+    # The namespace of the fixture has a place in local files.
+    lake = load_catalog("lake")
+    lake.drop_namespace("shop")
+    lake.create_namespace("shop")
+
+
+def use_catalog(monkeypatch: pytest.MonkeyPatch, name: str, **options: str) -> None:
+    """Configure a catalog of pyiceberg by the environment."""
     from pyiceberg import catalog
     from pyiceberg.utils.config import Config
 
-    monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__WAREHOUSE", f"{bucket}/warehouse")
-    monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__S3__ENDPOINT", os.environ["AWS_ENDPOINT_URL"])
+    for option, value in options.items():
+        monkeypatch.setenv(f"PYICEBERG_CATALOG__{name}__{option}", value)
+    # pyiceberg reads the environment when it is imported.
     monkeypatch.setattr(catalog, "_ENV_CONFIG", Config())
-    # The namespace of the fixture has a place in local files.
-    lake = catalog.load_catalog("lake")
-    lake.drop_namespace("shop")
-    lake.create_namespace("shop")
 
 
 def read_delta(out: str) -> dict[str, Rows]:

@@ -3,10 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import pytest
 
+from batchrec.errors import StoreError
+from tests.support.recs import NIGHT, moderate_recs
 from tests.support.target_contract import *  # noqa: F403
-from tests.support.targets import Place, read_object, read_store_folder
+from tests.support.target_contract import ONE, as_float32, publish
+from tests.support.targets import Place, file_system, read_object, read_store_folder
+from tests.warehouse.servers import free_port
 
 
 @pytest.fixture(
@@ -14,7 +19,8 @@ from tests.support.targets import Place, read_object, read_store_folder
 )
 def place(request: pytest.FixtureRequest, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.chdir(tmp_path)
-    return replace(request.param, out=s3 + request.param.out)
+    place: Place = request.param
+    return replace(place, out=s3 + place.out)
 
 
 @pytest.fixture
@@ -22,3 +28,52 @@ def dated(place: Place) -> Place:
     if not place.target.is_dated:
         pytest.skip("holds one table")
     return place
+
+
+def test_a_missing_bucket_is_found_before_any_work(place: Place) -> None:
+    missing = replace(place, out=place.out.replace("s3://bucket-", "s3://missing-"))
+    with pytest.raises(StoreError, match=f"^{missing.out}: cannot be written: The specified bucket does not exist"):
+        missing.target.check_writable()
+    with pytest.raises(StoreError, match=f"^{missing.out}: cannot be "):
+        publish(missing, ONE)
+
+
+def test_no_credentials_are_found_before_any_work(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "missing")
+    with pytest.raises(StoreError, match=f"^{place.out}: cannot be written: Unable to locate credentials"):
+        place.target.check_writable()
+
+
+def test_a_store_that_does_not_answer_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(place, ONE)
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+        # The client of AWS waits seconds between its tries.
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")
+        patch.setattr("s3fs.S3FileSystem.retries", 1)
+        with pytest.raises(StoreError, match=f"^{place.out}: cannot be written: Could not connect"):
+            place.target.check_writable()
+    assert [as_float32(ONE)] == list(place.read().values())
+
+
+def test_an_upload_that_a_killed_run_has_left_is_deleted(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Uploads larger than a block have several parts.
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"default_block_size": 5 << 20})
+    table = moderate_recs(Path("recs.parquet"), 100_000, "m1")
+    files, bucket = file_system(place.out), place.out.removeprefix("s3://").partition("/")[0]
+    with pytest.raises(StoreError), place.target.replacing(table):
+        raise StoreError
+    assert files.list_multipart_uploads(bucket) == []
+    path = place.out.removeprefix("s3://") + (f"run_date={NIGHT}/part-x" if place.target.is_dated else "")
+    for key in (path, path.replace("recs", "other")):
+        upload = files.open(key, "wb")
+        upload.write(bytes(6 << 20))
+        upload.closed = True
+    assert len(files.list_multipart_uploads(bucket)) == 2
+    with place.target.replacing(table):
+        pass
+    assert ["other" in upload["Key"] for upload in files.list_multipart_uploads(bucket)] == [True]
+    assert place.target.sha256() == table.sha256
+    assert sum(map(len, place.read().values())) == 1_000_000

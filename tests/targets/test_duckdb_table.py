@@ -1,0 +1,115 @@
+"""A table of a DuckDB file as target."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from batchrec.errors import ConfigError, StoreError
+from batchrec.targets import Target, duckdb_table, open_target
+from tests.support.recs import NIGHT, recs_rows, write_recs
+
+OUT = "duckdb://recs.db?table=recs"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def publish(target: Target, user: object = 1) -> str:
+    table = write_recs(Path("recs.parquet"), recs_rows({user: [1, 2]}))
+    with target.replacing(table):
+        pass
+    return table.sha256
+
+
+def execute(statement: str) -> None:
+    with duckdb.connect("recs.db") as con:
+        con.execute(statement)
+
+
+def test_a_second_table_records_what_made_each_run_date() -> None:
+    sha256 = publish(open_target(OUT))
+    with duckdb.connect("recs.db") as con:
+        assert con.execute("from recs_runs").fetchall() == [(NIGHT, "r1", "m1", sha256)]
+
+
+def test_the_table_may_be_in_a_schema_and_have_any_name(folder: Path) -> None:
+    execute('create schema "the shop"; create table other as select 1 as a')
+    target = open_target(f"duckdb://{folder}/recs.db?table=the%20shop.user's%20recs")
+    target.check_writable()
+    sha256 = publish(target)
+    assert target.sha256() == sha256
+    with duckdb.connect("recs.db") as con:
+        assert con.execute('select count(*) from "the shop"."user\'s recs"').fetchall() == [(2,)]
+        assert con.execute("from other").fetchall() == [(1,)]
+
+
+def test_a_file_that_another_process_holds_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(open_target(OUT))
+    monkeypatch.setattr(duckdb_table, "LOCK_PATIENCE_S", 0)
+    holds = "import duckdb; con = duckdb.connect('recs.db'); print('holds', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holds], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holds\n"
+        for use in (open_target(OUT).check_writable, open_target(OUT).sha256, lambda: publish(open_target(OUT))):
+            with pytest.raises(
+                StoreError, match=r"^duckdb://recs.db\?table=recs: cannot be opened: .*Could not set lock"
+            ):
+                use()
+        process.kill()
+    publish(open_target(OUT))
+
+
+def test_the_columns_of_another_table_are_found_before_any_work() -> None:
+    execute("create table recs (a int)")
+    with pytest.raises(ConfigError, match=r"table=recs: exists with columns a; expected .*Pass another --out"):
+        open_target(OUT).check_writable()
+    execute("drop table recs")
+    publish(open_target(OUT))
+    with pytest.raises(ConfigError, match=r"expected .*recommendations.*which --layout nested writes"):
+        open_target(OUT, "nested").check_writable()
+
+
+def test_ids_of_another_type_are_refused_and_the_rows_stay() -> None:
+    target = open_target(OUT)
+    sha256 = publish(target)
+    with pytest.raises(ConfigError, match=r"column user_id is BIGINT, but that of the new rows is VARCHAR\. Change"):
+        publish(target, "a")
+    assert target.sha256() == sha256
+    with duckdb.connect("recs.db") as con:
+        assert con.execute("select distinct user_id from recs").fetchall() == [(1,)]
+
+
+def test_a_table_without_titles_is_published_next_to_one_with_them() -> None:
+    target = open_target(OUT)
+    with target.replacing(write_recs(Path("recs.parquet"), recs_rows({1: [1, 2]}, with_titles=True))):
+        pass
+    publish(target)
+    with duckdb.connect("recs.db") as con:
+        assert con.execute("select title from recs").fetchall() == [(None,), (None,)]
+        con.execute("alter table recs drop column title")
+    titled = write_recs(Path("recs.parquet"), recs_rows({1: [1, 2]}, with_titles=True))
+    with pytest.raises(ConfigError, match="column title is missing, but that of the new"), target.replacing(titled):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("duckdb://recs.db", r"has no table; expected one like \?table=recs"),
+        ("duckdb://recs.db?table=a&mode=b", "unknown parameter mode"),
+        ("duckdb://missing/recs.db?table=a", "folder missing does not exist"),
+        ("duckdb://there/?table=a", "is a folder"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused(out: str, message: str) -> None:
+    Path("there").mkdir()
+    with pytest.raises(ConfigError, match=message):
+        open_target(out).check_writable()

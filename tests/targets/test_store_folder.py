@@ -1,0 +1,101 @@
+"""A folder of an object store as target."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from batchrec.errors import ConfigError, StoreError
+from batchrec.targets import Target, open_target
+from tests.support.recs import NIGHT, recs_rows, write_recs
+
+OUT = "memory://bucket/recs/"
+PART = f"{OUT}run_date={NIGHT}/part-00000000-00000.parquet"
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.chdir(tmp_path)
+    files = fsspec.filesystem("memory")
+    yield files
+    files.store.clear()
+
+
+@pytest.fixture
+def target() -> Target:
+    return open_target(OUT)
+
+
+def publish(target: Target) -> str:
+    table = write_recs(Path("recs.parquet"), recs_rows({1: [1, 2]}))
+    with target.replacing(table):
+        pass
+    return table.sha256
+
+
+def test_the_manifest_records_what_made_each_run_date(files: Any, target: Target) -> None:
+    sha256 = publish(target)
+    entry = json.loads(files.cat_file(f"{OUT}_manifest.json"))["run_dates"][str(NIGHT)]
+    names = entry.pop("files")
+    assert entry == {"rows": 2, "layout": "long", "run_id": "r1", "model_id": "m1", "sha256": sha256}
+    assert [OUT.removeprefix("memory:/") + name for name in names] == files.find(f"{OUT}run_date={NIGHT}")
+
+
+def test_parts_that_no_manifest_names_are_deleted_by_the_next_run_and_nothing_else(files: Any, target: Target) -> None:
+    for path in (PART, f"{OUT}run_date={NIGHT}/notes.txt", "memory://bucket/recs2/run_date=2026-11-24/part-0.parquet"):
+        files.pipe_file(path, b"x")
+    publish(target)
+    assert not files.exists(PART)
+    assert len(files.find("memory://bucket/recs2")) == 1
+    assert len(files.find(OUT)) == 3
+
+
+def test_a_folder_of_something_else_is_refused(files: Any, target: Target) -> None:
+    files.pipe_file(PART, b"left by a killed run")
+    target.check_writable()
+    files.pipe_file(f"{OUT}part-1.parquet", b"")
+    with pytest.raises(
+        ConfigError, match=r"^memory://bucket/recs/: holds part-1.parquet, and no _manifest.json of batch"
+    ):
+        target.check_writable()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"), [(b"{", "is not JSON: "), (b"[]", "is not a manifest"), (b'{"a": 1}', "is not a manifest")]
+)
+def test_a_manifest_of_something_else_is_refused(files: Any, target: Target, manifest: bytes, message: str) -> None:
+    files.pipe_file(f"{OUT}_manifest.json", manifest)
+    files.pipe_file(PART, b"x")
+    for use in (target.check_writable, target.sha256, lambda: publish(target)):
+        with pytest.raises(StoreError, match=f"_manifest.json: {message}"):
+            use()
+    assert files.exists(PART)
+
+
+def test_parts_that_cannot_be_deleted_do_not_fail_the_publication(
+    files: Any, target: Target, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(target)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise PermissionError("not allowed")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(MemoryFileSystem, "rm", fail)
+        sha256 = publish(target)
+    assert "memory://bucket/recs/: old parts are not deleted; the next run does it: not allowed" in caplog.text
+    assert target.sha256() == sha256
+    assert len(files.find(OUT)) == 3
+    publish(target)
+    assert len(files.find(OUT)) == 2
+
+
+@pytest.mark.parametrize("out", ["memory://bucket/recs", "memory://bucket/recs/?a=b", "ftp://host/recs/"])
+def test_a_url_of_another_form_is_refused(out: str) -> None:
+    with pytest.raises(ConfigError, match=r"^(memory|ftp)://.*(expected a folder|unknown parameter a|no target)"):
+        open_target(out)

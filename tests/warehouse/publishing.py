@@ -1,0 +1,77 @@
+"""A process that publishes a prepared table, to be killed, or to fail."""
+
+import multiprocessing
+import multiprocessing.util
+import os
+import resource
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from batchrec.errors import BatchrecError
+from batchrec.targets import PublishedTable, open_target
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["batchrec.targets", "s3fs", "tests.warehouse.publishing"])
+# Made now, where the process may, not in the folder of one test.
+multiprocessing.util.get_temp_dir()
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A process that publishes a table. messages: from it."""
+
+    process: Any
+    messages: Connection
+
+    def kill(self) -> int:
+        """Kill it; return its exit code, which is 0 if it has ended before."""
+        self.process.kill()
+        return self._end()
+
+    def error(self) -> tuple[int, str]:
+        """Wait for the end; return the exit code and the message of the error."""
+        message = self.messages.recv()
+        return self._end(), message
+
+    def _end(self) -> int:
+        self.process.join()
+        self.messages.close()
+        return int(self.process.exitcode)
+
+
+def start(out: str, table: PublishedTable, file_bytes: int | None = None) -> Writer:
+    """Start a process that publishes a table, and wait until it begins; no file of it grows beyond file_bytes."""
+    messages, sender = _context.Pipe(duplex=False)
+    process = _context.Process(
+        target=_publish, args=(out, table, Path.cwd(), dict(os.environ), sender, file_bytes), daemon=True
+    )
+    process.start()
+    sender.close()
+    assert messages.recv() == "begins"
+    return Writer(process, messages)
+
+
+def _publish(  # noqa: PLR0917 - what a new process does not share
+    out: str,
+    table: PublishedTable,
+    folder: Path,
+    environment: dict[str, str],
+    sender: Connection,
+    file_bytes: int | None,
+) -> None:
+    os.chdir(folder)
+    os.environ.update(environment)
+    try:
+        target = open_target(out)
+        target.check_writable()
+        sender.send("begins")
+        if file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+        with target.replacing(table):
+            pass
+    except BatchrecError as error:
+        sender.send(str(error))
+        sys.exit(error.exit_code)

@@ -1,0 +1,92 @@
+"""How programs that do not know batchrec read each target."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+# (run date or "", model id) -> number of rows
+Counts = dict[tuple[str, str], int]
+
+
+def count(table: pa.Table, run_date: str | None = None) -> Counts:
+    """Return the counts of a table with a column run_date, or of one run date."""
+    dates = table["run_date"].to_pylist() if run_date is None else [run_date] * len(table)
+    return dict(Counter(zip(map(str, dates), table["model_id"].to_pylist(), strict=True)))
+
+
+def again_if(error: type[Exception], text: str, read: Callable[[], Counts]) -> Counts:
+    """Read again while an error says that what was read is being replaced."""
+    while True:
+        try:
+            return read()
+        except error as raised:
+            if text not in str(raised):
+                raise
+            time.sleep(0.001)
+
+
+def read_folder(out: str) -> Counts:
+    def read() -> Counts:
+        with duckdb.connect() as con:
+            query = "select run_date, model_id, count(*) from read_parquet($files) group by all"
+            rows = con.execute(query, {"files": f"{out}/*/*.parquet"}).fetchall()
+        return {(str(run_date), model_id): n_rows for run_date, model_id, n_rows in rows}
+
+    # A file that was listed belongs to rows that were replaced since.
+    return again_if(duckdb.IOException, "No such file", read)
+
+
+def _file_system(out: str) -> Any:
+    return fsspec.filesystem(out.partition("://")[0], use_listings_cache=False, skip_instance_cache=True)
+
+
+def read_object(out: str) -> Counts:
+    return count(pq.read_table(pa.BufferReader(_file_system(out).cat_file(out)), columns=["model_id"]), "")
+
+
+def read_store_folder(out: str) -> Counts:
+    def read() -> Counts:
+        files = _file_system(out)
+        counts: Counts = {}
+        for run_date, entry in json.loads(files.cat_file(out + "_manifest.json"))["run_dates"].items():
+            for path in entry["files"]:
+                table = pq.read_table(pa.BufferReader(files.cat_file(out + path)), columns=["model_id"])
+                counts |= count(table, run_date)
+        return counts
+
+    # A file of the manifest belongs to rows that were replaced since.
+    return again_if(FileNotFoundError, "", read)
+
+
+def read_duckdb(out: str) -> Counts:
+    def read() -> Counts:
+        with duckdb.connect(out.removeprefix("duckdb://").partition("?")[0], read_only=True) as con:
+            rows = con.execute("select run_date, model_id, count(*) from recs group by all").fetchall()
+        return {(str(run_date), model_id): n_rows for run_date, model_id, n_rows in rows}
+
+    # Another process writes.
+    return again_if(duckdb.IOException, "Could not set lock", read)
+
+
+def leftovers(out: str) -> list[str]:
+    """List what killed writers have left in this folder, and in the folder of a store."""
+    names = [path.name for path in Path().iterdir() if path.name.startswith(".")]
+    if not out.startswith("s3://"):
+        return names
+    files = _file_system(out)
+    bucket = out.removeprefix("s3://").partition("/")[0]
+    names += [upload["Key"] for upload in files.list_multipart_uploads(bucket)]
+    if out.endswith("/"):
+        manifest = json.loads(files.cat_file(out + "_manifest.json"))
+        named = {path for entry in manifest["run_dates"].values() for path in entry["files"]}
+        root = out.removeprefix("s3://")
+        names += sorted({path.removeprefix(root) for path in files.find(root)} - named - {"_manifest.json"})
+    return names
