@@ -9,11 +9,13 @@ from pathlib import Path
 from batchrec.config import RunConfig
 from batchrec.errors import ConfigError
 from batchrec.nightly.night import Jobs
+from batchrec.sources import local_path_of
 from batchrec.system.urls import Url, is_url
 from batchrec.targets import LocalFolder, local_path, open_target
 
 _NIGHT = ("run_date=2026-11-24/recs.parquet", "run_date=2026-11-24/sequences.rejects.csv")
 _MODEL = ("2026-11-24-c0777c7fd0c5/items.parquet",)
+# A file of a target that is a folder.
 _PART = "run_date=2026-11-24/part-c0777c7f-00000.parquet"
 
 
@@ -22,6 +24,7 @@ def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
 
     Also if its table and its archive or models share a folder.
     """
+    _check_out_url(jobs)
     inputs = list(_inputs(jobs))
     nights, models = Path(config.nights), Path(config.models)
     written = [
@@ -34,13 +37,31 @@ def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
         if is_folder and os.path.realpath(out) in {os.path.realpath(nights), os.path.realpath(models)}:
             raise ConfigError(f"{target}: is also the folder of --nights or --models. Pass another score --out")
         written.insert(0, ("score --out", out, [out / _PART if is_folder else out]))
-    elif any(_is_read_from_store(jobs.out, read) for read in inputs):
-        raise ConfigError(f"{target}: is also an input. Pass another score --out")
     for option, path, files in written:
         for read in inputs:
             if any(_is_read(file, read) for file in files):
                 where = "" if Path(read).is_file() else f", outside {read}"
                 raise ConfigError(f"{path}: is also an input. Pass another {option}{where}")
+
+
+def _check_out_url(jobs: Jobs) -> None:
+    """Raise ConfigError if the URL of --out is also an input, or lies within one."""
+    if not is_url(jobs.out):
+        return
+    for read in _inputs(jobs):
+        if is_url(read) and _is_read_by_url(Url.parse(jobs.out), Url.parse(read)):
+            raise ConfigError(
+                f"{Url.parse(jobs.out)}: is also an input. Pass another score --out, outside {Url.parse(read)}"
+            )
+
+
+def _is_read_by_url(out: Url, read: Url) -> bool:
+    written, source = out.address.rstrip("/"), read.address.rstrip("/")
+    if out.parameters or read.parameters:
+        return (written, out.parameters) == (source, read.parameters)
+    if glob.has_magic(source):
+        return any(_matches(file.split("/"), source.split("/")) for file in (written, f"{written}/{_PART}"))
+    return written == source or (written.startswith(f"{source}/") and _has_no_hidden(written[len(source) :].split("/")))
 
 
 def check_metrics_path(jobs: Jobs, metrics_file: Path | None) -> None:
@@ -52,13 +73,14 @@ def check_metrics_path(jobs: Jobs, metrics_file: Path | None) -> None:
 
 
 def _inputs(jobs: Jobs) -> Iterator[str]:
-    """Yield the files, folders and globs that a night reads."""
+    """Yield the files, folders, globs and URLs that a night reads."""
     yield from jobs.ratings if jobs.sequences.query is None else [str(jobs.sequences.query)]
     yield from jobs.scoring.files.values()
 
 
 def _is_read(file: Path, read: str) -> bool:
     """Return whether a path, folder or glob includes a file, which need not exist yet."""
+    read = local_path_of(read)
     if not read or is_url(read):
         return False
     target = Path(os.path.realpath(file))
@@ -72,21 +94,12 @@ def _is_read(file: Path, read: str) -> bool:
     return folder in target.parents and _matches(target.relative_to(folder).parts, parts[n_plain:])
 
 
-def _is_read_from_store(out: str, read: str) -> bool:
-    """Return whether the URL of an input is that of a target, or of a folder or glob that includes it."""
-    if not is_url(read):
-        return False
-    written, source = Url.parse(out), Url.parse(read)
-    if out.endswith("/"):
-        written = Url.parse(out + _PART)
-    if written.parameters or source.parameters:
-        return (written.address, written.parameters) == (source.address, source.parameters)
-    parts, patterns = written.address.split("/"), source.address.rstrip("/").split("/")
-    return parts[: len(patterns)] == patterns or _matches(parts, patterns)
-
-
 def _is_shown(file: Path, folder: Path) -> bool:
-    return not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+    return _has_no_hidden(file.relative_to(folder).parts)
+
+
+def _has_no_hidden(parts: Sequence[str]) -> bool:
+    return not any(part.startswith((".", "_")) for part in parts)
 
 
 def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:

@@ -136,8 +136,9 @@ def _only_warning() -> Iterator[None]:
 def _run_date(given: date | None, archive: Archive) -> date:
     """Return tonight's date.
 
-    Raises ConfigError if it lies in the future, or if a published night is later than the clock says. Also if a night
-    is later than tomorrow, or later than tonight and damaged: while it exists, no other night would become current.
+    Raises ConfigError if it lies in the future, or if a published night is later than the clock says. It also raises
+    ConfigError if a night is later than tomorrow, or later than tonight and damaged: while it exists, no other night
+    would become current.
     """
     today = datetime.now(UTC).date()
     # East of Greenwich it may be tomorrow already.

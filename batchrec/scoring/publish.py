@@ -1,17 +1,20 @@
-"""score to any target: the table is made in this machine's files, then published in one step."""
+"""score and commit to any target: the table is made in this machine's files, then published in one step."""
 
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from batchrec.config import ScoringConfig
-from batchrec.scoring.score import ScoringReport, score
+from batchrec.config import ScoringConfig, Shard
+from batchrec.errors import ConfigError
+from batchrec.scoring.report import ScoringReport
+from batchrec.scoring.score import score
 from batchrec.system.disk import file_sha256
 from batchrec.system.resume import open_checkpoint_dir
 from batchrec.system.temporaries import temporary_folder
-from batchrec.targets import LocalFile, PublishedTable, Target, open_target
+from batchrec.targets import LocalFile, PublishedTable, Target, local_path, open_target
 
 _log = logging.getLogger(__name__)
 
@@ -19,19 +22,32 @@ _log = logging.getLogger(__name__)
 def score_to(out: str, sequences: Path, model: Path, config: ScoringConfig) -> ScoringReport:
     """Score every user and publish the table at the target `out`. A run that was killed resumes when called again.
 
+    With --shard only the file of the shard is written, into the folder `out`.
     Raises the errors of `score`, and StoreError for a target that cannot be reached or written. Then the target holds
     what it held before.
     """
+
+    def make(recs: Path, checkpoint_dir: Path | None) -> ScoringReport:
+        return score(sequences, model, config, recs, checkpoint_dir)
+
+    return _make_resumable(_shard_file(out, config.part), make) if config.part else publish_made(out, config, make)
+
+
+def publish_made(out: str, config: ScoringConfig, make: Callable[[Path, Path | None], ScoringReport]) -> ScoringReport:
+    """Make a table as a local file and publish it at the target `out`.
+
+    make: writes the file, with checkpoints in a folder or, if None, without.
+    Raises what `make` raises, and StoreError for a target that cannot be reached or written.
+    """
     target = open_target(out, config.layout)
     if isinstance(target, LocalFile) and config.layout == "long":
-        with open_checkpoint_dir(target.file) as checkpoint_dir:
-            return score(sequences, model, config, target.file, checkpoint_dir)
+        return _make_resumable(target.file, make)
     target.check_writable()
     staging = _staging_path(out)
     # The checkpoints are kept until the table is published: a run that was killed while publishing needs them too.
     with open_checkpoint_dir(staging) as checkpoint_dir, temporary_folder(staging) as folder:
         recs = folder / "recs.parquet"
-        report = replace(score(sequences, model, config, recs, checkpoint_dir), out=str(target))
+        report = replace(make(recs, checkpoint_dir), out=str(target))
         publish(recs, report, config, target)
     return report
 
@@ -41,6 +57,23 @@ def publish(recs: Path, report: ScoringReport, config: ScoringConfig, target: Ta
     table = PublishedTable(recs, config.night, file_sha256(recs), secrets.token_hex(6), report.model_id)
     with target.replacing(table):
         _log.info("%s: publishing the table of run %s", target, table.run_id)
+
+
+def _make_resumable(recs: Path, make: Callable[[Path, Path | None], ScoringReport]) -> ScoringReport:
+    with open_checkpoint_dir(recs) as checkpoint_dir:
+        return make(recs, checkpoint_dir)
+
+
+def _shard_file(out: str, shard: Shard) -> Path:
+    """Return the file of a shard, after making its folder. Raises ConfigError if `out` cannot be a folder."""
+    folder = local_path(out)
+    if folder is None or folder.is_file():
+        raise ConfigError(f"--out {out}: expected a folder for the files of --shard. batchrec commit publishes them")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError.of(error, folder) from error
+    return folder / shard.file_name
 
 
 def _staging_path(out: str) -> Path:

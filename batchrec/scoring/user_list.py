@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.errors import InputError, one_line
-from batchrec.sources import column_names, find_files, is_query
+from batchrec.sources import column_names, fetch, find_files, is_query, is_table_url, table_columns
 from batchrec.sources.text_tables import read_text_table
 from batchrec.tables.ids import BLANKS, without_blanks
 from batchrec.tables.queries import connect, literal, select
@@ -17,7 +17,7 @@ from batchrec.tables.queries import connect, literal, select
 def read_user_list(
     file: str, user_type: pa.DataType, run_date: date | None = None, sequences: Path | None = None
 ) -> pa.Array:
-    """Return the user ids of a CSV or Parquet file, or of a .sql file's SELECT: each once, as `user_type`.
+    """Return the user ids of a CSV or Parquet file, a .sql file's SELECT or a table's URL: each once, as `user_type`.
 
     The ids are in the column user_id, or in the only column. user_type: int64 or string.
     sequences: file of the histories. A header that is the id of one of their users is an error.
@@ -41,7 +41,11 @@ def _user_column(file: str, user_type: pa.DataType, sequences: Path | None) -> s
     """Return the name of the column with the ids. Raises InputError if the file has a user instead of a header."""
     if is_query(file):
         return "user_id"
-    names = column_names(find_files([file], "--users FILE")[0])
+    if is_table_url(file):
+        columns = table_columns(file)
+        return columns[0] if len(columns) == 1 else "user_id"
+    with connect() as con:
+        names = column_names(fetch(con, find_files([file], "--users FILE")[:1], ())[0])
     column = names[0] if len(names) == 1 else "user_id"
     if pa.types.is_integer(user_type):
         is_user = column.strip().lstrip("-").isdigit()

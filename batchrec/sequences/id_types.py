@@ -93,8 +93,8 @@ def _expected(sources: Sequence[Source], column: str, wanted: IdType) -> _Column
 def mixed_types(sources: Sequence[Source], column: str) -> str | None:
     """Return a warning if a column is text in some files and a number in others; None if not."""
     typed = [source for source in sources if not source.is_untyped and source.type_of(column) != "null"]
-    texts = [file for source in typed if source.type_of(column) not in _NUMBERS for file in source.files]
-    numbers = [file for source in typed if source.type_of(column) in _NUMBERS for file in source.files]
+    texts = [file for source in typed if source.type_of(column) not in _NUMBERS for file in source.places]
+    numbers = [file for source in typed if source.type_of(column) in _NUMBERS for file in source.places]
     if not texts or not numbers:
         return None
     return f"column {column!r} is text in {shown_files(texts)} and a number in {shown_files(numbers)}: all ids are text"

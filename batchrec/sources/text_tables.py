@@ -1,4 +1,7 @@
-"""Small tables that people write, such as rules, users and catalogues: read as text, from CSV, Parquet or a query."""
+"""Small tables that people write, such as rules, users and catalogues: read as text.
+
+They are files of CSV or Parquet, queries, or tables of stores.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +17,16 @@ from batchrec.sources import (
     Source,
     column_names,
     describe_error,
+    fetch,
     find_files,
     is_query,
+    is_table_url,
     malformed_records,
     merged_records,
     open_query,
     open_sources,
+    open_tables,
+    table_columns,
     unite,
 )
 from batchrec.tables.ids import as_ids
@@ -62,12 +69,13 @@ class TextTable:
 def read_text_table(
     file: str, option: str, columns: dict[str, str], optional: Sequence[str] = (), run_date: date | None = None
 ) -> TextTable:
-    """Read up to four columns of CSV or Parquet files, or of a .sql file's SELECT, without blanks around the values.
+    """Read up to four columns of CSV or Parquet files, a .sql file's SELECT or a table's URL, without outer blanks.
 
     columns: column name -> the option that names it. If no column has that exact name, case is ignored.
     optional: columns that may be missing. If there are more than fit next to `columns`, the last ones are not read.
     run_date: value of getvariable('run_date') in a query.
-    Raises InputError if a column is missing or a file cannot be read, ConfigError if a query fails.
+    Raises InputError if a column is missing or a file cannot be read, ConfigError if a query fails, StoreError if a
+    store fails.
     """
     with connect() as con:
         try:
@@ -77,7 +85,7 @@ def read_text_table(
                 spelled |= {name: name.lower() for name in optional if name.lower() in source.names}
                 sources, all_names = [source], list(source.names.values())
             else:
-                sources, spelled, all_names = _open_files(con, file, option, columns, optional)
+                sources, spelled, all_names = _open_by_names(con, file, option, columns, optional)
             names = list(spelled.values())
             wanted = [names[min(place, len(names) - 1)] for place in range(len(_PLACES))]
             parameters = {f"{place}_column": name for place, name in zip(_PLACES, wanted, strict=True)}
@@ -85,7 +93,7 @@ def read_text_table(
             merged = [record for source in sources for record in merged_records(con, source, list(columns))]
         except duckdb.Error as error:
             raise InputError(f"{file}: {describe_error(error)}") from error
-        bad = malformed_records(con) + [row for record in merged for row in record.rows]
+        bad = malformed_records(con, sources) + [row for record in merged for row in record.rows]
     if bad:
         raise InputError(f"{bad[0]}. Fix the table of {option}")
     empty = pa.nulls(len(rows), pa.string())
@@ -94,16 +102,19 @@ def read_text_table(
     return TextTable(file, texts, tuple(dict.fromkeys(all_names)))
 
 
-def _open_files(
+def _open_by_names(
     con: duckdb.DuckDBPyConnection, file: str, option: str, columns: dict[str, str], optional: Sequence[str]
 ) -> tuple[list[Source], dict[str, str], list[str]]:
     """Return the opened sources, how they spell the columns that exist, and the names of all their columns."""
-    files = find_files([file], f"{option} FILE")
-    names = dict.fromkeys(name for path in files for name in column_names(path))
-    spellings = {name: _spelled_in(names, name) for name in (*columns, *optional)}
+    is_table, names_wanted = is_table_url(file), (*columns, *optional)
+    files = [] if is_table else fetch(con, find_files([file], f"{option} FILE"), names_wanted)
+    of_files = [name for path in files for name in column_names(path)]
+    names = dict.fromkeys(table_columns(file) if is_table else of_files)
+    spellings = {name: _spelled_in(names, name) for name in names_wanted}
     existing = {name: spelled for name, spelled in spellings.items() if name in columns or spelled in names}
     wanted = {spelled: columns.get(name, f"{option} FILE") for name, spelled in existing.items()}
-    return open_sources(con, files, wanted), existing, list(names)
+    sources = open_tables(con, [file], wanted) if is_table else open_sources(con, files, wanted)
+    return sources, existing, list(names)
 
 
 def _spelled_in(names: Collection[str], wanted: str) -> str:

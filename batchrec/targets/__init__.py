@@ -7,9 +7,12 @@ from pathlib import Path
 from batchrec.config import Layout
 from batchrec.errors import ConfigError
 from batchrec.system.urls import Url, is_url
+from batchrec.targets.delta import DeltaTarget
 from batchrec.targets.duckdb_table import DuckdbTable
+from batchrec.targets.iceberg import IcebergTarget
 from batchrec.targets.local_file import LocalFile
 from batchrec.targets.local_folder import LocalFolder
+from batchrec.targets.postgres import PostgresTarget
 from batchrec.targets.store_folder import StoreFolder
 from batchrec.targets.store_object import StoreObject
 from batchrec.targets.target import PublishedTable, Target
@@ -30,9 +33,15 @@ def _in_store(url: Url, layout: Layout) -> Target:
 # Scheme -> what makes its targets. The package of a store is imported by their methods, not by their modules.
 _BY_SCHEME: dict[str, Callable[[Url, Layout], Target]] = {
     "az": _in_store,
+    "delta": DeltaTarget,
+    "delta+az": DeltaTarget,
+    "delta+gs": DeltaTarget,
+    "delta+s3": DeltaTarget,
     "duckdb": DuckdbTable,
     "gs": _in_store,
+    "iceberg": IcebergTarget,
     "memory": _in_store,
+    "postgresql": PostgresTarget,
     "s3": _in_store,
 }
 

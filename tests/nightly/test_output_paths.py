@@ -9,6 +9,7 @@ import pytest
 
 from batchrec.config import ScoringConfig, SequencesConfig
 from batchrec.errors import ConfigError
+from batchrec.nightly.output_paths import check_output_paths
 from batchrec.nightly.run import run
 from batchrec.sequences.build import build_sequences
 from tests.support.nights import FIRST, Company
@@ -29,6 +30,8 @@ APART: list[tuple[dict[str, Any], str | None]] = [
     ({"ratings": ["plays"], "nights": "elsewhere"}, None),
     ({"ratings": ["linked"], "out": "plays/recs.parquet"}, "--out"),
     ({"block": "rules", "out": "rules/recs.parquet"}, "--out"),
+    ({"ratings": ["duckdb://plays/shop.db?table=plays"], "out": "plays/shop.db"}, "--out"),
+    ({"block": "duckdb://rules/shop.db?table=blocked", "out": "rules/shop.db"}, "--out"),
     ({"users": "rules/*", "models": "rules"}, None),
     ({"users": "rules/*/*", "models": "rules"}, "--models"),
     ({"query": "events.sql", "out": "events.sql"}, "--out"),
@@ -84,6 +87,36 @@ def test_outputs_within_the_inputs_are_refused(
         with pytest.raises(ConfigError, match=f"is also (an input|the folder of).* Pass another .*{refused}"):
             run(jobs, config, FIRST, metrics_file)
         assert sorted(path for path in shop.folder.rglob("*") if path.is_file()) == before
+
+
+@pytest.mark.parametrize(
+    ("out", "read", "is_refused"),
+    [
+        ("s3://b/recs/", "s3://b/recs", True),
+        ("s3://b/log/recs/", "s3://b/log/", True),
+        ("s3://b/log/_recs/", "s3://b/log/", False),
+        ("s3://b/log-recs/", "s3://b/log", False),
+        ("s3://b/recs/", "s3://b/**/*.parquet", True),
+        ("s3://b/recs/", "s3://b/recs/*/*.parquet", True),
+        ("s3://b/recs/", "s3://b/*/*.csv", False),
+        ("s3://b/recs/", "s3://other/recs/", False),
+        ("delta+s3://b/recs", "delta+s3://b/recs", True),
+        ("postgresql://h/db?table=a.recs", "postgresql://h/db?table=a.recs", True),
+        ("postgresql://h/db?table=a.recs", "postgresql://h/db?table=a.log", False),
+        ("recs.parquet", "s3://b/recs/", False),
+        ("s3://b/recs/", "recs.parquet", False),
+    ],
+)
+def test_a_url_within_the_inputs_is_refused(shop: Company, out: str, read: str, is_refused: bool) -> None:
+    for jobs in (
+        replace(shop.jobs, out=out, ratings=[read]),
+        replace(shop.jobs, out=out, scoring=ScoringConfig(block=read)),
+    ):
+        if is_refused:
+            with pytest.raises(ConfigError, match=r"is also an input\. Pass another score --out"):
+                check_output_paths(jobs, shop.run_config)
+        else:
+            check_output_paths(jobs, shop.run_config)
 
 
 def test_an_output_that_is_also_an_input_is_refused(shop: Company) -> None:

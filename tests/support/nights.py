@@ -130,7 +130,7 @@ class Company:
         return in_use.manifest
 
     def train(self, sequences: Path, config: TrainingConfig, out: Path, checkpoint_dir: Path) -> Trained:
-        """Stand in for train: write the causal model first, the masked one next, and so on."""
+        """Replace train: write the causal model first, the masked one next, and so on."""
         assert sequences.is_file()
         assert checkpoint_dir.parent == out.parent
         model = model_of("causal" if len(self.trainings) % 2 == 0 else "masked")
@@ -140,7 +140,7 @@ class Company:
         return Trained(load_model(out).manifest.model_id)
 
     def measure(self, model: Path) -> ModelFigures:
-        """Stand in for the figures of the tiny models: a little better than popularity, unless `figures` has others."""
+        """Replace the figures of the tiny models: a little better than popularity, unless `figures` has others."""
         model_id = load_model(model).manifest.model_id
         return self.figures.get(model_id, ModelFigures(model_id, 0.2, 0.1, 0.0))
 
