@@ -16,7 +16,7 @@ _PACKAGES = {"adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "
 
 @contextmanager
 def store_errors(url: Url, verb: str = "written") -> Iterator[None]:
-    """Raise StoreError with the URL for an error of the store in the block. The store's client has retried its request."""
+    """Raise StoreError with the URL for an error of the store in the block; its client has retried the request."""
     try:
         yield
     except BatchrecError:

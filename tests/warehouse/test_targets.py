@@ -1,5 +1,6 @@
 """Targets in real stores pass the tests of every target."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.support.recs import NIGHT, moderate_recs
 from tests.support.target_contract import *  # noqa: F403
 from tests.support.target_contract import ONE, as_float32, publish
 from tests.support.targets import Place, file_system, read_object, read_store_folder
+from tests.warehouse.proxy import cutting
 from tests.warehouse.servers import free_port
 
 
@@ -55,6 +57,36 @@ def test_a_store_that_does_not_answer_is_named(place: Place, monkeypatch: pytest
         patch.setattr("s3fs.S3FileSystem.retries", 1)
         with pytest.raises(StoreError, match=f"^{place.out}: cannot be written: Could not connect"):
             place.target.check_writable()
+    assert [as_float32(ONE)] == list(place.read().values())
+
+
+def test_a_connection_that_is_lost_is_made_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(place, ONE)
+    table = moderate_recs(Path("recs.parquet"), 5_000, "m2")
+    with monkeypatch.context() as patch, cutting(os.environ["AWS_ENDPOINT_URL"], 1, 100_000) as endpoint:
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with place.target.replacing(table):
+            pass
+    assert place.target.sha256() == table.sha256
+    assert [len(rows) for rows in place.read().values()] == [50_000]
+
+
+def test_connections_that_are_always_lost_leave_the_old_rows(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256 = publish(place, ONE)
+    table = moderate_recs(Path("recs.parquet"), 5_000, "m2")
+    with monkeypatch.context() as patch, cutting(os.environ["AWS_ENDPOINT_URL"], 1_000, 100_000) as endpoint:
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        # The clients wait seconds between their tries.
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")
+        patch.setattr("s3fs.S3FileSystem.retries", 2)
+        patch.setattr("s3fs.core.S3File.retries", 2)
+        with (
+            pytest.raises(StoreError, match=f"^{place.out}: cannot be written: ") as error,
+            place.target.replacing(table),
+        ):
+            pass
+    assert "\n" not in str(error.value)
+    assert place.target.sha256() == sha256
     assert [as_float32(ONE)] == list(place.read().values())
 
 
