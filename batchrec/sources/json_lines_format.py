@@ -78,7 +78,7 @@ class JsonLinesFormat(Format):
     def row_errors(
         self, con: duckdb.DuckDBPyConnection, files: Sequence[InputFile], layout: Layout, wanted: dict[str, str]
     ) -> list[RowError]:
-        """Return the lines that are no object. Raises InputError if a value is a list or an object."""
+        """Return the lines that are not objects. Raises InputError if a value is a list or an object."""
         pointers = ["/" + name.replace("~", "~0").replace("/", "~1") for name in layout.columns]
         con.execute("set preserve_insertion_order = true")
         rows = select(
@@ -113,7 +113,7 @@ def json_records(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, li
 
 
 def _object(line: str) -> dict[str, Any] | None:
-    """Return the object of a line, its numbers as text; None if the line is no object."""
+    """Return the object of a line, its numbers as text; None if the line is not an object."""
     try:
         value = json.loads(line, parse_int=str, parse_float=lambda text: repr(float(text)))
     except (ValueError, RecursionError):

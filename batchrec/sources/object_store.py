@@ -110,7 +110,7 @@ class ObjectStore:
                 "from the usual places, such as the environment"
             )
         if self.url.scheme not in OBJECT_STORES:
-            raise ConfigError(f"{self.url}: is no object store; expected one of {', '.join(OBJECT_STORES)}")
+            raise ConfigError(f"{self.url}: is not an object store; expected one of {', '.join(OBJECT_STORES)}")
 
     @cached_property
     def files(self) -> "AbstractFileSystem":

@@ -70,7 +70,7 @@ def unwanted_ranges(opened: BinaryIO, columns: Collection[str]) -> list[range]:
             chunk = metadata.row_group(group).column(place)
             start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)))
             path = chunk.path_in_schema.lower()
-            # The path of a nested column goes on with a dot.
+            # The path of a nested column continues with a dot.
             is_wanted = any(path == name or path.startswith(f"{name}.") for name in columns)
             chunks.append((start, start + chunk.total_compressed_size, is_wanted))
     ranges: list[range] = []
