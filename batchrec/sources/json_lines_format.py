@@ -17,7 +17,7 @@ from batchrec.tables.queries import literal, select
 
 # A GUID in braces can begin a CSV file; a quote after the brace cannot.
 _START = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*["}]')
-# Lines in which keys are looked for; more are read only if a wanted key is not among them.
+# Lines whose keys are the columns if all columns are asked for.
 _HEAD = 1000
 _TYPES = {"ARRAY": "list", "OBJECT": "struct"}
 
@@ -45,11 +45,11 @@ class JsonLinesFormat(Format):
         n_lines = 0
         try:
             with open_text(file) as text:
-                for number, line in enumerate(text):
-                    if number >= _HEAD and in_file <= keys.keys():
-                        break
+                for line in text:
                     n_lines += bool(line.strip())
                     keys |= dict.fromkeys(_object(line) or {})
+                    if keys and in_file <= keys.keys() and (wanted or n_lines >= _HEAD):
+                        break
         except (*DAMAGE_ERRORS, OSError) as error:
             raise InputError(f"{file}: cannot be read: {error}") from error
         if not n_lines:
