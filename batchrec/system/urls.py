@@ -81,7 +81,7 @@ class Url:
 
 
 def file_system(url: Url) -> "AbstractFileSystem":
-    """Return the fsspec file system of an object store: one without a cache of listings.
+    """Return the fsspec file system of an object store, without a cache of its listings.
 
     Raises ConfigError if the package of the store is not installed.
     """
