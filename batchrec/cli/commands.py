@@ -61,7 +61,8 @@ def cli(context: click.Context, config: Path | None) -> None:
     "--ratings",
     multiple=True,
     metavar="PATH",
-    help="File, folder or glob of CSV (also .gz, .zst) or Parquet; may be repeated.  [default: ratings.csv]",
+    help="File, folder, glob or URL (s3://, gs://, az://, https://) of CSV, JSON lines (both also .gz, .zst) or "
+    "Parquet; may be repeated.  [default: ratings.csv]",
 )
 @options_of(SequencesConfig)
 @path_option("--out", "sequences.parquet", "File to write the histories to.")

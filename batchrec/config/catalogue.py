@@ -9,6 +9,8 @@ from batchrec.config.options import option
 class CatalogueConfig:
     """Where the titles of items are read from."""
 
-    items: str | None = option(None, "Catalogue with a title for each item: a file, folder or glob of CSV or Parquet.")
+    items: str | None = option(
+        None, "Catalogue with a title for each item: a file, folder, glob or URL of CSV, JSON lines or Parquet."
+    )
     item_column: str = option("movieId", "Item id column of the catalogue.")
     title_column: str = option("title", "Title column of the catalogue.")

@@ -40,7 +40,8 @@ class ScoringConfig(RulesConfig, PublishingConfig):
         "same.",
     )
     users: str | None = option(
-        None, "Score only these users: CSV, Parquet or a .sql file, with a column user_id or a single column."
+        None,
+        "Score only these users: CSV, JSON lines, Parquet or a .sql file, with a column user_id or a single column.",
     )
     chunk_size: int | None = option(
         None, "Users read, scored and written at a time. Default: by the device.", minimum=1

@@ -1,4 +1,4 @@
-"""What messages and the file of rejects say about a row that cannot be used."""
+"""Texts about a row that cannot be used: its value, and advice if all rows are like it."""
 
 from collections.abc import Sequence
 

@@ -27,7 +27,7 @@ _MARK = re.compile(r"^(.*)/(?:(_delta_log)/.*|metadata/[^/]*(\.metadata\.json)|(
 
 @dataclass(frozen=True)
 class Listing:
-    """What paths and URLs name. files: to read, each once, sorted. unread: files of folders that are skipped.
+    """The files that paths and URLs name. files: to read, each once, sorted. unread: files of folders that are skipped.
 
     Files are skipped if they have another suffix or a hidden name (leading dot or underscore), and links to folders.
     Private files of other tools are not listed: hidden names without a suffix of data.
@@ -139,8 +139,9 @@ def _refuse_objects_in_tables(store: ObjectStore, names: Iterable[str]) -> None:
     """Raise InputError if a folder above the objects, or above the URL, is a table."""
     if store.url.scheme == "https":  # few servers list folders
         return
-    # A partition's folder is no table, and there may be thousands of them.
-    folders = {parent for name in [store.path, *names] for parent in store.parents(name)}
+    # All below a folder has been listed. A partition's folder is not a table, and there may be thousands of them.
+    below = names if store.is_glob() else []
+    folders = {parent for name in [store.path, *below] for parent in store.parents(name)}
     for folder in sorted(folder for folder in folders if "=" not in folder and "*" not in folder):
         for kind, (mark, _) in _TABLE_FORMATS.items():
             if store.exists(f"{folder}/{mark}"):

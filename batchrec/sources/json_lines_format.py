@@ -17,7 +17,7 @@ from batchrec.tables.queries import literal, select
 
 # A GUID in braces can begin a CSV file; a quote after the brace cannot.
 _START = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*["}]')
-# Lines in which keys are looked for; more are read only if a wanted key is not among them.
+# Lines whose keys are the columns if all columns are asked for.
 _HEAD = 1000
 _TYPES = {"ARRAY": "list", "OBJECT": "struct"}
 
@@ -45,11 +45,11 @@ class JsonLinesFormat(Format):
         n_lines = 0
         try:
             with open_text(file) as text:
-                for number, line in enumerate(text):
-                    if number >= _HEAD and in_file <= keys.keys():
-                        break
+                for line in text:
                     n_lines += bool(line.strip())
                     keys |= dict.fromkeys(_object(line) or {})
+                    if keys and in_file <= keys.keys() and (wanted or n_lines >= _HEAD):
+                        break
         except (*DAMAGE_ERRORS, OSError) as error:
             raise InputError(f"{file}: cannot be read: {error}") from error
         if not n_lines:
@@ -78,7 +78,7 @@ class JsonLinesFormat(Format):
     def row_errors(
         self, con: duckdb.DuckDBPyConnection, files: Sequence[InputFile], layout: Layout, wanted: dict[str, str]
     ) -> list[RowError]:
-        """Return the lines that are no object. Raises InputError if a value is a list or an object."""
+        """Return the lines that are not objects. Raises InputError if a value is a list or an object."""
         pointers = ["/" + name.replace("~", "~0").replace("/", "~1") for name in layout.columns]
         con.execute("set preserve_insertion_order = true")
         rows = select(
@@ -113,7 +113,7 @@ def json_records(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, li
 
 
 def _object(line: str) -> dict[str, Any] | None:
-    """Return the object of a line, its numbers as text; None if the line is no object."""
+    """Return the object of a line, its numbers as text; None if the line is not an object."""
     try:
         value = json.loads(line, parse_int=str, parse_float=lambda text: repr(float(text)))
     except (ValueError, RecursionError):

@@ -6,7 +6,7 @@ import logging
 import posixpath
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,6 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import duckdb
-import pyarrow as pa
 
 from batchrec.errors import BatchrecError, ConfigError, StoreError, one_line
 from batchrec.sources.input_files import InputFile, spooled_as
@@ -66,11 +65,12 @@ class StoredObject:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("wb") as copy:
-                for start, block in self._blocks(columns):
+                for start, block in self._blocks(file, columns):
                     if stopped.is_set():
                         return
                     copy.seek(start)
                     copy.write(block)
+                    copy.flush()
         # An error of the store is a StoreError.
         except OSError as error:
             folder = str(file).partition("/batchrec-objects/")[0]
@@ -78,8 +78,8 @@ class StoredObject:
                 f"{folder}: cannot hold the copy of {self}: {error.strerror or error}. Make room there"
             ) from error
 
-    def _blocks(self, columns: Collection[str]) -> Iterator[tuple[int, bytes]]:
-        """Yield the bytes that are to be read, block by block, with their places."""
+    def _blocks(self, file: Path, columns: Collection[str]) -> Iterator[tuple[int, bytes]]:
+        """Yield the bytes to copy, block by block, with their places. Each is written before the next is asked for."""
         streams = self.store.url.scheme == "https"  # a server need not know ranges
         options: dict[str, Any] = {"block_size": 0} if streams else {"cache_type": "none"}
         with self.store.errors(self.url), self.store.files.open(self.name, "rb", **options) as opened:
@@ -89,13 +89,15 @@ class StoredObject:
                     yield start, block
                     start += len(block)
                 return
-            for start, end in _wanted_ranges(opened, columns):
-                opened.seek(start)
-                for place in range(start, end, _BLOCK):
-                    block = opened.read(min(_BLOCK, end - place))
-                    if len(block) != min(_BLOCK, end - place):
-                        raise EOFError("the object ended early")
-                    yield place, block
+            size = opened.seek(0, io.SEEK_END)
+            footer = _start_of_footer(opened, size)
+            yield from _read(opened, size if footer is None else footer, size)
+            start, end = 0, size if footer is None else footer
+            for unwanted in unwanted_ranges(file, columns) if footer is not None else []:
+                if start <= unwanted.start and unwanted.stop <= end:
+                    yield from _read(opened, start, unwanted.start)
+                    start = unwanted.stop
+            yield from _read(opened, start, end)
 
 
 class ObjectStore:
@@ -110,7 +112,7 @@ class ObjectStore:
                 "from the usual places, such as the environment"
             )
         if self.url.scheme not in OBJECT_STORES:
-            raise ConfigError(f"{self.url}: is no object store; expected one of {', '.join(OBJECT_STORES)}")
+            raise ConfigError(f"{self.url}: is not an object store; expected one of {', '.join(OBJECT_STORES)}")
 
     @cached_property
     def files(self) -> "AbstractFileSystem":
@@ -134,7 +136,11 @@ class ObjectStore:
         with self.errors(str(self.url)):
             try:
                 return bool(self.files.info(self.path)["type"] == "file")
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                # For a web server, fsspec reports every failure like this.
+                cause = error.__cause__
+                if self.url.scheme == "https" and cause is not None and getattr(cause, "status", None) != 404:
+                    raise cause from None
                 return False
 
     def is_glob(self) -> bool:
@@ -150,7 +156,9 @@ class ObjectStore:
             search: Callable[..., dict[str, Any]] = self.files.glob if self.is_glob() else self.files.find
             listed = search(self.path, detail=True)
             if not listed and self.url.scheme != "https":
-                self.files.info(self.bucket)
+                # Who may list only a folder may not ask for the bucket.
+                with suppress(PermissionError):
+                    self.files.info(self.bucket)
         # Some tools make an empty object for a folder.
         return sorted(name for name, info in listed.items() if info["type"] == "file" and not name.endswith("/"))
 
@@ -212,19 +220,23 @@ def fetch(
     return [copies[file] if isinstance(file, StoredObject) else file for file in files]
 
 
-def _wanted_ranges(opened: BinaryIO, columns: Collection[str]) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of bytes to copy: all but the columns of a Parquet file that are not wanted."""
-    start, end = 0, opened.seek(0, io.SEEK_END)
-    opened.seek(0)
-    if opened.read(4) == b"PAR1":
-        try:
-            for unwanted in unwanted_ranges(opened, columns):
-                yield start, unwanted.start
-                start = unwanted.stop
-        except (pa.ArrowException, OSError, UnicodeDecodeError):
-            # If the file is damaged, its copy will be refused; if the store fails, reading on will show it.
-            start = 0
-    yield start, end
+def _start_of_footer(opened: BinaryIO, size: int) -> int | None:
+    """Return the place of a Parquet file's footer; None for another file."""
+    opened.seek(max(0, size - 8))
+    tail = opened.read(8)
+    start = size - 8 - int.from_bytes(tail[:4], "little")
+    return start if tail[4:] == b"PAR1" and start > 0 else None
+
+
+def _read(opened: BinaryIO, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the bytes from start to end, block by block, with their places."""
+    opened.seek(start)
+    for place in range(start, end, _BLOCK):
+        size = min(_BLOCK, end - place)
+        block = opened.read(size)
+        if len(block) != size:
+            raise EOFError("the object ended early")
+        yield place, block
 
 
 def _is_transient(error: BaseException | None) -> bool:

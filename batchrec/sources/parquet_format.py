@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import duckdb
 import pyarrow as pa
@@ -58,26 +57,26 @@ class ParquetFormat(Format):
         return columns
 
 
-def unwanted_ranges(opened: BinaryIO, columns: Collection[str]) -> list[range]:
+def unwanted_ranges(file: Path, columns: Collection[str]) -> list[range]:
     """Return the ranges of bytes of a Parquet file that hold only other columns, if worth skipping, in order.
 
-    columns: names, in lower case. All other bytes, such as the footer and indexes, are wanted.
+    file: only its footer is read; empty is returned if it is damaged. columns: names, in lower case.
     """
-    metadata = pq.ParquetFile(opened).metadata
-    chunks = []
-    for group in range(metadata.num_row_groups):
-        for place in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(place)
-            start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)))
-            path = chunk.path_in_schema.lower()
-            # The path of a nested column goes on with a dot.
-            is_wanted = any(path == name or path.startswith(f"{name}.") for name in columns)
-            chunks.append((start, start + chunk.total_compressed_size, is_wanted))
+    try:
+        # Not with pyarrow, see above; and an error inside DuckDB would make a connection that is in use unusable.
+        with duckdb.connect() as con:
+            chunks = select(con, "sources/column_chunks", path=literal(file)).fetchall()
+    except duckdb.Error:
+        return []
     ranges: list[range] = []
     end_of_wanted = 0
-    for start, end, is_wanted in sorted(chunks):
+    for path, start, end in chunks:
+        # The path of a nested column continues with a dot, or a comma and a blank.
+        is_wanted = any(path.lower() == name or path.lower().startswith((f"{name}.", f"{name},")) for name in columns)
         if is_wanted:
             end_of_wanted = max(end_of_wanted, end)
+            if ranges and ranges[-1].stop > start:
+                ranges[-1] = range(ranges[-1].start, start)
         elif ranges and ranges[-1].stop == start >= end_of_wanted:
             ranges[-1] = range(ranges[-1].start, end)
         elif start >= end_of_wanted:

@@ -17,6 +17,9 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # Scheme of an object store -> the extra that installs its file system.
 OBJECT_STORES = {"s3": "s3", "gs": "gcs", "az": "azure", "https": "https", "memory": ""}
 
+# Time for a web server to connect, and between two blocks.
+_PATIENCE_S = 60
+
 
 def is_url(text: str) -> bool:
     """Return whether a text begins with a scheme like s3://."""
@@ -86,6 +89,11 @@ def file_system(url: Url) -> "AbstractFileSystem":
 
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     try:
+        if url.scheme == "https":
+            from aiohttp import ClientTimeout
+
+            # By itself aiohttp ends each download after five minutes.
+            options["client_kwargs"] = {"timeout": ClientTimeout(sock_connect=_PATIENCE_S, sock_read=_PATIENCE_S)}
         return fsspec.filesystem(url.scheme, **options)
     except (ImportError, ValueError) as error:
         extra = OBJECT_STORES.get(url.scheme, "")

@@ -1,5 +1,5 @@
--- One row per line of JSON lines files that is no object, or has a list or an object in one of the columns.
--- Blank lines are skipped. types: of the columns, null if the line is no object.
+-- One row per line of JSON lines files that is not an object, or has a list or an object in one of the columns.
+-- Blank lines are skipped. types: of the columns, null if the line is not an object.
 -- Parameters: paths; columns, line -> VARCHAR; pointers, JSON pointers to the columns; compression.
 with typed as (
     select

@@ -281,3 +281,12 @@ def test_a_missing_page_is_an_input_error(https: str, tmp_path: Path) -> None:
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 3, ended.stderr
     assert f"{https}/none.csv: no object found" in ended.stderr
+
+
+def test_a_web_server_that_fails_is_an_error_of_the_store(https: str, tmp_path: Path) -> None:
+    address = https.rpartition(":")[0] + ":9"
+    command = [sys.executable, "-m", "batchrec", "build-sequences", "--ratings", f"{address}/a.csv"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 8, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert f"{address}/a.csv: cannot be read: Cannot connect" in line
