@@ -43,6 +43,7 @@ faults: $(INSTALLED)  ## run the long form of the fault suite: hundreds of kills
 	BATCHREC_FAULTS=long $(PYTEST) tests/faults
 
 $(WAREHOUSE): $(INSTALLED)
+	sh tests/warehouse/install_servers.sh
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,warehouse]'
 	touch $@
 
@@ -79,7 +80,7 @@ $(MOVIELENS)/%/ratings.csv: | $(INSTALLED)
 	$(BIN)/python -m zipfile -e $(MOVIELENS)/$*.zip $(MOVIELENS)
 	touch $@
 
-benchmark-training: $(INSTALLED)  ## training throughput beside a plain padded PyTorch loop
+benchmark-training: $(INSTALLED)  ## training throughput, compared with a plain PyTorch loop
 	$(BIN)/python examples/benchmark_training.py
 
 # Where the shop of the thirty nights is set up, and is left to look at

@@ -67,7 +67,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a temporary folder of its own, without files of other programs or of tests that kill processes."""
+    """Set a temporary folder per test, without files of other programs or of tests that kill processes."""
     folder = str(tmp_path_factory.mktemp("system"))
     monkeypatch.setenv("TMPDIR", folder)
     monkeypatch.setattr(tempfile, "tempdir", folder)

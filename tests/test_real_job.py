@@ -1,4 +1,4 @@
-"""The whole job on real data, where the environment variable BATCHREC_DATA names a folder that holds it."""
+"""The whole job on real data, if the environment variable BATCHREC_DATA names the folder that holds the data."""
 
 import os
 from pathlib import Path

@@ -17,10 +17,12 @@ from batchrec.cli.torchrun import is_first_process, is_one_of_several
 from batchrec.config import (
     BenchConfig,
     EvaluationConfig,
+    PublishingConfig,
     RecommendConfig,
     ScoringConfig,
     SequencesConfig,
     TrainingConfig,
+    VectorsConfig,
 )
 from batchrec.errors import ConfigError
 
@@ -108,6 +110,43 @@ def score_command(sequences: Path, model: Path, out: str, json: bool, **options:
     from batchrec.scoring.publish import score_to
 
     print_report(score_to(out, sequences, model, config), json)
+
+
+@cli.command("commit", cls=JobCommand)
+@click.argument("shards", type=click.Path(path_type=Path))
+@click.option(
+    "--out", default="recs.parquet", show_default=True, metavar="TARGET", help="Where to publish the recommendations."
+)
+@options_of(PublishingConfig)
+@log_format_option
+@json_option
+def commit_command(shards: Path, out: str, json: bool, **options: Any) -> None:
+    """Check the shards of score --shard in the folder SHARDS, merge them, and publish one table.
+
+    The table is the one that score writes without --shard. Nothing is published if a shard is missing, damaged, or made
+    of another model, input, rule table, option or run date.
+    """
+    from batchrec.scoring.commit import commit
+
+    print_report(commit(shards, out, PublishingConfig(**options)), json)
+
+
+@cli.command("export-vectors", cls=JobCommand)
+@path_option("--sequences", "sequences.parquet", "Histories of the users.")
+@path_option("--model", "model", "Model directory.")
+@options_of(VectorsConfig)
+@path_option("--out", "vectors", "Folder to write items.parquet and users.parquet to.")
+@log_format_option
+@json_option
+def export_vectors_command(sequences: Path, model: Path, out: Path, json: bool, **options: Any) -> None:
+    """Write a vector per item and per user, for a vector index.
+
+    The inner product of a user's and an item's vector is the item's score.
+    """
+    config = VectorsConfig(**options)
+    from batchrec.scoring.vectors import export_vectors
+
+    print_report(export_vectors(sequences, model, config, out), json)
 
 
 @cli.command("evaluate", cls=JobCommand)

@@ -191,8 +191,8 @@ def rollback_command(context: click.Context, to: date | None) -> None:
     from batchrec.nightly.lock import locked
     from batchrec.targets import open_target
 
-    options = resolve_options(context, "run")
-    archive = Archive(Path(options["nights"]), open_target(resolve_options(context, "score")["out"]))
+    options, scoring = resolve_options(context, "run"), resolve_options(context, "score")
+    archive = Archive(Path(options["nights"]), open_target(scoring["out"], scoring["layout"]))
     with locked(archive.folder, options["lock"]):
         echo(f"{archive.current}: now the table of {archive.roll_back(to)}")
 

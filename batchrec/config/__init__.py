@@ -8,8 +8,16 @@ from batchrec.config.options import parse_date
 from batchrec.config.rules import RulesConfig
 from batchrec.config.run import RunConfig
 from batchrec.config.run_date import end_of_day
-from batchrec.config.scoring import RecommendConfig, ScoringConfig, ScoringPrecision
+from batchrec.config.scoring import (
+    Layout,
+    PublishingConfig,
+    RecommendConfig,
+    ScoringConfig,
+    ScoringPrecision,
+    VectorsConfig,
+)
 from batchrec.config.sequences import IdType, SequencesConfig, TimestampUnit
+from batchrec.config.shard import Shard
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig
 
 __all__ = [
@@ -20,16 +28,20 @@ __all__ = [
     "EncoderShape",
     "EvaluationConfig",
     "IdType",
+    "Layout",
     "Objective",
     "Precision",
+    "PublishingConfig",
     "RecommendConfig",
     "RulesConfig",
     "RunConfig",
     "ScoringConfig",
     "ScoringPrecision",
     "SequencesConfig",
+    "Shard",
     "TimestampUnit",
     "TrainingConfig",
+    "VectorsConfig",
     "end_of_day",
     "parse_date",
 ]

@@ -1,17 +1,29 @@
 """The options of score and recommend."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.options import check, check_ranges, option
 from batchrec.config.rules import RulesConfig
+from batchrec.config.shard import Shard
 
 ScoringPrecision = Literal["fp32", "fp16", "int8"]
+Layout = Literal["long", "nested"]
 
 
 @dataclass(frozen=True)
-class ScoringConfig(RulesConfig):
+class PublishingConfig:
+    """Options of every job that publishes recommendations."""
+
+    layout: Layout = option(
+        "long", "Rows of the published table: one per recommendation (long), or one per user with a list (nested)."
+    )
+
+
+@dataclass(frozen=True)
+class ScoringConfig(RulesConfig, PublishingConfig):
     """Options of `score`."""
 
     top_k: int = option(10, "Recommendations per user.", minimum=1)
@@ -35,6 +47,15 @@ class ScoringConfig(RulesConfig):
     )
     batch_tokens: int | None = option(None, "History items per run of the model. Default: by the device.", minimum=1)
     workers: int | None = option(None, "Chunks scored at the same time. Default: by the device.", minimum=1)
+    shard: str | None = option(
+        None,
+        "Score only the users of shard I of N, like 0/4, into a file of the folder --out. See batchrec commit.",
+    )
+
+    @cached_property
+    def part(self) -> Shard | None:
+        """The shard; None for all users."""
+        return None if self.shard is None else Shard.parse(self.shard)
 
     @property
     def files(self) -> dict[str, str]:
@@ -46,6 +67,7 @@ class ScoringConfig(RulesConfig):
     def __post_init__(self) -> None:
         check_ranges(self)
         self.check_rules()
+        _ = self.part
         check(self.precision != "int8" or self.device != "cuda", "precision", self.precision, "fp16 or fp32 on a GPU")
 
 
@@ -54,6 +76,17 @@ class RecommendConfig(CatalogueConfig):
     """Options of `recommend`."""
 
     top_k: int = option(10, "Number of recommendations to show.", minimum=1)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class VectorsConfig:
+    """Options of `export-vectors`."""
+
+    device: Literal["auto", "cuda", "cpu"] = option("auto", "Device to compute the users' vectors on.")
+    precision: Literal["fp32", "fp16"] = option("fp32", "Number format of the model's arithmetic.")
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import date, timedelta
 from fractions import Fraction
 from typing import Literal
 
@@ -11,6 +12,8 @@ from batchrec.config.run_date import RunDate
 
 TimestampUnit = Literal["auto", "s", "ms", "us", "ns", "days", "excel"]
 IdType = Literal["auto", "integer", "text"]
+
+_AGE = re.compile(r"([1-9]\d{0,3})([dw])")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class SequencesConfig(RunDate):
     min_item_events: int = option(1, "Minimum events per item; items with fewer are left out.", minimum=1)
     min_user_events: int = option(
         1, "Minimum events per user, counted after --min-item-events; users with fewer are left out.", minimum=1
+    )
+    since: str | None = option(
+        None,
+        "Leave out older events: 90d or 12w for days or weeks before the run date, or a date like 2024-06-01. They do "
+        "not count as seen.",
     )
     seen: Literal["all", "kept"] = option(
         "all",
@@ -66,7 +74,9 @@ class SequencesConfig(RunDate):
     max_bad_rows: str = option(
         "0", "Maximum number of unusable rows, or a share like 1%; the job fails if there are more."
     )
-    run_date: str | None = option(None, "Run date that a query sees. Default: today (UTC).")
+    run_date: str | None = option(
+        None, "Run date that a query sees, and from which --since counts back. Default: today (UTC)."
+    )
     memory_limit: str | None = option(None, "Maximum memory of DuckDB before it spills to disk, like 2GB.")
     threads: int | None = option(
         None,
@@ -83,6 +93,12 @@ class SequencesConfig(RunDate):
             "item_column",
             self.item_column,
             "three different columns for users, items and times",
+        )
+        check(
+            self.since is None or _AGE.fullmatch(self.since) is not None or parse_date(self.since) is not None,
+            "since",
+            self.since,
+            f"days like 90d, weeks like 12w, or {DATE}",
         )
         _ = self.csv_options
         # DuckDB takes any text that starts with a minus as no limit.
@@ -103,6 +119,14 @@ class SequencesConfig(RunDate):
     def csv_options(self) -> CsvOptions:
         """The options of CSV files, parsed."""
         return CsvOptions.parse(self.delimiter, self.quote, self.header, self.columns, self.null)
+
+    @property
+    def since_day(self) -> date | None:
+        """The first day whose events are kept; None for all."""
+        match = _AGE.fullmatch(self.since or "")
+        if match is None:
+            return None if self.since is None else date.fromisoformat(self.since)
+        return self.night - timedelta(days=int(match[1]) * (7 if match[2] == "w" else 1))
 
     def bad_rows_allowed(self, n_rows: int) -> int:
         """Return how many of `n_rows` rows may be unusable."""

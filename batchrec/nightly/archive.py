@@ -108,6 +108,16 @@ class Archive:
         """Return whether no later night is published."""
         return all(night <= run_date for night in self.dates())
 
+    def switches_current(self, run_date: date) -> bool:
+        """Return whether publishing a night changes the current table.
+
+        It does if no later night is published, or if a dated target holds later nights, which readers continue to read.
+        """
+        if self.is_newest(run_date):
+            return True
+        # After a rollback the target holds no later nights, and this one would become what readers read.
+        return self.current.is_dated and any(night >= run_date for night in self.current_nights())
+
     def current_nights(self) -> list[date]:
         """List the nights whose table equals the current table: several if a night changed nothing."""
         current = self.current.sha256()

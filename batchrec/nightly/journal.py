@@ -38,7 +38,7 @@ class NightJournal:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
-        """Run a stage. The block fills the dictionary that is yielded with what to report about the stage."""
+        """Run a stage. The block fills the yielded dictionary with the stage's report."""
         report: dict[str, Any] = {}
         started = time.monotonic()
         with log_fields(stage=name):

@@ -20,7 +20,8 @@ from batchrec.nightly.publish_steps import Publication
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import Check, ModelFigures, NightReport
 from batchrec.nightly.retraining import due_by_age, due_by_figures, starting_from
-from batchrec.scoring.score import ScoringReport, score
+from batchrec.scoring.report import ScoringReport
+from batchrec.scoring.score import score
 from batchrec.sequences.build import build_sequences, rejects_of
 from batchrec.sources import find_files, is_table_url, table_columns
 from batchrec.system.disk import file_sha256, make_folder, put_on_disk
@@ -38,6 +39,10 @@ class Jobs:
     training: TrainingConfig
     scoring: ScoringConfig
     out: str
+
+    def __post_init__(self) -> None:
+        if self.scoring.part is not None:
+            raise ConfigError("--shard: a night scores all users. Use batchrec score --shard and batchrec commit")
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class Night:
         return version
 
     def _check_paths(self) -> None:
-        """Check what a night needs at its end before it spends hours on a training."""
+        """Check up front what the end of the night needs, before hours of training."""
         make_folder(self.registry.folder)
         if not os.access(self.registry.folder, os.W_OK):
             raise ConfigError(f"{self.registry.folder}: cannot be written. Pass another --models")

@@ -10,26 +10,58 @@ from batchrec.config import RunConfig
 from batchrec.errors import ConfigError
 from batchrec.nightly.night import Jobs
 from batchrec.sources import local_path_of
-from batchrec.targets import local_path
+from batchrec.system.urls import Url, is_url
+from batchrec.targets import LocalFolder, local_path, open_target
 
 _NIGHT = ("run_date=2026-11-24/recs.parquet", "run_date=2026-11-24/sequences.rejects.csv")
 _MODEL = ("2026-11-24-c0777c7fd0c5/items.parquet",)
+# A file of a target that is a folder.
+_PART = "run_date=2026-11-24/part-c0777c7f-00000.parquet"
 
 
 def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
-    """Raise ConfigError if a file, folder or glob that a night reads includes, or would include, a file it writes."""
-    out = local_path(jobs.out)
-    written = [
-        *([] if out is None else [("score --out", out, [out])]),
-        ("--nights", Path(config.nights), [Path(config.nights, name) for name in _NIGHT]),
-        ("--models", Path(config.models), [Path(config.models, name) for name in _MODEL]),
-    ]
+    """Raise ConfigError if a file, folder, glob or URL that a night reads includes, or would include, what it writes.
+
+    Also if its table and its archive or models share a folder.
+    """
+    _check_out_url(jobs)
     inputs = list(_inputs(jobs))
+    nights, models = Path(config.nights), Path(config.models)
+    written = [
+        ("--nights", nights, [nights / name for name in _NIGHT]),
+        ("--models", models, [models / name for name in _MODEL]),
+    ]
+    target, out = open_target(jobs.out), local_path(jobs.out)
+    if out is not None:
+        is_folder = isinstance(target, LocalFolder)
+        if is_folder and os.path.realpath(out) in {os.path.realpath(nights), os.path.realpath(models)}:
+            raise ConfigError(f"{target}: is also the folder of --nights or --models. Pass another score --out")
+        written.append(("score --out", out, [out / _PART if is_folder else out]))
     for option, path, files in written:
         for read in inputs:
             if any(_is_read(file, read) for file in files):
                 where = "" if Path(read).is_file() else f", outside {read}"
                 raise ConfigError(f"{path}: is also an input. Pass another {option}{where}")
+
+
+def _check_out_url(jobs: Jobs) -> None:
+    """Raise ConfigError if the URL of --out is also an input, or lies within one."""
+    if not is_url(jobs.out):
+        return
+    for read in _inputs(jobs):
+        if is_url(read) and _is_read_by_url(Url.parse(jobs.out), Url.parse(read)):
+            raise ConfigError(
+                f"{Url.parse(jobs.out)}: is also an input. Pass another score --out, outside {Url.parse(read)}"
+            )
+
+
+def _is_read_by_url(out: Url, read: Url) -> bool:
+    written, source = out.address.rstrip("/"), read.address.rstrip("/")
+    if out.parameters or read.parameters:
+        return (written, out.parameters) == (source, read.parameters)
+    if glob.has_magic(source):
+        return any(_matches(file.split("/"), source.split("/")) for file in (written, f"{written}/{_PART}"))
+    return written == source or (written.startswith(f"{source}/") and _has_no_hidden(written[len(source) :].split("/")))
 
 
 def check_metrics_path(jobs: Jobs, metrics_file: Path | None) -> None:
@@ -42,13 +74,14 @@ def check_metrics_path(jobs: Jobs, metrics_file: Path | None) -> None:
 
 def _inputs(jobs: Jobs) -> Iterator[str]:
     """Yield the files, folders, globs and URLs that a night reads."""
-    yield from map(local_path_of, jobs.ratings if jobs.sequences.query is None else [str(jobs.sequences.query)])
-    yield from map(local_path_of, jobs.scoring.files.values())
+    yield from jobs.ratings if jobs.sequences.query is None else [str(jobs.sequences.query)]
+    yield from jobs.scoring.files.values()
 
 
 def _is_read(file: Path, read: str) -> bool:
     """Return whether a path, folder or glob includes a file, which need not exist yet."""
-    if not read:
+    read = local_path_of(read)
+    if not read or is_url(read):
         return False
     target = Path(os.path.realpath(file))
     # An existing file of that name takes precedence over a pattern, as in find_files.
@@ -62,7 +95,11 @@ def _is_read(file: Path, read: str) -> bool:
 
 
 def _is_shown(file: Path, folder: Path) -> bool:
-    return not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+    return _has_no_hidden(file.relative_to(folder).parts)
+
+
+def _has_no_hidden(parts: Sequence[str]) -> bool:
+    return not any(part.startswith((".", "_")) for part in parts)
 
 
 def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from batchrec.errors import BatchrecError, LockedError
+from batchrec.errors import BatchrecError, LockedError, StoreError
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.report import NightReport
 from batchrec.system.atomic import replacing
@@ -97,7 +97,13 @@ def _archive_metrics(archive: Archive) -> dict[str, float]:
     metrics = {last_success: max(finished)} if finished else {}
     if dates:
         metrics[newest_night] = datetime.combine(dates[-1], datetime.min.time(), UTC).timestamp()
-    return metrics | {out_is_newest: float(bool(dates) and dates[-1] in archive.current_nights())}
+    try:
+        is_newest = float(bool(dates) and dates[-1] in archive.current_nights())
+    except StoreError as error:
+        # The failure itself must reach the monitor.
+        _log.warning("%s", error)
+        is_newest = math.nan
+    return metrics | {out_is_newest: is_newest}
 
 
 def _archive_metrics_in(text: str) -> dict[str, float]:

@@ -35,12 +35,13 @@ class Publication:
         """Write everything under temporary names, then switch readers over by three renames.
 
         A full disk is found while writing, when nothing is switched yet. The three places may lie on three disks: each
-        rename is synced before the next one. If a later night is published, only the night's own folder is switched.
+        rename is synced before the next one. If a later night is published, only the night's own folder is switched,
+        and its rows in a dated target.
         """
         is_newest = archive.is_newest(self.run_date)
         # The stack unwinds in reverse order: the night's folder is renamed first, then the current table.
         with ExitStack() as renames:
-            if is_newest or archive.current.is_dated:
+            if archive.switches_current(self.run_date):
                 renames.enter_context(archive.current.replacing(published_table(self.recs, self.report)))
             night = replacing_folder(archive.night(self.run_date), marked_by=(REPORT, RECS))
             self._write(renames.enter_context(night))
@@ -49,7 +50,8 @@ class Publication:
         if is_newest:
             archive.decisions.forget_rollback()
         else:
-            _log.warning("%s stays as it is, and so does the model in use: a later night is published", archive.current)
+            kept = "the newest rows at %s stay as they are" if archive.current.is_dated else "%s stays as it is"
+            _log.warning(f"{kept}, and so does the model in use: a later night is published", archive.current)
         archive.clean_up(self.run_date)
 
     def _write(self, folder: Path) -> None:

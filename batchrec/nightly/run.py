@@ -40,7 +40,10 @@ class Plan:
 
 def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
     """Return what `run` would do. Reads the folders and writes nothing."""
-    archive, registry = Archive(Path(config.nights), open_target(jobs.out)), ModelRegistry(Path(config.models))
+    archive, registry = (
+        Archive(Path(config.nights), open_target(jobs.out, jobs.scoring.layout)),
+        ModelRegistry(Path(config.models)),
+    )
     tonight = _run_date(run_date, archive)
     in_use = registry.current
     return Plan(
@@ -49,7 +52,7 @@ def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
         finishes_first=[str(night) for night in archive.decisions.dates()],
         model_in_use=None if in_use is None else in_use.name,
         trains=due_by_age(in_use, config, tonight) or "only if the model in use ranks tonight's events badly",
-        publishes=[str(archive.table(tonight)), *([str(archive.current)] if archive.is_newest(tonight) else [])],
+        publishes=[str(archive.table(tonight)), *([str(archive.current)] if archive.switches_current(tonight) else [])],
     )
 
 
@@ -60,7 +63,10 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     Raises GateError if a gate fails, LockedError if another run is in progress, NothingToDo if the same table is
     published already, and the errors of the jobs. Then neither the current table nor the model in use has changed.
     """
-    archive, registry = Archive(Path(config.nights), open_target(jobs.out)), ModelRegistry(Path(config.models))
+    archive, registry = (
+        Archive(Path(config.nights), open_target(jobs.out, jobs.scoring.layout)),
+        ModelRegistry(Path(config.models)),
+    )
     check_metrics_path(jobs, metrics_file)
     with ExitStack() as stack:
         with reporting_failures(metrics_file, archive):
@@ -130,8 +136,9 @@ def _only_warning() -> Iterator[None]:
 def _run_date(given: date | None, archive: Archive) -> date:
     """Return tonight's date.
 
-    Raises ConfigError if it lies in the future, or if a published night is later than the clock says. Also if a night
-    is later than tomorrow, or later than tonight and damaged: while it exists, no other night would become current.
+    Raises ConfigError if it lies in the future, or if a published night is later than the clock says. It also raises
+    ConfigError if a night is later than tomorrow, or later than tonight and damaged: while it exists, no other night
+    would become current.
     """
     today = datetime.now(UTC).date()
     # East of Greenwich it may be tomorrow already.

@@ -64,7 +64,7 @@ class SegmentRules:
 class CompiledRules:
     """The rules over the indexes of a vocabulary.
 
-    is_allowed, is_blocked: (size,) bool; with by_segment, allowed to any user and blocked for all users.
+    is_allowed, is_blocked: (size,) bool; with by_segment: allowed for at least one user, blocked for everyone.
     factors: (size,) float64, by which an item's odds are multiplied.
     pins: (pins,) int32, items that may be pinned tonight; places: (pins,) int64, where in the list, from 0, ascending.
     categories: (size,) int32, -1 without a category; None if the number of items of a category is not limited.

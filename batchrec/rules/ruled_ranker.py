@@ -1,4 +1,4 @@
-"""Lists by the model under rules that its graph cannot apply: pins, category caps, candidates, unlike items."""
+"""Model lists under the rules that the graph cannot apply: pins, category caps, candidates, diversity."""
 
 from typing import Any
 

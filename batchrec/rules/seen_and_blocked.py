@@ -1,6 +1,6 @@
 """Limits of each user: the filter of seen items, and what --block-for-user, --candidates and --segments say.
 
-Ranker.rank leaves the excluded items out of a ranking by the model, popular_lists.py those of cold users.
+The model's graph (training/ranking_graph.py) masks the excluded items; popular_lists.py drops them for cold users.
 """
 
 from dataclasses import dataclass

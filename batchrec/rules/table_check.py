@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchrec.config import ScoringConfig
+from batchrec.config import ScoringConfig, Shard
 from batchrec.rules.rule_tables import SEGMENT, RuleTable, RuleTables
 from batchrec.sources.catalogue import read_categories
 from batchrec.tables.ids import BLANKS, without_blanks
@@ -29,11 +29,15 @@ class BrokenRule:
 
 @dataclass(frozen=True)
 class FinishedTable:
-    """A recs table on disk and the histories of its users; listed: the users of --users, None without it."""
+    """A recs table on disk and the histories of its users; listed: the users of --users, None without it.
+
+    shard: the only users of the table; None for all.
+    """
 
     recs: Path
     sequences: Path
     listed: pa.Array | None = None
+    shard: Shard | None = None
 
 
 def check_rules(table: FinishedTable, rules: RuleTables, config: ScoringConfig) -> list[BrokenRule]:
@@ -55,12 +59,15 @@ def check_rules(table: FinishedTable, rules: RuleTables, config: ScoringConfig) 
             over_cap = select(con, "rules/recs_over_cap", maximum=config.max_per_category).fetchall()[0]
             counted[_CAP] = _broken(_CAP, *over_cap)
         if _PINS in rules:
+            shard = table.shard or Shard(0, 1)
             pins = select(
                 con,
                 "rules/asked_pins",
                 blanks=BLANKS,
                 sequences=literal(table.sequences),
                 is_listed=table.listed is not None,
+                shard=shard.index,
+                n_shards=shard.n_shards,
             )
             pins.create_view("asked_pins")
             select(con, "rules/seen_pins", sequences=literal(table.sequences), blanks=BLANKS).create_view("seen_pins")

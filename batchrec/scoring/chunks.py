@@ -17,8 +17,9 @@ from batchrec.tables.sequences_table import Sequences, no_items
 Scored = TypeVar("Scored")
 
 # On a CPU each core scores one chunk; a GPU is fed by two threads, so that the next batch is ready when one ends.
-_CHUNK_SIZE = {"cpu": 2048, "cuda": 16384}
+CHUNK_SIZE = {"cpu": 2048, "cuda": 16384}
 _MIN_CHUNK_SIZE = 256
+_MAX_CHUNK_SIZE = 1 << 16
 _GPU_WORKERS = 2
 
 
@@ -28,9 +29,14 @@ def n_workers(config: ScoringConfig, device: str) -> int:
 
 
 def read_chunks(table: Sequences, config: ScoringConfig, device: str) -> Iterator[pa.RecordBatch]:
-    """Read the histories, chunk by chunk; a small table is several chunks too, so that every worker has one."""
-    share = max(_MIN_CHUNK_SIZE, table.n_users // (4 * n_workers(config, device)))
-    return table.batches(config.chunk_size or min(_CHUNK_SIZE[device], share))
+    """Read the histories, chunk by chunk; a small table is several chunks too, so that every worker has one.
+
+    A chunk for shards is larger: one shard keeps only its own users.
+    """
+    n_shards = 1 if config.part is None else config.part.n_shards
+    share = max(_MIN_CHUNK_SIZE, table.n_users // n_shards // (4 * n_workers(config, device)))
+    size = config.chunk_size or min(CHUNK_SIZE[device], share)
+    return table.batches(max(size, min(size * n_shards, _MAX_CHUNK_SIZE)))
 
 
 def with_users(

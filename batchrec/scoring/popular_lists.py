@@ -16,7 +16,7 @@ from batchrec.rules.seen_and_blocked import UserLimits, allowed_candidates, allo
 from batchrec.rules.selection import deepen
 from batchrec.tables.schemas import PAD
 
-# Items of the first pool per item of a list.
+# Size of the first pool, as a multiple of the list's length.
 _POOL = 5
 
 

@@ -1,48 +1,81 @@
-"""score to any target: the table is made in this machine's files, then published in one step."""
+"""score and commit to any target: the table is made in this machine's files, then published in one step."""
 
+import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from batchrec.config import ScoringConfig
-from batchrec.scoring.score import ScoringReport, score
+from batchrec.config import ScoringConfig, Shard
+from batchrec.errors import ConfigError
+from batchrec.scoring.report import ScoringReport
+from batchrec.scoring.score import score
 from batchrec.system.disk import file_sha256
 from batchrec.system.resume import open_checkpoint_dir
-from batchrec.targets import LocalFile, PublishedTable, Target, open_target
+from batchrec.system.temporaries import temporary_folder
+from batchrec.targets import LocalFile, PublishedTable, Target, local_path, open_target
+
+_log = logging.getLogger(__name__)
 
 
 def score_to(out: str, sequences: Path, model: Path, config: ScoringConfig) -> ScoringReport:
     """Score every user and publish the table at the target `out`. A run that was killed resumes when called again.
 
+    With --shard only the file of the shard is written, into the folder `out`.
     Raises the errors of `score`, and StoreError for a target that cannot be reached or written. Then the target holds
     what it held before.
     """
-    target = open_target(out)
-    if isinstance(target, LocalFile):
-        return _score_file(sequences, model, config, target.file)
+
+    def make(recs: Path, checkpoint_dir: Path | None) -> ScoringReport:
+        return score(sequences, model, config, recs, checkpoint_dir)
+
+    return _make_resumable(_shard_file(out, config.part), make) if config.part else publish_made(out, config, make)
+
+
+def publish_made(out: str, config: ScoringConfig, make: Callable[[Path, Path | None], ScoringReport]) -> ScoringReport:
+    """Make a table as a local file and publish it at the target `out`.
+
+    make: writes the file, with checkpoints in a folder or, if None, without.
+    Raises what `make` raises, and StoreError for a target that cannot be reached or written.
+    """
+    target = open_target(out, config.layout)
+    if isinstance(target, LocalFile) and config.layout == "long":
+        return _make_resumable(target.file, make)
     target.check_writable()
-    recs = _staging_file(out)
-    try:
-        report = _score_file(sequences, model, config, recs)
+    staging = _staging_path(out)
+    # The checkpoints are kept until the table is published: a run that was killed while publishing needs them too.
+    with open_checkpoint_dir(staging) as checkpoint_dir, temporary_folder(staging) as folder:
+        recs = folder / "recs.parquet"
+        report = replace(make(recs, checkpoint_dir), out=str(target))
         publish(recs, report, config, target)
-    finally:
-        recs.unlink(missing_ok=True)
-    return replace(report, out=str(target))
+    return report
 
 
 def publish(recs: Path, report: ScoringReport, config: ScoringConfig, target: Target) -> None:
     """Publish a finished table as the rows of the config's run date."""
-    table = PublishedTable(recs, config.night, file_sha256(recs), secrets.token_hex(8), report.model_id)
+    table = PublishedTable(recs, config.night, file_sha256(recs), secrets.token_hex(6), report.model_id)
     with target.replacing(table):
-        pass
+        _log.info("%s: publishing the table of run %s", target, table.run_id)
 
 
-def _score_file(sequences: Path, model: Path, config: ScoringConfig, out: Path) -> ScoringReport:
-    with open_checkpoint_dir(out) as checkpoint_dir:
-        return score(sequences, model, config, out, checkpoint_dir)
+def _make_resumable(recs: Path, make: Callable[[Path, Path | None], ScoringReport]) -> ScoringReport:
+    with open_checkpoint_dir(recs) as checkpoint_dir:
+        return make(recs, checkpoint_dir)
 
 
-def _staging_file(out: str) -> Path:
-    """Return the local file in which the table of a target is made: in this folder, the same in every run."""
-    return Path(f".batchrec-{sha256(out.encode()).hexdigest()[:12]}.parquet")
+def _shard_file(out: str, shard: Shard) -> Path:
+    """Return the file of a shard, after making its folder. Raises ConfigError if `out` cannot be a folder."""
+    folder = local_path(out)
+    if folder is None or folder.is_file():
+        raise ConfigError(f"--out {out}: expected a folder for the files of --shard. batchrec commit publishes them")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError.of(error, folder) from error
+    return folder / shard.file_name
+
+
+def _staging_path(out: str) -> Path:
+    """Return a path in this folder next to which the table of a target is made: the same in every run."""
+    return Path(f"batchrec-{sha256(out.encode()).hexdigest()[:12]}")

@@ -17,7 +17,7 @@ class RecsColumns:
     """Turns lists into rows of recs; schema: with the title if there is a catalogue."""
 
     def __init__(self, model: Model, user_type: pa.DataType, offer: Offer, made_by: dict[str, Any]) -> None:
-        """Look the titles of the vocabulary up once; made_by: as for recs_schema."""
+        """Look up the vocabulary's titles once; made_by: as for recs_schema."""
         self._model_id = model.manifest.model_id
         self._offer = offer
         self._titles = offer.titles(offer.vocabulary)

@@ -14,55 +14,24 @@ from tqdm import tqdm
 
 from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError, GateError
-from batchrec.model.directory import Model, load_model
-from batchrec.model.ranker import Ranker
-from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.rulebook import read_rule_tables
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
 from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, ChunkCheckpoint, open_checkpoints
-from batchrec.scoring.chunks import in_order, n_workers, read_chunks, with_users
-from batchrec.scoring.known_items import check_knows
-from batchrec.scoring.offer import read_offer
-from batchrec.scoring.scorer import Counts, ScoredChunk, Scorer
-from batchrec.scoring.user_list import read_user_list
+from batchrec.scoring.chunks import in_order, n_workers
+from batchrec.scoring.inputs import ScoringInputs, read_inputs
+from batchrec.scoring.report import ScoringReport
+from batchrec.scoring.scorer import Counts, ScoredChunk, Scorer, open_scorer
+from batchrec.scoring.shards import ShardUsers, shard_metadata, shard_schema, with_positions
 from batchrec.sources import local_path_of
 from batchrec.system.atomic import check_no_input, check_writable_file
 from batchrec.system.checkpoints import CheckpointStore
 from batchrec.system.logs import hides_bars
 from batchrec.tables.parquet import write_parquet
-from batchrec.tables.sequences_table import open_sequences
 
 # Upper bounds of the bytes of a user and of a row in the table, compressed by zstd: measured on items drawn evenly from
 # 62,423 with ids of 32 characters. Real tables take half, because few of their items are popular.
 _USER_BYTES = 32
 _ROW_BYTES = 10
 _TITLED_ROW_BYTES = 16
-
-
-@dataclass(frozen=True)
-class ScoringReport:
-    """Users by where their lists come from: users = by model + by popularity + skipped (all items seen) + emptied.
-
-    emptied_by: users without a list, per rule (its option) that left them nothing.
-    eligible_items: how many of the model's items and the pins the rules let any user get.
-    rule_rows: of each rule table, by its option.
-    """
-
-    out: str
-    model_id: str
-    device: str
-    users: int
-    users_by_model: int
-    users_by_popularity: int
-    users_skipped_all_seen: int
-    emptied_by: dict[str, int]
-    users_with_fewer_than_top_k: int
-    users_carried_over: int
-    eligible_items: int
-    rule_rows: dict[str, int]
-    unknown_items_in_histories: int
-    rows: int
-    seconds: float
 
 
 def score(
@@ -76,6 +45,7 @@ def score(
 
     checkpoint_dir: a folder, made if need be, for a checkpoint of every chunk's ranking; a run that was killed resumes
     from there when it is called again in the same way. Nothing removes it.
+    With config.shard, `out` is a shard (shards.py) of the same table, for `commit`.
     Raises InputError, ModelError, DeviceError or ConfigError for an invalid input, model, device or option, before any
     scoring unless it is a broken row far into the sequences, and GateError for a table that breaks a rule. Then `out`
     stays as it was.
@@ -83,57 +53,50 @@ def score(
     started = time.monotonic()
     check_no_input(out, [sequences, *map(local_path_of, config.files.values())])
     check_writable_file(out)
-    loaded = _load_model(model, config.top_k)
-    table = open_sequences(sequences)
-    check_knows(loaded.vocabulary, model, table)
-    listed = read_user_list(config.users, table.user_type, config.night, sequences) if config.users else None
-    known = KnownIds(loaded.vocabulary, table.user_type, sequences, listed, config.allow_empty_rules)
-    known.warn_of_listed("--users")
-    rules = read_rule_tables(config)
-    offer = read_offer(known, config, rules)
-    ranker = Ranker(loaded.encoder, config.device, config.precision, offer.item_offsets)
-    scorer = Scorer(loaded, ranker, table.user_type, config, offer)
-    chunks = read_chunks(table, config, ranker.device)
-    if listed is not None:
-        chunks = with_users(listed, chunks, table, only=True)
-    elif offer.rulebook.segments is not None:
-        chunks = with_users(offer.rulebook.segments.user_ids, chunks, table, only=False)
-    n_users = table.n_users if listed is None else len(listed)
-    checkpoints = open_checkpoints(checkpoint_dir, loaded.manifest, config, scorer.schema)
+    inputs = read_inputs(sequences, model, config)
+    scorer = open_scorer(inputs.parts)
+    chunks = inputs.chunks(scorer.device)
+    checkpoints = open_checkpoints(checkpoint_dir, inputs.parts.model.manifest, config, scorer.schema)
     # If most users are carried over, the checkpoints are small.
-    _check_space(out, n_users, config, None if scorer.carries_over else checkpoints)
+    _check_space(out, inputs.n_users, config, None if scorer.carries_over else checkpoints)
+    users = None if config.part is None else ShardUsers(config.part)
 
     def score_chunk(number: int, chunk: pa.RecordBatch) -> ScoredChunk:
-        return scorer.score(chunk, None if checkpoints is None else ChunkCheckpoint(checkpoints, number))
+        scored = scorer.score(chunk, None if checkpoints is None else ChunkCheckpoint(checkpoints, number))
+        return scored if users is None else with_positions(scored, chunk)
 
     def check(recs: Path) -> None:
-        broken = check_rules(FinishedTable(recs, sequences, listed), rules, config)
+        broken = check_rules(FinishedTable(recs, sequences, inputs.listed, config.part), inputs.rules, config)
         # The rules and the popular items were read by the file's name, the histories from the file that was opened.
-        table.check_same()
+        inputs.table.check_same()
         _refuse_broken(broken, out)
 
+    def report() -> ScoringReport:
+        return _report(out, inputs, scorer, totals, started)
+
     totals = _Totals()
-    scored = in_order(chunks, score_chunk, n_workers(config, ranker.device))
-    write_parquet(_recs(scored, n_users, totals), scorer.schema, out, check)
+    scored = in_order(chunks if users is None else users.chunks(chunks), score_chunk, n_workers(config, scorer.device))
+    recs = _recs(scored, inputs.n_users // (1 if config.part is None else config.part.n_shards), totals)
+
+    def metadata() -> dict[str, str]:
+        return {} if users is None else shard_metadata(users, inputs, report())
+
+    schema = scorer.schema if users is None else shard_schema(scorer.schema)
+    write_parquet(recs, schema, out, check, metadata)
+    return report()
+
+
+def _report(out: Path, inputs: ScoringInputs, scorer: Scorer, totals: "_Totals", started: float) -> ScoringReport:
     return ScoringReport(
         out=str(out),
-        model_id=loaded.manifest.model_id,
-        device=ranker.device,
+        model_id=inputs.parts.model.manifest.model_id,
+        device=scorer.device,
         users=totals.n_users,
-        eligible_items=int(offer.rules.is_eligible.sum()),
-        rule_rows={option: len(rule_table.rows) for option, rule_table in rules.items()},
+        eligible_items=int(inputs.parts.offer.rules.is_eligible.sum()),
+        rule_rows={option: len(rule_table.rows) for option, rule_table in inputs.rules.items()},
         seconds=round(time.monotonic() - started, 3),
         **totals.figures(),
     )
-
-
-def _load_model(model: Path, top_k: int) -> Model:
-    """Load a model. Raises ConfigError if it knows fewer than top_k items."""
-    loaded = load_model(model)
-    n_items = len(loaded.vocabulary)
-    if top_k > n_items:
-        raise ConfigError(f"--top-k {top_k}: the model knows {n_items} items. Pass {n_items} or less")
-    return loaded
 
 
 def _check_space(out: Path, n_users: int, config: ScoringConfig, checkpoints: CheckpointStore | None) -> None:

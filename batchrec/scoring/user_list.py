@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.errors import InputError, one_line
-from batchrec.sources import column_names, find_files, is_query, is_table_url, table_columns
+from batchrec.sources import column_names, fetch, find_files, is_query, is_table_url, table_columns
 from batchrec.sources.text_tables import read_text_table
 from batchrec.tables.ids import BLANKS, without_blanks
 from batchrec.tables.queries import connect, literal, select
@@ -44,7 +44,8 @@ def _user_column(file: str, user_type: pa.DataType, sequences: Path | None) -> s
     if is_table_url(file):
         columns = table_columns(file)
         return columns[0] if len(columns) == 1 else "user_id"
-    names = column_names(find_files([file], "--users FILE")[0])
+    with connect() as con:
+        names = column_names(fetch(con, find_files([file], "--users FILE")[:1], ())[0])
     column = names[0] if len(names) == 1 else "user_id"
     if pa.types.is_integer(user_type):
         is_user = column.strip().lstrip("-").isdigit()

@@ -18,6 +18,7 @@ from batchrec.sequences.filters import filter_events, remembers_left_out
 from batchrec.sequences.histories import Written, histories
 from batchrec.sources import Reject, describe_error, find_files, local_path_of, split_tables
 from batchrec.system.atomic import check_no_input, check_writable_file, replacing
+from batchrec.system.urls import is_url
 from batchrec.tables.log_end import EventsAhead, ahead_from
 from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import connect, is_disk_full, select
@@ -66,7 +67,8 @@ def build_sequences(
 ) -> SequencesReport:
     """Write each user's events in time order to the sequences table `out`.
 
-    ratings: files, folders and globs of CSV and Parquet, and URLs of tables; ignored if `config.query` is set.
+    ratings: files, folders, globs and URLs of CSV, JSON lines and Parquet, and URLs of tables; ignored if
+    `config.query` is set.
     Raises InputError if the input cannot be read, has more unusable rows than allowed or leaves no event;
     ConfigError if a query fails or `out` cannot be written; StoreError if a store fails. After an error `out` is as it
     was.
@@ -74,7 +76,8 @@ def build_sequences(
     started = time.monotonic()
     if config.query is None:
         files, tables = split_tables(ratings)
-        check_no_input(out, [*find_files(files, "--ratings"), *map(local_path_of, tables)])
+        local_files = find_files([path for path in files if not is_url(path)], "--ratings")
+        check_no_input(out, [*map(str, local_files), *map(local_path_of, tables)])
     check_writable_file(out)
     rejects_file = rejects_of(out)
     check_writable_file(rejects_file)

@@ -13,15 +13,18 @@ from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
 from batchrec.sequences.event_times import TimesOfKind, problem_of, times_of, unit_needed, warnings_of
 from batchrec.sequences.id_types import FLOATS, IdTypes, mixed_types
+from batchrec.sequences.reject_texts import advice_on, shown_value
+from batchrec.sequences.since import first_moment, needed_files, rows_of_tables
 from batchrec.sources import (
     MergedRecord,
     Reject,
     Source,
     check_no_record_lost,
     contains_quote,
-    find_files,
+    fetch,
     has_quoted_fields,
     line_numbers,
+    list_files,
     malformed_records,
     merged_records,
     open_query,
@@ -31,7 +34,6 @@ from batchrec.sources import (
     shown_files,
     split_tables,
     unite,
-    unread_files,
 )
 from batchrec.tables.ids import BLANKS, WHOLE_NUMBER, null_pattern
 from batchrec.tables.queries import materialize, select, table_of
@@ -49,6 +51,7 @@ class LoadedEvents:
     """How many rows were read, and which of them are not events of a history."""
 
     n_rows: int
+    n_before_since: int
     n_below_min_rating: int
     rejects: list[Reject]
 
@@ -70,11 +73,11 @@ class _Log:
         return [self.user, self.item, self.timestamp, self.rating or self.timestamp]
 
     def lines(self, file: str, records: Sequence[tuple[str | None, ...]]) -> list[int | None]:
-        """Return the lines of records of a file, matched by their values; None if the file is not a CSV."""
-        source = next((source for source in self.sources if Path(file) in source.files), None)
-        if source is None or source.layout is None or not source.is_csv:
+        """Return the lines of records of a file, matched by their values; None if they are not lines of text."""
+        source, opened = next(((s, f) for s in self.sources for f in s.files if str(f) == file), (None, None))
+        if source is None or opened is None or source.layout is None or not source.is_untyped:
             return [None] * len(records)
-        return line_numbers(Path(file), source.layout, records, self.columns)
+        return line_numbers(opened, source.layout, records, self.columns)
 
 
 def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: SequencesConfig) -> LoadedEvents:
@@ -101,6 +104,7 @@ def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: 
     # Only now, because an error must be the only line.
     for warning in warnings:
         _log.warning("%s", warning)
+    con.execute("delete from loaded_events where before_since")
     for name, query in (("user", "sequences/respelled_users"), ("item", "sequences/respelled_items")):
         if types.has_blanks(name):
             materialize(con, query, blanks=BLANKS)
@@ -119,12 +123,13 @@ def _open(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: Sequen
         names += [config.rating_column] if needs_rating else []
         options = ("--user-column", "--item-column", "--timestamp-column", "--rating-column")
         wanted = dict(zip(names, options, strict=False))
-        files, tables = split_tables(ratings)
-        unread = unread_files(files)
-        if unread:
-            _log.warning("files are not read: %s", shown_files(unread))
-        sources = open_sources(con, find_files(files, "--ratings FILE"), wanted, config.csv_options)
-        sources += open_tables(con, tables, wanted)
+        paths, tables = split_tables(ratings)
+        listing = list_files(paths, "--ratings FILE")
+        if listing.unread:
+            _log.warning("files are not read: %s", shown_files(listing.unread))
+        files = fetch(con, needed_files(listing.files, config), wanted)
+        sources = open_sources(con, files, wanted, config.csv_options)
+        sources += open_tables(con, tables, wanted, rows_of_tables(config))
     log = _Log(names[0], names[1], names[2], names[3] if needs_rating else None, sources, config)
     unite(con, sources, "sequences/records", dict(zip(_ROLES, log.columns, strict=True))).create_view("all_records")
     con.view("all_records").create_view("records")
@@ -222,6 +227,7 @@ def _read(con: duckdb.DuckDBPyConnection, config: SequencesConfig, types: IdType
         lost_digits=_LOST_DIGITS,
         timestamp_format=config.timestamp_format,
         timestamp_unit=unit,
+        since=first_moment(config),
         min_rating=config.min_rating,
     ).create_view("events")
     materialize(con, "sequences/loaded_events")
@@ -232,7 +238,7 @@ def _leave_out_merged(con: duckdb.DuckDBPyConnection, log: _Log, merged: Sequenc
     names = ("user_id", "item_id", "event_time", "rating")
     rows = []
     for record in merged:
-        fields = dict(partitions_of(Path(record.file))) | record.fields
+        fields = dict(partitions_of(record.file)) | record.fields
         values = [fields[column] or None for column in log.columns]
         rows.append({"file": record.file, **dict(zip(names, values, strict=True))})
     schema = pa.schema([(name, pa.string()) for name in ("file", *names)])
@@ -254,32 +260,23 @@ def _example(con: duckdb.DuckDBPyConnection, log: _Log, criterion: int | str) ->
 
 def _check_rejects(con: duckdb.DuckDBPyConnection, log: _Log, merged: list[Reject]) -> LoadedEvents:
     counts = dict(select(con, "sequences/event_counts").fetchall())
-    n_used, n_below = counts.get(None, 0), counts.get("below --min-rating", 0)
-    malformed = malformed_records(con)
+    n_used, n_old, n_below = (counts.get(reason, 0) for reason in (None, "before --since", "below --min-rating"))
+    malformed = malformed_records(con, log.sources)
     for source in log.sources:
         check_no_record_lost(con, source, malformed)
     not_parsed = malformed + merged
-    n_unusable = sum(counts.values()) - n_used - n_below
+    n_unusable = sum(counts.values()) - n_used - n_old - n_below
     n_bad, n_rows = n_unusable + len(not_parsed), sum(counts.values()) + len(not_parsed)
     if n_bad <= log.config.bad_rows_allowed(n_rows):
         unusable = list(_unusable(con, log, n_unusable)) if n_unusable else []
-        return LoadedEvents(n_rows, n_below, not_parsed + unusable)
+        return LoadedEvents(n_rows, n_old, n_below, not_parsed + unusable)
     first = not_parsed[0] if not_parsed else next(_unusable(con, log, 1))
     advice = f"Fix them, or allow as many with --max-bad-rows (now {log.config.max_bad_rows})"
     if merged:
         advice = f"If quotes are ordinary characters in this file pass --quote none. {advice}"
     elif n_bad == n_rows:
-        advice = f"{_advice_on(first.reason)}{advice}"
+        advice = f"{advice_on(first.reason)}{advice}"
     raise InputError(f"{first}; {n_bad} of {n_rows} rows cannot be used. {advice}")
-
-
-def _advice_on(reason: str) -> str:
-    """Return advice if no row can be used, because then the format of the file is the likely cause."""
-    query = "or read the file with --query. "
-    return {
-        "unreadable time": f"Pass --timestamp-format for times in another format, {query}",
-        "no rating": f"Pass --rating-column; a decimal comma may have up to two digits, {query}",
-    }.get(reason, "")
 
 
 def _unusable(con: duckdb.DuckDBPyConnection, log: _Log, n_rows: int) -> Iterator[Reject]:
@@ -289,11 +286,4 @@ def _unusable(con: duckdb.DuckDBPyConnection, log: _Log, n_rows: int) -> Iterato
         events = list(group)
         lines = log.lines(file, [row[2:] for row in events])
         for (_, reason, *raw), line in zip(events, lines, strict=True):
-            yield Reject(file, line, reason, _shown(reason, raw))
-
-
-def _shown(reason: str, raw: Sequence[str | None]) -> str:
-    """Return the value that makes a row unusable; if a value is missing, the whole row."""
-    place = {"unreadable time": 2, "no rating": 3}.get(reason, {"u": 0, "i": 1}.get(reason[0]))
-    value = None if place is None else raw[place]
-    return ",".join(text or "" for text in raw[: 4 if place == 3 else 3]) if value is None else value
+            yield Reject(file, line, reason, shown_value(reason, raw))

@@ -4,7 +4,7 @@ import duckdb
 
 from batchrec.config import SequencesConfig
 from batchrec.sequences.events import LoadedEvents
-from batchrec.tables.queries import materialize, select, table_of
+from batchrec.tables.queries import select
 
 
 class _HistoryEvents:
@@ -21,11 +21,11 @@ class _HistoryEvents:
 
     def apply(self, query: str, **values: object) -> int:
         """Replace the events by the result of a query over them. Return how many fewer are kept."""
-        n_before = self.n_kept()
-        materialize(self._con, query, **values)
-        self._con.table(table_of(query)).create_view("history_events")
+        n_before, table = self.n_kept(), f"filtered_{self._table}"
+        select(self._con, query, **values).create(table)
+        self._con.table(table).create_view("history_events")
         self._con.execute(f"drop table {self._table}")
-        self._table = table_of(query)
+        self._table = table
         return n_before - self.n_kept()
 
 
@@ -38,16 +38,16 @@ def filter_events(con: duckdb.DuckDBPyConnection, loaded: LoadedEvents, config: 
     """Make the view history_events out of the table loaded_events. Return how many events each filter left out."""
     remember = remembers_left_out(config)
     events = _HistoryEvents(con, remember)
-    left_out = {"below --min-rating": loaded.n_below_min_rating}
+    left_out = {"before --since": loaded.n_before_since, "below --min-rating": loaded.n_below_min_rating}
     if config.repeats != "all" and max(config.min_item_events, config.min_user_events) > 1:
         # Filters count events without repeats. Without filters, repeats are dropped as the histories are written.
         events.apply("sequences/folded_events", repeats=config.repeats)
     if config.min_item_events > 1:
         left_out["below --min-item-events"] = events.apply(
-            "sequences/frequent_items", min_item_events=config.min_item_events, remember=remember
+            "sequences/frequent", id_column="item_id", min_events=config.min_item_events, remember=remember
         )
     if config.min_user_events > 1:
         left_out["below --min-user-events"] = events.apply(
-            "sequences/frequent_users", min_user_events=config.min_user_events
+            "sequences/frequent", id_column="user_id", min_events=config.min_user_events, remember=False
         )
     return {reason: n_events for reason, n_events in left_out.items() if n_events}

@@ -1,8 +1,10 @@
 """Find files and tables of events, rules, users and catalogues, and open them as DuckDB relations."""
 
-from batchrec.sources.finding import find_files, unread_files
+from batchrec.sources.finding import find_files, list_files
 from batchrec.sources.formats import column_names
+from batchrec.sources.input_files import InputFile
 from batchrec.sources.layouts import partitions_of, show_names
+from batchrec.sources.object_store import StoredObject, fetch
 from batchrec.sources.opening import (
     Source,
     check_types,
@@ -23,21 +25,27 @@ from batchrec.sources.records import (
     merged_records,
 )
 from batchrec.sources.store_tables import is_table_url, local_path_of, open_tables, split_tables, table_columns
+from batchrec.sources.stores import Since
 
 __all__ = [
+    "InputFile",
     "MergedRecord",
     "Reject",
+    "Since",
     "Source",
+    "StoredObject",
     "check_no_record_lost",
     "check_types",
     "column_names",
     "contains_quote",
     "describe_error",
+    "fetch",
     "find_files",
     "has_quoted_fields",
     "is_query",
     "is_table_url",
     "line_numbers",
+    "list_files",
     "local_path_of",
     "malformed_records",
     "merged_records",
@@ -50,5 +58,4 @@ __all__ = [
     "split_tables",
     "table_columns",
     "unite",
-    "unread_files",
 ]

@@ -3,12 +3,12 @@
 import gzip
 import io
 import zlib
-from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
 import pyarrow as pa
 
 from batchrec.errors import InputError
+from batchrec.sources.input_files import InputFile
 
 _COMPRESSIONS = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 
@@ -20,29 +20,29 @@ DAMAGE_ERRORS = (EOFError, zlib.error, pa.ArrowException)
 Compression = Literal["none", "gzip", "zstd"]
 
 
-def first_bytes(file: Path) -> bytes:
+def first_bytes(file: InputFile) -> bytes:
     """Return enough bytes to recognise the format of a file."""
     try:
-        with file.open("rb") as opened:
+        with file.open() as opened:
             return opened.read(32)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
 
 
-def is_empty(file: Path) -> bool:
+def is_empty(file: InputFile) -> bool:
     """Return whether a file has no bytes. Raises InputError if it cannot be read."""
     try:
-        return file.stat().st_size == 0
+        return file.path.stat().st_size == 0
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
 
 
-def open_bytes(file: Path) -> BinaryIO:
+def open_bytes(file: InputFile) -> BinaryIO:
     """Open a file; if it is compressed, its decompressed contents are read."""
     compression = compression_of(file)
     if compression == "gzip":
-        return cast(BinaryIO, gzip.open(file))
-    raw = file.open("rb")
+        return cast(BinaryIO, gzip.open(file.path))
+    raw = file.open()
     if compression == "zstd":
         return cast(
             BinaryIO, io.BufferedReader(cast(io.RawIOBase, pa.CompressedInputStream(pa.PythonFile(raw), "zstd")))
@@ -50,7 +50,7 @@ def open_bytes(file: Path) -> BinaryIO:
     return raw
 
 
-def check_whole(file: Path) -> None:
+def check_whole(file: InputFile) -> None:
     """Read a compressed file to its end, because DuckDB does not verify gzip's checksum and flipped bits change rows.
 
     Raises InputError if the file is damaged or truncated.
@@ -65,12 +65,12 @@ def check_whole(file: Path) -> None:
         ) from error
 
 
-def open_text(file: Path, encoding: str = "utf-8-sig") -> io.TextIOWrapper:
+def open_text(file: InputFile, encoding: str = "utf-8-sig") -> io.TextIOWrapper:
     """Open a text file, compressed or not. Bytes that are not UTF-8 are reported later, by DuckDB's scan."""
     return io.TextIOWrapper(open_bytes(file), encoding=encoding, errors="replace", newline="")
 
 
-def compression_of(file: Path) -> Compression:
+def compression_of(file: InputFile) -> Compression:
     """Return the compression of a file, by its first bytes."""
     start = first_bytes(file)
     if start.startswith(_COMPRESSIONS["gzip"]):

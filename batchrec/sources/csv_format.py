@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import duckdb
 
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
 from batchrec.sources.compressed import DAMAGE_ERRORS, compression_of, first_bytes, open_text
+from batchrec.sources.input_files import InputFile
 from batchrec.sources.layouts import Format, Layout
 from batchrec.tables.queries import literal, select
 
@@ -45,11 +45,11 @@ class CsvFormat(Format):
     suffixes = (".csv", ".csv.gz", ".csv.zst", ".tsv", ".tsv.gz", ".tsv.zst")
     values_are_text = True
 
-    def recognises(self, file: Path, start: bytes) -> bool:
+    def recognises(self, file: InputFile, start: bytes) -> bool:
         """Return True: a file that is not text is refused by `layout`."""
         return True
 
-    def layout(self, file: Path, wanted: dict[str, str], options: CsvOptions) -> Layout:
+    def layout(self, file: InputFile, wanted: dict[str, str], options: CsvOptions) -> Layout:
         """Return the layout with which most of the wanted columns exist."""
         start = first_bytes(file)
         for kind, (offset, mark) in _OTHER_FORMATS.items():
@@ -81,14 +81,16 @@ class CsvFormat(Format):
             )
         return replace(best, compression=compression_of(file), format_name=self.name)
 
-    def read(self, con: duckdb.DuckDBPyConnection, files: Sequence[Path], layout: Layout) -> duckdb.DuckDBPyRelation:
+    def read(
+        self, con: duckdb.DuckDBPyConnection, files: Sequence[InputFile], layout: Layout
+    ) -> duckdb.DuckDBPyRelation:
         """Return every value as text."""
         # Columns are named by their position, so that no name in a header means anything to DuckDB.
         types = {f"column_{place}": "VARCHAR" for place in range(len(layout.columns))}
         return select(
             con,
             "sources/read_csv",
-            paths=list(map(literal, files)),
+            paths=[literal(file.path) for file in files],
             columns=types,
             delimiter=layout.delimiter,
             quote=layout.quote,

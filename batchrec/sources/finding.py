@@ -1,57 +1,81 @@
-"""Find the files that paths, folders and globs name, and the files of a folder that are not read."""
+"""Find the files that paths, folders, globs and URLs name, and the files of a folder that are not read."""
 
 import glob
+import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from batchrec.errors import InputError
 from batchrec.sources.formats import SUFFIXES
+from batchrec.sources.input_files import InputFile
+from batchrec.sources.object_store import ObjectStore, StoredObject
+from batchrec.system.urls import is_url
 
 # Name of a table format -> the file that marks its folders, and how to read its current rows. The data files of such a
 # table also hold old versions of rows.
 _TABLE_FORMATS = {
-    "Delta Lake": ("_delta_log", "with a query over delta_scan (--query, or a .sql file)"),
-    "Apache Iceberg": ("metadata/*.metadata.json", "with a query over iceberg_scan (--query, or a .sql file)"),
+    "Delta Lake": ("_delta_log", "by a URL like {delta}, or with a query over delta_scan (--query, or a .sql file)"),
+    "Apache Iceberg": (
+        "metadata/*.metadata.json",
+        "by a URL like iceberg://catalog/db.table, or with a query over iceberg_scan (--query, or a .sql file)",
+    ),
     "Apache Hudi": (".hoodie", "with an engine that supports the format"),
 }
+_MARK = re.compile(r"^(.*)/(?:(_delta_log)/.*|metadata/[^/]*(\.metadata\.json)|(\.hoodie)/.*)$")
 
 
-def find_files(paths: Sequence[str], option: str) -> list[Path]:
-    """Return the files that paths, folders and globs name, each once, sorted.
+@dataclass(frozen=True)
+class Listing:
+    """What paths and URLs name. files: to read, each once, sorted. unread: files of folders that are skipped.
 
-    Raises InputError if a path names no file, or if a file belongs to a Delta Lake, Iceberg or Hudi table.
+    Files are skipped if they have another suffix or a hidden name (leading dot or underscore), and links to folders.
+    Private files of other tools are not listed: hidden names without a suffix of data.
     """
-    files = [file for path in paths for file in _files_of(path, option)]
-    _refuse_table_formats(files)
-    return sorted({file.resolve(): file for file in files}.values())
+
+    files: list[InputFile | StoredObject]
+    unread: list[str]
 
 
-def unread_files(paths: Iterable[str]) -> list[Path]:
-    """Return the files of folders that `find_files` skips: other suffixes, hidden data files, and links to folders.
+def find_files(paths: Sequence[str], option: str) -> list[InputFile | StoredObject]:
+    """Return the files to read of `list_files`, which see."""
+    return list_files(paths, option).files
 
-    Private files of other tools are not listed: hidden names (leading dot or underscore) without a data suffix.
+
+def list_files(paths: Sequence[str], option: str) -> Listing:
+    """List the files and objects that paths, folders, globs and URLs name.
+
+    Raises InputError if a path names no file, or if a file belongs to a Delta Lake, Iceberg or Hudi table; StoreError
+    if an object store cannot be asked.
     """
-    unread = []
-    for path in paths:
-        if path == "" or not Path(path).is_dir():
-            continue
-        for file in sorted(Path(path).rglob("*")):
-            is_data = file.name.lower().endswith(SUFFIXES)
-            if (file.is_symlink() and not file.is_file()) or (file.is_file() and is_data != _is_shown(file, path)):
-                unread.append(file)
-    return unread
+    listings = [_list_url(path, option) if is_url(path) else _list_path(path, option) for path in paths]
+    files = {
+        (file.url if isinstance(file, StoredObject) else str(file.path.resolve())): file
+        for listing in listings
+        for file in listing.files
+    }
+    _refuse_table_formats(file.path for file in files.values() if isinstance(file, InputFile))
+    unique = sorted(files.values(), key=lambda file: (isinstance(file, StoredObject), str(file)))
+    return Listing(unique, [name for listing in listings for name in listing.unread])
 
 
-def _files_of(path: str, option: str) -> list[Path]:
+def _list_path(path: str, option: str) -> Listing:
     try:
         if Path(path).is_file():
-            return [Path(path)]
+            return Listing([InputFile(Path(path))], [])
         # An empty path, for example from an unset shell variable, does not mean the current folder.
         is_folder = path != "" and Path(path).is_dir()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}. Pass {option}") from error
+    unread: list[str] = []
     if is_folder:
-        files = [f for f in Path(path).rglob("*") if f.name.lower().endswith(SUFFIXES) and _is_shown(f, path)]
+        files = []
+        for file in sorted(Path(path).rglob("*")):
+            is_shown = file.is_file() and _is_shown(file.relative_to(path).parts)
+            if is_shown and _has_rows(file.name):
+                files.append(file)
+            elif (file.is_symlink() and not file.is_file()) or (file.is_file() and _has_rows(file.name) != is_shown):
+                unread.append(str(file))
         expected = f"a folder with {', '.join(SUFFIXES)} files"
         _refuse_table_formats([Path(path) / "any file"])
     else:
@@ -59,19 +83,78 @@ def _files_of(path: str, option: str) -> list[Path]:
         expected = f"a file, a folder or a glob. Pass {option}"
     if not files:
         raise InputError(f"{path}: no file found; expected {expected}")
-    return files
+    return Listing(list(map(InputFile, files)), unread)
 
 
-def _is_shown(file: Path, folder: str) -> bool:
+def _list_url(url: str, option: str) -> Listing:
+    store = ObjectStore(url)
+    unread: list[str] = []
+    if store.is_object():
+        names = [store.path]
+    else:
+        names = store.names()
+        _refuse_marked(store, names)
+        if not store.is_glob():
+            is_shown = {name: _is_shown(_parts(store, name)) for name in names}
+            unread = [store.object(name).url for name in names if _has_rows(name) != is_shown[name]]
+            names = [name for name in names if _has_rows(name) and is_shown[name]]
+    _refuse_objects_in_tables(store, names)
+    if not names:
+        raise InputError(
+            f"{store.url}: no object found; expected an object, a folder with {', '.join(SUFFIXES)} objects, or a "
+            f"glob. Pass {option}"
+        )
+    return Listing([store.object(name) for name in names], unread)
+
+
+def _parts(store: ObjectStore, name: str) -> tuple[str, ...]:
+    return PurePosixPath(name.removeprefix(store.path).lstrip("/")).parts
+
+
+def _has_rows(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _is_shown(parts: Sequence[str]) -> bool:
     # Other tools keep checkpoints, temporary files and transaction logs under hidden names.
-    return file.is_file() and not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+    return not any(part.startswith((".", "_")) for part in parts)
 
 
 def _refuse_table_formats(files: Iterable[Path]) -> None:
     for folder in sorted({parent for file in files for parent in file.absolute().parents}):
-        for kind, (mark, advice) in _TABLE_FORMATS.items():
+        for kind, (mark, _) in _TABLE_FORMATS.items():
             if any(folder.glob(mark)):
-                raise InputError(
-                    f"{folder}: is a table of {kind}; its files also hold old and deleted rows. Read its current rows "
-                    f"{advice}, or pass an export of them"
-                )
+                raise _is_table(str(folder), kind, f"delta://{folder}")
+
+
+def _refuse_marked(store: ObjectStore, names: Iterable[str]) -> None:
+    """Raise InputError if an object of a folder marks a table."""
+    for name in names:
+        match = _MARK.match(name)
+        if match:
+            raise _is_table_of(store, match[1], list(_TABLE_FORMATS)[(match.lastindex or 2) - 2])
+
+
+def _refuse_objects_in_tables(store: ObjectStore, names: Iterable[str]) -> None:
+    """Raise InputError if a folder above the objects, or above the URL, is a table."""
+    if store.url.scheme == "https":  # few servers list folders
+        return
+    # A partition's folder is no table, and there may be thousands of them.
+    folders = {parent for name in [store.path, *names] for parent in store.parents(name)}
+    for folder in sorted(folder for folder in folders if "=" not in folder and "*" not in folder):
+        for kind, (mark, _) in _TABLE_FORMATS.items():
+            if store.exists(f"{folder}/{mark}"):
+                raise _is_table_of(store, folder, kind)
+
+
+def _is_table_of(store: ObjectStore, folder: str, kind: str) -> InputError:
+    url = store.object(folder).url
+    return _is_table(url, kind, f"delta+{url}")
+
+
+def _is_table(folder: str, kind: str, delta: str) -> InputError:
+    advice = _TABLE_FORMATS[kind][1].format(delta=delta)
+    return InputError(
+        f"{folder}: is a table of {kind}; its files also hold old and deleted rows. Read its current rows {advice}, or "
+        "pass an export of them"
+    )

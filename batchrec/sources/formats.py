@@ -1,17 +1,18 @@
 """The file formats that batchrec reads. A new format is added to FORMATS."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
 from batchrec.sources.compressed import first_bytes
 from batchrec.sources.csv_format import CsvFormat
+from batchrec.sources.input_files import InputFile
+from batchrec.sources.json_lines_format import JsonLinesFormat
 from batchrec.sources.layouts import Format, Layout, partitions_of, show_names
 from batchrec.sources.parquet_format import ParquetFormat
 
 # The first one that recognises a file reads it. CSV comes last, because it recognises every file.
-FORMATS: tuple[Format, ...] = (ParquetFormat(), CsvFormat())
+FORMATS: tuple[Format, ...] = (ParquetFormat(), JsonLinesFormat(), CsvFormat())
 
 SUFFIXES = tuple(suffix for format_ in reversed(FORMATS) for suffix in format_.suffixes)
 
@@ -21,7 +22,7 @@ def format_of(layout: Layout) -> Format:
     return next(format_ for format_ in FORMATS if format_.name == layout.format_name)
 
 
-def layout_of(file: Path, wanted: dict[str, str], options: CsvOptions = CsvOptions()) -> Layout:
+def layout_of(file: InputFile, wanted: dict[str, str], options: CsvOptions = CsvOptions()) -> Layout:
     """Return the layout of a file.
 
     wanted: column name -> the option that names it.
@@ -30,7 +31,7 @@ def layout_of(file: Path, wanted: dict[str, str], options: CsvOptions = CsvOptio
     start = first_bytes(file)
     format_ = next(format_ for format_ in FORMATS if format_.recognises(file, start))
     layout = format_.layout(file, wanted, options)
-    in_path = {key for key, _ in partitions_of(file)}
+    in_path = {key for key, _ in partitions_of(str(file))}
     layout = replace(layout, partitions=tuple(sorted(in_path.intersection(wanted) - set(layout.columns))))
     missing = [name for name in wanted if name not in (*layout.columns, *layout.partitions)]
     for column, option in wanted.items():
@@ -48,6 +49,6 @@ def layout_of(file: Path, wanted: dict[str, str], options: CsvOptions = CsvOptio
     return layout
 
 
-def column_names(file: Path) -> tuple[str, ...]:
+def column_names(file: InputFile) -> tuple[str, ...]:
     """Return the column names of a file. Raises InputError if it is empty or cannot be read."""
     return layout_of(file, {}).columns

@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import PurePath
 from urllib.parse import unquote
 
 import duckdb
 
 from batchrec.config import CsvOptions
 from batchrec.sources.compressed import Compression
+from batchrec.sources.input_files import InputFile
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,16 @@ class Layout:
         return replace(self, types=tuple(types))
 
 
+@dataclass(frozen=True)
+class RowError:
+    """A row of a text file that is not a record. line: from 1; None if it is not known. text: the row."""
+
+    file: InputFile
+    line: int | None
+    reason: str
+    text: str
+
+
 class Format(ABC):
     """A file format. To add one, derive a class and list it in sources/formats.py.
 
@@ -53,23 +64,36 @@ class Format(ABC):
     values_are_text: bool = False
 
     @abstractmethod
-    def recognises(self, file: Path, start: bytes) -> bool:
+    def recognises(self, file: InputFile, start: bytes) -> bool:
         """Return whether a file is of this format; start: its first 32 bytes."""
 
     @abstractmethod
-    def layout(self, file: Path, wanted: dict[str, str], options: CsvOptions) -> Layout:
+    def layout(self, file: InputFile, wanted: dict[str, str], options: CsvOptions) -> Layout:
         """Return the layout of a file; wanted: column name -> the option that names it.
 
         Raises InputError if the file is not of this format.
         """
 
     @abstractmethod
-    def read(self, con: duckdb.DuckDBPyConnection, files: Sequence[Path], layout: Layout) -> duckdb.DuckDBPyRelation:
+    def read(
+        self, con: duckdb.DuckDBPyConnection, files: Sequence[InputFile], layout: Layout
+    ) -> duckdb.DuckDBPyRelation:
         """Return the rows of files of one layout: the columns in the layout's order, then batchrec_file, the path."""
 
-    def columns_without_values(self, con: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> dict[Path, set[str]]:
+    def columns_without_values(
+        self, con: duckdb.DuckDBPyConnection, files: Sequence[InputFile]
+    ) -> dict[InputFile, set[str]]:
         """Return the columns of files that have no value, by file, as far as this is known without a scan."""
         return {}
+
+    def row_errors(
+        self, con: duckdb.DuckDBPyConnection, files: Sequence[InputFile], layout: Layout, wanted: dict[str, str]
+    ) -> list[RowError]:
+        """Return the rows of files of one layout that `read` leaves out without reporting them to DuckDB.
+
+        wanted: column name -> the option that names it. Raises InputError if a column has nested values.
+        """
+        return []
 
 
 def show_names(names: Sequence[str]) -> str:
@@ -79,6 +103,7 @@ def show_names(names: Sequence[str]) -> str:
     return text + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 
 
-def partitions_of(file: Path) -> list[tuple[str, str]]:
-    """Return the columns that are written in the path of a file, and their values."""
-    return [(key, unquote(value)) for key, sep, value in (part.partition("=") for part in file.parts[:-1]) if sep]
+def partitions_of(name: str) -> list[tuple[str, str]]:
+    """Return the columns that are written in the path or URL of a file, and their values."""
+    folders = PurePath(name).parts[:-1]
+    return [(key, unquote(value)) for key, sep, value in (part.partition("=") for part in folders) if sep]

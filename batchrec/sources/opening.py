@@ -2,11 +2,10 @@
 
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
 from functools import reduce
 from itertools import groupby
-from pathlib import Path
 
 import duckdb
 
@@ -14,7 +13,8 @@ from batchrec.config import CsvOptions
 from batchrec.errors import InputError
 from batchrec.sources.compressed import check_whole, is_empty
 from batchrec.sources.formats import FORMATS, format_of, layout_of
-from batchrec.sources.layouts import Layout
+from batchrec.sources.input_files import InputFile, with_urls
+from batchrec.sources.layouts import Layout, RowError
 from batchrec.sources.records import Reject, located
 from batchrec.tables.queries import select, table_of
 
@@ -32,18 +32,20 @@ class Source:
     """Files of one layout, a table of a store or a query, opened as the view `view`.
 
     names: column -> column of the view. types: column of the view -> DuckDB's type in lower case, "null" if the column
-    has no value. files: the files that were opened; empty for a table and a query. url: of the table.
+    has no value. files: the files that were opened; empty for a table and a query. row_errors: rows of them that are
+    not among those of the view. url: of the table.
     """
 
     view: str
     names: dict[str, str]
     types: dict[str, str]
-    files: tuple[Path, ...] = ()
+    files: tuple[InputFile, ...] = ()
     layout: Layout | None = None
+    row_errors: tuple[RowError, ...] = ()
     url: str = ""
 
     @property
-    def places(self) -> tuple[Path | str, ...]:
+    def places(self) -> tuple[InputFile | str, ...]:
         """The files, or the URL of the table; empty for a query."""
         return (self.url,) if self.url else self.files
 
@@ -69,7 +71,10 @@ class Source:
 
 
 def open_sources(
-    con: duckdb.DuckDBPyConnection, files: Sequence[Path], wanted: dict[str, str], options: CsvOptions = CsvOptions()
+    con: duckdb.DuckDBPyConnection,
+    files: Sequence[InputFile],
+    wanted: dict[str, str],
+    options: CsvOptions = CsvOptions(),
 ) -> list[Source]:
     """Open the files as views, one view per layout. Empty files among others are skipped with a warning.
 
@@ -95,12 +100,14 @@ def open_sources(
     ordered = sorted(read, key=lambda file: (astuple(layouts[file]), file))
     sources = []
     for number, (layout, group) in enumerate(groupby(ordered, key=layouts.__getitem__)):
-        sources.append(_open(con, f"source_{number}", layout, tuple(group)))
-        check_types(sources[-1], wanted)
+        source = _open(con, f"source_{number}", layout, tuple(group))
+        check_types(source, wanted)
+        errors = format_of(layout).row_errors(con, source.files, layout, wanted)
+        sources.append(replace(source, row_errors=tuple(errors)))
     return sources
 
 
-def _open(con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: tuple[Path, ...]) -> Source:
+def _open(con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: tuple[InputFile, ...]) -> Source:
     relation = format_of(layout).read(con, files, layout)
     # By position as well: DuckDB renames a Parquet column whose name differs from another's only in case.
     names = dict(zip(layout.columns, relation.columns, strict=False))
@@ -109,6 +116,10 @@ def _open(con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: tupl
         names[column]: "null" for column, type_ in zip(layout.columns, layout.types, strict=False) if type_ == "null"
     }
     relation.create_view(view)
+    if any(str(file) != str(file.path) for file in files):
+        paths, urls = [str(file.path) for file in files], [str(file) for file in files]
+        select(con, "sources/named_files", source=view, paths=paths, names=urls).create_view(f"{view}_with_urls")
+        view = f"{view}_with_urls"
     if layout.partitions:
         patterns = [rf".*[/\\]{re.escape(key)}=([^/\\]*)[/\\]" for key in layout.partitions]
         patterns += [""] * (_MAX_PARTITIONS - len(patterns))
@@ -161,7 +172,7 @@ def unite(
     return reduce(lambda one, other: one.union(other), relations)
 
 
-def shown_files(files: Sequence[Path | str]) -> str:
+def shown_files(files: Sequence[InputFile | str]) -> str:
     """Return up to five files or URLs for a log line."""
     more = f" and {len(files) - 5} more" if len(files) > 5 else ""
     return ", ".join(map(str, files[:5])) + more
@@ -169,7 +180,7 @@ def shown_files(files: Sequence[Path | str]) -> str:
 
 def describe_error(error: duckdb.Error) -> str:
     """Return a DuckDB error about a source as one line, in the words of batchrec's options if it is a known one."""
-    text = str(error)
+    text = with_urls(str(error))
     if isinstance(error, duckdb.InternalException):
         # The first line only: a stack trace follows.
         first_line = text.partition("\n")[0]
@@ -184,11 +195,17 @@ def describe_error(error: duckdb.Error) -> str:
     return text
 
 
-def malformed_records(con: duckdb.DuckDBPyConnection) -> list[Reject]:
-    """Return the CSV records that did not parse in the scans so far, by file and line."""
+def malformed_records(con: duckdb.DuckDBPyConnection, sources: Iterable[Source]) -> list[Reject]:
+    """Return the records of text files that did not parse in the scans so far, by file and line."""
+    sources = list(sources)
+    files = {str(file.path): file for source in sources for file in source.files}
+    errors = [error for source in sources for error in source.row_errors]
+    rejects = [Reject(str(error.file), error.line, error.reason, error.text) for error in errors]
     try:
         rows = select(con, "sources/malformed_records").fetchall()
     except duckdb.CatalogException:
         # The table of errors exists only after a scan of a CSV.
-        return []
-    return [reject for file, group in groupby(rows, key=lambda row: row[0]) for reject in located(file, group)]
+        return rejects
+    return rejects + [
+        reject for file, group in groupby(rows, key=lambda row: row[0]) for reject in located(files[file], group)
+    ]

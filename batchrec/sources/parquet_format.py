@@ -1,7 +1,8 @@
 """Parquet files: their columns and types."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import duckdb
 import pyarrow as pa
@@ -9,8 +10,12 @@ import pyarrow.parquet as pq
 
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
+from batchrec.sources.input_files import InputFile
 from batchrec.sources.layouts import Format, Layout
 from batchrec.tables.queries import literal, select
+
+# A request more takes about as long as this many bytes.
+_WORTH_SKIPPING = 1 << 20
 
 
 class ParquetFormat(Format):
@@ -19,14 +24,14 @@ class ParquetFormat(Format):
     name = "parquet"
     suffixes = (".parquet",)
 
-    def recognises(self, file: Path, start: bytes) -> bool:
+    def recognises(self, file: InputFile, start: bytes) -> bool:
         """Return whether a file begins as Parquet does, or is named like it."""
-        return start.startswith(b"PAR1") or file.suffix.lower() == ".parquet"
+        return start.startswith(b"PAR1") or str(file).lower().endswith(".parquet")
 
-    def layout(self, file: Path, wanted: dict[str, str], options: CsvOptions) -> Layout:
+    def layout(self, file: InputFile, wanted: dict[str, str], options: CsvOptions) -> Layout:
         """Return the columns and types of the schema."""
         try:
-            with file.open("rb") as opened:
+            with file.open() as opened:
                 table = pq.ParquetFile(opened)
                 schema, n_rows = table.schema_arrow, table.metadata.num_rows
                 names = tuple(schema.names)
@@ -34,14 +39,47 @@ class ParquetFormat(Format):
             raise InputError(f"{file}: not a Parquet file: {error}") from error
         return Layout(names, types=tuple(map(str, schema.types)), has_rows=n_rows > 0, format_name=self.name)
 
-    def read(self, con: duckdb.DuckDBPyConnection, files: Sequence[Path], layout: Layout) -> duckdb.DuckDBPyRelation:
+    def read(
+        self, con: duckdb.DuckDBPyConnection, files: Sequence[InputFile], layout: Layout
+    ) -> duckdb.DuckDBPyRelation:
         """Return the rows with the types of the files."""
-        return select(con, "sources/read_parquet", paths=list(map(literal, files)))
+        return select(con, "sources/read_parquet", paths=[literal(file.path) for file in files])
 
-    def columns_without_values(self, con: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> dict[Path, set[str]]:
+    def columns_without_values(
+        self, con: duckdb.DuckDBPyConnection, files: Sequence[InputFile]
+    ) -> dict[InputFile, set[str]]:
         """Return the columns whose values are all null, by the statistics of each file."""
-        columns: dict[Path, set[str]] = {}
+        columns: dict[InputFile, set[str]] = {}
         # Not with pyarrow, which crashes the process if the statistics of a column are damaged.
-        for file, column in select(con, "sources/columns_without_values", paths=list(map(literal, files))).fetchall():
-            columns.setdefault(Path(file), set()).add(column)
+        for file, column in select(
+            con, "sources/columns_without_values", paths=[literal(file.path) for file in files]
+        ).fetchall():
+            columns.setdefault(InputFile(Path(file)), set()).add(column)
         return columns
+
+
+def unwanted_ranges(opened: BinaryIO, columns: Collection[str]) -> list[range]:
+    """Return the ranges of bytes of a Parquet file that hold only other columns, if worth skipping, in order.
+
+    columns: names, in lower case. All other bytes, such as the footer and indexes, are wanted.
+    """
+    metadata = pq.ParquetFile(opened).metadata
+    chunks = []
+    for group in range(metadata.num_row_groups):
+        for place in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(place)
+            start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)))
+            path = chunk.path_in_schema.lower()
+            # The path of a nested column goes on with a dot.
+            is_wanted = any(path == name or path.startswith(f"{name}.") for name in columns)
+            chunks.append((start, start + chunk.total_compressed_size, is_wanted))
+    ranges: list[range] = []
+    end_of_wanted = 0
+    for start, end, is_wanted in sorted(chunks):
+        if is_wanted:
+            end_of_wanted = max(end_of_wanted, end)
+        elif ranges and ranges[-1].stop == start >= end_of_wanted:
+            ranges[-1] = range(ranges[-1].start, end)
+        elif start >= end_of_wanted:
+            ranges.append(range(start, end))
+    return [unwanted for unwanted in ranges if len(unwanted) >= _WORTH_SKIPPING]

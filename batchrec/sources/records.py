@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import Protocol
 
 import duckdb
@@ -14,6 +13,8 @@ import duckdb
 from batchrec.errors import InputError
 from batchrec.sources.compressed import open_bytes, open_text
 from batchrec.sources.csv_format import csv_records
+from batchrec.sources.input_files import InputFile
+from batchrec.sources.json_lines_format import json_records
 from batchrec.sources.layouts import Layout
 from batchrec.tables.queries import select
 
@@ -37,22 +38,22 @@ class Reject:
         return f"{self.file}:{line} {self.reason}: {cut!r}"
 
 
-def located(file: str, errors: Iterable[tuple[str, int, str, str]]) -> Iterator[Reject]:
+def located(file: InputFile, errors: Iterable[tuple[str, int, str, str]]) -> Iterator[Reject]:
     """Yield malformed records with their lines. errors: (file, start byte from 1, reason, text), in file order."""
     # DuckDB counts records instead of lines, but reports the start byte of each, including empty lines before it.
-    with open_text(Path(file), "latin-1") as text:
+    with open_text(file, "latin-1") as text:
         line, end = 0, 0
         for _, start, reason, value in errors:
             record = value.lstrip("\r\n")
             while end < start + len(value) - len(record) and (next_line := text.readline()):
                 line, end = line + 1, end + len(next_line)
-            yield Reject(file, line, reason, record)
+            yield Reject(str(file), line, reason, record)
 
 
 def line_numbers(
-    file: Path, layout: Layout, records: Sequence[tuple[str | None, ...]], columns: Sequence[str]
+    file: InputFile, layout: Layout, records: Sequence[tuple[str | None, ...]], columns: Sequence[str]
 ) -> list[int | None]:
-    """Return the line, from 1, on which each record of a CSV file starts; the header is skipped.
+    """Return the line, from 1, on which each record of a text file starts; the header is skipped.
 
     records: the values of `columns`, None for an empty one. Equal records are matched in file order.
     """
@@ -65,7 +66,8 @@ def line_numbers(
             number
         )
     with open_text(file) as text:
-        for line, row in islice(csv_records(text, layout), int(layout.header_lines > 0), None):
+        rows = csv_records(text, layout) if layout.is_csv else json_records(text, layout)
+        for line, row in islice(rows, int(layout.header_lines > 0), None):
             if len(row) <= max(places):
                 continue
             numbers = waiting.get(tuple(row[place] or None if place >= 0 else None for place in places))
@@ -82,7 +84,7 @@ class Readable(Protocol):
         """Name of the view."""
 
     @property
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Sequence[InputFile]:
         """Files of the source; empty for a query."""
 
     @property
@@ -158,7 +160,7 @@ def check_no_record_lost(con: duckdb.DuckDBPyConnection, source: "Readable", rej
             )
 
 
-def _merged_records(file: Path, layout: Layout, is_row: Callable[[list[str]], bool]) -> Iterator[MergedRecord]:
+def _merged_records(file: InputFile, layout: Layout, is_row: Callable[[list[str]], bool]) -> Iterator[MergedRecord]:
     with open_text(file) as text:
         kept: deque[str] = deque()
         records = csv_records(_keep_lines(text, kept), layout)
@@ -182,21 +184,21 @@ def _keep_lines(lines: Iterable[str], kept: deque[str]) -> Iterator[str]:
         yield line
 
 
-def has_quoted_fields(layout: Layout, files: Sequence[Path]) -> bool:
+def has_quoted_fields(layout: Layout, files: Sequence[InputFile]) -> bool:
     """Return whether any of the text files may have quoted fields."""
     return bool(layout.quote) and any(contains_quote(file, layout, layout.quote) for file in files)
 
 
-def contains_quote(file: Path, layout: Layout, quote: str) -> bool:
+def contains_quote(file: InputFile, layout: Layout, quote: str) -> bool:
     """Return whether a text file has a quote anywhere below its header."""
-    status = file.stat()
+    status = file.path.stat()
     # Lines of bytes end only in \n.
     n_header_lines = 0 if layout.new_line == r"\r" else layout.header_lines
     return _contains_quote(file, n_header_lines, quote.encode(), status.st_size, status.st_mtime_ns)
 
 
 @lru_cache
-def _contains_quote(file: Path, n_header_lines: int, quote: bytes, _size: int, _changed: int) -> bool:
+def _contains_quote(file: InputFile, n_header_lines: int, quote: bytes, _size: int, _changed: int) -> bool:
     # Cached, because a job asks several times and a compressed file would be read to its end each time.
     with open_bytes(file) as opened:
         for _ in range(n_header_lines):
@@ -204,7 +206,7 @@ def _contains_quote(file: Path, n_header_lines: int, quote: bytes, _size: int, _
         return any(quote in block for block in iter(lambda: opened.read(_BLOCK), b""))
 
 
-def _n_lines(file: Path, layout: Layout) -> int:
+def _n_lines(file: InputFile, layout: Layout) -> int:
     """Return the number of lines below the header."""
     end = b"\r" if layout.new_line == r"\r" else b"\n"
     n_ends, last = 0, end

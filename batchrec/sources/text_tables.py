@@ -17,6 +17,7 @@ from batchrec.sources import (
     Source,
     column_names,
     describe_error,
+    fetch,
     find_files,
     is_query,
     is_table_url,
@@ -92,7 +93,7 @@ def read_text_table(
             merged = [record for source in sources for record in merged_records(con, source, list(columns))]
         except duckdb.Error as error:
             raise InputError(f"{file}: {describe_error(error)}") from error
-        bad = malformed_records(con) + [row for record in merged for row in record.rows]
+        bad = malformed_records(con, sources) + [row for record in merged for row in record.rows]
     if bad:
         raise InputError(f"{bad[0]}. Fix the table of {option}")
     empty = pa.nulls(len(rows), pa.string())
@@ -105,11 +106,11 @@ def _open_by_names(
     con: duckdb.DuckDBPyConnection, file: str, option: str, columns: dict[str, str], optional: Sequence[str]
 ) -> tuple[list[Source], dict[str, str], list[str]]:
     """Return the opened sources, how they spell the columns that exist, and the names of all their columns."""
-    is_table = is_table_url(file)
-    files = [] if is_table else find_files([file], f"{option} FILE")
+    is_table, names_wanted = is_table_url(file), (*columns, *optional)
+    files = [] if is_table else fetch(con, find_files([file], f"{option} FILE"), names_wanted)
     of_files = [name for path in files for name in column_names(path)]
     names = dict.fromkeys(table_columns(file) if is_table else of_files)
-    spellings = {name: _spelled_in(names, name) for name in (*columns, *optional)}
+    spellings = {name: _spelled_in(names, name) for name in names_wanted}
     existing = {name: spelled for name, spelled in spellings.items() if name in columns or spelled in names}
     wanted = {spelled: columns.get(name, f"{option} FILE") for name, spelled in existing.items()}
     sources = open_tables(con, [file], wanted) if is_table else open_sources(con, files, wanted)

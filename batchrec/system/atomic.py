@@ -81,15 +81,15 @@ def replacing_folder(out: Path, marked_by: Sequence[str]) -> Iterator[Path]:
             yield temporary
             temporary.chmod(mode)
             put_on_disk([*temporary.iterdir(), temporary, temporary.parent])
-            _replace_folder(temporary, Path(os.path.realpath(out)))
+            switch_folder(temporary, Path(os.path.realpath(out)))
             # Before the files of the old folder are deleted: a power cut must not bring it back without them.
             put_on_disk([temporary.parent])
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
-def _replace_folder(new: Path, old: Path) -> None:
-    """Move `new` to the place of `old`; the old folder is left under the name of `new`."""
+def switch_folder(new: Path, old: Path) -> None:
+    """Move `new` to the place of `old` in one step; the old folder is left under the name of `new`."""
     if not old.exists():
         new.rename(old)
     elif not exchange(new, old):

@@ -78,7 +78,7 @@ class Url:
 
 
 def file_system(url: Url) -> "AbstractFileSystem":
-    """Return the fsspec file system of an object store: one that lists anew each time.
+    """Return the fsspec file system of an object store, without a cache of its listings.
 
     Raises ConfigError if the package of the store is not installed.
     """

@@ -1,6 +1,6 @@
 """Parquet files out of batches: written while the next batch is made, visible only once they are whole."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -14,7 +14,7 @@ from batchrec.tables.sealed_parquet import sealed_writer
 
 # Numeric columns whose values hardly repeat, or come in runs or cycles that zstd compresses as well. A dictionary would
 # take more time and save no space.
-_WITHOUT_DICTIONARY = {"user_id", "timestamps", "rank", "score", "history_digest"}
+_WITHOUT_DICTIONARY = {"user_id", "timestamps", "rank", "score", "history_digest", "position"}
 
 
 def write_parquet(
@@ -22,10 +22,12 @@ def write_parquet(
     schema: pa.Schema,
     out: Path,
     check: Callable[[Path], None] | None = None,
+    metadata: Callable[[], Mapping[str, str]] = dict,
 ) -> None:
     """Write the batches to the file `out`, one row group each. The next batch is made while one is written.
 
     check: called with the finished file before it is renamed to `out`. If it raises, `out` stays as it was.
+    metadata: called after the last batch; added to the file's metadata.
     """
     in_dictionaries = [
         f"{field.name}.list.element" if is_list(field.type) else field.name
@@ -37,6 +39,7 @@ def write_parquet(
             for batch in _made_ahead(iter(batches)):
                 if len(batch):
                     writer.write_batch(batch)
+            writer.add_key_value_metadata(dict(metadata()))
         if check is not None:
             check(temporary)
 

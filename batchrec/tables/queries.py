@@ -25,13 +25,14 @@ _FOLDER = next(f for f in (_PACKAGE / "sql", _PACKAGE.parent / "sql") if f.is_di
 
 
 @cache
-def _text(name: str) -> str:
+def query_text(name: str) -> str:
+    """Return the text of sql/<name>.sql, for a database other than DuckDB."""
     return (_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def select(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> duckdb.DuckDBPyRelation:
     """Return the lazy relation of sql/<name>.sql; name: "<folder>/<query>", values: the parameters of the query."""
-    return con.sql(_text(name), params=values)
+    return con.sql(query_text(name), params=values)
 
 
 def materialize(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> None:
@@ -55,10 +56,16 @@ def is_disk_full(error: duckdb.Error) -> bool:
 
 
 def use_settings(con: duckdb.DuckDBPyConnection) -> None:
-    """Set what every query relies on: UTC, the macro plain_text, and errors for unknown names."""
+    """Set what every query relies on: UTC, the macros, and errors for unknown names."""
     con.execute("set enable_progress_bar = false; set timezone = 'UTC'; set python_enable_replacements = false")
     con.execute("reset default_order; reset default_null_order; set preserve_insertion_order = false")
-    con.execute(_text("tables/plain_text"))
+    for macro in ("tables/plain_text", "tables/shard_of"):
+        con.execute(query_text(macro))
+
+
+def spill_folder(con: duckdb.DuckDBPyConnection) -> Path:
+    """Return the folder into which a connection spills, and which is removed when the connection is closed."""
+    return Path(con.execute("select current_setting('temp_directory')").fetchall()[0][0])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ CONTRACT_VERSION = 1
 SEQUENCES_VERSION = 2
 MODEL_VERSION = 3
 
-# Indexes of the vocabulary that do not stand for items, and the first one that does.
+# Indexes of the vocabulary that are not items, and the first index of an item.
 PAD = 0
 MASK = 1
 FIRST_ITEM = 2
@@ -105,6 +105,18 @@ def recs_schema(
         "recs",
     )
     return schema.with_metadata({**schema.metadata, "batchrec.made_by": to_json(made_by)})
+
+
+def vectors_schema(column: str, type_: pa.DataType, n_dimensions: int, model_id: str) -> pa.Schema:
+    """Return the schema of vectors: one row per item or user, whose id is in `column`; model_id: in the metadata."""
+    schema = _with_contract(
+        [
+            pa.field(column, type_, nullable=False),
+            pa.field("vector", pa.list_(pa.field("element", pa.float32(), nullable=False), n_dimensions), False),
+        ],
+        "vectors",
+    )
+    return schema.with_metadata({**schema.metadata, "batchrec.model_id": model_id})
 
 
 def evaluation_schema() -> pa.Schema:

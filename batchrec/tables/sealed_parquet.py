@@ -72,6 +72,12 @@ def open_parquet(path: Path) -> pa.NativeFile:
     return file
 
 
+def digest_of(file: pa.NativeFile) -> str:
+    """Return a digest of a file from `open_parquet`: its seal, or the SHA-256 of its bytes if it has none."""
+    _, seal = _find_seal(file)
+    return seal.decode() if seal else _sum_without(file, file.size()).decode()
+
+
 def parquet_of(file: pa.NativeFile, **options: Any) -> pq.ParquetFile:
     """Return a reader of a file from `open_parquet` that verifies the checksums of pages; options: pyarrow's.
 

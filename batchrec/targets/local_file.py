@@ -6,16 +6,22 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
+from batchrec.config import Layout
 from batchrec.system.atomic import check_writable_file, replacing
 from batchrec.system.disk import file_sha256, put_on_disk
+from batchrec.tables.sealed_parquet import open_parquet, parquet_of, sealed_writer
+from batchrec.targets.rows import open_rows
 from batchrec.targets.target import PublishedTable
 
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A table in a local file."""
+    """A table in a local file: in the layout long the very bytes of the finished table."""
 
     file: Path
+    layout: Layout = "long"
     is_dated = False
 
     def __str__(self) -> str:
@@ -32,16 +38,34 @@ class LocalFile:
             put_on_disk([folder])
 
     def sha256(self) -> str | None:
-        """Return the SHA-256 of the file; None if it does not exist."""
-        return file_sha256(self.file) if self.file.is_file() else None
+        """Return the SHA-256 of the file, or of the table that it was made from; None if it is missing or damaged."""
+        if not self.file.is_file():
+            return None
+        if self.layout == "long":
+            return file_sha256(self.file)
+        try:
+            metadata = parquet_of(open_parquet(self.file)).schema_arrow.metadata or {}
+        except (pa.ArrowException, OSError):
+            return None
+        return metadata[b"batchrec.sha256"].decode() if b"batchrec.sha256" in metadata else None
 
     @contextmanager
     def replacing(self, table: PublishedTable) -> Iterator[None]:
-        """Link or copy a table next to the file, then rename it to the file if the block ends without an error."""
-        with replacing(self.file, contents=table.recs) as temporary:
+        """Link, copy or write a table next to the file; rename it to the file if the block ends without an error."""
+        with replacing(self.file, contents=table.recs if self.layout == "long" else None) as temporary:
+            if self.layout == "nested":
+                _write_nested(table, temporary)
             put_on_disk([temporary])
             yield
 
     def rolling_back(self, table: PublishedTable) -> AbstractContextManager[None]:
         """Do the same as `replacing`: the file holds one table."""
         return self.replacing(table)
+
+
+def _write_nested(table: PublishedTable, file: Path) -> None:
+    with open_rows(table, "nested", is_dated=False) as rows:
+        schema = rows.schema.with_metadata(table.metadata)
+        with sealed_writer(file, schema) as writer:
+            for batch in rows:
+                writer.write_batch(batch)

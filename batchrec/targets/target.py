@@ -20,6 +20,16 @@ class PublishedTable:
     run_id: str
     model_id: str
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a target keeps with the rows, under these names if it can."""
+        return {
+            "batchrec.run_date": str(self.run_date),
+            "batchrec.sha256": self.sha256,
+            "batchrec.run_id": self.run_id,
+            "batchrec.model_id": self.model_id,
+        }
+
 
 class Target(Protocol):
     """A place whose recommendations every reader reads. Its text names the place in messages, without secrets.

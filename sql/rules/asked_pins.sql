@@ -1,5 +1,6 @@
 -- One row per user who is scored and pin, in the view pins. Scored are the users of the view listed_users if
--- $is_listed, otherwise those of the histories at $sequences and of the view user_segments.
+-- $is_listed, otherwise those of the histories at $sequences and of the view user_segments; of these, the users of
+-- shard $shard of $n_shards.
 with users as (
     select trim(cast(user_id as varchar), $blanks) as user_id
     from read_parquet($sequences, hive_partitioning = false)
@@ -19,3 +20,4 @@ select
     pins.position
 from users
 cross join pins
+where $n_shards = 1 or shard_of(users.user_id, $blanks, $n_shards) = $shard

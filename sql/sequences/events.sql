@@ -7,7 +7,7 @@
 -- Reads records. Parameters: users_are_integers, items_are_integers; user_type, item_type, a value of the type of the
 -- ids; users_must_be_integers, items_must_be_integers; null_words, whole_number, lost_digits, regular expressions of
 -- ids; has_null_words, whether the user added null words; has_quotes, whether fields may be quoted; blanks, characters
--- to trim; timestamp_format, or null; timestamp_unit; min_rating, or null.
+-- to trim; timestamp_format, or null; timestamp_unit; since, in microseconds UTC, or null; min_rating, or null.
 with parsed as (
     select
         *,
@@ -143,6 +143,7 @@ select
     user_key as user_id,
     item_key as item_id,
     moment,
+    coalesce(moment < $since, false) as before_since,
     $min_rating is not null and stars < $min_rating as below_min_rating,
     cast(
         case

@@ -5,6 +5,7 @@ select
     user_id,
     item_id,
     moment,
+    before_since,
     below_min_rating,
     problem,
     user_fits,

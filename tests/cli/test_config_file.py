@@ -169,7 +169,7 @@ def test_of_ratings_and_query_the_one_of_higher_precedence_wins(monkeypatch: pyt
     assert built_from(monkeypatch) == (("ratings.csv",), SequencesConfig(query="e.sql"))
 
 
-def test_one_text_is_a_list_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_in_place_of_a_list_is_its_only_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     write('[build-sequences]\nratings = "plays/"\n')
     assert built_from(monkeypatch)[0] == ("plays/",)
 

@@ -95,7 +95,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def count_as_better_than_popularity(patch: pytest.MonkeyPatch) -> None:
-    """Let a model of two epochs pass the gate of nights: whether it ranks better is up to the processor's rounding."""
+    """Let a model of two epochs pass the model gate: whether it ranks better depends on the processor's rounding."""
     patch.setattr(HeldOutItems, "measure", lambda _, model, scoring: ModelFigures(model.name, 0.2, 0.1, 0.0))
 
 
@@ -118,7 +118,7 @@ def two_nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sample(two_nights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_export: None) -> Path:
-    """Return a copy of that folder, the current one from then on; `run` trains no more, `train` exports no graph."""
+    """Make a copy of that folder the current one, and return it; `run` no longer trains, `train` exports no graph."""
     shutil.copytree(two_nights, tmp_path, dirs_exist_ok=True, symlinks=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BATCHREC_RUN_TRAIN_EVERY", "30d")
@@ -182,9 +182,9 @@ def test_shell_blocks_run(page: str, sample: Path, monkeypatch: pytest.MonkeyPat
     for block in blocks("sh"):
         for line in block.text.splitlines() if block.page == page else ():
             if line.startswith("batchrec bench"):
-                assert block.page in TEXTS  # Run once, by the test of what it prints.
+                assert block.page in TEXTS  # Run once, by the test of its output.
             elif re.match(r"([A-Z_]+=\S+ )*batchrec ", line):
-                # 99: the same night has been made by a line above, of the same log.
+                # 99: an earlier line has published the same night, from the same log.
                 assert run_as_printed(line, monkeypatch) in ({0, 99} if " run " in line else {0}), f"{block}: {line}"
             else:
                 check_other_command(line)

@@ -37,7 +37,7 @@ def config(keep_seen: bool = False, **options: Any) -> EvaluationConfig:
 
 
 def gather(batches: Iterable[pa.RecordBatch]) -> Lists:
-    """Each user's list, best item first; checks that ranks have no gaps."""
+    """Return each user's list, best item first; check that ranks have no gaps."""
     lists: Lists = defaultdict(list)
     for batch in batches:
         assert batch.schema.names == ["user_id", "rank", "item_id"]
@@ -65,7 +65,10 @@ def best(scores: dict[str, Any], left_out: set[str]) -> list[str]:
 
 
 def expected_lists(split: SplitLog, keep_seen: bool, scores_of: Any) -> Lists:
-    """The best items by the scores for each tested user's items, newest first; users without any have no list."""
+    """Return each tested user's best items; scores_of: returns items' scores for a user's own items, newest first.
+
+    Users without a list are left out.
+    """
     trained = training_part(split)
     lists = {}
     for user, number in split.rows("tested_users", "user_id, user_index"):
@@ -189,7 +192,7 @@ def test_als_recommends_all_items_left_if_they_are_few() -> None:
 @pytest.mark.parametrize("keep_seen", [False, True])
 def test_integer_and_text_ids_get_the_same_lists(name: str, keep_seen: bool) -> None:
     log = two_circles()
-    # Of equal width, so that text has the order of the numbers.
+    # Padded to equal width, so that text sorts like the numbers.
     text = {f"{user:02}": [(f"{item:02}", moment) for item, moment in events] for user, events in log.items()}
     with split_log(log, config()) as numbers, split_log(text, config()) as names:
         by_number = gather(getattr(queries(numbers, config(keep_seen)), name)())

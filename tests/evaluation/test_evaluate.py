@@ -42,7 +42,7 @@ def by_method(report: EvaluationReport) -> dict[str, Any]:
 def assert_refused(
     arguments: tuple[object, ...], exit_code: int, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> str:
-    """The run fails and leaves the folder as it was; returns its message."""
+    """Assert that the run fails and leaves the folder as it was; return its message."""
     before = names_in(folder)
     assert run_cli("evaluate", *QUICKLY, *arguments) == exit_code
     assert names_in(folder) == before
@@ -98,7 +98,7 @@ def test_the_model_comes_first_and_then_the_baselines_best_first() -> None:
     assert (baselines[0].ndcg_gain, baselines[0].ndcg_gain_low, baselines[0].ndcg_gain_high) == (0, 0, 0)
 
 
-def test_the_figures_hold_together() -> None:
+def test_the_figures_are_consistent() -> None:
     report = evaluated()
     assert report.users_tested + sum(report.users_not_tested.values()) == len(training_histories())
     assert report.test_items == report.users_tested
@@ -116,7 +116,7 @@ def test_the_figures_hold_together() -> None:
         assert 1 <= result.mean_popularity_rank <= report.training_items
 
 
-def test_popularity_is_what_it_is_by_hand() -> None:
+def test_popularity_equals_a_computation_by_hand() -> None:
     expected = []
     histories = training_histories()
     tested = {user: items for user, items in histories.items() if len(items) > 2 and items[-1] not in items[:-1]}

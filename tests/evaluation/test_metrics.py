@@ -103,7 +103,7 @@ def test_the_reach_counts_items_once_and_their_popularity_by_row() -> None:
     assert found.users_with_full_list == 2
 
 
-def test_no_lists_at_all_are_zeros() -> None:
+def test_without_lists_all_figures_are_zero() -> None:
     found = measured({}, {1: {"item-5"}, 2: {"item-1"}}, 2)
     assert found.metrics.tolist() == [[0, 0, 0, 0], [0, 0, 0, 0]]
     assert (found.n_items, found.mean_popularity_rank, found.users_with_full_list) == (0, None, 0)

@@ -1,4 +1,4 @@
-"""The examples for schedulers load, and what they start are command lines that batchrec takes."""
+"""The examples for schedulers load, and start command lines that batchrec accepts."""
 
 import importlib.util
 import json
@@ -31,7 +31,7 @@ def options_of(command: list[str]) -> dict[str, Any]:
 
 
 def load(name: str) -> Any:
-    """Import an example anew."""
+    """Import an example, even if it was imported before."""
     spec = importlib.util.spec_from_file_location(f"loaded_{name}", EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -54,7 +54,7 @@ class Dag:
 
 
 class Failure(Exception):  # noqa: N818 - Dagster's own name
-    """A stand-in for Dagster's."""
+    """A stand-in for Dagster's Failure."""
 
     def __init__(self, description: str, allow_retries: bool) -> None:
         super().__init__(description)
@@ -63,7 +63,7 @@ class Failure(Exception):  # noqa: N818 - Dagster's own name
 
 @pytest.fixture
 def airflow_tasks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Stand in for Airflow; the tasks that are made are listed."""
+    """Replace Airflow, and return a list of the tasks that an example makes."""
     tasks: list[dict[str, Any]] = []
     bash, sdk = "airflow.providers.standard.operators.bash", "airflow.sdk"
     for name in [".".join(bash.split(".")[:length]) for length in range(1, 6)] + [sdk]:
@@ -75,7 +75,7 @@ def airflow_tasks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def dagster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand in for Dagster: what an asset is made of is kept as it is."""
+    """Replace Dagster by functions that return their arguments."""
 
     def asset(**_: Any) -> Callable[[Any], Any]:
         return lambda function: function
@@ -135,7 +135,7 @@ def test_airflow_itself_loads_the_dag() -> None:
 def dagster_run(
     monkeypatch: pytest.MonkeyPatch, exit_code: int, context: Any, made: Any = None
 ) -> tuple[list[str], Any]:
-    """Materialize the asset where the night ends with an exit code; give the command and the result."""
+    """Materialize the asset with a night that ends with an exit code; return the command and the result."""
     commands: list[list[str]] = []
     example = made or load("dagster_assets")
 
@@ -167,7 +167,7 @@ def test_dagster_runs_a_command_that_batchrec_takes(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("dagster")
 @pytest.mark.parametrize(("exit_code", "again"), [(1, True), (3, True), (6, False), (7, True), (143, True)])
-def test_dagster_starts_a_night_again_where_that_may_help(
+def test_dagster_retries_a_night_if_that_may_help(
     monkeypatch: pytest.MonkeyPatch, context: Any, exit_code: int, again: bool
 ) -> None:
     with pytest.raises(Failure, match="why") as raised:

@@ -1,4 +1,4 @@
-"""The example of thirty nights: what it delivers, and what it takes for a whole table."""
+"""The example of thirty nights: its deliveries of the log, and its check that a table is complete."""
 
 from datetime import date
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_the_log_grows_by_a_day_and_may_lack_half_of_its_files(tmp_path: Path) -
         ([], [], False),
     ],
 )
-def test_a_table_is_whole_where_every_list_has_ten_items(
+def test_a_table_is_complete_if_every_list_has_ten_items(
     tmp_path: Path, ranks: list[int], items: list[int], whole: bool
 ) -> None:
     recs = tmp_path / "recs.parquet"

@@ -1,4 +1,4 @@
-"""What can be wrong with a shop, and what batchrec then says: a row each."""
+"""Bad inputs of a shop, one per row, each with the exit code and the error line that it must give."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Change = Callable[[Path], None]
 
 @dataclass(frozen=True)
 class Bad:
-    """A change of a shop's folder, and with what exit code and line the command then ends."""
+    """A change of a shop's folder, a command, and the exit code and error line with which the command must end."""
 
     what: str
     change: Change
@@ -32,7 +32,7 @@ def nothing(_shop: Path) -> None:
 
 
 def file(name: str, contents: str | bytes) -> Change:
-    """Write a file in the place of whatever is there."""
+    """Write a file, in place of any file or folder of that name."""
 
     def change(shop: Path) -> None:
         lost(name)(shop)
@@ -54,7 +54,7 @@ def lost(*names: str) -> Change:
 
 
 def folder(name: str) -> Change:
-    """Put an empty folder in the place of whatever is there."""
+    """Make an empty folder, in place of any file or folder of that name."""
 
     def change(shop: Path) -> None:
         lost(name)(shop)
@@ -72,7 +72,7 @@ def link(name: str, to: str) -> Change:
 
 
 def edited(name: str, old: str, new: str) -> Change:
-    """Replace a text in a file, by a regular expression."""
+    """Replace the first match of a regular expression in a file."""
 
     def change(shop: Path) -> None:
         text = (shop / name).read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def flipped(name: str, share: float = 0.5) -> Change:
 
 
 def option(table: str, line: str) -> Change:
-    """Add a line to a table of batchrec.toml, in the place of one of the same key."""
+    """Add a line to a table of batchrec.toml, and remove any line with the same key."""
 
     def change(shop: Path) -> None:
         path, key = shop / "batchrec.toml", line.partition(" ")[0]
@@ -141,45 +141,47 @@ def half_the_log(shop: Path) -> None:
 
 
 LOGS = [
-    Bad("a lost log", lost("ratings.csv"), RUN, 3, "ratings.csv: no file found; expected a file, a folder or a glob"),
+    Bad("no log", lost("ratings.csv"), RUN, 3, "ratings.csv: no file found; expected a file, a folder or a glob"),
     Bad("an empty log", log(""), RUN, 3, "ratings.csv: the file is empty; expected a header"),
     Bad("a log of empty lines", log("\n\n\n"), RUN, 3, "ratings.csv: the file is empty"),
-    Bad("a header alone", log(HEADER), RUN, 3, "ratings.csv: no event is left"),
+    Bad("only a header", log(HEADER), RUN, 3, "ratings.csv: no event is left"),
     Bad("a folder in place of the log", folder("ratings.csv"), RUN, 3, "ratings.csv: no file found; .* a folder with"),
-    Bad("no users", edited("ratings.csv", "userId", "who"), RUN, 3, "no column 'userId'; found who, .*--user-column"),
-    Bad("no items", edited("ratings.csv", "movieId", "what"), RUN, 3, "no column 'movieId'.*--item-column"),
-    Bad("no times", edited("ratings.csv", "timestamp", "when"), RUN, 3, "no column 'timestamp'.*--timestamp-column"),
-    Bad("users twice", log("userId,userId,movieId,timestamp\n1,1,2,3\n"), RUN, 3, "2 columns 'userId'"),
+    Bad("no userId", edited("ratings.csv", "userId", "who"), RUN, 3, "no column 'userId'; found who, .*--user-column"),
+    Bad("no movieId", edited("ratings.csv", "movieId", "what"), RUN, 3, "no column 'movieId'.*--item-column"),
+    Bad(
+        "no timestamp", edited("ratings.csv", "timestamp", "when"), RUN, 3, "no column 'timestamp'.*--timestamp-column"
+    ),
+    Bad("two user columns", log("userId,userId,movieId,timestamp\n1,1,2,3\n"), RUN, 3, "2 columns 'userId'"),
     Bad("a text as time", more("1,1000,yesterday"), RUN, 3, r"line \d+: unreadable time: 'yesterday'.*--max-bad-rows"),
-    Bad("an endless time", more("1,1000,infinity"), RUN, 3, r"line \d+: unreadable time: 'infinity'"),
-    Bad("an event of nobody", more(",1000,5"), RUN, 3, r"line \d+: no user"),
-    Bad("an event of nothing", more("1,,5"), RUN, 3, r"line \d+: no item"),
+    Bad("an infinite time", more("1,1000,infinity"), RUN, 3, r"line \d+: unreadable time: 'infinity'"),
+    Bad("an event without a user", more(",1000,5"), RUN, 3, r"line \d+: no user"),
+    Bad("an event without an item", more("1,,5"), RUN, 3, r"line \d+: no item"),
     Bad("a short row", more("1,1000"), RUN, 3, r"line \d+: malformed \(missing columns\)"),
     Bad("a long row", more("1,1000,5,6"), RUN, 3, r"line \d+: malformed \(too many columns\)"),
-    Bad("quotes without an end", more('1,"1000,5'), RUN, 3, r"line \d+: malformed"),
+    Bad("a quote without an end", more('1,"1000,5'), RUN, 3, r"line \d+: malformed"),
     Bad("a log in Latin-1", log(f"{HEADER}1,café,5\n".encode("latin-1")), RUN, 3, "ratings.csv.*line 2.*encoding"),
     Bad("a log in UTF-16", log(f"{HEADER}1,2,3\n".encode("utf-16")), RUN, 3, "ratings.csv: is text in UTF-16"),
     Bad("bytes in place of a log", log(bytes(range(14, 256)) * 99), RUN, 3, "ratings.csv: no column 'userId'"),
     Bad("a third of the log", half_the_log, RUN, 6, "input gate: rows read is .* expected at least .*Nothing was publ"),
     Bad("an old log", nothing, f"{RUN} --gate-max-age-days 3", 6, "days since the newest event is 109, .* at most 3"),
-    Bad("no glob", option("build-sequences", 'ratings = "no*.csv"'), RUN, 3, r"no\*\.csv: no file found"),
+    Bad("a glob without files", option("build-sequences", 'ratings = "no*.csv"'), RUN, 3, r"no\*\.csv: no file found"),
     Bad(
-        "a zip that is none",
+        "a .gz file that is not compressed",
         both(option("build-sequences", 'ratings = "r.csv.gz"'), file("r.csv.gz", HEADER)),
         RUN,
         3,
         "r.csv.gz: no event is left",
     ),
     Bad(
-        "a Parquet file that is none",
+        "a .parquet file that is not Parquet",
         both(option("build-sequences", 'ratings = "r.parquet"'), file("r.parquet", HEADER)),
         RUN,
         3,
         "r.parquet: not a Parquet file",
     ),
-    Bad("a lost query", option("build-sequences", 'query = "q.sql"'), RUN, 2, "q.sql"),
+    Bad("a missing query", option("build-sequences", 'query = "q.sql"'), RUN, 2, "q.sql"),
     Bad(
-        "a query that is none",
+        "a query that is not SQL",
         both(option("build-sequences", 'query = "q.sql"'), file("q.sql", "selec 1")),
         RUN,
         2,
@@ -202,48 +204,46 @@ LOGS = [
 ]
 
 CONFIGS = [
-    Bad("no TOML", toml("[run\n"), RUN, 2, "batchrec.toml: not TOML"),
-    Bad("no UTF-8", toml(b"# \xe9\n"), RUN, 2, "batchrec.toml: not UTF-8"),
+    Bad("not TOML", toml("[run\n"), RUN, 2, "batchrec.toml: not TOML"),
+    Bad("not UTF-8", toml(b"# \xe9\n"), RUN, 2, "batchrec.toml: not UTF-8"),
     Bad("a folder as batchrec.toml", folder("batchrec.toml"), RUN, 2, "batchrec.toml: cannot be read: Is a directory"),
-    Bad("a command that is none", toml("[scores]\n"), RUN, 2, "no command 'scores'; did you mean 'score'"),
+    Bad("an unknown command in batchrec.toml", toml("[scores]\n"), RUN, 2, "no command 'scores'; did you mean 'score'"),
     Bad("an unknown key", option("score", "topk = 3"), RUN, 2, "no option 'topk'; did you mean 'top-k'.*expected one"),
     Bad("a value in place of a table", toml("score = 3\n"), RUN, 2, r"score: found 3; expected a table \[score\]"),
     Bad("a text as number", option("score", 'top-k = "many"'), RUN, 2, r"\[score\] top-k: found 'many'; .*an integer"),
-    Bad("a truth as number", option("score", "top-k = true"), RUN, 2, "top-k: found true; expected an integer"),
-    Bad("a fraction of an item", option("score", "top-k = 2.5"), RUN, 2, "top-k: found 2.5; expected an integer"),
+    Bad("a boolean as number", option("score", "top-k = true"), RUN, 2, "top-k: found true; expected an integer"),
+    Bad("a fraction as top-k", option("score", "top-k = 2.5"), RUN, 2, "top-k: found 2.5; expected an integer"),
     Bad("a list as number", option("train", "max-len = [8]"), RUN, 2, "max-len: found a list; expected an integer"),
     Bad("an unknown device", option("train", 'device = "tpu"'), RUN, 2, "device: found 'tpu'; expected one of auto"),
     Bad("a key twice", option("run", "keep_models = 2"), RUN, 2, "keep-models is set twice|keep_models is set twice"),
-    Bad("no items at all", option("score", "top-k = 0"), RUN, 2, "--top-k 0: expected 1 or more"),
-    Bad("more items than there are", option("score", "top-k = 99"), RUN, 2, "--top-k 99: the model knows 40 items"),
-    Bad("an age that is none", option("train", 'every = "1y"'), RUN, 2, "--train-every 1y: expected days like 7d"),
-    Bad("no night to keep", option("run", "keep = 0"), RUN, 2, "--keep 0: expected 1 or more"),
-    Bad("a share above all", option("run", "gate-min-users = 2"), RUN, 2, "--gate-min-users 2.*a number from 0 to 1"),
-    Bad("a share that is none", option("run", "gate-min-users = nan"), RUN, 2, "--gate-min-users nan: expected"),
+    Bad("a top-k of zero", option("score", "top-k = 0"), RUN, 2, "--top-k 0: expected 1 or more"),
+    Bad("a top-k of too many", option("score", "top-k = 99"), RUN, 2, "--top-k 99: the model knows 40 items"),
+    Bad("an age in years", option("train", 'every = "1y"'), RUN, 2, "--train-every 1y: expected days like 7d"),
+    Bad("zero nights to keep", option("run", "keep = 0"), RUN, 2, "--keep 0: expected 1 or more"),
+    Bad("a share above 1", option("run", "gate-min-users = 2"), RUN, 2, "--gate-min-users 2.*a number from 0 to 1"),
+    Bad("a share of nan", option("run", "gate-min-users = nan"), RUN, 2, "--gate-min-users nan: expected"),
     Bad("some bad rows", option("build-sequences", 'max-bad-rows = "some"'), RUN, 2, "--max-bad-rows some: expected"),
-    Bad("lots of memory", option("build-sequences", 'memory-limit = "lots"'), RUN, 2, "--memory-limit lots"),
-    Bad(
-        "no threads", option("build-sequences", "threads = 0"), RUN, 2, "--threads 0: expected a number from 1 to 1024"
-    ),
-    Bad("no learning", option("train", "learning-rate = 0"), RUN, 2, "--learning-rate 0.*expected more than 0"),
-    Bad("odd heads", option("train", "n-heads = 3"), RUN, 2, "--n-heads 3: expected a divisor of --hidden-size 16"),
-    Bad("a lost --config", nothing, f"{RUN} --config no.toml", 2, "no.toml: cannot be read: No such file"),
+    Bad("a word as memory limit", option("build-sequences", 'memory-limit = "lots"'), RUN, 2, "--memory-limit lots"),
+    Bad("0 threads", option("build-sequences", "threads = 0"), RUN, 2, "--threads 0: expected a number from 1 to 1024"),
+    Bad("rate of zero", option("train", "learning-rate = 0"), RUN, 2, "--learning-rate 0.*expected more than 0"),
+    Bad("3 heads", option("train", "n-heads = 3"), RUN, 2, "--n-heads 3: expected a divisor of --hidden-size 16"),
+    Bad("a missing --config", nothing, f"{RUN} --config no.toml", 2, "no.toml: cannot be read: No such file"),
     Bad("a folder as --config", folder("x"), f"{RUN} --config x", 2, "x: cannot be read: Is a directory"),
 ]
 
 OPTIONS = [
     Bad("a word as date", nothing, "run --run-date yesterday", 2, "'yesterday' is not a date; expected one like"),
-    Bad("no day", nothing, "run --run-date 2024-02-30", 2, "'2024-02-30' is not a date"),
-    Bad("a half lock", nothing, f"{RUN} --lock maybe", 2, "'maybe' is not one of 'fail', 'wait'"),
-    Bad("nights before the first", nothing, f"{RUN} --keep -1", 2, "--keep -1: expected 1 or more"),
+    Bad("a date that does not exist", nothing, "run --run-date 2024-02-30", 2, "'2024-02-30' is not a date"),
+    Bad("an unknown value of --lock", nothing, f"{RUN} --lock maybe", 2, "'maybe' is not one of 'fail', 'wait'"),
+    Bad("a negative number of nights", nothing, f"{RUN} --keep -1", 2, "--keep -1: expected 1 or more"),
     Bad("an unknown option", nothing, f"{RUN} --no-such", 2, "No such option '?--no-such"),
-    Bad("something surplus", nothing, f"{RUN} surplus", 2, "unexpected extra argument"),
+    Bad("a surplus argument", nothing, f"{RUN} surplus", 2, "unexpected extra argument"),
     Bad("a file as nights", nothing, f"{RUN} --nights movies.csv", 2, "movies.csv: cannot be written"),
     Bad("a file as models", nothing, f"{RUN} --models movies.csv", 2, "movies.csv: cannot be used"),
-    Bad("lost metrics", nothing, f"{RUN} --metrics-file no/m.prom", 2, "no/m.prom: folder no does not exist"),
+    Bad("no metrics folder", nothing, f"{RUN} --metrics-file no/m.prom", 2, "no/m.prom: folder no does not exist"),
     Bad("a folder as metrics", folder("m.prom"), f"{RUN} --metrics-file m.prom", 2, "m.prom: is a folder"),
     Bad("a folder as table", folder("recs.parquet"), RUN, 2, "recs.parquet: is a folder"),
-    Bad("a lost folder of the table", option("score", 'out = "no/r"'), RUN, 2, "no/r: folder no does not exist"),
+    Bad("no table folder", option("score", 'out = "no/r"'), RUN, 2, "no/r: folder no does not exist"),
 ]
 
 MODELS = [
@@ -270,36 +270,36 @@ MODELS = [
         4,
         "version is 9",
     ),
-    Bad("a manifest of nothing", file(f"{MODEL}/manifest.json", ""), SCORING, 4, "manifest.json: cannot be read"),
+    Bad("an empty manifest", file(f"{MODEL}/manifest.json", ""), SCORING, 4, "manifest.json: cannot be read"),
     Bad("a manifest that is a list", file(f"{MODEL}/manifest.json", "[]"), SCORING, 4, "manifest.json: cannot be read"),
-    Bad("a lost manifest", lost(f"{MODEL}/manifest.json"), SCORING, 4, "manifest.json: cannot be read"),
-    Bad("lost weights", lost(f"{MODEL}/weights.safetensors"), SCORING, 4, "cannot read weights.safetensors"),
+    Bad("a missing manifest", lost(f"{MODEL}/manifest.json"), SCORING, 4, "manifest.json: cannot be read"),
+    Bad("missing weights", lost(f"{MODEL}/weights.safetensors"), SCORING, 4, "cannot read weights.safetensors"),
     Bad("a folder as graph", folder(f"{MODEL}/encoder.onnx"), SCORING, 4, "cannot read encoder.onnx: Is a directory"),
-    Bad("a link to no model", link(MODEL, "2024-01-01-0"), SCORING, 4, "current: no such model directory"),
+    Bad("a link to a missing model", link(MODEL, "2024-01-01-0"), SCORING, 4, "current: no such model directory"),
     Bad("a folder as link", folder(MODEL), RUN, 4, "current: is not a link to a model"),
     Bad("a file as link", file(MODEL, "x"), RUN, 4, "current: is not a link to a model"),
     Bad("a link to elsewhere", link(MODEL, "../nights"), RUN, 4, "current: links to ../nights"),
 ]
 
 NIGHTS = [
-    Bad("a report of nothing", file(f"{NIGHT}/report.json", ""), BACK, 2, NOT_PUBLISHED),
+    Bad("an empty report", file(f"{NIGHT}/report.json", ""), BACK, 2, NOT_PUBLISHED),
     Bad("a report that is a list", file(f"{NIGHT}/report.json", "[]"), BACK, 2, NOT_PUBLISHED),
     Bad("a report without stages", file(f"{NIGHT}/report.json", "{}"), BACK, 2, NOT_PUBLISHED),
-    Bad("a lost report", lost(f"{NIGHT}/report.json"), BACK, 2, NOT_PUBLISHED),
+    Bad("a missing report", lost(f"{NIGHT}/report.json"), BACK, 2, NOT_PUBLISHED),
     Bad("a folder as report", folder(f"{NIGHT}/report.json"), BACK, 2, NOT_PUBLISHED),
     Bad("a file as night", file("nights/run_date=2024-03-02", ""), RUN, 2, "run_date=2024-03-02: .*no report.json"),
     Bad("a file as work", file("nights/.run_date=2024-03-02", ""), RUN, 2, "run_date=2024-03-02: cannot be used"),
     Bad("a folder as lock", both(lost("nights/.lock"), folder("nights/.lock")), RUN, 2, "nights: cannot be written"),
-    Bad("a lost catalogue", lost("movies.csv"), RUN, 3, "movies.csv: no file found.*--items"),
+    Bad("a missing catalogue", lost("movies.csv"), RUN, 3, "movies.csv: no file found.*--items"),
     Bad("an empty catalogue", file("movies.csv", ""), RUN, 3, "movies.csv: the file is empty"),
     Bad("a catalogue without titles", file("movies.csv", "movieId\n1\n"), RUN, 3, "no column 'title'.*--title-column"),
-    Bad("a catalogue of nothing", file("movies.csv", "movieId,title\n"), RUN, 3, "movies.csv: holds no titles"),
+    Bad("a catalogue without rows", file("movies.csv", "movieId,title\n"), RUN, 3, "movies.csv: holds no titles"),
     Bad(
-        "a torn catalogue", file("movies.csv", 'movieId,title\n1,"A\n'), RUN, 3, "movies.csv:.*Fix the table of --items"
+        "a cut catalogue", file("movies.csv", 'movieId,title\n1,"A\n'), RUN, 3, "movies.csv:.*Fix the table of --items"
     ),
-    Bad("a lost list of users", option("score", 'users = "u.csv"'), RUN, 3, "u.csv: no file found"),
+    Bad("a missing list of users", option("score", 'users = "u.csv"'), RUN, 3, "u.csv: no file found"),
     Bad(
-        "a list of no users",
+        "a list of users without rows",
         both(option("score", 'users = "u.csv"'), file("u.csv", "user_id\n")),
         RUN,
         3,
@@ -309,18 +309,18 @@ NIGHTS = [
 
 SEQUENCES = "nights/run_date=2024-03-01/recs.parquet"
 COMMANDS = [
-    Bad("nothing to go back to", nothing, "rollback", 2, "nights: no earlier night exists to roll back to"),
+    Bad("no earlier night to roll back to", nothing, "rollback", 2, "nights: no earlier night exists to roll back to"),
     Bad("an unknown night", nothing, "rollback --to 2020-01-01", 2, "nights: night 2020-01-01 does not exist"),
-    Bad("no date to go back to", nothing, "rollback --to x", 2, "'x' is not a date"),
+    Bad("a word as date to roll back to", nothing, "rollback --to x", 2, "'x' is not a date"),
     Bad(
-        "a strange table",
+        "a table that belongs to no night",
         file("recs.parquet", "x"),
         "rollback",
         2,
         "is not the table of any night in nights. Pass --to",
     ),
     Bad(
-        "a damaged night to go back to",
+        "a damaged night to roll back to",
         flipped(f"{NIGHT}/recs.parquet"),
         "rollback --to 2024-03-01",
         2,
@@ -328,9 +328,9 @@ COMMANDS = [
     ),
     Bad("an unknown model", nothing, "models show x", 2, "models: no model 'x'; found 2024-03-01-"),
     Bad("no model in use", lost(MODEL), "models show", 4, "models: no model is in use yet. Run batchrec run"),
-    Bad("no model before", nothing, "models rollback", 2, "models: no model exists before 2024-03-01-"),
-    Bad("a strange model", link(MODEL, "../x"), "models rollback", 4, "current: links to ../x"),
-    Bad("no model to keep", nothing, "models prune --keep 0", 2, "--keep-models 0: expected 1 or more"),
+    Bad("no earlier model", nothing, "models rollback", 2, "models: no model exists before 2024-03-01-"),
+    Bad("a link to elsewhere to roll back from", link(MODEL, "../x"), "models rollback", 4, "current: links to ../x"),
+    Bad("zero models to keep", nothing, "models prune --keep 0", 2, "--keep-models 0: expected 1 or more"),
     Bad(
         "a damaged model to show",
         file(f"{MODEL}/manifest.json", "{}"),
@@ -338,17 +338,17 @@ COMMANDS = [
         4,
         "manifest.json: cannot be read",
     ),
-    Bad("lost ratings", nothing, "build-sequences --ratings no.csv", 3, "no.csv: no file found"),
+    Bad("missing ratings", nothing, "build-sequences --ratings no.csv", 3, "no.csv: no file found"),
     Bad("a folder as sequences", nothing, "build-sequences --out models", 2, "models: is a folder"),
-    Bad("lost sequences", nothing, "train", 3, "sequences.parquet: no such file. Run batchrec build-sequences"),
+    Bad("missing sequences", nothing, "train", 3, "sequences.parquet: no such file. Run batchrec build-sequences"),
     Bad("recs as sequences", nothing, f"train --sequences {SEQUENCES}", 3, "no column 'item_ids'; found user_id"),
     Bad("a log as sequences", nothing, "train --sequences ratings.csv", 3, "ratings.csv: not a Parquet file"),
     Bad("a file as model", nothing, f"score --model ratings.csv --sequences {SEQUENCES}", 4, "no such model directory"),
-    Bad("sequences of a stranger", nothing, f"score --model {MODEL} --sequences no", 3, "no: no such file"),
-    Bad("a model of a stranger", nothing, f"train --init-from no --sequences {SEQUENCES}", 3, "no column 'item_ids'"),
+    Bad("missing sequences to score", nothing, f"score --model {MODEL} --sequences no", 3, "no: no such file"),
+    Bad("a warm start on recs", nothing, f"train --init-from no --sequences {SEQUENCES}", 3, "no column 'item_ids'"),
     Bad("an unknown title", nothing, f"recommend --model {MODEL} --items movies.csv Nosferatu", 2, "'Nosferatu' is no"),
     Bad("a title without a catalogue", nothing, "recommend --model no Film", 4, "no: no such model directory"),
-    Bad("a template over a file", nothing, "init", 2, "batchrec.toml: already exists"),
+    Bad("a template in place of an existing file", nothing, "init", 2, "batchrec.toml: already exists"),
     Bad("an unknown command", nothing, "publish", 2, "No such command 'publish'"),
 ]
 

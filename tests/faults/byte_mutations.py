@@ -41,7 +41,7 @@ def _swap(contents: bytearray, chance: random.Random) -> None:
 MUTATIONS: list[Mutation] = [_flip, _set, _cut, _insert, _repeat, _swap]
 
 
-# What stands in logs that no test would think of.
+# Texts and bytes that are easily misread: quotes, delimiters, line ends, encodings, numbers and dates.
 HOSTILE = [
     *(b'"', b'""', b'"\n', b',"', b'",', b"'", b"\\", b'\\"', b"\\N", b"#"),
     *(b",", b";", b"\t", b"|", b"::", b"\x01", b",,", b",\n", b"\r", b"\n", b"\r\n", b"\n\n", b"\n\r", b"\x1a"),
@@ -68,7 +68,7 @@ def hostile(contents: bytearray, chance: random.Random) -> None:
 
 
 def field(contents: bytearray, chance: random.Random) -> None:
-    """Put a hostile word in the place of a whole field."""
+    """Replace a whole field by a hostile text."""
     marks = [place for place, byte in enumerate(contents) if byte in b',;\t|\r\n"']
     if len(marks) > 1:
         number = chance.randrange(len(marks) - 1)
@@ -76,7 +76,7 @@ def field(contents: bytearray, chance: random.Random) -> None:
 
 
 def line(contents: bytearray, chance: random.Random) -> None:
-    """Cut, repeat or move a line: also the header."""
+    """Cut, repeat or move a line, which may be the header."""
     lines = bytes(contents).splitlines(keepends=True)
     if lines:
         one, other = chance.randrange(len(lines)), chance.randrange(len(lines))
@@ -90,7 +90,7 @@ TEXT_MUTATIONS: list[Mutation] = [*MUTATIONS, hostile, hostile, hostile, field, 
 
 
 def mutated(contents: bytes, chance: random.Random, mutations: Sequence[Mutation]) -> tuple[str, bytes]:
-    """Change contents once to five times; returns what was done, and the contents."""
+    """Change contents one to five times; return the names of the changes, and the changed contents."""
     changed, done = bytearray(contents), []
     for _ in range(chance.choice([1, 1, 1, 2, 2, 5])):
         if changed:

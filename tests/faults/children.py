@@ -1,4 +1,4 @@
-"""Processes that run batchrec, to be killed: forked from one that has imported all of it, or started as a user does."""
+"""Processes that run batchrec and can be killed: forked from one that has imported it, or started as a user does."""
 
 import json
 import multiprocessing
@@ -19,14 +19,18 @@ from tests.support.shared import scratch
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 120.0
-# Names in the environment that a night must not take from whoever runs the tests.
+# Prefix of the variables that are removed, so that the environment of the tests sets no option of a night.
 _OURS = "BATCHREC_"
 _CHANGES = {"os.rename", "os.remove", "os.link", "os.symlink", "os.mkdir", "os.rmdir", "os.chmod", "ctypes.dlopen"}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What befalls a process: killed before its n-th change of a file or folder; no file larger than so many bytes."""
+    """The faults and the settings of a process.
+
+    kill_at_change: number of the change of a file or folder before which it is killed; file_bytes: maximum size of a
+    file; is_plain: whether it is started as a user does.
+    """
 
     kill_at_change: int | None = None
     file_bytes: int | None = None
@@ -37,7 +41,7 @@ class Limits:
 
 @dataclass
 class Child:
-    """A process at work, and what it has said so far."""
+    """A running process, and its stderr so far."""
 
     process: Any
     said_by: int
@@ -46,7 +50,7 @@ class Child:
     started: float = field(default_factory=time.monotonic)
 
     def lines(self) -> list[dict[str, Any]]:
-        """The JSON lines on stderr so far."""
+        """Return the JSON lines on stderr so far."""
         while not self.is_over:
             try:
                 more = os.read(self.said_by, 1 << 16)
@@ -69,7 +73,7 @@ class Child:
         return [line["message"] for line in self.lines() if "exit_code" in line]
 
     def wait_for(self, holds: Callable[[], bool]) -> bool:
-        """Wait until something holds, or the process has ended: then False."""
+        """Wait until a condition holds; return False if the process ends before that."""
         while not holds():
             if not self.process.is_alive():
                 return False
@@ -81,31 +85,31 @@ class Child:
         return self.wait_for(lambda: any(line["message"] == message for line in self.lines()))
 
     def pause(self, seconds: float) -> None:
-        """Let it work for so long, or to its end."""
+        """Let the process run for some seconds, or until it ends."""
         until = time.monotonic() + seconds
         self.wait_for(lambda: time.monotonic() > until)
 
     def send(self, number: signal.Signals) -> None:
-        # It may have ended by itself.
+        # The process may have ended already.
         with suppress(ProcessLookupError):
             os.kill(self.process.pid, number)
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Let it do nothing while the block runs, however long that takes on a busy machine."""
+        """Suspend the process while the block runs, however long that takes on a busy machine."""
         self.send(signal.SIGSTOP)
         try:
             yield
         finally:
             self.send(signal.SIGCONT)
 
-    def wait(self, most_s: float = PATIENCE_S) -> int:
-        """Give the exit code; that of a signal is negative."""
-        self.process.join(most_s)
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
+        """Return the exit code, negative if a signal ended the process."""
+        self.process.join(timeout_s)
         code = self.process.exitcode
         if code is None:
             self.process.kill()
-        assert code is not None, f"still at work after {most_s} s: {self.said}"
+        assert code is not None, f"still running after {timeout_s} s: {self.said}"
         self.lines()
         self.is_over = True
         os.close(self.said_by)
@@ -128,13 +132,13 @@ def start(folder: Path, arguments: Sequence[object], limits: Limits = Limits()) 
 
 
 def run(folder: Path, arguments: Sequence[object], limits: Limits = Limits()) -> tuple[int, Child]:
-    """Run `batchrec` in a folder to its end."""
+    """Run `batchrec` in a folder until it ends; return its exit code and the process."""
     child = start(folder, arguments, limits)
     return child.wait(), child
 
 
 def _start_server() -> None:
-    """Start the process that the others are forked from, alone on one thread, once."""
+    """Start the process that the others are forked from, if it is not running yet; it uses one thread."""
     before = dict(os.environ)
     for name in [name for name in before if name.startswith(_OURS)]:
         del os.environ[name]
@@ -167,7 +171,7 @@ def _be_batchrec(folder: Path, arguments: list[str], pipe: Path, limits: Limits)
 
 
 def _killer(number: int) -> Callable[[str, tuple[Any, ...]], None]:
-    """Count the changes of files and folders, and kill this process before the one of a number."""
+    """Return an audit hook that counts changes of files and folders, and kills this process before the given one."""
     n_changes = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:

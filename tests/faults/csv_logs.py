@@ -1,4 +1,4 @@
-"""Small CSV logs of many forms, each as it should be, and what mutations make of them."""
+"""Small valid CSV logs in many formats, and mutations of them."""
 
 import gzip
 import random
@@ -12,7 +12,7 @@ _T = 1_700_000_000
 
 @dataclass(frozen=True)
 class Base:
-    """A log that is as it should be; wanted: the columns of user, item, time and maybe rating."""
+    """A valid log; wanted: its columns of users, items, times and, for some logs, ratings."""
 
     name: str
     text: str
@@ -48,7 +48,7 @@ BASES = [
         options={"repeats": "all"},
     ),
     Base(
-        "tabs, quotes that are letters",
+        "tabs, quotes that are ordinary characters",
         _lines("userId\tmovieId\ttitle\ttimestamp", *(f'{u}\tA{i}\t12" disc {i}\t{t}000' for u, i, t in _PAIRS)),
         "\t",
         "",
@@ -90,7 +90,7 @@ BASES = [
 
 
 def mutation(number: int) -> tuple[Base, str, bytes]:
-    """Return what a mutation changes, what it does, and the file after it."""
+    """Return the log of a mutation, a description of the changes, and the changed file."""
     chance = random.Random(number)  # noqa: S311 - a sample, no secret
     base = BASES[number % len(BASES)]
     contents = base.text.encode()

@@ -1,4 +1,4 @@
-"""Nights that are killed at some moment and started again until they end."""
+"""Kill nights at chosen moments, and start them again until they finish."""
 
 import shutil
 import signal
@@ -16,7 +16,11 @@ from tests.faults.shop import Shop, night_of
 
 @dataclass(frozen=True)
 class Moment:
-    """When a night is ended: so long after its start, or after the line with which a stage begins; or at a change."""
+    """The moment at which a night is killed.
+
+    seconds: after the start of the night, or of `stage` if it is given; change: number of the change of a file or
+    folder before which the night is killed instead; is_plain: whether the night is started as a user does.
+    """
 
     seconds: float = 0.0
     stage: str | None = None
@@ -25,7 +29,7 @@ class Moment:
 
 
 def end(shop: Shop, scene: Scene, moment: Moment, number: signal.Signals = signal.SIGKILL) -> tuple[Child, int]:
-    """Start a night and end it at a moment, if it has not ended by then; gives it with its exit code."""
+    """Start a night and end it at a moment, unless it has ended before; return the process and its exit code."""
     child = start(shop.folder, night_of(scene.night), Limits(moment.change, is_plain=moment.is_plain))
     if moment.change is None:
         if moment.stage is not None:
@@ -36,16 +40,17 @@ def end(shop: Shop, scene: Scene, moment: Moment, number: signal.Signals = signa
 
 
 def kill_until_done(scene: Scene, folder: Path, moments: Iterable[Moment]) -> int:
-    """Kill a night at each moment in turn, then let it end: as if nothing had befallen it. Gives the number of kills.
+    """Kill a night at each moment in turn, then let it finish: the result must be that of an undisturbed night.
 
-    A reader polls all the time. Where a run ends before its moment the rest of the moments is not needed.
+    A reader polls all the time. If a run ends before its moment, the other moments are skipped. Returns the number of
+    kills.
     """
     shop, n_kills = scene.begin(folder), 0
     with polled(shop, scene):
         for moment in moments:
             child, code = end(shop, scene, moment)
             if code != -signal.SIGKILL:
-                # What was killed after all is done may have nothing left to do.
+                # A run that is killed after its last step leaves nothing to do.
                 assert code == 0 or (code == NothingToDo.exit_code and n_kills), child.said
                 break
             n_kills += 1

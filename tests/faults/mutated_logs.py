@@ -1,7 +1,7 @@
-"""Mutate small logs byte by byte, and tell what build-sequences makes of each: a process of its own.
+"""Mutate small logs byte by byte, and record how build-sequences reads each. Runs as a process of its own.
 
-A mutation is known by its number. `python -m tests.faults.mutated_logs csv|parquet WORK FIRST LAST` writes a JSON line
-for each to WORK/outcomes: one when it begins, and one when it has ended, so that a crash or a hang has a name.
+A mutation is determined by its number. `python -m tests.faults.mutated_logs csv|parquet WORK FIRST LAST` writes two
+JSON lines per mutation to WORK/outcomes, one before it and one after it, so that a crash or a hang has a name.
 """
 
 import csv
@@ -25,7 +25,7 @@ from tests.faults.plain_logs import (
     BLANKS,
     Expected,
     Values,
-    What,
+    Verdict,
     expected_of,
     is_missing,
     moment_of,
@@ -33,12 +33,12 @@ from tests.faults.plain_logs import (
     spelled,
 )
 
-# The times of each user and item.
+# The times of the events of each user and item.
 Table = dict[tuple[Any, Any], list[int]]
 
 
 def outcome(base: Base, contents: bytes, folder: Path, number: int) -> str:
-    """Build sequences of a file: "refused", or what kind of check its table has passed, or what is wrong."""
+    """Build sequences from a file; return "refused", the check that its table has passed, or a WRONG text."""
     log = folder / "log.csv"
     log.write_bytes(contents)
     options = dict(base.options)
@@ -79,10 +79,10 @@ def _wrong_figures(expected: Expected, report: SequencesReport, table: Table) ->
 
 
 def _expected(base: Base, plain: bytes) -> tuple[bool, Expected | None]:
-    """Say what is expected of a file, and whether all of it is certain; None if its records are doubtful."""
+    """Return whether all of a file's expected result is certain, and that result, None if its records are doubtful."""
     records = read_records(plain, base.delimiter, base.quote, base.wanted, base.names)
     places = [records.header.index(name) if records.header.count(name) == 1 else -1 for name in base.wanted]
-    # Quotes are letters unless some field is quoted.
+    # Quotes are ordinary characters unless a field is quoted.
     has_quotes = base.quote == "" and b'"' in plain.replace(b'12"', b"")
     if not records.is_plain or -1 in places or has_quotes:
         return False, None
@@ -92,7 +92,7 @@ def _expected(base: Base, plain: bytes) -> tuple[bool, Expected | None]:
 
 
 def _refusal(base: Base, plain: bytes, said: str, options: dict[str, Any]) -> str:
-    """Tell whether a file that nobody could read otherwise was refused."""
+    """Return "refused", or a WRONG text if the refused file can be read in only one way."""
     is_certain, expected = _expected(base, plain)
     if not is_certain or expected is None or not expected.events or "delimiter" not in options:
         return "refused"
@@ -100,7 +100,7 @@ def _refusal(base: Base, plain: bytes, said: str, options: dict[str, Any]) -> st
 
 
 def build(log: Path, options: dict[str, Any], folder: Path) -> tuple[SequencesReport | str, str]:
-    """Build sequences with all bad rows allowed; returns the report, "refused" or what is wrong, and what was said."""
+    """Build sequences and allow all bad rows; return the report, "refused" or a WRONG text, and the error message."""
     out = folder / "out.parquet"
     for file in (out, rejects_of(out)):
         file.unlink(missing_ok=True)
@@ -116,7 +116,7 @@ def build(log: Path, options: dict[str, Any], folder: Path) -> tuple[SequencesRe
 
 
 def events_of(table: Path) -> Table:
-    """Read a table back: the times of each user and item."""
+    """Return the times of each user and item in a table."""
     found: Table = {}
     for row in pq.read_table(table).to_pylist():
         assert row["timestamps"] == sorted(row["timestamps"])
@@ -126,7 +126,7 @@ def events_of(table: Path) -> Table:
 
 
 def differences(expected: Expected, report: SequencesReport, table: Table) -> Iterator[str]:
-    """Say in what a table differs from the one that is expected."""
+    """Yield the differences between a table and the expected one."""
     found = {(str(user).strip(BLANKS), str(item).strip(BLANKS)): times for (user, item), times in table.items()}
     if found != expected.events:
         more = [(pair, times) for pair, times in found.items() if expected.events.get(pair) != times]
@@ -143,7 +143,7 @@ def differences(expected: Expected, report: SequencesReport, table: Table) -> It
 
 
 def _lost(base: Base, plain: bytes, table: Table, folder: Path) -> Iterator[str]:
-    """Say which lines are whole events without quotes, and neither in the table nor among the rejects."""
+    """Yield the lines that are complete events without quotes but neither in the table nor among the rejects."""
     first, *lines = plain.decode("utf-8", "surrogateescape").split("\n")
     columns = list(base.names) or [name.strip('"\ufeff\r') for name in first.split(base.delimiter)]
     places = [columns.index(name) if name in columns else -1 for name in base.wanted]
@@ -155,14 +155,14 @@ def _lost(base: Base, plain: bytes, table: Table, folder: Path) -> Iterator[str]
         fields = _fields_of(base, line.removesuffix("\r"))
         if len(fields) == len(columns):
             user, item, time, *rating = (fields[place] for place in places)
-            is_good = moment_of(time)[0] == What.GOOD and not is_missing(user) and not is_missing(item)
+            is_good = moment_of(time)[0] == Verdict.GOOD and not is_missing(user) and not is_missing(item)
             is_in = (spelled(user), spelled(item)) in pairs or (rating and rating[0][:1] not in "345")
             if is_good and not is_in and not any(value in text for text in rejected for value in (user, item, time)):
                 yield f"lost: {line!r}"
 
 
 def _fields_of(base: Base, line: str) -> list[str]:
-    """Split a line in which no quote and no strange letter leaves any doubt; otherwise returns nothing."""
+    """Split a line; return an empty list if a quote or an unusual character makes its fields doubtful."""
     fields = line.split(base.delimiter)
     if base.quote:
         fields = [field[1:-1] if len(field) > 1 and field[0] == field[-1] == '"' else field for field in fields]
@@ -179,7 +179,7 @@ def _rejected(folder: Path) -> list[str]:
 
 
 def _invented(plain: bytes, table: Table) -> Iterator[str]:
-    """Say which users and items of the table do not stand in the file."""
+    """Yield the users and items of the table that are not in the file."""
     text = "".join(plain.decode("utf-8", "surrogateescape").split('"'))
     for pair in table:
         for id_ in pair:
@@ -188,7 +188,7 @@ def _invented(plain: bytes, table: Table) -> Iterator[str]:
 
 
 def parquet_outcome(contents: bytes, folder: Path, *, is_sound: bool) -> str:
-    """Build sequences of a Parquet file, and hold them against what pyarrow reads."""
+    """Build sequences from a Parquet file, and compare them with what pyarrow reads; returns the same as `outcome`."""
     log = folder / "log.parquet"
     log.write_bytes(contents)
     report, said = build(log, {}, folder)

@@ -1,7 +1,7 @@
-"""Mutate a model directory byte by byte, many times, and tell what scoring with each makes: a process of its own.
+"""Mutate a model directory byte by byte, and record the result of scoring with it. Runs as a process of its own.
 
-A mutation is known by its number. `python -m tests.faults.mutated_models MODEL SEQUENCES WORK FIRST LAST` writes a JSON
-line for each to WORK/outcomes: one when it begins, and one when it has ended, so that a crash has a name.
+A mutation is determined by its number. `python -m tests.faults.mutated_models MODEL SEQUENCES WORK FIRST LAST` writes
+two JSON lines per mutation to WORK/outcomes, one before it and one after it, so that a crash has a name.
 """
 
 import json
@@ -28,7 +28,7 @@ from tests.faults.byte_mutations import MUTATIONS
 
 FILES = ["encoder.onnx", "items.parquet", "manifest.json", "training.jsonl", "weights.safetensors"]
 _MEMORY_BYTES = 8 << 30
-# What a manifest may hold in the place of a value.
+# Values that replace one in a manifest.
 _VALUES: list[Any] = [
     None,
     True,
@@ -53,7 +53,7 @@ _VALUES: list[Any] = [
 
 
 def mutate(files: dict[str, bytes], chance: random.Random) -> tuple[str, dict[str, bytes]]:
-    """Change one file, or exchange two; gives what was done, and the files."""
+    """Change one file, or exchange two; return a description of the change, and the files."""
     name = chance.choice(FILES)
     if chance.random() < 0.03:
         other = chance.choice(FILES)
@@ -69,11 +69,11 @@ def mutate(files: dict[str, bytes], chance: random.Random) -> tuple[str, dict[st
 
 
 def mutate_weights(files: dict[str, bytes], chance: random.Random) -> dict[str, bytes]:
-    """Flip bits of weights, the same in the graph: a model that fits, and is another one."""
+    """Flip the same bits of weights in the weights and in the graph, which gives another model that is consistent."""
     contents = bytearray(files["weights.safetensors"])
     start = 8 + int.from_bytes(contents[:8], "little")
     for _ in range(chance.choice([1, 5, 100])):
-        # Of any number, but mostly of its exponent.
+        # A bit of any number, mostly of its exponent.
         place = start + 4 * chance.randrange((len(contents) - start) // 4) + chance.choice([0, 2, 3, 3])
         contents[place] ^= 1 << chance.randrange(8)
     graph = onnx.load_model_from_string(files["encoder.onnx"])
@@ -89,7 +89,7 @@ def mutate_weights(files: dict[str, bytes], chance: random.Random) -> dict[str, 
 
 
 def reseal(files: dict[str, bytes], chance: random.Random) -> tuple[str, dict[str, bytes]]:
-    """Make the hashes, and mostly the model's id, fit what the files hold, and now and then change a value too."""
+    """Make the hashes and the model's id fit the files, and sometimes change a value of the manifest too."""
     manifest = json.loads(files["manifest.json"])
     manifest["files"] = {name: sha256(files[name]).hexdigest() for name in manifest["files"]}
     sums = manifest["files"]["weights.safetensors"] + manifest["files"]["items.parquet"]
@@ -101,14 +101,14 @@ def reseal(files: dict[str, bytes], chance: random.Random) -> tuple[str, dict[st
             key = chance.choice(sorted(holder))
             holder[key] = chance.choice(_VALUES)
             done = f"resealed with {key} = {holder[key]!r:.40}"
-    # Not by Manifest, which does not take everything.
+    # Not by Manifest, which does not accept every value.
     manifest["seal"] = ""
     manifest["seal"] = sha256((json.dumps(manifest, indent=2) + "\n").encode()).hexdigest()
     return done, files | {"manifest.json": (json.dumps(manifest, indent=2) + "\n").encode()}
 
 
 def mutation(number: int, files: dict[str, bytes]) -> tuple[str, dict[str, bytes], bool]:
-    """Give what a mutation does, the files after it, and whether their hashes fit."""
+    """Return a description of a mutation, the changed files, and whether their hashes fit."""
     chance = random.Random(number)  # noqa: S311 - a sample, no secret
     if number % 2 == 0:
         done, changed = mutate(files, chance)
@@ -118,14 +118,14 @@ def mutation(number: int, files: dict[str, bytes]) -> tuple[str, dict[str, bytes
         return f"other weights: {sealing}", changed, True
     done, changed = "", files
     while not done.partition(":")[0] or "manifest.json" in done:
-        # What it holds is changed as it is sealed.
+        # The values of the manifest are changed by `reseal`.
         done, changed = mutate(files, chance)
     sealing, changed = reseal(changed, chance)
     return f"{done}, {sealing}", changed, True
 
 
 def faults_of(recs: pa.Table, item_ids: set[Any]) -> Iterator[str]:
-    """Say what no table may hold, whatever the model."""
+    """Yield the faults of a table that are wrong for every model."""
     if not np.isfinite(recs["score"].to_numpy()).all():
         yield "a score that is not finite"
     if not set(recs["item_id"].to_pylist()) <= item_ids:
@@ -141,7 +141,7 @@ def faults_of(recs: pa.Table, item_ids: set[Any]) -> Iterator[str]:
 
 
 def outcome(folder: Path, sequences: Path, expected: pa.Table | None, *, is_sealed: bool) -> str:
-    """Load a model and score with it: "refused", "same" or "other" for the table, or what is wrong."""
+    """Load a model and score with it; return "refused", "same" or "other" for the table, or a WRONG text."""
     out = folder.parent / "recs.parquet"
     out.unlink(missing_ok=True)
     try:
@@ -175,7 +175,7 @@ def main() -> None:
             print(json.dumps({"number": number, "done": done}), file=outcomes, flush=True)
             for name, contents in changed.items():
                 (folder / name).write_bytes(contents)
-            # Of files that are as they were no other table may come.
+            # Files with their old hashes must not give another table.
             found = outcome(folder, sequences, expected, is_sealed=is_sealed)
             print(json.dumps({"number": number, "sealed": is_sealed, "outcome": found}), file=outcomes, flush=True)
 

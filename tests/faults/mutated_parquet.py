@@ -1,4 +1,4 @@
-"""Parquet logs with mutated bytes, and sound ones that hold what no log should."""
+"""Parquet logs with mutated bytes, and valid Parquet files with values that no log should have."""
 
 import io
 import random
@@ -21,7 +21,7 @@ _USERS, _ITEMS, _TIMES = ([pair[place] for pair in _PAIRS] for place in range(3)
 _TEXTS = [f"A{item}" for item in _ITEMS]
 ROLES = ("userId", "movieId", "timestamp")
 
-# Of each role, arrays that hold the same log in another type.
+# Arrays per role, which hold the same log in different types.
 _ARRAYS: dict[str, list[Callable[[], pa.Array]]] = {
     "userId": [
         lambda: pa.array(_USERS),
@@ -74,7 +74,7 @@ def _kind(type_: pa.DataType) -> str:
 
 
 def _written(table: pa.Table, chance: random.Random) -> bytes:
-    """Write a table, in one of the ways in which writers do."""
+    """Write a table with random settings of the writer."""
     target = io.BytesIO()
     pq.write_table(
         table,
@@ -91,7 +91,7 @@ def _written(table: pa.Table, chance: random.Random) -> bytes:
 
 @cache
 def _files() -> list[tuple[str, bytes]]:
-    """Write sound logs, of columns of many types."""
+    """Return the column types and the bytes of valid logs of many types."""
     files = []
     for seed in range(24):
         chance = random.Random(seed)  # noqa: S311 - a sample, no secret
@@ -106,7 +106,7 @@ def _table(chance: random.Random) -> pa.Table:
 
 
 def mutation(number: int) -> tuple[str, str, bytes]:
-    """Return what a mutation changes, what it does, and the file after it."""
+    """Return the column types of a mutated log, a description of the changes, and the changed file."""
     chance = random.Random(number)  # noqa: S311 - a sample, no secret
     if number % 2 == 0:
         name, contents = chance.choice(_files())
@@ -132,9 +132,9 @@ def mutation(number: int) -> tuple[str, str, bytes]:
 
 
 def read(contents: bytes) -> tuple[list[Values], tuple[bool, bool], bool] | None:
-    """Read a file by pyarrow: the values, whether each column of ids can hold integers, and whether any is doubtful.
+    """Read a file with pyarrow; return None if pyarrow cannot read it.
 
-    Returns None if pyarrow cannot read it.
+    Returns the values, whether each column of ids can hold integers, and whether any value is doubtful.
     """
     try:
         table = pq.ParquetFile(io.BytesIO(contents)).read()
@@ -157,7 +157,7 @@ def read(contents: bytes) -> tuple[list[Values], tuple[bool, bool], bool] | None
 
 
 def _text(value: Any, *, is_single: bool) -> str | None:
-    """Spell a value as a CSV would; None for a value whose spelling no rule decides."""
+    """Return a value as a CSV would spell it; None if no rule decides its spelling."""
     if isinstance(value, float | Decimal):
         return _number(value, 2**24 if is_single else 2**53)
     if isinstance(value, bytes):
@@ -175,6 +175,6 @@ def _text(value: Any, *, is_single: bool) -> str | None:
 def _number(value: Any, most: float) -> str | None:
     if abs(value) <= most and value == int(value):
         return str(int(value))
-    # Beyond that a float has lost digits, and is refused as an id.
+    # A larger float has lost digits and is refused as an id.
     is_plain = isinstance(value, float) and 1e-3 < abs(value) < min(most, 1e14)
     return str(value) if is_plain else None

@@ -1,7 +1,7 @@
-"""Mutate tables that people write, and tell what is read of each: a process of its own.
+"""Mutate tables that people write, and record how each is read. Runs as a process of its own.
 
-`python -m tests.faults.mutated_rules WORK FIRST LAST` writes a JSON line for each mutation to WORK/outcomes, as
-mutated_logs does. Columns are those of --block and --allow, --pins, --boost, --block-for-user and --candidates,
+`python -m tests.faults.mutated_rules WORK FIRST LAST` writes two JSON lines per mutation to WORK/outcomes, as
+mutated_logs does. The columns are those of --block and --allow, --pins, --boost, --block-for-user and --candidates,
 --segments, --users and --items.
 """
 
@@ -26,13 +26,13 @@ from batchrec.sources.text_tables import read_text_table
 from tests.faults.byte_mutations import HOSTILE, MUTATIONS, TEXT_MUTATIONS, mutated
 from tests.faults.plain_logs import BLANKS, is_integer, is_missing, read_records
 
-# Found in the file, of a column; the values that are read, None where one is missing.
+# The values of each row, None if one is missing.
 Rows = list[tuple[str | None, ...]]
 
 
 @dataclass(frozen=True)
 class Base:
-    """A table that is as it should be; optional: columns that a table may lack."""
+    """A valid table; optional: columns that may be missing."""
 
     option: str
     columns: tuple[str, ...]
@@ -89,7 +89,7 @@ def _parquet_of(base: Base, chance: random.Random) -> bytes:
 
 
 def mutation(number: int) -> tuple[Base, str, str, bytes]:
-    """Return the table, its delimiter (none for Parquet), what is done to it, and the file after it."""
+    """Return the table, its delimiter (empty for Parquet), a description of the changes, and the changed file."""
     chance = random.Random(number)  # noqa: S311 - a sample, no secret
     base = BASES[number % len(BASES)]
     if number % 3 == 0:
@@ -113,7 +113,7 @@ def _read(base: Base, file: str) -> Rows:
 
 
 def outcome(base: Base, delimiter: str, contents: bytes, folder: Path) -> str:
-    """Read a table: "refused", or what kind of check it has passed, or what is wrong."""
+    """Read a table; return "refused", the check that it has passed, or a WRONG text."""
     file = folder / ("table.csv" if delimiter else "table.parquet")
     file.write_bytes(contents)
     try:
@@ -139,7 +139,7 @@ def outcome(base: Base, delimiter: str, contents: bytes, folder: Path) -> str:
 
 
 def _alike(base: Base, row: Sequence[str | None]) -> tuple[str | None, ...]:
-    """Spell the values of a row so that those that mean the same are alike."""
+    """Return the values of a row in a form that is equal for values of the same meaning."""
     ids = {"user_id", "item_id"} if base.option != "--items" else set()
     spelled = []
     for name, value in zip(base.all_columns, row, strict=True):
@@ -149,7 +149,7 @@ def _alike(base: Base, row: Sequence[str | None]) -> tuple[str | None, ...]:
 
 
 def _expected(base: Base, delimiter: str, contents: bytes) -> Rows | None:
-    """Read a table by an independent reader; None if it cannot tell for sure."""
+    """Read a table with an independent reader; return None if the result is doubtful."""
     if not delimiter:
         return _expected_of_parquet(base, contents)
     records = read_records(contents, delimiter, '"', base.all_columns)
@@ -159,7 +159,7 @@ def _expected(base: Base, delimiter: str, contents: bytes) -> Rows | None:
     if any(name not in header for name in base.columns) or (delimiter == "\t" and b'"' not in contents):
         return None
     if len(header) == 1 and any(mark in contents.decode("utf-8", "replace") for mark in _DELIMITERS):
-        # Nothing tells what delimits a single column.
+        # A single column does not show its delimiter.
         return None
     places = [header.index(name) if name in header else -1 for name in base.all_columns]
     return [tuple(None if place < 0 else row[place] or None for place in places) for row in records.rows]
@@ -170,7 +170,7 @@ def _expected_of_parquet(base: Base, contents: bytes) -> Rows | None:
         table = pq.ParquetFile(io.BytesIO(contents)).read()
         table.validate(full=True)
         if any(name not in table.schema.names for name in base.columns):
-            # A single column may be called anything.
+            # A single column may have any name.
             return None
         columns: list[list[Any]] = [
             table[name].to_pylist() if name in table.schema.names else [None] * len(table) for name in base.all_columns

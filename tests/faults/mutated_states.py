@@ -1,7 +1,7 @@
-"""Damage the folders in which nights and models are kept, and tell what the next command makes of it.
+"""Damage the folders of nights and models, and record the result of the next command.
 
-`python -m tests.faults.mutated_states WORK FIRST LAST` writes a JSON line for each mutation to WORK/outcomes, as
-mutated_logs does. No command may put anything out but a whole table: one that a night has published, or a new one.
+`python -m tests.faults.mutated_states WORK FIRST LAST` writes two JSON lines per mutation to WORK/outcomes, as
+mutated_logs does. A command may publish only a complete table: one that a night has published before, or a new one.
 """
 
 import json
@@ -25,7 +25,7 @@ from tests.support.models import training_histories
 from tests.support.nights import FIRST, Company, company
 
 N_NIGHTS = 3
-# A run takes a second, the other commands nothing.
+# A run takes a second, the other commands hardly any time.
 _COMMANDS = ["run", "roll back", "roll back", "roll back to", "plan", "models", "models", "older model", "older model"]
 _NAMES = ["run_date=9999-12-31", "run_date=2024-02-30", "run_date=", ".failed", "run_date=2024-03-05", "x", ".lock"]
 
@@ -42,12 +42,12 @@ def _word(path: Path, chance: random.Random) -> None:
 
 
 def _value(path: Path, chance: random.Random) -> None:
-    """Change a value of a report, its seal left as it is."""
+    """Change a value of a report, but not its seal."""
     try:
         report = json.loads(path.read_bytes())
         report[chance.choice(sorted(report))] = chance.choice([None, 0, -1, "x", [], {}, "2024-03-02", 1e308])
     except (ValueError, TypeError, IndexError):
-        # No report, or no longer one.
+        # The file is not a report, or is damaged already.
         _bytes(path, chance)
     else:
         path.write_text(json.dumps(report), encoding="utf-8")
@@ -61,7 +61,7 @@ def _remove(path: Path, chance: random.Random) -> None:
 
 
 def _folder(path: Path, chance: random.Random) -> None:
-    """Put a folder in the place of a file, and a file in that of a folder."""
+    """Replace a file by a folder, or a folder by a file."""
     was_folder = path.is_dir()
     _remove(path, chance)
     if was_folder:
@@ -71,7 +71,7 @@ def _folder(path: Path, chance: random.Random) -> None:
 
 
 def _link(path: Path, chance: random.Random) -> None:
-    """Put a link in the place of a file or folder: to nothing, to itself, or to a neighbour."""
+    """Replace a file or folder by a link: to nothing, to itself, or to a neighbour."""
     target = chance.choice(["nowhere", path.name, "..", *(other.name for other in sorted(path.parent.iterdir()))])
     _remove(path, chance)
     path.symlink_to(target)
@@ -82,7 +82,7 @@ def _add(path: Path, chance: random.Random) -> None:
     if not new.exists():
         if chance.random() < 0.5:
             new.write_bytes(b"x")
-        # Not what a link leads to: the copy might lie within.
+        # Links are not followed: the copy might be inside the copied folder.
         elif path.is_dir() and not path.is_symlink():
             shutil.copytree(path, new, symlinks=True)
         else:
@@ -90,7 +90,7 @@ def _add(path: Path, chance: random.Random) -> None:
 
 
 def _exchange(path: Path, chance: random.Random) -> None:
-    """Exchange the contents with those of another file of the name."""
+    """Exchange the contents with those of another file of the same name."""
     root = next(parent for parent in path.parents if (parent / "ratings.csv").exists())
     others = [other for other in sorted(root.rglob(path.name)) if other.is_file() and path.is_file()]
     if others:
@@ -105,7 +105,7 @@ _ALL: list[Callable[[Path, random.Random], None]] = [_remove, _folder, _link, _a
 
 
 def damage(folder: Path, chance: random.Random) -> str:
-    """Change a state once to three times; says what was done."""
+    """Damage a state one to three times; return a description."""
     done = []
     for _ in range(chance.choice([1, 1, 1, 2, 3])):
         paths = [path for path in sorted(folder.rglob("*")) if path.name not in ("ratings.csv", "metrics.prom")]
@@ -120,7 +120,7 @@ def damage(folder: Path, chance: random.Random) -> str:
 
 
 def _act(made: Company, command: str, chance: random.Random) -> int | None:
-    """Run a command; returns the night whose table must be out then, if it says."""
+    """Run a command; return the night whose table must then be the current one, None if it changes no table."""
     if command == "run":
         night = chance.choice([N_NIGHTS - 1, N_NIGHTS, N_NIGHTS])
         made.run(night)
@@ -140,7 +140,10 @@ def _act(made: Company, command: str, chance: random.Random) -> int | None:
 
 
 def outcome(made: Company, command: str, chance: random.Random, good: dict[int, bytes]) -> str:
-    """Run a command on a damaged state: "refused", "done", or what is wrong. good: the tables of nights by number."""
+    """Run a command on a damaged state; return "refused", "done", or a WRONG text.
+
+    good: the tables of the nights by number.
+    """
     out = made.folder / "recs.parquet"
     before = out.read_bytes() if out.is_file() else None
     what = "done"
@@ -155,14 +158,14 @@ def outcome(made: Company, command: str, chance: random.Random, good: dict[int, 
     if after != before and after not in good.values():
         faults = _faults_of_new(made, out, command)
         if faults:
-            return f"WRONG: {what}, and a table is out with {faults}"
-    # A link in the place of a night may lead to another, whose table is whole.
+            return f"WRONG: {what}, and the current table has {faults}"
+    # A link in place of a night may lead to another night, whose table is complete.
     is_linked = any(path.is_symlink() for path in (made.folder / "nights").glob("run_date=*"))
     is_other = night in good and after != good[night] and not is_linked
     if what == "done" and command.startswith("roll back") and is_other:
-        return "WRONG: a rollback to what that night has not published"
+        return "WRONG: a rollback to a table that the night has not published"
     if what == "done" and command == "run" and night == N_NIGHTS and after != _table(made, night):
-        return "WRONG: a run has succeeded, and its table is not out"
+        return "WRONG: a run has succeeded, but its table is not the current one"
     return what
 
 
@@ -171,9 +174,9 @@ def _table(made: Company, night: int) -> bytes:
 
 
 def _faults_of_new(made: Company, out: Path, command: str) -> list[str]:
-    """Say what is wrong with a table that no night before has published."""
+    """Return the faults of a table that no earlier night has published."""
     if command != "run":
-        return ["what no night has published"]
+        return ["rows that no night has published"]
     recs = pq.read_table(out)
     log: dict[str, set[Any]] = {"users": set(), "items": set()}
     for line in (made.folder / "ratings.csv").read_text(encoding="utf-8").splitlines()[1:]:
@@ -195,7 +198,7 @@ def main() -> None:
     with company(home, patch) as made, (work / "outcomes").open("w", encoding="utf-8") as outcomes:
         histories = training_histories()
         for night in range(N_NIGHTS):
-            # No two tables are alike.
+            # Each night has one user more, so that no two tables are equal.
             made.write_log(histories | {10_000 + user: [*histories.values()][user] for user in range(night + 1)})
             made.run(night)
         assert len({_table(made, night) for night in range(N_NIGHTS)}) == N_NIGHTS

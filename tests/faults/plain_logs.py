@@ -1,7 +1,7 @@
-"""What docs/logs.md promises of a log, in plain Python: an independent reader, and the events that it makes.
+"""The rules of docs/logs.md in plain Python: an independent reader of logs, and the events that it expects.
 
-What no rule decides, such as a quote within a field that none opens, or a time in a form of its own, is doubtful: then
-an event may be in the table or not, but no other row may be lost.
+A value that no rule decides is doubtful, such as a quote inside an unquoted field, or a time in an unknown form. Its
+event may be in the table or not, but no other row may be lost.
 """
 
 import re
@@ -26,8 +26,8 @@ _NO_TEXT = re.compile("[\udc80-\udcff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class What(Enum):
-    """What is known of a value."""
+class Verdict(Enum):
+    """Whether a value can be used."""
 
     GOOD = 0
     BAD = 1
@@ -36,9 +36,9 @@ class What(Enum):
 
 @dataclass(frozen=True)
 class Records:
-    """The records of a file. is_plain: whether nobody could read other records.
+    """The records of a file. is_plain: whether it can be read in only one way.
 
-    n_bad: records below the header of other numbers of fields, or whose bytes, in a column that is read, are no text.
+    n_bad: records below the header that have another number of fields, or that are not text in a column that is read.
     """
 
     header: list[str]
@@ -49,7 +49,7 @@ class Records:
 
 @dataclass(frozen=True)
 class Values:
-    """The texts of an event as they are written; None is missing."""
+    """The texts of an event as they are in the file; None if missing."""
 
     user: str | None
     item: str | None
@@ -59,7 +59,10 @@ class Values:
 
 @dataclass
 class Expected:
-    """What is expected of a log: the seconds of each user and item as texts; doubtful is what no rule decides."""
+    """The expected result of a log.
+
+    events: the seconds of each user and item, both as text; is_doubtful: whether it has a value that no rule decides.
+    """
 
     n_rows: int
     events: dict[tuple[str, str], list[int]] = field(default_factory=dict)
@@ -71,7 +74,7 @@ class Expected:
 
 
 def split_records(text: str, delimiter: str, quote: str) -> tuple[list[list[str]], bool]:
-    """Split text into records by RFC 4180, letter by letter; tells whether the text keeps to it."""
+    """Split text into records by RFC 4180, character by character; return also whether the text follows it."""
     records: list[list[str]] = []
     fields: list[str] = []
     is_plain, place = True, 0
@@ -88,7 +91,7 @@ def split_records(text: str, delimiter: str, quote: str) -> tuple[list[list[str]
         while place < len(text) and text[place] not in "\r\n" and not text.startswith(delimiter, place):
             place += 1
         rest = text[start:place]
-        # Letters after a quote, and a quote among letters.
+        # False if characters follow a closing quote, or if an unquoted field has a quote.
         is_plain &= not (quote and quote in rest) and not (rest != "" and start > 0 and text[start - 1] == quote != "")
         fields.append(value + rest)
         if place < len(text) and text.startswith(delimiter, place):
@@ -119,41 +122,41 @@ def _quoted(text: str, place: int, quote: str) -> tuple[str, int, bool]:
 def read_records(
     contents: bytes, delimiter: str, quote: str, wanted: Sequence[str], names: Sequence[str] = ()
 ) -> Records:
-    """Read the records of a file; wanted: the columns that are read. names: of the columns, if it has no header."""
+    """Read the records of a file. wanted: the columns that are read; names: all columns of a file without a header."""
     text = contents.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     records, is_plain = split_records(text, delimiter, quote)
-    # Empty lines are no rows.
+    # Empty lines are not rows.
     filled = [record for record in records if record != [""]]
     if not names and (not records or records[0] == [""]):
         return Records([], [], 0, False)
     header, rows = (list(names), filled) if names else (filled[0], filled[1:])
-    # Some programs write delimiters behind the last field.
+    # Some programs write delimiters after the last field.
     rows = [row[: len(header)] if not any(row[len(header) :]) else row for row in rows]
     read = [place for place, name in enumerate(header) if name in wanted]
     whole = [row for row in rows if len(row) == len(header) and not _NO_TEXT.search("".join(row[p] for p in read))]
     return Records(header, whole, len(rows) - len(whole), is_plain)
 
 
-def moment_of(text: str) -> tuple[What, float | int | None]:
-    """Read a time: a number as it is, text as microseconds (int)."""
+def moment_of(text: str) -> tuple[Verdict, float | int | None]:
+    """Read a time: a number is returned as a float, a date or time as an int of microseconds."""
     text = text.strip(" ")
     if _NUMBER.fullmatch(text):
-        return What.GOOD, float(text)
+        return Verdict.GOOD, float(text)
     if found := _ISO.fullmatch(text):
         year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
         try:
             moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
         except ValueError:
-            return What.DOUBTFUL, None
+            return Verdict.DOUBTFUL, None
         micros = (moment - _EPOCH) // timedelta(microseconds=1) + int((found[7] or ".0")[1:].ljust(6, "0"))
         if found[8] not in (None, "Z"):
             minutes = int(found[8][1:3]) * 60 + int(found[8][4:])
             micros -= minutes * 60_000_000 * (1 if found[8][0] == "+" else -1)
             if int(found[8][1:3]) > 14 or int(found[8][4:]) > 59:
-                return What.DOUBTFUL, None
-        return What.GOOD, micros
+                return Verdict.DOUBTFUL, None
+        return Verdict.GOOD, micros
     known = re.search("[0-9]|inf|nan|epoch", text, re.IGNORECASE)
-    return (What.DOUBTFUL if known else What.BAD), None
+    return (Verdict.DOUBTFUL if known else Verdict.BAD), None
 
 
 def is_missing(text: str | None) -> bool:
@@ -166,21 +169,21 @@ def is_integer(text: str) -> bool:
 
 
 def spelled(text: object) -> str:
-    """Spell an id so that those that are one as integers, or as text, are alike."""
+    """Return an id in a form that is equal for ids that are the same integer or the same text."""
     trimmed = str(text).strip(BLANKS)
     return str(int(trimmed.partition(".")[0])) if is_integer(trimmed) else trimmed
 
 
-def stars_of(text: str) -> tuple[What, float]:
+def stars_of(text: str) -> tuple[Verdict, float]:
     if _STARS.fullmatch(text.strip(" ")):
-        return What.GOOD, float(text)
+        return Verdict.GOOD, float(text)
     if found := _COMMA.fullmatch(text.strip(" ")):
-        return What.GOOD, float(f"{found[1]}.{found[2]}")
-    return (What.DOUBTFUL if re.search("[0-9]|inf|nan", text, re.IGNORECASE) else What.BAD), 0.0
+        return Verdict.GOOD, float(f"{found[1]}.{found[2]}")
+    return (Verdict.DOUBTFUL if re.search("[0-9]|inf|nan", text, re.IGNORECASE) else Verdict.BAD), 0.0
 
 
 def _unit(ticks: Iterable[float]) -> tuple[float | None, bool]:
-    """Return the microseconds a tick; None if the numbers are of several units. Whether any can be told by its size."""
+    """Return the microseconds per tick, None if the ticks have several units, and whether their sizes show the unit."""
     sizes = set()
     for tick in map(abs, ticks):
         if tick:
@@ -198,16 +201,16 @@ def expected_of(
 ) -> Expected:
     """Apply the rules to the values of the rows that parse; n_bad: rows that do not.
 
-    may_be_integers: whether the column of users, and that of items, is not known to hold texts.
+    may_be_integers: whether the column of users, and that of items, can hold integers.
     """
     expected = Expected(len(values) + n_bad, n_rejected=n_bad)
-    read = [(value, *(moment_of(value.time) if value.time else (What.BAD, None))) for value in values]
-    expected.is_doubtful = any(what == What.DOUBTFUL for _, what, _ in read)
+    read = [(value, *(moment_of(value.time) if value.time else (Verdict.BAD, None))) for value in values]
+    expected.is_doubtful = any(what == Verdict.DOUBTFUL for _, what, _ in read)
     ticks = [moment for _, _, moment in read if isinstance(moment, float)]
     unit, is_known = _unit(ticks)
     has_text = any(isinstance(moment, int) for _, _, moment in read)
     expected.is_refused = unit is None or not (is_known or has_text)
-    timed = [value for value, what, _ in read if what == What.GOOD]
+    timed = [value for value, what, _ in read if what == Verdict.GOOD]
     expected.are_integers = (
         may_be_integers[0]
         and all(
@@ -220,12 +223,12 @@ def expected_of(
     )
     found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for value, what, moment in read:
-        if what == What.DOUBTFUL:
+        if what == Verdict.DOUBTFUL:
             continue
-        rating, stars = (What.GOOD, 0.0) if min_rating is None else stars_of(value.rating or "")
-        expected.is_doubtful |= rating == What.DOUBTFUL
+        rating, stars = (Verdict.GOOD, 0.0) if min_rating is None else stars_of(value.rating or "")
+        expected.is_doubtful |= rating == Verdict.DOUBTFUL
         is_bad = any(id_ is None or is_missing(id_) or _lost(id_) for id_ in (value.user, value.item))
-        if is_bad or moment is None or rating == What.BAD or value.user is None or value.item is None:
+        if is_bad or moment is None or rating == Verdict.BAD or value.user is None or value.item is None:
             expected.n_rejected += 1
         elif min_rating is not None and stars < min_rating:
             expected.n_below += 1
@@ -241,5 +244,5 @@ def expected_of(
 
 
 def _lost(text: str) -> bool:
-    """Tell whether a text is no id, though it is there: of a float, or of two records."""
+    """Return whether a text exists but cannot be an id: a float that has lost digits, or text of two records."""
     return _LOST_DIGITS.fullmatch(text) is not None or re.search("[\r\n]", text.strip(BLANKS)) is not None

@@ -1,7 +1,8 @@
-"""Disks that lose what was not synced when the power goes: what they may hold then, made from the record of a run.
+"""A crash model: makes, from the record of a run, the states that the disks may have after a power cut.
 
-The model is that of ALICE (Pillai et al., OSDI 2014): names in a folder reach the disk in the order of their making,
-each folder for itself, and for certain only by an fsync of that folder; the contents of a file only by one of the file.
+The model is that of ALICE (Pillai et al., OSDI 2014). Changes of the names in a folder reach the disk in their order,
+independently of other folders, and are certain only after an fsync of the folder. The contents of a file are certain
+only after an fsync of the file.
 """
 
 import errno
@@ -23,7 +24,7 @@ Names = dict[str, int]
 
 @dataclass
 class Node:
-    """A folder, file or link: what it has held, oldest first, and which of that the disk holds for certain."""
+    """A folder, file or link: the versions of its contents, oldest first, and how many are certainly on the disk."""
 
     versions: list[Names | bytes | str]
     n_synced: int = 1
@@ -35,7 +36,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment of a run: of each node the newest version that is on the disk for certain, and the newest of all."""
+    """A moment of a run: for each node, the newest version that is certain to be on the disk, and the newest of all."""
 
     event: str
     versions: Mapping[int, tuple[int, int]]
@@ -43,7 +44,7 @@ class Moment:
 
 @dataclass
 class Disks:
-    """The folders in `root`, a disk each, and all that has befallen them while `recorded`."""
+    """The folders in `root`, each of them a disk, and their changes while `recorded`."""
 
     root: Path
     nodes: dict[int, Node] = field(default_factory=dict)
@@ -52,11 +53,11 @@ class Disks:
     top: Names = field(default_factory=dict)
 
     def look(self, event: str) -> None:
-        """Note what has changed since the last look."""
+        """Record the changes since the last look."""
         seen: dict[tuple[int, int], int] = {}
         is_first = not self.nodes
         self.top = {disk.name: self._see(disk, seen) for disk in sorted(self.root.iterdir())}
-        # An inode that is gone may come again as another file.
+        # The inode of a deleted file may be used again for another file.
         self.places = seen
         if is_first:
             self.sync_all()
@@ -95,7 +96,10 @@ class Disks:
             node.n_synced = len(node.versions)
 
     def states(self, moment: Moment, chance: random.Random, most: int) -> "list[State]":
-        """List what the disks may hold if the power goes at a moment: all that was not synced lost, none, and parts."""
+        """List states after a power cut at a moment, which loses all, parts or none of what was not synced.
+
+        The last state is that after a kill. most: maximum number of states that lose parts.
+        """
         open_folders = [
             number
             for number, (synced, newest) in moment.versions.items()
@@ -122,14 +126,14 @@ def _size(ranges: list[range]) -> int:
 
 
 def _torn(chance: random.Random, number: int) -> Callable[[bytes], bytes]:
-    """What becomes of the contents of files that were not synced: none of them, half, or all."""
+    """Return a function that keeps none, half, or all of the contents of a file that was not synced."""
     way = number % 3 if number else chance.randrange(3)
     return lambda contents: contents[: (0, len(contents) // 2, len(contents))[way]]
 
 
 @dataclass(frozen=True)
 class State:
-    """What the disks hold after a power cut; or after a kill: then all is there, and some of it is not synced."""
+    """The contents of the disks after a power cut, or after a kill, which loses nothing and syncs nothing."""
 
     disks: Disks
     moment: Moment
@@ -138,7 +142,7 @@ class State:
     is_kill: bool = False
 
     def build(self, root: Path) -> Disks:
-        """Make the folders in `root`; gives disks that go on from there."""
+        """Make the folders in `root`; return disks that start with these."""
         made: dict[int, Path] = {}
         root.mkdir(parents=True)
         for name, number in self.disks.top.items():
@@ -167,7 +171,7 @@ class State:
         made.setdefault(number, path)
 
     def held(self, number: int) -> Names | bytes | str:
-        """What a node holds in this state."""
+        """Return the contents of a node in this state."""
         synced, newest = self.moment.versions[number]
         versions = self.disks.nodes[number].versions
         if self.disks.nodes[number].is_folder:
@@ -176,7 +180,7 @@ class State:
         return self.torn(contents) if newest > synced and isinstance(contents, bytes) else contents
 
     def signature(self) -> str:
-        """A text that is the same for the same names and contents, and for a kill another."""
+        """Return a text that is equal for states of the same names and contents; a kill differs from a power cut."""
 
         def of(number: int) -> Any:
             held = self.held(number)
@@ -190,7 +194,7 @@ _is_looking = False
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    """Look before each change of a file or folder: at what the one before it has made."""
+    """Look before each change of a file or folder, to record the change before it."""
     is_write = event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
     if _active and (is_write or event in _CHANGES):
         _look(f"{event} {arguments[:2]}")
@@ -212,14 +216,14 @@ _hooks: list[Callable[..., None]] = []
 
 @contextmanager
 def recorded(disks: Disks, apart: bool) -> Iterator[None]:
-    """Record all changes of the disks in the block, and what is synced. apart: no link leads from one to another."""
+    """Record all changes of the disks in the block, and each fsync. apart: a hard link to another disk is an error."""
     if not _hooks:
-        # For good: Python has no way to remove one.
+        # Python cannot remove an audit hook.
         sys.addaudithook(_hook)
         _hooks.append(_hook)
     link = os.link
 
-    # In the place of the real one: the disk below need not spin for what is only looked at.
+    # Replaces the real fsync, because these disks are only a model.
     def seen_fsync(opened: int) -> None:
         _look("fsync")
         disks.sync(opened)

@@ -1,4 +1,4 @@
-"""Imported once by the process that all nights are forked from: what a night loads, down to what an export needs."""
+"""All modules that a night loads, even for an export: imported once by the process that all nights are forked from."""
 
 import tempfile
 from pathlib import Path

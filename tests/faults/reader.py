@@ -1,4 +1,4 @@
-"""A reader that polls a shop all the time, and must never see what is neither before a night nor after it."""
+"""A reader that polls a shop all the time, and may see only the states before and after a night."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from tests.faults.shop import FIRST, Shop
 
 @dataclass
 class Reader:
-    """What one reader of a shop has seen; `allowed` holds, by where a table stands, the digests it may have."""
+    """A reader of a shop, and the faults that it has seen; allowed: the digests that a table may have, by its place."""
 
     shop: Shop
     allowed: dict[str, set[str | None]]
@@ -46,22 +46,22 @@ class Reader:
         self._check("out", self._digest(contents))
 
     def _see_night(self, night: Path) -> None:
-        """See the table and the report of one night, of one moment: those of the same folder."""
+        """Check the table and the report of a night, both read from the same folder even if it is being replaced."""
         with suppress(FileNotFoundError):
             opened = os.open(night, os.O_RDONLY)
             try:
                 table = self._digest(self._read("recs.parquet", opened))
                 report = json.loads(self._read("report.json", opened))
             except FileNotFoundError:
-                # The folder that was opened may have been replaced since, or deleted as an old night; never be short.
+                # The opened folder may have been replaced or deleted since. If it was not, its files must be complete.
                 if os.fstat(opened).st_nlink and night.exists() and os.path.samestat(os.fstat(opened), night.stat()):
-                    self.wrong.append(f"{night.name} is short")
+                    self.wrong.append(f"{night.name} lacks a file")
                 return
             finally:
                 os.close(opened)
             self._check(night.name, table)
             if report["recs_sha256"] != table:
-                self.wrong.append(f"{night.name}: a report of another table")
+                self.wrong.append(f"{night.name}: the report is of another table")
 
     @staticmethod
     def _read(name: str, folder: int) -> bytes:
@@ -81,7 +81,7 @@ class Reader:
     def _digest(self, contents: bytes) -> str:
         found = sha256(contents).hexdigest()
         if found not in self.known:
-            # Once for each table: that it is one.
+            # Each table is read once, to check that it can be read.
             pq.read_table(io.BytesIO(contents))
             self.known.add(found)
         return found
@@ -92,7 +92,7 @@ class Reader:
 
 
 def reader_of(shop: Shop, scene: Scene) -> Reader:
-    """A reader that allows what is there before and after a night."""
+    """Return a reader that allows the states before and after a night."""
     nights = {*scene.before.tables, *scene.after.tables, FIRST}
     allowed: dict[str, set[str | None]] = {
         f"run_date={night}": {state.tables[night] for state in (scene.before, scene.after) if night in state.tables}
@@ -104,7 +104,7 @@ def reader_of(shop: Shop, scene: Scene) -> Reader:
 
 @contextmanager
 def polled(shop: Shop, scene: Scene) -> Iterator[Reader]:
-    """Poll until the block ends. Fails where the reader has seen anything wrong."""
+    """Poll until the block ends; fail if the reader has seen a fault."""
     reader, is_over = reader_of(shop, scene), threading.Event()
 
     def poll() -> None:

@@ -1,4 +1,4 @@
-"""Nights of every kind: the shop before one, and what it looks like after one that nothing has befallen."""
+"""Nights of every kind: the shop before the night, and its state after an undisturbed one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tests.support.shared import made_once
 
 @dataclass(frozen=True)
 class Scene:
-    """A night to come, the state before and after it, and the stages it has."""
+    """A night, the shop and its state before it, the state after it, and its stages."""
 
     name: str
     night: int
@@ -22,7 +22,7 @@ class Scene:
     stages: tuple[str, ...]
 
     def begin(self, folder: Path) -> Shop:
-        """Give a shop of its own, as it is before the night."""
+        """Return a copy of the shop as it is before the night."""
         return self.shop.copy(folder)
 
 
@@ -59,7 +59,7 @@ KINDS: dict[str, tuple[Callable[[Path], Shop], int]] = {
 
 @cache
 def scene(name: str) -> Scene:
-    """Return a scene, which is made once per test run."""
+    """Return a scene; each is made once per test run."""
     make, night = KINDS[name]
     before = Shop(made_once(f"before {name}", make))
 

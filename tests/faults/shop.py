@@ -1,4 +1,4 @@
-"""A shop's folder: its log, its options, what its readers may look at, and what must not be left lying in it."""
+"""A shop's folder: its log, its options, the state that its readers see, and files that must not be left in it."""
 
 import csv
 import random
@@ -53,14 +53,14 @@ Histories = dict[int, list[int]]
 
 @cache
 def _first_histories() -> Mapping[int, list[int]]:
-    """Each item is followed by the next one, so that little training is enough."""
+    """Return histories in which each item is followed by the next one, so that little training is enough."""
     chance = random.Random(3)  # noqa: S311 - a sample, no secret
     starts = {user: (chance.randrange(N_ITEMS), chance.randint(5, 12)) for user in range(240)}
     return {user: [1000 + (start + n) % N_ITEMS for n in range(length)] for user, (start, length) in starts.items()}
 
 
 def histories(n_days: int = 0) -> Histories:
-    """The log after so many days: on each of them a few users go on, and one is new."""
+    """Return the log after some days; on each of them a few users have one more event, and one user is new."""
     found = {user: list(items) for user, items in _first_histories().items()}
     for day in range(1, n_days + 1):
         for user in range(day, 240, 29):
@@ -71,7 +71,7 @@ def histories(n_days: int = 0) -> Histories:
 
 @dataclass(frozen=True)
 class State:
-    """Everything that a reader may look at: the digest of each table by night, what is out, and the models."""
+    """All that a reader may look at: the digests of the nights' tables and of the current table, and the models."""
 
     tables: Mapping[date, str]
     out: str | None
@@ -101,7 +101,7 @@ class Shop:
             csv.writer(file, lineterminator="\n").writerows([("userId", "movieId", "timestamp"), *rows])
 
     def run(self, night: int = 0, *options: object) -> None:
-        """Run the night so many days after the first, without a fault."""
+        """Run the night that is `night` days after the first; it must succeed."""
         code, child = run(self.folder, night_of(night, *options))
         assert code == 0, child.said
 
@@ -114,7 +114,7 @@ class Shop:
         out = self.folder / "recs.parquet"
         tables = {night: self.archive.table(night) for night in self.archive.dates()}
         return State(
-            # A test may have lost one.
+            # A test may have deleted a table.
             tables={night: digest(table) for night, table in tables.items() if table.exists()},
             out=digest(out) if out.exists() else None,
             models=frozenset(names_in(self.registry.folder)) if self.registry.folder.exists() else frozenset(),
@@ -122,7 +122,7 @@ class Shop:
         )
 
     def leftovers(self) -> list[str]:
-        """What a night that has ended well leaves nothing of."""
+        """Return the files that a successful night must not leave."""
         names = [str(path.relative_to(self.folder)) for path in self.folder.rglob("*")]
         hidden = [name for name in names if any(part.startswith(".") for part in Path(name).parts)]
         ends = (".tmp", ".new", ".part", ".probe", ".old")
@@ -131,7 +131,7 @@ class Shop:
 
 
 def night_of(night: int, *options: object) -> list[object]:
-    """The command of the night so many days after the first."""
+    """Return the command of the night that is `night` days after the first."""
     return ["run", "--run-date", FIRST + timedelta(days=night), "--log-format", "json", *options]
 
 
@@ -140,7 +140,7 @@ def digest(file: Path) -> str:
 
 
 def empty_shop(folder: Path, n_days: int = 0) -> Shop:
-    """A shop before its first night."""
+    """Make a shop before its first night."""
     folder.mkdir(parents=True)
     shop = Shop(folder)
     shop.write_log(histories(n_days))

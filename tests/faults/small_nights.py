@@ -1,4 +1,4 @@
-"""Nights of which all is real but the jobs: their tables are a line of text, and each takes a hundredth of a second."""
+"""Nights in which only the jobs are replaced: their tables are lines of text, and each job takes hardly any time."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from tests.support.models import SHAPE
 
 FIRST = date(2024, 3, 1)
 CONFIG = RunConfig(train_every="2d", keep=2, keep_models=2)
-# Parquet's own check is one of its ends: here a table is whole if it has all of its lines.
+# A Parquet file shows by its end whether it is complete. A table here is complete if it has all three lines.
 _TABLE = re.compile(r"(table of (\d{4}-\d\d-\d\d) by (\w+) from (\w+)\n)\1\1")
 
 
@@ -60,7 +60,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Table:
-    """What a whole table says of itself."""
+    """The contents of a complete table."""
 
     night: date
     model_id: str
@@ -69,7 +69,7 @@ class Table:
 
 @dataclass
 class SmallShop:
-    """A folder with three disks: one for the table that is out, one for the nights, one for the models."""
+    """A folder with three disks: one for the current table, one for the nights, one for the models."""
 
     root: Path
     config: RunConfig = CONFIG
@@ -93,7 +93,7 @@ class SmallShop:
         return ModelRegistry(Path(self.settled.models))
 
     def run(self, night: int, log: str = "whole") -> int:
-        """Run the night so many days after the first, on a log; gives the exit code."""
+        """Run the night that is `night` days after the first, on a log; return the exit code."""
         self.log = log
         jobs = Jobs(["no.csv"], SequencesConfig(), TrainingConfig(), ScoringConfig(), str(self.out))
         with the_jobs_of(self):
@@ -108,16 +108,16 @@ class SmallShop:
             return self.archive.roll_back()
 
     def table_out(self) -> Table | None:
-        """What is out; None if there is nothing. Fails if that is no whole table."""
+        """Return the current table, None if it does not exist; fail if it is not complete."""
         return table_in(self.out) if self.out.exists() else None
 
     def model_in_use(self) -> str | None:
-        """The id of the model in use, which is whole."""
+        """Return the id of the model in use, None if there is none; fail if one of its files has changed."""
         current = self.registry.current
         return None if current is None else digested(current.folder).manifest.model_id
 
     def leftovers(self) -> list[str]:
-        """What is hidden and stays, apart from the lock, and probes, which the next that writes there removes."""
+        """Return the hidden files that remain, except the lock, and probes, which the next writer removes."""
         return sorted(
             str(path.relative_to(self.root))
             for path in self.root.rglob("*")
@@ -127,19 +127,19 @@ class SmallShop:
 
 def table_in(file: Path) -> Table:
     found = _TABLE.fullmatch(file.read_text(encoding="utf-8"))
-    assert found, f"{file}: no whole table: {file.read_bytes()!r}"
+    assert found, f"{file}: not a complete table: {file.read_bytes()!r}"
     return Table(date.fromisoformat(found[2]), found[3], found[4])
 
 
 @dataclass(frozen=True)
 class Digested:
-    """A model directory of which every file was compared with its digest."""
+    """A model directory whose files were all compared with their digests."""
 
     manifest: Manifest
 
 
 def digested(folder: Path) -> Digested:
-    """Stand in for load_model, whose graphs these models have not."""
+    """Replace load_model, because these models have no graph that can be loaded."""
     manifest = read_manifest(folder)
     for name, expected in manifest.files.items():
         if not (folder / name).is_file() or sha256((folder / name).read_bytes()).hexdigest() != expected:
@@ -148,7 +148,7 @@ def digested(folder: Path) -> Digested:
 
 
 def write_model(folder: Path, seed: str) -> str:
-    """Write a model of a few bytes; returns its id."""
+    """Write a model of a few bytes; return its id."""
     contents = {name: f"{name} of {seed}\n".encode() for name in (ENCODER, ITEMS, WEIGHTS)}
     for name, written in contents.items():
         (folder / name).write_bytes(written)
@@ -161,7 +161,7 @@ def write_model(folder: Path, seed: str) -> str:
 
 @contextmanager
 def the_jobs_of(shop: SmallShop) -> Iterator[None]:
-    """Put jobs of a line in the place of those that take minutes."""
+    """Replace the jobs, which take minutes, by jobs that write lines of text."""
 
     def build_sequences(_ratings: Any, _config: Any, out: Path) -> Built:
         with replacing(out) as temporary:
@@ -198,7 +198,7 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
 
 
 class HeldOut:
-    """Stand in for the held-out items: every model ranks them well."""
+    """Replace the held-out items by ones that every model ranks well."""
 
     def measure(self, model: Path, _scoring: ScoringConfig) -> ModelFigures:
         return ModelFigures(digested(model).manifest.model_id, 0.2, 0.1, 0.0)

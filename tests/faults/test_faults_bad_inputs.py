@@ -1,4 +1,4 @@
-"""Bad inputs: each ends with its exit code and one line, and leaves what readers see."""
+"""Each bad input ends with its exit code and one line, and changes nothing that readers see."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def seen_by_readers(shop: Path) -> dict[str, bytes | str]:
-    """Every table, model and other file of a folder, but for what a night keeps to go on from, and its own account."""
+    """Return all files of a folder, except unfinished work, reports of failed nights, the lock and the metrics."""
     own = ("nights/.run_date=2", "nights/failed", "nights/.lock", "metrics.prom")
     return {
         name: str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else "a folder"
@@ -30,7 +30,7 @@ def temporaries(shop: Shop) -> list[str]:
 
 
 @pytest.mark.parametrize("bad", BAD_INPUTS, ids=[bad.what for bad in BAD_INPUTS])
-def test_a_bad_input(
+def test_a_bad_input_gives_its_exit_code_and_one_line(
     bad: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop = shop_after_first_night().copy(tmp_path / "shop")

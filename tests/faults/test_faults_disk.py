@@ -1,4 +1,4 @@
-"""Disks that are full, folders that cannot be written: one line, exit code 2, and tables and models as they were."""
+"""Full disks and read-only folders give exit code 2 and one line, and leave tables and models as they were."""
 
 import os
 import random
@@ -24,7 +24,7 @@ N_RUNS = 8 if counts.IS_LONG else 1
 
 
 def tried(shop: Shop, scene: Scene, limits: Limits = Limits()) -> Child | None:
-    """Run a night that may fail, and then leaves all that a reader sees; None where it did not fail."""
+    """Run a night that may fail; return None if it succeeds. A failure must change nothing that readers see."""
     with polled(shop, scene):
         code, child = run(shop.folder, night_of(scene.night), limits)
     if code == 0:
@@ -46,7 +46,7 @@ def assert_works_afterwards(shop: Shop, scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("kind", counts.some(KINDS, "carry-over"))
-def test_a_file_that_cannot_grow_ends_a_night_and_not_the_next(kind: str, tmp_path: Path) -> None:
+def test_a_limit_on_file_sizes_ends_a_night_but_not_the_next_one(kind: str, tmp_path: Path) -> None:
     for number in range(N_RUNS):
         shop = scene(kind).begin(tmp_path / str(number))
         limit = int(2 ** CHANCE.uniform(8, 17))
@@ -57,7 +57,7 @@ def test_a_file_that_cannot_grow_ends_a_night_and_not_the_next(kind: str, tmp_pa
 
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[Callable[[int], None]]:
-    """Mount a disk of some size at a folder; yields a function that changes the size. Skips where that is forbidden."""
+    """Mount a disk of a given size at a folder; yield a function that changes its size. Skip if mounting is refused."""
     folder.mkdir()
 
     def mount(*options: str) -> subprocess.CompletedProcess[str]:
@@ -79,7 +79,7 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Callable[[int], None]]:
 
 
 @pytest.mark.parametrize("kind", counts.some(KINDS, "carry-over"))
-def test_a_full_disk_ends_a_night_and_not_the_next(kind: str, tmp_path: Path) -> None:
+def test_a_full_disk_ends_a_night_but_not_the_next_one(kind: str, tmp_path: Path) -> None:
     for number in range(N_RUNS):
         with small_disk(tmp_path / str(number), 20_000) as resize:
             shop = scene(kind).begin(tmp_path / str(number) / "shop")
@@ -97,12 +97,12 @@ FOLDERS = [".", "nights", "models", "nights/run_date=2024-03-01"]
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Let nobody write to a folder: by its mode, or for root by a mark of the file system."""
+    """Make a folder read-only: by its mode, or for root by an attribute of the file system."""
     is_root = os.geteuid() == 0
     if is_root:
         marked = subprocess.run(["chattr", "+i", folder], capture_output=True, text=True)  # noqa: PLW1510
         if marked.returncode:
-            pytest.skip(f"root may write everywhere, and chattr +i cannot be had: {marked.stderr.strip()}")
+            pytest.skip(f"root may write everywhere, and chattr +i fails: {marked.stderr.strip()}")
     else:
         folder.chmod(0o500)
     try:
@@ -115,7 +115,7 @@ def read_only(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", counts.some(FOLDERS, "nights"))
-def test_a_folder_that_cannot_be_written_leaves_all_as_it_was(name: str, tmp_path: Path) -> None:
+def test_a_night_with_a_read_only_folder_changes_nothing(name: str, tmp_path: Path) -> None:
     kind = scene("warm start" if counts.IS_LONG else "carry-over")
     shop = kind.begin(tmp_path / "shop")
     with read_only(shop.folder / name):

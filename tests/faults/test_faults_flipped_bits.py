@@ -1,4 +1,4 @@
-"""Tables of which a single bit was flipped: the same values, or an error; never others."""
+"""A table with one flipped bit gives the same values or an error, never other values."""
 
 import random
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def flips(contents: bytes, most: int) -> Iterator[bytes]:
-    """Copies of which each has another single bit changed: a sample of them, twenty times as many in the long form."""
+    """Yield copies with one flipped bit, another one each time: a sample, twenty times as large in the long form."""
     places = range(8 * len(contents))
     n_flips = min(len(places), 20 * most if counts.IS_LONG else most)
     for place in random.Random(11).sample(places, n_flips):  # noqa: S311 - a sample, no secret
@@ -49,7 +49,7 @@ def test_no_flipped_bit_of_sequences_becomes_another_value(table: Path) -> None:
 
 
 def test_no_flipped_bit_of_sequences_reaches_sql(table: Path) -> None:
-    # DuckDB looks at no checksum: all its reads come after the table was opened.
+    # DuckDB verifies no checksum, so every table is opened and checked before DuckDB reads it.
     query = f"select user_id, item_ids, timestamps from read_parquet('{table}') order by user_id"  # noqa: S608
     con = duckdb.connect()
     expected = con.execute(query).fetchall()

@@ -1,4 +1,4 @@
-"""Nights that are killed with -9, at random and at every change of a file, and go on to the very same table."""
+"""Nights that are killed with SIGKILL, at random and before every change of a file, resume to the same table."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -13,24 +13,24 @@ from tests.faults.scenes import KINDS, scene
 pytestmark = pytest.mark.slow
 
 CHANCE = random.Random(5)  # noqa: S311 - a sample, no secret
-# Chains of kills of each kind of night, each of up to so many.
-# A night makes at least so many changes of files and folders.
-LEAST_CHANGES = 40
+# Minimum number of changes of files and folders in a night.
+MIN_CHANGES = 40
 N_PARTS = 4
-N_CHAINS, MOST_KILLS = (6, 6) if counts.IS_LONG else (1, 3)
+# Chains of kills per kind of night, and maximum number of kills in a chain.
+N_CHAINS, MAX_KILLS = (6, 6) if counts.IS_LONG else (1, 3)
 
 
 def random_moments(stages: tuple[str, ...]) -> list[Moment]:
-    """Some moments at random, others within a stage: the short ones would hardly be hit otherwise."""
+    """Return random moments, some of them within a stage, because short stages would hardly be hit otherwise."""
     aimed = [Moment(CHANCE.uniform(0, 0.03), stage=CHANCE.choice(stages)) for _ in range(CHANCE.randint(1, 4))]
-    others = [Moment(CHANCE.uniform(0.1, 3)) for _ in range(CHANCE.randint(1, MOST_KILLS - 1))]
-    moments = [*aimed, *others][:MOST_KILLS]
+    others = [Moment(CHANCE.uniform(0.1, 3)) for _ in range(CHANCE.randint(1, MAX_KILLS - 1))]
+    moments = [*aimed, *others][:MAX_KILLS]
     CHANCE.shuffle(moments)
     return moments
 
 
 @pytest.mark.parametrize("kind", counts.some(KINDS, "warm start", "carry-over"))
-def test_a_night_that_is_killed_at_random_goes_on_to_the_same_table(kind: str, tmp_path: Path) -> None:
+def test_a_night_killed_at_random_resumes_to_the_same_table(kind: str, tmp_path: Path) -> None:
     night = scene(kind)
     with ThreadPoolExecutor(2) as pool:
         chains = [
@@ -42,7 +42,7 @@ def test_a_night_that_is_killed_at_random_goes_on_to_the_same_table(kind: str, t
 
 @pytest.mark.parametrize("kind", counts.some(KINDS, "repeated date"))
 @pytest.mark.parametrize("part", range(N_PARTS if counts.IS_LONG else 1))
-def test_a_night_that_is_killed_before_any_change_of_a_file_goes_on_to_the_same_table(
+def test_a_night_killed_before_any_change_of_a_file_resumes_to_the_same_table(
     kind: str, part: int, tmp_path: Path
 ) -> None:
     night = scene(kind)
@@ -52,17 +52,17 @@ def test_a_night_that_is_killed_before_any_change_of_a_file_goes_on_to_the_same_
 
     with ThreadPoolExecutor(2) as pool:
         if not counts.IS_LONG:
-            assert all(pool.map(kill_at, CHANCE.sample(range(1, LEAST_CHANGES), 2)))
+            assert all(pool.map(kill_at, CHANCE.sample(range(1, MIN_CHANGES), 2)))
             return
-        # Until a night ends before the change.
+        # Until a night ends before it reaches the change.
         n_kills, first = 0, 1 + part
         while all(killed := list(pool.map(kill_at, range(first, first + 6 * N_PARTS, N_PARTS)))):
             n_kills, first = n_kills + len(killed), first + 6 * N_PARTS
-    assert n_kills + sum(killed) >= LEAST_CHANGES // N_PARTS
+    assert n_kills + sum(killed) >= MIN_CHANGES // N_PARTS
 
 
 @counts.long_form
-def test_a_night_that_is_started_as_users_do_is_killed_and_goes_on(tmp_path: Path) -> None:
+def test_a_night_started_as_users_do_resumes_after_a_kill(tmp_path: Path) -> None:
     for number in range(4):
         moments = [Moment(CHANCE.uniform(0, 0.3), stage="train", is_plain=True), Moment(CHANCE.uniform(0, 1))]
         assert kill_until_done(scene("warm start"), tmp_path / str(number), moments) >= 1

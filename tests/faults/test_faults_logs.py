@@ -1,6 +1,6 @@
-"""Logs, tables of rules and states whose bytes were flipped, cut, repeated and replaced: the right table or one line.
+"""Damaged logs, rule tables and states give the right table, or an error of one line.
 
-Logs and rules are held against an independent reader; see mutated_logs.py, mutated_rules.py and plain_logs.py. States
+Logs and rules are compared with an independent reader: see mutated_logs.py, mutated_rules.py and plain_logs.py. States
 are those of mutated_states.py.
 """
 
@@ -19,7 +19,7 @@ from tests.faults.children import ROOT
 pytestmark = pytest.mark.slow
 
 N_MUTATIONS = 10_000 if counts.IS_LONG else 60
-# A process that a library crashes takes the rest of its mutations with it.
+# If a library crashes the process, the rest of its mutations is lost.
 AT_A_TIME = 1000
 PATIENCE_S = 1800
 
@@ -43,7 +43,7 @@ def test_a_mutated_parquet_log_gives_the_right_table_or_is_refused(first: int, t
 
 
 @pytest.mark.parametrize("first", range(0, N_MUTATIONS, AT_A_TIME))
-def test_a_mutated_table_of_rules_is_read_as_it_stands_or_is_refused(first: int, tmp_path: Path) -> None:
+def test_a_mutated_rule_table_is_read_correctly_or_is_refused(first: int, tmp_path: Path) -> None:
     found = _mutate("tests.faults.mutated_rules", [], first, tmp_path)
     n_mutations = sum(found.values())
     assert found["equal to an independent table"] > 0.2 * n_mutations
@@ -51,7 +51,7 @@ def test_a_mutated_table_of_rules_is_read_as_it_stands_or_is_refused(first: int,
 
 
 @pytest.mark.parametrize("first", range(0, N_MUTATIONS, AT_A_TIME))
-def test_of_a_damaged_state_only_whole_tables_are_put_out(first: int, tmp_path: Path) -> None:
+def test_only_complete_tables_are_published_from_a_damaged_state(first: int, tmp_path: Path) -> None:
     found = _mutate("tests.faults.mutated_states", [], first, tmp_path)
     n_mutations = sum(found.values())
     assert found["done"] > 0.2 * n_mutations
@@ -59,7 +59,7 @@ def test_of_a_damaged_state_only_whole_tables_are_put_out(first: int, tmp_path: 
 
 
 def _mutate(module: str, arguments: Sequence[str], first: int, folder: Path) -> Counter[str]:
-    """Run some mutations in a process of their own; returns how many ended in which way, none of them wrong."""
+    """Run some mutations in a process of their own; return the number of each outcome. None may be wrong."""
     last = min(first + AT_A_TIME, N_MUTATIONS)
     with (folder / "said").open("w", encoding="utf-8") as said:
         ended = subprocess.run(

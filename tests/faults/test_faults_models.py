@@ -1,4 +1,4 @@
-"""Model directories of which bytes were flipped, cut, inserted and swapped, with their old hashes and with new ones."""
+"""Model directories with flipped, cut, inserted and swapped bytes, with their old hashes and with new ones."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from tests.support.models import trained_model, training_sequences
 pytestmark = pytest.mark.slow
 
 N_MUTATIONS = 10_000 if counts.IS_LONG else 200
-# A process that onnxruntime crashes takes the rest of its mutations with it.
+# If onnxruntime crashes the process, the rest of its mutations is lost.
 AT_A_TIME = 1000
 PATIENCE_S = 1800
 
@@ -40,7 +40,7 @@ def test_a_mutated_model_gives_the_same_table_or_is_refused(first: int, tmp_path
     assert [line["number"] for line in ends] == list(range(first, last))
     assert [(done[line["number"]], line) for line in ends if line["outcome"].startswith("WRONG")] == []
     found = Counter((line["sealed"], line["outcome"]) for line in ends)
-    # A mutation may change nothing, but few do; of those with new hashes some are models that nothing is wrong with.
+    # A few mutations change nothing, and some of those with new hashes are valid models.
     assert found[False, "refused"] > 0.9 * (last - first) / 2
     assert found[True, "refused"] > 0.4 * (last - first) / 2
     assert found[True, "other"] > 0

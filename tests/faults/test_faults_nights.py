@@ -1,4 +1,4 @@
-"""Two runs at once, clocks that go back, logs that change in between, parts of which a byte has changed."""
+"""Two runs at once, clocks that go back, logs that change after a kill, and parts with a changed byte."""
 
 import os
 import random
@@ -40,14 +40,14 @@ def test_the_second_of_two_runs_is_refused_or_waits(tmp_path: Path) -> None:
         assert code == LockedError.exit_code
         assert "another run is in progress" in refused.errors[0]
         assert first.wait() == 0
-        # It finds the night published, and the same.
+        # It finds that the same night is published already.
         assert waiting.wait() == 99
     assert shop.state() == warm.after
     assert shop.leftovers() == []
     counts.add("two runs at once")
 
 
-def test_a_run_that_waits_goes_on_for_one_that_is_killed(tmp_path: Path) -> None:
+def test_a_waiting_run_continues_if_the_other_is_killed(tmp_path: Path) -> None:
     warm = scene("warm start")
     shop = warm.begin(tmp_path / "shop")
     with polled(shop, warm):
@@ -101,9 +101,9 @@ def test_a_log_that_changes_after_a_kill_gives_the_table_of_the_new_log(stage: s
     shop = warm.begin(tmp_path / "shop")
     killed, _ = end(shop, warm, Moment(CHANCE.uniform(0, 0.01), stage=stage))
     if killed.stage == "publish":
-        return  # too late for another log to matter
+        return  # another log no longer matters
     whole = shop.copy(tmp_path / "whole")
-    # A model that was put in use before the kill stays in use; all else is made anew.
+    # A model that was put in use before the kill stays in use; everything else is made again.
     shutil.rmtree(whole.folder / "nights" / f".run_date={FIRST + timedelta(days=warm.night)}", ignore_errors=True)
     for one in (shop, whole):
         one.write_log(histories(9))
@@ -129,7 +129,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("what", counts.some(DAMAGED, "the training"))
-def test_a_part_of_which_a_byte_has_changed_is_made_again(what: str, tmp_path: Path) -> None:
+def test_a_part_with_a_changed_byte_is_made_again(what: str, tmp_path: Path) -> None:
     stage, name, seconds = DAMAGED[what]
     warm = scene("warm start")
     shop = warm.begin(tmp_path / "shop")
@@ -139,7 +139,7 @@ def test_a_part_of_which_a_byte_has_changed_is_made_again(what: str, tmp_path: P
         child.wait_for(lambda: len(parts(shop, name)) > 0)
         child.pause(seconds)
         child.send(signal.SIGKILL)
-        # It may have ended by itself, and have nothing left to do.
+        # The night may have finished before the kill, with nothing left to do.
         is_killed = child.wait() == -signal.SIGKILL
         for part in parts(shop, name) if is_killed else []:
             flipped(part, CHANCE.random())(shop.folder)
@@ -149,7 +149,7 @@ def test_a_part_of_which_a_byte_has_changed_is_made_again(what: str, tmp_path: P
     assert shop.leftovers() == []
 
 
-def test_a_table_of_last_night_of_which_a_byte_has_changed_is_not_carried_over(tmp_path: Path) -> None:
+def test_a_damaged_table_of_last_night_is_not_carried_over(tmp_path: Path) -> None:
     carry = scene("carry-over")
     for damage in (flipped(f"nights/run_date={FIRST}/recs.parquet", CHANCE.random()), torn, lost_table):
         shop = carry.begin(tmp_path / str(CHANCE.random()))
@@ -174,7 +174,7 @@ def in_one_file(shop: Shop) -> None:
 
 
 def in_several_files(shop: Shop) -> None:
-    """Cut the log, its rows shuffled, into files."""
+    """Write the log with shuffled rows, in several files."""
     shop.write_log(histories(7), CHANCE)
     header, *rows = (shop.folder / "ratings.csv").read_text(encoding="utf-8").splitlines()
     (shop.folder / "ratings.csv").unlink()

@@ -1,4 +1,4 @@
-"""The power goes at any moment of a night: what is out stays a whole table, and the next start makes all fit again."""
+"""After a power cut at any moment the current table is complete, and the next start makes all folders consistent."""
 
 import random
 import shutil
@@ -28,7 +28,7 @@ def night(number: int) -> date:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a shop has done before, and what it is doing when the power goes; in which night, if it is one."""
+    """The nights of a shop before a power cut, and the action that is cut off; night: the night of the action."""
 
     before: Callable[[SmallShop], None]
     action: Callable[[SmallShop], object]
@@ -66,7 +66,7 @@ def shop_before(scene: str) -> SmallShop:
 
 
 def recording(scene: str, folder: Path, apart: bool) -> Disks:
-    """The record of what a scene does, on disks of its own."""
+    """Record the action of a scene, on disks of its own."""
     shutil.copytree(shop_before(scene).root, folder, symlinks=True)
     disks = Disks(folder)
     with recorded(disks, apart):
@@ -75,7 +75,7 @@ def recording(scene: str, folder: Path, apart: bool) -> Disks:
 
 
 def crash_states(disks: Disks, chance: random.Random, most: int) -> Iterator[State]:
-    """Each state once that the disks may have at some moment before the end."""
+    """Yield each state that the disks may have at any moment before the end, without repeats."""
     known: set[str] = set()
     for state in chain.from_iterable(disks.states(moment, chance, most) for moment in disks.moments[:-1]):
         if (signature := state.signature()) not in known:
@@ -84,7 +84,7 @@ def crash_states(disks: Disks, chance: random.Random, most: int) -> Iterator[Sta
 
 
 def check_always(shop: SmallShop) -> None:
-    """What holds at any moment, before anything has started again: each table that can be seen is whole."""
+    """Check what must hold at any moment, even before the next start: each table that readers see is complete."""
     shop.table_out()
     shop.model_in_use()
     for published in shop.archive.dates():
@@ -92,7 +92,7 @@ def check_always(shop: SmallShop) -> None:
 
 
 def check_settled(shop: SmallShop) -> None:
-    """What holds once a run has ended: the newest night is out, and the model in use is the one that made it."""
+    """Check what must hold after a run: the newest night's table is the current one, and its model is in use."""
     check_always(shop)
     out = shop.table_out()
     newest = max(shop.archive.dates(), default=None)
@@ -112,7 +112,7 @@ def same_date_again(shop: SmallShop, scene: Scene) -> None:
 
 
 def check_clean(shop: SmallShop, scene: Scene) -> None:
-    # What a rollback has begun the next one removes.
+    # The temporary file of a rollback is removed by the next rollback.
     assert [name for name in shop.leftovers() if not (scene.is_rollback and "rolled-back" in name)] == []
 
 
@@ -130,13 +130,13 @@ def next_date_with_half_a_log(shop: SmallShop, scene: Scene) -> None:
 
 
 def rollback_and_the_same_date_again(shop: SmallShop, scene: Scene) -> None:
-    """A night that was published before the rollback does not come back; one that was not is published as ever."""
+    """Roll back, then run the same date again: a night that was rolled back stays so, another one is published."""
     published = night(scene.night) in shop.archive.dates()
     log = table_in(shop.archive.table(night(scene.night))).log if published else "whole"
     try:
         to = shop.roll_back()
     except ConfigError:
-        # There is no night to go back to. Whatever is decided stays.
+        # No night to roll back to exists. Decisions stay.
         assert len(shop.archive.dates()) < 2 or shop.archive.current_nights()[:1] == shop.archive.dates()[:1]
         next_date(shop, scene)
         return
@@ -155,7 +155,7 @@ RECOVERIES = [same_date_again, next_date, next_date_with_half_a_log, rollback_an
 def survives(
     state: State, recover: Callable[[SmallShop, Scene], None], scene: Scene, folder: Path, apart: bool
 ) -> None:
-    """Go on from what the disks hold; and when that has ended the power goes once more, with all that is not synced."""
+    """Recover from a state of the disks. A second power cut, which loses all that is not synced, changes nothing."""
     disks = state.build(folder / "disks")
     shop = SmallShop(disks.root)
     check_always(shop)
@@ -168,13 +168,13 @@ def survives(
     shutil.rmtree(folder)
 
 
-# Of each scene, on each kind of disks.
+# States to recover from, for each scene and each kind of disks.
 N_POINTS = 40 if counts.IS_LONG else 4
 
 
 @pytest.mark.parametrize("apart", [True, False], ids=["three disks", "one disk"])
 @pytest.mark.parametrize("name", SCENES)
-def test_whenever_the_power_goes_the_next_start_makes_all_fit_again(name: str, apart: bool, tmp_path: Path) -> None:
+def test_the_next_start_after_a_power_cut_makes_all_consistent(name: str, apart: bool, tmp_path: Path) -> None:
     chance = random.Random(name)  # noqa: S311 - a sample, no secret
     disks, scene = recording(name, tmp_path / "night", apart), SCENES[name]
     states = list(crash_states(disks, chance, most=6))
@@ -191,7 +191,7 @@ def test_whenever_the_power_goes_the_next_start_makes_all_fit_again(name: str, a
 
 @pytest.mark.parametrize("apart", [True, False], ids=["three disks", "one disk"])
 @pytest.mark.parametrize("name", SCENES)
-def test_what_has_ended_with_0_survives_a_power_cut(name: str, apart: bool, tmp_path: Path) -> None:
+def test_a_finished_action_survives_a_power_cut(name: str, apart: bool, tmp_path: Path) -> None:
     disks = recording(name, tmp_path / "night", apart)
     shop = SmallShop(tmp_path / "night")
     seen = (shop.table_out(), shop.model_in_use(), shop.archive.dates())

@@ -1,4 +1,4 @@
-"""Names and values that would like to be SQL or a shell's, pickles, changed bytes, secrets, and who may read what."""
+"""Names and values that look like SQL or shell commands, pickles, changed bytes, secrets, and modes of files."""
 
 import ast
 import csv
@@ -64,7 +64,7 @@ def histories_in(file: Path) -> dict[int, list[int]]:
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=IDS)
-def test_the_names_of_columns_are_names(name: str, folder: Path) -> None:
+def test_hostile_column_names_are_only_names(name: str, folder: Path) -> None:
     write_csv(folder / "ratings.csv", (f"u{name}", f"i{name}", f"t{name}"), (1, 10, 1577836805), (1, 11, 1577836806))
     columns = [f"--{what}-column={what[0]}{name}" for what in ("user", "item", "timestamp")]
     assert run_cli("build-sequences", *columns) == 0
@@ -74,10 +74,10 @@ def test_the_names_of_columns_are_names(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=IDS)
-def test_the_names_of_files_are_names(name: str, folder: Path) -> None:
+def test_hostile_file_names_are_only_names(name: str, folder: Path) -> None:
     ratings, out = folder / f"r{name.replace('/', '')}.csv", f"out{name.replace('/', '')}"
     write_csv(ratings, ("userId", "movieId", "timestamp"), (1, 10, 1577836805), (1, 11, 1577836806))
-    # What a glob of that name would find too.
+    # A glob of that name would match this file too.
     write_csv(folder / "rzz.csv", ("userId", "movieId", "timestamp"), (2, 20, 1577836805))
     assert run_cli("build-sequences", "--ratings", ratings.name, "--out", out) == 0
     assert histories_in(folder / out) == {1: [10, 11]}
@@ -85,7 +85,9 @@ def test_the_names_of_files_are_names(name: str, folder: Path) -> None:
     counts.add("hostile names and values")
 
 
-def test_titles_are_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_titles_are_only_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shop = shop_after_first_night().copy(tmp_path / "shop")
     monkeypatch.chdir(shop.folder)
     titles = [HOSTILE[item % len(HOSTILE)] for item in range(N_ITEMS)]
@@ -133,7 +135,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("option_and_code", VALUES, ids=[key for _, key, _ in VALUES])
-def test_the_values_of_options_are_values(
+def test_hostile_values_of_options_are_errors(
     option_and_code: tuple[str, str, int],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -153,7 +155,7 @@ def test_the_values_of_options_are_values(
         counts.add("hostile names and values")
 
 
-def test_nothing_in_the_program_unpickles() -> None:
+def test_no_module_unpickles() -> None:
     files = list(Path(batchrec.__file__).parent.rglob("*.py"))
     assert len(files) > 50
     for file in files:
@@ -273,13 +275,13 @@ def test_a_secret_in_the_name_of_a_folder_is_in_no_table_or_report(tmp_path: Pat
 
 
 def assert_nowhere(shop: Shop) -> None:
-    """No file holds the secret but the one of the options."""
+    """Assert that no file holds the secret, except the one with the options."""
     holding = [path for path in shop.folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert [path.name for path in holding if path.name != "batchrec.toml"] == []
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077, 0o002] if counts.IS_LONG else [0o027])
-def test_what_is_published_has_the_modes_of_the_umask(umask: int, tmp_path: Path) -> None:
+def test_published_files_have_the_modes_of_the_umask(umask: int, tmp_path: Path) -> None:
     shop = scene("carry-over").begin(tmp_path / "shop")
     given = {path for path in shop.folder.rglob("*") if "nights" not in path.parts}
     code, child = run(shop.folder, night_of(1, "--metrics-file", "m.prom"), Limits(umask=umask))
@@ -292,7 +294,7 @@ def test_what_is_published_has_the_modes_of_the_umask(umask: int, tmp_path: Path
 
 
 @pytest.mark.parametrize("stage", counts.some(("build-sequences", "train", "score", "check"), "check"))
-def test_what_is_not_finished_is_for_its_owner_alone(stage: str, tmp_path: Path) -> None:
+def test_only_the_owner_can_read_unfinished_files(stage: str, tmp_path: Path) -> None:
     for number in range(8 if counts.IS_LONG else 1):
         shop = empty_shop(tmp_path / str(number))
         given = set(shop.folder.rglob("*")) | {shop.folder / "nights", shop.folder / "models"}
@@ -302,7 +304,7 @@ def test_what_is_not_finished_is_for_its_owner_alone(stage: str, tmp_path: Path)
         child.send(signal.SIGKILL)
         child.wait()
         if child.stage == "publish":
-            continue  # the signal came too late: all is finished, and for everybody
+            continue  # the signal came too late: everything is finished, and everybody may read it
         left = set(shop.folder.rglob("*")) - given
         assert left
         for path in left:

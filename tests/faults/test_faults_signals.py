@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT at random moments: an end soon that the same command goes on from."""
+"""SIGTERM and SIGINT at random moments end a night soon, and the same command resumes it."""
 
 import random
 import signal
@@ -17,12 +17,12 @@ pytestmark = pytest.mark.slow
 
 CHANCE = random.Random(13)  # noqa: S311 - a sample, no secret
 N_SIGNALS = 12 if counts.IS_LONG else 1
-# On a machine that has nothing else to do it is 10 s.
+# On an idle machine it is 10 s.
 PROMISED_S = 60.0
 
 
 @pytest.mark.parametrize("kind", counts.some(KINDS, "warm start", "carry-over"))
-def test_a_night_that_is_terminated_ends_soon_and_goes_on_to_the_same_table(kind: str, tmp_path: Path) -> None:
+def test_a_terminated_night_ends_soon_and_resumes_to_the_same_table(kind: str, tmp_path: Path) -> None:
     for number in range(N_SIGNALS):
         shop = scene(kind).begin(tmp_path / str(number))
         stage = CHANCE.choice(["build-sequences", *scene(kind).stages, None])

@@ -1,9 +1,9 @@
 """onnxruntime's CUDA execution provider implements each operator of the graph, so that none falls back to the CPU.
 
-onnxruntime lists its kernels only where CUDA's libraries are, so cuda_kernels.csv holds those of opset 18 on that the
-graph may come to use, for tensors: from docs/OperatorKernels.md of github.com/microsoft/onnxruntime, "Operators
-implemented by CUDAExecutionProvider", at commit 001d12d2623fd411ce0f83d05abb5e82304a3389, of early 2026. What was added
-later is not in it.
+onnxruntime lists its kernels only if CUDA's libraries are installed. Therefore cuda_kernels.csv holds the kernels for
+tensors that the graph may use, from opset 18 on. They are from docs/OperatorKernels.md of
+github.com/microsoft/onnxruntime, "Operators implemented by CUDAExecutionProvider", at commit
+001d12d2623fd411ce0f83d05abb5e82304a3389 of early 2026; kernels that were added later are missing.
 
 Shapes may be computed on the CPU all the same: onnxruntime prefers that (onnxruntime/core/framework/
 fallback_cpu_capability.cc).

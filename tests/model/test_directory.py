@@ -47,7 +47,7 @@ def edit_manifest(model: Path, **changes: Any) -> None:
 
 
 def assert_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """Loading and scoring fail with one line and no output; returns that line."""
+    """Assert that loading and scoring fail with one line and no output; return that line."""
     with pytest.raises(ModelError):
         load_model(model)
     out = model.parent / "recs.parquet"
@@ -160,12 +160,12 @@ def test_another_contract_version_is_refused(version: object, model: Path, capsy
     "text",
     ["", "no json", "[]", "{}", "null", "7", '{"contract_version": 3}', "\x00\x01", '{"contract_version": 1'],
 )
-def test_a_manifest_that_is_none_is_refused(text: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_a_manifest_is_refused(text: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model / "manifest.json").write_text(text, encoding="utf-8")
     assert "manifest.json" in assert_refused(model, capsys)
 
 
-def test_a_manifest_that_is_no_text_is_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_manifest_that_is_not_text_is_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model / "manifest.json").write_bytes(b"\xff\xfe\xfa")
     assert_refused(model, capsys)
 
@@ -205,7 +205,7 @@ def test_a_manifest_names_no_file_outside_the_folder(
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "empty folder"])
-def test_what_is_no_model_directory_is_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_without_a_model_is_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tmp_path / "model"
     if kind == "file":
         model.write_text("no folder", encoding="utf-8")
@@ -261,7 +261,7 @@ def test_a_model_behind_a_link_is_never_lost(model: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_what_is_no_model_is_never_replaced(kind: str, tmp_path: Path) -> None:
+def test_only_a_model_is_replaced(kind: str, tmp_path: Path) -> None:
     out = tmp_path / "thesis"
     if kind == "folder":
         out.mkdir()

@@ -83,7 +83,7 @@ def test_items_that_do_not_fit_are_refused(
     assert said in line
 
 
-def test_ids_that_are_no_utf_8_are_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ids_that_are_not_utf_8_are_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = pq.read_table(model / "items.parquet")
     texts = pa.array([b"\xff%d" % number for number in range(len(table))], pa.binary())
     broken = pa.StringArray.from_buffers(len(texts), *texts.buffers()[1:])

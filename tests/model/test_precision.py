@@ -186,7 +186,7 @@ def test_all_8_bits_would_not_be_exact(objective: Objective, monkeypatch: pytest
     assert not all(is_exact(states, weights) for states, weights in products)
 
 
-def test_the_tools_have_nothing_to_say(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_conversion_to_fewer_bits_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     contents = (trained_model() / "encoder.onnx").read_bytes()
     caplog.clear()
     for precision in FEWER_BITS:

@@ -9,6 +9,7 @@ import pytest
 
 from batchrec.config import ScoringConfig, SequencesConfig
 from batchrec.errors import ConfigError
+from batchrec.nightly.output_paths import check_output_paths
 from batchrec.nightly.run import run
 from batchrec.sequences.build import build_sequences
 from tests.support.nights import FIRST, Company
@@ -35,6 +36,18 @@ APART: list[tuple[dict[str, Any], str | None]] = [
     ({"users": "rules/*/*", "models": "rules"}, "--models"),
     ({"query": "events.sql", "out": "events.sql"}, "--out"),
     ({"ratings": ["plays"], "query": "events.sql", "out": "plays/recs.parquet"}, None),
+    ({"ratings": ["plays"], "out": "plays/recs/"}, "--out"),
+    ({"ratings": ["recs/*.parquet"], "out": "recs/"}, None),
+    ({"ratings": ["recs/**/*.parquet"], "out": "recs/"}, "--out"),
+    ({"nights": "nights", "out": "nights/"}, "--out"),
+    ({"models": "models", "out": "models/"}, "--out"),
+    ({"ratings": ["memory://b/plays/"], "out": "memory://b/recs/"}, None),
+    ({"ratings": ["memory://b/plays/"], "out": "memory://b/plays/recs/"}, "--out"),
+    ({"ratings": ["memory://b/plays/*.parquet"], "out": "memory://b/plays/recs/"}, None),
+    ({"ratings": ["memory://b/plays/*"], "out": "memory://b/plays/recs.parquet"}, "--out"),
+    ({"ratings": ["memory://b/recs.parquet"], "out": "memory://b/recs.parquet"}, "--out"),
+    ({"ratings": ["duckdb://b.db?table=plays"], "out": "duckdb://b.db?table=recs"}, None),
+    ({"ratings": ["duckdb://b.db?table=recs"], "out": "duckdb://b.db?table=recs"}, "--out"),
     ({"ratings": ["plays"], "metrics": "plays/b.prom"}, None),
     ({"ratings": ["plays/*"], "metrics": "plays/b.prom"}, "--metrics-file"),
     ({"query": "events.sql", "metrics": "events.sql"}, "--metrics-file"),
@@ -71,9 +84,39 @@ def test_outputs_within_the_inputs_are_refused(
         with pytest.raises(KeyboardInterrupt):
             run(jobs, config, FIRST, metrics_file)
     else:
-        with pytest.raises(ConfigError, match=f"is also an input. Pass another .*{refused}"):
+        with pytest.raises(ConfigError, match=f"is also (an input|the folder of).* Pass another .*{refused}"):
             run(jobs, config, FIRST, metrics_file)
         assert sorted(path for path in shop.folder.rglob("*") if path.is_file()) == before
+
+
+@pytest.mark.parametrize(
+    ("out", "read", "is_refused"),
+    [
+        ("s3://b/recs/", "s3://b/recs", True),
+        ("s3://b/log/recs/", "s3://b/log/", True),
+        ("s3://b/log/_recs/", "s3://b/log/", False),
+        ("s3://b/log-recs/", "s3://b/log", False),
+        ("s3://b/recs/", "s3://b/**/*.parquet", True),
+        ("s3://b/recs/", "s3://b/recs/*/*.parquet", True),
+        ("s3://b/recs/", "s3://b/*/*.csv", False),
+        ("s3://b/recs/", "s3://other/recs/", False),
+        ("delta+s3://b/recs", "delta+s3://b/recs", True),
+        ("postgresql://h/db?table=a.recs", "postgresql://h/db?table=a.recs", True),
+        ("postgresql://h/db?table=a.recs", "postgresql://h/db?table=a.log", False),
+        ("recs.parquet", "s3://b/recs/", False),
+        ("s3://b/recs/", "recs.parquet", False),
+    ],
+)
+def test_a_url_within_the_inputs_is_refused(shop: Company, out: str, read: str, is_refused: bool) -> None:
+    for jobs in (
+        replace(shop.jobs, out=out, ratings=[read]),
+        replace(shop.jobs, out=out, scoring=ScoringConfig(block=read)),
+    ):
+        if is_refused:
+            with pytest.raises(ConfigError, match=r"is also an input\. Pass another score --out"):
+                check_output_paths(jobs, shop.run_config)
+        else:
+            check_output_paths(jobs, shop.run_config)
 
 
 def test_an_output_that_is_also_an_input_is_refused(shop: Company) -> None:

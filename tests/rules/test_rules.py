@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrec.config import ScoringConfig
-from batchrec.scoring.score import ScoringReport, score
+from batchrec.scoring.report import ScoringReport
+from batchrec.scoring.score import score
 from tests.scoring.test_score import Row, recs_of
 from tests.support.models import examples, write_sequences
 from tests.support.plain_rules import ITEMS, Night, expected, model, scores_after, write_table
@@ -76,7 +77,7 @@ def test_lists_hold_only_candidates(tmp_path: Path) -> None:
     assert run(tmp_path, night)[1].emptied_by == {"--candidates": 2}
 
 
-def test_lists_hold_at_most_so_many_items_per_category() -> None:
+def test_lists_hold_no_more_than_the_maximum_per_category() -> None:
     categories = dict.fromkeys(ITEMS[:35], "drama") | {ITEMS[36]: "war"}
     recs = assert_as_by_hand(Night(categories=categories, max_per_category=2, top_k=6))
     for rows in (recs[1], recs[2], recs[3]):

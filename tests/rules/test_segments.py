@@ -14,7 +14,8 @@ from batchrec.errors import ConfigError, InputError
 from batchrec.model.directory import write_manifest
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules import item_lists
-from batchrec.scoring.score import ScoringReport, score
+from batchrec.scoring.report import ScoringReport
+from batchrec.scoring.score import score
 from tests.scoring.test_score import Row, recs_of
 from tests.support.models import CONFIG, small_encoder, write_sequences
 from tests.support.plain_rules import write_table

@@ -1,4 +1,4 @@
-"""A table that breaks a rule is rules by SQL, independently of the scorer."""
+"""SQL finds the rows that break a rule, independently of the scorer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,7 +102,7 @@ PINNED: dict[str, tuple[list[RecsRow], Night, tuple[int, str] | None]] = {
         Night(pins=PINS),
         (3, "user '1', rank 1, item '40'"),
     ),
-    "of an item that is no pin": (
+    "of an item that is not a pin": (
         recs_of([41, 40], [43], [41], pinned=[41]),
         Night(pins={41: 1}, candidates={1: [41, 40], 2: [43]}),
         (1, "user '3', rank 1, item '41'"),
@@ -184,7 +184,7 @@ def test_score_leaves_the_old_table_if_the_new_one_breaks_a_rule(
     def forgetful(known: KnownIds, config: ScoringConfig, _: object) -> Offer:
         return read_offer(known, config, {})
 
-    monkeypatch.setattr("batchrec.scoring.score.read_offer", forgetful)
+    monkeypatch.setattr("batchrec.scoring.inputs.read_offer", forgetful)
     with pytest.raises(GateError, match=rf"rows break --block \(user '1', rank 1, item '{first}'\)"):
         run(tmp_path, Night(block=[first]))
     assert (tmp_path / "recs.parquet").read_bytes() == before

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from batchrec.config import ScoringConfig
 from batchrec.model.batching import history_digests
 from batchrec.scoring.previous_table import PreviousRecs
-from batchrec.scoring.score import ScoringReport, score
+from batchrec.scoring.report import ScoringReport
+from batchrec.scoring.score import score
 from tests.support.models import (
     Id,
     indexed,

@@ -36,7 +36,7 @@ class Job:
         self.out.write_bytes(b"the older one")
 
     def assert_fails(self, exit_code: int, *options: object) -> str:
-        """Fails with one line, which is given, and touches nothing."""
+        """Assert that scoring fails with one line and changes nothing; return that line."""
         before = names_in(self.folder)
         arguments = ("--sequences", self.sequences, "--model", trained_model(), "--out", self.out, "--device", "cpu")
         self.capsys.readouterr()
@@ -275,7 +275,7 @@ def test_sequences_replaced_during_the_run_leave_the_old_table(job: Job, monkeyp
         write_sequences(job.folder / "new.parquet", {1: [1001], 9: [1004, 1005]}).replace(job.sequences)
         return offer
 
-    monkeypatch.setattr("batchrec.scoring.score.read_offer", replaced)
+    monkeypatch.setattr("batchrec.scoring.inputs.read_offer", replaced)
     assert f"{job.sequences}: was replaced while it was read" in job.assert_fails(3)
 
 

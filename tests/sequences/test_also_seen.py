@@ -17,7 +17,8 @@ from batchrec.evaluation.splits import split_sequences
 from batchrec.model.batching import Histories, history_digests
 from batchrec.model.directory import load_model
 from batchrec.nightly.gates.output import measure_table
-from batchrec.scoring.score import ScoringReport, score
+from batchrec.scoring.report import ScoringReport
+from batchrec.scoring.score import score
 from batchrec.sequences.build import build_sequences
 from batchrec.tables.queries import connect
 from batchrec.tables.sequences_table import open_sequences

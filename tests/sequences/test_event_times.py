@@ -102,7 +102,7 @@ def test_numbers_that_might_not_be_seconds_are_refused(
         (["--timestamp-unit", "us"], ["50000000000", "110000000000"], [50000, 110000]),
     ],
 )
-def test_such_numbers_are_read_with_an_explicit_format_or_unit(
+def test_ambiguous_numbers_are_read_with_an_explicit_format_or_unit(
     build: BuildSequences, options: list[str], numbers: list[str], seconds: list[int]
 ) -> None:
     log(*(f"1,{item},{number}" for item, number in enumerate(numbers)))

@@ -1,4 +1,4 @@
-"""Small logs in files, and what build-sequences makes of them."""
+"""Small logs in files, and the results of build-sequences."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Small logs with times, and what `splits.split_sequences` makes of them."""
+"""Small logs with times, and their splits by `splits.split_sequences`."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from batchrec.tables.schemas import lists_schema
 from batchrec.tables.sequences_table import open_sequences
 from tests.support.models import Id
 
-# A user's events, oldest first: item and moment.
+# A user's events, oldest first: item and time.
 Events = Sequence[tuple[Any, int]]
 Log = Mapping[Any, Events]
 
@@ -59,11 +59,11 @@ def split_log(log: Log, config: EvaluationConfig, seed: int = 0) -> Iterator[Spl
         yield SplitLog(con, parts, lists_schema(sequences.user_type, sequences.item_type))
 
 
-def logs(least_users: int = 2) -> st.SearchStrategy[dict[str, list[tuple[str, int]]]]:
-    """Logs of some users with few items and moments, so that items and times come again; the last two learn enough."""
+def logs(min_users: int = 2) -> st.SearchStrategy[dict[str, list[tuple[str, int]]]]:
+    """Return a strategy for logs of few users, items and times, so that these repeat; two more users can be tested."""
     events = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 9)), max_size=9)
     ordered = events.map(lambda found: sorted(found, key=lambda event: event[1]))
-    users = st.lists(ordered, min_size=least_users, max_size=8)
-    # Whoever else there is, these can be tested by either protocol and any cut from 1 to 9.
+    users = st.lists(ordered, min_size=min_users, max_size=8)
+    # Whatever the other users are, these can be tested by either protocol and any cut from 1 to 9.
     testable = {"y": [("a", 0), ("b", 0), ("i", 9)], "z": [("a", 0), ("c", 0), ("b", 9)]}
     return users.map(lambda found: {f"u{number}": history for number, history in enumerate(found)} | testable)

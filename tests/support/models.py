@@ -230,7 +230,7 @@ def learned_model(objective: Objective) -> Path:
 
 
 def training_log(model: Path) -> list[dict[str, Any]]:
-    """The lines of training.jsonl, a dictionary each."""
+    """The lines of training.jsonl, each a dictionary."""
     return [json.loads(line) for line in (model / TRAINING_LOG).read_text(encoding="utf-8").splitlines()]
 
 

@@ -51,13 +51,17 @@ class Company:
     scoring: ScoringConfig = field(default_factory=lambda: ScoringConfig(top_k=3, device="cpu"))
     trainings: list[TrainingConfig] = field(default_factory=list)
     figures: dict[str, ModelFigures] = field(default_factory=dict)
+    # Where the table is published; the file recs.parquet in the folder if it is not given.
+    target: str | None = None
+
+    @property
+    def out(self) -> str:
+        return self.target or str(self.folder / "recs.parquet")
 
     @property
     def jobs(self) -> Jobs:
-        out = self.folder / "recs.parquet"
-        return Jobs(
-            [str(self.folder / "ratings.csv")], SequencesConfig(), TrainingConfig(n_layers=1), self.scoring, str(out)
-        )
+        ratings = [str(self.folder / "ratings.csv")]
+        return Jobs(ratings, SequencesConfig(), TrainingConfig(n_layers=1), self.scoring, self.out)
 
     @property
     def run_config(self) -> RunConfig:
@@ -66,7 +70,7 @@ class Company:
 
     @property
     def archive(self) -> Archive:
-        return Archive(self.folder / "nights", open_target(str(self.folder / "recs.parquet")))
+        return Archive(self.folder / "nights", open_target(self.out, self.scoring.layout))
 
     @property
     def registry(self) -> ModelRegistry:
@@ -126,7 +130,7 @@ class Company:
         return in_use.manifest
 
     def train(self, sequences: Path, config: TrainingConfig, out: Path, checkpoint_dir: Path) -> Trained:
-        """Stand in for train: write the causal model first, the masked one next, and so on."""
+        """Replace train: write the causal model first, the masked one next, and so on."""
         assert sequences.is_file()
         assert checkpoint_dir.parent == out.parent
         model = model_of("causal" if len(self.trainings) % 2 == 0 else "masked")
@@ -136,7 +140,7 @@ class Company:
         return Trained(load_model(out).manifest.model_id)
 
     def measure(self, model: Path) -> ModelFigures:
-        """Stand in for the figures of the tiny models: a little better than popularity, unless `figures` has others."""
+        """Replace the figures of the tiny models: a little better than popularity, unless `figures` has others."""
         model_id = load_model(model).manifest.model_id
         return self.figures.get(model_id, ModelFigures(model_id, 0.2, 0.1, 0.0))
 

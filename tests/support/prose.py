@@ -1,4 +1,4 @@
-"""The texts that people read, in code and in pages, and the words in them that plain English does without."""
+"""The texts that people read, in code and in pages, and the words that they must not use."""
 
 import ast
 import io

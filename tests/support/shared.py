@@ -1,4 +1,4 @@
-"""What is made once per test run, by the first process that needs it: models, graphs, shops after their first night."""
+"""Models, graphs and shops that are made once per test run, by the first process that needs them."""
 
 import atexit
 import os
@@ -9,13 +9,14 @@ from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
 from filelock import FileLock
 from safetensors.torch import save
 
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import export_encoder
 
-# Names the folder to the other processes of the run: the workers of pytest-xdist, and the programs that tests start.
+# The variable that tells the folder to the other processes: pytest-xdist's workers, and programs that tests start.
 _FOLDER = "SHARED_BY_TESTS"
 
 
@@ -36,16 +37,19 @@ def scratch() -> Path:
 
 
 def made_once(name: str, make: Callable[[Path], object]) -> Path:
-    """Return a file or folder that the first process to ask for it has made; do not change it.
+    """Return a file or folder that is made by the first process that asks for it; do not change it.
 
     make: writes to the path that it is given.
     """
     made = shared() / name
     with FileLock(shared() / f"{name}.lock"):
         if not made.exists():
-            # Renamed when it is complete: no other process takes what a failed test has left for the whole.
+            # Renamed when it is complete, so that no process uses what a failed test has left.
             partial_name = scratch() / name
-            make(partial_name)
+            with pytest.MonkeyPatch.context() as patch:
+                # The first process may be in a test under no_export, but other tests need the real graph.
+                patch.setattr("batchrec.training.export.export_encoder", export_encoder)
+                make(partial_name)
             partial_name.rename(made)
     return made
 

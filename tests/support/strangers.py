@@ -1,4 +1,4 @@
-"""Model directories from strangers, who know how to make all hashes fit."""
+"""Model directories that a stranger has changed, with hashes that fit again."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Change = Callable[[Path], object]
 
 
 def reseal(model: Path, **changes: Any) -> None:
-    """Make all hashes fit, and the model's id, as one does who knows how it is made."""
+    """Make all hashes and the model's id fit the files again. changes: other values of the manifest."""
     manifest = json.loads((model / "manifest.json").read_text(encoding="utf-8"))
     files = {name: sha256((model / name).read_bytes()).hexdigest() for name in manifest["files"]}
     model_id = sha256((files["weights.safetensors"] + files["items.parquet"]).encode()).hexdigest()[:12]
@@ -25,7 +25,7 @@ def reseal(model: Path, **changes: Any) -> None:
 
 
 def assert_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """Scoring ends with 4, one line and no table. Gives that line."""
+    """Assert that scoring ends with 4, one line and no table; return that line."""
     with pytest.raises(ModelError):
         load_model(model)
     out = model.parent / "recs.parquet"

@@ -205,7 +205,7 @@ def test_the_next_run_removes_what_a_killed_run_left(program: str, tmp_path: Pat
     assert names_in(tmp_path) == {"out"}
 
 
-def test_files_of_other_live_runs_and_of_others_are_not_removed(tmp_path: Path) -> None:
+def test_files_of_live_runs_and_of_other_programs_are_not_removed(tmp_path: Path) -> None:
     others = {".out.0123abcd.tmp.bak", ".out.0123abc.tmp", ".other.0123abcd.tmp", "out.0123abcd.tmp"}
     for name in others:
         (tmp_path / name).write_text("mine", encoding="utf-8")

@@ -45,7 +45,7 @@ from tests.support.shared import scratch
 
 @pytest.fixture(autouse=True)
 def older_models() -> None:
-    """Make the models that all tests share before a test turns off the export."""
+    """Make the models that all tests share before a test breaks a job."""
     for objective in OBJECTIVES:
         model_of(objective)
 

@@ -73,7 +73,7 @@ def test_training_mode_without_dropout_computes_the_same(objective: Objective) -
     assert torch.allclose(states_of(encoder.train(), tokens), in_evaluation, atol=1e-5)
 
 
-def test_dropout_acts_in_training_alone(objective: Objective) -> None:
+def test_dropout_acts_only_in_training(objective: Objective) -> None:
     encoder = small_encoder(objective=objective, dropout=0.5)
     tokens = tokens_of(*ROWS)
     assert torch.equal(states_of(encoder, tokens), states_of(encoder, tokens))

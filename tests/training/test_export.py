@@ -16,10 +16,11 @@ from batchrec.errors import DeviceError, ModelError
 from batchrec.model.batching import SeenPairs, scoring_tokens, seen_pairs
 from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
+from batchrec.training import export
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity
 from tests.support.models import examples, indexed, next_item_scores, small_encoder
-from tests.support.shared import exported
+from tests.support.shared import exported, made_once
 
 SIZE, MAX_LEN = 23, 6
 N_ITEMS = SIZE - FIRST_ITEM
@@ -80,7 +81,7 @@ def test_the_graph_ranks_like_torch(
 
 @pytest.mark.parametrize("n_users", [1, 2, 33])
 @pytest.mark.parametrize("length", [1, MAX_LEN - 2, MAX_LEN - 1, MAX_LEN, 40])
-def test_batches_and_lengths_are_free(n_users: int, length: int, objective: Objective) -> None:
+def test_batches_and_lengths_may_have_any_size(n_users: int, length: int, objective: Objective) -> None:
     histories = [[FIRST_ITEM + (user + 3 * place) % N_ITEMS for place in range(length)] for user in range(n_users)]
     assert_ranks_like_torch(objective, histories, 5)
     assert_ranks_like_torch(objective, histories, 5, keep_seen=True)
@@ -182,6 +183,15 @@ def test_parity_fails_if_scores_are_not_finite(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "broken.onnx")
     with pytest.raises(ModelError, match="not a finite number"):
         check_parity(broken, tmp_path / "broken.onnx", indexed([2, 3, 4], [5]))
+
+
+@pytest.mark.usefixtures("no_export")
+def test_shared_models_get_a_real_graph_even_without_export() -> None:
+    def write_origin(file: Path) -> None:
+        file.write_text(export.export_encoder.__module__, encoding="utf-8")
+
+    assert made_once("origin-of-graphs", write_origin).read_text(encoding="utf-8") == export.__name__
+    assert export.export_encoder.__module__ != export.__name__
 
 
 @pytest.mark.parametrize("contents", [b"", b"no graph", None], ids=["empty", "text", "truncated"])

@@ -163,7 +163,7 @@ def test_a_loss_that_climbs_by_less_than_a_nat_is_noise(monkeypatch: pytest.Monk
     assert [epoch.loss for epoch in fitted.epochs] == [5.0, 3.0, 3.9, 4.0]
 
 
-def test_a_loss_of_nan_in_a_step_is_the_epochs(
+def test_a_step_with_a_loss_of_nan_ends_the_job(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())

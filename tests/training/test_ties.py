@@ -40,7 +40,7 @@ def plain_ties(log: list[list[tuple[int, int]]]) -> list[bool]:
 
 
 @given(logs)
-def test_a_tie_is_with_the_known_item_before(log: list[list[tuple[int, int]]]) -> None:
+def test_a_tie_is_with_the_previous_known_item(log: list[list[tuple[int, int]]]) -> None:
     histories = histories_of(log)
     assert histories.ties is not None
     assert histories.items.tolist() == [item for events in known(log) for item, _ in events]
@@ -72,7 +72,7 @@ def test_shuffling_keeps_the_order_of_times_and_the_padding(log: list[list[tuple
             assert sorted(row[place] for place, _ in placed) == sorted(item for _, (item, _) in placed)
 
 
-def test_every_order_of_a_moment_comes_as_often() -> None:
+def test_every_order_of_ties_is_equally_frequent() -> None:
     items, ties = np.tile(np.array([[5, 6, 7]], np.int32), (6000, 1)), np.tile([[False, True, True]], (6000, 1))
     _, counts = np.unique(shuffle_ties(items, ties, np.random.default_rng(0)), axis=0, return_counts=True)
     assert len(counts) == 6

@@ -246,7 +246,7 @@ def test_options_that_cannot_be_used_are_refused(
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", "thesis"])
-def test_what_is_no_model_is_not_replaced(name: str, tmp_path: Path) -> None:
+def test_training_replaces_only_a_model(name: str, tmp_path: Path) -> None:
     out = tmp_path / name
     if name == "thesis":
         out.mkdir()

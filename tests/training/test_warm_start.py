@@ -52,7 +52,7 @@ def vocabulary_of(items: Sequence[Id]) -> Vocabulary:
     return Vocabulary(pa.array(items), longs(list(range(len(items), 0, -1))))
 
 
-def gone_on(items: Sequence[Id], histories: Sequence[Sequence[Id]] = ()) -> tuple[Encoder, Encoder]:
+def warm_started(items: Sequence[Id], histories: Sequence[Sequence[Id]] = ()) -> tuple[Encoder, Encoder]:
     """An encoder of OLD, and one of `items` that starts from it."""
     old, new = small_encoder(len(OLD) + 2, seed=1), small_encoder(len(items) + 2, seed=2)
     start = WarmStart(old.shape, vocabulary_of(OLD), old.state_dict())
@@ -64,7 +64,7 @@ def gone_on(items: Sequence[Id], histories: Sequence[Sequence[Id]] = ()) -> tupl
 
 @pytest.mark.parametrize("items", NEW.values(), ids=NEW.keys())
 def test_items_keep_what_was_learned_of_them_by_id(items: list[Id]) -> None:
-    old, new = gone_on(items)
+    old, new = warm_started(items)
     before = {str(item): index for index, item in enumerate(OLD, start=2)}
     for index, item in enumerate(items, start=2):
         if str(item) in before:
@@ -82,12 +82,12 @@ def test_items_keep_what_was_learned_of_them_by_id(items: list[Id]) -> None:
 def test_a_new_item_starts_between_its_neighbours() -> None:
     histories: list[list[Id]] = [[70, 90, 30], [90, 50, 70], [95, 90, 10], [99], [50, 50, 10], [10, 95], [95, 10]]
     items: list[Id] = [70, 90, 30, 50, 95, 10, 99]
-    old, new = gone_on(items, histories)
+    old, new = warm_started(items, histories)
     known = {item: old.item_embeddings.weight[index].tolist() for index, item in enumerate(OLD, start=2)}
     for item in (90, 95, 99):
         pairs = [pair for history in histories for pair in pairwise(history)]
-        beside = [two for one, two in pairs if one == item] + [one for one, two in pairs if two == item]
-        averaged = [known[neighbour] for neighbour in beside if neighbour in known] or list(known.values())
+        neighbours = [two for one, two in pairs if one == item] + [one for one, two in pairs if two == item]
+        averaged = [known[neighbour] for neighbour in neighbours if neighbour in known] or list(known.values())
         expected = [fmean(column) for column in zip(*averaged, strict=True)]
         assert new.item_embeddings.weight[items.index(item) + 2].tolist() == pytest.approx(expected, abs=1e-6)
         # 99 has no neighbours: it gets the mean of all known items.
@@ -113,9 +113,9 @@ def test_a_new_item_has_the_bias_of_items_about_as_frequent(items: list[Id], bia
     assert new.item_biases[2:].tolist() == pytest.approx(biases)
 
 
-def test_a_model_that_knows_no_item_is_no_start() -> None:
+def test_a_training_does_not_start_from_a_model_that_knows_no_item() -> None:
     with pytest.raises(ConfigError, match="--init-from"):
-        gone_on([1, 2, 3], [[1, 2], [3]])
+        warm_started([1, 2, 3], [[1, 2], [3]])
 
 
 @pytest.fixture
@@ -152,13 +152,15 @@ def test_sizes_default_to_those_of_the_earlier_model(objective: Objective, tmp_p
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "items.parquet", "manifest.json"])
-def test_a_damaged_model_is_no_start(name: str, sequences: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_does_not_start_from_a_damaged_model(
+    name: str, sequences: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     damaged = Path(shutil.copytree(trained_model(), sequences.parent / "older"))
     (damaged / name).write_bytes((damaged / name).read_bytes()[:-1])
     assert "older" in assert_training_fails(sequences, capsys, 4, "--init-from", damaged)
 
 
-def test_a_missing_model_is_no_start(sequences: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_does_not_start_from_a_missing_model(sequences: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere" in assert_training_fails(sequences, capsys, 4, "--init-from", "nowhere")
 
 

@@ -201,7 +201,7 @@ def test_each_batch_draws_new_negatives_from_all_items() -> None:
 
 
 @pytest.mark.parametrize("negatives", [0, SIZE - FIRST_ITEM, 1000, None])
-def test_against_all_items_none_are_drawn(negatives: int | None) -> None:
+def test_no_negatives_are_drawn_if_all_items_are_scored(negatives: int | None) -> None:
     (batch,) = epoch_of(indexed([2, 3, 4]), "causal", batch_size=1, negatives=negatives)
     assert batch.negatives is None
 

@@ -7,7 +7,7 @@ from typing import Any
 from batchrec.config import RunConfig
 from batchrec.nightly.report import Check
 from batchrec.rules.table_check import BrokenRule
-from batchrec.scoring.score import ScoringReport
+from batchrec.scoring.report import ScoringReport
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,234 @@
+"""A table of Delta Lake as target: delta:///folder, or delta+s3://bucket/folder. One run date is one partition.
+
+A publication writes its Parquet files first. One commit then removes the old files of the run date and adds the new
+ones. On S3 the commit is a conditional put, by which deltalake notices other writers without a lock.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchrec.config import Layout
+from batchrec.errors import ConfigError, StoreError
+from batchrec.system.atomic import check_writable
+from batchrec.system.disk import put_on_disk
+from batchrec.system.urls import Url
+from batchrec.targets.parts import write_parts
+from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
+from batchrec.targets.stores import ATTEMPTS, check_types, needs_extra, newest_sha256, store_errors, types_of
+from batchrec.targets.target import PublishedTable
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from deltalake.fs import DeltaStorageHandler
+    from deltalake.transaction import AddAction
+
+_LOG = "_delta_log"
+_PROBE = ".batchrec-probe"
+
+
+@dataclass(frozen=True)
+class DeltaTarget:
+    """A table of Delta Lake, partitioned by run_date."""
+
+    url: Url
+    layout: Layout = "long"
+    is_dated = True
+
+    def __post_init__(self) -> None:
+        self.url.check_parameters(set())
+        if not self.url.path.strip("/"):
+            raise ConfigError(f"{self}: expected a folder, like delta:///folder or delta+s3://bucket/folder")
+
+    def __str__(self) -> str:
+        return str(self.url)
+
+    def check_writable(self) -> None:
+        """Raise ConfigError or StoreError if the table has other columns, or its place cannot be reached or written."""
+        with self._errors():
+            existing = self._existing()
+            if existing is not None:
+                self._check(existing)
+            folder = self._folder
+            if folder is not None:
+                check_writable(folder / RUN_DATE if folder.is_dir() else folder)
+            else:
+                with self._files().open_output_stream(_PROBE) as probe:
+                    pq.write_table(pa.table({RUN_DATE: []}), probe)
+                self._files().delete_file(_PROBE)
+
+    def sync(self) -> None:
+        """Wait until the disk holds the newest commit."""
+        log = None if self._folder is None else self._folder / _LOG
+        if log is not None and log.is_dir():
+            put_on_disk([*sorted(log.glob("*.json"))[-1:], log])
+
+    def sha256(self) -> str | None:
+        """Return the SHA-256 of the table of the newest run date, from the history; None if it is not known."""
+        with self._errors():
+            existing = self._existing()
+            if existing is None:
+                return None
+            run_dates = [str(partition[RUN_DATE]) for partition in existing.partitions()]
+            return newest_sha256(run_dates, existing.history())
+
+    def replacing(self, table: PublishedTable) -> AbstractContextManager[None]:
+        """Write the files of a run date, then commit them if the block ends without an error."""
+        return self._publishing(table, "=")
+
+    def rolling_back(self, table: PublishedTable) -> AbstractContextManager[None]:
+        """Do the same as `replacing`, and remove later run dates by the same commit."""
+        return self._publishing(table, ">=")
+
+    @contextmanager
+    def _publishing(self, table: PublishedTable, replaced: str) -> Iterator[None]:
+        with self._errors(), open_rows(table, self.layout, is_dated=True) as rows:
+            self._open_or_create(rows.schema)
+            paths = self._write(rows, table)
+        try:
+            yield
+        except BaseException:
+            self._delete(paths)
+            raise
+        with self._errors():
+            self._commit(table, [self._add_action(path, table) for path in paths], replaced)
+            self.sync()
+
+    def _write(self, rows: pa.RecordBatchReader, table: PublishedTable) -> list[str]:
+        """Write the rows, without the run date, which is in the name of the folder. Returns the paths of the files."""
+        folder = f"{RUN_DATE}={table.run_date}"
+        names = [name for name in rows.schema.names if name != RUN_DATE]
+        schema = pa.schema([rows.schema.field(name) for name in names])
+        created: list[str] = []
+
+        def create(name: str) -> Any:
+            created.append(f"{folder}/{name}")
+            return self._files().open_output_stream(created[-1])
+
+        batches = (batch.select(names) for batch in rows)
+        try:
+            parts = write_parts(pa.RecordBatchReader.from_batches(schema, batches), table.metadata, create)
+            if self._folder is not None:
+                put_on_disk([*(self._folder / path for path in created), self._folder / folder, self._folder])
+        except BaseException:
+            self._delete(created)
+            raise
+        return [f"{folder}/{name}" for name, n_rows in parts.items() if n_rows]
+
+    def _add_action(self, path: str, table: PublishedTable) -> "AddAction":
+        from deltalake.transaction import AddAction
+
+        with self._files().open_input_file(path) as file:
+            n_bytes, statistics = file.size(), json.dumps(_statistics(pq.read_metadata(file)))
+        return AddAction(path, n_bytes, {RUN_DATE: str(table.run_date)}, int(time.time() * 1000), True, statistics)
+
+    def _commit(self, table: PublishedTable, added: list[Any], replaced: str) -> None:
+        """Commit files in place of those of the run dates that are `replaced`: "=" or ">=" the table's."""
+        from deltalake import CommitProperties
+        from deltalake.exceptions import CommitFailedError
+
+        # Every attempt reads the table anew, so that it also replaces what another writer has just committed.
+        properties = CommitProperties(custom_metadata=table.metadata, max_commit_retries=0)
+        run_dates = [(RUN_DATE, replaced, str(table.run_date))]
+        for _ in range(ATTEMPTS):
+            existing = self._existing()
+            if existing is None:
+                raise StoreError(f"{self}: the table was removed while a run date was written. Run it again")
+            # The answer to a commit may have been lost.
+            if added and any(file.endswith(added[0].path) for file in existing.file_uris()):
+                return
+            try:
+                existing.create_write_transaction(
+                    added,
+                    "overwrite",
+                    existing.schema(),
+                    partition_by=[RUN_DATE],
+                    partition_filters=run_dates,
+                    commit_properties=properties,
+                )
+            except CommitFailedError as error:
+                reason = error
+            else:
+                return
+        raise StoreError(f"{self}: other writers committed first, {ATTEMPTS} times. Run it again") from reason
+
+    def _existing(self) -> "DeltaTable | None":
+        """Open the table; None if it does not exist."""
+        with needs_extra(self, "delta"):
+            from deltalake import DeltaTable
+            from deltalake.exceptions import TableNotFoundError
+        try:
+            return DeltaTable(self._uri)
+        except TableNotFoundError:
+            return None
+
+    def _open_or_create(self, rows: pa.Schema) -> None:
+        """Create the table if it does not exist. Raises ConfigError if it has other columns or partitions."""
+        existing = self._existing()
+        if existing is None:
+            from deltalake import DeltaTable
+
+            existing = DeltaTable.create(self._uri, rows, mode="ignore", partition_by=[RUN_DATE])
+        self._check(existing)
+        check_types(types_of(pa.schema(existing.schema().to_arrow())), types_of(rows), self)
+
+    def _check(self, existing: "DeltaTable") -> None:
+        check_columns([field.name for field in existing.schema().fields], self.layout, self)
+        partitions = existing.metadata().partition_columns
+        if partitions != [RUN_DATE]:
+            raise ConfigError(
+                f"{self}: is partitioned by {', '.join(partitions) or 'nothing'}; expected {RUN_DATE}. "
+                "Pass another --out"
+            )
+
+    @property
+    def _folder(self) -> Path | None:
+        """The folder in this machine's files; None for an object store."""
+        return None if "+" in self.url.scheme else Path(self.url.path).absolute()
+
+    @property
+    def _uri(self) -> str:
+        return str(self._folder or self.url.address.removeprefix("delta+"))
+
+    def _files(self) -> "DeltaStorageHandler":
+        from deltalake.fs import DeltaStorageHandler
+
+        return DeltaStorageHandler(self._uri)
+
+    def _delete(self, paths: list[str]) -> None:
+        """Delete files that are not part of the table; VACUUM deletes those that cannot be deleted now."""
+        from deltalake.exceptions import DeltaError
+
+        for path in paths:
+            with suppress(DeltaError, OSError):
+                self._files().delete_file(path)
+
+    def _errors(self) -> AbstractContextManager[None]:
+        with needs_extra(self, "delta"):
+            from deltalake.exceptions import DeltaError
+        return store_errors(self, DeltaError, OSError, pa.ArrowException)
+
+
+def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:
+    """Return the statistics of a file, by which readers skip it: of its columns that are not nested."""
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    statistics: dict[str, Any] = {"numRecords": metadata.num_rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
+    for index in range(metadata.num_columns):
+        columns = [group.column(index) for group in groups]
+        name, of_groups = columns[0].path_in_schema, [column.statistics for column in columns]
+        if "." in name or any(each is None or not each.has_null_count for each in of_groups):
+            continue
+        statistics["nullCount"][name] = sum(each.null_count for each in of_groups)
+        if all(each.has_min_max for each in of_groups):
+            bounds = min(each.min for each in of_groups), max(each.max for each in of_groups)
+            if not any(isinstance(bound, float) and not math.isfinite(bound) for bound in bounds):
+                statistics["minValues"][name], statistics["maxValues"][name] = bounds
+    return statistics

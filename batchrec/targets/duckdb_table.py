@@ -1,0 +1,142 @@
+"""A table in a DuckDB file as target: the rows of a run date are replaced in one transaction."""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from batchrec.config import Layout
+from batchrec.errors import ConfigError, StoreError, one_line
+from batchrec.system.atomic import check_writable_file
+from batchrec.system.urls import Url
+from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
+from batchrec.targets.target import PublishedTable
+
+# A query of another process has the file open for seconds: wait for its end rather than lose a night.
+LOCK_PATIENCE_S = 60.0
+_LOCKED = "Could not set lock"
+_ROWS = "batchrec_rows"
+
+
+@dataclass(frozen=True)
+class DuckdbTable:
+    """A table in a file of DuckDB: duckdb://file.db?table=name. The table NAME_runs records what made each run date."""
+
+    url: Url
+    layout: Layout = "long"
+    is_dated = True
+
+    def __str__(self) -> str:
+        return str(self.url)
+
+    @property
+    def file(self) -> Path:
+        """The file of the database."""
+        return Path(self.url.path)
+
+    def check_writable(self) -> None:
+        """Raise ConfigError if the file cannot be written, or if the table has other columns; StoreError if locked."""
+        self.url.check_parameters({"table"})
+        check_writable_file(self.file)
+        if self.file.exists():
+            with self._opened() as con:
+                columns = _columns(con, self._table)
+            if columns:
+                check_columns(columns, self.layout, self.url)
+
+    def sync(self) -> None:
+        """Do nothing: DuckDB waits for the disk when it commits."""
+
+    def sha256(self) -> str | None:
+        """Return the SHA-256 that is recorded for the newest run date; None if there is none."""
+        if not self.file.exists():
+            return None
+        with self._opened(read_only=True) as con:
+            if not _columns(con, self._runs):
+                return None
+            newest = con.execute(f"select sha256 from {self._runs} order by {RUN_DATE} desc limit 1").fetchone()  # noqa: S608 - quoted
+        return None if newest is None else str(newest[0])
+
+    def replacing(self, table: PublishedTable) -> AbstractContextManager[None]:
+        """Replace the rows of the run date in a transaction that is committed if the block ends without an error."""
+        return self._switching(table, "=")
+
+    def rolling_back(self, table: PublishedTable) -> AbstractContextManager[None]:
+        """Do the same as `replacing`, and delete the rows of later run dates in the same transaction."""
+        return self._switching(table, ">=")
+
+    @property
+    def _table(self) -> str:
+        return _quoted(self.url.parameter("table", "recs"))
+
+    @property
+    def _runs(self) -> str:
+        return _quoted(self.url.parameter("table", "recs") + "_runs")
+
+    @contextmanager
+    def _switching(self, table: PublishedTable, dates: str) -> Iterator[None]:
+        with self._opened() as con, open_rows(table, self.layout, is_dated=True) as rows:
+            con.begin()
+            self._make_tables(con, rows.schema)
+            con.register(_ROWS, rows)
+            for name in (self._table, self._runs):
+                con.execute(f"delete from {name} where {RUN_DATE} {dates} $date", {"date": table.run_date})  # noqa: S608
+            con.execute(f"insert into {self._table} by name select * from {_ROWS}")  # noqa: S608 - quoted
+            run = [table.run_date, table.run_id, table.model_id, table.sha256]
+            con.execute(f"insert into {self._runs} values (?, ?, ?, ?)", run)  # noqa: S608 - quoted
+            yield
+            con.commit()
+
+    def _make_tables(self, con: duckdb.DuckDBPyConnection, schema: pa.Schema) -> None:
+        """Make the tables if they do not exist. Raises ConfigError if the table has columns of other types."""
+        con.register(_ROWS, schema.empty_table())
+        con.execute(f"create table if not exists {self._table} as select * from {_ROWS}")  # noqa: S608 - quoted
+        con.execute(
+            f"create table if not exists {self._runs} "
+            f"({RUN_DATE} date not null, run_id varchar, model_id varchar, sha256 varchar)"
+        )
+        columns = _columns(con, self._table)
+        check_columns(columns, self.layout, self.url)
+        for name, type_ in _columns(con, _ROWS).items():
+            if columns.get(name) != type_:
+                raise ConfigError(
+                    f"{self.url}: column {name} is {columns.get(name, 'missing')}, but that of the new rows is "
+                    f"{type_}. Change the table's column, or pass another table"
+                )
+
+    @contextmanager
+    def _opened(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file; wait for another process that has it open. Errors of DuckDB in the block name the table."""
+        deadline = time.monotonic() + LOCK_PATIENCE_S
+        while True:
+            try:
+                con = duckdb.connect(self.file, read_only=read_only)
+                break
+            except duckdb.Error as error:
+                if _LOCKED not in str(error) or time.monotonic() > deadline:
+                    raise StoreError(f"{self.url}: cannot be opened: {one_line(error)}") from error
+                time.sleep(0.05)
+        try:
+            con.execute("set enable_progress_bar = false; set python_enable_replacements = false")
+            yield con
+        except duckdb.Error as error:
+            raise StoreError(f"{self.url}: cannot be written: {one_line(error)}") from error
+        finally:
+            con.close()
+
+
+def _quoted(name: str) -> str:
+    """Return a name, maybe with a schema before a dot, quoted for SQL."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+
+
+def _columns(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+    """Return the columns of a table or view with their types; none if it does not exist."""
+    try:
+        return {name: type_ for name, type_, *_ in con.execute(f"describe {table}").fetchall()}
+    except duckdb.CatalogException:
+        return {}

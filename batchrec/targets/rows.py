@@ -1,0 +1,153 @@
+"""The rows of a recs table as a target publishes them: in a layout, with the run date, ordered by user."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batchrec.arrays import Longs
+from batchrec.config import Layout
+from batchrec.errors import ConfigError, InputError, one_line
+from batchrec.tables.parquet import cast_batches
+from batchrec.tables.queries import connect, literal, select
+from batchrec.tables.sealed_parquet import open_parquet, parquet_of
+from batchrec.targets.target import PublishedTable
+
+# Recommendations per batch: a row group of this size is read quickly for one user, and compresses well.
+BATCH_ROWS = 250_000
+RUN_DATE = "run_date"
+# Columns that a user has once in the nested layout.
+_OF_USER = ("user_id", "history_digest", "model_id")
+_OF_ITEM = ("rank", "item_id", "score", "source", "title")
+_LIST = "recommendations"
+
+
+@contextmanager
+def open_rows(
+    table: PublishedTable, layout: Layout, *, is_dated: bool, batch_rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatchReader]:
+    """Yield a reader of a table's rows, ordered by user_id, then rank. They are read as they are asked for.
+
+    long: the columns of recs. nested: one row per user, with user_id, history_digest, model_id, and recommendations, a
+    list of structs of the other columns. is_dated: with a last column run_date (date32). batch_rows: recommendations
+    per batch, about; all of a user are in one batch. Raises InputError if the table is damaged.
+    """
+    try:
+        file = parquet_of(open_parquet(table.recs))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{table.recs}: cannot be read: {one_line(error)}") from error
+    recs = file.schema_arrow.remove_metadata()
+    schema = rows_schema(recs, layout, is_dated=is_dated)
+    with _ordered(table, file) as batches:
+        rows = (
+            _with_run_date(_nested(batch, schema) if layout == "nested" else batch, table, schema)
+            for batch in _of_whole_users(batches, batch_rows)
+        )
+        yield pa.RecordBatchReader.from_batches(schema, rows)
+
+
+def rows_schema(recs: pa.Schema, layout: Layout, *, is_dated: bool) -> pa.Schema:
+    """Return the schema of the rows of a recs table in a layout; see open_rows."""
+    fields = list(recs.remove_metadata())
+    if layout == "nested":
+        item = pa.struct([recs.field(name) for name in _OF_ITEM if name in recs.names])
+        recommendations = pa.list_(pa.field("element", item, nullable=False))
+        fields = [recs.field(name) for name in _OF_USER] + [pa.field(_LIST, recommendations, nullable=False)]
+    return pa.schema([*fields, *([pa.field(RUN_DATE, pa.date32(), nullable=False)] if is_dated else [])])
+
+
+def check_columns(names: Iterable[str], layout: Layout, where: object) -> None:
+    """Raise ConfigError if an existing table of a dated target has other columns than the rows of a layout.
+
+    where: the table, for the message. A column title may be missing or not; the types are those of the ids.
+    """
+    expected = {*_OF_USER, _LIST} if layout == "nested" else {*_OF_USER, *_OF_ITEM}
+    columns = {*expected, RUN_DATE}
+    if {*names, *({"title"} & columns)} != columns:
+        raise ConfigError(
+            f"{where}: exists with columns {', '.join(names)}; expected {', '.join(sorted(columns))}, which "
+            f"--layout {layout} writes. Pass another --out, or another --layout"
+        )
+
+
+@contextmanager
+def _ordered(table: PublishedTable, file: pq.ParquetFile) -> Iterator[Iterator[pa.RecordBatch]]:
+    """Yield the batches of a table, ordered by user."""
+    if _is_ordered(table, file):
+        yield _read(table, file)
+        return
+    # Histories that another program wrote may be in any order.
+    with connect(table.recs.parent) as con:
+        rows = select(con, "targets/sorted_recs", recs=literal(table.recs))
+        yield cast_batches(rows, file.schema_arrow.remove_metadata(), BATCH_ROWS)
+
+
+def _is_ordered(table: PublishedTable, file: pq.ParquetFile) -> bool:
+    last: pa.Array | None = None
+    for batch in _read(table, file, ["user_id"]):
+        users = batch["user_id"] if last is None else pa.concat_arrays([last, batch["user_id"]])
+        if pc.any(pc.less(users[1:], users[:-1])).as_py():
+            return False
+        last = users[-1:]
+    return True
+
+
+def _read(table: PublishedTable, file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    try:
+        for batch in file.iter_batches(columns=columns):
+            yield batch.replace_schema_metadata(None)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{table.recs}: cannot be read: {one_line(error)}") from error
+
+
+def _of_whole_users(batches: Iterable[pa.RecordBatch], n_rows: int) -> Iterator[pa.RecordBatch]:
+    """Put batches together to at least n_rows rows each, but for the last one, and cut them between users."""
+    collected: list[pa.RecordBatch] = []
+    n_collected = 0
+    for batch in batches:
+        collected.append(batch)
+        n_collected += len(batch)
+        if n_collected < n_rows:
+            continue
+        rows = pa.concat_batches(collected)
+        starts, first = _user_starts(rows), 0
+        # The last user's rows may continue in the next batch.
+        while first + n_rows <= starts[-1]:
+            stop = int(starts[np.searchsorted(starts, first + n_rows)])
+            yield rows.slice(first, stop - first)
+            first = stop
+        collected, n_collected = [rows.slice(first)], len(rows) - first
+    if n_collected:
+        yield pa.concat_batches(collected)
+
+
+def _user_starts(rows: pa.RecordBatch) -> Longs:
+    """Return the first row of each user: (users,) int64."""
+    users = rows["user_id"]
+    differs = pc.not_equal(users[1:], users[:-1]).to_numpy(zero_copy_only=False)
+    starts: Longs = np.concatenate([[0], np.flatnonzero(differs) + 1]).astype(np.int64)
+    return starts
+
+
+def _nested(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return one row per user, without the run date."""
+    starts = _user_starts(rows)
+    type_ = schema.field(_LIST).type
+    fields = list(type_.value_type)
+    items = pa.StructArray.from_arrays([rows[field.name] for field in fields], fields=fields)
+    offsets = pa.array(np.append(starts, len(rows)), pa.int32())
+    recommendations = pa.ListArray.from_arrays(offsets, items, type=type_)
+    of_user = rows.select(_OF_USER).take(pa.array(starts))
+    return pa.record_batch(
+        [*of_user.columns, recommendations], schema=pa.schema([schema.field(name) for name in (*_OF_USER, _LIST)])
+    )
+
+
+def _with_run_date(rows: pa.RecordBatch, table: PublishedTable, schema: pa.Schema) -> pa.RecordBatch:
+    columns = list(rows.columns)
+    if RUN_DATE in schema.names:
+        columns.append(pa.repeat(pa.scalar(table.run_date, pa.date32()), len(rows)))
+    return pa.record_batch(columns, schema=schema)

@@ -1,0 +1,135 @@
+"""A folder of an object store as target: parts per run date, and a manifest, written last, that says which count."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from batchrec.config import Layout
+from batchrec.errors import ConfigError, StoreError, one_line
+from batchrec.system.json_text import to_json
+from batchrec.system.urls import Url, file_system
+from batchrec.targets.object_store import check_store, remove_uploads, store_errors
+from batchrec.targets.parts import PART_PATH, write_parts
+from batchrec.targets.rows import open_rows
+from batchrec.targets.target import PublishedTable
+
+_log = logging.getLogger(__name__)
+
+MANIFEST = "_manifest.json"
+_CONTRACT = "recs-folder/1"
+
+# Of each run date: files, rows, layout, run_id, model_id, sha256.
+_RunDates = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class StoreFolder:
+    """A table in a folder of an object store, such as s3://bucket/recs/. The manifest names the files of each date."""
+
+    url: Url
+    layout: Layout = "long"
+    is_dated = True
+
+    def __str__(self) -> str:
+        return str(self.url)
+
+    def check_writable(self) -> None:
+        """Raise StoreError if nothing can be written to the folder, ConfigError if it holds something else."""
+        check_store(self.url, self._path("_probe"))
+        with store_errors(self.url, "read"):
+            files = file_system(self.url)
+            if self._run_dates(files):
+                return
+            strangers = [path for path in self._list(files) if not PART_PATH.fullmatch(path) and path != MANIFEST]
+        if strangers:
+            raise ConfigError(
+                f"{self.url}: holds {strangers[0]}, and no {MANIFEST} of batchrec. Pass another folder as --out"
+            )
+
+    def sync(self) -> None:
+        """Do nothing: what a store has answered is durable."""
+
+    def sha256(self) -> str | None:
+        """Return the SHA-256 of the newest run date in the manifest; None if there is none."""
+        with store_errors(self.url, "read"):
+            run_dates = self._run_dates(file_system(self.url))
+        return run_dates[max(run_dates)]["sha256"] if run_dates else None
+
+    def replacing(self, table: PublishedTable) -> AbstractContextManager[None]:
+        """Write the rows to new parts, then the manifest if the block ends, then delete the parts of the old rows."""
+        return self._switching(table, lambda _: True)
+
+    def rolling_back(self, table: PublishedTable) -> AbstractContextManager[None]:
+        """Do the same as `replacing`, with a manifest without later run dates."""
+        return self._switching(table, lambda run_date: run_date <= str(table.run_date))
+
+    @contextmanager
+    def _switching(self, table: PublishedTable, is_kept: Callable[[str], bool]) -> Iterator[None]:
+        with store_errors(self.url):
+            files = file_system(self.url)
+            old = self._run_dates(files)
+            # What killed runs have left: a store does not fill up, but it bills.
+            remove_uploads(files, self.url, self._path("run_date="))
+            self._remove_unnamed(files, old)
+        try:
+            with store_errors(self.url):
+                new = {run_date: entry for run_date, entry in old.items() if is_kept(run_date)}
+                new[str(table.run_date)] = self._write(files, table)
+            yield
+            with store_errors(self.url):
+                manifest = {"contract": _CONTRACT, "run_dates": dict(sorted(new.items()))}
+                files.pipe_file(self._path(MANIFEST), to_json(manifest, indent=2).encode())
+        finally:
+            self._clean_up(files)
+
+    def _write(self, files: Any, table: PublishedTable) -> dict[str, Any]:
+        """Write the parts of a run date, and return its entry in the manifest."""
+        folder = f"run_date={table.run_date}"
+        with open_rows(table, self.layout, is_dated=False) as rows:
+            parts = write_parts(rows, table.metadata, lambda name: files.open(self._path(f"{folder}/{name}"), "wb"))
+        return {
+            "files": [f"{folder}/{name}" for name in parts],
+            "rows": sum(parts.values()),
+            "layout": self.layout,
+            "run_id": table.run_id,
+            "model_id": table.model_id,
+            "sha256": table.sha256,
+        }
+
+    def _run_dates(self, files: Any) -> _RunDates:
+        """Read the manifest: its entries by run date. Raises StoreError if it is not one of batchrec."""
+        try:
+            manifest = json.loads(files.cat_file(self._path(MANIFEST)))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise StoreError(f"{self._path(MANIFEST)}: is not JSON: {one_line(error)}. Restore or delete it") from error
+        if not isinstance(manifest, dict) or manifest.get("contract") != _CONTRACT:
+            raise StoreError(f"{self._path(MANIFEST)}: is not a manifest of the version {_CONTRACT}. Move it away")
+        run_dates: _RunDates = manifest["run_dates"]
+        return run_dates
+
+    def _clean_up(self, files: Any) -> None:
+        """Delete the parts that the manifest does not name: of an error in the block, or of replaced rows."""
+        try:
+            self._remove_unnamed(files, self._run_dates(files))
+        except Exception as error:
+            _log.warning("%s: old parts are not deleted; the next run does it: %s", self.url, one_line(error))
+
+    def _remove_unnamed(self, files: Any, run_dates: _RunDates) -> None:
+        named = {path for entry in run_dates.values() for path in entry["files"]}
+        unnamed = [path for path in self._list(files) if PART_PATH.fullmatch(path) and path not in named]
+        if unnamed:
+            files.rm([self._path(path) for path in unnamed])
+
+    def _list(self, files: Any) -> list[str]:
+        """List the objects of the folder, as paths within it."""
+        root = self._path("")
+        return [path.lstrip("/").removeprefix(root) for path in files.find(self.url.address)]
+
+    def _path(self, name: str) -> str:
+        """Return the path of an object within the folder: bucket and key."""
+        return f"{self.url.address.split('://', 1)[1].rstrip('/')}/{name}"

@@ -1,0 +1,67 @@
+"""What all targets in stores share: errors of their packages as ours, and the check of a table that exists."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+
+from batchrec.errors import BatchrecError, ConfigError, StoreError, one_line
+
+# Publications that other writers may overtake before one gives up, and connections that may be lost.
+ATTEMPTS = 5
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@contextmanager
+def needs_extra(where: object, extra: str) -> Iterator[None]:
+    """Raise ConfigError if the block imports a package that is not installed; extra: of batchrec, which installs it."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(
+            f"{where}: the package {error.name} is not installed. Install it with pip install 'batchrec[{extra}]'"
+        ) from error
+
+
+@contextmanager
+def store_errors(where: object, *kinds: type[Exception]) -> Iterator[None]:
+    """Raise StoreError for a library's error of one of these kinds."""
+    try:
+        yield
+    except BatchrecError:
+        raise
+    except kinds as error:
+        raise StoreError(f"{where}: cannot be read or written: {_COLOUR.sub('', one_line(error))}") from error
+
+
+def check_types(existing: Mapping[str, str], expected: Mapping[str, str], where: object) -> None:
+    """Raise ConfigError if a table has other columns or types than the rows to write, in any order.
+
+    existing, expected: type by column, as in messages. where: the table, for the message.
+    """
+    if existing != expected:
+        raise ConfigError(
+            f"{where}: exists with columns {_text(existing)}; expected {_text(expected)}. Pass another --out"
+        )
+
+
+def newest_sha256(run_dates: Iterable[str], commits: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return the SHA-256 that is recorded for the newest run date of a table; None if it is not known.
+
+    run_dates: those with rows. commits: the metadata of the table's commits, newest first.
+    """
+    ours = [commit for commit in commits if "batchrec.run_date" in commit]
+    # The newest commit may be of a table without rows.
+    newest = max([*run_dates, *(commit["batchrec.run_date"] for commit in ours[:1])], default=None)
+    return next((str(commit["batchrec.sha256"]) for commit in ours if commit["batchrec.run_date"] == newest), None)
+
+
+def types_of(schema: pa.Schema) -> dict[str, str]:
+    """Return the type of each column as a text. Whether it may hold nulls or long texts makes no difference."""
+    return {field.name: str(field.type).replace("large_", "").replace(" not null", "") for field in schema}
+
+
+def _text(types: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {type_}" for name, type_ in sorted(types.items()))
