@@ -1,11 +1,14 @@
 """Tables that URLs name, such as delta:///folder or postgresql://host/db?table=name: stored and opened like files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from batchrec.errors import InputError, StoreError
+from batchrec.errors import BatchrecError, InputError
+from batchrec.sources.background import in_background
 from batchrec.sources.layouts import show_names
 from batchrec.sources.opening import Source, check_types
 from batchrec.sources.stores import TABLE_SOURCES, Since, unreadable
@@ -49,10 +52,8 @@ def open_tables(
 
 
 def _open(con: duckdb.DuckDBPyConnection, name: str, url: Url, wanted: dict[str, str], since: Since | None) -> Source:
-    with TABLE_SOURCES[url.scheme].open(url) as table:
-        _check_columns(url, table.schema().names, wanted)
-        stream = table.read(list(wanted), since)
-        decimals = _store(con, name, url, stream)
+    with closing(in_background(_schema_and_batches(url, wanted, since))) as items:
+        decimals = _store(con, name, items)
     relation = select(con, "sources/read_table", table=name, url=str(url))
     names = dict(zip(wanted, relation.columns, strict=False))
     types = dict(zip(relation.columns, (str(type_.id) for type_ in relation.types), strict=True))
@@ -65,6 +66,18 @@ def _open(con: duckdb.DuckDBPyConnection, name: str, url: Url, wanted: dict[str,
     return source
 
 
+def _schema_and_batches(url: Url, wanted: dict[str, str], since: Since | None) -> Generator[pa.Schema | pa.RecordBatch]:
+    """Yield the schema of the wanted columns, then their rows."""
+    with TABLE_SOURCES[url.scheme].open(url) as table:
+        _check_columns(url, table.schema().names, wanted)
+        stream = table.read(list(wanted), since)
+        yield stream.schema
+        try:
+            yield from stream
+        except (OSError, pa.ArrowException) as error:
+            raise unreadable(url, error) from error
+
+
 def _check_columns(url: Url, columns: Sequence[str], wanted: dict[str, str]) -> None:
     for column, option in wanted.items():
         times = list(columns).count(column)
@@ -73,32 +86,29 @@ def _check_columns(url: Url, columns: Sequence[str], wanted: dict[str, str]) -> 
             raise InputError(f"{url}: {problem} {column!r}; found {show_names(columns)}. Pass {option}")
 
 
-def _store(con: duckdb.DuckDBPyConnection, name: str, url: Url, stream: pa.RecordBatchReader) -> list[str]:
-    """Store a stream as a table of DuckDB. Returns the columns whose decimals are stored as text."""
-    schema = pa.schema([_storable(column) for column in stream.schema])
-    failures: list[StoreError] = []
+def _store(con: duckdb.DuckDBPyConnection, name: str, items: Iterator[Any]) -> list[str]:
+    """Store batches, which follow their schema, as a table. Returns the columns whose decimals are stored as text."""
+    schema: pa.Schema = next(items)
+    stored = pa.schema([_storable(column) for column in schema])
+    failures: list[BatchrecError] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            for batch in stream:
-                yield pa.record_batch(
-                    [column.cast(field.type) for column, field in zip(batch, schema, strict=True)], schema
-                )
-        except (OSError, pa.ArrowException) as error:
-            failures.append(unreadable(url, error))
-            raise
-        except StoreError as error:
+            for batch in items:
+                columns = [column.cast(field.type) for column, field in zip(batch, stored, strict=True)]
+                yield pa.record_batch(columns, stored)
+        except BatchrecError as error:
             failures.append(error)
             raise
 
     try:
-        con.from_arrow(pa.RecordBatchReader.from_batches(schema, batches())).create(name)
+        con.from_arrow(pa.RecordBatchReader.from_batches(stored, batches())).create(name)
     except duckdb.Error as error:
         # DuckDB has put an error of its own in place of the store's.
         if failures:
             raise failures[0] from error
         raise
-    return [column.name for column, stored in zip(stream.schema, schema, strict=True) if column.type != stored.type]
+    return [column.name for column, kept in zip(schema, stored, strict=True) if column.type != kept.type]
 
 
 def _storable(column: pa.Field) -> pa.Field:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
 
@@ -468,3 +469,28 @@ def test_drivers_without_credentials_are_a_store_error(tmp_path: Path, url: str,
     assert (ended.returncode, ended.stderr.count("\n")) == (8, 1), ended.stderr
     assert f"{url}: cannot be read: " in ended.stderr
     assert "no-such-file.json" in ended.stderr
+
+
+def test_a_signal_ends_the_wait_for_a_slow_database(postgres: str, tmp_path: Path) -> None:
+    execute(postgres, 'create view plays as select 1 as "movieId", now() as timestamp, pg_sleep(600)::text as "userId"')
+    command = [sys.executable, "-m", "batchrec", "build-sequences", "--ratings", f"{postgres}?table=plays"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as job:
+        wait_until(postgres, "pg_sleep is running", 1)
+        job.terminate()
+        _, errors = job.communicate()
+    assert (job.returncode, errors) == (143, "batchrec: terminated\n")
+    wait_until(postgres, "the server has been told", 0)
+
+
+def wait_until(url: str, what: str, n_expected: int) -> None:
+    """Wait until a number of the database's connections wait in pg_sleep."""
+    dbapi = pytest.importorskip("adbc_driver_postgresql.dbapi")
+    query = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
+    with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
+        deadline = monotonic() + 120
+        while monotonic() < deadline:
+            cursor.execute(query)
+            if cursor.fetchone()[0] == n_expected:
+                return
+            sleep(0.1)
+    raise AssertionError(f"not within two minutes: {what}")

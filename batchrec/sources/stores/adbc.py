@@ -10,6 +10,7 @@ import pyarrow as pa
 from batchrec.errors import ConfigError, one_line
 from batchrec.sources.stores.dialect import Dialect
 from batchrec.sources.stores.table_source import Since, TableSource, needs_extra, store_errors
+from batchrec.system.signals import interrupted_by_signals
 from batchrec.system.urls import Url
 
 
@@ -40,7 +41,8 @@ class AdbcSource(TableSource):
         with ExitStack() as stack:
             with needs_extra(url, cls.extra), store_errors(url, adbc_driver_manager.Error, OSError):
                 connection = stack.enter_context(cls.connect(url))
-            yield cls(url, connection, rows, stack)
+            with interrupted_by_signals(connection.adbc_cancel):
+                yield cls(url, connection, rows, stack)
 
     def schema(self) -> pa.Schema:
         """Return the columns of the table or the query."""

@@ -52,8 +52,9 @@ class IcebergSource(TableSource):
 
     def read(self, columns: Sequence[str], since: Since | None = None) -> pa.RecordBatchReader:
         """Return the rows of the live files, without deleted rows."""
-        schema = pa.schema([self.schema().field(name) for name in columns])
-        rows = None if since is None else _not_before(schema.field(since.column), since)
+        table_schema = self.schema()
+        schema = pa.schema([table_schema.field(name) for name in columns])
+        rows = None if since is None else _not_before(table_schema.field(since.column), since)
         chosen = {"selected_fields": tuple(columns), "snapshot_id": self._snapshot_id}
         scan = self._table.scan(**chosen) if rows is None else self._table.scan(row_filter=rows, **chosen)
         return pa.RecordBatchReader.from_batches(schema, self._batches(scan, schema))
