@@ -8,8 +8,8 @@ from pathlib import Path
 
 from batchrec.config import ScoringConfig, Shard
 from batchrec.errors import ConfigError
+from batchrec.scoring.processes import score_file
 from batchrec.scoring.report import ScoringReport
-from batchrec.scoring.score import score
 from batchrec.system.disk import file_sha256
 from batchrec.system.resume import open_checkpoint_dir
 from batchrec.targets import LocalFile, PublishedTable, Target, local_path, open_target
@@ -54,7 +54,7 @@ def publish(recs: Path, report: ScoringReport, config: ScoringConfig, target: Ta
 
 def _score_file(sequences: Path, model: Path, config: ScoringConfig, out: Path) -> ScoringReport:
     with open_checkpoint_dir(out) as checkpoint_dir:
-        return score(sequences, model, config, out, checkpoint_dir)
+        return score_file(sequences, model, config, out, checkpoint_dir)
 
 
 def _shard_file(out: str, shard: Shard) -> Path:
