@@ -9,6 +9,7 @@ from batchrec.config.options import check, check_ranges, option
 from batchrec.config.rules import RulesConfig
 from batchrec.config.shard import Shard
 
+MAX_GPUS = 64
 ScoringPrecision = Literal["fp32", "fp16", "int8"]
 Layout = Literal["long", "nested"]
 
@@ -53,6 +54,8 @@ class ScoringConfig(RulesConfig, PublishingConfig):
         "Score only the users of shard I of N, like 0/4, into a file of the folder --out. See batchrec commit.",
     )
 
+    gpus: int = option(1, "GPUs of this machine to score on, with a process for each.", minimum=1, maximum=MAX_GPUS)
+
     @cached_property
     def part(self) -> Shard | None:
         """The shard; None for all users."""
@@ -68,7 +71,8 @@ class ScoringConfig(RulesConfig, PublishingConfig):
     def __post_init__(self) -> None:
         check_ranges(self)
         self.check_rules()
-        _ = self.part
+        has_gpus = self.part is None and self.device != "cpu" and self.precision != "int8"
+        check(self.gpus == 1 or has_gpus, "gpus", self.gpus, "1 with --shard, --device cpu or --precision int8")
         check(self.precision != "int8" or self.device != "cuda", "precision", self.precision, "fp16 or fp32 on a GPU")
 
 

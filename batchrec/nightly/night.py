@@ -20,8 +20,8 @@ from batchrec.nightly.publish_steps import Publication
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import Check, ModelFigures, NightReport
 from batchrec.nightly.retraining import due_by_age, due_by_figures, starting_from
+from batchrec.scoring.processes import score_file
 from batchrec.scoring.report import ScoringReport
-from batchrec.scoring.score import score
 from batchrec.sequences.build import build_sequences, rejects_of
 from batchrec.sources import find_files, is_table_url, table_columns
 from batchrec.system.disk import file_sha256, make_folder, put_on_disk
@@ -222,7 +222,7 @@ class Night:
             config = replace(
                 self.jobs.scoring, previous=None if previous is None else str(previous), run_date=str(self._run_date)
             )
-            scored = score(self._sequences, model, config, self._recs, self._work / "scoring")
+            scored = score_file(self._sequences, model, config, self._recs, self._work / "scoring")
             report.update(asdict(scored))
         return scored
 

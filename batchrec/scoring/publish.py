@@ -9,8 +9,8 @@ from pathlib import Path
 
 from batchrec.config import ScoringConfig, Shard
 from batchrec.errors import ConfigError
+from batchrec.scoring.processes import score_file
 from batchrec.scoring.report import ScoringReport
-from batchrec.scoring.score import score
 from batchrec.system.disk import file_sha256
 from batchrec.system.resume import open_checkpoint_dir
 from batchrec.system.temporaries import temporary_folder
@@ -28,7 +28,7 @@ def score_to(out: str, sequences: Path, model: Path, config: ScoringConfig) -> S
     """
 
     def make(recs: Path, checkpoint_dir: Path | None) -> ScoringReport:
-        return score(sequences, model, config, recs, checkpoint_dir)
+        return score_file(sequences, model, config, recs, checkpoint_dir)
 
     return _make_resumable(_shard_file(out, config.part), make) if config.part else publish_made(out, config, make)
 
