@@ -109,7 +109,7 @@ def test_options_reach_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         given.extend(arguments)
         raise click.Abort
 
-    monkeypatch.setattr("batchrec.scoring.publish.score", score)
+    monkeypatch.setattr("batchrec.scoring.publish.score_file", score)
     options = ("--top-k", 20, "--keep-seen", "--users", "u.csv", "--items", "m.csv", "--chunk-size", 5)
     run_cli("score", "--sequences", "s", "--model", "m", "--out", "o", *options)
     config = ScoringConfig(top_k=20, keep_seen=True, users="u.csv", items="m.csv", chunk_size=5)
