@@ -1,11 +1,10 @@
 -- One row per event whose item has enough events in the histories. If $remember, other events stay with left_out set.
--- Reads history_events. Parameters: min_item_events; remember.
+-- Reads history_events; item_counts, one row per item with its events in all histories. Parameters: min_item_events;
+-- remember.
 with frequent as (
     select item_id
-    from history_events
-    where not left_out
-    group by item_id
-    having count(*) >= $min_item_events
+    from item_counts
+    where n_events >= $min_item_events
 )
 
 select
