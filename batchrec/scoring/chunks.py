@@ -17,7 +17,7 @@ from batchrec.tables.sequences_table import Sequences, no_items
 Scored = TypeVar("Scored")
 
 # On a CPU each core scores one chunk; a GPU is fed by two threads, so that the next batch is ready when one ends.
-_CHUNK_SIZE = {"cpu": 2048, "cuda": 16384}
+CHUNK_SIZE = {"cpu": 2048, "cuda": 16384}
 _MIN_CHUNK_SIZE = 256
 _GPU_WORKERS = 2
 
@@ -30,7 +30,7 @@ def n_workers(config: ScoringConfig, device: str) -> int:
 def read_chunks(table: Sequences, config: ScoringConfig, device: str) -> Iterator[pa.RecordBatch]:
     """Read the histories, chunk by chunk; a small table is several chunks too, so that every worker has one."""
     share = max(_MIN_CHUNK_SIZE, table.n_users // (4 * n_workers(config, device)))
-    return table.batches(config.chunk_size or min(_CHUNK_SIZE[device], share))
+    return table.batches(config.chunk_size or min(CHUNK_SIZE[device], share))
 
 
 def with_users(

@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -37,6 +38,15 @@ class PopularItems:
         self.segments = rulebook.segments
         self._opening = Lock()
         self._opened: PopularLists | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to pickle: with the lists, because the worker may not have the sequences."""
+        self.open()
+        return {name: value for name, value in vars(self).items() if name != "_opening"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._opening = Lock()
 
     def open(self) -> PopularLists:
         """Return the popular lists, counted the first time. Raises InputError if the sequences cannot be read."""

@@ -14,22 +14,15 @@ from tqdm import tqdm
 
 from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError, GateError
-from batchrec.model.directory import Model, load_model
-from batchrec.model.ranker import Ranker
-from batchrec.rules.known_ids import KnownIds
-from batchrec.rules.rulebook import read_rule_tables
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
 from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, ChunkCheckpoint, open_checkpoints
-from batchrec.scoring.chunks import in_order, n_workers, read_chunks, with_users
-from batchrec.scoring.known_items import check_knows
-from batchrec.scoring.offer import read_offer
-from batchrec.scoring.scorer import Counts, ScoredChunk, Scorer
-from batchrec.scoring.user_list import read_user_list
+from batchrec.scoring.chunks import in_order, n_workers
+from batchrec.scoring.inputs import read_inputs
+from batchrec.scoring.scorer import Counts, ScoredChunk, open_scorer
 from batchrec.system.atomic import check_no_input, check_writable_file
 from batchrec.system.checkpoints import CheckpointStore
 from batchrec.system.logs import hides_bars
 from batchrec.tables.parquet import write_parquet
-from batchrec.tables.sequences_table import open_sequences
 
 # Upper bounds of the bytes of a user and of a row in the table, compressed by zstd: measured on items drawn evenly from
 # 62,423 with ids of 32 characters. Real tables take half, because few of their items are popular.
@@ -82,57 +75,36 @@ def score(
     started = time.monotonic()
     check_no_input(out, [sequences, *config.files.values()])
     check_writable_file(out)
-    loaded = _load_model(model, config.top_k)
-    table = open_sequences(sequences)
-    check_knows(loaded.vocabulary, model, table)
-    listed = read_user_list(config.users, table.user_type, config.night, sequences) if config.users else None
-    known = KnownIds(loaded.vocabulary, table.user_type, sequences, listed, config.allow_empty_rules)
-    known.warn_of_listed("--users")
-    rules = read_rule_tables(config)
-    offer = read_offer(known, config, rules)
-    ranker = Ranker(loaded.encoder, config.device, config.precision, offer.item_offsets)
-    scorer = Scorer(loaded, ranker, table.user_type, config, offer)
-    chunks = read_chunks(table, config, ranker.device)
-    if listed is not None:
-        chunks = with_users(listed, chunks, table, only=True)
-    elif offer.rulebook.segments is not None:
-        chunks = with_users(offer.rulebook.segments.user_ids, chunks, table, only=False)
-    n_users = table.n_users if listed is None else len(listed)
-    checkpoints = open_checkpoints(checkpoint_dir, loaded.manifest, config, scorer.schema)
+    inputs = read_inputs(sequences, model, config)
+    manifest, offer = inputs.parts.model.manifest, inputs.parts.offer
+    scorer = open_scorer(inputs.parts)
+    chunks = inputs.chunks(scorer.device)
+    checkpoints = open_checkpoints(checkpoint_dir, manifest, config, scorer.schema)
     # If most users are carried over, the checkpoints are small.
-    _check_space(out, n_users, config, None if scorer.carries_over else checkpoints)
+    _check_space(out, inputs.n_users, config, None if scorer.carries_over else checkpoints)
 
     def score_chunk(number: int, chunk: pa.RecordBatch) -> ScoredChunk:
         return scorer.score(chunk, None if checkpoints is None else ChunkCheckpoint(checkpoints, number))
 
     def check(recs: Path) -> None:
-        broken = check_rules(FinishedTable(recs, sequences, listed), rules, config)
+        broken = check_rules(FinishedTable(recs, sequences, inputs.listed), inputs.rules, config)
         # The rules and the popular items were read by the file's name, the histories from the file that was opened.
-        table.check_same()
+        inputs.table.check_same()
         _refuse_broken(broken, out)
 
     totals = _Totals()
-    scored = in_order(chunks, score_chunk, n_workers(config, ranker.device))
-    write_parquet(_recs(scored, n_users, totals), scorer.schema, out, check)
+    scored = in_order(chunks, score_chunk, n_workers(config, scorer.device))
+    write_parquet(_recs(scored, inputs.n_users, totals), scorer.schema, out, check)
     return ScoringReport(
         out=str(out),
-        model_id=loaded.manifest.model_id,
-        device=ranker.device,
+        model_id=manifest.model_id,
+        device=scorer.device,
         users=totals.n_users,
         eligible_items=int(offer.rules.is_eligible.sum()),
-        rule_rows={option: len(rule_table.rows) for option, rule_table in rules.items()},
+        rule_rows={option: len(rule_table.rows) for option, rule_table in inputs.rules.items()},
         seconds=round(time.monotonic() - started, 3),
         **totals.figures(),
     )
-
-
-def _load_model(model: Path, top_k: int) -> Model:
-    """Load a model. Raises ConfigError if it knows fewer than top_k items."""
-    loaded = load_model(model)
-    n_items = len(loaded.vocabulary)
-    if top_k > n_items:
-        raise ConfigError(f"--top-k {top_k}: the model knows {n_items} items. Pass {n_items} or less")
-    return loaded
 
 
 def _check_space(out: Path, n_users: int, config: ScoringConfig, checkpoints: CheckpointStore | None) -> None:

@@ -18,11 +18,14 @@ from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.pools import RecLists
 from batchrec.rules.ruled_ranker import RuledRanker
 from batchrec.scoring.chunk_checkpoints import ChunkCheckpoint
+from batchrec.scoring.chunks import CHUNK_SIZE
 from batchrec.scoring.empty_lists import emptied_by
 from batchrec.scoring.indexed_users import IndexedUsers, index_users
 from batchrec.scoring.offer import Offer
 from batchrec.scoring.previous_table import PreviousRecs, open_previous
 from batchrec.scoring.recs_columns import RecsColumns
+from batchrec.tables.schemas import sequences_schema
+from batchrec.tables.sequences_table import checked_batch
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +63,31 @@ class ScoredChunk:
     counts: Counts
 
 
+@dataclass(frozen=True)
+class ScorerParts:
+    """What a Scorer is made of; scoring/inputs.py reads it.
+
+    It can be pickled: a worker on another machine reads no file, except config.previous. Pickling counts the popular
+    items, which costs a scan of the sequences.
+    """
+
+    model: Model
+    user_type: pa.DataType
+    config: ScoringConfig
+    offer: Offer
+
+
+def open_scorer(parts: ScorerParts) -> "Scorer":
+    """Return a Scorer on the device of the config. It holds an onnxruntime session: open one per process.
+
+    Raises DeviceError if the device is cuda and no GPU works, ModelError if the graph is broken, InputError if
+    config.previous cannot be read.
+    """
+    model, config, offer = parts.model, parts.config, parts.offer
+    ranker = Ranker(model.encoder, config.device, config.precision, offer.item_offsets)
+    return Scorer(model, ranker, parts.user_type, config, offer)
+
+
 class Scorer:
     """Recommends to a batch of users; `score` may be called by several threads at the same time."""
 
@@ -71,7 +99,9 @@ class Scorer:
         config: ScoringConfig,
         offer: Offer,
     ) -> None:
+        self.device = ranker.device
         self._ranker = ranker
+        self._sequences_schema = sequences_schema(user_type, model.vocabulary.item_ids.type)
         self._offer = offer
         knows_all = offer.vocabulary.size == model.vocabulary.size
         # Without rules the best items of the graph are the list.
@@ -103,6 +133,16 @@ class Scorer:
     def carries_over(self) -> bool:
         """Whether users may be carried over from a previous table."""
         return self._previous is not None
+
+    def recs(self, sequences: pa.Table) -> pa.Table:
+        """Recommend to the users of a table with the columns of sequences: what engines run in their workers.
+
+        Returns a table by `schema`: users in the order of the sequences, best item first. Raises InputError for
+        columns, nulls or histories that break the contract of sequences.
+        """
+        chunks = sequences.to_batches(max_chunksize=CHUNK_SIZE[self.device])
+        checked = (checked_batch(chunk, self._sequences_schema, "the sequences") for chunk in chunks)
+        return pa.Table.from_batches([self.score(chunk).recs for chunk in checked], self.schema)
 
     def score(self, batch: pa.RecordBatch, checkpoint: ChunkCheckpoint | None = None) -> ScoredChunk:
         """Recommend to the users of a sequences batch: columns user_id, item_ids and, if it exists, also_seen.

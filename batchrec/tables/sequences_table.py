@@ -52,17 +52,9 @@ class Sequences:
         """
         try:
             for batch in parquet_of(self.file).iter_batches(n_users, columns=self.columns):
-                _check_nulls(batch, self.path)
-                checked = self._with_also_seen(batch).select(self.schema.names).cast(self.schema)
-                _check_histories(checked, self.path)
-                yield checked
+                yield checked_batch(batch, self.schema, str(self.path))
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self.path}: {one_line(error)}") from error
-
-    def _with_also_seen(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if "also_seen" in self.columns:
-            return batch
-        return batch.append_column("also_seen", no_items(len(batch), self.schema.field("also_seen").type))
 
     def check_same(self) -> None:
         """Raise InputError if the file was replaced or changed: DuckDB opens it again by its name."""
@@ -74,6 +66,24 @@ class Sequences:
         identity = "st_dev", "st_ino", "st_size", "st_mtime_ns"
         if any(getattr(opened, name) != getattr(named, name) for name in identity):
             raise InputError(f"{self.path}: was replaced while it was read. Start again")
+
+
+def checked_batch(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatch:
+    """Return a batch of sequences with the columns and types of a schema; where: the table, for errors.
+
+    also_seen may be missing. Raises InputError for another missing column, ids of another type, nulls, lists of
+    unequal length, and histories that are not in time order.
+    """
+    if "also_seen" not in batch.schema.names:
+        batch = batch.append_column("also_seen", no_items(len(batch), schema.field("also_seen").type))
+    try:
+        selected = batch.select(schema.names)
+        _check_nulls(selected, where)
+        checked = selected.cast(schema)
+    except (KeyError, pa.ArrowException) as error:
+        raise InputError(f"{where}: {one_line(error)}") from error
+    _check_histories(checked, where)
+    return checked
 
 
 def open_sequences(path: Path) -> Sequences:
@@ -133,24 +143,24 @@ def _check_also_seen(file_schema: pa.Schema, schema: pa.Schema, path: Path) -> N
         raise InputError(f"{path}: column 'also_seen' is {type_}; expected a list of {wanted}, like 'item_ids'")
 
 
-def _check_nulls(batch: pa.RecordBatch, path: Path) -> None:
+def _check_nulls(batch: pa.RecordBatch, where: str) -> None:
     for column in batch.schema.names:
         values = batch[column]
         nulls = values.null_count + (values.flatten().null_count if is_list(values.type) else 0)
         if nulls:
-            raise InputError(f"{path}: {nulls} null(s) in column {column!r}; expected none")
+            raise InputError(f"{where}: {nulls} null(s) in column {column!r}; expected none")
 
 
-def _check_histories(batch: pa.RecordBatch, path: Path) -> None:
+def _check_histories(batch: pa.RecordBatch, where: str) -> None:
     lengths = pc.list_value_length(batch["item_ids"])
     moments = batch["timestamps"].flatten()
     unequal = pc.filter(batch["user_id"], pc.not_equal(lengths, pc.list_value_length(batch["timestamps"])))
     if len(unequal):
-        raise InputError(f"{path}: user {unequal[0]}: item_ids and timestamps are of unequal length")
+        raise InputError(f"{where}: user {unequal[0]}: item_ids and timestamps are of unequal length")
     backwards = moments.to_numpy()[1:] < moments.to_numpy()[:-1]
     ends = np.cumsum(lengths.to_numpy(), dtype=np.int64)
     # Between the last event of one history and the first of the next, time may go back.
     backwards[ends[(ends > 0) & (ends < len(moments))] - 1] = False
     if backwards.any():
         user = batch["user_id"][int(np.searchsorted(ends, backwards.argmax(), side="right"))]
-        raise InputError(f"{path}: user {user}: the history is not in time order, oldest first")
+        raise InputError(f"{where}: user {user}: the history is not in time order, oldest first")

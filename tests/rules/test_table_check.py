@@ -184,7 +184,7 @@ def test_score_leaves_the_old_table_if_the_new_one_breaks_a_rule(
     def forgetful(known: KnownIds, config: ScoringConfig, _: object) -> Offer:
         return read_offer(known, config, {})
 
-    monkeypatch.setattr("batchrec.scoring.score.read_offer", forgetful)
+    monkeypatch.setattr("batchrec.scoring.inputs.read_offer", forgetful)
     with pytest.raises(GateError, match=rf"rows break --block \(user '1', rank 1, item '{first}'\)"):
         run(tmp_path, Night(block=[first]))
     assert (tmp_path / "recs.parquet").read_bytes() == before

@@ -275,7 +275,7 @@ def test_sequences_replaced_during_the_run_leave_the_old_table(job: Job, monkeyp
         write_sequences(job.folder / "new.parquet", {1: [1001], 9: [1004, 1005]}).replace(job.sequences)
         return offer
 
-    monkeypatch.setattr("batchrec.scoring.score.read_offer", replaced)
+    monkeypatch.setattr("batchrec.scoring.inputs.read_offer", replaced)
     assert f"{job.sequences}: was replaced while it was read" in job.assert_fails(3)
 
 
