@@ -8,8 +8,8 @@ from batchrec.config.options import parse_date
 from batchrec.config.rules import RulesConfig
 from batchrec.config.run import RunConfig
 from batchrec.config.run_date import end_of_day
-from batchrec.config.scoring import RecommendConfig, ScoringConfig, ScoringPrecision
-from batchrec.config.sequences import IdType, SequencesConfig, TimestampUnit
+from batchrec.config.scoring import EngineName, RecommendConfig, ScoringConfig, ScoringPrecision
+from batchrec.config.sequences import IdType, SequencesConfig, SequencesEngineName, TimestampUnit
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "CsvOptions",
     "Device",
     "EncoderShape",
+    "EngineName",
     "EvaluationConfig",
     "IdType",
     "Objective",
@@ -28,6 +29,7 @@ __all__ = [
     "ScoringConfig",
     "ScoringPrecision",
     "SequencesConfig",
+    "SequencesEngineName",
     "TimestampUnit",
     "TrainingConfig",
     "end_of_day",

@@ -8,6 +8,7 @@ from batchrec.config.options import check, check_ranges, option
 from batchrec.config.rules import RulesConfig
 
 ScoringPrecision = Literal["fp32", "fp16", "int8"]
+EngineName = Literal["local", "ray", "spark"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class ScoringConfig(RulesConfig):
     )
     users: str | None = option(
         None, "Score only these users: CSV, Parquet or a .sql file, with a column user_id or a single column."
+    )
+    engine: EngineName = option(
+        "local",
+        "Where chunks are scored: by threads of this machine, or by the workers of a Ray or Spark cluster.",
     )
     chunk_size: int | None = option(
         None, "Users read, scored and written at a time. Default: by the device.", minimum=1

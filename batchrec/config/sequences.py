@@ -11,6 +11,7 @@ from batchrec.config.run_date import RunDate
 
 TimestampUnit = Literal["auto", "s", "ms", "us", "ns", "days", "excel"]
 IdType = Literal["auto", "integer", "text"]
+SequencesEngineName = Literal["local", "spark"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,13 @@ class SequencesConfig(RunDate):
         "0", "Maximum number of unusable rows, or a share like 1%; the job fails if there are more."
     )
     run_date: str | None = option(None, "Run date that a query sees. Default: today (UTC).")
-    memory_limit: str | None = option(None, "Maximum memory of DuckDB before it spills to disk, like 2GB.")
+    engine: SequencesEngineName = option(
+        "local",
+        "Where the log is read and sorted: on this machine, or by the workers of a Spark cluster.",
+    )
+    memory_limit: str | None = option(
+        None, "Maximum memory of DuckDB, in each worker of an engine, before it spills to disk, like 2GB."
+    )
     threads: int | None = option(
         None,
         "Number of DuckDB threads. Default: the CPU cores or the CPU quota of the process.",

@@ -1,18 +1,18 @@
 """score on a Ray cluster: Ray Data, with one actor per GPU or core."""
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from batchrec.engines.scoring_workers import ScoringWorker, chunk_bytes, shared_by
+from batchrec.engines.scoring_workers import ScoringWorker, chunks_of, shared_by
 from batchrec.engines.shipping import missing_package, result_of
 from batchrec.errors import DeviceError, EngineError, one_line
+from batchrec.scoring.engine import ScoredChunks
 from batchrec.scoring.inputs import ScoringInputs
-from batchrec.scoring.scorer import ScoredChunk
 from batchrec.system.machine import n_cores
 
 
@@ -22,11 +22,11 @@ class RayEngine:
 
     name = "ray"
 
-    def score(self, inputs: ScoringInputs) -> Generator[ScoredChunk, None, None]:
+    def score(self, inputs: ScoringInputs) -> ScoredChunks:
         """Yield the chunks of the inputs, scored, in their order.
 
-        Raises ConfigError if Ray is not installed, EngineError if the cluster cannot be reached or fails, and the errors
-        of scoring.
+        Raises ConfigError if Ray is not installed, EngineError if the cluster cannot be reached or fails, and the
+        errors of scoring.
         """
         try:
             import ray.data
@@ -62,15 +62,15 @@ def _scored(ray: Any, inputs: ScoringInputs) -> Any:
     n_workers, device = _workers(ray.cluster_resources(), inputs)
     shared = shared_by(inputs, n_workers, device)
     # Put into the object store once: each node fetches one copy for its actors.
-    parts = ray.put(shared.parts)
+    stored = ray.put(shared)
 
     def read(_: Any) -> Iterator[dict[str, bytes]]:
-        for chunk in shared.chunks(device):
-            yield {"chunk": chunk_bytes(chunk)}
+        for chunk in chunks_of(ray.get(stored), device):
+            yield {"chunk": chunk}
 
     class ScoringActor:
-        def __init__(self, parts: list[Any]) -> None:
-            self._worker = ScoringWorker(ray.get(parts[0]))
+        def __init__(self) -> None:
+            self._worker = ScoringWorker(ray.get(stored).parts)
 
         def __call__(self, chunks: pa.Table) -> pa.Table:
             return pa.table({"scored": [self._worker.score(chunk.as_py()) for chunk in chunks["chunk"]]})
@@ -88,7 +88,6 @@ def _scored(ray: Any, inputs: ScoringInputs) -> Any:
         .flat_map(read, num_cpus=0, label_selector=here)
         .map_batches(
             ScoringActor,
-            fn_constructor_args=([parts],),
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=n_workers),

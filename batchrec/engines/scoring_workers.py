@@ -1,11 +1,10 @@
 """The scoring that every engine's workers run: one Scorer per process, chunks in, scored chunks out."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-import pyarrow as pa
-
-from batchrec.engines.shipping import from_bytes, outcome, to_bytes
+from batchrec.engines.shipping import from_bytes, outcome, outcomes, result_of, to_bytes
 from batchrec.scoring.inputs import ScoringInputs
 from batchrec.scoring.scorer import ScoredChunk, Scorer, ScorerParts, open_scorer
 
@@ -21,18 +20,18 @@ class ScoringWorker:
         self._scorer: Scorer | None = None
 
     def score(self, chunk: bytes) -> bytes:
-        """Score a chunk from `chunk_bytes`; return the outcome, whose result is a ScoredChunk."""
+        """Score a chunk of `chunks_of`. Returns the outcome, whose result is a ScoredChunk."""
         return outcome(self._score, chunk)
 
     def _score(self, chunk: bytes) -> ScoredChunk:
         if self._scorer is None:
             self._scorer = open_scorer(self._parts)
-        return self._scorer.score(from_bytes(chunk))
+        return self._scorer.score(from_bytes(result_of(chunk)))
 
 
-def chunk_bytes(chunk: pa.RecordBatch) -> bytes:
-    """Return a chunk of sequences as bytes, without the columns that scoring does not read."""
-    return to_bytes(chunk.select(_COLUMNS))
+def chunks_of(inputs: ScoringInputs, device: str) -> Iterator[bytes]:
+    """Yield the chunks of the inputs as outcomes, without the columns that scoring does not read."""
+    yield from outcomes(to_bytes(chunk.select(_COLUMNS)) for chunk in inputs.chunks(device))
 
 
 def shared_by(inputs: ScoringInputs, n_workers: int, device: Literal["cuda", "cpu"]) -> ScoringInputs:

@@ -1,7 +1,7 @@
 """What travels between the driver and the workers of an engine, as bytes."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -37,6 +37,14 @@ def outcome(function: Callable[..., Any], *arguments: Any) -> bytes:
     except BatchrecError as error:
         result = error
     return pickle.dumps(result)
+
+
+def outcomes(results: Iterable[Any]) -> Iterator[bytes]:
+    """Yield each result as an outcome; an error that is not a bug is the last one."""
+    try:
+        yield from map(pickle.dumps, results)
+    except BatchrecError as error:
+        yield pickle.dumps(error)
 
 
 def result_of(outcome: bytes) -> Any:

@@ -1,16 +1,17 @@
 """score on a Spark cluster: each chunk is a job of one task, mapped by mapInArrow in a Python worker."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import uuid4
 
 import pyarrow as pa
 
-from batchrec.engines.scoring_workers import ScoringWorker, chunk_bytes, shared_by
+from batchrec.engines.scoring_workers import ScoringWorker, chunks_of, shared_by
 from batchrec.engines.shipping import result_of
 from batchrec.engines.spark_session import spark_session
 from batchrec.scoring.chunks import in_order
+from batchrec.scoring.engine import ScoredChunks
 from batchrec.scoring.inputs import ScoringInputs
 from batchrec.scoring.scorer import ScoredChunk
 
@@ -24,7 +25,7 @@ class SparkEngine:
 
     name = "spark"
 
-    def score(self, inputs: ScoringInputs) -> Generator[ScoredChunk, None, None]:
+    def score(self, inputs: ScoringInputs) -> ScoredChunks:
         """Yield the chunks of the inputs, scored, in their order.
 
         Raises ConfigError if pyspark is not installed, EngineError if the cluster cannot be reached or fails, and the
@@ -38,13 +39,13 @@ class SparkEngine:
             parts = spark.sparkContext.broadcast(shared.parts)
             score = _ChunkScoring(parts, uuid4().hex)
 
-            def score_chunk(_: int, chunk: pa.RecordBatch) -> ScoredChunk:
-                row = spark.createDataFrame(pa.table({"chunk": [chunk_bytes(chunk)]}), "chunk binary")
+            def score_chunk(_: int, chunk: bytes) -> ScoredChunk:
+                row = spark.createDataFrame(pa.table({"chunk": [chunk]}), "chunk binary")
                 scored: ScoredChunk = result_of(bytes(row.mapInArrow(score, "scored binary").collect()[0][0]))
                 return scored
 
             try:
-                yield from in_order(shared.chunks(device), score_chunk, _CHUNKS_PER_CORE * n_cores)
+                yield from in_order(chunks_of(shared, device), score_chunk, _CHUNKS_PER_CORE * n_cores)
             finally:
                 parts.destroy()
 

@@ -52,7 +52,7 @@ class SparkScans(Scans):
 
     def checks(self, typing: Typing) -> list[dict[str, Any]]:
         """Type all events, and return the rows of sql/sequences/load_checks.sql, file by file."""
-        is_first = not self._scans
+        is_first, self._typing = not self._scans, typing
         self._scans = self._in_files(partial(_scan, typing), self.files)
         if is_first:
             self.merged = [record for scan in self._scans for record in scan.merged]

@@ -7,7 +7,7 @@ and to type them; then over ranges of users, to filter, order and assemble. Spar
 import math
 import pickle
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,16 @@ from batchrec.tables.schemas import sequences_schema
 _RANGE_EVENTS = 1 << 22
 
 
-def build_on_spark(
-    con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: SequencesConfig, out: Path
-) -> Built:
+def build_on_spark(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: SequencesConfig, out: Path) -> Built:
     """Write the sequences table `out`, row for row as build_here does.
 
     Raises as `build_sequences`, ConfigError for a query, InputError for ids with blanks around them, and EngineError if
     the cluster cannot be reached or fails.
     """
     if config.query is not None:
-        raise ConfigError("--engine spark: reads files, but --query runs on one machine. Pass --ratings, or no --engine")
+        raise ConfigError(
+            "--engine spark: reads files, but --query runs on one machine. Pass --ratings, or no --engine"
+        )
     log = open_log(con, ratings, config)
     with spark_session() as spark:
         scans = SparkScans(spark, con, log)
@@ -67,7 +67,8 @@ def _write(spark: Any, scans: SparkScans, loaded: LoadedEvents, where: str, out:
     from pyspark import StorageLevel
 
     config, typing = scans.log.config, loaded.typing
-    user_type, item_type = (pa.int64() if are else pa.string() for are in typing.types.are_integers)
+    roles = (typing.types.users, typing.types.items)
+    user_type, item_type = (pa.int64() if role.are_integers else pa.string() for role in roles)
     schema = sequences_schema(user_type, item_type)
     files = spark.range(len(scans.files), numPartitions=len(scans.files))
     columns = f"user_id {_SQL[user_type]}, item_id {_SQL[item_type]}, moment bigint, left_out boolean"

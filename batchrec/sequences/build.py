@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from batchrec.config import SequencesConfig
-from batchrec.errors import InputError
+from batchrec.errors import ConfigError, InputError
 from batchrec.sequences.events import LoadedEvents, load_events
 from batchrec.sequences.filters import HistoryEvents, remembers_left_out
 from batchrec.sequences.histories import Written, histories
@@ -85,7 +85,7 @@ def build_sequences(
     ratings: Sequence[str],
     config: SequencesConfig = SequencesConfig(),
     out: Path = Path("sequences.parquet"),
-    builder: "Builder | None" = None,
+    builder: Builder | None = None,
 ) -> SequencesReport:
     """Write each user's events in time order to the sequences table `out`.
 
@@ -95,6 +95,11 @@ def build_sequences(
     ConfigError if a query fails or `out` cannot be written. After an error `out` is as it was.
     """
     started = time.monotonic()
+    if builder is None and config.engine != "local":
+        name = config.engine
+        raise ConfigError(
+            f"--engine {name}: no engine is given. Pass builder=batchrec.engines.sequences_builder({name!r})"
+        )
     if config.query is None:
         check_no_input(out, find_files(ratings, "--ratings"))
     check_writable_file(out)

@@ -1,5 +1,6 @@
 """The contracts between the jobs: Arrow schemas of their tables, with the version in the metadata."""
 
+import json
 from typing import Any
 
 import pyarrow as pa
@@ -105,6 +106,12 @@ def recs_schema(
         "recs",
     )
     return schema.with_metadata({**schema.metadata, "batchrec.made_by": to_json(made_by)})
+
+
+def made_by(schema: pa.Schema) -> dict[str, Any]:
+    """Return what the rows of a recs table depend on, from its schema."""
+    options: dict[str, Any] = json.loads(schema.metadata[b"batchrec.made_by"])
+    return options
 
 
 def evaluation_schema() -> pa.Schema:
