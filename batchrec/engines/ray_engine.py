@@ -1,5 +1,6 @@
 """score on a Ray cluster: Ray Data, with one actor per GPU or core."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +76,7 @@ def _scored(ray: Any, inputs: ScoringInputs) -> Any:
         def __call__(self, chunks: pa.Table) -> pa.Table:
             return pa.table({"scored": [self._worker.score(chunk.as_py()) for chunk in chunks["chunk"]]})
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False

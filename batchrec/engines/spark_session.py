@@ -1,13 +1,14 @@
 """The Spark session of an engine, and its errors as one line."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from batchrec.engines.shipping import missing_package
-from batchrec.errors import ConfigError, EngineError, one_line
+from batchrec.errors import ConfigError, EngineError
 
 
 @contextmanager
@@ -40,10 +41,12 @@ def spark_session() -> Iterator[Any]:
             if active is None:
                 spark.stop()
     except (PySparkException, Py4JError) as error:
-        raise EngineError(f"--engine spark: the cluster failed: {one_line(_cause_of(error))}") from error
+        raise EngineError(f"--engine spark: the cluster failed: {_cause_of(error):.400}") from error
 
 
-def _cause_of(error: Exception) -> Exception:
-    """Return the part of an error that names its cause: the message of a Java error without its stack trace."""
+def _cause_of(error: Exception) -> str:
+    """Return the line of an error that names its cause: without the stack traces of Java and Python."""
     java = getattr(error, "java_exception", None)
-    return error if java is None else RuntimeError(java.getMessage())
+    lines = str(error if java is None else java.getMessage()).strip().splitlines() or [repr(error)]
+    raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception): ", line)]
+    return raised[-1] if raised else lines[0]
