@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ import pyarrow as pa
 
 from batchrec.engines.scoring_workers import ScoringWorker, chunks_of, shared_by
 from batchrec.engines.shipping import missing_package, result_of
-from batchrec.errors import DeviceError, EngineError, one_line
+from batchrec.errors import ConfigError, DeviceError, EngineError, one_line
 from batchrec.scoring.engine import ScoredChunks
 from batchrec.scoring.inputs import ScoringInputs
 from batchrec.system.machine import n_cores
+
+_CONNECT_S = 10
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,28 @@ def _connected(ray: Any) -> Iterator[None]:
         return
     # Ray would otherwise report to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    is_local = not os.environ.get("RAY_ADDRESS")
-    local = {"num_cpus": n_cores(), "include_dashboard": False} if is_local else {}
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_reachable(address)
+    local = {} if address else {"num_cpus": n_cores(), "include_dashboard": False}
     ray.init(log_to_driver=False, logging_level="ERROR", **local)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise EngineError if nothing listens at an address like host:port: Ray would end this process."""
+    if address.startswith("ray://"):
+        raise ConfigError(f"RAY_ADDRESS {address}: is of Ray Client. Start the job on a node of the cluster")
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_S).close()
+    except OSError as error:
+        raise EngineError(f"RAY_ADDRESS {address}: the cluster cannot be reached: {error}") from error
 
 
 def _scored(ray: Any, inputs: ScoringInputs) -> Any:

@@ -57,20 +57,30 @@ def test_a_cluster_without_gpu_is_refused_if_one_is_asked_for(tmp_path: Path) ->
 def test_the_command_uses_the_cluster_of_ray_address(ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, _ = scorings(tmp_path, {}, "local", None)
     monkeypatch.setenv("RAY_ADDRESS", ray)
-    options = ["--sequences", "sequences.parquet", "--model", str(trained_model()), "--device", "cpu", "--workers", "2"]
-    command = [sys.executable, "-m", "batchrec", "score", *options, "--engine", "ray", "--out", "ray.parquet"]
+    command = _command("--device", "cpu", "--workers", "2")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert_same([plain, tmp_path / "ray.parquet"])
 
 
-def test_a_cluster_that_cannot_be_reached_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("address", "exit_code", "said"),
+    [
+        ("127.0.0.1:1", 8, "RAY_ADDRESS 127.0.0.1:1: the cluster cannot be reached: "),
+        ("ray://127.0.0.1:10001", 2, "RAY_ADDRESS ray://127.0.0.1:10001: is of Ray Client. "),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_one_error(
+    address: str, exit_code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_sequences(tmp_path / "sequences.parquet", HISTORIES)
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "1")
-    options = ["--sequences", "sequences.parquet", "--model", str(trained_model()), "--device", "cpu"]
-    command = [sys.executable, "-m", "batchrec", "score", *options, "--engine", "ray"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 8, done.stderr
-    assert "batchrec: error: --engine ray: the cluster failed: " in done.stderr
-    assert not (tmp_path / "recs.parquet").exists()
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    done = subprocess.run(_command("--device", "cpu"), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == exit_code, done.stderr
+    assert f"batchrec: error: {said}" in done.stderr
+    assert not (tmp_path / "ray.parquet").exists()
+
+
+def _command(*options: str) -> list[str]:
+    files = ["--sequences", "sequences.parquet", "--model", str(trained_model()), "--out", "ray.parquet"]
+    return [sys.executable, "-m", "batchrec", "score", "--engine", "ray", *files, *options]
