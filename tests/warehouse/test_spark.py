@@ -1,6 +1,9 @@
 """score and build-sequences by --engine spark, with two executors: the tables of this machine, row for row."""
 
+import os
 import random
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -105,7 +108,7 @@ def both(log: Path, folder: Path, **options: Any) -> list[SequencesReport]:
     [
         {},
         {"repeats": "all", "min_item_events": 200},
-        {"repeats": "first", "min_rating": 3.0, "min_item_events": 52, "min_user_events": 8},
+        {"repeats": "first", "min_rating": 3.0, "min_item_events": 51, "min_user_events": 6},
         {"seen": "kept", "min_rating": 5.0, "user_id_type": "text"},
     ],
     ids=["plain", "items", "filters", "kept"],
@@ -147,3 +150,21 @@ def test_what_cannot_be_built_is_refused_and_leaves_the_table(rows: str, said: s
     with pytest.raises(InputError, match=said):
         build_sequences([str(log)], SequencesConfig(engine="spark"), tmp_path / "s.parquet", BUILDER)
     assert (tmp_path / "s.parquet").read_text() == "the earlier table"
+
+
+def test_the_submit_script_runs_the_command(tmp_path: Path) -> None:
+    log, script = write_log(tmp_path / "log"), Path(__file__).parents[2] / "examples" / "spark_submit.sh"
+    (log / "log.csv").unlink()
+    build_sequences([str(log)], SequencesConfig(), tmp_path / "here.parquet")
+    environment = {
+        "SPARK_SUBMIT": str(Path(sys.executable).with_name("spark-submit")),
+        "PYSPARK_PYTHON": sys.executable,
+        "MASTER": "local[2]",
+        "SPARK_OPTIONS": "--driver-memory 1g --conf spark.ui.enabled=false",
+    }
+    command = ["/bin/sh", str(script), "build-sequences", "--ratings", str(log), "--out", "spark.parquet"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "spark.parquet").equals(pq.read_table(tmp_path / "here.parquet"))
