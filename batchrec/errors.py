@@ -60,6 +60,12 @@ class StoreError(BatchrecError):
     exit_code = 8
 
 
+class EngineError(BatchrecError):
+    """The cluster of an engine cannot be reached, or fails."""
+
+    exit_code = 8
+
+
 class NothingToDo(BatchrecError):  # noqa: N818 - not an error
     """The requested work is already done."""
 

@@ -29,8 +29,8 @@ from batchrec.errors import ConfigError
 _EXIT_CODES = (
     "Exit codes: 0 done; 1 a bug, with its traceback; 2 wrong use or configuration; 3 input that breaks its contract; "
     "4 a model directory that is damaged or does not fit; 5 the requested device is missing; 6 a gate failed: nothing "
-    "was published; 7 locked: another run is active; 8 a database or object store that cannot be read or "
-    "written; 99 nothing to do; 130 interrupted; 143 terminated."
+    "was published; 7 locked: another run is active; 8 a database, object store or cluster that "
+    "cannot be used; 99 nothing to do; 130 interrupted; 143 terminated."
 )
 
 
@@ -71,11 +71,13 @@ def cli(context: click.Context, config: Path | None) -> None:
 @click.pass_context
 def build_sequences_command(context: click.Context, /, out: Path, json: bool, **options: Any) -> None:
     """Build each user's history, oldest event first, from a log of events."""
+    from batchrec.engines import sequences_builder
     from batchrec.sequences.build import build_sequences
 
     given = option_values(context)
     config = SequencesConfig(**{name: given[name] for name in options if name != "ratings"})
-    print_report(build_sequences(given["ratings"] or ("ratings.csv",), config, out), json)
+    ratings = given["ratings"] or ("ratings.csv",)
+    print_report(build_sequences(ratings, config, out, sequences_builder(config.engine)), json)
 
 
 @cli.command("train", cls=JobCommand)
@@ -108,9 +110,10 @@ def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> Non
 def score_command(sequences: Path, model: Path, out: str, json: bool, **options: Any) -> None:
     """Write the top k items of every user."""
     config = ScoringConfig(**options)
+    from batchrec.engines import scoring_engine
     from batchrec.scoring.publish import score_to
 
-    print_report(score_to(out, sequences, model, config), json)
+    print_report(score_to(out, sequences, model, config, scoring_engine(config.engine)), json)
 
 
 @cli.command("commit", cls=JobCommand)

@@ -9,6 +9,7 @@ from batchrec.config.rules import RulesConfig
 from batchrec.config.run import RunConfig
 from batchrec.config.run_date import end_of_day
 from batchrec.config.scoring import (
+    EngineName,
     Layout,
     PublishingConfig,
     RecommendConfig,
@@ -16,7 +17,7 @@ from batchrec.config.scoring import (
     ScoringPrecision,
     VectorsConfig,
 )
-from batchrec.config.sequences import IdType, SequencesConfig, TimestampUnit
+from batchrec.config.sequences import IdType, SequencesConfig, SequencesEngineName, TimestampUnit
 from batchrec.config.shard import Shard
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig
 
@@ -26,6 +27,7 @@ __all__ = [
     "CsvOptions",
     "Device",
     "EncoderShape",
+    "EngineName",
     "EvaluationConfig",
     "IdType",
     "Layout",
@@ -38,6 +40,7 @@ __all__ = [
     "ScoringConfig",
     "ScoringPrecision",
     "SequencesConfig",
+    "SequencesEngineName",
     "Shard",
     "TimestampUnit",
     "TrainingConfig",

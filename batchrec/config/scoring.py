@@ -12,6 +12,7 @@ from batchrec.config.shard import Shard
 MAX_GPUS = 64
 ScoringPrecision = Literal["fp32", "fp16", "int8"]
 Layout = Literal["long", "nested"]
+EngineName = Literal["local", "ray", "spark"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class ScoringConfig(RulesConfig, PublishingConfig):
         None,
         "Score only these users: CSV, JSON lines, Parquet or a .sql file, with a column user_id or a single column.",
     )
+    engine: EngineName = option(
+        "local",
+        "Where chunks are scored: by threads of this machine, or by the workers of a Ray or Spark cluster.",
+    )
     chunk_size: int | None = option(
         None, "Users read, scored and written at a time. Default: by the device.", minimum=1
     )
@@ -73,6 +78,10 @@ class ScoringConfig(RulesConfig, PublishingConfig):
         self.check_rules()
         has_gpus = self.part is None and self.device != "cpu" and self.precision != "int8"
         check(self.gpus == 1 or has_gpus, "gpus", self.gpus, "1 with --shard, --device cpu or --precision int8")
+        is_engine = self.engine != "local"
+        check(
+            not is_engine or (self.gpus == 1 and self.part is None), "engine", self.engine, "local with --shard, --gpus"
+        )
         check(self.precision != "int8" or self.device != "cuda", "precision", self.precision, "fp16 or fp32 on a GPU")
 
 

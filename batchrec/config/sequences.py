@@ -12,6 +12,7 @@ from batchrec.config.run_date import RunDate
 
 TimestampUnit = Literal["auto", "s", "ms", "us", "ns", "days", "excel"]
 IdType = Literal["auto", "integer", "text"]
+SequencesEngineName = Literal["local", "spark"]
 
 _AGE = re.compile(r"([1-9]\d{0,3})([dw])")
 
@@ -77,7 +78,13 @@ class SequencesConfig(RunDate):
     run_date: str | None = option(
         None, "Run date that a query sees, and from which --since counts back. Default: today (UTC)."
     )
-    memory_limit: str | None = option(None, "Maximum memory of DuckDB before it spills to disk, like 2GB.")
+    engine: SequencesEngineName = option(
+        "local",
+        "Where the log is read and sorted: on this machine, or by the workers of a Spark cluster.",
+    )
+    memory_limit: str | None = option(
+        None, "Maximum memory of DuckDB, in each worker of an engine, before it spills to disk, like 2GB."
+    )
     threads: int | None = option(
         None,
         "Number of DuckDB threads. Default: the CPU cores or the CPU quota of the process.",

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.engines import scoring_engine, sequences_builder
 from batchrec.errors import ConfigError, InputError, ModelError, NothingToDo
 from batchrec.model.directory import load_model
 from batchrec.nightly.archive import Archive
@@ -155,7 +156,7 @@ class Night:
         """Rebuild the histories, even when resuming: only their bytes show whether the input has changed."""
         with self.journal.stage("build-sequences") as report:
             config = replace(self.jobs.sequences, run_date=str(self._run_date))
-            built = build_sequences(self.jobs.ratings, config, self._sequences)
+            built = build_sequences(self.jobs.ratings, config, self._sequences, sequences_builder(config.engine))
             report.update(asdict(built))
         before = self.archive.dates_before(self._run_date)[-self.config.gate_nights :]
         earlier = [kept["stages"] for kept in self.archive.reports(before)]
@@ -222,7 +223,8 @@ class Night:
             config = replace(
                 self.jobs.scoring, previous=None if previous is None else str(previous), run_date=str(self._run_date)
             )
-            scored = score_file(self._sequences, model, config, self._recs, self._work / "scoring")
+            engine = scoring_engine(config.engine)
+            scored = score_file(self._sequences, model, config, self._recs, self._work / "scoring", engine)
             report.update(asdict(scored))
         return scored
 

@@ -14,6 +14,7 @@ from batchrec.system.machine import n_cores
 from batchrec.tables.ids import without_blanks
 from batchrec.tables.sequences_table import Sequences, no_items
 
+Chunk = TypeVar("Chunk")
 Scored = TypeVar("Scored")
 
 # On a CPU each core scores one chunk; a GPU is fed by two threads, so that the next batch is ready when one ends.
@@ -60,7 +61,7 @@ def with_users(
 
 
 def in_order(
-    chunks: Iterator[pa.RecordBatch], score: Callable[[int, pa.RecordBatch], Scored], workers: int
+    chunks: Iterator[Chunk], score: Callable[[int, Chunk], Scored], workers: int
 ) -> Generator[Scored, None, None]:
     """Score chunks in threads, for onnxruntime releases Python's lock, and yield the results in the chunks' order.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from batchrec.config import ScoringConfig, Shard
 from batchrec.errors import ConfigError
+from batchrec.scoring.engine import Engine
 from batchrec.scoring.merging import merge, open_shards
 from batchrec.scoring.report import ScoringReport
 from batchrec.scoring.score import score
@@ -23,15 +24,20 @@ from batchrec.system.temporaries import temporary_folder
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def score_file(
-    sequences: Path, model: Path, config: ScoringConfig, out: Path, checkpoint_dir: Path | None
+def score_file(  # noqa: PLR0913, PLR0917 - as for score
+    sequences: Path,
+    model: Path,
+    config: ScoringConfig,
+    out: Path,
+    checkpoint_dir: Path | None,
+    engine: Engine | None = None,
 ) -> ScoringReport:
     """Score as `score` does, with a process per GPU if config.gpus is more than one; these write no checkpoints.
 
     Raises the errors of `score`, and ConfigError if a process is killed, or if fewer GPUs are visible.
     """
     if config.gpus == 1:
-        return score(sequences, model, config, out, checkpoint_dir)
+        return score(sequences, model, config, out, checkpoint_dir, engine)
     on_gpus = replace(config, device="cuda")
     return score_in_processes(sequences, model, on_gpus, out, visible_gpus(config.gpus))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from batchrec.config import ScoringConfig, Shard
 from batchrec.errors import ConfigError
+from batchrec.scoring.engine import Engine
 from batchrec.scoring.processes import score_file
 from batchrec.scoring.report import ScoringReport
 from batchrec.system.disk import file_sha256
@@ -19,16 +20,18 @@ from batchrec.targets import LocalFile, PublishedTable, Target, local_path, open
 _log = logging.getLogger(__name__)
 
 
-def score_to(out: str, sequences: Path, model: Path, config: ScoringConfig) -> ScoringReport:
+def score_to(
+    out: str, sequences: Path, model: Path, config: ScoringConfig, engine: Engine | None = None
+) -> ScoringReport:
     """Score every user and publish the table at the target `out`. A run that was killed resumes when called again.
 
-    With --shard only the file of the shard is written, into the folder `out`.
+    With --shard only the file of the shard is written, into the folder `out`. engine: as for `score`.
     Raises the errors of `score`, and StoreError for a target that cannot be reached or written. Then the target holds
     what it held before.
     """
 
     def make(recs: Path, checkpoint_dir: Path | None) -> ScoringReport:
-        return score_file(sequences, model, config, recs, checkpoint_dir)
+        return score_file(sequences, model, config, recs, checkpoint_dir, engine)
 
     return _make_resumable(_shard_file(out, config.part), make) if config.part else publish_made(out, config, make)
 

@@ -3,9 +3,10 @@
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ from batchrec.errors import ConfigError, GateError
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
 from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, ChunkCheckpoint, open_checkpoints
 from batchrec.scoring.chunks import in_order, n_workers
+from batchrec.scoring.engine import Engine, ScoredChunks
 from batchrec.scoring.inputs import ScoringInputs, read_inputs
 from batchrec.scoring.report import ScoringReport
-from batchrec.scoring.scorer import Counts, ScoredChunk, Scorer, open_scorer
+from batchrec.scoring.scorer import Counts, ScoredChunk, open_scorer
 from batchrec.scoring.shards import ShardUsers, shard_metadata, shard_schema, with_positions
 from batchrec.sources import local_path_of
 from batchrec.system.atomic import check_no_input, check_writable_file
 from batchrec.system.checkpoints import CheckpointStore
 from batchrec.system.logs import hides_bars
 from batchrec.tables.parquet import write_parquet
+from batchrec.tables.schemas import made_by
 
 # Upper bounds of the bytes of a user and of a row in the table, compressed by zstd: measured on items drawn evenly from
 # 62,423 with ids of 32 characters. Real tables take half, because few of their items are popular.
@@ -34,36 +37,37 @@ _ROW_BYTES = 10
 _TITLED_ROW_BYTES = 16
 
 
-def score(
+def score(  # noqa: PLR0913, PLR0917 - the same at every caller
     sequences: Path = Path("sequences.parquet"),
     model: Path = Path("model"),
     config: ScoringConfig = ScoringConfig(),
     out: Path = Path("recs.parquet"),
     checkpoint_dir: Path | None = None,
+    engine: Engine | None = None,
 ) -> ScoringReport:
     """Write the top k of every user to the recs table `out`: users in the order of the sequences, best item first.
 
     checkpoint_dir: a folder, made if need be, for a checkpoint of every chunk's ranking; a run that was killed resumes
-    from there when it is called again in the same way. Nothing removes it.
+    from there when it is called again in the same way. Nothing removes it. engine: scores on its workers, without
+    checkpoints and carry-over; None scores by threads of this process.
     With config.shard, `out` is a shard (shards.py) of the same table, for `commit`.
     Raises InputError, ModelError, DeviceError or ConfigError for an invalid input, model, device or option, before any
-    scoring unless it is a broken row far into the sequences, and GateError for a table that breaks a rule. Then `out`
-    stays as it was.
+    scoring unless it is a broken row far into the sequences, EngineError for a cluster that fails, and GateError for a
+    table that breaks a rule. Then `out` stays as it was.
     """
     started = time.monotonic()
     check_no_input(out, [sequences, *map(local_path_of, config.files.values())])
     check_writable_file(out)
+    if engine is None and config.engine != "local":
+        name = config.engine
+        raise ConfigError(f"--engine {name}: no engine is given. Pass engine=batchrec.engines.scoring_engine({name!r})")
     inputs = read_inputs(sequences, model, config)
-    scorer = open_scorer(inputs.parts)
-    chunks = inputs.chunks(scorer.device)
-    checkpoints = open_checkpoints(checkpoint_dir, inputs.parts.model.manifest, config, scorer.schema)
-    # If most users are carried over, the checkpoints are small.
-    _check_space(out, inputs.n_users, config, None if scorer.carries_over else checkpoints)
     users = None if config.part is None else ShardUsers(config.part)
-
-    def score_chunk(number: int, chunk: pa.RecordBatch) -> ScoredChunk:
-        scored = scorer.score(chunk, None if checkpoints is None else ChunkCheckpoint(checkpoints, number))
-        return scored if users is None else with_positions(scored, chunk)
+    if engine is None:
+        schema, scored = _score_here(inputs, users, out, checkpoint_dir)
+    else:
+        _check_space(out, inputs.n_users, config, None)
+        schema, scored = _of_one_schema(engine.score(inputs))
 
     def check(recs: Path) -> None:
         broken = check_rules(FinishedTable(recs, sequences, inputs.listed, config.part), inputs.rules, config)
@@ -72,31 +76,63 @@ def score(
         _refuse_broken(broken, out)
 
     def report() -> ScoringReport:
-        return _report(out, inputs, scorer, totals, started)
-
-    totals = _Totals()
-    scored = in_order(chunks if users is None else users.chunks(chunks), score_chunk, n_workers(config, scorer.device))
-    recs = _recs(scored, inputs.n_users // (1 if config.part is None else config.part.n_shards), totals)
+        return ScoringReport(
+            out=str(out),
+            model_id=inputs.parts.model.manifest.model_id,
+            device=made_by(schema)["device"],
+            users=totals.n_users,
+            eligible_items=int(inputs.parts.offer.rules.is_eligible.sum()),
+            rule_rows={option: len(rule_table.rows) for option, rule_table in inputs.rules.items()},
+            seconds=round(time.monotonic() - started, 3),
+            **totals.figures(),
+        )
 
     def metadata() -> dict[str, str]:
         return {} if users is None else shard_metadata(users, inputs, report())
 
-    schema = scorer.schema if users is None else shard_schema(scorer.schema)
+    totals = _Totals()
+    recs = _recs(scored, inputs.n_users // (1 if config.part is None else config.part.n_shards), totals)
     write_parquet(recs, schema, out, check, metadata)
     return report()
 
 
-def _report(out: Path, inputs: ScoringInputs, scorer: Scorer, totals: "_Totals", started: float) -> ScoringReport:
-    return ScoringReport(
-        out=str(out),
-        model_id=inputs.parts.model.manifest.model_id,
-        device=scorer.device,
-        users=totals.n_users,
-        eligible_items=int(inputs.parts.offer.rules.is_eligible.sum()),
-        rule_rows={option: len(rule_table.rows) for option, rule_table in inputs.rules.items()},
-        seconds=round(time.monotonic() - started, 3),
-        **totals.figures(),
-    )
+def _score_here(
+    inputs: ScoringInputs, users: ShardUsers | None, out: Path, checkpoint_dir: Path | None
+) -> tuple[pa.Schema, ScoredChunks]:
+    """Return the schema of the recs and the chunks, which are scored by threads of this process; users: of a shard."""
+    config, scorer = inputs.parts.config, open_scorer(inputs.parts)
+    checkpoints = open_checkpoints(checkpoint_dir, inputs.parts.model.manifest, config, scorer.schema)
+    # If most users are carried over, the checkpoints are small.
+    _check_space(out, inputs.n_users, config, None if scorer.carries_over else checkpoints)
+
+    def score_chunk(number: int, chunk: pa.RecordBatch) -> ScoredChunk:
+        scored = scorer.score(chunk, None if checkpoints is None else ChunkCheckpoint(checkpoints, number))
+        return scored if users is None else with_positions(scored, chunk)
+
+    chunks = inputs.chunks(scorer.device)
+    scored = in_order(chunks if users is None else users.chunks(chunks), score_chunk, n_workers(config, scorer.device))
+    return scorer.schema if users is None else shard_schema(scorer.schema), scored
+
+
+def _of_one_schema(chunks: ScoredChunks) -> tuple[pa.Schema, ScoredChunks]:
+    """Return the schema of the first chunk of an engine, and all chunks.
+
+    Raises ConfigError for a chunk that was made in another way, as by another device or version of onnxruntime.
+    """
+    first = next(chunks)
+    schema = first.recs.schema
+
+    def checked() -> ScoredChunks:
+        with closing(chunks):
+            for chunk in chain([first], chunks):
+                if not chunk.recs.schema.equals(schema, check_metadata=True):
+                    raise ConfigError(
+                        f"--engine: workers differ: {made_by(chunk.recs.schema)} and {made_by(schema)}; expected one "
+                        "device and one version of onnxruntime. Make the workers alike"
+                    )
+                yield chunk
+
+    return schema, checked()
 
 
 def _check_space(out: Path, n_users: int, config: ScoringConfig, checkpoints: CheckpointStore | None) -> None:
@@ -130,7 +166,7 @@ class _Totals:
         return counts | {"emptied_by": dict(self.counts.emptied_by)}
 
 
-def _recs(chunks: Generator[ScoredChunk, None, None], n_users: int, totals: _Totals) -> Iterator[pa.RecordBatch]:
+def _recs(chunks: ScoredChunks, n_users: int, totals: _Totals) -> Iterator[pa.RecordBatch]:
     """Yield the recommendations of chunks, add their counts to the totals, and show the progress."""
     bar_of_users = tqdm(total=n_users, desc="score", unit="user", leave=False, disable=hides_bars())
     # If the writer stops halfway, the threads that score end before its error leaves the job.

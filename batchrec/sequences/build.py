@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import pyarrow as pa
 
 from batchrec.config import SequencesConfig
-from batchrec.errors import InputError
-from batchrec.sequences.events import load_events
-from batchrec.sequences.filters import filter_events, remembers_left_out
+from batchrec.errors import ConfigError, InputError
+from batchrec.sequences.events import LoadedEvents, load_events
+from batchrec.sequences.filters import HistoryEvents, remembers_left_out
 from batchrec.sequences.histories import Written, histories
 from batchrec.sources import Reject, describe_error, find_files, local_path_of, split_tables
 from batchrec.system.atomic import check_no_input, check_writable_file, replacing
@@ -25,7 +25,7 @@ from batchrec.tables.queries import connect, is_disk_full, select
 from batchrec.tables.schemas import id_type, sequences_schema
 
 # Events that are assembled and written at a time; they become one row group of the output.
-_BATCH_EVENTS = 1 << 20
+BATCH_EVENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,46 @@ class SequencesReport:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Built:
+    """A sequences table that is written, and the counts of its events. left_out: events by filter."""
+
+    loaded: LoadedEvents
+    left_out: dict[str, int]
+    n_items: int
+    schema: pa.Schema
+    written: Written
+
+
+class Builder(Protocol):
+    """Writes the sequences table of a log: the DuckDB of this process, or the workers of an engine."""
+
+    def __call__(
+        self, con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: SequencesConfig, out: Path
+    ) -> Built:
+        """Write the table `out`. Raises as `build_sequences`."""
+
+
 def build_sequences(
-    ratings: Sequence[str], config: SequencesConfig = SequencesConfig(), out: Path = Path("sequences.parquet")
+    ratings: Sequence[str],
+    config: SequencesConfig = SequencesConfig(),
+    out: Path = Path("sequences.parquet"),
+    builder: Builder | None = None,
 ) -> SequencesReport:
     """Write each user's events in time order to the sequences table `out`.
 
     ratings: files, folders, globs and URLs of CSV, JSON lines and Parquet, and URLs of tables; ignored if
-    `config.query` is set.
+    `config.query` is set. builder: of an engine; None builds with the DuckDB of this process.
     Raises InputError if the input cannot be read, has more unusable rows than allowed or leaves no event;
     ConfigError if a query fails or `out` cannot be written; StoreError if a store fails. After an error `out` is as it
     was.
     """
     started = time.monotonic()
+    if builder is None and config.engine != "local":
+        name = config.engine
+        raise ConfigError(
+            f"--engine {name}: no engine is given. Pass builder=batchrec.engines.sequences_builder({name!r})"
+        )
     if config.query is None:
         files, tables = split_tables(ratings)
         local_files = find_files([path for path in files if not is_url(path)], "--ratings")
@@ -81,18 +109,13 @@ def build_sequences(
     check_writable_file(out)
     rejects_file = rejects_of(out)
     check_writable_file(rejects_file)
-    where = ", ".join(ratings) if config.query is None else config.query
+    where = where_of(ratings, config)
     with connect(out.parent, config.memory_limit, config.threads) as con:
         try:
-            loaded = load_events(con, ratings, config)
+            built = (builder or build_here)(con, ratings, config, out)
+            loaded, left_out, written = built.loaded, built.left_out, built.written
             rejected = dict(Counter(reject.reason for reject in loaded.rejects))
-            left_out = filter_events(con, loaded, config)
-            n_items = select(con, "sequences/history_items").fetchall()[0][0]
-            if not n_items:
-                reasons = rejected | left_out or "none"
-                raise InputError(f"{where}: no event is left: of {loaded.n_rows} rows, {reasons} left out")
-            schema, written = _write_histories(con, config, out)
-            counts = _summary(con, written, n_items)
+            counts = _summary(con, written, built.n_items)
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
@@ -107,8 +130,8 @@ def build_sequences(
         rejects_file=_write_rejects(loaded.rejects, rejects_file),
         left_out=left_out,
         duplicates_folded=loaded.n_rows - len(loaded.rejects) - sum(left_out.values()) - counts["events"],
-        user_id_type=str(schema.field("user_id").type),
-        item_id_type=str(schema.field("item_ids").type.value_type),
+        user_id_type=str(built.schema.field("user_id").type),
+        item_id_type=str(built.schema.field("item_ids").type.value_type),
         also_seen=written.n_also_seen,
         ahead_of_now=written.ahead.n_events,
         seconds=round(time.monotonic() - started, 3),
@@ -116,23 +139,52 @@ def build_sequences(
     )
 
 
+def where_of(ratings: Sequence[str], config: SequencesConfig) -> str:
+    """Return the log's place for messages: the paths, or the query."""
+    return ", ".join(ratings) if config.query is None else config.query
+
+
 def rejects_of(out: Path) -> Path:
     """Return the path of the file, next to a sequences table, that lists the rows that could not be used."""
     return out.with_suffix(".rejects.csv")
 
 
-def _write_histories(con: duckdb.DuckDBPyConnection, config: SequencesConfig, out: Path) -> tuple[pa.Schema, Written]:
-    """Write the view history_events as the table `out`."""
-    events = select(con, "sequences/ordered_events")
-    if not remembers_left_out(config):
-        events = events.select("user_id", "item_id", "moment")
-    columns = events.limit(0).to_arrow_table().schema
+def build_here(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: SequencesConfig, out: Path) -> Built:
+    """Write the sequences table with the DuckDB of this process. Raises as `build_sequences`."""
+    loaded = load_events(con, ratings, config)
+    select(con, "sequences/history_events", remember=remembers_left_out(config)).create_view("history_events")
+    events = HistoryEvents(con, config, "loaded_events")
+    events.fold()
+    left_out = left_out_of(loaded, events.filter())
+    n_items = select(con, "sequences/history_items").fetchall()[0][0]
+    check_not_empty(n_items, loaded, left_out, where_of(ratings, config))
+    rows = ordered_events(con, config)
+    columns = rows.limit(0).to_arrow_table().schema
     user_type, item_type = (id_type(columns.field(name).type, name, "events") for name in ("user_id", "item_id"))
     schema = sequences_schema(user_type, item_type)
     written = Written(EventsAhead(ahead_from()))
-    batches = events.to_arrow_reader(_BATCH_EVENTS)
-    write_parquet(histories(batches, schema, config.repeats, written), schema, out)
-    return schema, written
+    write_parquet(histories(rows.to_arrow_reader(BATCH_EVENTS), schema, config.repeats, written), schema, out)
+    return Built(loaded, left_out, n_items, schema, written)
+
+
+def left_out_of(loaded: LoadedEvents, by_filters: Counter[str]) -> dict[str, int]:
+    """Return how many events each filter left out, without those that left out none."""
+    counts = Counter({"before --since": loaded.n_before_since, "below --min-rating": loaded.n_below_min_rating})
+    counts += by_filters
+    return dict(counts)
+
+
+def check_not_empty(n_items: int, loaded: LoadedEvents, left_out: dict[str, int], where: str) -> None:
+    """Raise InputError if no event is left for a history."""
+    if not n_items:
+        reasons = dict(Counter(reject.reason for reject in loaded.rejects)) | left_out or "none"
+        raise InputError(f"{where}: no event is left: of {loaded.n_rows} rows, {reasons} left out")
+
+
+def ordered_events(con: duckdb.DuckDBPyConnection, config: SequencesConfig) -> duckdb.DuckDBPyRelation:
+    """Return the events of the view history_events in the order of the histories, as `histories` takes them."""
+    events = select(con, "sequences/ordered_events")
+    return events if remembers_left_out(config) else events.select("user_id", "item_id", "moment")
 
 
 def _summary(con: duckdb.DuckDBPyConnection, written: Written, n_items: int) -> dict[str, Any]:

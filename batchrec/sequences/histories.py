@@ -53,6 +53,14 @@ class Written:
             span = [int(moments.min()), int(moments.max())] if len(moments) else []
         self.moments_in_time += span
 
+    def add(self, other: "Written") -> None:
+        """Add the counts of another part of the table."""
+        self.ahead.add(other.ahead)
+        self.lengths += other.lengths
+        self.moments += other.moments
+        self.moments_in_time += other.moments_in_time
+        self.n_also_seen += other.n_also_seen
+
     @property
     def newest(self) -> int:
         """The newest time that is not ahead of now; if all are, the newest of all."""

@@ -59,6 +59,12 @@ class EventsAhead:
             self.n_events += n_ahead
         return n_ahead
 
+    def add(self, other: "EventsAhead") -> None:
+        """Add the counts of other events."""
+        if other.example is not None and (self.example is None or other.latest > self.latest):
+            self.latest, self.example = other.latest, other.example
+        self.n_events += other.n_events
+
     def warn(self, where: str, consequence: str) -> None:
         """Log how many events are ahead, an example and the consequence. Without such events log nothing."""
         if self.n_events:

@@ -1,5 +1,6 @@
 """The contracts between the jobs: Arrow schemas of their tables, with the version in the metadata."""
 
+import json
 from typing import Any
 
 import pyarrow as pa
@@ -117,6 +118,12 @@ def vectors_schema(column: str, type_: pa.DataType, n_dimensions: int, model_id:
         "vectors",
     )
     return schema.with_metadata({**schema.metadata, "batchrec.model_id": model_id})
+
+
+def made_by(schema: pa.Schema) -> dict[str, Any]:
+    """Return what the rows of a recs table depend on, from its schema."""
+    options: dict[str, Any] = json.loads(schema.metadata[b"batchrec.made_by"])
+    return options
 
 
 def evaluation_schema() -> pa.Schema:

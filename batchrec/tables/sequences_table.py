@@ -1,7 +1,7 @@
 """The sequences table: opened once, its contract checked as it streams."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +34,10 @@ class Sequences:
     n_users: int
     columns: list[str]
     file: pa.NativeFile = field(repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Callable[[Path], "Sequences"], tuple[Path]]:
+        """Pickle the path: another process opens the file again."""
+        return open_sequences, (self.path.absolute(),)
 
     @property
     def user_type(self) -> pa.DataType:

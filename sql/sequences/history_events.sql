@@ -7,4 +7,4 @@ select
     moment,
     below_min_rating as left_out
 from loaded_events
-where problem is null and ($remember or not below_min_rating)
+where problem is null and not before_since and ($remember or not below_min_rating)

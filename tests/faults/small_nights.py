@@ -163,7 +163,7 @@ def write_model(folder: Path, seed: str) -> str:
 def the_jobs_of(shop: SmallShop) -> Iterator[None]:
     """Replace the jobs, which take minutes, by jobs that write lines of text."""
 
-    def build_sequences(_ratings: Any, _config: Any, out: Path) -> Built:
+    def build_sequences(_ratings: Any, _config: Any, out: Path, _builder: Any) -> Built:
         with replacing(out) as temporary:
             temporary.write_text(shop.log, encoding="utf-8")
         n_rows = 10 if shop.log == "half" else 100
@@ -177,7 +177,7 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
         with replacing_model(out) as folder:
             return Trained(write_model(folder, f"{out.parent.name}{sequences.read_text()}"))
 
-    def score(sequences: Path, model: Path, config: ScoringConfig, out: Path, _checkpoint_dir: Path) -> Scored:
+    def score(sequences: Path, model: Path, config: ScoringConfig, out: Path, *_: Any) -> Scored:
         model_id = digested(model).manifest.model_id
         with replacing(out) as temporary:
             temporary.write_text(f"table of {config.run_date} by {model_id} from {sequences.read_text()}\n" * 3)

@@ -150,7 +150,7 @@ def test_a_table_with_too_few_items_is_not_published(shop: Company) -> None:
 def test_a_table_that_lost_users_is_not_published_whatever_the_scorer_reports(
     shop: Company, monkeypatch: pytest.MonkeyPatch, n_rows: int, said: str
 ) -> None:
-    def losing(sequences: Path, model: Path, config: Any, out: Path, checkpoint_dir: Path) -> Any:
+    def losing(sequences: Path, model: Path, config: Any, out: Path, checkpoint_dir: Path, *_: Any) -> Any:
         report = score(sequences, model, config, out, checkpoint_dir)
         pq.write_table(pq.read_table(out).slice(0, n_rows), out)
         return replace(report, users=n_rows // 3)

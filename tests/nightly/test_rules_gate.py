@@ -25,7 +25,7 @@ def test_a_table_that_breaks_a_rule_is_not_published_whatever_the_scorer_reports
 ) -> None:
     use(shop, "block", "item_id", [(item,) for item in ITEMS[:30]])
 
-    def forgetful(sequences: Path, model: Path, config: Any, out: Path, checkpoint_dir: Path) -> Any:
+    def forgetful(sequences: Path, model: Path, config: Any, out: Path, checkpoint_dir: Path, *_: Any) -> Any:
         return score(sequences, model, replace(config, block=None), out, checkpoint_dir)
 
     monkeypatch.setattr(night_module, "score", forgetful)

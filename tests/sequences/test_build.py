@@ -228,7 +228,7 @@ def test_histories_that_span_batches_are_complete(tmp_path: Path, monkeypatch: p
     rows = [Event(user, item, 3.0, time) for item, (user, time) in enumerate(zip(users, times, strict=True))]
     write(rows, tmp_path / "r.parquet")
     whole, _ = build([tmp_path / "r.parquet"], SequencesConfig(), tmp_path / "out")
-    monkeypatch.setattr(batchrec.sequences.build, "_BATCH_EVENTS", 2048)
+    monkeypatch.setattr(batchrec.sequences.build, "BATCH_EVENTS", 2048)
     table, _ = build([tmp_path / "r.parquet"], SequencesConfig(), tmp_path / "out")
     assert pq.ParquetFile(tmp_path / "out").num_row_groups > 1
     assert table.equals(whole)
@@ -247,7 +247,7 @@ def test_left_out_events_may_span_batches(tmp_path: Path, monkeypatch: pytest.Mo
     items = rng.integers(20_000, size=10_000).tolist()
     rows = [Event(user, item, rating, 0) for user, item, rating in zip(users, items, stars, strict=True)]
     write(rows, tmp_path / "r.parquet")
-    monkeypatch.setattr(batchrec.sequences.build, "_BATCH_EVENTS", 2048)
+    monkeypatch.setattr(batchrec.sequences.build, "BATCH_EVENTS", 2048)
     table, report = build([tmp_path / "r.parquet"], SequencesConfig(min_rating=3.0), tmp_path / "out")
     also_seen = dict(zip(table["user_id"].to_pylist(), table["also_seen"].to_pylist(), strict=True))
     assert also_seen == {user: sorted(seen) for user, seen in expected_also_seen(rows, Filters(min_rating=3.0)).items()}

@@ -7,10 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from tests.warehouse.clusters import ray_cluster, spark_cluster
 from tests.warehouse.servers import PostgresServer, postgres_programs, postgres_server, s3_server
 
 
@@ -74,3 +76,19 @@ def iceberg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(pyiceberg, "_ENV_CONFIG", pyiceberg.Config())
     pyiceberg.load_catalog("lake").create_namespace("shop")
     return "iceberg://lake"
+
+
+@pytest.fixture(scope="session")
+def ray() -> Iterator[str]:
+    """Return the address of a Ray cluster with two workers, to which this process is connected."""
+    with ray_cluster() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Any]:
+    """Return the active session of a Spark cluster with two workers."""
+    if shutil.which("java") is None:
+        pytest.skip("Java is not installed: Spark needs version 17 or newer")
+    with spark_cluster() as session:
+        yield session

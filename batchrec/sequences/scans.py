@@ -1,0 +1,110 @@
+"""Scans of a whole log by the DuckDB of this process: its typed events, their counts, and the unusable rows."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import duckdb
+
+from batchrec.config import SequencesConfig
+from batchrec.sequences.id_types import IdTypes
+from batchrec.sequences.log import Log
+from batchrec.sequences.reject_texts import shown_value
+from batchrec.sequences.since import first_moment
+from batchrec.sources import MergedRecord, Reject, check_no_record_lost, malformed_records
+from batchrec.tables.ids import BLANKS, WHOLE_NUMBER, null_pattern
+from batchrec.tables.queries import materialize, select
+
+# Programs that hold a 64-bit id as a float write it like this: 1.2345678901234568e+18.
+_LOST_DIGITS = r"^\s*-?[0-9](\.[0-9]+)?[eE]\+[0-9]+\s*$"
+
+
+@dataclass(frozen=True)
+class Typing:
+    """How values are typed. types: of the ids. unit: of numeric times. has_quotes: whether fields may be quoted."""
+
+    types: IdTypes
+    unit: str
+    has_quotes: bool
+
+
+class Scans:
+    """Scans by one DuckDB, in which the log is the view `records`; merged: its records that a stray quote merged.
+
+    An engine derives a class whose scans run on its workers.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, log: Log, merged: Sequence[MergedRecord]) -> None:
+        self.con, self.log, self.merged = con, log, merged
+
+    def checks(self, typing: Typing) -> list[dict[str, Any]]:
+        """Type all events, and return the rows of sql/sequences/load_checks.sql."""
+        view_events(self.con, self.log.config, typing)
+        materialize(self.con, "sequences/loaded_events")
+        checks: list[dict[str, Any]] = select(self.con, "sequences/load_checks").to_arrow_table().to_pylist()
+        return checks
+
+    def counts(self) -> Counter[str | None]:
+        """Count the events by the reason why they are in no history; None: they are in one."""
+        return Counter(dict(select(self.con, "sequences/event_counts").fetchall()))
+
+    def malformed(self) -> list[Reject]:
+        """Return the records that did not parse. Raises InputError if others were lost with them."""
+        malformed = malformed_records(self.con, self.log.sources)
+        for source in self.log.sources:
+            check_no_record_lost(self.con, source, malformed)
+        return malformed
+
+    def unusable(self, n_rows: int) -> Iterator[Reject]:
+        """Yield up to n_rows events that cannot be used, in the order of the files."""
+        self.con.execute("set preserve_insertion_order = true")
+        rows = select(self.con, "sequences/unusable_events", n_rows=n_rows).fetchall()
+        self.con.execute("set preserve_insertion_order = false")
+        for file, group in groupby(rows, key=lambda row: row[0]):
+            events = list(group)
+            lines = self.log.lines(file, [row[2:] for row in events])
+            for (_, reason, *raw), line in zip(events, lines, strict=True):
+                yield Reject(file, line, reason, shown_value(reason, raw))
+
+    def example(self, criterion: int | str) -> Reject:
+        """Return the first event with a kind of time (int), or an unfit user or item id (str): file, line, value."""
+        self.con.execute("set preserve_insertion_order = true")
+        time_kind, unfit = (criterion, None) if isinstance(criterion, int) else (None, criterion)
+        (file, *raw), *_ = select(self.con, "sequences/example_event", time_kind=time_kind, unfit=unfit).fetchall()
+        self.con.execute("set preserve_insertion_order = false")
+        (line,) = self.log.lines(file, [tuple(raw)])
+        column, value = {"user": (self.log.user, raw[0]), "item": (self.log.item, raw[1])}.get(
+            str(criterion), (self.log.timestamp, raw[2])
+        )
+        return Reject(file, line, column, value)
+
+
+def view_events(con: duckdb.DuckDBPyConnection, config: SequencesConfig, typing: Typing) -> None:
+    """Make the view `events`, the typed records; the events and errors of an earlier scan are dropped."""
+    con.execute("drop table if exists loaded_events; drop table if exists reject_errors")
+    con.execute("drop table if exists reject_scans")
+    types = typing.types
+    integers = {True: duckdb.Value(0, duckdb.sqltypes.BIGINT), False: ""}
+    more_words = config.csv_options.null_words
+    select(
+        con,
+        "sequences/events",
+        users_are_integers=types.users.are_integers,
+        user_type=integers[types.users.are_integers],
+        users_must_be_integers=config.user_id_type == "integer",
+        items_are_integers=types.items.are_integers,
+        item_type=integers[types.items.are_integers],
+        items_must_be_integers=config.item_id_type == "integer",
+        null_words=null_pattern(more_words),
+        has_null_words=bool(more_words),
+        has_quotes=typing.has_quotes,
+        blanks=BLANKS,
+        whole_number=WHOLE_NUMBER,
+        lost_digits=_LOST_DIGITS,
+        timestamp_format=config.timestamp_format,
+        timestamp_unit=typing.unit,
+        since=first_moment(config),
+        min_rating=config.min_rating,
+    ).create_view("events")
