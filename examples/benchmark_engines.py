@@ -1,6 +1,6 @@
 """Throughput of score on Ray and on Spark with two workers, as a ratio of plain score with two threads.
 
-Every run scores the same generated log by the same untrained model, in a process of its own, and plain score runs before
+Every run scores the same generated log by the same untrained model, in a process of its own; plain score runs before
 each engine. The start of the cluster, which a cluster that is there already does not need, is timed by itself.
 """
 
@@ -50,12 +50,12 @@ def timed(engine: EngineName, folder: Path) -> Run:
 def start_cluster(engine: EngineName) -> Any:
     """Start a local cluster, which the engine finds as the active one."""
     if engine == "ray":
-        import ray
+        import ray  # noqa: PLC0415 - an extra
 
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         return ray.init(num_cpus=WORKERS, object_store_memory=200 << 20, include_dashboard=False, log_to_driver=False)
     if engine == "spark":
-        from pyspark.sql import SparkSession
+        from pyspark.sql import SparkSession  # noqa: PLC0415 - an extra
 
         os.environ["PYSPARK_PYTHON"] = sys.executable
         builder = SparkSession.builder.master(f"local-cluster[{WORKERS},1,700]").config("spark.executor.memory", "700m")
