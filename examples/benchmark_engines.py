@@ -1,7 +1,8 @@
 """Throughput of score on Ray and on Spark with two workers, as a ratio of plain score with two threads.
 
-Every run scores the same generated log by the same untrained model, in a process of its own, and plain score runs before
-each engine. The start of the cluster, which a cluster that is there already does not need, is timed by itself.
+Every run scores the same generated log by the same untrained model, in a process of its own; plain score runs before
+each engine. The start of the cluster, which a cluster that is there already does not need, is timed by itself. CPU
+seconds are of all processes of a run (Linux): on a busy machine their ratio says more than that of the seconds.
 """
 
 import argparse
@@ -11,7 +12,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 from typing import Any
+from uuid import uuid4
 
 import pyarrow.parquet as pq
 
@@ -29,33 +32,69 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds of the start of the cluster and of score, and the load of the machine (1 minute) at its end."""
+    """Seconds of the start of the cluster and of score, CPU seconds of score, and the load of the machine after it."""
 
     start: float
     score: float
+    cpu: float
     load: float
+
+
+class CpuSeconds(Thread):
+    """Adds up the CPU seconds of this process and of all that it started, also of those that end meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._mark, self._ticks, self._is_over = uuid4().hex, dict[str, int](), Event()
+        # Every process that is started from now on has it in its environment.
+        os.environ["BENCHMARK_OF_ENGINES"] = self._mark
+
+    def run(self) -> None:
+        """Look at the processes several times a second."""
+        while not self._is_over.wait(0.2):
+            self.look()
+
+    def look(self) -> float:
+        """Return the CPU seconds so far."""
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                is_own = self._mark.encode() in (process / "environ").read_bytes()
+                if is_own or process.name == str(os.getpid()):
+                    fields = (process / "stat").read_text().rpartition(")")[2].split()
+                    self._ticks[process.name] = int(fields[11]) + int(fields[12])
+            except OSError:  # it has ended
+                continue
+        return sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self) -> float:
+        """Return the CPU seconds, and look no more."""
+        self._is_over.set()
+        self.join()
+        return self.look()
 
 
 def timed(engine: EngineName, folder: Path) -> Run:
     """Start a cluster with two workers in this machine, if the engine needs one, and score."""
+    cpu = CpuSeconds()
+    cpu.start()
     started = time.perf_counter()
     start_cluster(engine)
-    ready = time.perf_counter()
+    ready, cpu_before = time.perf_counter(), cpu.look()
     config = ScoringConfig(device="cpu", workers=WORKERS, engine=engine)
     out = folder / f"{engine}.parquet"
     score(folder / "sequences.parquet", folder / "model", config, out, engine=scoring_engine(engine))
-    return Run(ready - started, time.perf_counter() - ready, os.getloadavg()[0])
+    return Run(ready - started, time.perf_counter() - ready, cpu.stop() - cpu_before, os.getloadavg()[0])
 
 
 def start_cluster(engine: EngineName) -> Any:
     """Start a local cluster, which the engine finds as the active one."""
     if engine == "ray":
-        import ray
+        import ray  # noqa: PLC0415 - an extra
 
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         return ray.init(num_cpus=WORKERS, object_store_memory=200 << 20, include_dashboard=False, log_to_driver=False)
     if engine == "spark":
-        from pyspark.sql import SparkSession
+        from pyspark.sql import SparkSession  # noqa: PLC0415 - an extra
 
         os.environ["PYSPARK_PYTHON"] = sys.executable
         builder = SparkSession.builder.master(f"local-cluster[{WORKERS},1,700]").config("spark.executor.memory", "700m")
@@ -86,9 +125,9 @@ def main() -> None:
             run: Run = run_isolated(timed, engine, folder).value
             is_same = pq.read_table(folder / f"{engine}.parquet").equals(pq.read_table(folder / "local.parquet"))
             print(
-                f"{engine}: {run.score:.1f} s, start {run.start:.1f} s; plain {plain.score:.1f} s; "
-                f"ratio {plain.score / run.score:.2f}, with the start {plain.score / (run.start + run.score):.2f}; "
-                f"load {plain.load:.1f} and {run.load:.1f}; tables {'equal' if is_same else 'differ'}",
+                f"{engine}: {run}; plain: {plain}; ratio {plain.score / run.score:.2f}, with the start "
+                f"{plain.score / (run.start + run.score):.2f}, of CPU seconds {plain.cpu / run.cpu:.2f}; "
+                f"tables {'equal' if is_same else 'differ'}",
                 flush=True,
             )
 
