@@ -62,7 +62,7 @@ def cli(context: click.Context, config: Path | None) -> None:
     multiple=True,
     metavar="PATH",
     help="File, folder, glob or URL (s3://, gs://, az://, https://) of CSV, JSON lines (both also .gz, .zst) or "
-    "Parquet; may be repeated.  [default: ratings.csv]",
+    "Parquet, or the URL of a table, such as delta:// or postgresql://; may be repeated.  [default: ratings.csv]",
 )
 @options_of(SequencesConfig)
 @path_option("--out", "sequences.parquet", "File to write the histories to.")

@@ -10,7 +10,7 @@ class CatalogueConfig:
     """Where the titles of items are read from."""
 
     items: str | None = option(
-        None, "Catalogue with a title for each item: a file, folder, glob or URL of CSV, JSON lines or Parquet."
+        None, "Catalogue with a title for each item: files of CSV, JSON lines or Parquet, or the URL of a table."
     )
     item_column: str = option("movieId", "Item id column of the catalogue.")
     title_column: str = option("title", "Title column of the catalogue.")

@@ -43,7 +43,8 @@ class ScoringConfig(RulesConfig, PublishingConfig):
     )
     users: str | None = option(
         None,
-        "Score only these users: CSV, JSON lines, Parquet or a .sql file, with a column user_id or a single column.",
+        "Score only these users: CSV, JSON lines, Parquet, the URL of a table or a .sql file, with a column user_id or a "
+        "single column.",
     )
     engine: EngineName = option(
         "local",
@@ -78,10 +79,8 @@ class ScoringConfig(RulesConfig, PublishingConfig):
         self.check_rules()
         has_gpus = self.part is None and self.device != "cpu" and self.precision != "int8"
         check(self.gpus == 1 or has_gpus, "gpus", self.gpus, "1 with --shard, --device cpu or --precision int8")
-        is_engine = self.engine != "local"
-        check(
-            not is_engine or (self.gpus == 1 and self.part is None), "engine", self.engine, "local with --shard, --gpus"
-        )
+        is_local = self.engine == "local"
+        check(is_local or (self.gpus == 1 and self.part is None), "engine", self.engine, "local with --shard or --gpus")
         check(self.precision != "int8" or self.device != "cuda", "precision", self.precision, "fp16 or fp32 on a GPU")
 
 

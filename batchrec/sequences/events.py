@@ -32,7 +32,7 @@ class LoadedEvents:
 
 
 def load_events(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: SequencesConfig) -> LoadedEvents:
-    """Fill the table loaded_events: user_id, item_id, moment, problem, before_since, below_min_rating, one row per event.
+    """Fill the table loaded_events, one row per event: user_id, item_id, moment, problem and what leaves it out.
 
     user_id, item_id: int64 if every id is an integer, else text; moment: int64, microseconds UTC.
     Raises InputError if more rows than `config.max_bad_rows` are unusable, naming file, line and value of the first, or
