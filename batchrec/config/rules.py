@@ -9,9 +9,7 @@ from batchrec.config.run_date import RunDate
 
 @dataclass(frozen=True)
 class RulesConfig(RunDate, CatalogueConfig):
-    """The rules of a night; each rule table is CSV, JSON lines, Parquet, the URL of a table, or a .sql
-    file with one SELECT.
-    """
+    """The rules of a night; each rule table is a file, the URL of a table, or a .sql file with one SELECT."""
 
     allow: str | None = option(
         None,

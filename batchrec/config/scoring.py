@@ -43,8 +43,7 @@ class ScoringConfig(RulesConfig, PublishingConfig):
     )
     users: str | None = option(
         None,
-        "Score only these users: CSV, JSON lines, Parquet, the URL of a table or a .sql file, with a column user_id or a "
-        "single column.",
+        "Score only these users: a file, the URL of a table or a .sql file, with a column user_id or a single column.",
     )
     engine: EngineName = option(
         "local",
