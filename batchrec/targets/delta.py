@@ -135,7 +135,7 @@ class DeltaTarget:
         from deltalake import CommitProperties
         from deltalake.exceptions import CommitFailedError
 
-        # Every attempt reads the table anew, so that it also replaces what another writer has just committed.
+        # Every attempt reads the table again, so that it also replaces what another writer has just committed.
         properties = CommitProperties(custom_metadata=table.metadata, max_commit_retries=0)
         run_dates = [(RUN_DATE, replaced, str(table.run_date))]
         for _ in range(ATTEMPTS):

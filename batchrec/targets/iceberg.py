@@ -130,7 +130,7 @@ class IcebergTarget:
         from pyiceberg.expressions.parser import parse
 
         run_dates = parse(f"{RUN_DATE} {replaced} '{table.run_date}'")
-        # Every attempt reads the table anew, so that it also replaces what another writer has just committed.
+        # Every attempt reads the table again, so that it also replaces what another writer has just committed.
         for _ in range(ATTEMPTS):
             existing = self._existing()
             if existing is None:

@@ -1,4 +1,4 @@
-"""What all targets in stores share: errors of their packages as ours, and the check of a table that exists."""
+"""Shared by targets that are tables: errors of stores as ours, checks of a table that exists, its newest SHA-256."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping

@@ -76,6 +76,30 @@ def read_duckdb(out: str) -> Counts:
     return again_if(duckdb.IOException, "Could not set lock", read)
 
 
+def read_delta(out: str) -> Counts:
+    from deltalake import DeltaTable
+
+    uri = out.removeprefix("delta://").removeprefix("delta+")
+    return count(DeltaTable(uri).to_pyarrow_table(columns=["run_date", "model_id"]))
+
+
+def read_iceberg(out: str) -> Counts:
+    from pyiceberg.catalog import load_catalog
+
+    catalog, _, name = out.removeprefix("iceberg://").partition("/")
+    scan = load_catalog(catalog).load_table(name).scan(selected_fields=("run_date", "model_id"))
+    return count(scan.to_arrow())
+
+
+def read_postgres(out: str) -> Counts:
+    from adbc_driver_postgresql import dbapi
+
+    database, _, name = out.partition("?table=")
+    with dbapi.connect(database) as connection, connection.cursor() as cursor:
+        cursor.execute(f"select run_date, model_id, count(*) from {name} group by run_date, model_id")  # noqa: S608
+        return {(str(run_date), model_id): n_rows for run_date, model_id, n_rows in cursor.fetchall()}
+
+
 def leftovers(out: str) -> list[str]:
     """List what killed writers have left in this folder, and in the folder of a store."""
     names = [path.name for path in Path().iterdir() if path.name.startswith(".")]

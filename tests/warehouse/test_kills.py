@@ -1,6 +1,7 @@
 """A process that publishes is killed at any time while a reader polls: old or new rows, never less."""
 
 import random
+import re
 import signal
 import threading
 import time
@@ -41,6 +42,10 @@ TARGETS = {
     "s3 object": Polled("{s3}/recs.parquet", readers.read_object),
     "s3 folder": Polled("{s3}/recs/", readers.read_store_folder),
     "duckdb": Polled("duckdb://recs.db?table=recs", readers.read_duckdb),
+    "delta": Polled("delta://recs", readers.read_delta),
+    "delta on s3": Polled("delta+{s3}/recs", readers.read_delta),
+    "iceberg": Polled("{iceberg}/shop.recs", readers.read_iceberg),
+    "postgres": Polled("{postgres}?table=public.recs", readers.read_postgres),
 }
 
 
@@ -48,8 +53,8 @@ TARGETS = {
 def polled(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Polled:
     monkeypatch.chdir(tmp_path)
     target = TARGETS[request.param]
-    fixture = target.out[1 : target.out.index("}")] if target.out.startswith("{") else None
-    out = target.out if fixture is None else target.out.format(**{fixture: request.getfixturevalue(fixture)})
+    fixtures = re.findall(r"{(\w+)}", target.out)
+    out = target.out.format(**{name: request.getfixturevalue(name) for name in fixtures})
     return Polled(out, target.read)
 
 
