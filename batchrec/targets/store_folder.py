@@ -38,9 +38,8 @@ class StoreFolder:
 
     def check_writable(self) -> None:
         """Raise StoreError if nothing can be written to the folder, ConfigError if it holds something else."""
-        check_store(self.url, self._path("_probe"))
+        files = check_store(self.url, self._path("_probe"))
         with client_errors(self.url, "read"):
-            files = file_system(self.url)
             run_dates = self._run_dates(files)
             layouts = {entry["layout"] for entry in run_dates.values()} - {self.layout}
             if layouts:
