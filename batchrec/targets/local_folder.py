@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from batchrec.config import Layout, parse_date
 from batchrec.errors import ConfigError
 from batchrec.system.atomic import check_writable, switch_folder
 from batchrec.system.disk import link_or_copy, make_folder, put_on_disk
 from batchrec.system.temporaries import temporary_folder
 from batchrec.targets.parts import PARTS, recorded_sha256, write_parts
-from batchrec.targets.rows import open_rows
+from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
 from batchrec.targets.target import PublishedTable
 
 _DATED = "run_date="
@@ -50,6 +52,8 @@ class LocalFolder:
                     f"{path}: was not written by batchrec; expected only {_DATED}YYYY-MM-DD/{PARTS} in {self}. "
                     "Pass another --out"
                 )
+        for part in self._newest_parts()[:1]:
+            check_columns([*pq.read_schema(part).names, RUN_DATE], self.layout, self)
         # The new rows are written next to the folder: a glob like */*.parquet must not find them.
         if not os.access(self._root, os.W_OK) or self._root.stat().st_dev != self._root.parent.stat().st_dev:
             raise ConfigError(
@@ -63,10 +67,8 @@ class LocalFolder:
 
     def sha256(self) -> str | None:
         """Return the SHA-256 that the files of the newest run date record; None without any."""
-        for folder in sorted(self._dated(), reverse=True):
-            for part in sorted(folder.glob(PARTS)):
-                return recorded_sha256(part)
-        return None
+        parts = self._newest_parts()
+        return recorded_sha256(parts[0]) if parts else None
 
     @contextmanager
     def replacing(self, table: PublishedTable) -> Iterator[None]:
@@ -106,6 +108,11 @@ class LocalFolder:
 
     def _dated(self) -> list[Path]:
         return [path for path in self.folder.glob(f"{_DATED}*") if _date_of(path) is not None]
+
+    def _newest_parts(self) -> list[Path]:
+        """Return the files of the newest run date; none if there is no run date."""
+        dated = sorted(self._dated())
+        return sorted(dated[-1].glob(PARTS)) if dated else []
 
     def _write(self, table: PublishedTable, parent: Path) -> Path:
         """Write the rows to a folder of their run date in `parent`, and wait until the disk holds them."""

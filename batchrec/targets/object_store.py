@@ -15,7 +15,7 @@ _PACKAGES = {"adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "
 
 
 @contextmanager
-def store_errors(url: Url, verb: str = "written") -> Iterator[None]:
+def client_errors(url: Url, verb: str = "written") -> Iterator[None]:
     """Raise StoreError with the URL for an error of the store in the block; its client has retried the request."""
     try:
         yield
@@ -27,12 +27,13 @@ def store_errors(url: Url, verb: str = "written") -> Iterator[None]:
         raise StoreError(f"{url}: cannot be {verb}: {one_line(error) or type(error).__name__}") from error
 
 
-def check_store(url: Url, probe: str) -> None:
-    """Raise StoreError if an object cannot be written to the store and deleted. probe: its path."""
-    with store_errors(url):
+def check_store(url: Url, probe: str) -> Any:
+    """Return the file system of a store. Raises StoreError if the object `probe` cannot be written and deleted."""
+    with client_errors(url):
         files = file_system(url)
         files.pipe_file(probe, b"batchrec writes this to know whether it may, and deletes it")
         files.rm_file(probe)
+    return files
 
 
 @contextmanager

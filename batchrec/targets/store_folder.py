@@ -11,7 +11,7 @@ from batchrec.config import Layout
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.json_text import to_json
 from batchrec.system.urls import Url, file_system
-from batchrec.targets.object_store import check_store, remove_uploads, store_errors
+from batchrec.targets.object_store import check_store, client_errors, remove_uploads
 from batchrec.targets.parts import PART_PATH, write_parts
 from batchrec.targets.rows import open_rows
 from batchrec.targets.target import PublishedTable
@@ -38,10 +38,16 @@ class StoreFolder:
 
     def check_writable(self) -> None:
         """Raise StoreError if nothing can be written to the folder, ConfigError if it holds something else."""
-        check_store(self.url, self._path("_probe"))
-        with store_errors(self.url, "read"):
-            files = file_system(self.url)
-            if self._run_dates(files):
+        files = check_store(self.url, self._path("_probe"))
+        with client_errors(self.url, "read"):
+            run_dates = self._run_dates(files)
+            layouts = {entry["layout"] for entry in run_dates.values()} - {self.layout}
+            if layouts:
+                raise ConfigError(
+                    f"{self.url}: holds rows of the layout {layouts.pop()}; expected {self.layout}. Pass another "
+                    "--out, or another --layout"
+                )
+            if run_dates:
                 return
             strangers = [path for path in self._list(files) if not PART_PATH.fullmatch(path) and path != MANIFEST]
         if strangers:
@@ -54,7 +60,7 @@ class StoreFolder:
 
     def sha256(self) -> str | None:
         """Return the SHA-256 of the newest run date in the manifest; None if there is none."""
-        with store_errors(self.url, "read"):
+        with client_errors(self.url, "read"):
             run_dates = self._run_dates(file_system(self.url))
         return run_dates[max(run_dates)]["sha256"] if run_dates else None
 
@@ -68,18 +74,18 @@ class StoreFolder:
 
     @contextmanager
     def _switching(self, table: PublishedTable, is_kept: Callable[[str], bool]) -> Iterator[None]:
-        with store_errors(self.url):
+        with client_errors(self.url):
             files = file_system(self.url)
             old = self._run_dates(files)
             # Leftovers of killed runs: a store does not fill up, but it bills.
             remove_uploads(files, self.url, self._path("run_date="))
             self._remove_unnamed(files, old)
         try:
-            with store_errors(self.url):
+            with client_errors(self.url):
                 new = {run_date: entry for run_date, entry in old.items() if is_kept(run_date)}
                 new[str(table.run_date)] = self._write(files, table)
             yield
-            with store_errors(self.url):
+            with client_errors(self.url):
                 manifest = {"contract": _CONTRACT, "run_dates": dict(sorted(new.items()))}
                 files.pipe_file(self._path(MANIFEST), to_json(manifest, indent=2).encode())
         finally:

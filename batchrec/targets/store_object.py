@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from batchrec.config import Layout
 from batchrec.system.urls import Url, file_system
-from batchrec.targets.object_store import check_store, remove_uploads, store_errors, uploading
+from batchrec.targets.object_store import check_store, client_errors, remove_uploads, uploading
 from batchrec.targets.parts import parquet_writer, recorded_sha256
 from batchrec.targets.rows import open_rows
 from batchrec.targets.target import PublishedTable
@@ -32,7 +32,7 @@ class StoreObject:
 
     def sha256(self) -> str | None:
         """Return the SHA-256 that the object's metadata record; None if there is no object."""
-        with store_errors(self.url, "read"):
+        with client_errors(self.url, "read"):
             files = file_system(self.url)
             if not files.exists(self.url.address):
                 return None
@@ -43,7 +43,7 @@ class StoreObject:
     def replacing(self, table: PublishedTable) -> Iterator[None]:
         """Upload the rows; complete the upload, which replaces the object, if the block ends without an error."""
         with ExitStack() as upload:
-            with store_errors(self.url):
+            with client_errors(self.url):
                 files = file_system(self.url)
                 remove_uploads(files, self.url, self.url.path)
                 file = upload.enter_context(uploading(files, self.url.address))
@@ -54,7 +54,7 @@ class StoreObject:
                     for batch in rows:
                         writer.write_batch(batch)
             yield
-            with store_errors(self.url):
+            with client_errors(self.url):
                 upload.close()
 
     def rolling_back(self, table: PublishedTable) -> AbstractContextManager[None]:

@@ -61,7 +61,7 @@ def test_a_target_that_cannot_be_written_is_found_before_any_work(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("recs.db").write_bytes(b"no database" * 1000)
-    monkeypatch.setattr(publish, "score", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr(publish, "score_file", lambda *_: pytest.fail("the work has begun"))
     with pytest.raises(StoreError, match="not a valid DuckDB"):
         score_to("duckdb://recs.db?table=recs", Path("sequences.parquet"), trained_model(), CONFIG)
     assert names_in(folder) == {"sequences.parquet", "recs.db"}

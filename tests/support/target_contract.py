@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from batchrec.errors import ConfigError
 from tests.support.recs import NIGHT, recs_rows, write_recs
 from tests.support.targets import Place, Rows
 
@@ -93,3 +94,9 @@ def test_rows_in_the_nested_layout_are_the_same(place: Place) -> None:
     assert [[item["item_id"] for item in row["recommendations"]] for row in table] == [[20], [21, 22]]
     assert place.target.sha256() == sha256
     place.target.check_writable()
+
+
+def test_rows_of_another_layout_are_refused_before_any_work(dated: Place) -> None:
+    publish(dated, TWO)
+    with pytest.raises(ConfigError, match=r"expected .*nested.*Pass another --out"):
+        replace(dated, layout="nested").target.check_writable()

@@ -45,7 +45,8 @@ def read_folder(out: str) -> Counts:
 
 
 def _file_system(out: str) -> Any:
-    return fsspec.filesystem(out.partition("://")[0], use_listings_cache=False, skip_instance_cache=True)
+    # One client for all polls: making one takes longer than reading.
+    return fsspec.filesystem(out.partition("://")[0], use_listings_cache=False)
 
 
 def read_object(out: str) -> Counts:

@@ -60,7 +60,7 @@ def polled(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 @dataclass
 class Poll:
-    """What a reader has seen."""
+    """The polls of a reader, and the wrong ones among them."""
 
     wrong: list[str] = field(default_factory=list)
     n_polls: int = 0
