@@ -37,7 +37,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         given[:] = arguments
         raise click.Abort
 
-    monkeypatch.setattr("batchrec.scoring.publish.score", score)
+    monkeypatch.setattr("batchrec.scoring.publish.score_file", score)
     return given
 
 

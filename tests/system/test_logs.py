@@ -136,7 +136,7 @@ def test_an_error_is_one_json_line(
 def test_a_bug_is_one_json_line_with_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("batchrec.scoring.publish.score", lambda *_: logs.redacted_values({})["bug"])
+    monkeypatch.setattr("batchrec.scoring.publish.score_file", lambda *_: logs.redacted_values({})["bug"])
     assert run_cli("score", "--log-format", "json") == 1
     (line,) = json_lines(capsys)
     assert "KeyError" in line["exc_info"]
