@@ -22,7 +22,7 @@ from batchrec.tables.sequences_table import Sequences, open_sequences
 
 @dataclass(frozen=True)
 class ScoringInputs:
-    """What a scoring reads. parts: all that a worker needs to score, wherever it runs. listed: the users of --users.
+    """The inputs of a scoring. parts: all that a worker needs to score, wherever it runs. listed: the users of --users.
 
     rules: the rule tables as they were read.
     """

@@ -21,8 +21,8 @@ from batchrec.tables.queries import connect, literal, select
 from batchrec.tables.schemas import recs_schema
 from batchrec.tables.sealed_parquet import open_parquet, parquet_of
 
-# Rows of a row group of the merged table.
-_ROWS = 1 << 15
+# Rows of a row group of the merged table, and the memory of the sort before it spills to the disk.
+_ROWS, _MEMORY = 1 << 17, "1GB"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def merge(files: Sequence[ShardFile], out: Path) -> ScoringReport:
     schema = _recs_schema(files[0])
     paths = [literal(file.path) for file in files]
     try:
-        with connect(out.absolute().parent) as con:
+        with connect(out.absolute().parent, _MEMORY) as con:
             merged = select(con, "scoring/merged_shards", shards=paths)
             write_parquet(cast_batches(merged, schema, _ROWS), schema, out)
     except duckdb.Error as error:

@@ -65,9 +65,9 @@ class ScoredChunk:
 
 @dataclass(frozen=True)
 class ScorerParts:
-    """What a Scorer is made of; scoring/inputs.py reads it.
+    """The parts of a Scorer; scoring/inputs.py reads them.
 
-    It can be pickled: a worker on another machine reads no file, except config.previous. Pickling counts the popular
+    They can be pickled: a worker on another machine reads no file, except config.previous. Pickling counts the popular
     items, which costs a scan of the sequences.
     """
 

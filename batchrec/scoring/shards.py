@@ -91,7 +91,7 @@ def _tables_digest(inputs: ScoringInputs) -> str:
 
 
 def read_metadata(metadata: dict[bytes, bytes]) -> dict[str, Any]:
-    """Return what `shard_metadata` wrote. Raises ValueError or KeyError if a file is no shard."""
+    """Return what `shard_metadata` wrote. Raises ValueError or KeyError unless the file is a shard."""
     shard: dict[str, Any] = json.loads(metadata[METADATA])
     made_by = json.loads(metadata[b"batchrec.made_by"])
     return shard | {"same": {**made_by, **shard["same"]}}

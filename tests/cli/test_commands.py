@@ -17,6 +17,7 @@ from batchrec.config import (
     ScoringConfig,
     SequencesConfig,
     TrainingConfig,
+    VectorsConfig,
 )
 from batchrec.config.options import Exclusive
 from batchrec.errors import ConfigError
@@ -26,6 +27,8 @@ CONFIGS: dict[str, list[type[Any]]] = {
     "build-sequences": [SequencesConfig],
     "train": [TrainingConfig],
     "score": [ScoringConfig],
+    "commit": [],
+    "export-vectors": [VectorsConfig],
     "evaluate": [EvaluationConfig, TrainingConfig],
     "bench": [BenchConfig],
     "recommend": [RecommendConfig],
@@ -39,6 +42,8 @@ OF_THE_COMMAND = {
     "build-sequences": {"ratings", "out", "log_format", "json"},
     "train": {"sequences", "out", "log_format", "json"},
     "score": {"sequences", "model", "out", "log_format", "json"},
+    "commit": {"shards", "out", "log_format", "json"},
+    "export-vectors": {"sequences", "model", "out", "log_format", "json"},
     "evaluate": {"sequences", "out", "log_format", "json"},
     "bench": {"json"},
     "recommend": {"model", "json", "items_seen"},
@@ -53,6 +58,8 @@ OUTS = {
     "build-sequences": "sequences.parquet",
     "train": "model",
     "score": "recs.parquet",
+    "commit": "recs.parquet",
+    "export-vectors": "vectors",
     "evaluate": "evaluation.parquet",
     "init": "batchrec.toml",
 }

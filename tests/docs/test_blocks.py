@@ -191,7 +191,14 @@ def test_shell_blocks_run(page: str, sample: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("block", list(blocks("python")), ids=str)
-def test_python_blocks_run(block: Block, sample: Path) -> None:
+def test_python_blocks_run(block: Block, sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "vectors/" in block.text:
+        assert run(["export-vectors", "--out", "vectors"]) == 0
+        capsys.readouterr()
+        exec(compile(block.text, block.page, "exec"), {})  # noqa: S102 - the example is ours
+        user_id, *_ = capsys.readouterr().out.split()
+        assert user_id == str(pq.read_table(sample / "vectors" / "users.parquet")["user_id"][0])
+        return
     assert "max_epochs=5" in block.text
     (sample / "recs.parquet").unlink()
     small = block.text.replace("max_epochs=5", "max_epochs=1, min_epoch_steps=1")
