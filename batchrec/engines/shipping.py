@@ -1,4 +1,4 @@
-"""What travels between the driver and the workers of an engine, as bytes."""
+"""Messages between the driver and the workers of an engine, as bytes."""
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator

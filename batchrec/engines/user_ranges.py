@@ -1,4 +1,4 @@
-"""What the workers of Spark do with a range of users: count its items, and assemble its histories."""
+"""Functions that the workers of Spark run on a range of users: they count its items, and assemble its histories."""
 
 import pickle
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What every engine ships and what its workers do, with an engine whose one worker is this process."""
+"""The messages of every engine and the work of its workers, with an engine whose one worker is this process."""
 
 import sys
 from dataclasses import replace

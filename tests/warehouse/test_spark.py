@@ -98,8 +98,9 @@ def both(log: Path, folder: Path, **options: Any) -> list[SequencesReport]:
     assert pq.read_table(spark).equals(pq.read_table(here), check_metadata=True)
     counts = [asdict(report) | {"out": "", "rejects_file": "", "seconds": 0} for report in reports]
     assert counts[0] == counts[1]
-    rejects = [rejects_of(file).read_text() if rejects_of(file).exists() else None for file in (here, spark)]
-    assert rejects[0] == rejects[1]
+    # Once merged records are left out, the other rejects of a file are in no order, here as well.
+    rejects = [rejects_of(file).read_text().splitlines() if rejects_of(file).exists() else [] for file in (here, spark)]
+    assert sorted(rejects[0]) == sorted(rejects[1])
     return reports
 
 
