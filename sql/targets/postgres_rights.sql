@@ -3,7 +3,11 @@
 -- sqlfluff:templater:raw
 select
     'schema ' || $1 as needed,
-    exists(select true from pg_catalog.pg_namespace where nspname = $1) as is_granted
+    exists(
+        select true
+        from pg_catalog.pg_namespace
+        where nspname = $1
+    ) as is_granted
 union all
 select
     'TEMPORARY on the database' as needed,
