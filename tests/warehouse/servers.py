@@ -106,16 +106,13 @@ def postgres_server(folder: Path) -> Iterator[PostgresServer]:
         cwd=folder,
         stdout=subprocess.DEVNULL,
     )
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", cluster, "-p", str(port), "-k", folder, "-h", "127.0.0.1", "-F"],
-        user=user,
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    options = f"-p {port} -k {folder} -h 127.0.0.1 -F"
+    control = [programs / "pg_ctl", "-D", cluster, "-w", "-t", str(_SECONDS), "-s"]
+    # It returns when the server answers.
+    start = [*control, "-o", options, "-l", folder / "log", "start"]
+    subprocess.run(start, check=True, user=user, cwd=folder)
     try:
-        wait_until_listening(port, server)
         yield PostgresServer({"PGUSER": "tester", "PGPASSWORD": password, "PGDATABASE": "postgres"}, port)
     finally:
-        server.terminate()
-        server.wait(_SECONDS)
+        # Without waiting for open connections.
+        subprocess.run([*control, "-m", "fast", "stop"], check=True, user=user, cwd=folder)
