@@ -107,9 +107,9 @@ def postgres_server(folder: Path) -> Iterator[PostgresServer]:
         stdout=subprocess.DEVNULL,
     )
     options = f"-p {port} -k {folder} -h 127.0.0.1 -F"
-    control = [programs / "pg_ctl", "-D", cluster, "-w", "-t", str(_SECONDS), "-s"]
+    control = [str(programs / "pg_ctl"), "-D", str(cluster), "-w", "-t", str(_SECONDS), "-s"]
     # It returns when the server answers.
-    start = [*control, "-o", options, "-l", folder / "log", "start"]
+    start = [*control, "-o", options, "-l", str(folder / "log"), "start"]
     subprocess.run(start, check=True, user=user, cwd=folder)
     try:
         yield PostgresServer({"PGUSER": "tester", "PGPASSWORD": password, "PGDATABASE": "postgres"}, port)
