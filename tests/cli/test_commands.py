@@ -12,6 +12,7 @@ from batchrec.cli.options import ConfigOption
 from batchrec.config import (
     BenchConfig,
     EvaluationConfig,
+    PublishingConfig,
     RecommendConfig,
     RunConfig,
     ScoringConfig,
@@ -27,7 +28,7 @@ CONFIGS: dict[str, list[type[Any]]] = {
     "build-sequences": [SequencesConfig],
     "train": [TrainingConfig],
     "score": [ScoringConfig],
-    "commit": [],
+    "commit": [PublishingConfig],
     "export-vectors": [VectorsConfig],
     "evaluate": [EvaluationConfig, TrainingConfig],
     "bench": [BenchConfig],
@@ -120,7 +121,7 @@ def test_options_reach_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     options = ("--top-k", 20, "--keep-seen", "--users", "u.csv", "--items", "m.csv", "--chunk-size", 5)
     run_cli("score", "--sequences", "s", "--model", "m", "--out", "o", *options)
     config = ScoringConfig(top_k=20, keep_seen=True, users="u.csv", items="m.csv", chunk_size=5)
-    assert given == [Path("s"), Path("m"), config, Path("o"), Path.cwd() / ".o.progress"]
+    assert given == [Path("s"), Path("m"), config, Path("o"), Path.cwd() / ".o.progress", None]
     assert not list(Path.cwd().iterdir())
 
 

@@ -177,14 +177,14 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
         with replacing_model(out) as folder:
             return Trained(write_model(folder, f"{out.parent.name}{sequences.read_text()}"))
 
-    def score(sequences: Path, model: Path, config: ScoringConfig, out: Path, *_: Any) -> Scored:
+    def score_file(sequences: Path, model: Path, config: ScoringConfig, out: Path, *_: Any) -> Scored:
         model_id = digested(model).manifest.model_id
         with replacing(out) as temporary:
             temporary.write_text(f"table of {config.run_date} by {model_id} from {sequences.read_text()}\n" * 3)
         return Scored(model_id, 100, 100, 100)
 
     with pytest.MonkeyPatch.context() as patch:
-        for stand_in in (build_sequences, held_out_items, train, score):
+        for stand_in in (build_sequences, held_out_items, train, score_file):
             patch.setattr(night_module, stand_in.__name__, stand_in)
         newest = datetime(2024, 2, 29, tzinfo=UTC)
         patch.setattr(night_module, "measure_histories", lambda *_: HistoriesFigures(newest, 0))

@@ -155,7 +155,7 @@ def test_a_table_that_lost_users_is_not_published_whatever_the_scorer_reports(
         pq.write_table(pq.read_table(out).slice(0, n_rows), out)
         return replace(report, users=n_rows // 3)
 
-    monkeypatch.setattr(night_module, "score", losing)
+    monkeypatch.setattr(night_module, "score_file", losing)
     with pytest.raises(GateError, match=f"output gate: share of users covered {said}"):
         shop.run(gate_min_users=0.5)
     assert not (shop.folder / "recs.parquet").exists()

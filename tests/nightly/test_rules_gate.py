@@ -28,7 +28,7 @@ def test_a_table_that_breaks_a_rule_is_not_published_whatever_the_scorer_reports
     def forgetful(sequences: Path, model: Path, config: Any, out: Path, checkpoint_dir: Path, *_: Any) -> Any:
         return score(sequences, model, replace(config, block=None), out, checkpoint_dir)
 
-    monkeypatch.setattr(night_module, "score", forgetful)
+    monkeypatch.setattr(night_module, "score_file", forgetful)
     said = r"rules gate: rows that break --block is \d+, expected at most 0 \(user '\d+', rank \d, item '10[012]\d'\)"
     with pytest.raises(GateError, match=said):
         shop.run()

@@ -142,7 +142,7 @@ STEPS = [
     (night_module, "build_sequences"),
     (HeldOutItems, "measure"),
     (night_module, "train"),
-    (night_module, "score"),
+    (night_module, "score_file"),
     (night_module, "measure_table"),
     (ModelRegistry, "add"),
     (ModelRegistry, "use"),

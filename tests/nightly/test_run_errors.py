@@ -92,7 +92,7 @@ def test_histories_that_change_during_the_run_are_detected(shop: Company, monkey
         sequences.write_bytes(sequences.read_bytes() + b"x")
         return report
 
-    monkeypatch.setattr(night_module, "score", tampering)
+    monkeypatch.setattr(night_module, "score_file", tampering)
     with pytest.raises(InputError, match="changed during the run"):
         shop.run()
 
