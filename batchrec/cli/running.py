@@ -66,9 +66,9 @@ def _write_line(message: str, exit_code: int, level: int = logging.ERROR) -> int
 def main() -> None:
     """Entry point of the `batchrec` command."""
     try:
-        exit_code = run()
+        # Signals end a command while it runs, and are ignored again after it: then they must not change its exit code.
         ignore_signals()
-        sys.exit(exit_code)
+        sys.exit(run())
     except Exception:
         click.echo(logs.redacted(traceback.format_exc()), err=True, nl=False)
         sys.exit(1)

@@ -208,3 +208,24 @@ def test_the_handlers_of_the_calling_program_are_restored() -> None:
     with stopped_by_signals():
         assert signal.getsignal(signal.SIGTERM) is not former
     assert signal.getsignal(signal.SIGTERM) is former
+
+
+_SIGNAL_AT_THE_END = """
+import os, signal, sys, threading
+from batchrec.cli.running import main
+
+def join(thread, *timeout, own=threading.Thread.join):
+    # The thread that interrupts queries is joined when the handlers of signals are reset.
+    os.kill(os.getpid(), signal.SIGTERM)
+    own(thread, *timeout)
+
+threading.Thread.join = join
+sys.argv = ["batchrec", "--version"]
+main()
+"""
+
+
+def test_a_signal_after_the_command_does_not_change_its_exit_code() -> None:
+    ended = subprocess.run([sys.executable, "-c", _SIGNAL_AT_THE_END], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("batchrec")
