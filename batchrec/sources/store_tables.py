@@ -11,7 +11,8 @@ from batchrec.errors import BatchrecError, InputError
 from batchrec.sources.background import in_background
 from batchrec.sources.layouts import show_names
 from batchrec.sources.opening import Source, check_types
-from batchrec.sources.stores import TABLE_SOURCES, Since, unreadable
+from batchrec.sources.stores import TABLE_SOURCES, Since
+from batchrec.system.stores import store_error
 from batchrec.system.urls import Url
 from batchrec.tables.queries import select
 
@@ -75,7 +76,7 @@ def _schema_and_batches(url: Url, wanted: dict[str, str], since: Since | None) -
         try:
             yield from stream
         except (OSError, pa.ArrowException) as error:
-            raise unreadable(url, error) from error
+            raise store_error(url, "read", error) from error
 
 
 def _check_columns(url: Url, columns: Sequence[str], wanted: dict[str, str]) -> None:

@@ -20,10 +20,11 @@ from batchrec.config import Layout
 from batchrec.errors import ConfigError, StoreError
 from batchrec.system.atomic import check_writable
 from batchrec.system.disk import put_on_disk
+from batchrec.system.stores import needs_extra, store_errors
 from batchrec.system.urls import Url
 from batchrec.targets.parts import write_parts
 from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
-from batchrec.targets.stores import ATTEMPTS, check_types, needs_extra, newest_sha256, store_errors, types_of
+from batchrec.targets.stores import ATTEMPTS, check_types, newest_sha256, types_of
 from batchrec.targets.target import PublishedTable
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ class DeltaTarget:
     def _errors(self) -> AbstractContextManager[None]:
         with needs_extra(self, "delta"):
             from deltalake.exceptions import DeltaError
-        return store_errors(self, DeltaError, OSError, pa.ArrowException)
+        return store_errors(self, "read or written", DeltaError, OSError, pa.ArrowException)
 
 
 def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 
 from batchrec.config import Layout
 from batchrec.errors import ConfigError, StoreError
+from batchrec.system.stores import needs_extra, store_errors
 from batchrec.system.urls import Url
 from batchrec.targets.parts import write_parts
 from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
-from batchrec.targets.stores import ATTEMPTS, check_types, needs_extra, newest_sha256, store_errors, types_of
+from batchrec.targets.stores import ATTEMPTS, check_types, newest_sha256, types_of
 from batchrec.targets.target import PublishedTable
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ class IcebergTarget:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         # A catalog is reached by any of several libraries, each with errors of its own.
-        with needs_extra(self, "iceberg"), store_errors(self, Exception):
+        with needs_extra(self, "iceberg"), store_errors(self, "read or written", Exception):
             yield
 
 

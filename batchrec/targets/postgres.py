@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from batchrec.config import Layout
 from batchrec.errors import ConfigError, StoreError, one_line
+from batchrec.system.stores import needs_extra, store_errors
 from batchrec.system.urls import Url
 from batchrec.tables.queries import query_text
 from batchrec.targets.rows import check_columns, open_rows
-from batchrec.targets.stores import ATTEMPTS, check_types, needs_extra, store_errors
+from batchrec.targets.stores import ATTEMPTS, check_types
 from batchrec.targets.target import PublishedTable
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class PostgresTarget:
     def _errors(self) -> AbstractContextManager[None]:
         with needs_extra(self, "postgres"):
             from adbc_driver_manager import Error
-        return store_errors(self, Error)
+        return store_errors(self, "read or written", Error)
 
 
 def _columns(cursor: "Cursor", name: str) -> dict[str, str]:

@@ -1,39 +1,14 @@
-"""Shared by targets that are tables: errors of stores as ours, checks of a table that exists, its newest SHA-256."""
+"""Shared by targets that are tables: checks of a table that exists, and its newest SHA-256."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from batchrec.errors import BatchrecError, ConfigError, StoreError, one_line
+from batchrec.errors import ConfigError
 
 # Publications that other writers may overtake before one gives up, and connections that may be lost.
 ATTEMPTS = 5
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@contextmanager
-def needs_extra(where: object, extra: str) -> Iterator[None]:
-    """Raise ConfigError if the block imports a package that is not installed; extra: of batchrec, which installs it."""
-    try:
-        yield
-    except ImportError as error:
-        raise ConfigError(
-            f"{where}: the package {error.name} is not installed. Install it with pip install 'batchrec[{extra}]'"
-        ) from error
-
-
-@contextmanager
-def store_errors(where: object, *kinds: type[Exception]) -> Iterator[None]:
-    """Raise StoreError for a library's error of one of these kinds."""
-    try:
-        yield
-    except BatchrecError:
-        raise
-    except kinds as error:
-        raise StoreError(f"{where}: cannot be read or written: {_COLOUR.sub('', one_line(error))}") from error
 
 
 def check_types(existing: Mapping[str, str], expected: Mapping[str, str], where: object) -> None:

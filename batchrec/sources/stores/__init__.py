@@ -6,9 +6,9 @@ from batchrec.sources.stores.duckdb_file import DuckDBSource
 from batchrec.sources.stores.iceberg import IcebergSource
 from batchrec.sources.stores.postgres import PostgresSource
 from batchrec.sources.stores.snowflake import SnowflakeSource
-from batchrec.sources.stores.table_source import Since, TableSource, unreadable
+from batchrec.sources.stores.table_source import Since, TableSource
 
-__all__ = ["TABLE_SOURCES", "Since", "TableSource", "unreadable"]
+__all__ = ["TABLE_SOURCES", "Since", "TableSource"]
 
 # Scheme of a URL -> the class that opens its table.
 TABLE_SOURCES: dict[str, type[TableSource]] = {

@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from batchrec.errors import ConfigError, one_line
 from batchrec.sources.stores.dialect import Dialect
-from batchrec.sources.stores.table_source import Since, TableSource, needs_extra, store_errors
+from batchrec.sources.stores.table_source import Since, TableSource
 from batchrec.system.signals import interrupted_by_signals
+from batchrec.system.stores import needs_extra, store_errors
 from batchrec.system.urls import Url
 
 
@@ -39,7 +40,7 @@ class AdbcSource(TableSource):
         with needs_extra(url, cls.extra):
             import adbc_driver_manager
         with ExitStack() as stack:
-            with needs_extra(url, cls.extra), store_errors(url, adbc_driver_manager.Error, OSError):
+            with needs_extra(url, cls.extra), store_errors(url, "read", adbc_driver_manager.Error, OSError):
                 connection = stack.enter_context(cls.connect(url))
             with interrupted_by_signals(connection.adbc_cancel):
                 yield cls(url, connection, rows, stack)
@@ -63,7 +64,7 @@ class AdbcSource(TableSource):
 
         # It must stay open as long as its rows are read.
         cursor = self._stack.enter_context(self._connection.cursor())
-        with store_errors(self._url, Error, OSError):
+        with store_errors(self._url, "read", Error, OSError):
             try:
                 cursor.execute(sql)
                 return cursor.fetch_record_batch()

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from batchrec.errors import ConfigError, StoreError
 from batchrec.sources.stores.dialect import Dialect
-from batchrec.sources.stores.table_source import Since, TableSource, needs_extra, store_errors
+from batchrec.sources.stores.table_source import Since, TableSource
+from batchrec.system.stores import needs_extra, store_errors
 from batchrec.system.urls import Url
 
 _DIALECT = Dialect(zoned="timestamp '{}'")
@@ -34,7 +35,7 @@ class DeltaSource(TableSource):
         version, time = _version_of(url)
         store = url.scheme.partition("+")[2]
         path = f"{store}://{url.path}" if store else url.path
-        with store_errors(url, DeltaError, OSError):
+        with store_errors(url, "read", DeltaError, OSError):
             table = DeltaTable(path, version=version, storage_options=_STORAGE_OPTIONS if store else None)
             if time is not None:
                 table.load_as_version(time)
@@ -52,7 +53,7 @@ class DeltaSource(TableSource):
 
         sql = _DIALECT.select("batchrec_rows", list(map(_DIALECT.name, columns)), self.schema(), since)
         # Not as a pyarrow dataset, which cannot read tables with deletion vectors or mapped columns.
-        with store_errors(self._url, DeltaError, OSError):
+        with store_errors(self._url, "read", DeltaError, OSError):
             stream = QueryBuilder().register("batchrec_rows", self._table).execute(sql)
         return pa.RecordBatchReader.from_stream(stream)
 

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from batchrec.errors import ConfigError, one_line
 from batchrec.sources.stores.dialect import Dialect
-from batchrec.sources.stores.table_source import Since, TableSource, unreadable
+from batchrec.sources.stores.table_source import Since, TableSource
 from batchrec.system.signals import interrupted_by_signals
+from batchrec.system.stores import store_error
 from batchrec.system.urls import Url
 from batchrec.tables.queries import use_settings
 
@@ -33,7 +34,7 @@ class DuckDBSource(TableSource):
         try:
             connection = duckdb.connect(url.path, read_only=True)
         except duckdb.Error as error:
-            raise unreadable(url, error) from error
+            raise store_error(url, "read", error) from error
         with connection, interrupted_by_signals(connection.interrupt):
             use_settings(connection)
             # Otherwise HUGEINT and UUID become decimals and text on the way.
@@ -55,4 +56,4 @@ class DuckDBSource(TableSource):
         except duckdb.Error as error:
             if isinstance(error, duckdb.ProgrammingError) and "query" in self._url.parameters:
                 raise ConfigError(f"{self._url}: the query cannot be run: {one_line(error)}") from error
-            raise unreadable(self._url, error) from error
+            raise store_error(self._url, "read", error) from error

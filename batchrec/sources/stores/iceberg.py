@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from batchrec.errors import ConfigError, StoreError
-from batchrec.sources.stores.table_source import Since, TableSource, needs_extra, store_errors
+from batchrec.sources.stores.table_source import Since, TableSource
+from batchrec.system.stores import needs_extra, store_errors
 from batchrec.system.urls import Url
 
 
@@ -37,7 +38,7 @@ class IcebergSource(TableSource):
         if snapshot is not None and not snapshot.isdigit():
             raise ConfigError(f"{url}: snapshot {snapshot}: expected a whole number")
         # A catalog is reached by any of several libraries, each with errors of its own.
-        with store_errors(url, Exception):
+        with store_errors(url, "read", Exception):
             table = load_catalog(catalog).load_table(name)
         if snapshot is not None and table.snapshot_by_id(int(snapshot)) is None:
             raise StoreError(f"{url}: the table has no snapshot {snapshot}")
@@ -47,7 +48,7 @@ class IcebergSource(TableSource):
         """Return the columns of the snapshot."""
         from pyiceberg.io.pyarrow import schema_to_pyarrow
 
-        with store_errors(self._url, Exception):
+        with store_errors(self._url, "read", Exception):
             return schema_to_pyarrow(self._table.scan(snapshot_id=self._snapshot_id).projection())
 
     def read(self, columns: Sequence[str], since: Since | None = None) -> pa.RecordBatchReader:
@@ -62,7 +63,7 @@ class IcebergSource(TableSource):
     def _batches(self, scan: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         from pyiceberg.io.pyarrow import ArrowScan
 
-        with store_errors(self._url, Exception):
+        with store_errors(self._url, "read", Exception):
             arrow_scan = ArrowScan(self._table.metadata, self._table.io, scan.projection(), scan.row_filter)
             # File by file: for all files at once pyiceberg reads ahead until all are in memory.
             for file in scan.plan_files():

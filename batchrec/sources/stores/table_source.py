@@ -1,18 +1,14 @@
 """The interface of tables in stores: what a kind of store has to provide."""
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
 
-from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.urls import Url
-
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -49,28 +45,3 @@ class TableSource(ABC):
         since: rows that are skipped if the store can filter by the type of the column.
         The stream raises OSError, pa.ArrowException or StoreError if the store fails.
         """
-
-
-@contextmanager
-def needs_extra(url: Url, extra: str) -> Iterator[None]:
-    """Raise ConfigError if the block imports a package that is not installed; extra: of batchrec, which installs it."""
-    try:
-        yield
-    except ImportError as error:
-        raise ConfigError(
-            f"{url}: the package {error.name} is not installed. Install it with pip install 'batchrec[{extra}]'"
-        ) from error
-
-
-@contextmanager
-def store_errors(url: Url, *kinds: type[Exception]) -> Iterator[None]:
-    """Raise StoreError for a library's error of one of these kinds."""
-    try:
-        yield
-    except kinds as error:
-        raise unreadable(url, error) from error
-
-
-def unreadable(url: Url, error: Exception) -> StoreError:
-    """Return the error for a table that cannot be read, without the colours of a library's message."""
-    return StoreError(f"{url}: cannot be read: {_COLOUR.sub('', one_line(error))}")
