@@ -12,14 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.config import ScoringConfig, SequencesConfig
-from batchrec.engines import scoring_engine, sequences_builder
+from batchrec.config import SequencesConfig
+from batchrec.engines import sequences_builder
 from batchrec.engines.spark_session import spark_session
 from batchrec.errors import EngineError, InputError
-from batchrec.scoring.score import score
 from batchrec.sequences.build import SequencesReport, build_sequences, rejects_of
-from tests.support.engines import HISTORIES, assert_same, kill_one_worker, scorings, write_tables
-from tests.support.models import trained_model, write_sequences
 
 pytestmark = [
     pytest.mark.usefixtures("spark"),
@@ -27,36 +24,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 BUILDER = sequences_builder("spark")
-
-
-@pytest.mark.parametrize(
-    "names", [("block", "pins", "segments", "items", "block_for_user"), ("users", "pins")], ids=["rules", "users"]
-)
-def test_the_table_equals_that_of_plain_score(names: tuple[str, ...], tmp_path: Path) -> None:
-    assert_same(scorings(tmp_path, write_tables(tmp_path, *names), "spark", scoring_engine("spark")))
-
-
-def test_a_killed_worker_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, _ = scorings(tmp_path, {}, "local", None)
-    kill_one_worker(monkeypatch, tmp_path / "killed")
-    config = ScoringConfig(device="cpu", workers=2, engine="spark")
-    out = tmp_path / "spark.parquet"
-    score(tmp_path / "sequences.parquet", trained_model(), config, out, engine=scoring_engine("spark"))
-    assert (tmp_path / "killed").exists()
-    assert_same([plain, out])
-
-
-def test_a_broken_history_is_one_error_and_leaves_the_table(tmp_path: Path) -> None:
-    sequences = write_sequences(tmp_path / "sequences.parquet", HISTORIES)
-    table = pq.read_table(sequences)
-    times = table["timestamps"].to_pylist()
-    times[600] = times[600][::-1]
-    pq.write_table(table.set_column(2, table.schema.field(2), [times]), sequences)
-    (tmp_path / "recs.parquet").write_text("the earlier table")
-    config = ScoringConfig(device="cpu", engine="spark")
-    with pytest.raises(InputError, match="user 601: the history is not in time order"):
-        score(sequences, trained_model(), config, tmp_path / "recs.parquet", engine=scoring_engine("spark"))
-    assert (tmp_path / "recs.parquet").read_text() == "the earlier table"
 
 
 def test_a_bug_in_the_workers_is_one_line(tmp_path: Path, spark: Any) -> None:
