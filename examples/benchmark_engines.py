@@ -1,7 +1,7 @@
 """Throughput of score on Ray and on Spark with two workers, as a ratio of plain score with two threads.
 
 Every run scores the same generated log by the same untrained model, in a process of its own; plain score runs before
-each engine. The start of the cluster, which a cluster that is there already does not need, is timed by itself. CPU
+each engine. The start of the cluster is timed separately, because a running cluster needs none. CPU
 seconds are of all processes of a run (Linux): on a busy machine their ratio says more than that of the seconds.
 """
 

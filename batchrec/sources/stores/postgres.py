@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 # Seconds before each further attempt to connect.
 _DELAYS_S = (1, 3)
-# A server that is there and refuses says FATAL. It is asked again only if it is about to start.
+# A server that refuses a connection says FATAL. Only a server that is still starting is asked again.
 _REFUSED, _STARTING = "FATAL:", "starting up"
 
 
