@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrec.config import Layout
 from batchrec.errors import ConfigError, StoreError
 from batchrec.system.atomic import check_writable
 from batchrec.system.disk import put_on_disk
 from batchrec.system.stores import needs_extra, store_errors
-from batchrec.system.urls import Url
 from batchrec.targets.parts import write_parts
 from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
-from batchrec.targets.stores import ATTEMPTS, check_types, newest_sha256, types_of
+from batchrec.targets.stores import ATTEMPTS, TableTarget, check_types, newest_sha256, types_of
 from batchrec.targets.target import PublishedTable
 
 if TYPE_CHECKING:
@@ -37,20 +35,13 @@ _PROBE = ".batchrec-probe"
 
 
 @dataclass(frozen=True)
-class DeltaTarget:
+class DeltaTarget(TableTarget):
     """A table of Delta Lake, partitioned by run_date."""
-
-    url: Url
-    layout: Layout = "long"
-    is_dated = True
 
     def __post_init__(self) -> None:
         self.url.check_parameters(set())
         if not self.url.path.strip("/"):
             raise ConfigError(f"{self}: expected a folder, like delta:///folder or delta+s3://bucket/folder")
-
-    def __str__(self) -> str:
-        return str(self.url)
 
     def check_writable(self) -> None:
         """Raise ConfigError or StoreError if the table has other columns, or its place cannot be reached or written."""
@@ -80,14 +71,6 @@ class DeltaTarget:
                 return None
             run_dates = [str(partition[RUN_DATE]) for partition in existing.partitions()]
             return newest_sha256(run_dates, existing.history())
-
-    def replacing(self, table: PublishedTable) -> AbstractContextManager[None]:
-        """Write the files of a run date, then commit them if the block ends without an error."""
-        return self._publishing(table, "=")
-
-    def rolling_back(self, table: PublishedTable) -> AbstractContextManager[None]:
-        """Do the same as `replacing`, and remove later run dates by the same commit."""
-        return self._publishing(table, ">=")
 
     @contextmanager
     def _publishing(self, table: PublishedTable, replaced: str) -> Iterator[None]:

@@ -2,18 +2,17 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from batchrec.config import Layout
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.atomic import check_writable_file
-from batchrec.system.urls import Url
 from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
+from batchrec.targets.stores import TableTarget
 from batchrec.targets.target import PublishedTable
 
 # A query of another process has the file open for seconds: wait for its end rather than lose a night.
@@ -23,19 +22,12 @@ _ROWS = "batchrec_rows"
 
 
 @dataclass(frozen=True)
-class DuckdbTable:
+class DuckdbTable(TableTarget):
     """A table in a file of DuckDB: duckdb://file.db?table=name. The table NAME_runs records what made each run date."""
-
-    url: Url
-    layout: Layout = "long"
-    is_dated = True
 
     def __post_init__(self) -> None:
         self.url.check_parameters({"table"})
         self.url.parameter("table", "recs")
-
-    def __str__(self) -> str:
-        return str(self.url)
 
     @property
     def file(self) -> Path:
@@ -64,14 +56,6 @@ class DuckdbTable:
             newest = con.execute(f"select sha256 from {self._runs} order by {RUN_DATE} desc limit 1").fetchone()  # noqa: S608 - quoted
         return None if newest is None else str(newest[0])
 
-    def replacing(self, table: PublishedTable) -> AbstractContextManager[None]:
-        """Replace the rows of the run date in a transaction that is committed if the block ends without an error."""
-        return self._switching(table, "=")
-
-    def rolling_back(self, table: PublishedTable) -> AbstractContextManager[None]:
-        """Do the same as `replacing`, and delete the rows of later run dates in the same transaction."""
-        return self._switching(table, ">=")
-
     @property
     def _table(self) -> str:
         return _quoted(self.url.parameters["table"])
@@ -81,13 +65,13 @@ class DuckdbTable:
         return _quoted(self.url.parameters["table"] + "_runs")
 
     @contextmanager
-    def _switching(self, table: PublishedTable, dates: str) -> Iterator[None]:
+    def _publishing(self, table: PublishedTable, replaced: str) -> Iterator[None]:
         with self._opened() as con, open_rows(table, self.layout, is_dated=True) as rows:
             con.begin()
             self._make_tables(con, rows.schema)
             con.register(_ROWS, rows)
             for name in (self._table, self._runs):
-                con.execute(f"delete from {name} where {RUN_DATE} {dates} $date", {"date": table.run_date})  # noqa: S608
+                con.execute(f"delete from {name} where {RUN_DATE} {replaced} $date", {"date": table.run_date})  # noqa: S608
             con.execute(f"insert into {self._table} by name select * from {_ROWS}")  # noqa: S608 - quoted
             run = [table.run_date, table.run_id, table.model_id, table.sha256]
             con.execute(f"insert into {self._runs} values (?, ?, ?, ?)", run)  # noqa: S608 - quoted

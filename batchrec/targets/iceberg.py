@@ -6,20 +6,18 @@ ones: pyiceberg's own overwrite takes a stream of rows only for tables without p
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrec.config import Layout
 from batchrec.errors import ConfigError, StoreError
 from batchrec.system.stores import needs_extra, store_errors
-from batchrec.system.urls import Url
 from batchrec.targets.parts import write_parts
 from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
-from batchrec.targets.stores import ATTEMPTS, check_types, newest_sha256, types_of
+from batchrec.targets.stores import ATTEMPTS, TableTarget, check_types, newest_sha256, types_of
 from batchrec.targets.target import PublishedTable
 
 if TYPE_CHECKING:
@@ -29,21 +27,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class IcebergTarget:
+class IcebergTarget(TableTarget):
     """A table of Apache Iceberg, partitioned by run_date."""
-
-    url: Url
-    layout: Layout = "long"
-    is_dated = True
 
     def __post_init__(self) -> None:
         self.url.check_parameters(set())
         catalog, _, name = self.url.path.partition("/")
         if not catalog or "/" in name or not all(name.split(".")) or "." not in name:
             raise ConfigError(f"{self}: expected iceberg://catalog/db.table")
-
-    def __str__(self) -> str:
-        return str(self.url)
 
     def check_writable(self) -> None:
         """Raise ConfigError or StoreError if the table has other columns, or catalog or files cannot be written.
@@ -78,14 +69,6 @@ class IcebergTarget:
             ]
             summaries = [snapshot.summary for snapshot in ancestors_of(current, existing.metadata)]
             return newest_sha256(run_dates, [each.additional_properties for each in summaries if each is not None])
-
-    def replacing(self, table: PublishedTable) -> AbstractContextManager[None]:
-        """Write the files of a run date, then commit them if the block ends without an error."""
-        return self._publishing(table, "=")
-
-    def rolling_back(self, table: PublishedTable) -> AbstractContextManager[None]:
-        """Do the same as `replacing`, and remove later run dates by the same snapshot."""
-        return self._publishing(table, ">=")
 
     @contextmanager
     def _publishing(self, table: PublishedTable, replaced: str) -> Iterator[None]:

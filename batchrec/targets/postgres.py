@@ -11,13 +11,11 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from batchrec.config import Layout
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.stores import needs_extra, store_errors
-from batchrec.system.urls import Url
 from batchrec.tables.queries import query_text
 from batchrec.targets.rows import check_columns, open_rows
-from batchrec.targets.stores import ATTEMPTS, check_types
+from batchrec.targets.stores import ATTEMPTS, TableTarget, check_types
 from batchrec.targets.target import PublishedTable
 
 if TYPE_CHECKING:
@@ -37,20 +35,13 @@ _RUNS = (
 
 
 @dataclass(frozen=True)
-class PostgresTarget:
+class PostgresTarget(TableTarget):
     """A table of Postgres. In the layout nested the recommendations are jsonb: ADBC copies no lists of structs."""
-
-    url: Url
-    layout: Layout = "long"
-    is_dated = True
 
     def __post_init__(self) -> None:
         self.url.check_parameters({"table"})
         if not all(self._schema_and_name) or "." in self._schema_and_name[1]:
             raise ConfigError(f"{self}: expected a table like ?table=public.recs")
-
-    def __str__(self) -> str:
-        return str(self.url)
 
     def check_writable(self) -> None:
         """Raise ConfigError or StoreError if the table has other columns, or the database cannot be reached or written.
@@ -78,14 +69,6 @@ class PostgresTarget:
             cursor.execute(f"select recs_sha256 from {self._runs} order by run_date desc limit 1")  # noqa: S608 - quoted
             newest = cursor.fetchone()
             return None if newest is None else str(newest[0])
-
-    def replacing(self, table: PublishedTable) -> AbstractContextManager[None]:
-        """Copy a table into the database, then replace its run date if the block ends without an error."""
-        return self._publishing(table, "=")
-
-    def rolling_back(self, table: PublishedTable) -> AbstractContextManager[None]:
-        """Do the same as `replacing`, and remove later run dates in the same transaction."""
-        return self._publishing(table, ">=")
 
     @contextmanager
     def _publishing(self, table: PublishedTable, replaced: str) -> Iterator[None]:

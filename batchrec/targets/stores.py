@@ -1,14 +1,44 @@
-"""Shared by targets that are tables: checks of a table that exists, and its newest SHA-256."""
+"""Shared by targets that are tables: what they are, checks of a table that exists, and its newest SHA-256."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from batchrec.config import Layout
 from batchrec.errors import ConfigError
+from batchrec.system.urls import Url
+from batchrec.targets.target import PublishedTable
 
 # Publications that other writers may overtake before one gives up, and connections that may be lost.
 ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class TableTarget(ABC):
+    """A target that is a table with the column run_date."""
+
+    url: Url
+    layout: Layout = "long"
+    is_dated = True
+
+    def __str__(self) -> str:
+        return str(self.url)
+
+    def replacing(self, table: PublishedTable) -> AbstractContextManager[None]:
+        """Write the rows of a run date, then switch to them if the block ends without an error."""
+        return self._publishing(table, "=")
+
+    def rolling_back(self, table: PublishedTable) -> AbstractContextManager[None]:
+        """Do the same as `replacing`, and remove later run dates in the same step."""
+        return self._publishing(table, ">=")
+
+    @abstractmethod
+    def _publishing(self, table: PublishedTable, replaced: str) -> AbstractContextManager[None]:
+        """Publish in place of the run dates that are `replaced`: "=" or ">=" the table's."""
 
 
 def check_types(existing: Mapping[str, str], expected: Mapping[str, str], where: object) -> None:
