@@ -1,6 +1,5 @@
 """Checkpoints of scoring: the rankings of chunks, for a run that resumes after a kill."""
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -16,6 +15,7 @@ from batchrec.config import ScoringConfig
 from batchrec.model.directory import ENCODER, Manifest
 from batchrec.rules.pools import RecLists
 from batchrec.system.checkpoints import CheckpointStore, fingerprint_of
+from batchrec.tables.schemas import made_by
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def open_checkpoints(
     if folder is None:
         return None
     depends_on = {
-        "made_by": json.loads(schema.metadata[b"batchrec.made_by"]),
+        "made_by": made_by(schema.metadata),
         "encoder": manifest.files[ENCODER],
         # The last bits of scores depend on which histories are in one batch.
         "batch_tokens": config.batch_tokens,

@@ -79,7 +79,7 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
         return ScoringReport(
             out=str(out),
             model_id=inputs.parts.model.manifest.model_id,
-            device=made_by(schema)["device"],
+            device=made_by(schema.metadata)["device"],
             users=totals.n_users,
             eligible_items=int(inputs.parts.offer.rules.is_eligible.sum()),
             rule_rows={option: len(rule_table.rows) for option, rule_table in inputs.rules.items()},
@@ -127,7 +127,8 @@ def _of_one_schema(chunks: ScoredChunks) -> tuple[pa.Schema, ScoredChunks]:
             for chunk in chain([first], chunks):
                 if not chunk.recs.schema.equals(schema, check_metadata=True):
                     raise ConfigError(
-                        f"--engine: workers differ: {made_by(chunk.recs.schema)} and {made_by(schema)}; expected one "
+                        f"--engine: workers differ: {made_by(chunk.recs.schema.metadata)} and "
+                        f"{made_by(schema.metadata)}; expected one "
                         "device and one version of onnxruntime. Make the workers alike"
                     )
                 yield chunk

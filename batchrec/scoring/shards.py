@@ -22,6 +22,7 @@ from batchrec.scoring.scorer import ScoredChunk
 from batchrec.system.json_text import to_json
 from batchrec.tables.ids import BLANKS
 from batchrec.tables.queries import connect, select
+from batchrec.tables.schemas import made_by
 from batchrec.tables.sealed_parquet import digest_of
 
 POSITION = "position"
@@ -93,5 +94,4 @@ def _tables_digest(inputs: ScoringInputs) -> str:
 def read_metadata(metadata: dict[bytes, bytes]) -> dict[str, Any]:
     """Return what `shard_metadata` wrote. Raises ValueError or KeyError unless the file is a shard."""
     shard: dict[str, Any] = json.loads(metadata[METADATA])
-    made_by = json.loads(metadata[b"batchrec.made_by"])
-    return shard | {"same": {**made_by, **shard["same"]}}
+    return shard | {"same": {**made_by(metadata), **shard["same"]}}

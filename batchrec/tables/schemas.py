@@ -1,6 +1,7 @@
 """The contracts between the jobs: Arrow schemas of their tables, with the version in the metadata."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -120,9 +121,9 @@ def vectors_schema(column: str, type_: pa.DataType, n_dimensions: int, model_id:
     return schema.with_metadata({**schema.metadata, "batchrec.model_id": model_id})
 
 
-def made_by(schema: pa.Schema) -> dict[str, Any]:
-    """Return what the rows of a recs table depend on, from its schema."""
-    options: dict[str, Any] = json.loads(schema.metadata[b"batchrec.made_by"])
+def made_by(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """Return what the rows of a recs table depend on, from the metadata of its schema. Raises KeyError without it."""
+    options: dict[str, Any] = json.loads(metadata[b"batchrec.made_by"])
     return options
 
 
