@@ -1,6 +1,5 @@
 """The examples for schedulers load, and start command lines that batchrec accepts."""
 
-import importlib.util
 import json
 import os
 import re
@@ -15,8 +14,8 @@ from typing import Any
 import pytest
 
 from batchrec.cli import cli
+from tests.support.examples import EXAMPLES, load
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 CRON_LINE = (EXAMPLES / "crontab").read_text(encoding="utf-8").splitlines()[-1]
 RUN_DATE = "2026-11-24"
 REPORT = {"rows": 20, "users": 2, "users_carried_over": 1, "seconds": 1.5, "model": "m", "trained_because": None}
@@ -28,16 +27,6 @@ def options_of(command: list[str]) -> dict[str, Any]:
     assert command[1] == "run"
     with cli.make_context("batchrec", [], resilient_parsing=True) as root:
         return cli.commands["run"].make_context("run", command[2:], parent=root).params
-
-
-def load(name: str) -> Any:
-    """Import an example, even if it was imported before."""
-    spec = importlib.util.spec_from_file_location(f"loaded_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Dag:

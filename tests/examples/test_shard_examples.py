@@ -1,6 +1,5 @@
 """The examples for several machines load, and the commands that they start make the table of one scoring."""
 
-import importlib.util
 import json
 import os
 import re
@@ -18,10 +17,10 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from batchrec.cli import run
+from tests.support.examples import EXAMPLES, load
 from tests.support.models import trained_model, training_histories, write_sequences
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
 RUN_DATE = "2026-11-24"
 # Writes its arguments as a line of JSON.
 PROGRAM = '#!{python}\nimport json, sys\nopen("{lines}", "a").write(json.dumps(sys.argv[1:]) + "\\n")\n'
@@ -135,15 +134,6 @@ def airflow_tasks(monkeypatch: pytest.MonkeyPatch) -> list[Operator]:
     monkeypatch.setattr(sys.modules[sdk], "DAG", Dag, raising=False)
     load("airflow_shards")
     return Operator.made
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"loaded_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_airflow_maps_tasks_that_make_the_table(
