@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load
 
 from batchrec.config import EncoderShape, TrainingConfig
+from batchrec.model.blend import PREFIX as BLEND_PREFIX
 from batchrec.model.directory import ENCODER, WEIGHTS, load_model, replacing_model, write_manifest
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.corpus import read_corpus
@@ -37,7 +38,8 @@ def write_instant(model: Path, out: Path) -> None:
     with replacing_model(out) as folder:
         (folder / WEIGHTS).write_bytes(loaded.weights)
         onnx.save(instant_graph(load(loaded.weights)), folder / ENCODER)
-        write_manifest(folder, loaded.vocabulary, loaded.manifest.shape, TrainingConfig(), {})
+        sizes = loaded.manifest.blend_sizes
+        write_manifest(folder, loaded.vocabulary, loaded.manifest.shape, TrainingConfig(), {}, sizes)
 
 
 def instant_graph(weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
@@ -60,11 +62,20 @@ def instant_graph(weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto
         helper.make_node("Cast", ["falling"], ["scores"], to=TensorProto.FLOAT),
         helper.make_node("Squeeze", ["firsts", "second_axis"], ["first_items"]),
         helper.make_node("Gather", ["encoder.item_embeddings.weight", "first_items"], ["states"]),
+        helper.make_node("Gather", ["states", "asked_rows"], ["asked_states"]),
+        helper.make_node("Gather", ["encoder.item_embeddings.weight", "asked_items"], ["asked_embeddings"]),
+        helper.make_node("Mul", ["asked_states", "asked_embeddings"], ["asked_products"]),
+        helper.make_node("ReduceSum", ["asked_products", "second_axis"], ["asked_scores"], keepdims=0),
     ]
     inputs = [
         helper.make_tensor_value_info("tokens", TensorProto.INT32, ["users", "length"]),
         helper.make_tensor_value_info("seen_rows", TensorProto.INT64, ["pairs"]),
         helper.make_tensor_value_info("seen_items", TensorProto.INT64, ["pairs"]),
+        helper.make_tensor_value_info("habit_rows", TensorProto.INT64, ["habits"]),
+        helper.make_tensor_value_info("habit_items", TensorProto.INT64, ["habits"]),
+        helper.make_tensor_value_info("habit_scores", TensorProto.FLOAT, ["habits"]),
+        helper.make_tensor_value_info("asked_rows", TensorProto.INT64, ["asked"]),
+        helper.make_tensor_value_info("asked_items", TensorProto.INT64, ["asked"]),
         helper.make_tensor_value_info("item_offsets", TensorProto.FLOAT, [vocabulary_size]),
         helper.make_tensor_value_info("top_k", TensorProto.INT64, []),
     ]
@@ -72,6 +83,7 @@ def instant_graph(weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto
         helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["users", "k"]),
         helper.make_tensor_value_info("items", TensorProto.INT32, ["users", "k"]),
         helper.make_tensor_value_info("states", TensorProto.FLOAT, ["users", hidden_size]),
+        helper.make_tensor_value_info("asked_scores", TensorProto.FLOAT, ["asked"]),
     ]
     constants = [
         constant("zero", 0),
@@ -85,6 +97,7 @@ def instant_graph(weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto
     biases = weights["item_biases"].copy()
     biases[:FIRST_ITEM] = -np.inf
     held = {**weights, "item_biases": biases}
-    constants += [numpy_helper.from_array(array, f"encoder.{name}") for name, array in held.items()]
+    for name, array in held.items():
+        constants.append(numpy_helper.from_array(array, name if name.startswith(BLEND_PREFIX) else f"encoder.{name}"))
     graph = helper.make_graph(nodes, "instant", inputs, outputs, constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

@@ -8,6 +8,7 @@ from batchrec.config.options import MAX_SEED, MAX_THREADS, Exclusive, check, che
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Objective = Literal["causal", "masked"]
 Precision = Literal["auto", "fp32", "bf16"]
+Blending = Literal["auto", "none"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,14 @@ class TrainingConfig:
     )
     validation_users: int = option(
         2000, "Maximum number of users whose last item is held out; never more than half of all users.", minimum=1
+    )
+    repeat_items: bool = option(
+        False, "Choose the model for lists that may hold items of the history, as those of score --keep-seen do."
+    )
+    blend: Blending = option(
+        "auto",
+        "Add simple signals to the score as far as they help on held-out items: neighbours of the newest items, recent "
+        "popularity and, with --repeat-items, the user's habit. none: only the encoder's score.",
     )
     seed: int = option(0, "Random seed: the same seed repeats a run on the same machine.", minimum=0, maximum=MAX_SEED)
     device: Device = option("auto", "Device to train on.")

@@ -7,7 +7,7 @@ their events in the training part (sql/evaluation/training_items.sql).
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,7 @@ def evaluate(
             baselines.append(measure_lists(con, method, folder / "lists.parquet", evaluation.top_k))
         # Only the test items and the items are needed from here on; training needs the memory.
         con.execute("drop table split; drop table training_events; drop table user_items")
+        training = replace(training, repeat_items=evaluation.keep_seen)
         trained = train(split.training, training, folder / "model")
         score(split.histories, folder / "model", _scoring(evaluation, training), folder / "recs.parquet")
         model = measure_lists(con, "model", folder / "recs.parquet", evaluation.top_k)

@@ -88,6 +88,22 @@ class SeenPairs:
     rows: Longs
     items: Longs
 
+    def of_rows(self, rows: Longs, n_rows: int) -> "SeenPairs":
+        """Keep the pairs of some of n_rows rows, and number these rows from 0."""
+        is_kept, numbers = numbered_rows(self.rows, rows, n_rows)
+        return SeenPairs(numbers, self.items[is_kept])
+
+
+def numbered_rows(pair_rows: Longs, rows: Longs, n_rows: int) -> tuple[NDArray[np.bool_], Longs]:
+    """Return which pairs belong to some of n_rows rows, and the new rows of these, numbered in the order of `rows`."""
+    numbers = np.full(n_rows, -1)
+    numbers[rows] = np.arange(len(rows))
+    numbered = numbers[pair_rows]
+    return numbered >= 0, numbered[numbered >= 0]
+
+
+NO_PAIRS = SeenPairs(np.empty(0, np.int64), np.empty(0, np.int64))
+
 
 def also_seen(users: pa.RecordBatch, vocabulary: Vocabulary) -> Histories:
     """Look up the items of the column also_seen of a sequences batch: none if the column is missing."""
@@ -119,13 +135,18 @@ def pad(items: Ints | NDArray[np.bool_], starts: Longs, lengths: Longs, n_extra:
     return tokens
 
 
+def visible_events(shape: EncoderShape) -> int:
+    """Return how many of the newest events of a history an encoder sees: a MASK takes the place of one."""
+    return shape.max_len - (shape.objective == "masked")
+
+
 def scoring_tokens(histories: Histories, users: Longs, shape: EncoderShape) -> Ints:
     """Lay out each user's newest items to ask for the next one at the last place: (len(users), up to max_len).
 
     A causal encoder predicts at the newest item; a masked one at a MASK after it, which takes the place of an item.
     """
-    n_extra = 1 if shape.objective == "masked" else 0
-    lengths = np.minimum(histories.lengths[users], shape.max_len - n_extra)
+    n_extra = shape.max_len - visible_events(shape)
+    lengths = np.minimum(histories.lengths[users], visible_events(shape))
     tokens = pad(histories.items, histories.offsets[users + 1] - lengths, lengths, n_extra)
     if n_extra:
         tokens[np.arange(len(users)), lengths] = MASK

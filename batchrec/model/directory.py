@@ -3,7 +3,7 @@
 manifest.json        contract version, model id, options, metrics, the SHA-256 of every other file, and of itself
 encoder.onnx         the encoder with the masking of seen items and the top-k
 items.parquet        the vocabulary
-weights.safetensors  the encoder's weights
+weights.safetensors  the weights of the encoder, and of the blend if there is one
 training.jsonl       one line per epoch
 """
 
@@ -22,8 +22,17 @@ import pyarrow.parquet as pq
 
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import ModelError
+from batchrec.model.blend import Blend, BlendSizes
 from batchrec.model.graph_check import check_graph
-from batchrec.model.parts import MisfitError, check_shape, is_number, read_vocabulary, read_weights
+from batchrec.model.parts import (
+    MisfitError,
+    blend_of,
+    check_blend_sizes,
+    check_shape,
+    is_number,
+    read_vocabulary,
+    read_weights,
+)
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.system.atomic import replacing_folder
 from batchrec.system.json_text import to_json
@@ -46,7 +55,8 @@ class Manifest:
     """The manifest of a model: `config` holds its training options, `metrics` the accuracies of the best epoch.
 
     `encoder` holds the fields of its EncoderShape, `files` the SHA-256 of every other file, and `seal` that of the
-    manifest's own text with an empty seal.
+    manifest's own text with an empty seal. `blend` holds the fields of its BlendSizes, None if the score is the
+    encoder's.
     """
 
     contract_version: int
@@ -56,16 +66,24 @@ class Manifest:
     config: dict[str, Any]
     metrics: dict[str, float]
     files: dict[str, str]
+    blend: dict[str, int] | None = None
     seal: str = ""
 
     def __post_init__(self) -> None:
         # Raises TypeError here rather than when the first user is scored.
         EncoderShape(**self.encoder)
+        if self.blend is not None:
+            BlendSizes(**self.blend)
 
     @property
     def shape(self) -> EncoderShape:
         """The shape of the encoder."""
         return EncoderShape(**self.encoder)
+
+    @property
+    def blend_sizes(self) -> BlendSizes | None:
+        """The sizes of the blend; None without one."""
+        return None if self.blend is None else BlendSizes(**self.blend)
 
     def sealed(self) -> "Manifest":
         """Return the manifest with its seal."""
@@ -78,12 +96,16 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model directory; `encoder` is the ONNX graph, `weights` the safetensors of its weights."""
+    """A loaded model directory; `encoder` is the ONNX graph, `weights` the safetensors of its weights.
+
+    blend: None if the score is the encoder's.
+    """
 
     manifest: Manifest
     vocabulary: Vocabulary
     encoder: bytes
     weights: bytes
+    blend: Blend | None
 
 
 def load_model(folder: Path) -> Model:
@@ -115,14 +137,14 @@ def _assemble(manifest: Manifest, contents: dict[str, bytes], folder: Path) -> M
     part = WEIGHTS
     try:
         # Their sizes are checked against the file, which bounds the sizes that the other parts may claim.
-        weights = read_weights(contents[WEIGHTS], manifest.n_items + FIRST_ITEM, manifest.shape)
+        weights = read_weights(contents[WEIGHTS], manifest.n_items + FIRST_ITEM, manifest.shape, manifest.blend_sizes)
         part = ITEMS
         vocabulary = read_vocabulary(contents[ITEMS], manifest.n_items)
         part = ENCODER
         check_graph(contents[ENCODER], weights)
     except MisfitError as error:
         raise ModelError(f"{folder}: {part}: {error}. {_RESTORE}") from error
-    return Model(manifest, vocabulary, contents[ENCODER], contents[WEIGHTS])
+    return Model(manifest, vocabulary, contents[ENCODER], contents[WEIGHTS], blend_of(weights))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -162,6 +184,8 @@ def _check_manifest(manifest: Manifest) -> None:
     if type(manifest.n_items) is not int or manifest.n_items < 1:
         raise MisfitError(f"n_items is {manifest.n_items!r:.40}; expected an integer, 1 or more")
     check_shape(manifest.shape)
+    if manifest.blend_sizes is not None:
+        check_blend_sizes(manifest.blend_sizes)
     if manifest.model_id != _model_id(files):
         raise MisfitError(
             f"model_id is {manifest.model_id!r:.40}; expected {_model_id(files)} by its weights and items"
@@ -203,14 +227,26 @@ def replacing_model(out: Path) -> AbstractContextManager[Path]:
     return replacing_folder(out, marked_by=[MANIFEST])
 
 
-def write_manifest(
-    folder: Path, vocabulary: Vocabulary, shape: EncoderShape, config: TrainingConfig, metrics: dict[str, float]
+def write_manifest(  # noqa: PLR0913, PLR0917 - each part of a manifest comes from elsewhere
+    folder: Path,
+    vocabulary: Vocabulary,
+    shape: EncoderShape,
+    config: TrainingConfig,
+    metrics: dict[str, float],
+    blend: BlendSizes | None = None,
 ) -> Manifest:
     """Write the vocabulary, then the manifest with the SHA-256 of every file in the folder."""
     pq.write_table(vocabulary.to_table(), folder / ITEMS, write_page_checksum=True)
     files = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
     manifest = Manifest(
-        MODEL_VERSION, _model_id(files), len(vocabulary), asdict(shape), asdict(config), metrics, files
+        MODEL_VERSION,
+        _model_id(files),
+        len(vocabulary),
+        asdict(shape),
+        asdict(config),
+        metrics,
+        files,
+        None if blend is None else asdict(blend),
     ).sealed()
     (folder / MANIFEST).write_bytes(manifest.to_json())
     return manifest

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchrec.errors import one_line
+from batchrec.model.blend import PREFIX as BLEND_PREFIX
 from batchrec.model.parts import MisfitError, Weights
 from batchrec.tables.schemas import FIRST_ITEM
 
@@ -89,6 +90,11 @@ def _inputs(vocabulary_size: int) -> dict[str, Argument]:
         "tokens": ("INT32", (None, None)),
         "seen_rows": ("INT64", (None,)),
         "seen_items": ("INT64", (None,)),
+        "habit_rows": ("INT64", (None,)),
+        "habit_items": ("INT64", (None,)),
+        "habit_scores": ("FLOAT", (None,)),
+        "asked_rows": ("INT64", (None,)),
+        "asked_items": ("INT64", (None,)),
         "item_offsets": ("FLOAT", (vocabulary_size,)),
         "top_k": ("INT64", ()),
     }
@@ -99,6 +105,7 @@ def _outputs(hidden_size: int) -> dict[str, Argument]:
         "scores": ("FLOAT", (None, None)),
         "items": ("INT32", (None, None)),
         "states": ("FLOAT", (None, hidden_size)),
+        "asked_scores": ("FLOAT", (None,)),
     }
 
 
@@ -136,13 +143,17 @@ def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> N
             raise MisfitError(f"weight {initializer.name!r:.60} occurs twice")
         by_name[initializer.name] = initializer
     for name, expected in weights.items():
-        tensor = by_name.get(_PREFIX + name)
+        full_name = name if name.startswith(BLEND_PREFIX) else _PREFIX + name
+        tensor = by_name.get(full_name)
         if tensor is None:
             if name in _NEEDED:
-                raise MisfitError(f"lacks the weight {_PREFIX}{name}")
+                raise MisfitError(f"lacks the weight {full_name}")
             continue
-        if tensor.data_type != onnx.TensorProto.FLOAT or tuple(tensor.dims) != expected.shape:
-            raise MisfitError(f"weight {tensor.name} is {tuple(tensor.dims)!s:.60}; expected float32 {expected.shape}")
+        dtype = onnx.TensorProto.INT32 if expected.dtype == np.int32 else onnx.TensorProto.FLOAT
+        if tensor.data_type != dtype or tuple(tensor.dims) != expected.shape:
+            raise MisfitError(
+                f"weight {tensor.name} is {tuple(tensor.dims)!s:.60}; expected {expected.dtype} {expected.shape}"
+            )
         bits = expected.ravel()
         if name == _BIASES:
             bits = np.concatenate([np.full(FIRST_ITEM, -np.inf, np.float32), bits[FIRST_ITEM:]])

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from batchrec.config import EncoderShape, Objective
 from batchrec.errors import one_line
+from batchrec.model.blend import ARRAYS, PREFIX, Blend, BlendSizes
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.tables.schemas import FIRST_ITEM, items_schema
 from batchrec.tables.sealed_parquet import parquet_of
 
-Weights = Mapping[str, NDArray[np.float32]]
+Weights = Mapping[str, NDArray[Any]]
 
+_NEIGHBOURS = PREFIX + "neighbours"
 # The limit of the safetensors format.
 _MAX_HEADER_BYTES = 100_000_000
 
@@ -70,26 +72,39 @@ def weight_shapes(vocabulary_size: int, shape: EncoderShape) -> dict[str, tuple[
     return shapes
 
 
-def read_weights(contents: bytes, vocabulary_size: int, shape: EncoderShape) -> Weights:
-    """Return views of the weights in a safetensors file.
+def check_blend_sizes(sizes: BlendSizes) -> None:
+    """Raise MisfitError unless both sizes of a blend are valid."""
+    for name, size in asdict(sizes).items():
+        if type(size) is not int or size < 0:
+            raise MisfitError(f"{name} is {size!r:.40}; expected an integer, 0 or more")
 
-    Raises MisfitError unless it is a safetensors file with the weights of an encoder of this shape, all of them finite.
+
+def read_weights(
+    contents: bytes, vocabulary_size: int, shape: EncoderShape, blend_sizes: BlendSizes | None = None
+) -> Weights:
+    """Return views of the weights in a safetensors file: those of the encoder, and the arrays of the blend, if any.
+
+    Raises MisfitError unless it is a safetensors file with the weights of an encoder of this shape and a blend of these
+    sizes, all of them finite, and the neighbours indexes of the vocabulary.
     """
     header, data = _split(contents)
     # Checked before that many shapes are made.
     if shape.n_layers > len(header):
         raise MisfitError(f"holds {len(header)} weights; expected those of {shape.n_layers} layers")
     expected = weight_shapes(vocabulary_size, shape)
+    if blend_sizes is not None:
+        expected |= blend_sizes.shapes(vocabulary_size)
     if header.keys() != expected.keys():
         strange = min(header.keys() ^ expected.keys())
         raise MisfitError(f"{'lacks the' if strange in expected else 'has an unexpected'} weight {strange!r:.60}")
     weights, spans = {}, []
     for name, sizes in expected.items():
-        start, end = _span(name, header[name], sizes)
+        dtype, spelled = (np.int32, "I32") if name == _NEIGHBOURS else (np.float32, "F32")
+        start, end = _span(name, header[name], sizes, spelled)
         spans.append((start, end))
         if end > len(data):
             raise MisfitError(f"weight {name} ends at byte {end} of {len(data)}")
-        weights[name] = np.frombuffer(data[start:end], np.float32).reshape(sizes)
+        weights[name] = np.frombuffer(data[start:end], dtype).reshape(sizes)
         # A sum of finite float32 numbers is a finite float64.
         with np.errstate(invalid="ignore"):
             total = weights[name].sum(dtype=np.float64)
@@ -98,7 +113,17 @@ def read_weights(contents: bytes, vocabulary_size: int, shape: EncoderShape) -> 
     spans.sort()
     if [start for start, _ in spans] + [len(data)] != [0] + [end for _, end in spans]:
         raise MisfitError("the weights do not fill the file")
+    neighbours = weights.get(_NEIGHBOURS, np.empty(0))
+    if neighbours.size and not 0 <= neighbours.min() <= neighbours.max() < vocabulary_size:
+        raise MisfitError("a neighbour is not an index of the vocabulary")
     return weights
+
+
+def blend_of(weights: Weights) -> Blend | None:
+    """Return the blend among the weights of a model, None without one."""
+    if _NEIGHBOURS not in weights:
+        return None
+    return Blend(**{name: weights[PREFIX + name] for name in ARRAYS})
 
 
 def _split(contents: bytes) -> tuple[dict[str, Any], memoryview]:
@@ -117,14 +142,14 @@ def _split(contents: bytes) -> tuple[dict[str, Any], memoryview]:
     ]
 
 
-def _span(name: str, entry: object, sizes: tuple[int, ...]) -> tuple[int, int]:
-    """Return where the bytes of a weight start and end. Raises MisfitError unless it is float32 of these sizes."""
+def _span(name: str, entry: object, sizes: tuple[int, ...], dtype: str) -> tuple[int, int]:
+    """Return where the bytes of a weight start and end. Raises MisfitError unless it has this dtype and these sizes."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise MisfitError(f"weight {name} is {entry!r:.60}; expected dtype, shape and data_offsets")
-    if entry["dtype"] != "F32" or entry["shape"] != list(sizes):
+    if entry["dtype"] != dtype or entry["shape"] != list(sizes):
         spelled = f"{entry['dtype']!r:.20} {entry['shape']!r:.60}"
         raise MisfitError(
-            f"weight {name} is {spelled}; expected 'F32' {list(sizes)}, by the manifest's shape and items"
+            f"weight {name} is {spelled}; expected {dtype!r} {list(sizes)}, by the manifest's shape and items"
         )
     offsets = entry["data_offsets"]
     are_offsets = isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from batchrec.arrays import Floats, Ints
 from batchrec.config import ScoringPrecision
 from batchrec.errors import DeviceError, ModelError, one_line
-from batchrec.model.batching import SeenPairs
+from batchrec.model.batching import NO_PAIRS, SeenPairs
+from batchrec.model.blend import NO_HABITS, ScoredPairs
 from batchrec.model.precision import at_precision
 from batchrec.system.machine import has_nvidia_device
 from batchrec.tables.schemas import FIRST_ITEM
@@ -70,20 +71,32 @@ class Ranker:
         # Copied to the device once, because every run uses the same offsets.
         self._item_offsets = ort.OrtValue.ortvalue_from_numpy(item_offsets, self.device, 0)
 
-    def rank(self, tokens: Ints, seen: SeenPairs, top_k: int) -> Ranking:
+    def rank(self, tokens: Ints, seen: SeenPairs, top_k: int, habits: ScoredPairs = NO_HABITS) -> Ranking:
         """Rank the catalogue for each row, seen items left out.
 
-        tokens: (rows, length) int32, PAD on the right; top_k: up to the number of items.
-        Only the outputs are copied back from the device, never the scores of the whole catalogue.
+        tokens: (rows, length) int32, PAD on the right; top_k: up to the number of items; habits: blend.habits of the
+        rows. Only the outputs are copied back from the device, never the scores of the whole catalogue.
         Raises ModelError if the outputs are not a ranking.
         """
-        scores, items = self._run(tokens, seen, top_k, "scores", "items")
+        scores, items = self._run(tokens, seen, top_k, habits, NO_PAIRS, "scores", "items")
         return self._checked(scores, items, (len(tokens), top_k))
 
-    def rank_and_encode(self, tokens: Ints, seen: SeenPairs, top_k: int) -> tuple[Ranking, Floats]:
-        """Rank as `rank` does, and also return the states (rows, hidden_size) float32 behind the scores."""
-        scores, items, states = self._run(tokens, seen, top_k, "scores", "items", "states")
-        return self._checked(scores, items, (len(tokens), top_k)), states
+    def rank_and_score(
+        self, tokens: Ints, seen: SeenPairs, top_k: int, asked: SeenPairs, habits: ScoredPairs = NO_HABITS
+    ) -> tuple[Ranking, Floats]:
+        """Rank as `rank` does, and also return the scores of some pairs of a row and an item, seen or not.
+
+        Returns the ranking and the scores (pairs,) float32. Raises ModelError also for scores that are not finite.
+        """
+        scores, items, asked_scores = self._run(tokens, seen, top_k, habits, asked, "scores", "items", "asked_scores")
+        check_scores(asked_scores)
+        return self._checked(scores, items, (len(tokens), top_k)), asked_scores
+
+    def encode(self, tokens: Ints) -> Floats:
+        """Return the states of the encoder at the last places: (rows, hidden_size) float32."""
+        # Only the states are needed: of the catalogue one item is ranked.
+        (states,) = self._run(tokens, NO_PAIRS, 1, NO_HABITS, NO_PAIRS, "states")
+        return states
 
     def _checked(self, scores: Floats, items: Ints, shape: tuple[int, int]) -> Ranking:
         """Check the graph's outputs, since the graph may be anybody's. Raises ModelError if they are not a ranking."""
@@ -102,12 +115,19 @@ class Ranker:
             raise ModelError("encoder.onnx: the graph ranks an item twice, or not by score. Train again")
         return ranking
 
-    def _run(self, tokens: Ints, seen: SeenPairs, top_k: int, *outputs: str) -> list[NDArray[Any]]:
+    def _run(
+        self, tokens: Ints, seen: SeenPairs, top_k: int, habits: ScoredPairs, asked: SeenPairs, *outputs: str
+    ) -> list[NDArray[Any]]:
         binding = self._session.io_binding()
         for name, values in (
             ("tokens", tokens),
             ("seen_rows", seen.rows),
             ("seen_items", seen.items),
+            ("habit_rows", habits.rows),
+            ("habit_items", habits.items),
+            ("habit_scores", habits.scores),
+            ("asked_rows", asked.rows),
+            ("asked_items", asked.items),
             ("top_k", np.array(top_k)),
         ):
             binding.bind_cpu_input(name, values)

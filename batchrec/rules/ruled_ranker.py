@@ -7,18 +7,17 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from batchrec.arrays import Bools, Floats, Ints, Longs
-from batchrec.model.batching import Histories, SeenPairs
+from batchrec.model.batching import NO_PAIRS, Histories, SeenPairs
+from batchrec.model.blend import NO_HABITS, ScoredPairs
 from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking
 from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.pools import CategoryCap, Pool, RecLists, Selection, Unlikeness
-from batchrec.rules.seen_and_blocked import NO_PAIRS, UserLimits, allowed_candidates, allowed_pins
+from batchrec.rules.seen_and_blocked import UserLimits, allowed_candidates, allowed_pins
 from batchrec.rules.segment_ranker import SegmentRanker
 from batchrec.rules.selection import deepen
 from batchrec.tables.schemas import BY_MODEL, FIRST_ITEM
 
-# Pairs of a user and an item that are scored at a time.
-_PAIRS = 1 << 16
 # Items of a pool per item of a list, and their minimum number.
 _POOL, _MIN_POOL = 5, 100
 
@@ -42,10 +41,7 @@ class RuledRanker:
         """Read the item embeddings from the model's weights."""
         self._ranker, self._rules = ranker, rules
         self._size = model.vocabulary.size
-        weights = load(model.weights)
-        self._embeddings: Floats = weights["item_embeddings.weight"]
-        self._biases: Floats = weights["item_biases"] + rules.item_offsets[: self._size]
-        self._selection = selection_of(rules, top_k, self._embeddings)
+        self._selection = selection_of(rules, top_k, load(model.weights)["item_embeddings.weight"])
         n_items = self._size - FIRST_ITEM
         depth = top_k
         if rules.diversity:
@@ -55,43 +51,44 @@ class RuledRanker:
         self._depths = min(depth, n_items), n_items
         self._by_segment: SegmentRanker | None = None
         if rules.by_segment is not None:
-            hidden_size = self._embeddings.shape[1]
-            self._by_segment = SegmentRanker(ranker, rules, rules.by_segment, n_items, hidden_size)
+            self._by_segment = SegmentRanker(ranker, rules, rules.by_segment, n_items)
 
-    def rank(self, tokens: Ints, users: Longs, limits: UserLimits) -> RecLists:
-        """Return the list of each row. tokens: as for Ranker.rank; users: each row's row of the limits."""
+    def rank(self, tokens: Ints, users: Longs, limits: UserLimits, habits: ScoredPairs = NO_HABITS) -> RecLists:
+        """Return the list of each row. tokens, habits: as for Ranker.rank; users: each row's row of the limits."""
         if limits.candidates is not None:
-            return self._rank_candidates(limits.candidates, tokens, users, limits)
+            return self._rank_candidates(limits.candidates, tokens, users, limits, habits)
 
         def pool_of(rows: Longs, depth: int) -> Pool:
-            excluded = limits.excluded(users[rows])
-            ranking, pin_scores = self._best(tokens[rows], excluded, depth, limits.segments_of(users[rows]))
+            excluded, segments = limits.excluded(users[rows]), limits.segments_of(users[rows])
+            ranking, pin_scores = self._best(tokens[rows], excluded, depth, segments, habits.of_rows(rows, len(tokens)))
+            pin_scores[~allowed_pins(self._rules, segments, excluded, None)] = -np.inf
             return _by_model(ranking, pin_scores, is_whole=~ranking.is_item[:, -1])
 
         return deepen(pool_of, len(tokens), self._depths, self._selection)
 
-    def _best(self, tokens: Ints, excluded: SeenPairs, depth: int, segments: Longs) -> tuple[Ranking, Floats]:
-        """Return the best `depth` items of each row, and the scores of the pins."""
-        known = excluded.items < self._size
-        seen = SeenPairs(excluded.rows[known], excluded.items[known])
-        if self._by_segment is not None:
-            ranking, states = self._by_segment.rank(tokens, seen, depth, segments)
-        elif not len(self._rules.pins):
-            return self._ranker.rank(tokens, seen, depth), np.empty((len(tokens), 0), np.float32)
+    def _best(
+        self, tokens: Ints, excluded: SeenPairs, depth: int, segments: Longs, habits: ScoredPairs
+    ) -> tuple[Ranking, Floats]:
+        """Return the best `depth` items of each row, and the scores of the pins, 0 for one the model does not know."""
+        seen, pins = self._known(excluded), self._pins_of(len(tokens))
+        if self._by_segment is None:
+            ranking, scores = self._ranker.rank_and_score(tokens, seen, depth, pins, habits)
         else:
-            ranking, states = self._ranker.rank_and_encode(tokens, seen, depth)
-        return ranking, self._pin_scores(states, allowed_pins(self._rules, segments, excluded, None))
+            ranking, scores = self._by_segment.rank(tokens, seen, depth, segments, pins, habits)
+        return ranking, self._lay_pins_out(scores, len(tokens))
 
-    def _rank_candidates(self, candidates: Histories, tokens: Ints, users: Longs, limits: UserLimits) -> RecLists:
-        # Only the states are needed: of the catalogue one item is ranked.
-        _, states = self._ranker.rank_and_encode(tokens, NO_PAIRS, 1)
+    def _rank_candidates(
+        self, candidates: Histories, tokens: Ints, users: Longs, limits: UserLimits, habits: ScoredPairs
+    ) -> RecLists:
         excluded = limits.excluded(users)
-        pairs = allowed_candidates(candidates, limits, users, excluded, self._rules)
-        pin_allowed = allowed_pins(self._rules, limits.segments_of(users), excluded, pairs)
-        pin_scores = self._pin_scores(states, pin_allowed)
-        known = pairs.items < self._size
-        pairs = SeenPairs(pairs.rows[known], pairs.items[known])
-        ranking = as_rows(pairs, self._scores(states, pairs), len(tokens))
+        allowed = allowed_candidates(candidates, limits, users, excluded, self._rules)
+        pairs, pins = self._known(allowed), self._pins_of(len(tokens))
+        asked = SeenPairs(np.concatenate([pairs.rows, pins.rows]), np.concatenate([pairs.items, pins.items]))
+        # Only these scores are needed: of the catalogue one item is ranked.
+        _, scores = self._ranker.rank_and_score(tokens, NO_PAIRS, 1, asked, habits)
+        pin_scores = self._lay_pins_out(scores[len(pairs.rows) :], len(tokens))
+        pin_scores[~allowed_pins(self._rules, limits.segments_of(users), excluded, allowed)] = -np.inf
+        ranking = as_rows(pairs, scores[: len(pairs.rows)], len(tokens))
 
         def pool_of(rows: Longs, depth: int) -> Pool:
             best = Ranking(ranking.scores[rows, :depth], ranking.items[rows, :depth])
@@ -100,22 +97,22 @@ class RuledRanker:
         depths = min(self._depths[0], ranking.items.shape[1]), ranking.items.shape[1]
         return deepen(pool_of, len(tokens), depths, self._selection)
 
-    def _scores(self, states: Floats, pairs: SeenPairs) -> Floats:
-        """Score pairs of a row and an item: (pairs,) float32."""
-        scores = self._biases[pairs.items]
-        for start in range(0, len(scores), _PAIRS):
-            part = slice(start, start + _PAIRS)
-            scores[part] += np.einsum("ij,ij->i", states[pairs.rows[part]], self._embeddings[pairs.items[part]])
-        return scores
+    def _known(self, pairs: SeenPairs) -> SeenPairs:
+        """Keep the pairs of items that the model knows."""
+        is_known = pairs.items < self._size
+        return SeenPairs(pairs.rows[is_known], pairs.items[is_known])
 
-    def _pin_scores(self, states: Floats, pin_allowed: Bools) -> Floats:
-        """Score the pins: (rows, pins), 0 for a pin that the model does not know, -inf for one that is not allowed."""
+    def _pins_of(self, n_rows: int) -> SeenPairs:
+        """List the pins that the model knows, for every row."""
+        pins = self._rules.pins[self._rules.pins < self._size].astype(np.int64)
+        return SeenPairs(np.repeat(np.arange(n_rows), len(pins)), np.tile(pins, n_rows))
+
+    def _lay_pins_out(self, scores: Floats, n_rows: int) -> Floats:
+        """Lay the scores of `_pins_of` out as (rows, pins), 0 for a pin that the model does not know."""
         pins = self._rules.pins
-        scores = np.zeros((len(states), len(pins)), np.float32)
-        known = pins < self._size
-        scores[:, known] = states @ self._embeddings[pins[known]].T + self._biases[pins[known]]
-        scores[~pin_allowed] = -np.inf
-        return scores
+        laid_out = np.zeros((n_rows, len(pins)), np.float32)
+        laid_out[:, pins < self._size] = scores.reshape(n_rows, -1)
+        return laid_out
 
 
 def _by_model(ranking: Ranking, pin_scores: Floats, is_whole: Bools) -> Pool:

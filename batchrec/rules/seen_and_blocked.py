@@ -9,10 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from batchrec.arrays import Bools, Longs
-from batchrec.model.batching import Histories, SeenPairs, seen_pairs
+from batchrec.model.batching import NO_PAIRS, Histories, SeenPairs, seen_pairs
 from batchrec.rules.compiled import CompiledRules
-
-NO_PAIRS = SeenPairs(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True)

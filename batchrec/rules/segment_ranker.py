@@ -4,6 +4,7 @@ import numpy as np
 
 from batchrec.arrays import Floats, Ints, Longs
 from batchrec.model.batching import SeenPairs
+from batchrec.model.blend import ScoredPairs
 from batchrec.model.ranker import Ranker, Ranking
 from batchrec.rules.compiled import CompiledRules, SegmentRules
 
@@ -18,27 +19,34 @@ class SegmentRanker:
     `rank` may be called by several threads at the same time.
     """
 
-    def __init__(
-        self, ranker: Ranker, rules: CompiledRules, by_segment: SegmentRules, n_items: int, hidden_size: int
-    ) -> None:
+    def __init__(self, ranker: Ranker, rules: CompiledRules, by_segment: SegmentRules, n_items: int) -> None:
         """Count the items that each segment may get; by_segment: those of the rules; n_items: items of the model."""
-        self._ranker, self._rules, self._n_items, self._hidden_size = ranker, rules, n_items, hidden_size
+        self._ranker, self._rules, self._n_items = ranker, rules, n_items
         self._shares = by_segment.is_eligible.sum(axis=1) / max(1, int(rules.is_eligible.sum()))
 
-    def rank(self, tokens: Ints, seen: SeenPairs, depth: int, segments: Longs) -> tuple[Ranking, Floats]:
-        """Rank the best `depth` items for each row, as Ranker.rank_and_encode does.
+    def rank(  # noqa: PLR0913, PLR0917 - those of Ranker.rank_and_score, and the segments
+        self, tokens: Ints, seen: SeenPairs, depth: int, segments: Longs, asked: SeenPairs, habits: ScoredPairs
+    ) -> tuple[Ranking, Floats]:
+        """Rank the best `depth` items for each row, as Ranker.rank_and_score does; asked: by row, ascending.
 
-        segments: (rows,) int64, rows of by_segment. Returns the ranking and the states (rows, hidden_size).
+        segments: (rows,) int64, rows of by_segment. Returns the ranking and the scores of the asked pairs (pairs,).
         """
         shape = len(tokens), depth
         best = Ranking(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32))
-        states = np.zeros((len(tokens), self._hidden_size), np.float32)
+        scores = np.zeros(len(asked.rows), np.float32)
         wider = self._widths(depth)[segments]
         waiting = np.ones(len(tokens), bool)
         while waiting.any():
             width = int(wider[waiting].min())
             rows = np.flatnonzero(waiting & (wider == width))
-            ranking, states[rows] = self._ranker.rank_and_encode(tokens[rows], _of_rows(seen, rows, len(tokens)), width)
+            is_asked = np.isin(asked.rows, rows)
+            ranking, scores[is_asked] = self._ranker.rank_and_score(
+                tokens[rows],
+                seen.of_rows(rows, len(tokens)),
+                width,
+                asked.of_rows(rows, len(tokens)),
+                habits.of_rows(rows, len(tokens)),
+            )
             is_whole = ~ranking.is_item[:, -1] | (width >= self._n_items)
             is_open = ranking.is_item & self._rules.may_get(segments[rows][:, None], ranking.items)
             order = np.argsort(~is_open, axis=1, kind="stable")[:, :depth]
@@ -49,7 +57,7 @@ class SegmentRanker:
             is_done = is_whole | (is_open.sum(axis=1) >= depth)
             waiting[rows[is_done]] = False
             wider[rows] = min(width * _DEEPER, self._n_items)
-        return best, states
+        return best, scores
 
     def _widths(self, depth: int) -> Longs:
         """Return how long a ranking must be to hold `depth` items of each segment: (segments,) int64.
@@ -61,13 +69,3 @@ class SegmentRanker:
         widths[self._shares == 1] = depth
         bounded: Longs = np.minimum(widths, self._n_items).astype(np.int64)
         return bounded
-
-
-def _of_rows(seen: SeenPairs, rows: Longs, n_rows: int) -> SeenPairs:
-    """Keep the pairs of some rows, and number these rows from 0."""
-    if len(rows) == n_rows:
-        return seen
-    numbers = np.full(n_rows, -1)
-    numbers[rows] = np.arange(len(rows))
-    is_kept = numbers[seen.rows] >= 0
-    return SeenPairs(numbers[seen.rows[is_kept]], seen.items[is_kept])

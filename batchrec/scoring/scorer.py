@@ -12,6 +12,7 @@ import pyarrow as pa
 from batchrec.arrays import Longs
 from batchrec.config import ScoringConfig
 from batchrec.model.batching import scoring_tokens, token_batches
+from batchrec.model.blend import NO_HABITS, habits
 from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking, check_scores
 from batchrec.model.vocabulary import Vocabulary
@@ -107,7 +108,7 @@ class Scorer:
         # Without rules the best items of the graph are the list.
         needs_rules = offer.rules.choose or not knows_all
         self._ruled = RuledRanker(ranker, model, offer.rules, config.top_k) if needs_rules else None
-        self._shape = model.manifest.shape
+        self._shape, self._blend = model.manifest.shape, model.blend
         self._top_k = config.top_k
         self._keep_seen = config.keep_seen
         max_tokens, self._max_users = batch_limits(ranker.device, model.vocabulary.size)
@@ -194,9 +195,12 @@ class Scorer:
 
     def _rank_batch(self, users: IndexedUsers, rows: Longs) -> Ranking:
         tokens = scoring_tokens(users.histories, rows, self._shape)
+        # Habit adds to items of the history only, which no list holds unless keep_seen.
+        blend = self._blend if self._keep_seen else None
+        added = NO_HABITS if blend is None else habits(blend, users.histories, rows)
         if self._ruled is not None:
-            return self._ruled.rank(tokens, rows, users.limits)
-        return self._ranker.rank(tokens, users.limits.excluded(rows), self._top_k)
+            return self._ruled.rank(tokens, rows, users.limits, added)
+        return self._ranker.rank(tokens, users.limits.excluded(rows), self._top_k, added)
 
     def _fill_cold(self, lists: RecLists, users: IndexedUsers, fresh: Longs) -> Vocabulary:
         """Set the lists of cold users to popular items, and return the vocabulary of the items in all lists."""

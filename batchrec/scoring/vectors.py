@@ -15,7 +15,7 @@ from safetensors.numpy import load
 
 from batchrec.arrays import Floats
 from batchrec.config import ScoringConfig, VectorsConfig
-from batchrec.model.batching import Histories, SeenPairs, scoring_tokens, token_batches
+from batchrec.model.batching import Histories, scoring_tokens, token_batches
 from batchrec.model.directory import Model, load_model
 from batchrec.model.ranker import Ranker
 from batchrec.scoring.chunks import in_order, n_workers, read_chunks
@@ -28,7 +28,6 @@ from batchrec.tables.sequences_table import open_sequences
 
 ITEMS, USERS = "items.parquet", "users.parquet"
 _ITEMS_PER_BATCH = 1 << 16
-_NO_PAIRS = SeenPairs(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 @dataclass
@@ -88,8 +87,10 @@ def export_vectors(
 def item_vectors(model: Model) -> pa.Table:
     """Return one row per item of the model: item_id, and its vector: the embedding, then the bias."""
     weights = load(model.weights)
-    biases = weights["item_biases"][FIRST_ITEM:, None]
-    vectors = np.concatenate([weights["item_embeddings.weight"][FIRST_ITEM:], biases], axis=1)
+    vectors = np.column_stack([weights["item_embeddings.weight"], weights["item_biases"]])[FIRST_ITEM:]
+    if model.blend is not None:
+        vectors *= model.blend.scale
+        vectors[:, -1] += model.blend.biases[FIRST_ITEM:]
     schema = vectors_schema("item_id", model.vocabulary.item_ids.type, vectors.shape[1], model.manifest.model_id)
     return pa.table([model.vocabulary.item_ids, _lists(vectors)], schema=schema)
 
@@ -116,8 +117,7 @@ class UserEncoder:
         lengths = np.minimum(histories.lengths[known], shape.max_len)
         for rows in token_batches(lengths, self._batch_tokens, self._max_users):
             tokens = scoring_tokens(histories, known[rows], shape)
-            # Only the states are needed: of the catalogue one item is ranked.
-            vectors[rows, :-1] = self._ranker.rank_and_encode(tokens, _NO_PAIRS, 1)[1]
+            vectors[rows, :-1] = self._ranker.encode(tokens)
         columns = [batch["user_id"].take(pa.array(known)), _lists(vectors)]
         return UserVectors(pa.record_batch(columns, schema=self.schema), len(batch))
 

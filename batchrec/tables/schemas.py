@@ -12,7 +12,7 @@ from batchrec.system.json_text import to_json
 CONTRACT_VERSION = 1
 # Version 2 adds also_seen. A table without this column is read as if the lists were empty.
 SEQUENCES_VERSION = 2
-MODEL_VERSION = 3
+MODEL_VERSION = 4
 
 # Indexes of the vocabulary that are not items, and the first index of an item.
 PAD = 0

@@ -30,15 +30,18 @@ class Corpus:
     holdout_users: (users,) int64, the users whose last event may be held out, in an order that stays the same from
     night to night for the same users. A model that starts from last night's weights has not seen the events held out
     then, so the same ones must be held out again.
+    times: (events,) int64, of each event of the histories, Unix seconds. until: the time before which events count.
     """
 
     vocabulary: Vocabulary
     histories: Histories
     holdout_users: Longs
+    times: Longs
+    until: int
 
 
 def read_corpus(path: Path, seed: int, ahead: int | None = None) -> Corpus:
-    """Read a whole sequences table into memory, 5 bytes per event.
+    """Read a whole sequences table into memory, 13 bytes per event.
 
     ahead: Unix time from which events count as in the future and are not held out; by the clock if not given.
     Raises InputError if the table breaks its contract or holds no item.
@@ -56,13 +59,15 @@ def read_corpus(path: Path, seed: int, ahead: int | None = None) -> Corpus:
     if len(counted) == 0:
         raise InputError(f"{path}: no history holds an item. Run batchrec build-sequences on ratings that do")
     vocabulary = Vocabulary(counted["item_id"].cast(sequences.item_type).chunk(0), counted["n_events"].to_numpy())
-    user_ids, read = [], []
+    user_ids, read, times = [], [], []
     for read_batch in sequences.batches(_USERS_AT_A_TIME):
         # Users without a history teach nothing, and would make default sizes too small, which depend on the lengths.
         batch = read_batch.filter(pc.greater(pc.list_value_length(read_batch["item_ids"]), 0))
         user_ids.append(batch["user_id"])
         read.append(Histories.from_arrow(batch["item_ids"], vocabulary, batch["timestamps"]))
+        times.append(batch["timestamps"].flatten().to_numpy())
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([histories.lengths for histories in read]))])
     items, ties = (np.concatenate(arrays) for arrays in zip(*((part.items, part.ties) for part in read), strict=True))
     places = pc.index_in(ordered.cast(sequences.user_type), value_set=pa.chunked_array(user_ids))
-    return Corpus(vocabulary, Histories(items, offsets, ties), places.to_numpy().astype(np.int64))
+    holdout_users = places.to_numpy().astype(np.int64)
+    return Corpus(vocabulary, Histories(items, offsets, ties), holdout_users, np.concatenate(times), until)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save
 
 from batchrec.model.batching import Histories, scoring_tokens, seen_pairs
+from batchrec.model.blend import Blend
 from batchrec.model.directory import ENCODER, WEIGHTS
 from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
@@ -21,33 +22,42 @@ from batchrec.training.ranking_graph import NextItemRanker
 # Both compute in float32, but add in different orders.
 _TOLERANCE = 1e-4
 _CHECKED_USERS = 64
+_INPUTS = [
+    *("tokens", "seen_rows", "seen_items", "habit_rows", "habit_items", "habit_scores", "asked_rows", "asked_items"),
+    *("item_offsets", "top_k"),
+]
+_OUTPUTS = ["scores", "items", "states", "asked_scores"]
 # The first opset with an attention operator, which is 5 % faster on a CPU than separate operators.
 _OPSET = 23
 
 
-def write_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write the weights and the graph of an encoder into a model directory."""
-    (folder / WEIGHTS).write_bytes(save(encoder.state_dict()))
-    export_encoder(encoder, folder / ENCODER)
+def write_encoder(encoder: Encoder, folder: Path, blend: Blend | None = None) -> None:
+    """Write the weights and the graph of an encoder and its blend into a model directory."""
+    weights = encoder.state_dict()
+    if blend is not None:
+        weights |= {name: torch.from_numpy(array) for name, array in blend.arrays().items()}
+    (folder / WEIGHTS).write_bytes(save(weights))
+    export_encoder(encoder, folder / ENCODER, blend)
 
 
-def export_encoder(encoder: Encoder, file: Path) -> None:
-    """Write the encoder as a NextItemRanker graph; rows, their length, seen pairs and top_k are dynamic."""
-    ranker = NextItemRanker(encoder)
+def export_encoder(encoder: Encoder, file: Path, blend: Blend | None = None) -> None:
+    """Write the encoder as a NextItemRanker graph; rows, their length, pairs and top_k are dynamic."""
+    ranker = NextItemRanker(encoder, blend)
     # Trace with sizes other than 0 and 1, which torch.export would treat as constants.
     tokens = torch.full((2, 2), FIRST_ITEM, dtype=torch.int32)
-    pairs = torch.zeros(3, dtype=torch.int64)
+    pairs = [torch.zeros(n, dtype=torch.int64) for n in (3, 3, 4, 4, 5, 5)]
+    habit_scores = torch.zeros(4)
     free = torch.export.Dim.DYNAMIC
     with warnings.catch_warnings(), _quiet("torch.onnx"), _quiet("onnxscript"), _quiet("onnx_ir"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             ranker,
-            (tokens, pairs, pairs.clone(), torch.zeros_like(encoder.item_biases), torch.tensor(1)),
+            (tokens, *pairs[:4], habit_scores, *pairs[4:], torch.zeros_like(encoder.item_biases), torch.tensor(1)),
             dynamo=True,
             opset_version=_OPSET,
-            dynamic_shapes=({0: free, 1: free}, {0: free}, {0: free}, None, None),
-            input_names=["tokens", "seen_rows", "seen_items", "item_offsets", "top_k"],
-            output_names=["scores", "items", "states"],
+            dynamic_shapes=({0: free, 1: free}, *[{0: free}] * 7, None, None),
+            input_names=_INPUTS,
+            output_names=_OUTPUTS,
             verbose=False,
         )
     assert program is not None  # noqa: S101 - None only if exported straight to a file
@@ -78,7 +88,7 @@ def _quiet(logger: str) -> Iterator[None]:
         logging.getLogger(logger).setLevel(level)
 
 
-def check_parity(encoder: Encoder, file: Path, histories: Histories) -> float:
+def check_parity(encoder: Encoder, file: Path, histories: Histories, blend: Blend | None = None) -> float:
     """Compare the graph with torch on real histories and return the largest difference of a score.
 
     Raises RuntimeError if they differ by more than rounding: that is a bug.
@@ -88,10 +98,11 @@ def check_parity(encoder: Encoder, file: Path, histories: Histories) -> float:
     top_k = min(100, encoder.item_biases.numel() - FIRST_ITEM)
     ranking = Ranker(file.read_bytes(), "cpu").rank(tokens, seen, top_k)
     with torch.inference_mode():
-        ranker = NextItemRanker(encoder)
-        states = ranker.encoder.last_states(torch.from_numpy(tokens))
-        no_offsets = torch.zeros_like(encoder.item_biases)
-        scores = ranker.score(states, torch.from_numpy(seen.rows), torch.from_numpy(seen.items), no_offsets)
+        scores, _ = NextItemRanker(encoder, blend).score(
+            torch.from_numpy(tokens), torch.zeros_like(encoder.item_biases)
+        )
+        scores = scores.clone()
+        scores[torch.from_numpy(seen.rows), torch.from_numpy(seen.items)] = -torch.inf
     best = torch.topk(scores, top_k).values.numpy()
     same_items = scores.gather(1, torch.from_numpy(ranking.items).long()).numpy()
     is_item = best != -np.inf

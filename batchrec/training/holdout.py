@@ -1,4 +1,4 @@
-"""Held-out items: the last item of a sample of users, and the accuracy of a model on them.
+"""Held-out items: what a sample of users took last, or after a point in time, and the accuracy of a model on them.
 
 Popularity here answers: how well does a ranking by the number of events in the training part of the histories find the
 held-out items? It is the baseline of training.jsonl and of the model's metrics (popularity_accuracy).
@@ -12,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchrec.arrays import Ints, Longs
+from batchrec.arrays import Bools, Ints, Longs
 from batchrec.errors import InputError
-from batchrec.model.batching import Histories, length_sorted, scoring_tokens, seen_pairs
-from batchrec.model.metrics import hit_rate, ndcg
+from batchrec.model.batching import NO_PAIRS, Histories, SeenPairs, length_sorted, scoring_tokens, seen_pairs
+from batchrec.model.metrics import user_ndcg
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
 
 _USERS_AT_A_TIME = 128
+_K = 10
 
 # Score the vocabulary for users given by their row numbers: (users, vocabulary).
 ScoreUsers = Callable[[Longs], Tensor]
@@ -27,33 +28,47 @@ ScoreUsers = Callable[[Longs], Tensor]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Histories without their last item, and that item: (users,) int32 indexes."""
+    """Histories, and the items that each user took later: a row per user in both, every user has some, each once.
+
+    keep_seen: whether items of the history may be recommended, and are among the later ones.
+    """
 
     histories: Histories
-    items: Ints
+    later: Histories
+    keep_seen: bool = False
+
+    @property
+    def items(self) -> Ints:
+        """The later items of all users, user by user."""
+        return self.later.items
+
+    def excluded(self, users: Longs) -> SeenPairs:
+        """List the items that users, row r for users[r], may not get."""
+        return NO_PAIRS if self.keep_seen else seen_pairs(self.histories, users)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Histories to train on, and what was held out from them."""
+    """Histories to train on, and what was held out from them; kept: (events,) bool, which events are trained on."""
 
     training: Histories
     held_out: HeldOut
+    kept: Bools
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """NDCG@10 and HR@10 of the held-out items, each ranked among all items that the user has not seen."""
+    """NDCG@10 and HR@10 of the later items, ranked among all items that the user may get."""
 
     ndcg: float
     hit_rate: float
 
 
-def hold_out(histories: Histories, max_users: int, users: Longs) -> Split:
+def hold_out(histories: Histories, max_users: int, users: Longs, keep_seen: bool = False) -> Split:
     """Take the last item of up to `max_users` users, at most half of all, in the order of `users`.
 
     users: (n,) int64, the users whose last item may be held out. A user qualifies with two or more items whose last one
-    is new to them, since items seen before are never recommended.
+    is new to them, unless keep_seen, since otherwise items seen before are never recommended.
     Raises InputError if no user qualifies, or if there is no second user to learn from.
     """
     if len(histories) < 2:
@@ -61,7 +76,7 @@ def hold_out(histories: Histories, max_users: int, users: Longs) -> Split:
             "the sequences hold one user with a history; expected two or more, since the last item of some users is "
             "held out"
         )
-    is_qualified = (histories.lengths >= 2) & _last_is_new(histories)
+    is_qualified = (histories.lengths >= 2) & (_last_is_new(histories) | keep_seen)
     qualified = users[is_qualified[users]]
     if len(qualified) == 0 and is_qualified.any():
         raise InputError(
@@ -78,7 +93,8 @@ def hold_out(histories: Histories, max_users: int, users: Longs) -> Split:
     # Ties refer to the item before. Only the last item of a history is removed, so no remaining tie changes.
     ties = None if histories.ties is None else histories.ties[kept]
     training = Histories(histories.items[kept], n_kept[histories.offsets], ties)
-    return Split(training, HeldOut(training.take(chosen), histories.items[last]))
+    later = Histories(histories.items[last], np.arange(len(chosen) + 1))
+    return Split(training, HeldOut(training.take(chosen), later, keep_seen), kept)
 
 
 def _last_is_new(histories: Histories) -> NDArray[np.bool_]:
@@ -117,16 +133,33 @@ def encoder_accuracy(encoder: Encoder, held_out: HeldOut, check: Callable[[], No
 
 
 def measure_accuracy(held_out: HeldOut, score_users: ScoreUsers) -> Accuracy:
-    """Rank each user's held-out item among all items that are not in the user's history."""
-    ranks = np.empty(len(held_out.items), dtype=np.int64)
+    """Rank each user's later items among all items that the user may get."""
+    ndcgs, hits = np.zeros(len(held_out.later)), np.zeros(len(held_out.later))
     with torch.inference_mode():
         for users in length_sorted(held_out.histories.lengths, _USERS_AT_A_TIME):
             scores = score_users(users)
-            seen = seen_pairs(held_out.histories, users)
+            excluded = held_out.excluded(users)
             scores[:, :FIRST_ITEM] = -torch.inf
-            scores[torch.from_numpy(seen.rows), torch.from_numpy(seen.items)] = -torch.inf
-            items = torch.from_numpy(held_out.items[users]).long().to(scores.device)
-            # Items of equal score rank before the held-out one, as do all items if its score is NaN: a model that
-            # scores all items the same earns nothing.
-            ranks[users] = (~(scores < scores.gather(1, items[:, None]))).sum(dim=1).cpu().numpy()
-    return Accuracy(ndcg(ranks, 10), hit_rate(ranks, 10))
+            scores[torch.from_numpy(excluded.rows), torch.from_numpy(excluded.items)] = -torch.inf
+            later = seen_pairs(held_out.later, users)
+            ranks = _ranks(scores, torch.from_numpy(later.rows), torch.from_numpy(later.items))
+            ndcgs[users] = user_ndcg(ranks, later.rows, held_out.later.lengths[users], _K)
+            hits[users] = np.bincount(later.rows, ranks <= _K, len(users)) > 0
+    return Accuracy(float(ndcgs.mean()), float(hits.mean()))
+
+
+def _ranks(scores: Tensor, rows: Tensor, items: Tensor) -> Longs:
+    """Return the rank of each pair of a row and an item, from 1, or a number above K if it is not in the first K.
+
+    Items of equal score rank before the item, as do all items if its score is NaN: a model that scores all items the
+    same earns nothing.
+    """
+    rows, items = rows.to(scores.device), items.to(scores.device)
+    best = scores.topk(min(_K, scores.shape[1])).values
+    worst = best[:, -1:]
+    n_up_to_worst = (~(scores < worst)).sum(dim=1)
+    of_pairs = scores[rows, items][:, None]
+    ranks = torch.where(of_pairs[:, 0] > worst[rows, 0], (~(best[rows] < of_pairs)).sum(dim=1), n_up_to_worst[rows])
+    is_within = of_pairs[:, 0] >= worst[rows, 0]
+    outcome: Longs = torch.where(is_within, ranks, _K + 1).cpu().numpy()
+    return outcome

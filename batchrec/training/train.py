@@ -14,6 +14,7 @@ import torch
 from batchrec.config import Device, TrainingConfig
 from batchrec.errors import DeviceError
 from batchrec.model.batching import Histories
+from batchrec.model.blend import Blend
 from batchrec.model.directory import ENCODER, TRAINING_LOG, load_model, replacing_model, write_manifest
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.system.checkpoints import CheckpointStore, fingerprint_of
@@ -21,13 +22,15 @@ from batchrec.system.disk import file_sha256
 from batchrec.system.json_text import to_json
 from batchrec.system.machine import n_cores
 from batchrec.tables.log_end import ahead_from
-from batchrec.training.corpus import read_corpus
+from batchrec.training.blend import fit_blend, make_blend
+from batchrec.training.corpus import Corpus, read_corpus
 from batchrec.training.default_sizes import batch_size, encoder_shape, n_negatives
 from batchrec.training.distributed import ProcessGroup, join_process_group
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, write_encoder
 from batchrec.training.holdout import Split, hold_out
 from batchrec.training.loop import FitResult, fit
+from batchrec.training.signals import read_signals
 from batchrec.training.warm_start import read_warm_start
 
 _log = logging.getLogger(__name__)
@@ -38,7 +41,8 @@ class TrainingReport:
     """The training data and the result; the accuracies are those of the best epoch, whose weights are kept.
 
     encoder: its shape. negatives: negatives sampled per step, 0 for the full softmax. ended_by: patience, max_epochs or
-    max_minutes. onnx_difference: the largest difference of a score between the ONNX graph and torch.
+    max_minutes. blend: the weight of each signal, 0 for one that does not help; none without a blend. onnx_difference:
+    the largest difference of a score between the ONNX graph and torch.
     """
 
     out: str
@@ -58,6 +62,7 @@ class TrainingReport:
     hr_at_10: float
     popularity_ndcg_at_10: float
     popularity_hr_at_10: float
+    blend: dict[str, float]
     onnx_difference: float
     seconds: float
 
@@ -85,7 +90,7 @@ def train(
         # The clocks of the processes differ, but all must hold out the same events.
         corpus = read_corpus(sequences, config.seed, group.broadcast(ahead_from()))
         vocabulary = corpus.vocabulary
-        split = hold_out(corpus.histories, config.validation_users, corpus.holdout_users)
+        split = hold_out(corpus.histories, config.validation_users, corpus.holdout_users, config.repeat_items)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             # Dropout draws only from torch's global generator: seed it here, and restore it afterwards.
             torch.manual_seed(config.seed)
@@ -97,9 +102,11 @@ def train(
             fitted = fit(encoder.to(device), split, config, group, checkpoints)
         report = None
         if folder is not None:
-            difference = _write(folder, encoder.cpu().eval(), fitted, split)
+            weights, blend = _blend(encoder.cpu().eval(), corpus, split, config)
+            difference = _write(folder, encoder, fitted, split, blend)
             metrics = fitted.best.metrics
-            manifest = write_manifest(folder, vocabulary, encoder.shape, config, metrics)
+            blend_sizes = None if blend is None else blend.sizes
+            manifest = write_manifest(folder, vocabulary, encoder.shape, config, metrics, blend_sizes)
             report = TrainingReport(
                 out=str(out),
                 model_id=manifest.model_id,
@@ -113,6 +120,7 @@ def train(
                 epochs=len(fitted.epochs),
                 best_epoch=fitted.best.epoch,
                 ended_by=fitted.ended_by,
+                blend=weights,
                 onnx_difference=difference,
                 seconds=round(time.monotonic() - started, 3),
                 **metrics,
@@ -128,12 +136,24 @@ def _step_sizes(config: TrainingConfig, training: Histories, encoder: Encoder) -
     }
 
 
-def _write(folder: Path, encoder: Encoder, fitted: FitResult, split: Split) -> float:
+def _blend(
+    encoder: Encoder, corpus: Corpus, split: Split, config: TrainingConfig
+) -> tuple[dict[str, float], Blend | None]:
+    """Fit a blend on the held-out items. Returns its weights, none without one."""
+    if config.blend == "none":
+        return {}, None
+    signals = read_signals(split.training, corpus.times[split.kept], corpus.until, corpus.vocabulary.size)
+    weights = fit_blend(encoder, signals, split.held_out, config.seed)
+    _log.info("the weights of the blend: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items()))
+    return weights, make_blend(weights, signals)
+
+
+def _write(folder: Path, encoder: Encoder, fitted: FitResult, split: Split, blend: Blend | None) -> float:
     """Write the encoder and its epochs; return the largest difference of a score between the graph and torch."""
-    write_encoder(encoder, folder)
+    write_encoder(encoder, folder, blend)
     lines = [to_json(asdict(epoch)) + "\n" for epoch in fitted.epochs]
     (folder / TRAINING_LOG).write_text("".join(lines), encoding="utf-8")
-    return check_parity(encoder, folder / ENCODER, split.held_out.histories)
+    return check_parity(encoder, folder / ENCODER, split.held_out.histories, blend)
 
 
 def _open_checkpoints(

@@ -74,7 +74,7 @@ def test_offsets_hold_in_fewer_bits(precision: ScoringPrecision) -> None:
     ranker = Ranker(exported(encoder).read_bytes(), "cpu", precision, offsets)
     histories, users = indexed([3, 4], [5]), np.arange(2)
     tokens = scoring_tokens(histories, users, encoder.shape)
-    ranking, states = ranker.rank_and_encode(tokens, seen_pairs(histories, users), 12)
+    ranking, states = ranker.rank(tokens, seen_pairs(histories, users), 12), ranker.encode(tokens)
     assert {item for row in ranking.items[:, :10].tolist() for item in row} == set(range(SIZE - 10, SIZE))
     assert (ranking.items[:, 0] == SIZE - 1).all()
     assert (ranking.scores[:, 10:] == -np.inf).all()

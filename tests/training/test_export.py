@@ -115,7 +115,8 @@ def test_scores_follow_from_the_returned_states(objective: Objective) -> None:
     histories = [[5, 6, 7], [2], list(range(2, 12))]
     table, users = indexed(*histories), np.arange(3)
     tokens, nothing = scoring_tokens(table, users, encoder(objective).shape), np.empty(0, np.int64)
-    ranking, states = ranker(objective).rank_and_encode(tokens, SeenPairs(nothing, nothing), 4)
+    ranking = ranker(objective).rank(tokens, SeenPairs(nothing, nothing), 4)
+    states = ranker(objective).encode(tokens)
     weights, biases = encoder(objective).item_embeddings.weight.detach().numpy(), encoder(objective).item_biases
     scores = states @ weights.T + biases.detach().numpy()
     assert np.take_along_axis(scores, ranking.items, axis=1) == pytest.approx(ranking.scores, abs=1e-4)

@@ -102,7 +102,7 @@ def test_measure_equals_a_plain_reference(histories: list[list[int]], data: st.D
             max_size=len(histories),
         )
     )
-    held_out = HeldOut(indexed(*histories), np.array(held, dtype=np.int32))
+    held_out = HeldOut(indexed(*histories), indexed(*([item] for item in held)))
     accuracy = measure_accuracy(held_out, lambda users: torch.tensor(scores)[torch.from_numpy(users)])
     assert_close(accuracy, plain_accuracy(histories, held, scores))
 
@@ -115,8 +115,8 @@ def test_popularity_counts_events_of_the_training_histories(
     events = [item for history in training for item in history]
     # Items are numbered by frequency: of two equally frequent items, the lower index is more popular.
     scores = [[events.count(item) - item / 1000 for item in range(VOCABULARY_SIZE)]] * len(histories)
-    held_out = HeldOut(indexed(*histories), np.array(held, dtype=np.int32))
-    accuracy = popularity_accuracy(Split(indexed(*training), held_out), VOCABULARY_SIZE)
+    held_out = HeldOut(indexed(*histories), indexed(*([item] for item in held)))
+    accuracy = popularity_accuracy(Split(indexed(*training), held_out, np.ones(len(events), bool)), VOCABULARY_SIZE)
     assert_close(accuracy, plain_accuracy(histories, held, scores))
 
 
@@ -125,13 +125,13 @@ def test_accuracy_in_batches_equals_one_user_at_a_time(objective: Objective) -> 
     histories = [[2, 3, 4, 5, 6, 7], [8], [9, 2], [3, 3, 3, 3, 3], [10, 11]]
     held = [11, 3, 4, 5, 9]
     scores = [next_item_scores(encoder, history) for history in histories]
-    held_out = HeldOut(indexed(*histories), np.array(held, dtype=np.int32))
+    held_out = HeldOut(indexed(*histories), indexed(*([item] for item in held)))
     assert_close(encoder_accuracy(encoder.train(), held_out), plain_accuracy(histories, held, scores))
     assert not encoder.training
 
 
 def many_held_out(n_users: int) -> HeldOut:
-    return HeldOut(indexed(*([2 + user % 9, 3] for user in range(n_users))), np.full(n_users, 11, dtype=np.int32))
+    return HeldOut(indexed(*([2 + user % 9, 3] for user in range(n_users))), indexed(*[[11]] * n_users))
 
 
 @pytest.mark.parametrize("score", [0.0, -5.0, 7.0, float("nan")])

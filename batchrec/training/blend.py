@@ -1,0 +1,141 @@
+"""Blend the encoder with simple signals: weights that are fitted on held-out items, then one array per part."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+
+from batchrec.arrays import Bools, Floats, Longs
+from batchrec.model.batching import scoring_tokens, visible_events
+from batchrec.model.blend import Blend, TakenItems, habit_columns, taken_items
+from batchrec.tables.schemas import FIRST_ITEM
+from batchrec.training.blend_fit import Candidates, fit_weights
+from batchrec.training.encoder import Encoder
+from batchrec.training.holdout import HeldOut
+from batchrec.training.signals import Signals
+
+# Newest events of a history whose neighbours are added.
+_RECENT_EVENTS = 20
+# Users to fit on, the best items of each signal per user, and other items drawn at random to stand for the rest.
+_USERS = 1000
+_BEST, _OTHERS = 50, 200
+_SCORES = 1 << 22
+
+_ENCODER, _NEIGHBOURS, _NEWEST_NEIGHBOURS = "encoder", "neighbours", "neighbours_of_the_newest"
+_TIMES_TAKEN, _LAST_TAKEN = "times_taken", "last_taken"
+
+
+def fit_blend(encoder: Encoder, signals: Signals, held_out: HeldOut, seed: int) -> dict[str, float]:
+    """Fit the weight of the encoder and of each signal on held-out items, on a sample of the users."""
+    generator = np.random.default_rng(seed)
+    n_users = len(held_out.later)
+    users = np.sort(generator.permutation(n_users)[:_USERS])
+    sources = _Sources(encoder.eval(), signals, held_out)
+    parts = [sources.candidates(int(user), values, generator) for user, values in sources.values(users)]
+    values, is_relevant, log_counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    lengths = np.array([len(part[0]) for part in parts])
+    candidates = Candidates(
+        values, is_relevant, log_counts, np.cumsum(lengths) - lengths, held_out.later.lengths[users]
+    )
+    return fit_weights(candidates, sources.names)
+
+
+def make_blend(weights: dict[str, float], signals: Signals) -> Blend:
+    """Return the blend of signals by their weights."""
+    biases = sum(
+        (weights[name] * values for name, values in signals.popularity.items()), np.zeros(len(signals.neighbours))
+    )
+    flat, newest = _recency_columns()
+    habit = weights.get(_TIMES_TAKEN, 0.0), weights.get(_LAST_TAKEN, 0.0)
+    return Blend(
+        np.array([weights[_ENCODER]], np.float32),
+        np.asarray(biases, np.float32),
+        signals.neighbours,
+        signals.similarities,
+        (weights[_NEIGHBOURS] * flat + weights[_NEWEST_NEIGHBOURS] * newest).astype(np.float32),
+        np.array(habit, np.float32),
+    )
+
+
+def _recency_columns() -> tuple[Floats, Floats]:
+    """Return the two profiles over the newest events that the fit weighs: all alike, and 1 / rank."""
+    return np.ones(_RECENT_EVENTS, np.float32), (1 / (1 + np.arange(_RECENT_EVENTS))).astype(np.float32)
+
+
+class _Sources:
+    """The values of every signal, for users whose later items are known."""
+
+    def __init__(self, encoder: Encoder, signals: Signals, held_out: HeldOut) -> None:
+        self._encoder, self._signals, self._held_out = encoder, signals, held_out
+        self._size = len(signals.neighbours)
+        starts = np.arange(self._size + 1) * signals.neighbours.shape[1]
+        self._similar = csr_matrix(
+            (signals.similarities.ravel(), signals.neighbours.ravel(), starts), shape=(self._size, self._size)
+        )
+        self.names = [_ENCODER, *signals.popularity, _NEIGHBOURS, _NEWEST_NEIGHBOURS]
+        if held_out.keep_seen:
+            self.names += [_TIMES_TAKEN, _LAST_TAKEN]
+
+    def values(self, users: Longs) -> Iterator[tuple[int, Floats]]:
+        """Yield each user, and the values of all signals for all items: (signals, vocabulary) float32."""
+        n_users = max(1, _SCORES // self._size)
+        for first in range(0, len(users), n_users):
+            batch = users[first : first + n_users]
+            scores, flat, newest = self._encoder_scores(batch), *self._neighbour_scores(batch)
+            taken = taken_items(self._held_out.histories, batch)
+            for row, user in enumerate(batch):
+                parts = [scores[row], *self._signals.popularity.values(), flat[row], newest[row]]
+                if self._held_out.keep_seen:
+                    parts += self._habit_scores(taken, row)
+                yield int(user), np.stack(parts)
+
+    def candidates(self, user: int, values: Floats, generator: np.random.Generator) -> tuple[Floats, Bools, Floats]:
+        """Choose the candidates of a user: the later items, the best items of each signal, and others at random.
+
+        Returns their values (candidates, signals), whether they are relevant, and log counts, as in Candidates.
+        """
+        may_get = np.ones(self._size, bool)
+        may_get[:FIRST_ITEM] = False
+        may_get[self._held_out.excluded(np.array([user])).items] = False
+        allowed = np.flatnonzero(may_get)
+        later = self._held_out.later.items[slice(*self._held_out.later.offsets[user : user + 2])]
+        is_chosen = np.zeros(self._size, bool)
+        is_chosen[later[may_get[later]]] = True
+        for signal in values:
+            best = np.argpartition(-signal[allowed], min(_BEST, len(allowed) - 1))[:_BEST]
+            is_chosen[allowed[best]] = True
+        chosen, rest = np.flatnonzero(is_chosen), np.flatnonzero(may_get & ~is_chosen)
+        others = generator.choice(rest, min(_OTHERS, len(rest)), replace=False)
+        items = np.concatenate([chosen, others])
+        # Each item that was drawn stands for as many as were not.
+        log_counts = np.zeros(len(items), np.float32)
+        log_counts[len(chosen) :] = np.log(len(rest) / max(1, len(others)))
+        return values[:, items].T.copy(), np.isin(items, later), log_counts
+
+    def _encoder_scores(self, users: Longs) -> Floats:
+        tokens = torch.from_numpy(scoring_tokens(self._held_out.histories, users, self._encoder.shape))
+        with torch.inference_mode():
+            scores: Floats = (
+                self._encoder.score_last_place(tokens.to(self._encoder.item_biases.device)).float().cpu().numpy()
+            )
+        return scores
+
+    def _neighbour_scores(self, users: Longs) -> tuple[Floats, Floats]:
+        """Return the scores of neighbours by both profiles, (users, vocabulary), as the graph adds them."""
+        histories = self._held_out.histories
+        lengths = np.minimum(histories.lengths[users], min(_RECENT_EVENTS, visible_events(self._encoder.shape)))
+        rows = np.repeat(np.arange(len(users)), lengths)
+        ranks = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        items = histories.items[np.repeat(histories.offsets[users + 1] - 1, lengths) - ranks]
+        outcome = []
+        for profile in _recency_columns():
+            recent = csr_matrix((profile[ranks], (rows, items)), shape=(len(users), self._size))
+            outcome.append((recent @ self._similar).toarray())
+        return outcome[0], outcome[1]
+
+    def _habit_scores(self, taken: TakenItems, row: int) -> list[Floats]:
+        of_row = slice(*np.searchsorted(taken.rows, [row, row + 1]))
+        columns = np.zeros((2, self._size), np.float32)
+        columns[:, taken.items[of_row]] = habit_columns(taken)[of_row].T
+        return list(columns)
