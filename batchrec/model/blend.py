@@ -1,8 +1,9 @@
 """The blend: simple signals that are added to the encoder's score of an item.
 
-score = encoder_weight x the encoder's score + bias of the item + what the newest items of the history add to their
-neighbours + what the user's habit adds to the items of the history. Training fits the weights (training/blend.py); the
-graph adds the parts whose weight is not 0 (training/ranking_graph.py).
+score = scale x (state of the user x embedding of the item) + bias of the item + what the newest items of the history
+add to their neighbours + what the user's habit adds to the items of the history. The bias is scale x that of the
+encoder, and the item's popularity. Training fits the weights (training/blend.py); the graph adds the parts whose weight
+is not 0 (training/ranking_graph.py).
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ class BlendSizes:
 class Blend:
     """The arrays of a blend, float32 except the neighbours.
 
-    scale: (1,), the factor on the encoder's scores. biases: (vocabulary,), added to the scores of items. neighbours,
+    scale: (1,), the factor on the encoder's products. biases: (vocabulary,), of the items, instead of the encoder's.
+    neighbours,
     similarities: (vocabulary, n) indexes int32, PAD beyond the last, and 0 for these. recency: (q,), the factors on the
     similarities of the newest item of a history, the second newest, ... habit: (2,), the factors on log(1 + times
     taken) and on 1 / (1 + number of other items taken since).
@@ -48,19 +50,6 @@ class Blend:
     similarities: Floats
     recency: Floats
     habit: Floats
-
-    @classmethod
-    def none(cls, vocabulary_size: int) -> "Blend":
-        """Return the blend that adds nothing."""
-        pairs = np.zeros((vocabulary_size, 0), np.float32)
-        return cls(
-            np.ones(1, np.float32),
-            np.zeros(vocabulary_size, np.float32),
-            pairs.astype(np.int32),
-            pairs,
-            np.zeros(0, np.float32),
-            np.zeros(2, np.float32),
-        )
 
     @property
     def sizes(self) -> BlendSizes:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 Argument = tuple[str, tuple[int | None, ...]]
 
 _PREFIX = "encoder."
-_BIASES = "item_biases"
+_BIASES, _BLEND_BIASES = "item_biases", BLEND_PREFIX + "biases"
 # The types that training writes.
 _VALUE_BYTES = {"FLOAT": 4, "DOUBLE": 8, "INT32": 4, "INT64": 8, "BOOL": 1}
-# They determine the sizes of the vocabulary, of a history and of a state.
-_NEEDED = ("item_embeddings.weight", "position_embeddings.weight", _BIASES)
+# The weights behind the states, which a graph lacks if the scale of the encoder is 0.
+_OF_STATES = ("item_embeddings.weight", "position_embeddings.weight")
 
 
 def check_graph(encoder: bytes, weights: Weights) -> None:
@@ -137,6 +137,9 @@ def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> N
     """
     import onnx
 
+    biases = _BLEND_BIASES if _BLEND_BIASES in weights else _BIASES
+    has_states = weights.get(BLEND_PREFIX + "scale", np.ones(1))[0] != 0
+    needed = {biases, *(_OF_STATES if has_states else ())}
     by_name: dict[str, onnx.TensorProto] = {}
     for initializer in tensors:
         if initializer.name in by_name:
@@ -146,7 +149,7 @@ def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> N
         full_name = name if name.startswith(BLEND_PREFIX) else _PREFIX + name
         tensor = by_name.get(full_name)
         if tensor is None:
-            if name in _NEEDED:
+            if name in needed:
                 raise MisfitError(f"lacks the weight {full_name}")
             continue
         dtype = onnx.TensorProto.INT32 if expected.dtype == np.int32 else onnx.TensorProto.FLOAT
@@ -155,7 +158,7 @@ def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> N
                 f"weight {tensor.name} is {tuple(tensor.dims)!s:.60}; expected {expected.dtype} {expected.shape}"
             )
         bits = expected.ravel()
-        if name == _BIASES:
+        if name in (_BIASES, _BLEND_BIASES):
             bits = np.concatenate([np.full(FIRST_ITEM, -np.inf, np.float32), bits[FIRST_ITEM:]])
         raw = tensor.raw_data
         if len(raw) != bits.nbytes or not np.array_equal(np.frombuffer(raw, np.uint32), bits.view(np.uint32)):

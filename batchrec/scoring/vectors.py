@@ -90,7 +90,7 @@ def item_vectors(model: Model) -> pa.Table:
     vectors = np.column_stack([weights["item_embeddings.weight"], weights["item_biases"]])[FIRST_ITEM:]
     if model.blend is not None:
         vectors *= model.blend.scale
-        vectors[:, -1] += model.blend.biases[FIRST_ITEM:]
+        vectors[:, -1] = model.blend.biases[FIRST_ITEM:]
     schema = vectors_schema("item_id", model.vocabulary.item_ids.type, vectors.shape[1], model.manifest.model_id)
     return pa.table([model.vocabulary.item_ids, _lists(vectors)], schema=schema)
 

@@ -41,16 +41,16 @@ def fit_blend(encoder: Encoder, signals: Signals, held_out: HeldOut, seed: int) 
     return fit_weights(candidates, sources.names)
 
 
-def make_blend(weights: dict[str, float], signals: Signals) -> Blend:
-    """Return the blend of signals by their weights."""
-    biases = sum(
-        (weights[name] * values for name, values in signals.popularity.items()), np.zeros(len(signals.neighbours))
-    )
+def make_blend(weights: dict[str, float], encoder: Encoder, signals: Signals) -> Blend:
+    """Return the blend of an encoder and signals by their weights."""
+    biases = weights[_ENCODER] * encoder.item_biases.detach().cpu().numpy()
+    for name, values in signals.popularity.items():
+        biases = biases + weights[name] * values
     flat, newest = _recency_columns()
     habit = weights.get(_TIMES_TAKEN, 0.0), weights.get(_LAST_TAKEN, 0.0)
     return Blend(
         np.array([weights[_ENCODER]], np.float32),
-        np.asarray(biases, np.float32),
+        biases.astype(np.float32),
         signals.neighbours,
         signals.similarities,
         (weights[_NEIGHBOURS] * flat + weights[_NEWEST_NEIGHBOURS] * newest).astype(np.float32),

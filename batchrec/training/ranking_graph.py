@@ -25,6 +25,7 @@ class BlendArrays(nn.Module):
         super().__init__()
         for name in ARRAYS:
             self.register_buffer(name, torch.from_numpy(getattr(blend, name).copy()))
+        self.biases[:FIRST_ITEM] = -torch.inf
 
 
 class NextItemRanker(nn.Module):
@@ -37,6 +38,7 @@ class NextItemRanker(nn.Module):
         self.blend = None if blend is None else BlendArrays(blend)
         self._has_encoder = blend is None or blend.has_encoder
         self._has_neighbours = blend is not None and blend.has_neighbours
+        self._has_habit = blend is not None and blend.has_habit
 
     def score(self, tokens: Tensor, item_offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Score the vocabulary for each row, without habits and seen items.
@@ -44,20 +46,18 @@ class NextItemRanker(nn.Module):
         *Shape:* tokens (rows, length) int32; item_offsets (vocabulary,) float32, added to the scores; -inf for items
         that nobody may get. Returns scores (rows, vocabulary), and the states (rows, hidden_size) behind them.
         """
-        # Added to the biases, not to the scores: the whole stays one product with a bias.
-        biases, embeddings = self.encoder.item_biases, self.encoder.item_embeddings.weight
-        if not self._has_encoder:
-            states = tokens.new_zeros((tokens.shape[0], embeddings.shape[1]), dtype=torch.float32)
-        else:
-            states = self.encoder.last_states(tokens)
+        embeddings = self.encoder.item_embeddings.weight
+        # Offsets are added to the biases, not to the scores: the whole stays one product with a bias.
         if self.blend is None:
-            return F.linear(states, embeddings, biases + item_offsets), states
-        # PAD and MASK stay at -inf, also if the scale is 0.
-        never = torch.where(biases == -torch.inf, biases, self.blend.biases) + item_offsets
+            states = self.encoder.last_states(tokens)
+            return F.linear(states, embeddings, self.encoder.item_biases + item_offsets), states
+        biases = self.blend.biases + item_offsets
         if self._has_encoder:
-            scores = F.linear(states * self.blend.scale, embeddings, biases * self.blend.scale + never)
+            states = self.encoder.last_states(tokens)
+            scores = F.linear(states * self.blend.scale, embeddings, biases)
         else:
-            scores = never.expand(tokens.shape[0], -1)
+            states = torch.zeros((tokens.shape[0], embeddings.shape[1]))
+            scores = biases.repeat(tokens.shape[0], 1)
         if self._has_neighbours:
             scores = self._with_neighbours(scores, tokens)
         return scores, states
@@ -101,7 +101,7 @@ class NextItemRanker(nn.Module):
         torch._check(k >= 1)
         torch._check(k <= self.encoder.item_biases.numel())
         scores, states = self.score(tokens, item_offsets)
-        if self.blend is not None:
+        if self._has_habit:
             scores = scores.index_put((habit_rows, habit_items), habit_scores, accumulate=True)
         asked = scores[asked_rows, asked_items]
         unseen = scores.index_put((seen_rows, seen_items), scores.new_tensor(-torch.inf))

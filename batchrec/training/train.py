@@ -145,7 +145,7 @@ def _blend(
     signals = read_signals(split.training, corpus.times[split.kept], corpus.until, corpus.vocabulary.size)
     weights = fit_blend(encoder, signals, split.held_out, config.seed)
     _log.info("the weights of the blend: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items()))
-    return weights, make_blend(weights, signals)
+    return weights, make_blend(weights, encoder, signals)
 
 
 def _write(folder: Path, encoder: Encoder, fitted: FitResult, split: Split, blend: Blend | None) -> float:
