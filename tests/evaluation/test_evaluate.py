@@ -14,8 +14,9 @@ import pytest
 import batchrec
 from batchrec.config import EvaluationConfig, TrainingConfig
 from batchrec.evaluation.bootstrap import Interval
-from batchrec.evaluation.evaluate import EvaluationReport, evaluate
+from batchrec.evaluation.evaluate import evaluate
 from batchrec.evaluation.metrics import MethodMetrics, measure_lists
+from batchrec.evaluation.report import EvaluationReport
 from batchrec.evaluation.report_text import format_report
 from batchrec.model.directory import load_model
 from batchrec.training.train import TrainingReport, train
@@ -71,7 +72,7 @@ def test_the_table_and_the_json_hold_the_report(tmp_path: Path, capsys: pytest.C
     assert pq.read_table(out).to_pylist() == [
         {"protocol": "leave-one-out", "k": 5} | result for result in report["methods"]
     ]
-    assert pq.read_schema(out).metadata[b"batchrec.contract"] == b"evaluation/1"
+    assert pq.read_schema(out).metadata[b"batchrec.contract"] == b"evaluation/2"
     assert names_in(tmp_path) == {"evaluation.parquet", "evaluation.json"}
     assert report["model"]["options"]["hidden_size"] == 8
 
