@@ -16,11 +16,6 @@ class EvaluationConfig:
         "leave-one-out",
         "Test on each user's last item, on the items after a point in time (temporal), or on those of --split FILE.",
     )
-    question: Literal["next", "all"] = option(
-        "all",
-        "temporal and split: test on the next item of each user, or on all items after the cut. leave-one-out always "
-        "tests on the next item.",
-    )
     cut: str | None = option(None, "temporal: time from which events are test events, as an ISO date or time (UTC).")
     test_days: float | None = option(
         None,
@@ -28,14 +23,19 @@ class EvaluationConfig:
         minimum=Exclusive(0),
         maximum=MAX_DAYS,
     )
+    question: Literal["next", "all"] = option(
+        "all",
+        "temporal and split: test on the next item of each user, or on all items after the cut. leave-one-out always "
+        "tests on the next item.",
+    )
     split: str | None = option(
         None,
         "split: the test items: a file, the URL of a table or a .sql file, with user_id and item_id.",
     )
     recs: tuple[str, ...] = option(
         (),
-        "Recommendations to compare as one more method: a file, the URL of a table or a .sql file, with user_id, item_id "
-        "and rank. Repeat for more tables.",
+        "Recommendations to compare as one more method: a file, the URL of a table or a .sql file, with user_id, "
+        "item_id and rank. Repeat for more tables.",
     )
     no_model: bool = option(False, "Train no model: compare only the simple methods and --recs.")
     top_k: int = option(10, "Recommendations per user: the k of the metrics.", minimum=1)
