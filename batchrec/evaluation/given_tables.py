@@ -53,6 +53,7 @@ def read_test_pairs(con: duckdb.DuckDBPyConnection, file: str, sequences: Sequen
     columns = {name: _values(table, "--split", name, type_).cast(pa.string()) for name, type_ in types.items()}
     con.from_arrow(pa.table(columns)).create_view("listed")
     materialize(con, "evaluation/test_pairs", path=literal(checked), blanks=BLANKS)
+    con.execute("drop view listed")
     n_missing, user, item = select(con, "evaluation/pairs_without_event").fetchall()[0]
     if n_missing:
         raise InputError(

@@ -118,6 +118,7 @@ def _split(con: duckdb.DuckDBPyConnection, sequences: Sequences, checked: Path, 
     if config.split is not None:
         read_test_pairs(con, config.split, sequences, checked)
         select(con, "evaluation/listed_split", **log).create("split")
+        con.execute("drop table test_pairs")
     else:
         select(con, "evaluation/leave_one_out", **log).create("split")
     return None

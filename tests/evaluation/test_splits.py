@@ -1,6 +1,7 @@
 """Training events, tested users and test items by both protocols."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -133,6 +134,22 @@ def test_a_listed_user_is_trained_on_up_to_the_first_test_event(
         assert_split(
             log, expected, EvaluationConfig("split", question=question, split=split, top_k=1, keep_seen=keep_seen)
         )
+
+
+@settings(max_examples=examples(20))
+@given(log=logs(), keep_seen=st.booleans())
+def test_listing_the_last_items_is_leave_one_out(log: Log, keep_seen: bool) -> None:
+    with split_log(log, EvaluationConfig(top_k=1, keep_seen=keep_seen)) as split:
+        pairs = split.rows("test_items", "user_id, item_id")
+        trained, counts = histories_in(split.parts.training), split.parts.counts
+    with TemporaryDirectory() as folder:
+        config = EvaluationConfig("split", split=write_pairs(folder, pairs), top_k=1, keep_seen=keep_seen)
+        with split_log(log, config) as split:
+            assert sorted(split.rows("test_items", "user_id, item_id")) == sorted(pairs)
+            assert histories_in(split.parts.training) == trained
+            n_not_tested = sum(counts.users_not_tested.values())
+            reasons = {"not in --split": n_not_tested} if n_not_tested else {}
+            assert split.parts.counts == replace(counts, users_not_tested=reasons)
 
 
 def daily(n_days: int) -> dict[int, list[tuple[int, int]]]:
