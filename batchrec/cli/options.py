@@ -38,14 +38,16 @@ def options_of(config_class: type) -> Callable[[Function], Function]:
     def decorate(command: Function) -> Function:
         for field in reversed(fields(config_class)):
             option_type = _option_type(hints[field.name])
+            is_list = get_origin(hints[field.name]) is tuple
             command = click.option(
                 f"--{field.name.replace('_', '-')}",
                 cls=ConfigOption,
                 bounds=field.metadata["bounds"],
                 type=option_type,
                 is_flag=option_type is bool,
+                multiple=is_list,
                 default=field.default,
-                show_default=field.default is not None and option_type is not bool,
+                show_default=field.default is not None and option_type is not bool and not is_list,
                 help=field.metadata["help"],
             )(command)
         return command

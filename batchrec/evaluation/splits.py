@@ -1,8 +1,9 @@
-"""The two protocols of splitting a log into training events, tested users and their test items."""
+"""The protocols that split a log into training events, tested users and their test items."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from batchrec.config import EvaluationConfig
 from batchrec.errors import ConfigError, InputError
+from batchrec.evaluation.given_tables import read_test_pairs
 from batchrec.tables.log_end import EventsAhead, ahead_from, iso_time, log_end
 from batchrec.tables.parquet import cast_batches, write_parquet
 from batchrec.tables.queries import literal, materialize, select, table_of
@@ -57,28 +59,22 @@ def split_sequences(
 
     Events in the future are in neither part. The column also_seen is ignored, because it has no times. Creates the
     tables split, tested_users, test_items, training_events, training_items and user_items (sql/evaluation/).
-    Raises InputError if nobody can be tested, there is too little to train on, or the cut is outside the log;
-    ConfigError if the training part has fewer items than a list.
+    Raises InputError if nobody can be tested, there is too little to train on, the cut is outside the log, or --split
+    contradicts the log; ConfigError if the training part has fewer items than a list.
     """
     checked = folder / "sequences.parquet"
     ahead = EventsAhead(log_end(con, sequences.path, ahead_from()))
     # One pass checks each row, so that a later failure is not the fault of the input.
     write_parquet(_without_future_events(sequences.batches(_USERS_AT_A_TIME), ahead), sequences.schema, checked)
     ahead.warn(str(sequences.path), "they are neither trained nor tested on")
-    log = {"path": literal(checked), "keep_seen": config.keep_seen}
-    if config.protocol == "temporal":
-        cut = _cut(con, sequences.path, checked, config)
-        select(con, "evaluation/temporal", cut=cut, **log).create("split")
-    else:
-        cut = None
-        select(con, "evaluation/leave_one_out", **log).create("split")
+    cut = _split(con, sequences, checked, config)
     materialize(con, "evaluation/tested_users", most=config.test_users, seed=seed)
     not_tested = dict(select(con, "evaluation/users_not_tested").fetchall())
     n_tested = len(con.table("tested_users"))
     if not n_tested:
         reasons = ", ".join(f"{n} ({reason})" for reason, n in not_tested.items())
         raise InputError(f"{sequences.path}: no user can be tested; of {sequences.n_users} users: {reasons}")
-    materialize(con, "evaluation/test_items", keep_seen=config.keep_seen)
+    materialize(con, "evaluation/test_items", keep_seen=config.keep_seen, is_next_only=config.is_next_only)
     for name in ("evaluation/training_events", "evaluation/training_items", "evaluation/user_items"):
         materialize(con, name)
     summary = select(con, "evaluation/split_summary")
@@ -110,6 +106,22 @@ def _without_future_events(batches: Iterator[pa.RecordBatch], ahead: EventsAhead
                 for column in (items, times)
             ]
             yield pa.record_batch([batch["user_id"], *kept, batch["also_seen"]], schema=batch.schema)
+
+
+def _split(con: duckdb.DuckDBPyConnection, sequences: Sequences, checked: Path, config: EvaluationConfig) -> int | None:
+    """Create the table split by the protocol, and return the cut."""
+    log: dict[str, Any] = {"path": literal(checked), "keep_seen": config.keep_seen}
+    if config.protocol == "temporal":
+        cut = _cut(con, sequences.path, checked, config)
+        select(con, "evaluation/temporal", cut=cut, **log).create("split")
+        return cut
+    if config.split is not None:
+        read_test_pairs(con, config.split, sequences, checked)
+        select(con, "evaluation/listed_split", **log).create("split")
+        con.execute("drop table test_pairs")
+    else:
+        select(con, "evaluation/leave_one_out", **log).create("split")
+    return None
 
 
 def _cut(con: duckdb.DuckDBPyConnection, path: Path, checked: Path, config: EvaluationConfig) -> int:

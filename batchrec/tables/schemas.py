@@ -13,6 +13,8 @@ CONTRACT_VERSION = 1
 # Version 2 adds also_seen. A table without this column is read as if the lists were empty.
 SEQUENCES_VERSION = 2
 MODEL_VERSION = 4
+# Version 2 adds question.
+EVALUATION_VERSION = 2
 
 # Indexes of the vocabulary that are not items, and the first index of an item.
 PAD = 0
@@ -133,6 +135,7 @@ def evaluation_schema() -> pa.Schema:
     return _with_contract(
         [
             pa.field("protocol", pa.string(), nullable=False),
+            pa.field("question", pa.string(), nullable=False),
             pa.field("k", pa.int32(), nullable=False),
             pa.field("method", pa.string(), nullable=False),
             *(
@@ -145,4 +148,5 @@ def evaluation_schema() -> pa.Schema:
             pa.field("users_with_full_list", pa.int64(), nullable=False),
         ],
         "evaluation",
+        EVALUATION_VERSION,
     )
