@@ -116,10 +116,12 @@ def shorten_histories(sequences: Path, every: int, out: Path) -> None:
             is_left = np.ones(lengths.sum(), bool)
             is_left[np.cumsum(lengths)[::every] - 1] = False
             offsets = pa.array(np.concatenate([[0], np.cumsum(is_left)])[np.concatenate([[0], np.cumsum(lengths)])])
-            lists = [
+            columns = [
                 pa.ListArray.from_arrays(offsets.cast(pa.int32()), batch[name].flatten().filter(pa.array(is_left)))
-                for name in ("item_ids", "timestamps")
+                if name in {"item_ids", "timestamps", "weights", "is_seen"}
+                else batch[name]
+                for name in table.schema.names
             ]
-            yield pa.record_batch([batch["user_id"], *lists, batch["also_seen"]], schema=table.schema)
+            yield pa.record_batch(columns, schema=table.schema)
 
     write_parquet(shortened(), table.schema, out)

@@ -62,9 +62,15 @@ def _number(bound: float) -> str:
     return "2^63-1" if bound == MAX_SEED else f"{bound:.12g}"
 
 
-def option(default: Any, text: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """Declare a field with its default, the text of its command line help, and the range of its values."""
-    return field(default=default, metadata={"help": text, "bounds": Bounds(minimum, maximum)})
+def option(
+    default: Any, text: str, *, minimum: float | None = None, maximum: float | None = None, takes_table: bool = False
+) -> Any:
+    """Declare a field with its default, the text of its command line help, and the range of its values.
+
+    takes_table: whether batchrec.toml may spell its text name=number,name=number as a table.
+    """
+    metadata = {"help": text, "bounds": Bounds(minimum, maximum), "takes_table": takes_table}
+    return field(default=default, metadata=metadata)
 
 
 def check(holds: bool, name: str, value: object, expected: str) -> None:
