@@ -1,13 +1,16 @@
 """How a config declares an option with its help and its range, and checks its value."""
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from datetime import date
 from typing import Any
 
 from batchrec.errors import ConfigError
 
+AGE = "days like 90d, weeks like 12w"
 DATE = "a date like 2024-06-01"
+_AGE = re.compile(r"([1-9]\d{0,3})([dw])")
 # More than any log spans; larger numbers of days do not fit into seconds.
 MAX_DAYS = 1_000_000
 # The largest seed of numpy and torch.
@@ -86,6 +89,12 @@ def check_ranges(config: Any) -> None:
         # No comparison holds for nan, and JSON knows neither nan nor infinity.
         check(not isinstance(value, float) or math.isfinite(value), name, value, "a finite number")
         check(value is None or value in bounds, name, value, str(bounds))
+
+
+def parse_age(text: str) -> int | None:
+    """Return the days of an age like 90d or 12w; None for all other texts."""
+    match = _AGE.fullmatch(text)
+    return None if match is None else int(match[1]) * (7 if match[2] == "w" else 1)
 
 
 def parse_date(text: str) -> date | None:

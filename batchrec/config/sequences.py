@@ -8,14 +8,12 @@ from typing import Literal
 
 from batchrec.config.csv import CsvOptions
 from batchrec.config.event_weights import parse_steps, parse_weights
-from batchrec.config.options import DATE, MAX_THREADS, check, check_ranges, option, parse_date
+from batchrec.config.options import AGE, DATE, MAX_THREADS, check, check_ranges, option, parse_age, parse_date
 from batchrec.config.run_date import RunDate
 
 TimestampUnit = Literal["auto", "s", "ms", "us", "ns", "days", "excel"]
 IdType = Literal["auto", "integer", "text"]
 SequencesEngineName = Literal["local", "spark"]
-
-_AGE = re.compile(r"([1-9]\d{0,3})([dw])")
 
 
 @dataclass(frozen=True)
@@ -124,10 +122,10 @@ class SequencesConfig(RunDate):
             "three different columns for users, items and times",
         )
         check(
-            self.since is None or _AGE.fullmatch(self.since) is not None or parse_date(self.since) is not None,
+            self.since is None or parse_age(self.since) is not None or parse_date(self.since) is not None,
             "since",
             self.since,
-            f"days like 90d, weeks like 12w, or {DATE}",
+            f"{AGE}, or {DATE}",
         )
         self._check_weights()
         _ = self.csv_options
@@ -192,10 +190,10 @@ class SequencesConfig(RunDate):
     @property
     def since_day(self) -> date | None:
         """The first day whose events are kept; None for all."""
-        match = _AGE.fullmatch(self.since or "")
-        if match is None:
+        days = parse_age(self.since or "")
+        if days is None:
             return None if self.since is None else date.fromisoformat(self.since)
-        return self.night - timedelta(days=int(match[1]) * (7 if match[2] == "w" else 1))
+        return self.night - timedelta(days=days)
 
     def bad_rows_allowed(self, n_rows: int) -> int:
         """Return how many of `n_rows` rows may be unusable."""

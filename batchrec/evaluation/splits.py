@@ -14,7 +14,7 @@ from batchrec.tables.log_end import EventsAhead, ahead_from, iso_time, log_end
 from batchrec.tables.parquet import cast_batches, write_parquet
 from batchrec.tables.queries import literal, materialize, select, table_of
 from batchrec.tables.schemas import sequences_schema
-from batchrec.tables.sequences_table import Sequences
+from batchrec.tables.sequences_table import OF_EVENTS, Sequences, filter_lists
 
 _USERS_AT_A_TIME = 8192
 _DAY_S = 86_400
@@ -107,14 +107,8 @@ def _without_future_events(batches: Iterator[pa.RecordBatch], ahead: EventsAhead
             yield batch
         else:
             is_kept = moments < ahead.until
-            n_kept = np.concatenate([[0], np.cumsum(is_kept)])
-            offsets = pa.array(n_kept[np.concatenate([[0], np.cumsum(lengths)])].astype(np.int32))
-            of_events = {"item_ids", "timestamps", "weights", "is_seen"}
             columns = [
-                pa.ListArray.from_arrays(offsets, batch[name].flatten().filter(pa.array(is_kept)))
-                if name in of_events
-                else batch[name]
-                for name in batch.schema.names
+                filter_lists(batch[name], is_kept) if name in OF_EVENTS else batch[name] for name in batch.schema.names
             ]
             yield pa.record_batch(columns, schema=batch.schema)
 

@@ -96,11 +96,6 @@ def also_seen(users: pa.RecordBatch, vocabulary: Vocabulary) -> Histories:
     return Histories.from_arrow(users["also_seen"], vocabulary)
 
 
-def seen_by(users: pa.RecordBatch, vocabulary: Vocabulary) -> Histories:
-    """Look up all items that users of a sequences batch have seen: their histories, then also_seen."""
-    return Histories.from_arrow(users["item_ids"], vocabulary).followed_by(also_seen(users, vocabulary))
-
-
 def spans(starts: Longs, lengths: Longs) -> Longs:
     """Return the places start, start + 1, ... of each span, span after span: (sum of lengths,)."""
     first = np.cumsum(lengths) - lengths

@@ -10,17 +10,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchrec.arrays import Bools
 from batchrec.errors import InputError, one_line
 from batchrec.tables.queries import connect, literal, select
 from batchrec.tables.schemas import WEIGHED_COLUMNS, id_type, is_list, sequences_schema
 from batchrec.tables.sealed_parquet import open_parquet, parquet_of
 
+# Columns with a value for each event of the history.
+OF_EVENTS = {"item_ids", "timestamps", "weights", "is_seen"}
 _OPTIONAL = ("also_seen", *WEIGHED_COLUMNS)
 
 
 def no_items(n_users: int, list_type: pa.DataType) -> pa.ListArray:
     """Return one empty list per user."""
     return pa.ListArray.from_arrays(pa.array(np.zeros(n_users + 1, np.int32)), pa.array([], list_type.value_type))
+
+
+def filter_lists(lists: pa.ListArray, is_kept: Bools) -> pa.ListArray:
+    """Keep some values of lists; is_kept: (values of all lists,) bool."""
+    ends = np.cumsum(lists.value_lengths().to_numpy())
+    offsets = np.concatenate([[0], np.cumsum(is_kept)])[np.concatenate([[0], ends])]
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), lists.flatten().filter(pa.array(is_kept)))
 
 
 @dataclass(frozen=True)
@@ -171,7 +181,7 @@ def _check_nulls(batch: pa.RecordBatch, where: str) -> None:
 def _check_histories(batch: pa.RecordBatch, where: str) -> None:
     lengths = pc.list_value_length(batch["item_ids"])
     moments = batch["timestamps"].flatten()
-    for name in {"timestamps", "weights", "is_seen"} & set(batch.schema.names):
+    for name in sorted(OF_EVENTS & set(batch.schema.names)):
         unequal = pc.filter(batch["user_id"], pc.not_equal(lengths, pc.list_value_length(batch[name])))
         if len(unequal):
             raise InputError(f"{where}: user {unequal[0]}: item_ids and {name} are of unequal length")
