@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -150,7 +150,8 @@ def _weighed(events: pa.RecordBatch, ends: NDArray[np.int32], repeats: str) -> "
     # An item that the history does not show as seen may be seen by an event that is left out.
     others = pairs.missing(np.flatnonzero(is_left_out & is_seen & ~is_disliked), rows[is_seen[rows]])
     disliked = pairs.missing(np.flatnonzero(is_disliked), rows)
-    chosen = rows if repeats == "all" else pairs.without_repeats(rows, first=repeats == "first")
+    without_repeats = None if repeats == "all" else pairs.without_repeats(rows, first=repeats == "first")
+    chosen = rows if without_repeats is None else without_repeats
     kept = events.take(pa.array(chosen))
     if len(chosen) < len(rows):
         for name in ("weight", "is_seen"):
@@ -173,12 +174,6 @@ class _Pairs:
         users = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
         items = _item_codes(item_ids)
         return cls(users, users * (int(items.max()) + 1) + items)
-
-    @overload
-    def without_repeats(self, rows: Longs, first: bool) -> Longs: ...
-
-    @overload
-    def without_repeats(self, rows: None, first: bool) -> Longs | None: ...
 
     def without_repeats(self, rows: Longs | None, first: bool) -> Longs | None:
         """Return the rows with the first or last event of each pair, in order. rows: those to look at; None for all."""
