@@ -15,7 +15,8 @@ from batchrec.evaluation.given_tables import read_test_pairs
 from batchrec.tables.log_end import EventsAhead, ahead_from, iso_time, log_end
 from batchrec.tables.parquet import cast_batches, write_parquet
 from batchrec.tables.queries import literal, materialize, select, table_of
-from batchrec.tables.sequences_table import Sequences
+from batchrec.tables.schemas import sequences_schema
+from batchrec.tables.sequences_table import OF_EVENTS, Sequences, filter_lists
 
 _USERS_AT_A_TIME = 8192
 _DAY_S = 86_400
@@ -57,8 +58,9 @@ def split_sequences(
 ) -> LogSplit:
     """Split the log by the protocol; write the two sequences tables into `folder`.
 
-    Events in the future are in neither part. The column also_seen is ignored, because it has no times. Creates the
-    tables split, tested_users, test_items, training_events, training_items and user_items (sql/evaluation/).
+    Events in the future are in neither part. The columns also_seen and disliked are ignored, because they have no
+    times, and every event counts as seen. The weights of events stay. Creates the tables split, tested_users,
+    test_items, training_events, training_items and user_items (sql/evaluation/).
     Raises InputError if nobody can be tested, there is too little to train on, the cut is outside the log, or --split
     contradicts the log; ConfigError if the training part has fewer items than a list.
     """
@@ -81,9 +83,11 @@ def split_sequences(
     sizes = dict(zip(summary.columns, summary.fetchall()[0], strict=True))
     counts = SplitCounts(users_tested=n_tested, users_not_tested=not_tested, **sizes)
     _check_training_part(counts, sequences.path, config.top_k)
+    weighed = {"weights"} & set(sequences.schema.names)
+    schema = sequences_schema(sequences.user_type, sequences.item_type, weighed)
     return LogSplit(
-        training=_write(con, "evaluation/training_sequences", sequences.schema, folder),
-        histories=_write(con, "evaluation/tested_histories", sequences.schema, folder),
+        training=_write(con, "evaluation/training_sequences", schema, folder),
+        histories=_write(con, "evaluation/tested_histories", schema, folder),
         cut=cut,
         counts=counts,
     )
@@ -99,13 +103,10 @@ def _without_future_events(batches: Iterator[pa.RecordBatch], ahead: EventsAhead
             yield batch
         else:
             is_kept = moments < ahead.until
-            n_kept = np.concatenate([[0], np.cumsum(is_kept)])
-            offsets = pa.array(n_kept[np.concatenate([[0], np.cumsum(lengths)])].astype(np.int32))
-            kept = [
-                pa.ListArray.from_arrays(offsets, column.flatten().filter(pa.array(is_kept)))
-                for column in (items, times)
+            columns = [
+                filter_lists(batch[name], is_kept) if name in OF_EVENTS else batch[name] for name in batch.schema.names
             ]
-            yield pa.record_batch([batch["user_id"], *kept, batch["also_seen"]], schema=batch.schema)
+            yield pa.record_batch(columns, schema=batch.schema)
 
 
 def _split(con: duckdb.DuckDBPyConnection, sequences: Sequences, checked: Path, config: EvaluationConfig) -> int | None:

@@ -89,10 +89,8 @@ def hold_out(histories: Histories, max_users: int, users: Longs, keep_seen: bool
     last = histories.offsets[chosen + 1] - 1
     kept = np.ones(len(histories.items), dtype=bool)
     kept[last] = False
-    n_kept = np.concatenate([[0], np.cumsum(kept)])
     # Ties refer to the item before. Only the last item of a history is removed, so no remaining tie changes.
-    ties = None if histories.ties is None else histories.ties[kept]
-    training = Histories(histories.items[kept], n_kept[histories.offsets], ties)
+    training = histories.keep(kept)
     later = Histories(histories.items[last], np.arange(len(chosen) + 1))
     return Split(training, HeldOut(training.take(chosen), later, keep_seen), kept)
 

@@ -4,8 +4,7 @@
 select
     user_id,
     row_number() over (order by user_id) - 1 as user_index,
-    item_ids,
-    timestamps,
+    columns(lambda name: name in ('item_ids', 'timestamps', 'weights')),
     case
         when len(item_ids) < 3 then 'fewer than 3 events'
         when not $keep_seen and list_contains(item_ids[:-2], item_ids[-1]) then 'last item seen before'

@@ -3,8 +3,7 @@
 with histories as (
     select
         user_id,
-        item_ids,
-        timestamps,
+        columns(lambda name: name in ('item_ids', 'timestamps', 'weights')),
         len(list_filter(timestamps, lambda moment: moment < $cut)) as n_training
     from read_parquet($path, hive_partitioning = false)
 )
@@ -12,8 +11,7 @@ with histories as (
 select
     user_id,
     row_number() over (order by user_id) - 1 as user_index,
-    item_ids,
-    timestamps,
+    columns(lambda name: name in ('item_ids', 'timestamps', 'weights')),
     n_training,
     item_ids[n_training + 1:] as test_ids,
     case

@@ -80,6 +80,12 @@ def write_inputs(folder: Path) -> None:
             for number, (user, item, time) in enumerate(ratings)
         ],
     )
+    kinds = ["view", "buy", "skip", "dislike"]
+    write_csv(
+        folder / "events.csv",
+        ("userId", "movieId", "timestamp", "kind", "seconds"),
+        *[(*rating, kinds[number % 4], number % 400) for number, rating in enumerate(ratings)],
+    )
     write_csv(folder / "out-of-stock.csv", ("item_id",), *[(item,) for item in items[:9]])
     (folder / "stock.sql").write_text("select movieId as item_id from read_csv('movies.csv')", encoding="utf-8")
     write_csv(folder / "campaign.csv", ("item_id", "factor"), (items[20], 2.5))
