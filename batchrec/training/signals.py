@@ -27,7 +27,7 @@ _ITEMS_AT_A_TIME = 2048
 
 @dataclass(frozen=True)
 class Signals:
-    """Popularity: log(1 + events) per item, (vocabulary,) float32, by name. neighbours, similarities: as in Blend."""
+    """Popularity: log(1 + events) per item, events by their weights, (vocabulary,) float32, by name. neighbours, similarities: as in Blend."""
 
     popularity: dict[str, Floats]
     neighbours: Ints
@@ -41,9 +41,11 @@ def read_signals(histories: Histories, times: Longs, until: int, vocabulary_size
     """
     is_past = times < until
     end = int(times[is_past].max(initial=0))
-    recent = {f"popular_{days}_days": histories.items[is_past & (times > end - days * _DAY_S)] for days in _RECENT_DAYS}
-    counted = {name: np.bincount(items, minlength=vocabulary_size) for name, items in recent.items()}
-    counted["popular"] = np.bincount(histories.items, minlength=vocabulary_size)
+    weights = np.ones(len(times)) if histories.weights is None else histories.weights
+    counted = {"popular": np.bincount(histories.items, weights, vocabulary_size)}
+    for days in _RECENT_DAYS:
+        is_recent = is_past & (times > end - days * _DAY_S)
+        counted[f"popular_{days}_days"] = np.bincount(histories.items[is_recent], weights[is_recent], vocabulary_size)
     neighbours, similarities = count_neighbours(histories, vocabulary_size)
     popularity = {name: np.log1p(counts).astype(np.float32) for name, counts in counted.items()}
     return Signals(popularity, neighbours, similarities)

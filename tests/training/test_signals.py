@@ -47,3 +47,11 @@ def test_popularity_counts_the_last_days_before_the_end_and_no_future_events() -
     popularity = read_signals(histories, times, end + 1, SIZE).popularity
     counts = {name: np.round(np.expm1(values)).astype(int).tolist()[2:5] for name, values in popularity.items()}
     assert counts == {"popular_7_days": [0, 2, 0], "popular_30_days": [1, 2, 0], "popular": [2, 2, 1]}
+
+
+def test_popularity_counts_events_by_their_weights() -> None:
+    weights = np.array([0.5, 3.0, 2.0], np.float32)
+    histories = Histories(np.array([2, 3, 2], np.int32), longs([0, 3]), weights=weights)
+    popularity = read_signals(histories, longs([0, DAY, 2 * DAY]), 3 * DAY, SIZE).popularity
+    for values in popularity.values():
+        np.testing.assert_allclose(np.expm1(values[2:4]), [2.5, 3.0], rtol=1e-5)
