@@ -27,7 +27,11 @@ _ITEMS_AT_A_TIME = 2048
 
 @dataclass(frozen=True)
 class Signals:
-    """Popularity: log(1 + events) per item, events by their weights, (vocabulary,) float32, by name. neighbours, similarities: as in Blend."""
+    """The signals of a log.
+
+    popularity: log(1 + events) per item, events by their weights, (vocabulary,) float32, by name. neighbours,
+    similarities: as in Blend.
+    """
 
     popularity: dict[str, Floats]
     neighbours: Ints
