@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,11 +173,14 @@ def _jobs(context: click.Context) -> "Jobs":
     def config(config_class: Any, command: str) -> Any:
         return config_class(**{field.name: values[command][field.name] for field in fields(config_class)})
 
+    training, scoring = config(TrainingConfig, "train"), config(ScoringConfig, "score")
+    # The model is chosen for the lists that score writes.
+    is_repeating = training.repeat_items or scoring.seen_policy != "block"
     return Jobs(
         ratings=values["build-sequences"]["ratings"] or ("ratings.csv",),
         sequences=config(SequencesConfig, "build-sequences"),
-        training=config(TrainingConfig, "train"),
-        scoring=config(ScoringConfig, "score"),
+        training=replace(training, repeat_items=is_repeating),
+        scoring=scoring,
         out=values["score"]["out"],
     )
 
