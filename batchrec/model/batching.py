@@ -69,7 +69,10 @@ class Histories:
 
     def below(self, size: int) -> "Histories":
         """Keep only the items whose index is below `size`."""
-        is_kept = self.items < size
+        return self.kept(self.items < size)
+
+    def kept(self, is_kept: NDArray[np.bool_]) -> "Histories":
+        """Keep some of the events: is_kept (events,). Their ties stay as they are."""
         offsets = np.concatenate([[0], np.cumsum(is_kept, dtype=np.int64)])[self.offsets]
         return Histories(self.items[is_kept], offsets, None if self.ties is None else self.ties[is_kept])
 

@@ -48,12 +48,29 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class Refit:
+    """Histories to refit the chosen model on; kept: (events,) bool, which events of the corpus they hold."""
+
+    histories: Histories
+    kept: Bools
+
+
+@dataclass(frozen=True)
 class Split:
-    """Histories to train on, and what was held out from them; kept: (events,) bool, which events are trained on."""
+    """Histories to train on, and what was held out from them; kept: (events,) bool, which events are trained on.
+
+    refit: None if the chosen model is final.
+    """
 
     training: Histories
     held_out: HeldOut
     kept: Bools
+    refit: Refit | None = None
+
+    @property
+    def final(self) -> Refit:
+        """Return the histories that the model is trained on last."""
+        return self.refit or Refit(self.training, self.kept)
 
 
 @dataclass(frozen=True)
@@ -89,10 +106,8 @@ def hold_out(histories: Histories, max_users: int, users: Longs, keep_seen: bool
     last = histories.offsets[chosen + 1] - 1
     kept = np.ones(len(histories.items), dtype=bool)
     kept[last] = False
-    n_kept = np.concatenate([[0], np.cumsum(kept)])
     # Ties refer to the item before. Only the last item of a history is removed, so no remaining tie changes.
-    ties = None if histories.ties is None else histories.ties[kept]
-    training = Histories(histories.items[kept], n_kept[histories.offsets], ties)
+    training = histories.kept(kept)
     later = Histories(histories.items[last], np.arange(len(chosen) + 1))
     return Split(training, HeldOut(training.take(chosen), later, keep_seen), kept)
 

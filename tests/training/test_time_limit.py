@@ -96,7 +96,7 @@ def test_the_first_epoch_is_measured_as_far_as_it_got(clock: Clock) -> None:
     assert fitted.best.seconds == 4 * STEP_S + 3 * BATCH_S == clock.now
     plain = small_encoder(N_ITEMS + 2)
     trainer = Trainer(plain, LIMITED)
-    fitting._generator(LIMITED.seed, 1, 0)
+    fitting.epoch_generator(LIMITED.seed, 1, 0)
     batches = draw_batches(split().training, N_ITEMS + 2, plain.shape, LIMITED, np.random.default_rng([0, 1]))
     assert trainer.take_steps(islice(batches, 4)) == fitted.best.loss
     assert_same(limited, trainer.averaged)
