@@ -110,7 +110,8 @@ class _Sources:
         items = np.concatenate([chosen, others])
         # Each item that was drawn stands for as many as were not.
         log_counts = np.zeros(len(items), np.float32)
-        log_counts[len(chosen) :] = np.log(len(rest) / max(1, len(others)))
+        if len(others):
+            log_counts[len(chosen) :] = np.log(len(rest) / len(others))
         return values[:, items].T.copy(), np.isin(items, later), log_counts
 
     def _encoder_scores(self, users: Longs) -> Floats:
