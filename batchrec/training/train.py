@@ -126,7 +126,7 @@ def train(
                 items=len(vocabulary),
                 validation=used.validate,
                 cut=None if cut is None else iso_time(cut),
-                held_out_users=len(split.held_out.items),
+                held_out_users=len(split.held_out.later),
                 encoder=asdict(encoder.shape),
                 **sizes,
                 epochs=len(fitted.epochs),

@@ -13,6 +13,7 @@ from torch import Tensor
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import ConfigError, ModelError
 from batchrec.model.batching import Histories
+from batchrec.model.blend import PREFIX as BLEND_PREFIX
 from batchrec.model.directory import load_model
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.tables.schemas import FIRST_ITEM
@@ -77,7 +78,8 @@ def read_warm_start(folder: Path, config: TrainingConfig) -> WarmStart:
         weights = load(model.weights)
     except SafetensorError as error:
         raise ModelError(f"{folder}: the weights are not a safetensors file: {error}. Train again") from error
-    return WarmStart(shape, model.vocabulary, weights)
+    of_encoder = {name: weight for name, weight in weights.items() if not name.startswith(BLEND_PREFIX)}
+    return WarmStart(shape, model.vocabulary, of_encoder)
 
 
 def _mean_of_neighbours(embeddings: Tensor, is_known: NDArray[np.bool_], histories: Histories) -> Tensor:

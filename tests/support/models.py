@@ -30,7 +30,9 @@ from batchrec.training.train import train
 from tests.support.shared import made_once
 
 # One layer, because the other exports have two.
-CONFIG = TrainingConfig(max_epochs=2, min_epoch_steps=1, n_layers=1, hidden_size=8, n_heads=2, max_len=8, device="cpu")
+CONFIG = TrainingConfig(
+    max_epochs=2, min_epoch_steps=1, n_layers=1, hidden_size=8, n_heads=2, max_len=8, device="cpu", blend="none"
+)
 SHAPE = EncoderShape(objective="causal", max_len=8, hidden_size=8, n_layers=1, n_heads=2, dropout=0.3)
 # The same as command-line options.
 SMALL = (
@@ -95,8 +97,8 @@ def indexed(*histories: Sequence[int]) -> Histories:
     )
 
 
-def write_graph(encoder: Encoder, file: Path) -> None:
-    """Write the instant graph of an encoder: it has the encoder's weights but ranks without computing."""
+def write_graph(encoder: Encoder, file: Path, _: None = None) -> None:
+    """Write the instant graph of an encoder, without a blend: it has the weights but ranks without computing."""
     weights = {name: weight.cpu().numpy() for name, weight in encoder.state_dict().items()}
     file.write_bytes(instant_graph(weights).SerializeToString())
 

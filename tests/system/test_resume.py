@@ -28,6 +28,7 @@ from batchrec.system.resume import checkpoint_dir_of, open_checkpoint_dir
 from batchrec.training import loop as fitting
 from batchrec.training.train import train
 from batchrec.training.trainer import Trainer
+from tests.support.logs import spread_log, write_log
 from tests.support.models import (
     CONFIG,
     OBJECTIVES,
@@ -134,6 +135,37 @@ def test_training_stopped_repeatedly_gives_the_same_model(tmp_path: Path, monkey
     for _ in range(3):
         train_until(1, monkeypatch, tmp_path, TRAINING, training_sequences())
     train(training_sequences(), TRAINING, tmp_path / "resumed", tmp_path / "checkpoints")
+    assert_same_model(tmp_path / "whole", tmp_path / "resumed")
+
+
+def stop_in_refit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop after some steps of the refit: its batches are taken, but nothing is left of them."""
+    take_steps = Trainer.take_steps
+
+    def take_and_stop(*arguments: Any) -> float:
+        take_steps(*arguments)
+        raise Stopped
+
+    monkeypatch.setattr("batchrec.training.refit.Trainer.take_steps", take_and_stop)
+
+
+@pytest.mark.usefixtures("no_export")
+@pytest.mark.parametrize("is_in_refit", [False, True], ids=["before the refit", "in the refit"])
+def test_a_training_with_a_refit_gives_the_same_model(
+    is_in_refit: bool, objective: Objective, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = write_log(tmp_path / "sequences.parquet", spread_log())
+    config = replace(TRAINING, objective=objective, validate="temporal")
+    train(sequences, config, tmp_path / "whole")
+    train_until(4, monkeypatch, tmp_path, config, sequences)
+    if is_in_refit:
+        assert_stops(
+            monkeypatch, stop_in_refit, lambda: train(sequences, config, tmp_path / "resumed", tmp_path / "checkpoints")
+        )
+    n_trained = count_epochs(monkeypatch)
+    train(sequences, config, tmp_path / "resumed", tmp_path / "checkpoints")
+    # Only the refit is left.
+    assert n_trained == [1]
     assert_same_model(tmp_path / "whole", tmp_path / "resumed")
 
 
