@@ -1,24 +1,14 @@
 -- One row: the time, in Unix seconds, that splits the log for validation; null if no window before the log's end fits.
--- A window holds at most 20 % of the events before $until, and before it somebody has two events. A user qualifies with
+-- A window holds at most 20 % of the events before $until, and before it somebody has two items. A user qualifies with
 -- an event before it and, in it, an item that is new to them, or any item if $repeat_items; not with a last event from
 -- $until on. The shortest window in which 200 users qualify is taken; without one, the longest if 30 qualify.
 -- tests/tables/test_validation_cut.py compares this with plain loops.
-with histories as (
-    select
-        user_id,
-        item_ids,
-        timestamps,
-        timestamps[-1] < $until as may_qualify
-    from read_parquet($path, hive_partitioning = false)
-    where len(item_ids) > 0
-),
-
-events as (
+with events as (
     select
         user_id,
         unnest(item_ids) as item_id,
         unnest(timestamps) as moment
-    from histories
+    from read_parquet($path, hive_partitioning = false)
 ),
 
 log_end as (
@@ -49,22 +39,14 @@ taken as (
     group by user_id, item_id
 ),
 
-newest as (
-    select
-        user_id,
-        max(case when $repeat_items then last_moment else first_moment end) as moment
-    from taken
-    group by user_id
-),
-
 users as (
     select
-        histories.may_qualify,
-        histories.timestamps[1] as oldest,
-        histories.timestamps[2] as second_oldest,
-        newest.moment as newest
-    from histories
-    inner join newest on histories.user_id = newest.user_id
+        max(last_moment) < $until as may_qualify,
+        min(first_moment) as oldest,
+        min(first_moment, 2)[2] as second_oldest,
+        max(case when $repeat_items then last_moment else first_moment end) as newest
+    from taken
+    group by user_id
 ),
 
 qualified as (

@@ -22,6 +22,7 @@ from batchrec.benchmark.models import instant_graph
 from batchrec.cli import run
 from batchrec.config import EncoderShape, Objective, TrainingConfig
 from batchrec.model.batching import Histories
+from batchrec.model.blend import Blend
 from batchrec.model.directory import ENCODER, TRAINING_LOG, WEIGHTS, Model, load_model, write_manifest
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.tables.schemas import MASK, PAD
@@ -97,8 +98,8 @@ def indexed(*histories: Sequence[int]) -> Histories:
     )
 
 
-def write_graph(encoder: Encoder, file: Path, _: None = None) -> None:
-    """Write the instant graph of an encoder, without a blend: it has the weights but ranks without computing."""
+def write_graph(encoder: Encoder, file: Path, _blend: Blend | None = None) -> None:
+    """Write the instant graph of an encoder: it has the encoder's weights but ranks without computing."""
     weights = {name: weight.cpu().numpy() for name, weight in encoder.state_dict().items()}
     file.write_bytes(instant_graph(weights).SerializeToString())
 

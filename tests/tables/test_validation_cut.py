@@ -34,8 +34,8 @@ def plain_cut(log: Log, until: int, repeat_items: bool) -> int | None:
     for days in WINDOWS:
         cut = max(times) + 1 - days * DAY
         n_later = sum(moment >= cut for moment in times)
-        somebody_has_two = any(len(events) > 1 and events[1][1] < cut for events in log.values())
-        if n_later <= 0.2 * len(times) and somebody_has_two:
+        n_before = [len({item for item, moment in events if moment < cut}) for events in log.values()]
+        if n_later <= 0.2 * len(times) and max(n_before) >= 2:
             fitting.append((cut, sum(qualifies(events, cut, until, repeat_items) for events in log.values())))
     enough = [cut for cut, n_users in fitting if n_users >= 200]
     if enough:
