@@ -48,8 +48,8 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Refit:
-    """Histories to refit the chosen model on; kept: (events,) bool, which events of the corpus they hold."""
+class TrainingPart:
+    """Histories to train on; kept: (events,) bool, which events of the corpus they hold."""
 
     histories: Histories
     kept: Bools
@@ -59,18 +59,18 @@ class Refit:
 class Split:
     """Histories to train on, and what was held out from them; kept: (events,) bool, which events are trained on.
 
-    refit: None if the chosen model is final.
+    refit: what the chosen model is refitted on; None if it is final.
     """
 
     training: Histories
     held_out: HeldOut
     kept: Bools
-    refit: Refit | None = None
+    refit: TrainingPart | None = None
 
     @property
-    def final(self) -> Refit:
+    def final(self) -> TrainingPart:
         """Return the histories that the model is trained on last."""
-        return self.refit or Refit(self.training, self.kept)
+        return self.refit or TrainingPart(self.training, self.kept)
 
 
 @dataclass(frozen=True)

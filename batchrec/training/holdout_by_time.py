@@ -6,7 +6,7 @@ from batchrec.arrays import Bools, Longs
 from batchrec.config import TrainingConfig
 from batchrec.model.batching import Histories
 from batchrec.training.corpus import Corpus
-from batchrec.training.holdout import HeldOut, Refit, Split
+from batchrec.training.holdout import HeldOut, Split, TrainingPart
 
 
 def hold_out_after(corpus: Corpus, cut: int, config: TrainingConfig) -> Split:
@@ -31,7 +31,7 @@ def hold_out_after(corpus: Corpus, cut: int, config: TrainingConfig) -> Split:
     training = histories.kept(is_before)
     held_out = HeldOut(training.take(chosen), later.take(chosen), config.repeat_items)
     is_refitted = is_before | ~is_withheld[users]
-    return Split(training, held_out, is_before, Refit(histories.kept(is_refitted), is_refitted))
+    return Split(training, held_out, is_before, TrainingPart(histories.kept(is_refitted), is_refitted))
 
 
 def _later_items(histories: Histories, users: Longs, is_before: Bools, keep_seen: bool) -> Histories:

@@ -17,7 +17,7 @@ from batchrec.training import loop as fitting
 from batchrec.training import refit as refitting
 from batchrec.training.distributed import ProcessGroup
 from batchrec.training.encoder import Encoder
-from batchrec.training.holdout import Refit, Split, hold_out
+from batchrec.training.holdout import Split, TrainingPart, hold_out
 from batchrec.training.loop import FitResult, fit
 from batchrec.training.refit import refit
 from batchrec.training.time_limit import TimeLimit
@@ -118,7 +118,7 @@ def test_a_run_killed_after_the_time_limit_takes_no_further_step(clock: Clock, t
 def test_a_refit_has_a_fifth_of_the_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refitting, "TimeLimit", partial(TimeLimit, clock=lambda: clock.now))
     whole = split()
-    with_refit = replace(whole, refit=Refit(whole.training, whole.kept))
+    with_refit = replace(whole, refit=TrainingPart(whole.training, whole.kept))
     config = replace(LIMITED, max_minutes=4 * EPOCH_S / 60)
     encoder = small_encoder(N_ITEMS + 2)
     fitted = fit(encoder, with_refit, config)
