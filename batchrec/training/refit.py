@@ -37,8 +37,8 @@ def refit(
     """Return the chosen encoder after more epochs, on the split's final histories; `chosen` stays as it is.
 
     The epochs are a fifth of those up to the best one, and the learning rate falls to 0 over them. All their randomness
-    depends only on the seed and the number of the epoch, so a run that was killed begins the refit anew. The refit ends
-    early if the time limit is reached.
+    depends only on the seed and the number of the epoch, so a run that was killed repeats the refit. It ends early
+    if the time limit is reached.
     Raises ConfigError if the loss is not finite.
     """
     histories = split.final.histories
