@@ -1,7 +1,7 @@
 """export-vectors: the vectors of items and users, for a vector index that serves recommendations on request.
 
 The score of an item for a user is the inner product of their vectors. The last component of an item is its bias, that
-of a user is 1.
+of a user is 1. Of a blend, the vectors hold the encoder and popularity, not neighbours and habit.
 """
 
 import time
@@ -61,7 +61,7 @@ def export_vectors(
     """Write the folder `out`: items.parquet and users.parquet, with one vector per item or user (float32).
 
     The items with the largest inner products with a user's vector are the list that `score --keep-seen` writes for the
-    user without rules, except the last bits of scores.
+    user without rules, except the last bits of scores, and neighbours and habit if the model blends them.
     Raises InputError, ModelError, DeviceError or ConfigError for an invalid input, model, device or output. Then `out`
     stays as it was.
     """

@@ -66,7 +66,7 @@ class NextItemRanker(nn.Module):
         """Add the similarities of the neighbours of the newest items of each row to the scores of the neighbours."""
         assert self.blend is not None  # noqa: S101 - only called with a blend
         n_recent = self.blend.recency.shape[0]
-        # MASK, which a masked encoder gets after the newest item, is no item of the history.
+        # A masked encoder gets a MASK after the newest item: it does not count as one.
         n_items = (tokens > MASK).sum(dim=1, keepdim=True)
         places = n_items - 1 - torch.arange(n_recent)
         items = tokens.gather(1, places.clamp(min=0))

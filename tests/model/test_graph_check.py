@@ -76,8 +76,14 @@ GRAPHS: dict[str, tuple[Change, str]] = {
     "nothing": (lambda model: (model / "encoder.onnx").write_bytes(b""), "its inputs are ; expected tokens"),
     "text": (lambda model: (model / "encoder.onnx").write_bytes(b"graph"), "not an ONNX file"),
     "another graph": (other_graph, "its inputs are x; expected tokens"),
-    "an output less": (graph(lambda proto: proto.graph.output.pop()), "its outputs are scores, items; expected"),
-    "an output twice": (graph(lambda p: p.graph.output.append(p.graph.output[0])), "scores, items, states, scores"),
+    "an output less": (
+        graph(lambda proto: proto.graph.output.pop()),
+        "its outputs are scores, items, states; expected",
+    ),
+    "an output twice": (
+        graph(lambda p: p.graph.output.append(p.graph.output[0])),
+        "scores, items, states, asked_scores, scores",
+    ),
     "another name": (argument("top_k", lambda v: setattr(v, "name", "k")), "item_offsets, k; expected"),
     "items of 64 bits": (
         argument("items", lambda v: setattr(v.type.tensor_type, "elem_type", TensorProto.INT64)),
@@ -213,6 +219,9 @@ def answering(scores: list[list[float]], items: list[list[int]]) -> bytes:
         helper.make_tensor_value_info("tokens", TensorProto.INT32, ["users", "length"]),
         helper.make_tensor_value_info("seen_rows", TensorProto.INT64, ["pairs"]),
         helper.make_tensor_value_info("seen_items", TensorProto.INT64, ["pairs"]),
+        *(helper.make_tensor_value_info(f"habit_{part}", TensorProto.INT64, ["habits"]) for part in ("rows", "items")),
+        helper.make_tensor_value_info("habit_scores", TensorProto.FLOAT, ["habits"]),
+        *(helper.make_tensor_value_info(f"asked_{part}", TensorProto.INT64, ["asked"]) for part in ("rows", "items")),
         helper.make_tensor_value_info("item_offsets", TensorProto.FLOAT, [5]),
         helper.make_tensor_value_info("top_k", TensorProto.INT64, []),
     ]

@@ -204,7 +204,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
         lambda manifest: {"files": manifest["files"] | {"encoder.onnx": "0"}},
         "lists a file without its SHA-256",
     ),
-    "a float as version": (lambda manifest: {"contract_version": 3.0}, "the contract version is 3.0; expected 3"),
+    "a float as version": (lambda manifest: {"contract_version": 4.0}, "the contract version is 4.0; expected 4"),
 }
 
 
@@ -218,7 +218,7 @@ def test_a_manifest_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 200_000, '{"contract_version": 3, "x": ' + "[" * 200_000, "9" * 5000, "1" * (1 << 20)]
+    "text", ["[" * 200_000, '{"contract_version": 4, "x": ' + "[" * 200_000, "9" * 5000, "1" * (1 << 20)]
 )
 def test_a_deeply_nested_or_endless_manifest_is_refused(
     text: str, model: Path, capsys: pytest.CaptureFixture[str]

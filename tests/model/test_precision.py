@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxruntime import quantization
 
 from batchrec.config import Objective, ScoringConfig, ScoringPrecision
-from batchrec.model.batching import Histories, scoring_tokens, seen_pairs
+from batchrec.model.batching import NO_PAIRS, Histories, scoring_tokens, seen_pairs
 from batchrec.model.precision import at_precision
 from batchrec.model.ranker import Ranker, Ranking
 from batchrec.scoring.score import score
@@ -158,6 +158,8 @@ def products_of(encoder: Encoder) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         "tokens": scoring_tokens(histories, users, encoder.shape),
         "seen_rows": seen.rows,
         "seen_items": seen.items,
+        **dict.fromkeys(("habit_rows", "habit_items", "asked_rows", "asked_items"), NO_PAIRS.rows),
+        "habit_scores": np.empty(0, np.float32),
         "top_k": np.array(10),
         "item_offsets": np.zeros(SIZE, np.float32),
     }
