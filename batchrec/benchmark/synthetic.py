@@ -15,7 +15,7 @@ from batchrec.arrays import Longs
 from batchrec.errors import ConfigError
 from batchrec.model.batching import spans
 from batchrec.tables.parquet import write_parquet
-from batchrec.tables.sequences_table import open_sequences
+from batchrec.tables.sequences_table import OF_EVENTS, filter_lists, open_sequences
 
 _SCHEMA = pa.schema(
     [("userId", pa.int64()), ("movieId", pa.int64()), ("rating", pa.float32()), ("timestamp", pa.int64())]
@@ -115,11 +115,9 @@ def shorten_histories(sequences: Path, every: int, out: Path) -> None:
             lengths = batch["item_ids"].value_lengths().to_numpy()
             is_left = np.ones(lengths.sum(), bool)
             is_left[np.cumsum(lengths)[::every] - 1] = False
-            offsets = pa.array(np.concatenate([[0], np.cumsum(is_left)])[np.concatenate([[0], np.cumsum(lengths)])])
-            lists = [
-                pa.ListArray.from_arrays(offsets.cast(pa.int32()), batch[name].flatten().filter(pa.array(is_left)))
-                for name in ("item_ids", "timestamps")
+            columns = [
+                filter_lists(batch[name], is_left) if name in OF_EVENTS else batch[name] for name in table.schema.names
             ]
-            yield pa.record_batch([batch["user_id"], *lists, batch["also_seen"]], schema=table.schema)
+            yield pa.record_batch(columns, schema=table.schema)
 
     write_parquet(shortened(), table.schema, out)

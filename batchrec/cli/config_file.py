@@ -17,12 +17,13 @@ Kind = Literal["true or false", "an integer", "a number", "text"]
 
 @dataclass(frozen=True)
 class FileOption:
-    """The values that an option accepts, and the name of its parameter."""
+    """The values that an option accepts, and the name of its parameter. takes_table: also a table of numbers."""
 
     parameter: str
     kind: Kind
     choices: tuple[str, ...] = ()
     is_list: bool = False
+    takes_table: bool = False
 
     @property
     def expected(self) -> str:
@@ -109,6 +110,9 @@ def _value(value: Any, option: FileOption, where: str) -> Any:
         return value
     if option.is_list:
         return [_scalar(part, option, where) for part in (value if isinstance(value, list) else [value])]
+    if option.takes_table and isinstance(value, dict):
+        number = FileOption(option.parameter, "a number")
+        return ",".join(f"{name}={_scalar(part, number, f'{where} {name}')}" for name, part in value.items())
     return _scalar(value, option, where)
 
 

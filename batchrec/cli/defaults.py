@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from batchrec.cli.config_file import DEFAULT_FILE, FileOption, Kind, read_config_file
+from batchrec.cli.options import ConfigOption
 from batchrec.errors import ConfigError
 from batchrec.system import logs
 
@@ -71,7 +72,8 @@ def file_options(command: click.Command) -> dict[str, FileOption]:
 def _file_option(option: click.Option) -> FileOption:
     kinds: Mapping[str, Kind] = {"boolean": "true or false", "integer": "an integer", "float": "a number"}
     choices = tuple(option.type.choices) if isinstance(option.type, click.Choice) else ()
-    return FileOption(str(option.name), kinds.get(option.type.name, "text"), choices, option.multiple)
+    takes_table = isinstance(option, ConfigOption) and option.takes_table
+    return FileOption(str(option.name), kinds.get(option.type.name, "text"), choices, option.multiple, takes_table)
 
 
 def resolve_options(context: click.Context, command: str) -> dict[str, Any]:

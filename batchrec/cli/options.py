@@ -19,9 +19,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class ConfigOption(click.Option):
     """An option made from the field of a config: the help shows its range, the config checks it."""
 
-    def __init__(self, *args: Any, bounds: Bounds, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, bounds: Bounds, takes_table: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.bounds = bounds
+        self.bounds, self.takes_table = bounds, takes_table
 
     def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
         """Return what click puts in brackets behind the help, with the range."""
@@ -38,14 +38,17 @@ def options_of(config_class: type) -> Callable[[Function], Function]:
     def decorate(command: Function) -> Function:
         for field in reversed(fields(config_class)):
             option_type = _option_type(hints[field.name])
+            is_list = get_origin(hints[field.name]) is tuple
             command = click.option(
                 f"--{field.name.replace('_', '-')}",
                 cls=ConfigOption,
                 bounds=field.metadata["bounds"],
+                takes_table=field.metadata["takes_table"],
                 type=option_type,
                 is_flag=option_type is bool,
+                multiple=is_list,
                 default=field.default,
-                show_default=field.default is not None and option_type is not bool,
+                show_default=field.default is not None and option_type is not bool and not is_list,
                 help=field.metadata["help"],
             )(command)
         return command

@@ -1,13 +1,16 @@
 """How a config declares an option with its help and its range, and checks its value."""
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from datetime import date
 from typing import Any
 
 from batchrec.errors import ConfigError
 
+AGE = "days like 90d, weeks like 12w"
 DATE = "a date like 2024-06-01"
+_AGE = re.compile(r"([1-9]\d{0,3})([dw])")
 # More than any log spans; larger numbers of days do not fit into seconds.
 MAX_DAYS = 1_000_000
 # The largest seed of numpy and torch.
@@ -62,9 +65,15 @@ def _number(bound: float) -> str:
     return "2^63-1" if bound == MAX_SEED else f"{bound:.12g}"
 
 
-def option(default: Any, text: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """Declare a field with its default, the text of its command line help, and the range of its values."""
-    return field(default=default, metadata={"help": text, "bounds": Bounds(minimum, maximum)})
+def option(
+    default: Any, text: str, *, minimum: float | None = None, maximum: float | None = None, takes_table: bool = False
+) -> Any:
+    """Declare a field with its default, the text of its command line help, and the range of its values.
+
+    takes_table: whether batchrec.toml may spell its text name=number,name=number as a table.
+    """
+    metadata = {"help": text, "bounds": Bounds(minimum, maximum), "takes_table": takes_table}
+    return field(default=default, metadata=metadata)
 
 
 def check(holds: bool, name: str, value: object, expected: str) -> None:
@@ -80,6 +89,12 @@ def check_ranges(config: Any) -> None:
         # No comparison holds for nan, and JSON knows neither nan nor infinity.
         check(not isinstance(value, float) or math.isfinite(value), name, value, "a finite number")
         check(value is None or value in bounds, name, value, str(bounds))
+
+
+def parse_age(text: str) -> int | None:
+    """Return the days of an age like 90d or 12w; None for all other texts."""
+    match = _AGE.fullmatch(text)
+    return None if match is None else int(match[1]) * (7 if match[2] == "w" else 1)
 
 
 def parse_date(text: str) -> date | None:

@@ -1,12 +1,15 @@
 """The options of score and recommend."""
 
+import math
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import Literal
 
 from batchrec.config.catalogue import CatalogueConfig
-from batchrec.config.options import check, check_ranges, option
+from batchrec.config.options import AGE, check, check_ranges, option, parse_age
 from batchrec.config.rules import RulesConfig
+from batchrec.config.run_date import end_of_day
 from batchrec.config.shard import Shard
 
 MAX_GPUS = 64
@@ -29,7 +32,12 @@ class ScoringConfig(RulesConfig, PublishingConfig):
     """Options of `score`."""
 
     top_k: int = option(10, "Recommendations per user.", minimum=1)
-    keep_seen: bool = option(False, "Also recommend items of the user's history.")
+    seen: str = option(
+        "block",
+        "Items that the user has seen. block: never recommend them. allow: recommend them like others. An age like 90d "
+        "or 12w: recommend an item again if the user's last event with it is so many days before the run date.",
+    )
+    keep_seen: bool = option(False, "The same as --seen allow.")
     device: Literal["auto", "cuda", "cpu"] = option("auto", "Device to score on.")
     previous: str | None = option(
         None,
@@ -67,6 +75,20 @@ class ScoringConfig(RulesConfig, PublishingConfig):
         return None if self.shard is None else Shard.parse(self.shard)
 
     @property
+    def seen_policy(self) -> str:
+        """The policy on seen items: block, allow, or the days of an age, like 90d."""
+        days = parse_age(self.seen)
+        return "allow" if self.keep_seen else self.seen if days is None else f"{days}d"
+
+    @property
+    def seen_from(self) -> float:
+        """The time, in Unix seconds, from which on an event blocks its item: -inf if all do, inf if none does."""
+        days = parse_age(self.seen)
+        if days is None:
+            return math.inf if self.seen_policy == "allow" else -math.inf
+        return end_of_day(self.night - timedelta(days=days))
+
+    @property
     def files(self) -> dict[str, str]:
         """The files to read besides the histories, the model and --previous: option -> path."""
         names = ("items", "users", "allow", "block", "block_for_user", "candidates", "boost", "pins", "segments")
@@ -76,6 +98,9 @@ class ScoringConfig(RulesConfig, PublishingConfig):
     def __post_init__(self) -> None:
         check_ranges(self)
         self.check_rules()
+        is_policy = self.seen in {"block", "allow"} or parse_age(self.seen) is not None
+        check(is_policy, "seen", self.seen, f"block, allow, or {AGE}")
+        check(parse_age(self.seen) is None or not self.keep_seen, "seen", self.seen, "no --keep-seen with it")
         has_gpus = self.part is None and self.device != "cpu" and self.precision != "int8"
         check(self.gpus == 1 or has_gpus, "gpus", self.gpus, "1 with --shard, --device cpu or --precision int8")
         is_local = self.engine == "local"

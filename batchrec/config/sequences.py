@@ -7,14 +7,13 @@ from fractions import Fraction
 from typing import Literal
 
 from batchrec.config.csv import CsvOptions
-from batchrec.config.options import DATE, MAX_THREADS, check, check_ranges, option, parse_date
+from batchrec.config.event_weights import parse_steps, parse_weights
+from batchrec.config.options import AGE, DATE, MAX_THREADS, check, check_ranges, option, parse_age, parse_date
 from batchrec.config.run_date import RunDate
 
 TimestampUnit = Literal["auto", "s", "ms", "us", "ns", "days", "excel"]
 IdType = Literal["auto", "integer", "text"]
 SequencesEngineName = Literal["local", "spark"]
-
-_AGE = re.compile(r"([1-9]\d{0,3})([dw])")
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,27 @@ class SequencesConfig(RunDate):
         "--min-item-events.",
     )
     repeats: Literal["last", "first", "all"] = option("last", "Which of a user's events with the same item to keep.")
+    event_column: str | None = option(
+        None, "Column of the event's type, such as view or purchase; --event-weights says how much each type counts."
+    )
+    event_weights: str | None = option(
+        None,
+        "Weight of each type, like view=1,cart=3,purchase=5. 0: the item only counts as seen. Below 0: a dislike, and "
+        "the item is never recommended to the user. A row of any other type is bad.",
+        takes_table=True,
+    )
+    seen_events: str | None = option(
+        None, "Types whose items count as seen, separated by commas. Default: all types of --event-weights."
+    )
+    value_column: str | None = option(
+        None, "Column of a number that weighs the event, such as a quantity, seconds played or a rating."
+    )
+    value_weight: str = option(
+        "linear",
+        "Weight of a value, which multiplies that of the type. linear: the value. log: ln(1 + value). Steps like "
+        "30=1,300=2: the weight of the last step that the value reaches, 0 below the first.",
+        takes_table=True,
+    )
     timestamp_unit: TimestampUnit = option(
         "auto",
         "Unit of numeric times, the same for all the log. auto: chosen by their size. days: since 1970, or any other "
@@ -102,11 +122,12 @@ class SequencesConfig(RunDate):
             "three different columns for users, items and times",
         )
         check(
-            self.since is None or _AGE.fullmatch(self.since) is not None or parse_date(self.since) is not None,
+            self.since is None or parse_age(self.since) is not None or parse_date(self.since) is not None,
             "since",
             self.since,
-            f"days like 90d, weeks like 12w, or {DATE}",
+            f"{AGE}, or {DATE}",
         )
+        self._check_weights()
         _ = self.csv_options
         # DuckDB takes any text that starts with a minus as no limit.
         check(
@@ -122,6 +143,45 @@ class SequencesConfig(RunDate):
             "a number of rows like 100, or a share like 0.5%",
         )
 
+    def _check_weights(self) -> None:
+        """Raise ConfigError for weights that cannot be read, and options that do not fit together."""
+        has_types = self.event_column is not None
+        has_weights = self.event_weights is not None
+        check(has_weights or not has_types, "event_column", self.event_column, "--event-weights with it")
+        check(has_types or not has_weights, "event_weights", self.event_weights, "--event-column with it")
+        check(has_types or self.seen_events is None, "seen_events", self.seen_events, "--event-column with it")
+        has_values = self.value_column is not None
+        check(has_values or self.value_weight == "linear", "value_weight", self.value_weight, "--value-column with it")
+        known = self.weight_of_type
+        for name in self.seen_types:
+            check(name in known, "seen_events", self.seen_events, f"types of --event-weights, not {name!r}")
+        _ = self.value_steps
+        if self.weighs_events:
+            check(self.seen == "all", "seen", self.seen, "all with --event-column and --value-column")
+            check(self.engine == "local", "engine", self.engine, "local with --event-column and --value-column")
+
+    @property
+    def weighs_events(self) -> bool:
+        """Whether events have weights; otherwise all weigh 1."""
+        return self.event_column is not None or self.value_column is not None
+
+    @property
+    def weight_of_type(self) -> dict[str, float]:
+        """The weight of each type of event; empty without types."""
+        return {} if self.event_weights is None else parse_weights("event_weights", self.event_weights)
+
+    @property
+    def seen_types(self) -> list[str]:
+        """The types whose items count as seen; empty without types."""
+        if self.seen_events is None:
+            return list(self.weight_of_type)
+        return [name.strip() for name in self.seen_events.split(",")]
+
+    @property
+    def value_steps(self) -> list[tuple[float, float]]:
+        """The steps of --value-weight, ascending, as (value, weight); empty if it names a function."""
+        return [] if self.value_weight in {"linear", "log"} else parse_steps("value_weight", self.value_weight)
+
     @property
     def csv_options(self) -> CsvOptions:
         """The options of CSV files, parsed."""
@@ -130,10 +190,10 @@ class SequencesConfig(RunDate):
     @property
     def since_day(self) -> date | None:
         """The first day whose events are kept; None for all."""
-        match = _AGE.fullmatch(self.since or "")
-        if match is None:
+        days = parse_age(self.since or "")
+        if days is None:
             return None if self.since is None else date.fromisoformat(self.since)
-        return self.night - timedelta(days=int(match[1]) * (7 if match[2] == "w" else 1))
+        return self.night - timedelta(days=days)
 
     def bad_rows_allowed(self, n_rows: int) -> int:
         """Return how many of `n_rows` rows may be unusable."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from batchrec.config.options import MAX_SEED, MAX_THREADS, Exclusive, check, check_ranges, option
+from batchrec.config.options import MAX_DAYS, MAX_SEED, MAX_THREADS, Exclusive, check, check_ranges, option
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Objective = Literal["causal", "masked"]
@@ -40,6 +40,13 @@ class TrainingConfig:
     )
     keep_ties: bool = option(
         False, "Train on items of the same time in their given order, instead of a new random order in every epoch."
+    )
+    half_life: float | None = option(
+        None,
+        "Days after which an event counts half as much in training, a quarter after twice as many, counted back from "
+        "the end of the log. Default: its age does not matter.",
+        minimum=Exclusive(0),
+        maximum=MAX_DAYS,
     )
     mask_prob: float = option(
         0.2, "masked: share of a history's items that are masked.", minimum=Exclusive(0), maximum=Exclusive(1)

@@ -1,5 +1,6 @@
 """The scoring that every engine's workers run: one Scorer per process, chunks in, scored chunks out."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
@@ -7,9 +8,6 @@ from typing import Literal
 from batchrec.engines.shipping import from_bytes, outcome, outcomes, result_of, to_bytes
 from batchrec.scoring.inputs import ScoringInputs
 from batchrec.scoring.scorer import ScoredChunk, Scorer, ScorerParts, open_scorer
-
-# The columns that a Scorer reads.
-_COLUMNS = ("user_id", "item_ids", "also_seen")
 
 
 class ScoringWorker:
@@ -31,7 +29,9 @@ class ScoringWorker:
 
 def chunks_of(inputs: ScoringInputs, device: str) -> Iterator[bytes]:
     """Yield the chunks of the inputs as outcomes, without the columns that scoring does not read."""
-    yield from outcomes(to_bytes(chunk.select(_COLUMNS)) for chunk in inputs.chunks(device))
+    unread = {"weights"} if math.isfinite(inputs.parts.config.seen_from) else {"weights", "timestamps"}
+    names = [name for name in inputs.table.schema.names if name not in unread]
+    yield from outcomes(to_bytes(chunk.select(names)) for chunk in inputs.chunks(device))
 
 
 def shared_by(inputs: ScoringInputs, n_workers: int, device: Literal["cuda", "cpu"]) -> ScoringInputs:
@@ -41,5 +41,7 @@ def shared_by(inputs: ScoringInputs, n_workers: int, device: Literal["cuda", "cp
     """
     inputs.parts.offer.popular.open()
     config = inputs.parts.config
-    config = replace(config, previous=None, workers=config.workers or n_workers, device=device)
+    # The run date must be the same in all workers, also at midnight.
+    night = config.night.isoformat()
+    config = replace(config, previous=None, workers=config.workers or n_workers, device=device, run_date=night)
     return replace(inputs, parts=replace(inputs.parts, config=config))

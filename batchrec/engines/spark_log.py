@@ -14,7 +14,7 @@ from batchrec.engines.shipping import outcome, result_of
 from batchrec.errors import InputError
 from batchrec.sequences.filters import remembers_left_out
 from batchrec.sequences.log import Log, find_merged, leave_out_merged, open_files, refuse_lost_digits, refuse_quotes
-from batchrec.sequences.scans import Scans, Typing, view_events
+from batchrec.sequences.scans import Scans, Typing, loaded_columns, view_events
 from batchrec.sources import InputFile, MergedRecord, Reject, describe_error
 from batchrec.tables.queries import connect, select
 
@@ -58,7 +58,8 @@ class SparkScans(Scans):
             leave_out_merged(self.con, self.log, self.merged)
         self.con.execute("drop view if exists loaded_events")
         view_events(self.con, self.log.config, typing)
-        select(self.con, "sequences/loaded_events").create_view("loaded_events")
+        columns = loaded_columns(self.log.config)
+        select(self.con, "sequences/loaded_events", columns=columns).create_view("loaded_events")
         return [row for scan in self._scans for row in scan.checks]
 
     def counts(self) -> Counter[str | None]:
@@ -95,7 +96,7 @@ def file_events(
                 log = open_files(con, [files[number]], config)
                 leave_out_merged(con, log, find_merged(con, log))
                 view_events(con, config, typing)
-                select(con, "sequences/loaded_events").create_view("loaded_events")
+                select(con, "sequences/loaded_events", columns=loaded_columns(config)).create_view("loaded_events")
                 events = select(con, "sequences/history_events", remember=remembers_left_out(config))
                 yield from events.to_arrow_reader(_BATCH_EVENTS)
 

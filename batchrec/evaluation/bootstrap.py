@@ -1,4 +1,4 @@
-"""Bootstrap intervals over the users, for the metrics of each method and for its gain over a reference."""
+"""Bootstrap intervals over the users, for the metrics of each method and for its gain over each other method."""
 
 from dataclasses import dataclass
 
@@ -20,19 +20,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class MethodComparison:
-    """The metrics of one method, in the given order, and its gain over the reference in the first metric."""
+    """The metrics of one method, in the given order, and its gain over each method in the first metric."""
 
     metrics: list[Interval]
-    gain: Interval
+    gains: list[Interval]
 
 
-def compare(
-    values: Doubles, reference: int, n_resamples: int, generator: np.random.Generator
-) -> list[MethodComparison]:
+def compare(values: Doubles, n_resamples: int, generator: np.random.Generator) -> list[MethodComparison]:
     """Compare methods by their metrics for the same users, with the same resamples of users for all.
 
-    values: (methods, users, metrics) float64. reference: the method against which gains in the first metric are taken.
-    Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. Returns one comparison per method.
+    values: (methods, users, metrics) float64. Returns one comparison per method; the gain over itself is 0.
+    Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
     """
     n_methods, n_users, n_metrics = values.shape
     columns = values.transpose(1, 0, 2).reshape(n_users, -1)
@@ -47,7 +45,10 @@ def compare(
     return [
         MethodComparison(
             metrics=[_interval(means[method, metric], resampled[:, method, metric]) for metric in range(n_metrics)],
-            gain=_interval(means[method, 0] - means[reference, 0], firsts[:, method] - firsts[:, reference]),
+            gains=[
+                _interval(means[method, 0] - means[other, 0], firsts[:, method] - firsts[:, other])
+                for other in range(n_methods)
+            ],
         )
         for method in range(n_methods)
     ]

@@ -1,4 +1,4 @@
-"""The evaluate job: train on a part of the log, score the tested users, and compare with simple methods.
+"""The evaluate job: train on a part of the log, score the tested users, and compare with tables and simple methods.
 
 Popularity here answers: how popular are the items that a method recommends (mean_popularity_rank)? Items are ranked by
 their events in the training part (sql/evaluation/training_items.sql).
@@ -7,9 +7,8 @@ their events in the training part (sql/evaluation/training_items.sql).
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -19,10 +18,13 @@ from batchrec.config import EvaluationConfig, ScoringConfig, TrainingConfig, Val
 from batchrec.errors import ConfigError
 from batchrec.evaluation import als
 from batchrec.evaluation.baselines import Baselines
-from batchrec.evaluation.bootstrap import Interval, compare
-from batchrec.evaluation.metrics import METRICS, MethodMetrics, measure_lists
+from batchrec.evaluation.bootstrap import compare
+from batchrec.evaluation.given_tables import given_lists
+from batchrec.evaluation.metrics import MethodMetrics, measure_lists
+from batchrec.evaluation.report import EvaluatedModel, EvaluationReport, pairs, question_of, results
 from batchrec.evaluation.splits import split_sequences
 from batchrec.scoring.score import score
+from batchrec.system import logs
 from batchrec.system.atomic import check_writable_file, replacing
 from batchrec.system.json_text import to_json
 from batchrec.system.temporaries import temporary_folder
@@ -31,77 +33,13 @@ from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import connect
 from batchrec.tables.schemas import evaluation_schema, lists_schema
 from batchrec.tables.sequences_table import open_sequences
-from batchrec.training.train import train
+from batchrec.training.train import TrainingReport, train
 
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class MethodResult:
-    """The metrics of one method at k, averaged over the tested users; *_low and *_high bound the 95 % interval.
-
-    coverage: share of the training part's items that are recommended to at least one user. mean_popularity_rank: mean
-    over the recommended items, 1 for the most popular; None if nothing is recommended. ndcg_gain: gain over the best
-    baseline, with the same resamples of the same users.
-    """
-
-    method: str
-    ndcg: float
-    ndcg_low: float
-    ndcg_high: float
-    hit_rate: float
-    hit_rate_low: float
-    hit_rate_high: float
-    recall: float
-    recall_low: float
-    recall_high: float
-    mrr: float
-    mrr_low: float
-    mrr_high: float
-    coverage: float
-    mean_popularity_rank: float | None
-    users_with_full_list: int
-    ndcg_gain: float
-    ndcg_gain_low: float
-    ndcg_gain_high: float
-
-
-@dataclass(frozen=True)
-class EvaluatedModel:
-    """The tested model: its training, and the training options."""
-
-    model_id: str
-    device: str
-    epochs: int
-    best_epoch: int
-    seconds: float
-    options: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class EvaluationReport:
-    """The tested users and items, and each method's result: the model first, then the baselines, best first.
-
-    users_tested and users_not_tested (by reason) add up to all users of the log. cut: the first time of the test, None
-    if each user has their own. unknown_test_items: test items that nobody has in the training part.
-    """
-
-    out: str
-    protocol: str
-    k: int
-    keep_seen: bool
-    cut: str | None
-    users_tested: int
-    users_not_tested: dict[str, int]
-    test_items: int
-    unknown_test_items: int
-    training_users: int
-    training_items: int
-    training_events: int
-    model: EvaluatedModel
-    best_baseline: str
-    methods: list[MethodResult]
-    seconds: float
+_MODEL = "model"
+# Name of a method -> its lists, computed when read.
+Lists = dict[str, Iterator[pa.RecordBatch]]
 
 
 def evaluate(
@@ -110,11 +48,12 @@ def evaluate(
     training: TrainingConfig = TrainingConfig(),
     out: Path = Path("evaluation.parquet"),
 ) -> EvaluationReport:
-    """Measure the model and the baselines on the log itself; write the evaluation table, and the report as JSON.
+    """Measure the model, tables and baselines on the log itself; write the evaluation table, and the report as JSON.
 
     The model is trained and scored by `train` and `score`, as in a nightly run. Before training, raises InputError if
-    the sequences break their contract or the protocol cannot split them, and ConfigError if `out` cannot be written or
-    k exceeds the number of items; later whatever `train` and `score` raise. Then `out` stays as it was.
+    the sequences break their contract, the protocol cannot split them, or a table of --recs cannot be used, and
+    ConfigError if `out` cannot be written or k exceeds the number of items; later whatever `train` and `score` raise.
+    Then `out` stays as it was.
     """
     started = time.monotonic()
     json_out = _check_outs(out)
@@ -124,29 +63,37 @@ def evaluate(
     with temporary_folder(out.parent / "batchrec") as folder, connect(folder) as con:
         split = split_sequences(con, log, evaluation, training.seed, folder)
         schema = lists_schema(log.user_type, log.item_type)
-        baselines: list[MethodMetrics] = []
-        for method, lists in _baselines(con, schema, evaluation, training.seed).items():
-            _log.info("computing the lists of %s for %d users", method, split.counts.users_tested)
-            write_parquet(lists, schema, folder / "lists.parquet")
-            baselines.append(measure_lists(con, method, folder / "lists.parquet", evaluation.top_k))
-        # Only the test items and the items are needed from here on; training needs the memory.
-        con.execute("drop table split; drop table training_events; drop table user_items")
-        training = replace(training, repeat_items=evaluation.keep_seen, validate=_validation(evaluation, training))
-        trained = train(split.training, training, folder / "model")
-        score(split.histories, folder / "model", _scoring(evaluation, training), folder / "recs.parquet")
-        model = measure_lists(con, "model", folder / "recs.parquet", evaluation.top_k)
+        tables, simple = _tables(con, schema, evaluation), _baselines(con, schema, evaluation, training.seed)
+        for name in tables.keys() & {_MODEL, *simple}:
+            raise ConfigError(f"--recs {name}: a method has that name. Pass ./{name}")
+        # Tables first: one that cannot be used is an error before anything takes long.
+        methods = _measure(con, tables, schema, evaluation, folder)
+        baselines = _measure(con, simple, schema, evaluation, folder)
+        trained = None
+        if not evaluation.no_model:
+            # Only the test items and the items are needed from here on; training needs the memory.
+            con.execute("drop table split; drop table training_events; drop table user_items")
+            asked = replace(training, repeat_items=evaluation.keep_seen, validate=_validation(evaluation, training))
+            trained = train(split.training, asked, folder / "model")
+            score(split.histories, folder / "model", _scoring(evaluation, training), folder / "recs.parquet")
+            methods.insert(0, measure_lists(con, _MODEL, folder / "recs.parquet", evaluation.top_k))
     baselines.sort(key=lambda measured: -measured.metrics[:, 0].mean())
+    reference = len(methods)
+    methods += baselines
+    values = np.stack([method.metrics for method in methods])
+    comparisons = compare(values, evaluation.n_resamples, np.random.default_rng(training.seed))
     report = EvaluationReport(
         out=str(out),
         protocol=evaluation.protocol,
+        question=question_of(evaluation),
         k=evaluation.top_k,
         keep_seen=evaluation.keep_seen,
         cut=None if split.cut is None else iso_time(split.cut),
-        model=EvaluatedModel(
-            trained.model_id, trained.device, trained.epochs, trained.best_epoch, trained.seconds, asdict(training)
-        ),
+        model=None if trained is None else _evaluated(trained, training),
+        tables=list(tables),
         best_baseline=baselines[0].method,
-        methods=_results([model, *baselines], split.counts.training_items, evaluation.n_resamples, training.seed),
+        methods=results(methods, comparisons, split.counts.training_items, reference),
+        pairs=pairs(methods, comparisons),
         seconds=round(time.monotonic() - started, 3),
         **asdict(split.counts),
     )
@@ -164,21 +111,36 @@ def _check_outs(out: Path) -> Path:
     return json_out
 
 
-def _baselines(
-    con: duckdb.DuckDBPyConnection, schema: pa.Schema, config: EvaluationConfig, seed: int
-) -> dict[str, Iterator[pa.RecordBatch]]:
-    """Return the baselines by name; their lists are computed when read."""
-    queries = Baselines(con, schema, config)
-    methods = {
-        "popular": queries.popular(),
-        f"popular, last {config.popular_days} days": queries.recently_popular(),
-        "item-to-item": queries.item_to_item(),
-    }
+def _tables(con: duckdb.DuckDBPyConnection, schema: pa.Schema, config: EvaluationConfig) -> Lists:
+    """Return the tables of --recs, named after their files, without passwords in URLs."""
+    return {logs.redacted(file): given_lists(con, file, schema, config.top_k) for file in config.recs}
+
+
+def _baselines(con: duckdb.DuckDBPyConnection, schema: pa.Schema, config: EvaluationConfig, seed: int) -> Lists:
+    methods = Baselines(con, schema, config).by_name()
     if als.is_installed():
         methods["als"] = als.als_lists(con, schema, config, seed)
     else:
         _log.warning("als is left out: the package implicit is missing. Install it with pip install 'batchrec[als]'")
     return methods
+
+
+def _measure(
+    con: duckdb.DuckDBPyConnection, methods: Lists, schema: pa.Schema, config: EvaluationConfig, folder: Path
+) -> list[MethodMetrics]:
+    """Measure the lists of each method; their file is overwritten by the next."""
+    out, measured = folder / "lists.parquet", []
+    for method, lists in methods.items():
+        _log.info("computing the lists of %s for %d users", method, len(con.table("tested_users")))
+        write_parquet(lists, schema, out)
+        measured.append(measure_lists(con, method, out, config.top_k))
+    return measured
+
+
+def _evaluated(trained: TrainingReport, training: TrainingConfig) -> EvaluatedModel:
+    return EvaluatedModel(
+        trained.model_id, trained.device, trained.epochs, trained.best_epoch, trained.seconds, asdict(training)
+    )
 
 
 def _scoring(evaluation: EvaluationConfig, training: TrainingConfig) -> ScoringConfig:
@@ -193,33 +155,9 @@ def _validation(evaluation: EvaluationConfig, training: TrainingConfig) -> Valid
     return "last-item" if is_last else training.validate
 
 
-def _results(methods: list[MethodMetrics], n_items: int, n_resamples: int, seed: int) -> list[MethodResult]:
-    """Average over the users. methods: the model, the best baseline (the reference for gains), then the others."""
-    values = np.stack([method.metrics for method in methods])
-    comparisons = compare(values, 1, n_resamples, np.random.default_rng(seed))
-    return [
-        MethodResult(
-            method=method.method,
-            coverage=method.n_items / n_items,
-            mean_popularity_rank=method.mean_popularity_rank,
-            users_with_full_list=method.users_with_full_list,
-            **_bounds("ndcg_gain", comparison.gain),
-            **{
-                name: value
-                for metric, interval in zip(METRICS, comparison.metrics, strict=True)
-                for name, value in _bounds(metric, interval).items()
-            },
-        )
-        for method, comparison in zip(methods, comparisons, strict=True)
-    ]
-
-
-def _bounds(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
 def _write(report: EvaluationReport, out: Path, json_out: Path) -> None:
-    rows = [{"protocol": report.protocol, "k": report.k} | asdict(method) for method in report.methods]
+    head = {"protocol": report.protocol, "question": report.question, "k": report.k}
+    rows = [head | asdict(method) for method in report.methods]
     schema = evaluation_schema()
     with replacing(json_out) as temporary:
         temporary.write_text(to_json(asdict(report), indent=2) + "\n", encoding="utf-8")

@@ -1,25 +1,27 @@
-"""The evaluation report as text: who was tested, one row per method, and a verdict."""
+"""The evaluation report as text: the question, who was tested, one row per method, and verdicts."""
 
 from collections.abc import Iterator
 
 from tabulate import tabulate
 
-from batchrec.evaluation.evaluate import EvaluationReport, MethodResult
+from batchrec.evaluation.report import EvaluationReport, MethodPair, MethodResult
 
 _METRICS = {"ndcg": "NDCG", "hit_rate": "HR", "recall": "recall", "mrr": "MRR"}
 
 
 def format_report(report: EvaluationReport) -> str:
-    """Format the report as text: a head, a table with 95 % intervals, and a verdict."""
-    return "\n".join([*_head(report), "", _table(report), "", _verdict(report)])
+    """Format the report as text: a head, a table with 95 % intervals, and a verdict per pair of interest."""
+    return "\n".join([*_head(report), "", _table(report), "", *_verdicts(report)]).rstrip()
 
 
 def _head(report: EvaluationReport) -> Iterator[str]:
     cut = "" if report.cut is None else f", test from {report.cut}"
     yield f"{report.protocol}{cut}, {'items of the history too' if report.keep_seen else 'new items only'}"
+    yield report.question
+    kept = "" if report.model is None else f", epoch {report.model.best_epoch} of {report.model.epochs} kept"
     yield (
         f"trained on {report.training_events:,} events of {report.training_users:,} users with "
-        f"{report.training_items:,} items, epoch {report.model.best_epoch} of {report.model.epochs} kept"
+        f"{report.training_items:,} items{kept}"
     )
     unknown = f", {report.unknown_test_items:,} of them unknown in training" if report.unknown_test_items else ""
     yield f"{report.users_tested:,} users tested on {report.test_items:,} items{unknown}"
@@ -45,17 +47,24 @@ def _cells(result: MethodResult) -> list[str]:
     return [result.method, *intervals, f"{result.coverage:.1%}", "none" if rank is None else f"{rank:,.1f}"]
 
 
-def _verdict(report: EvaluationReport) -> str:
-    model = report.methods[0]
-    if model.ndcg_gain_low > 0:
+def _verdicts(report: EvaluationReport) -> Iterator[str]:
+    """Compare the model and each table with the best baseline, then with each other."""
+    contenders = [*([] if report.model is None else [report.methods[0].method]), *report.tables]
+    others = {report.best_baseline, *contenders}
+    chosen = [pair for pair in report.pairs if pair.method in contenders and pair.other in others]
+    for pair in sorted(chosen, key=lambda pair: pair.other != report.best_baseline):
+        yield _verdict(pair, report.k)
+
+
+def _verdict(pair: MethodPair, k: int) -> str:
+    if pair.ndcg_gain_low > 0:
         verdict = "better"
-    elif model.ndcg_gain_high < 0:
+    elif pair.ndcg_gain_high < 0:
         verdict = "worse"
     else:
         verdict = "no difference that these users can show"
-    low, high = _signed(model.ndcg_gain_low), _signed(model.ndcg_gain_high)
-    gain = f"NDCG@{report.k} {_signed(model.ndcg_gain)} [{low}, {high}]"
-    return f"{model.method} against {report.best_baseline}: {gain}: {verdict}"
+    low, high = _signed(pair.ndcg_gain_low), _signed(pair.ndcg_gain_high)
+    return f"{pair.method} against {pair.other}: NDCG@{k} {_signed(pair.ndcg_gain)} [{low}, {high}]: {verdict}"
 
 
 def _decimals(value: float) -> str:

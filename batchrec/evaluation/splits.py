@@ -1,8 +1,9 @@
-"""The two protocols of splitting a log into training events, tested users and their test items."""
+"""The protocols that split a log into training events, tested users and their test items."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -10,10 +11,12 @@ import pyarrow as pa
 
 from batchrec.config import EvaluationConfig
 from batchrec.errors import ConfigError, InputError
+from batchrec.evaluation.given_tables import read_test_pairs
 from batchrec.tables.log_end import EventsAhead, ahead_from, iso_time, log_end
 from batchrec.tables.parquet import cast_batches, write_parquet
 from batchrec.tables.queries import literal, materialize, select, table_of
-from batchrec.tables.sequences_table import Sequences
+from batchrec.tables.schemas import sequences_schema
+from batchrec.tables.sequences_table import OF_EVENTS, Sequences, filter_lists
 
 _USERS_AT_A_TIME = 8192
 _DAY_S = 86_400
@@ -55,39 +58,36 @@ def split_sequences(
 ) -> LogSplit:
     """Split the log by the protocol; write the two sequences tables into `folder`.
 
-    Events in the future are in neither part. The column also_seen is ignored, because it has no times. Creates the
-    tables split, tested_users, test_items, training_events, training_items and user_items (sql/evaluation/).
-    Raises InputError if nobody can be tested, there is too little to train on, or the cut is outside the log;
-    ConfigError if the training part has fewer items than a list.
+    Events in the future are in neither part. The columns also_seen and disliked are ignored, because they have no
+    times, and every event counts as seen. The weights of events stay. Creates the tables split, tested_users,
+    test_items, training_events, training_items and user_items (sql/evaluation/).
+    Raises InputError if nobody can be tested, there is too little to train on, the cut is outside the log, or --split
+    contradicts the log; ConfigError if the training part has fewer items than a list.
     """
     checked = folder / "sequences.parquet"
     ahead = EventsAhead(log_end(con, sequences.path, ahead_from()))
     # One pass checks each row, so that a later failure is not the fault of the input.
     write_parquet(_without_future_events(sequences.batches(_USERS_AT_A_TIME), ahead), sequences.schema, checked)
     ahead.warn(str(sequences.path), "they are neither trained nor tested on")
-    log = {"path": literal(checked), "keep_seen": config.keep_seen}
-    if config.protocol == "temporal":
-        cut = _cut(con, sequences.path, checked, config)
-        select(con, "evaluation/temporal", cut=cut, **log).create("split")
-    else:
-        cut = None
-        select(con, "evaluation/leave_one_out", **log).create("split")
+    cut = _split(con, sequences, checked, config)
     materialize(con, "evaluation/tested_users", most=config.test_users, seed=seed)
     not_tested = dict(select(con, "evaluation/users_not_tested").fetchall())
     n_tested = len(con.table("tested_users"))
     if not n_tested:
         reasons = ", ".join(f"{n} ({reason})" for reason, n in not_tested.items())
         raise InputError(f"{sequences.path}: no user can be tested; of {sequences.n_users} users: {reasons}")
-    materialize(con, "evaluation/test_items", keep_seen=config.keep_seen)
+    materialize(con, "evaluation/test_items", keep_seen=config.keep_seen, is_next_only=config.is_next_only)
     for name in ("evaluation/training_events", "evaluation/training_items", "evaluation/user_items"):
         materialize(con, name)
     summary = select(con, "evaluation/split_summary")
     sizes = dict(zip(summary.columns, summary.fetchall()[0], strict=True))
     counts = SplitCounts(users_tested=n_tested, users_not_tested=not_tested, **sizes)
     _check_training_part(counts, sequences.path, config.top_k)
+    weighed = {"weights"} & set(sequences.schema.names)
+    schema = sequences_schema(sequences.user_type, sequences.item_type, weighed)
     return LogSplit(
-        training=_write(con, "evaluation/training_sequences", sequences.schema, folder),
-        histories=_write(con, "evaluation/tested_histories", sequences.schema, folder),
+        training=_write(con, "evaluation/training_sequences", schema, folder),
+        histories=_write(con, "evaluation/tested_histories", schema, folder),
         cut=cut,
         counts=counts,
     )
@@ -103,13 +103,26 @@ def _without_future_events(batches: Iterator[pa.RecordBatch], ahead: EventsAhead
             yield batch
         else:
             is_kept = moments < ahead.until
-            n_kept = np.concatenate([[0], np.cumsum(is_kept)])
-            offsets = pa.array(n_kept[np.concatenate([[0], np.cumsum(lengths)])].astype(np.int32))
-            kept = [
-                pa.ListArray.from_arrays(offsets, column.flatten().filter(pa.array(is_kept)))
-                for column in (items, times)
+            columns = [
+                filter_lists(batch[name], is_kept) if name in OF_EVENTS else batch[name] for name in batch.schema.names
             ]
-            yield pa.record_batch([batch["user_id"], *kept, batch["also_seen"]], schema=batch.schema)
+            yield pa.record_batch(columns, schema=batch.schema)
+
+
+def _split(con: duckdb.DuckDBPyConnection, sequences: Sequences, checked: Path, config: EvaluationConfig) -> int | None:
+    """Create the table split by the protocol, and return the cut."""
+    log: dict[str, Any] = {"path": literal(checked), "keep_seen": config.keep_seen}
+    if config.protocol == "temporal":
+        cut = _cut(con, sequences.path, checked, config)
+        select(con, "evaluation/temporal", cut=cut, **log).create("split")
+        return cut
+    if config.split is not None:
+        read_test_pairs(con, config.split, sequences, checked)
+        select(con, "evaluation/listed_split", **log).create("split")
+        con.execute("drop table test_pairs")
+    else:
+        select(con, "evaluation/leave_one_out", **log).create("split")
+    return None
 
 
 def _cut(con: duckdb.DuckDBPyConnection, path: Path, checked: Path, config: EvaluationConfig) -> int:

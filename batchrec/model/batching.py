@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchrec.arrays import Ints, Longs
+from batchrec.arrays import Floats, Ints, Longs
 from batchrec.config import EncoderShape
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.tables.schemas import MASK, PAD
@@ -24,11 +24,13 @@ class Histories:
 
     items: (events,) int32 indexes; offsets: (users + 1,) int64, where each user's items start and the last user's end.
     ties: (events,) bool, whether an item has the same timestamp as the one before it; None if times do not matter.
+    weights: (events,) float32, how much each counts in training; None if all weigh 1.
     """
 
     items: Ints
     offsets: Longs
     ties: NDArray[np.bool_] | None = None
+    weights: Floats | None = None
 
     @classmethod
     def from_arrow(
@@ -52,13 +54,18 @@ class Histories:
         return len(self.offsets) - 1
 
     @property
+    def relative_weights(self) -> Floats | None:
+        """Return the weights divided by their mean: (events,) float32, None if all weigh 1."""
+        return None if self.weights is None else self.weights / np.float32(self.weights.mean(dtype=np.float64))
+
+    @property
     def lengths(self) -> Longs:
         """Return the number of items of each user: (users,)."""
         lengths: Longs = self.offsets[1:] - self.offsets[:-1]
         return lengths
 
     def followed_by(self, others: "Histories") -> "Histories":
-        """Append the items of `others`, user by user, to these; ties are dropped."""
+        """Append the items of `others`, user by user, to these; ties and weights are dropped."""
         if len(others.items) == 0:
             return Histories(self.items, self.offsets)
         offsets = self.offsets + others.offsets
@@ -69,19 +76,22 @@ class Histories:
 
     def below(self, size: int) -> "Histories":
         """Keep only the items whose index is below `size`."""
-        return self.kept(self.items < size)
+        return self.keep(self.items < size)
 
-    def kept(self, is_kept: NDArray[np.bool_]) -> "Histories":
-        """Keep some of the events: is_kept (events,). Their ties stay as they are."""
+    def keep(self, is_kept: NDArray[np.bool_]) -> "Histories":
+        """Keep some events: is_kept (events,) bool. Ties still refer to the event that was before."""
         offsets = np.concatenate([[0], np.cumsum(is_kept, dtype=np.int64)])[self.offsets]
-        return Histories(self.items[is_kept], offsets, None if self.ties is None else self.ties[is_kept])
+        ties = None if self.ties is None else self.ties[is_kept]
+        weights = None if self.weights is None else self.weights[is_kept]
+        return Histories(self.items[is_kept], offsets, ties, weights)
 
     def take(self, users: Longs) -> "Histories":
         """Return the histories of some users, in the order of `users`."""
         lengths = self.lengths[users]
         places = spans(self.offsets[users], lengths)
         ties = None if self.ties is None else self.ties[places]
-        return Histories(self.items[places], np.concatenate([[0], np.cumsum(lengths)]), ties)
+        weights = None if self.weights is None else self.weights[places]
+        return Histories(self.items[places], np.concatenate([[0], np.cumsum(lengths)]), ties, weights)
 
 
 @dataclass(frozen=True)
@@ -113,11 +123,6 @@ def also_seen(users: pa.RecordBatch, vocabulary: Vocabulary) -> Histories:
     if "also_seen" not in users.schema.names:
         return Histories(np.empty(0, np.int32), np.zeros(len(users) + 1, np.int64))
     return Histories.from_arrow(users["also_seen"], vocabulary)
-
-
-def seen_by(users: pa.RecordBatch, vocabulary: Vocabulary) -> Histories:
-    """Look up all items that users of a sequences batch have seen: their histories, then also_seen."""
-    return Histories.from_arrow(users["item_ids"], vocabulary).followed_by(also_seen(users, vocabulary))
 
 
 def spans(starts: Longs, lengths: Longs) -> Longs:

@@ -17,8 +17,8 @@ from batchrec.rules.compiled import CompiledRules
 class UserLimits:
     """Items that users may not get, seen or blocked for them, and the only ones that they may get: a row per user.
 
-    seen: None with --keep-seen. blocked, candidates: None without these rules. segments: (users,) int64, each user's
-    row of CompiledRules.by_segment, None without one.
+    seen: seen and disliked items, None without any. blocked, candidates: None without these rules. segments: (users,)
+    int64, each user's row of CompiledRules.by_segment, None without one.
     """
 
     seen: Histories | None
@@ -40,7 +40,7 @@ class UserLimits:
 
 
 def limits_of(rules: CompiledRules, seen: Histories | None, user_ids: pa.Array) -> UserLimits:
-    """Look up the rules of single users; seen: items that they have seen, None with --keep-seen."""
+    """Look up the rules of single users; seen: items that they may not get, as in UserLimits."""
     return UserLimits(
         seen,
         None if rules.blocked_for is None else rules.blocked_for.of(user_ids),

@@ -1,5 +1,6 @@
 """Check that a finished recs table keeps the rules: in SQL, from the tables as they are read, without the scorer."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from batchrec.rules.rule_tables import SEGMENT, RuleTable, RuleTables
 from batchrec.sources.catalogue import read_categories
 from batchrec.tables.ids import BLANKS, without_blanks
 from batchrec.tables.queries import connect, literal, select
+from batchrec.tables.schemas import WEIGHED_COLUMNS
 
-_CAP, _PINS = "--max-per-category", "--pins"
+_CAP, _PINS, _SEEN = "--max-per-category", "--pins", "--seen"
 _UNLIMITED = 2**31 - 1
 
 
@@ -43,14 +45,21 @@ class FinishedTable:
 def check_rules(table: FinishedTable, rules: RuleTables, config: ScoringConfig) -> list[BrokenRule]:
     """Count, for each given rule, the recommendations that break it.
 
+    --seen is checked if it is an age, or if the sequences say what counts as seen or is disliked; in every other case
+    seen items are those of the histories, and a night counts them (nightly/gates/output.py).
     Raises InputError and ConfigError for a catalogue that cannot be read.
     """
-    if not rules and config.max_per_category is None:
+    names = set(pq.read_schema(table.sequences).names)
+    has_seen = math.isfinite(config.seen_from) or not names.isdisjoint(WEIGHED_COLUMNS)
+    if not rules and config.max_per_category is None and not has_seen:
         return []
     given = [option for option in ("--allow", "--block", "--block-for-user", "--candidates") if option in rules]
     counted = {rule: BrokenRule(rule, 0) for rule in given}
     with connect(table.recs.parent) as con:
         _open(con, table, rules, config)
+        view_blocked_items(con, table.sequences, config)
+        if has_seen:
+            counted[_SEEN] = _broken(_SEEN, *select(con, "rules/blocked_recs").fetchall()[0])
         if given:
             _judge(con, "ruled_recs", "judged_recs", rules, config)
             for rule, n_rows, example in select(con, "rules/forbidden_recs").fetchall():
@@ -70,12 +79,18 @@ def check_rules(table: FinishedTable, rules: RuleTables, config: ScoringConfig) 
                 n_shards=shard.n_shards,
             )
             pins.create_view("asked_pins")
-            select(con, "rules/seen_pins", sequences=literal(table.sequences), blanks=BLANKS).create_view("seen_pins")
+            select(con, "rules/seen_pins").create_view("seen_pins")
             _judge(con, "asked_pins", "judged_pins", rules, config)
             maximum = config.max_per_category or _UNLIMITED
-            misplaced = select(con, "rules/misplaced_pins", keep_seen=config.keep_seen, maximum=maximum).fetchall()[0]
+            misplaced = select(con, "rules/misplaced_pins", maximum=maximum).fetchall()[0]
             counted[_PINS] = _broken(_PINS, *misplaced)
     return list(counted.values())
+
+
+def view_blocked_items(con: duckdb.DuckDBPyConnection, sequences: Path, config: ScoringConfig) -> None:
+    """Create the view blocked_items: what the users of a sequences table may not get by --seen and their dislikes."""
+    parameters = {"sequences": literal(sequences), "blanks": BLANKS, "seen_from": config.seen_from}
+    select(con, "rules/blocked_items", **parameters).create_view("blocked_items")
 
 
 def _judge(con: duckdb.DuckDBPyConnection, asked: str, name: str, rules: RuleTables, config: ScoringConfig) -> None:

@@ -58,14 +58,14 @@ class PopularItems:
     def lists(self, users: pa.RecordBatch) -> RecLists:
         """Return the lists of users, over the vocabulary of `open`; users: a sequences batch."""
         segments = np.full(len(users), -1) if self.segments is None else self.segments.of(users["user_id"])
-        return self.open().lists(users, segments, self._config.top_k, self._config.keep_seen)
+        return self.open().lists(users, segments, self._config.top_k, self._config.seen_from)
 
     def emptied_by(self, users: pa.RecordBatch) -> Counter[str]:
         """Count users without a list by the rule that left them nothing; users: a sequences batch."""
         if len(users) == 0:
             return Counter()
         popular = self.open()
-        return emptied_by(popular.rules, popular.limits(users, self._config.keep_seen), np.arange(len(users)))
+        return emptied_by(popular.rules, popular.limits(users, self._config.seen_from), np.arange(len(users)))
 
     def _count(self) -> PopularLists:
         recent = self._recent_items()

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from batchrec.arrays import Bools, Longs
-from batchrec.model.batching import Histories, also_seen, history_digests
+from batchrec.model.batching import Histories
 from batchrec.rules.seen_and_blocked import UserLimits, limits_of
 from batchrec.scoring.offer import Offer
+from batchrec.scoring.seen_items import seen_items
 from batchrec.tables.schemas import FIRST_ITEM
 
 
@@ -15,8 +16,9 @@ from batchrec.tables.schemas import FIRST_ITEM
 class IndexedUsers:
     """Users over the indexes of the offer's vocabulary.
 
-    batch: of the sequences. histories: items that the model knows. limits: seen items are among them, unless keep_seen.
-    digests: (users,) int64, which change with a user's history, other seen items and segment's items.
+    batch: of the sequences. histories: items that the model knows. limits: seen and disliked items are among them, by
+    --seen. digests: (users,) int64, which change with a user's history, what is blocked of it, other seen and disliked
+    items, and the segment's items.
     """
 
     batch: pa.RecordBatch
@@ -41,16 +43,14 @@ class IndexedUsers:
         return len(self.batch["item_ids"].flatten()) - len(self.histories.items)
 
 
-def index_users(batch: pa.RecordBatch, offer: Offer, keep_seen: bool) -> IndexedUsers:
-    """Look up a sequences batch: columns user_id, item_ids and, if it exists, also_seen."""
-    histories = Histories.from_arrow(batch["item_ids"], offer.vocabulary)
-    others = also_seen(batch, offer.vocabulary)
-    seen = None if keep_seen else histories.followed_by(others)
-    limits = limits_of(offer.rules, seen, batch["user_id"])
-    digests = history_digests(histories, others)
+def index_users(batch: pa.RecordBatch, offer: Offer, seen_from: float) -> IndexedUsers:
+    """Look up a sequences batch, as `seen_items` takes it."""
+    items = seen_items(batch, offer.vocabulary, seen_from)
+    histories, digests = items.histories, items.digests
+    limits = limits_of(offer.rules, items.blocked, batch["user_id"])
     if offer.rules.by_segment is not None and limits.segments is not None:
         # So that only users who may get other items than in the previous table are scored again.
-        digests ^= offer.rules.by_segment.digests[limits.segments]
+        digests = digests ^ offer.rules.by_segment.digests[limits.segments]
     if offer.n_model_items < len(offer.vocabulary):
         histories = histories.below(FIRST_ITEM + offer.n_model_items)
     return IndexedUsers(batch, histories, limits, digests)

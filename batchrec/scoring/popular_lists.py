@@ -7,13 +7,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchrec.arrays import Bools, Codes, Floats, Ints, Longs
-from batchrec.model.batching import SeenPairs, seen_by
+from batchrec.model.batching import SeenPairs
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.pools import Pool, RecLists, Selection
 from batchrec.rules.ruled_ranker import as_rows, selection_of
 from batchrec.rules.seen_and_blocked import UserLimits, allowed_candidates, allowed_pins, limits_of
 from batchrec.rules.selection import deepen
+from batchrec.scoring.seen_items import seen_items
 from batchrec.tables.schemas import PAD
 
 # Size of the first pool, as a multiple of the list's length.
@@ -59,9 +60,9 @@ class PopularLists:
     everybody: Order
     by_segment: dict[int, Order]
 
-    def lists(self, users: pa.RecordBatch, segments: Longs, top_k: int, keep_seen: bool) -> RecLists:
+    def lists(self, users: pa.RecordBatch, segments: Longs, top_k: int, seen_from: float) -> RecLists:
         """Return the lists of users; users: a sequences batch; segments: (users,), -1 for none."""
-        limits = self.limits(users, keep_seen)
+        limits = self.limits(users, seen_from)
         selection = selection_of(self.rules, top_k)
         lists = RecLists.empty(len(users), top_k)
         for segment in np.unique(segments).tolist():
@@ -74,10 +75,13 @@ class PopularLists:
             lists.put(rows, _Chooser(order, self.rules, limits, selection).choose(rows))
         return lists
 
-    def limits(self, users: pa.RecordBatch, keep_seen: bool) -> UserLimits:
-        """Return what each user of a sequences batch may not get: seen items, unless keep_seen, and by the rules."""
-        seen = None if keep_seen else seen_by(users, self.vocabulary)
-        return limits_of(self.rules, seen, users["user_id"])
+    def limits(self, users: pa.RecordBatch, seen_from: float) -> UserLimits:
+        """Return what each user of a sequences batch may not get: seen and disliked items, and by the rules.
+
+        seen_from: as in ScoringConfig.
+        """
+        blocked = seen_items(users, self.vocabulary, seen_from).blocked
+        return limits_of(self.rules, blocked, users["user_id"])
 
 
 class _Chooser:

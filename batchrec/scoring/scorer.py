@@ -25,7 +25,7 @@ from batchrec.scoring.indexed_users import IndexedUsers, index_users
 from batchrec.scoring.offer import Offer
 from batchrec.scoring.previous_table import PreviousRecs, open_previous
 from batchrec.scoring.recs_columns import RecsColumns
-from batchrec.tables.schemas import sequences_schema
+from batchrec.tables.schemas import WEIGHED_COLUMNS, sequences_schema
 from batchrec.tables.sequences_table import checked_batch
 
 _log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Scorer:
     ) -> None:
         self.device = ranker.device
         self._ranker = ranker
-        self._sequences_schema = sequences_schema(user_type, model.vocabulary.item_ids.type)
+        self._id_types = user_type, model.vocabulary.item_ids.type
         self._offer = offer
         knows_all = offer.vocabulary.size == model.vocabulary.size
         # Without rules the best items of the graph are the list.
@@ -110,13 +110,13 @@ class Scorer:
         self._ruled = RuledRanker(ranker, model, offer.rules, config.top_k) if needs_rules else None
         self._shape, self._blend = model.manifest.shape, model.blend
         self._top_k = config.top_k
-        self._keep_seen = config.keep_seen
+        self._seen_from = config.seen_from
         max_tokens, self._max_users = batch_limits(ranker.device, model.vocabulary.size)
         self._batch_tokens = config.batch_tokens or max_tokens
         made_by = {
             "model_id": model.manifest.model_id,
             "top_k": config.top_k,
-            "keep_seen": config.keep_seen,
+            "seen": config.seen_policy,
             "precision": config.precision,
             "device": ranker.device,
             "onnxruntime": ort.__version__,
@@ -142,15 +142,17 @@ class Scorer:
         columns, nulls or histories that break the contract of sequences.
         """
         chunks = sequences.to_batches(max_chunksize=CHUNK_SIZE[self.device])
-        checked = (checked_batch(chunk, self._sequences_schema, "the sequences") for chunk in chunks)
+        weighed = set(sequences.column_names) & set(WEIGHED_COLUMNS)
+        schema = sequences_schema(*self._id_types, weighed)
+        checked = (checked_batch(chunk, schema, "the sequences") for chunk in chunks)
         return pa.Table.from_batches([self.score(chunk).recs for chunk in checked], self.schema)
 
     def score(self, batch: pa.RecordBatch, checkpoint: ChunkCheckpoint | None = None) -> ScoredChunk:
-        """Recommend to the users of a sequences batch: columns user_id, item_ids and, if it exists, also_seen.
+        """Recommend to the users of a sequences batch: columns user_id and those that `seen_items` takes.
 
         checkpoint: of the batch; None to rank without one.
         """
-        users = index_users(batch, self._offer, self._keep_seen)
+        users = index_users(batch, self._offer, self._seen_from)
         places = self._places_in_previous(users)
         fresh = np.flatnonzero(places < 0)
         lists = self._lists_by_model(users, fresh, checkpoint)
@@ -195,9 +197,7 @@ class Scorer:
 
     def _rank_batch(self, users: IndexedUsers, rows: Longs) -> Ranking:
         tokens = scoring_tokens(users.histories, rows, self._shape)
-        # Habit adds to items of the history only, which no list holds unless keep_seen.
-        blend = self._blend if self._keep_seen else None
-        added = NO_HABITS if blend is None else habits(blend, users.histories, rows)
+        added = NO_HABITS if self._blend is None else habits(self._blend, users.histories, rows)
         if self._ruled is not None:
             return self._ruled.rank(tokens, rows, users.limits, added)
         return self._ranker.rank(tokens, users.limits.excluded(rows), self._top_k, added)

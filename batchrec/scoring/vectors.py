@@ -60,7 +60,7 @@ def export_vectors(
 ) -> VectorsReport:
     """Write the folder `out`: items.parquet and users.parquet, with one vector per item or user (float32).
 
-    The items with the largest inner products with a user's vector are the list that `score --keep-seen` writes for the
+    The items with the largest inner products with a user's vector are the list that `score --seen allow` writes for the
     user without rules, except the last bits of scores, and neighbours and habit if the model blends them.
     Raises InputError, ModelError, DeviceError or ConfigError for an invalid input, model, device or output. Then `out`
     stays as it was.

@@ -21,8 +21,8 @@ from batchrec.system.atomic import check_no_input, check_writable_file, replacin
 from batchrec.system.urls import is_url
 from batchrec.tables.log_end import EventsAhead, ahead_from
 from batchrec.tables.parquet import write_parquet
-from batchrec.tables.queries import connect, is_disk_full, select
-from batchrec.tables.schemas import id_type, sequences_schema
+from batchrec.tables.queries import connect, is_disk_full, materialize, select
+from batchrec.tables.schemas import WEIGHED_COLUMNS, id_type, sequences_schema
 
 # Events that are assembled and written at a time; they become one row group of the output.
 BATCH_EVENTS = 1 << 20
@@ -33,9 +33,9 @@ class SequencesReport:
     """The counts of what was read and written: rows read = events + rejected + left out + duplicates folded.
 
     users: rows of the table. users_without_history: users whose events were all left out by filters. *_history: number
-    of events per history, over the users who have one. also_seen: items of left-out events that count as seen. oldest,
-    newest: times of events, UTC; newest ignores events more than a day ahead of now, unless all are. ahead_of_now: how
-    many are.
+    of events per history, over the users who have one. also_seen: items of left-out events that count as seen.
+    disliked: items that users dislike. oldest, newest: times of events, UTC; newest ignores events more than a day
+    ahead of now, unless all are. ahead_of_now: how many are.
     """
 
     out: str
@@ -49,6 +49,7 @@ class SequencesReport:
     users_without_history: int
     items: int
     also_seen: int
+    disliked: int
     user_id_type: str
     item_id_type: str
     shortest_history: int
@@ -133,6 +134,7 @@ def build_sequences(
         user_id_type=str(built.schema.field("user_id").type),
         item_id_type=str(built.schema.field("item_ids").type.value_type),
         also_seen=written.n_also_seen,
+        disliked=written.n_disliked,
         ahead_of_now=written.ahead.n_events,
         seconds=round(time.monotonic() - started, 3),
         **counts,
@@ -152,25 +154,37 @@ def rejects_of(out: Path) -> Path:
 def build_here(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: SequencesConfig, out: Path) -> Built:
     """Write the sequences table with the DuckDB of this process. Raises as `build_sequences`."""
     loaded = load_events(con, ratings, config)
-    select(con, "sequences/history_events", remember=remembers_left_out(config)).create_view("history_events")
-    events = HistoryEvents(con, config, "loaded_events")
+    events, by_weight = _history_events(con, config)
     events.fold()
-    left_out = left_out_of(loaded, events.filter())
+    left_out = left_out_of(loaded, by_weight + events.filter())
     n_items = select(con, "sequences/history_items").fetchall()[0][0]
     check_not_empty(n_items, loaded, left_out, where_of(ratings, config))
     rows = ordered_events(con, config)
     columns = rows.limit(0).to_arrow_table().schema
     user_type, item_type = (id_type(columns.field(name).type, name, "events") for name in ("user_id", "item_id"))
-    schema = sequences_schema(user_type, item_type)
+    schema = sequences_schema(user_type, item_type, WEIGHED_COLUMNS if config.weighs_events else ())
     written = Written(EventsAhead(ahead_from()))
     write_parquet(histories(rows.to_arrow_reader(BATCH_EVENTS), schema, config.repeats, written), schema, out)
     return Built(loaded, left_out, n_items, schema, written)
 
 
-def left_out_of(loaded: LoadedEvents, by_filters: Counter[str]) -> dict[str, int]:
-    """Return how many events each filter left out, without those that left out none."""
+def _history_events(con: duckdb.DuckDBPyConnection, config: SequencesConfig) -> tuple[HistoryEvents, Counter[str]]:
+    """Open the loaded events that may belong in a history, and count those that their weights leave out."""
+    if not config.weighs_events:
+        select(con, "sequences/history_events", remember=remembers_left_out(config)).create_view("history_events")
+        return HistoryEvents(con, config, "loaded_events"), Counter()
+    materialize(con, "sequences/weighed_events")
+    con.execute("drop table loaded_events")
+    n_disliked, n_of_weight_0 = select(con, "sequences/events_without_weight").fetchall()[0]
+    con.table("weighed_events").create_view("history_events")
+    counts = Counter({"disliked items": n_disliked, "weight 0": n_of_weight_0})
+    return HistoryEvents(con, config, "weighed_events"), counts
+
+
+def left_out_of(loaded: LoadedEvents, others: Counter[str]) -> dict[str, int]:
+    """Return how many events are left out for each reason, without reasons of none; others: those of later filters."""
     counts = Counter({"before --since": loaded.n_before_since, "below --min-rating": loaded.n_below_min_rating})
-    counts += by_filters
+    counts += others
     return dict(counts)
 
 
@@ -183,6 +197,8 @@ def check_not_empty(n_items: int, loaded: LoadedEvents, left_out: dict[str, int]
 
 def ordered_events(con: duckdb.DuckDBPyConnection, config: SequencesConfig) -> duckdb.DuckDBPyRelation:
     """Return the events of the view history_events in the order of the histories, as `histories` takes them."""
+    if config.weighs_events:
+        return select(con, "sequences/ordered_weighed_events")
     events = select(con, "sequences/ordered_events")
     return events if remembers_left_out(config) else events.select("user_id", "item_id", "moment")
 

@@ -28,7 +28,8 @@ class HistoryEvents:
         """
         config = self._config
         if config.repeats != "all" and max(config.min_item_events, config.min_user_events) > 1:
-            self._apply("sequences/folded_events", repeats=config.repeats)
+            folded = "sequences/folded_weighed_events" if config.weighs_events else "sequences/folded_events"
+            self._apply(folded, repeats=config.repeats)
 
     def filter(self, item_counts: pa.Table | None = None) -> Counter[str]:
         """Leave out rare items, then users with few events. Return how many events each filter left out.
@@ -63,5 +64,6 @@ class HistoryEvents:
 
 
 def remembers_left_out(config: SequencesConfig) -> bool:
-    """Return whether items of events that a filter leaves out still count as seen."""
-    return config.seen == "all" and (config.min_rating is not None or config.min_item_events > 1)
+    """Return whether events that are left out are kept, because their items still count as seen, or are disliked."""
+    filters_items = config.min_rating is not None or config.min_item_events > 1
+    return config.weighs_events or (config.seen == "all" and filters_items)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +18,15 @@ _SECOND = 1_000_000
 
 @dataclass(frozen=True)
 class _Kept:
-    """Events of the histories. lengths: (users,) events per user. also_seen: other items that each user has seen."""
+    """Events of the histories. lengths: (users,) events per user. also_seen: other items that each user has seen.
+
+    disliked: items that each user dislikes; None if events have no weights.
+    """
 
     events: pa.RecordBatch
     lengths: Longs
     also_seen: pa.ListArray
+    disliked: pa.ListArray | None = None
 
 
 @dataclass
@@ -37,11 +42,13 @@ class Written:
     moments: list[int] = field(default_factory=list)
     moments_in_time: list[int] = field(default_factory=list)
     n_also_seen: int = 0
+    n_disliked: int = 0
 
     def count(self, kept: _Kept, moments: Longs) -> None:
         """Count a batch; moments: times of its events, in microseconds."""
         self.lengths.append(pa.array(kept.lengths))
         self.n_also_seen += len(kept.also_seen.flatten())
+        self.n_disliked += 0 if kept.disliked is None else len(kept.disliked.flatten())
         if not len(moments):
             return
         span = [int(moments.min()), int(moments.max())]
@@ -60,6 +67,7 @@ class Written:
         self.moments += other.moments
         self.moments_in_time += other.moments_in_time
         self.n_also_seen += other.n_also_seen
+        self.n_disliked += other.n_disliked
 
     @property
     def newest(self) -> int:
@@ -72,12 +80,14 @@ def histories(
 ) -> Iterator[pa.RecordBatch]:
     """Yield one row per user from events in the order of the histories, and count the rows in `written`.
 
-    events: user_id, item_id, moment and, if left-out events count as seen, left_out. The events of a user are
+    events: user_id, item_id, moment and, if left-out events count as seen, left_out; if events have weights also
+    weight, is_seen and is_disliked, which is true for all events of a disliked item. The events of a user are
     consecutive, but may span several batches.
     """
     for whole in _whole_users(events):
         users = pc.run_end_encode(whole["user_id"])
-        kept = _without_left_out(whole, users.run_ends.to_numpy(), repeats)
+        assemble = _weighed if "weight" in whole.schema.names else _without_left_out
+        kept = assemble(whole, users.run_ends.to_numpy(), repeats)
         moments = kept.events["moment"].to_numpy()
         written.count(kept, moments)
         offsets = pa.array(np.concatenate([[0], np.cumsum(kept.lengths)]).astype(np.int32))
@@ -87,6 +97,9 @@ def histories(
             pa.ListArray.from_arrays(offsets, pa.array(moments // _SECOND)),
             kept.also_seen,
         ]
+        if kept.disliked is not None:
+            columns += [pa.ListArray.from_arrays(offsets, kept.events[name]) for name in ("weight", "is_seen")]
+            columns.append(kept.disliked)
         yield pa.record_batch([column.cast(field.type) for column, field in zip(columns, schema, strict=True)], schema)
 
 
@@ -124,6 +137,30 @@ def _without_left_out(events: pa.RecordBatch, ends: NDArray[np.int32], repeats: 
     return _Kept(events.take(pa.array(rows)), np.bincount(pairs.users[rows], minlength=len(ends)), also_seen)
 
 
+def _weighed(events: pa.RecordBatch, ends: NDArray[np.int32], repeats: str) -> "_Kept":
+    """Return the events that belong in histories, with weights, as `_without_left_out`.
+
+    One event of an item, if only one is kept, has the greatest weight of all, and counts as seen if any does.
+    """
+    is_left_out, is_seen, is_disliked = (
+        events[name].to_numpy(zero_copy_only=False) for name in ("left_out", "is_seen", "is_disliked")
+    )
+    pairs, item_ids = _Pairs.of(ends, events["item_id"]), events["item_id"]
+    rows = np.flatnonzero(~is_left_out)
+    # An item that the history does not show as seen may be seen by an event that is left out.
+    others = pairs.missing(np.flatnonzero(is_left_out & is_seen & ~is_disliked), rows[is_seen[rows]])
+    disliked = pairs.missing(np.flatnonzero(is_disliked), rows)
+    without_repeats = None if repeats == "all" else pairs.without_repeats(rows, first=repeats == "first")
+    chosen = rows if without_repeats is None else without_repeats
+    kept = events.take(pa.array(chosen))
+    if len(chosen) < len(rows):
+        for name in ("weight", "is_seen"):
+            greatest = pairs.greatest(events[name].to_numpy(zero_copy_only=False), rows, chosen)
+            kept = kept.set_column(kept.schema.get_field_index(name), name, pa.array(greatest))
+    lengths = np.bincount(pairs.users[chosen], minlength=len(ends))
+    return _Kept(kept, lengths, pairs.lists(item_ids, others), pairs.lists(item_ids, disliked))
+
+
 @dataclass(frozen=True)
 class _Pairs:
     """The user and item of each event: users (events,), numbered from 0 in order; numbers (events,), one per pair."""
@@ -156,6 +193,13 @@ class _Pairs:
         numbers, first = np.unique(self.numbers[rows], return_index=True)
         missing: Longs = rows[first[~np.isin(numbers, self.numbers[others])]]
         return missing
+
+    def greatest(self, values: NDArray[Any], rows: Longs, chosen: Longs) -> NDArray[Any]:
+        """Return the greatest value of the rows of each chosen row's pair; values, not negative: of all rows."""
+        numbers, places = np.unique(self.numbers[rows], return_inverse=True)
+        greatest = np.zeros(len(numbers), values.dtype)
+        np.maximum.at(greatest, places, values[rows])
+        return greatest[np.searchsorted(numbers, self.numbers[chosen])]
 
     def lists(self, item_ids: pa.Array, rows: Longs) -> pa.ListArray:
         """Return the items of some rows as one sorted list per user."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from batchrec.tables.queries import select
 
 _log = logging.getLogger(__name__)
 
-_ROLES = ("user_column", "item_column", "timestamp_column", "rating_column")
+_ROLES = ("user_column", "item_column", "timestamp_column", "rating_column", "event_column", "value_column")
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,10 @@ class Log:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of users, items, times and ratings."""
-        # If no rating is needed, the time column takes its place and is ignored.
-        return [self.user, self.item, self.timestamp, self.rating or self.timestamp]
+        """The columns of users, items, times, ratings, types and values."""
+        optional = (self.rating, self.config.event_column, self.config.value_column)
+        # If one is not needed, the time column takes its place and is ignored.
+        return [self.user, self.item, self.timestamp, *(column or self.timestamp for column in optional)]
 
     @property
     def has_quoted_fields(self) -> bool:
@@ -76,9 +77,18 @@ def open_log(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: Seq
     Raises InputError for a file that cannot be read or lacks a column, ConfigError if a query fails.
     """
     if config.query is not None:
-        names = ["user_id", "item_id", "timestamp", *(["rating"] if config.min_rating is not None else [])]
-        source = open_query(con, Path(config.query), dict.fromkeys(names, "--query"), config.night)
-        return _united(con, names, [source], config)
+        query, night = Path(config.query), config.night
+        config = replace(
+            config,
+            user_column="user_id",
+            item_column="item_id",
+            timestamp_column="timestamp",
+            rating_column="rating",
+            # Or it could change at midnight.
+            run_date=night.isoformat(),
+        )
+        source = open_query(con, query, dict.fromkeys(_wanted(config), "--query"), night)
+        return _united(con, [source], config)
     paths, tables = split_tables(ratings)
     listing = list_files(paths, "--ratings FILE")
     if listing.unread:
@@ -87,28 +97,32 @@ def open_log(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: Seq
     files = fetch(con, needed_files(listing.files, config), wanted)
     sources = open_sources(con, files, wanted, config.csv_options)
     sources += open_tables(con, tables, wanted, rows_of_tables(config))
-    return _united(con, list(wanted), sources, config)
+    return _united(con, sources, config)
 
 
 def open_files(con: duckdb.DuckDBPyConnection, files: Sequence[InputFile], config: SequencesConfig) -> Log:
     """Open some files of a log as the view `records`. Raises InputError as `open_log` does."""
-    wanted = _wanted(config)
-    return _united(con, list(wanted), open_sources(con, files, wanted, config.csv_options), config)
+    return _united(con, open_sources(con, files, _wanted(config), config.csv_options), config)
 
 
 def _wanted(config: SequencesConfig) -> dict[str, str]:
     """Return the columns to read, and the option that names each."""
-    names = [config.user_column, config.item_column, config.timestamp_column]
-    names += [config.rating_column] if config.min_rating is not None else []
-    options = ("--user-column", "--item-column", "--timestamp-column", "--rating-column")
-    return dict(zip(names, options, strict=False))
+    optional = {
+        config.rating_column if config.min_rating is not None else None: "--rating-column",
+        config.event_column: "--event-column",
+        config.value_column: "--value-column",
+    }
+    required = {
+        config.user_column: "--user-column",
+        config.item_column: "--item-column",
+        config.timestamp_column: "--timestamp-column",
+    }
+    return required | {column: option for column, option in optional.items() if column is not None}
 
 
-def _united(
-    con: duckdb.DuckDBPyConnection, names: Sequence[str], sources: list[Source], config: SequencesConfig
-) -> Log:
-    rating = names[3] if config.min_rating is not None else None
-    log = Log(names[0], names[1], names[2], rating, sources, config)
+def _united(con: duckdb.DuckDBPyConnection, sources: list[Source], config: SequencesConfig) -> Log:
+    rating = config.rating_column if config.min_rating is not None else None
+    log = Log(config.user_column, config.item_column, config.timestamp_column, rating, sources, config)
     unite(con, sources, "sequences/records", dict(zip(_ROLES, log.columns, strict=True))).create_view("all_records")
     con.view("all_records").create_view("records")
     return log
@@ -155,7 +169,7 @@ def leave_out_merged(con: duckdb.DuckDBPyConnection, log: Log, merged: Sequence[
     """Remove the records that a stray quote has merged from the view `records`."""
     if not merged:
         return
-    names = ("user_id", "item_id", "event_time", "rating")
+    names = ("user_id", "item_id", "event_time", "rating", "event_type", "event_value")
     rows = []
     for record in merged:
         fields = dict(partitions_of(record.file)) | record.fields

@@ -42,7 +42,7 @@ class Scans:
     def checks(self, typing: Typing) -> list[dict[str, Any]]:
         """Type all events, and return the rows of sql/sequences/load_checks.sql."""
         view_events(self.con, self.log.config, typing)
-        materialize(self.con, "sequences/loaded_events")
+        materialize(self.con, "sequences/loaded_events", columns=loaded_columns(self.log.config))
         checks: list[dict[str, Any]] = select(self.con, "sequences/load_checks").to_arrow_table().to_pylist()
         return checks
 
@@ -81,6 +81,12 @@ class Scans:
         return Reject(file, line, column, value)
 
 
+def loaded_columns(config: SequencesConfig) -> list[str]:
+    """Return the names of the columns of loaded_events."""
+    of_history = ["user_id", "item_id", "moment", *(["weight", "is_seen"] if config.weighs_events else [])]
+    return [*of_history, "before_since", "below_min_rating", "problem", "user_fits", "item_fits", "time_kind"]
+
+
 def view_events(con: duckdb.DuckDBPyConnection, config: SequencesConfig, typing: Typing) -> None:
     """Make the view `events`, the typed records; the events and errors of an earlier scan are dropped."""
     con.execute("drop table if exists loaded_events; drop table if exists reject_errors")
@@ -107,4 +113,18 @@ def view_events(con: duckdb.DuckDBPyConnection, config: SequencesConfig, typing:
         timestamp_unit=typing.unit,
         since=first_moment(config),
         min_rating=config.min_rating,
+        **_weight_parameters(config),
     ).create_view("events")
+
+
+def _weight_parameters(config: SequencesConfig) -> dict[str, Any]:
+    weights, steps = config.weight_of_type, config.value_steps
+    value_weight = "steps" if steps else config.value_weight
+    return {
+        "types": list(weights) or None,
+        "type_weights": list(weights.values()) or None,
+        "are_seen": [name in config.seen_types for name in weights] or None,
+        "value_weight": None if config.value_column is None else value_weight,
+        "steps": [value for value, _ in steps] or None,
+        "step_weights": [weight for _, weight in steps] or None,
+    }

@@ -59,7 +59,7 @@ def use_settings(con: duckdb.DuckDBPyConnection) -> None:
     """Set what every query relies on: UTC, the macros, and errors for unknown names."""
     con.execute("set enable_progress_bar = false; set timezone = 'UTC'; set python_enable_replacements = false")
     con.execute("reset default_order; reset default_null_order; set preserve_insertion_order = false")
-    for macro in ("tables/plain_text", "tables/shard_of"):
+    for macro in ("tables/plain_text", "tables/plain_number", "tables/shard_of"):
         con.execute(query_text(macro))
 
 

@@ -1,7 +1,7 @@
 """The contracts between the jobs: Arrow schemas of their tables, with the version in the metadata."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -10,9 +10,14 @@ from batchrec.errors import InputError
 from batchrec.system.json_text import to_json
 
 CONTRACT_VERSION = 1
-# Version 2 adds also_seen. A table without this column is read as if the lists were empty.
+# Version 2 adds also_seen. A table without this column is read as if the lists were empty. Version 3 adds the columns
+# below; a table without them has version 2, and is read as if every event weighed 1 and counted as seen.
 SEQUENCES_VERSION = 2
+WEIGHED_SEQUENCES_VERSION = 3
+WEIGHED_COLUMNS = ("weights", "is_seen", "disliked")
 MODEL_VERSION = 4
+# Version 2 adds question.
+EVALUATION_VERSION = 2
 
 # Indexes of the vocabulary that are not items, and the first index of an item.
 PAD = 0
@@ -42,20 +47,24 @@ def _with_contract(fields: list[pa.Field], name: str, version: int = CONTRACT_VE
     return pa.schema(fields, {"batchrec.contract": f"{name}/{version}"})
 
 
-def sequences_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
+def sequences_schema(user_type: pa.DataType, item_type: pa.DataType, weighed: Collection[str] = ()) -> pa.Schema:
     """Return the schema of sequences: one row per user, item_ids and timestamps (Unix seconds, UTC), oldest first.
 
-    item_ids and timestamps have the same length. also_seen: other items that the user has seen, sorted.
+    item_ids and timestamps have the same length. also_seen: other items that the user has seen, sorted. weighed: names
+    of WEIGHED_COLUMNS that the table has. weights: of the events, above 0. is_seen: whether each counts as seen.
+    disliked: items that are never recommended to the user, sorted.
     """
+    types = {"weights": pa.float32(), "is_seen": pa.bool_(), "disliked": item_type}
     return _with_contract(
         [
             pa.field("user_id", user_type, nullable=False),
             pa.field("item_ids", pa.list_(item_type), nullable=False),
             pa.field("timestamps", pa.list_(pa.int64()), nullable=False),
             pa.field("also_seen", pa.list_(item_type), nullable=False),
+            *(pa.field(name, pa.list_(types[name]), nullable=False) for name in WEIGHED_COLUMNS if name in weighed),
         ],
         "sequences",
-        SEQUENCES_VERSION,
+        WEIGHED_SEQUENCES_VERSION if weighed else SEQUENCES_VERSION,
     )
 
 
@@ -133,6 +142,7 @@ def evaluation_schema() -> pa.Schema:
     return _with_contract(
         [
             pa.field("protocol", pa.string(), nullable=False),
+            pa.field("question", pa.string(), nullable=False),
             pa.field("k", pa.int32(), nullable=False),
             pa.field("method", pa.string(), nullable=False),
             *(
@@ -145,4 +155,5 @@ def evaluation_schema() -> pa.Schema:
             pa.field("users_with_full_list", pa.int64(), nullable=False),
         ],
         "evaluation",
+        EVALUATION_VERSION,
     )

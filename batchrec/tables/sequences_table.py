@@ -10,10 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchrec.arrays import Bools
 from batchrec.errors import InputError, one_line
 from batchrec.tables.queries import connect, literal, select
-from batchrec.tables.schemas import id_type, is_list, sequences_schema
+from batchrec.tables.schemas import WEIGHED_COLUMNS, id_type, is_list, sequences_schema
 from batchrec.tables.sealed_parquet import open_parquet, parquet_of
+
+# Columns with a value for each event of the history.
+OF_EVENTS = {"item_ids", "timestamps", "weights", "is_seen"}
+_OPTIONAL = ("also_seen", *WEIGHED_COLUMNS)
 
 
 def no_items(n_users: int, list_type: pa.DataType) -> pa.ListArray:
@@ -21,12 +26,19 @@ def no_items(n_users: int, list_type: pa.DataType) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(np.zeros(n_users + 1, np.int32)), pa.array([], list_type.value_type))
 
 
+def filter_lists(lists: pa.ListArray, is_kept: Bools) -> pa.ListArray:
+    """Keep some values of lists; is_kept: (values of all lists,) bool."""
+    ends = np.cumsum(lists.value_lengths().to_numpy())
+    offsets = np.concatenate([[0], np.cumsum(is_kept)])[np.concatenate([[0], ends])]
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), lists.flatten().filter(pa.array(is_kept)))
+
+
 @dataclass(frozen=True)
 class Sequences:
     """A sequences table on disk whose columns and types satisfy the contract.
 
-    columns: columns of the schema that the file has; only also_seen may be missing. file: opened once and read from
-    then on, even if another file takes its name.
+    schema: with the WEIGHED_COLUMNS that the file has. columns: columns of the schema that the file has; only also_seen
+    may be missing. file: opened once and read from then on, even if another file takes its name.
     """
 
     path: Path
@@ -52,7 +64,8 @@ class Sequences:
     def batches(self, n_users: int) -> Iterator[pa.RecordBatch]:
         """Yield the table in batches of up to `n_users` rows.
 
-        Raises InputError for nulls, lists of unequal length, and histories that are not in time order.
+        Raises InputError for nulls, lists of unequal length, histories that are not in time order, and weights that are
+        not above 0.
         """
         try:
             for batch in parquet_of(self.file).iter_batches(n_users, columns=self.columns):
@@ -76,7 +89,7 @@ def checked_batch(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.Re
     """Return a batch of sequences with the columns and types of a schema; where: the table, for errors.
 
     also_seen may be missing. Raises InputError for another missing column, ids of another type, nulls, lists of
-    unequal length, and histories that are not in time order.
+    unequal length, histories that are not in time order, and weights that are not above 0.
     """
     if "also_seen" not in batch.schema.names:
         batch = batch.append_column("also_seen", no_items(len(batch), schema.field("also_seen").type))
@@ -106,10 +119,10 @@ def open_sequences(path: Path) -> Sequences:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {one_line(error)}. Run batchrec build-sequences again") from error
     file_schema = file.schema_arrow
-    for name in ("user_id", "item_ids", "timestamps", "also_seen"):
+    for name in ("user_id", "item_ids", "timestamps", *_OPTIONAL):
         times = file_schema.names.count(name)
-        # Tables from before contract version 2, and tables that people write, may lack also_seen.
-        if times != 1 and (times, name) != (0, "also_seen"):
+        # Tables of earlier versions of the contract, and tables that people write, may lack them.
+        if times != 1 and (times > 1 or name not in _OPTIONAL):
             problem = "no column" if times == 0 else f"{times} columns"
             raise InputError(f"{path}: {problem} {name!r}; found {', '.join(file_schema.names)}")
     if not is_list(file_schema.field("item_ids").type) or not is_list(file_schema.field("timestamps").type):
@@ -119,8 +132,9 @@ def open_sequences(path: Path) -> Sequences:
     schema = sequences_schema(
         id_type(file_schema.field("user_id").type, "user_id", str(path)),
         id_type(file_schema.field("item_ids").type.value_type, "item_ids", str(path)),
+        [name for name in WEIGHED_COLUMNS if name in file_schema.names],
     )
-    _check_also_seen(file_schema, schema, path)
+    _check_lists(file_schema, schema, path)
     columns = [name for name in schema.names if name in file_schema.names]
     table = Sequences(path, schema, file.metadata.num_rows, columns, opened)
     try:
@@ -134,17 +148,26 @@ def open_sequences(path: Path) -> Sequences:
     return table
 
 
-def _check_also_seen(file_schema: pa.Schema, schema: pa.Schema, path: Path) -> None:
-    """Raise InputError if there is a column also_seen and its ids have another type than those of the histories."""
-    if "also_seen" not in file_schema.names:
-        return
-    type_ = file_schema.field("also_seen").type
-    # If all lists are empty, the items may have no type.
-    if is_list(type_) and pa.types.is_null(type_.value_type):
-        return
-    wanted = schema.field("item_ids").type.value_type
-    if not is_list(type_) or id_type(type_.value_type, "also_seen", str(path)) != wanted:
-        raise InputError(f"{path}: column 'also_seen' is {type_}; expected a list of {wanted}, like 'item_ids'")
+def _check_lists(file_schema: pa.Schema, schema: pa.Schema, path: Path) -> None:
+    """Raise InputError if an optional column that is there has no lists, or lists of another type."""
+    for name in set(_OPTIONAL) & set(file_schema.names):
+        type_, wanted = file_schema.field(name).type, schema.field(name).type.value_type
+        # If all lists are empty, the values may have no type.
+        if is_list(type_) and pa.types.is_null(type_.value_type):
+            continue
+        if is_list(type_) and name in {"also_seen", "disliked"}:
+            fits = id_type(type_.value_type, name, str(path)) == wanted
+        else:
+            fits = is_list(type_) and _kind(type_.value_type) == _kind(wanted)
+        if not fits:
+            like = ", like 'item_ids'" if name in {"also_seen", "disliked"} else ""
+            raise InputError(f"{path}: column {name!r} is {type_}; expected a list of {wanted}{like}")
+
+
+def _kind(type_: pa.DataType) -> str:
+    """Return number or bool, or any other type's name."""
+    is_number = pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_)
+    return "number" if is_number else str(type_)
 
 
 def _check_nulls(batch: pa.RecordBatch, where: str) -> None:
@@ -158,9 +181,14 @@ def _check_nulls(batch: pa.RecordBatch, where: str) -> None:
 def _check_histories(batch: pa.RecordBatch, where: str) -> None:
     lengths = pc.list_value_length(batch["item_ids"])
     moments = batch["timestamps"].flatten()
-    unequal = pc.filter(batch["user_id"], pc.not_equal(lengths, pc.list_value_length(batch["timestamps"])))
-    if len(unequal):
-        raise InputError(f"{where}: user {unequal[0]}: item_ids and timestamps are of unequal length")
+    for name in sorted(OF_EVENTS & set(batch.schema.names)):
+        unequal = pc.filter(batch["user_id"], pc.not_equal(lengths, pc.list_value_length(batch[name])))
+        if len(unequal):
+            raise InputError(f"{where}: user {unequal[0]}: item_ids and {name} are of unequal length")
+    if "weights" in batch.schema.names:
+        weights = batch["weights"].flatten().to_numpy()
+        if not (np.isfinite(weights) & (weights > 0)).all():
+            raise InputError(f"{where}: column 'weights' holds {weights.min():g}; expected finite numbers above 0")
     backwards = moments.to_numpy()[1:] < moments.to_numpy()[:-1]
     ends = np.cumsum(lengths.to_numpy(), dtype=np.int64)
     # Between the last event of one history and the first of the next, time may go back.

@@ -107,7 +107,7 @@ def hold_out(histories: Histories, max_users: int, users: Longs, keep_seen: bool
     kept = np.ones(len(histories.items), dtype=bool)
     kept[last] = False
     # Ties refer to the item before. Only the last item of a history is removed, so no remaining tie changes.
-    training = histories.kept(kept)
+    training = histories.keep(kept)
     later = Histories(histories.items[last], np.arange(len(chosen) + 1))
     return Split(training, HeldOut(training.take(chosen), later, keep_seen), kept)
 

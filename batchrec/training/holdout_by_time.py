@@ -28,10 +28,10 @@ def hold_out_after(corpus: Corpus, cut: int, config: TrainingConfig) -> Split:
     chosen = np.sort(corpus.holdout_users[places])
     is_withheld = np.zeros(len(histories), bool)
     is_withheld[corpus.holdout_users[: places[-1] + 1]] = True
-    training = histories.kept(is_before)
+    training = histories.keep(is_before)
     held_out = HeldOut(training.take(chosen), later.take(chosen), config.repeat_items)
     is_refitted = is_before | ~is_withheld[users]
-    return Split(training, held_out, is_before, TrainingPart(histories.kept(is_refitted), is_refitted))
+    return Split(training, held_out, is_before, TrainingPart(histories.keep(is_refitted), is_refitted))
 
 
 def _later_items(histories: Histories, users: Longs, is_before: Bools, keep_seen: bool) -> Histories:

@@ -96,7 +96,7 @@ def train(
     ):
         started = time.monotonic()
         # The clocks of the processes differ, but all must hold out the same events.
-        corpus = read_corpus(sequences, config.seed, group.broadcast(ahead_from()))
+        corpus = read_corpus(sequences, config.seed, group.broadcast(ahead_from()), config.half_life)
         vocabulary = corpus.vocabulary
         cut, split = _split(sequences, corpus, config)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -222,7 +222,8 @@ def _new_encoder(vocabulary: Vocabulary, split: Split, config: TrainingConfig) -
         _log.info("starting from %s: %d of %d items are new to it", config.init_from, n_new, len(vocabulary))
         return encoder
     encoder = Encoder(vocabulary.size, encoder_shape(config, split.final.histories))
-    n_events = np.bincount(split.training.items, minlength=vocabulary.size) + 0.5
+    training = split.training
+    n_events = np.bincount(training.items, training.relative_weights, minlength=vocabulary.size) + 0.5
     encoder.item_biases.data = torch.from_numpy(np.log(n_events / n_events.mean())).float()
     return encoder
 

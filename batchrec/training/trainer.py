@@ -120,12 +120,12 @@ class Trainer:
     def _step(self, batch: Batch) -> Tensor:
         """Take a step and return this process's share of the loss."""
         mine = batch.share(self._group.rank, self._group.size)
-        tokens, labels, negatives = (
+        tokens, labels, negatives, weights = (
             None if array is None else torch.from_numpy(array).to(self._device)
-            for array in (mine.tokens, mine.labels, mine.negatives)
+            for array in (mine.tokens, mine.labels, mine.negatives, mine.weights)
         )
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-            loss: Tensor = self._item_loss(tokens, labels, negatives) * (mine.n_labels / batch.n_labels)
+            loss: Tensor = self._item_loss(tokens, labels, negatives, weights) * (mine.n_labels / batch.n_labels)
         self._optimizer.zero_grad()
         # DDP averages gradients over the processes, and each loss is a share of the batch's: multiply by their number.
         (loss * self._group.size).backward()

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from batchrec.arrays import Ints, Longs
+from batchrec.arrays import Floats, Ints, Longs
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import InputError
 from batchrec.model.batching import Histories, length_sorted, pad
@@ -21,12 +21,14 @@ class Batch:
     """Windows of similar length, and the items to predict at their places.
 
     tokens, labels: (windows, length) int32, PAD on the right; the label is PAD at places without a prediction.
-    negatives: (n,) int64 indexes in ascending order, shared by all labels; None for the whole vocabulary.
+    negatives: (n,) int64 indexes in ascending order, shared by all labels; None for the whole vocabulary. weights: of
+    the labels, in their shape, float32; 1 is the mean of all events. None if all weigh 1.
     """
 
     tokens: Ints
     labels: Ints
     negatives: Longs | None
+    weights: Floats | None = None
 
     @property
     def n_labels(self) -> int:
@@ -36,7 +38,8 @@ class Batch:
     def share(self, rank: int, n_processes: int) -> "Batch":
         """Return the windows that one of several processes works on."""
         mine = slice(rank, None, n_processes)
-        return Batch(self.tokens[mine], self.labels[mine], self.negatives)
+        weights = None if self.weights is None else self.weights[mine]
+        return Batch(self.tokens[mine], self.labels[mine], self.negatives, weights)
 
 
 def draw_batches(
@@ -58,21 +61,28 @@ def draw_batches(
     shuffled = generator.permutation(len(starts))
     starts, lengths = starts[shuffled], lengths[shuffled]
     batches = list(length_sorted(lengths, size))
+    all_weights, weights = histories.relative_weights, None
     for number in tqdm(generator.permutation(len(batches)), "epoch", unit="batch", leave=False, disable=hides_bars()):
         rows = batches[number]
         items = pad(histories.items, starts[rows], lengths[rows])
+        if all_weights is not None:
+            # The bits of 0.0 are those of PAD.
+            weights = pad(all_weights.view(np.int32), starts[rows], lengths[rows]).view(np.float32)
         if histories.ties is not None and not config.keep_ties:
             ties = pad(histories.ties, starts[rows], lengths[rows]).astype(bool)
-            items = shuffle_ties(items, ties, generator)
+            order = tie_order(ties, generator)
+            items = np.take_along_axis(items, order, axis=1)
+            weights = None if weights is None else np.take_along_axis(weights, order, axis=1)
         if shape.objective == "causal":
             tokens, labels = next_item_labels(items)
+            weights = None if weights is None else np.ascontiguousarray(weights[:, 1:])
         else:
             masked = mask_places(lengths[rows], config.mask_prob, config.last_mask_prob, generator)
             tokens, labels = mask_items(items, masked)
         negatives = None
         if n_drawn:
             negatives = np.sort(generator.choice(vocabulary_size - FIRST_ITEM, n_drawn, replace=False)) + FIRST_ITEM
-        yield Batch(tokens, labels, negatives)
+        yield Batch(tokens, labels, negatives, weights)
 
 
 def count_batches(histories: Histories, shape: EncoderShape, config: TrainingConfig) -> int:
@@ -101,13 +111,13 @@ def _count_passes(n_windows: int, min_windows: int) -> int:
     return -(-min_windows // max(1, n_windows))
 
 
-def shuffle_ties(items: Ints, ties: NDArray[np.bool_], generator: np.random.Generator) -> Ints:
-    """Shuffle the items of a row that have the same timestamp, because their order means nothing.
+def tie_order(ties: NDArray[np.bool_], generator: np.random.Generator) -> Longs:
+    """Draw an order of the places of rows, in the shape of ties, that shuffles the items of the same timestamp.
 
-    items: (rows, length), PAD on the right; ties: same shape, true if an item has the timestamp of the one before it.
+    Their own order means nothing. ties: (rows, length), true if an item has the timestamp of the one before it.
     """
     moments = np.cumsum(~ties, axis=1)
-    return np.take_along_axis(items, np.argsort(moments + generator.random(items.shape), axis=1), axis=1)
+    return np.argsort(moments + generator.random(ties.shape), axis=1)
 
 
 def next_item_labels(items: Ints) -> tuple[Ints, Ints]:

@@ -1,5 +1,6 @@
 -- One row per recommendation for the tested users number $first to $last: the items nearest to the user's newest items,
--- by the sum of their cosines with these; ties in the order of ids. Users whose items have few neighbours get few.
+-- by the sum of their cosines with these, each divided by the item's place from the newest to the power of $decay; ties
+-- in the order of ids. Users whose items have few neighbours get few.
 with users as (
     select
         user_id,
@@ -21,7 +22,7 @@ near as (
     select
         seen.user_index,
         neighbours.neighbour as item_index,
-        sum(neighbours.cosine) as score
+        sum(cast(neighbours.cosine / power(seen.recency, $decay) as decimal(18, 12))) as score
     from seen
     inner join neighbours on seen.item_index = neighbours.item_index
     where seen.recency <= $items_per_user

@@ -1,6 +1,7 @@
--- One row per item and each of its best neighbours: the cosine of the two sets of users who have them. Only the newest
--- items of each user are paired, so that a few long histories do not make up most of the pairs. Decimals have the same
--- sum in any order; ties are in the order of ids.
+-- One row per item and each of its best neighbours: the cosine of the two sets of users who have them, with $shrinkage
+-- added to its denominator: it lowers the cosines of items with few users. Only the newest items of each user are
+-- paired, so that a few long histories do not make up most of the pairs. Decimals have the same sum in any order; ties
+-- are in the order of ids.
 with recent as (
     select
         user_index,
@@ -44,7 +45,9 @@ both_ways as (
 select
     both_ways.item_index,
     both_ways.neighbour,
-    cast(both_ways.n_users / sqrt(counts.n_users * neighbour_counts.n_users) as decimal(18, 12)) as cosine
+    cast(
+        both_ways.n_users / (sqrt(counts.n_users * neighbour_counts.n_users) + $shrinkage) as decimal(18, 12)
+    ) as cosine
 from both_ways
 inner join counts on both_ways.item_index = counts.item_index
 inner join counts as neighbour_counts on both_ways.neighbour = neighbour_counts.item_index

@@ -1,24 +1,6 @@
--- One row per recommendation for the tested users number $first to $last: the items with the most events, of all time
--- or in the last $days days of the training part; ties in the order of ids. A user needs at most the first k of them
--- plus as many as they have seen.
-with span as (
-    select max(moment) as newest
-    from training_events
-),
-
-popular as (
-    select
-        training_items.item_id,
-        training_items.item_index,
-        row_number() over (order by count(*) desc, training_items.item_index asc) as place
-    from training_events
-    inner join training_items on training_events.item_id = training_items.item_id
-    cross join span
-    where $days is null or training_events.moment > span.newest - 86400 * $days
-    group by training_items.item_id, training_items.item_index
-),
-
-users as (
+-- One row per recommendation for the tested users number $first to $last: the first of the popular items. A user needs
+-- at most the first $k of them plus as many as they have seen.
+with users as (
     select
         user_id,
         user_index
@@ -54,10 +36,10 @@ places as (
 
 select
     places.user_id,
-    popular.item_id,
-    row_number() over (partition by places.user_index order by popular.place) as rank
+    popular_items.item_id,
+    row_number() over (partition by places.user_index order by popular_items.place) as rank
 from places
-inner join popular on places.place = popular.place
-anti join seen on places.user_index = seen.user_index and popular.item_index = seen.item_index
+inner join popular_items on places.place = popular_items.place
+anti join seen on places.user_index = seen.user_index and popular_items.item_index = seen.item_index
 qualify rank <= $k
 order by places.user_id, rank

@@ -1,6 +1,6 @@
 -- One row: the number of violations of each part of the contract in the recommendations at $recs, checked against the
--- histories and also_seen at $sequences. Lists are rebuilt from the rows, so the check does not rely on the scorer. Ids
--- are compared as the scorer compares them: without surrounding blanks.
+-- view blocked_items. Lists are rebuilt from the rows, so the check does not rely on the scorer. Ids are compared as
+-- the scorer compares them: without surrounding blanks.
 with rows_of_recs as (
     select
         trim(cast(user_id as varchar), $blanks) as user_id,
@@ -20,21 +20,6 @@ lists as (
         count(*) filter (where not isfinite(score)) as n_not_finite
     from rows_of_recs
     group by user_id
-),
-
-histories as (
-    select
-        trim(cast(user_id as varchar), $blanks) as user_id,
-        -- Tables written by other programs may lack also_seen.
-        list_concat(*columns(lambda name: name in ('item_ids', 'also_seen'))) as item_ids
-    from read_parquet($sequences, hive_partitioning = false)
-),
-
-seen as (
-    select
-        user_id,
-        list_transform(cast(item_ids as varchar[]), lambda item_id: trim(item_id, $blanks)) as item_ids
-    from histories
 )
 
 select
@@ -42,6 +27,6 @@ select
     coalesce(sum(lists.n_not_finite), 0) as scores_that_are_not_finite,
     coalesce(sum(lists.n_rows - len(list_distinct(lists.item_ids))), 0) as duplicates,
     count(*) filter (where list_sort(lists.ranks) != range(1, lists.n_rows + 1)) as users_with_gaps_in_ranks,
-    coalesce(sum(if($keep_seen, 0, len(list_intersect(lists.item_ids, seen.item_ids)))), 0) as seen_items
+    coalesce(sum(len(list_intersect(lists.item_ids, blocked_items.item_ids))), 0) as seen_items
 from lists
-left join seen on lists.user_id = seen.user_id
+left join blocked_items on lists.user_id = blocked_items.user_id

@@ -1,10 +1,10 @@
 -- One row per id of a rule table, in the view ids, that equals or is like an item of the histories at $path or of
--- their column also_seen: its place in the table, whether it equals one, and the item. Ids are compared as in
--- known_users.sql.
+-- their columns also_seen and disliked: its place in the table, whether it equals one, and the item. Ids are compared
+-- as in known_users.sql.
 with events as (
     select
         trim(
-            cast(unnest(list_concat(*columns(lambda name: name in ('item_ids', 'also_seen')))) as varchar),
+            cast(unnest(list_concat(*columns(lambda name: name in ('item_ids', 'also_seen', 'disliked')))) as varchar),
             $blanks
         ) as item_id
     from read_parquet($path, hive_partitioning = false)

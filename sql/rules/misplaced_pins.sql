@@ -1,8 +1,8 @@
 -- One row: the number of pins of users, in the view judged_pins, that are not at their place in the recommendations,
 -- in the view ruled_recs; and the first one's user, rank (expected, or else its own) and item. A pin belongs in the
--- list of each user who may get it and has not seen it, in the view seen_pins (or with $keep_seen), if the list has
--- room for it among the $maximum items of its category: at its position, or above it if there are too few other items
--- to fill the list up to there.
+-- list of each user who may get it, unless it is the user's in the view seen_pins, if the list has room for it among
+-- the $maximum items of its category: at its position, or above it if there are too few other items to fill the list up
+-- to there.
 with numbered_pins as (
     select
         judged_pins.user_id,
@@ -20,7 +20,7 @@ with numbered_pins as (
         and not judged_pins.is_blocked
         and not judged_pins.is_blocked_for_user
         and judged_pins.is_candidate
-        and ($keep_seen or seen_pins.item_id is null)
+        and seen_pins.item_id is null
 ),
 
 open_pins as (

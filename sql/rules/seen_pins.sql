@@ -1,17 +1,13 @@
--- One row per user of the histories at $sequences and pin, in the view pins, that the user has seen: in the history, or
--- in the column also_seen if it exists.
-with events as (
+-- One row per user and pin, in the view pins, that the user may not get because it is in the view blocked_items.
+with blocked as (
     select
-        trim(cast(user_id as varchar), $blanks) as user_id,
-        trim(
-            cast(unnest(list_concat(*columns(lambda name: name in ('item_ids', 'also_seen')))) as varchar),
-            $blanks
-        ) as item_id
-    from read_parquet($sequences, hive_partitioning = false)
+        user_id,
+        unnest(item_ids) as item_id
+    from blocked_items
 )
 
 select distinct
-    events.user_id,
-    events.item_id
-from events
-inner join pins on events.item_id = pins.item_id
+    blocked.user_id,
+    blocked.item_id
+from blocked
+inner join pins on blocked.item_id = pins.item_id

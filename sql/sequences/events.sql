@@ -7,7 +7,9 @@
 -- Reads records. Parameters: users_are_integers, items_are_integers; user_type, item_type, a value of the type of the
 -- ids; users_must_be_integers, items_must_be_integers; null_words, whole_number, lost_digits, regular expressions of
 -- ids; has_null_words, whether the user added null words; has_quotes, whether fields may be quoted; blanks, characters
--- to trim; timestamp_format, or null; timestamp_unit; since, in microseconds UTC, or null; min_rating, or null.
+-- to trim; timestamp_format, or null; timestamp_unit; since, in microseconds UTC, or null; min_rating, or null; types
+-- of events, or null, with their type_weights and are_seen; value_weight, linear, log or steps, or null; steps, values
+-- in ascending order, with their step_weights.
 with parsed as (
     select
         *,
@@ -81,10 +83,9 @@ with parsed as (
                 then try_cast(tick as bigint)
             else try_cast(floor(tick / 1000) as bigint)
         end as moment,
-        coalesce(
-            try_cast(rating as double),
-            if(regexp_matches(rating, '^\s*[+-]?\d+,\d{1,2}\s*$'), try_cast(replace(rating, ',', '.') as double), null)
-        ) as stars
+        plain_number(rating) as stars,
+        plain_number(event_value) as amount,
+        list_position(cast($types as varchar[]), trim(event_type, $blanks)) as type_place
     from records
 ),
 
@@ -135,8 +136,36 @@ checked as (
                     true
                 )
             else coalesce(cast(item_key as varchar) = trim(item_id, $blanks), true)
-        end as item_fits
+        end as item_fits,
+        if($types is null, 1, cast($type_weights as double[])[type_place]) as type_factor,
+        case $value_weight
+            when 'linear' then amount
+            when 'log' then if(amount < 0, null, ln(1 + greatest(amount, 0)))
+            when 'steps'
+                then
+                    if(
+                        isfinite(amount),
+                        coalesce(
+                            cast($step_weights as double[])[
+                                len(list_filter(cast($steps as double[]), lambda step: step <= amount))
+                            ],
+                            0
+                        ),
+                        null
+                    )
+            else 1
+        end as value_factor
     from compared
+),
+
+weighed as (
+    select
+        *,
+        -- A dislike of either kind is one.
+        try_cast(
+            if(least(type_factor, value_factor) < 0, -1, 1) * abs(type_factor * value_factor) as float
+        ) as event_weight
+    from checked
 )
 
 select
@@ -165,6 +194,10 @@ select
             when item_key is null then 'no item'
             when event_time is null then 'no time'
             when $min_rating is not null and (stars is null or isnan(stars)) then 'no rating'
+            when $types is not null and event_type is null then 'no event type'
+            when $types is not null and type_factor is null then 'unknown event type'
+            when $value_weight is not null and event_value is null then 'no value'
+            when $value_weight is not null and not coalesce(isfinite(event_weight), false) then 'unusable value'
         end
         as enum(
             'no user',
@@ -177,9 +210,15 @@ select
             'user id holds a line end',
             'item id holds a line end',
             'user id is not an integer',
-            'item id is not an integer'
+            'item id is not an integer',
+            'no event type',
+            'unknown event type',
+            'no value',
+            'unusable value'
         )
     ) as problem,
+    event_weight as weight,
+    coalesce(cast($are_seen as boolean[])[type_place], true) as is_seen,
     user_fits,
     item_fits,
     cast(
@@ -204,5 +243,7 @@ select
     item_id as raw_item,
     event_time as raw_time,
     rating as raw_rating,
+    event_type as raw_event,
+    event_value as raw_value,
     file
-from checked
+from weighed

@@ -7,11 +7,7 @@ with frequent as (
     where n_events >= $min_item_events
 )
 
-select
-    history_events.user_id,
-    history_events.item_id,
-    history_events.moment,
-    history_events.left_out or frequent.item_id is null as left_out
+select history_events.* replace (history_events.left_out or frequent.item_id is null as left_out)
 from history_events
 left join frequent on history_events.item_id = frequent.item_id
 where $remember or frequent.item_id is not null

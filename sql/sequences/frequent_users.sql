@@ -8,10 +8,6 @@ with frequent as (
     having count(*) >= $min_user_events
 )
 
-select
-    history_events.user_id,
-    history_events.item_id,
-    history_events.moment,
-    history_events.left_out
+select history_events.*
 from history_events
 semi join frequent on history_events.user_id = frequent.user_id

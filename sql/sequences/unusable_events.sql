@@ -6,7 +6,9 @@ select
     raw_user,
     raw_item,
     raw_time,
-    raw_rating
+    raw_rating,
+    raw_event,
+    raw_value
 from events
 where problem is not null
 limit $n_rows -- noqa: AM09

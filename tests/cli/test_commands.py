@@ -133,8 +133,9 @@ def test_options_of_an_evaluation_reach_their_config(monkeypatch: pytest.MonkeyP
         raise click.Abort
 
     monkeypatch.setattr("batchrec.evaluation.evaluate.evaluate", evaluate)
-    run_cli("evaluate", "--protocol", "temporal", "--test-days", "1.5", "--top-k", 5, "--seed", 3, "--max-len", 20)
-    evaluation = EvaluationConfig(protocol="temporal", test_days=1.5, top_k=5)
+    options = ("--protocol", "temporal", "--test-days", "1.5", "--top-k", 5, "--recs", "a.csv", "--recs", "b.csv")
+    run_cli("evaluate", *options, "--seed", 3, "--max-len", 20)
+    evaluation = EvaluationConfig(protocol="temporal", test_days=1.5, top_k=5, recs=("a.csv", "b.csv"))
     training = TrainingConfig(seed=3, max_len=20)
     assert given == [Path("sequences.parquet"), evaluation, training, Path("evaluation.parquet")]
 
@@ -211,6 +212,11 @@ WRONG_USE = [
     ["evaluate", "--protocol", "temporal", "--cut", "2024-06-01", "--test-days", "7"],
     ["evaluate", "--cut", "2024-06-01"],
     ["evaluate", "--test-days", "7"],
+    ["evaluate", "--question", "last"],
+    ["evaluate", "--split", "split.csv"],
+    ["evaluate", "--protocol", "split"],
+    ["evaluate", "--protocol", "split", "--split", "split.csv", "--test-days", "7"],
+    ["evaluate", "--recs", "recs.parquet", "--recs", "recs.parquet"],
     ["evaluate", "--protocol", "temporal", "--test-days", "0"],
     ["evaluate", "--protocol", "temporal", "--test-days", "nan"],
     ["evaluate", "--protocol", "temporal", "--test-days", "inf"],

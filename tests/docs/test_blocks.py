@@ -80,12 +80,23 @@ def write_inputs(folder: Path) -> None:
             for number, (user, item, time) in enumerate(ratings)
         ],
     )
+    kinds = ["view", "buy", "skip", "dislike"]
+    write_csv(
+        folder / "events.csv",
+        ("userId", "movieId", "timestamp", "kind", "seconds"),
+        *[(*rating, kinds[number % 4], number % 400) for number, rating in enumerate(ratings)],
+    )
     write_csv(folder / "out-of-stock.csv", ("item_id",), *[(item,) for item in items[:9]])
     (folder / "stock.sql").write_text("select movieId as item_id from read_csv('movies.csv')", encoding="utf-8")
     write_csv(folder / "campaign.csv", ("item_id", "factor"), (items[20], 2.5))
     write_csv(folder / "campaign-pins.csv", ("item_id", "position"), (items[21], 1))
     write_csv(folder / "users.csv", ("user_id", "country", "segment"), *[(user, "DE", "new") for user in range(1, 41)])
     write_csv(folder / "per-segment.csv", ("item_id", "segment"), *[(item, "new") for item in items])
+    recs = [(user, item, rank) for user in range(1, 41) for rank, item in enumerate(items[:10])]
+    for name in ("ours.csv", "theirs.csv"):
+        write_csv(folder / name, ("user_id", "item_id", "rank"), *recs)
+    last = {user: item for user, item, _ in sorted(ratings, key=lambda rating: rating[2])}
+    write_csv(folder / "test-items.csv", ("user_id", "item_id"), *last.items())
     users, tracks, times = zip(*ratings, strict=True)
     for name in ("bought-elsewhere", "per-user"):
         pq.write_table(pa.table({"user_id": users, "item_id": tracks}), folder / f"{name}.parquet")

@@ -93,11 +93,55 @@ def test_recently_popular_items_have_the_most_recent_events(log: Log, days: int)
         events = [event for history in training_part(split).values() for event in history]
         newest = max(moment for _, moment in events)
         counts = Counter(item for item, moment in events if moment > newest - days * 86_400)
-        lists = gather(queries(split, config(popular_days=days)).recently_popular())
+        lists = gather(queries(split, config()).popular(days))
         assert lists == expected_lists(split, False, lambda _: counts)
 
 
-def neighbours(histories: list[list[str]]) -> dict[str, dict[str, int]]:
+@settings(max_examples=examples(30))
+@given(log=logs(), days=st.integers(1, 9))
+def test_personal_frequency_is_filled_up_by_the_popular_items_of_the_last_days(log: Log, days: int) -> None:
+    daily = {user: [(item, moment * 86_400) for item, moment in events] for user, events in log.items()}
+    options = config(keep_seen=True, popular_days=days)
+    with split_log(daily, options) as split, small_limits():
+        trained = training_part(split)
+        events = [event for history in trained.values() for event in history]
+        newest = max(moment for _, moment in events)
+        counts = Counter(item for item, moment in events if moment > newest - days * 86_400)
+        expected = {}
+        for user, number in split.rows("tested_users", "user_id, user_index"):
+            newest_first = [item for item, _ in reversed(trained[number])]
+            places = {item: place for place, item in enumerate(sorted(counts, key=lambda item: (-counts[item], item)))}
+            # sorted keeps the order of ties.
+            own = sorted(
+                dict.fromkeys(newest_first),
+                key=lambda item: (-newest_first.count(item), places.get(item, len(places))),
+            )
+            expected[user] = (own + best(counts, set(own)))[:K]
+        assert gather(queries(split, options).personal_frequency()) == expected
+
+
+def test_personal_frequency_counts_repeats_and_prefers_the_popular_among_ties() -> None:
+    mine = [("a", 1), ("b", 2), ("b", 3), ("c", 4), ("d", 5)]
+    log = {"me": [*mine, ("e", 6)], "other": [("c", 0), ("c", 1), ("y", 2), ("x", 3)]}
+    with split_log(log, config(keep_seen=True)) as split:
+        assert gather(queries(split, config(keep_seen=True)).personal_frequency())["me"] == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ({}, {"popular, last 30 days"}),
+        ({"popular_days": 7}, set()),
+        ({"popular_days": 3, "keep_seen": True}, {"popular, last 3 days", "personal frequency"}),
+    ],
+)
+def test_a_week_is_always_one_of_the_baselines(options: dict[str, Any], more: set[str]) -> None:
+    always = {"popular", "popular, last 7 days", "item-to-item", "item-to-item, recency-weighted"}
+    with split_log(two_circles(), config()) as split:
+        assert set(queries(split, config(**options)).by_name()) == always | more
+
+
+def neighbours(histories: list[list[str]], shrinkage: int = 0) -> dict[str, dict[str, int]]:
     """The cosines of each item with its best neighbours, in units of 1e-12.
 
     histories: different items, newest first.
@@ -110,7 +154,7 @@ def neighbours(histories: list[list[str]]) -> dict[str, dict[str, int]]:
     for one, users in owners.items():
         for other, others in owners.items():
             if one != other and users & others:
-                cosine = len(users & others) / math.sqrt(len(users) * len(others))
+                cosine = len(users & others) / (math.sqrt(len(users) * len(others)) + shrinkage)
                 cosines[one][other] = round(cosine * 1e12)
     return {
         one: dict(sorted(near.items(), key=lambda pair: (-pair[1], pair[0]))[: LIMITS["_NEIGHBOURS"]])
@@ -135,11 +179,32 @@ def test_neighbours_are_ranked_by_the_cosine_of_their_users(log: Log, keep_seen:
 
         lists = gather(queries(split, config(keep_seen)).item_to_item())
         assert lists == expected_lists(split, keep_seen, scores_of)
-        materialize(split.con, "evaluation/neighbours", items_per_user=3, neighbours_per_item=2)
+        materialize(split.con, "evaluation/neighbours", items_per_user=3, neighbours_per_item=2, shrinkage=0)
         numbers = dict(split.rows("training_items", "item_index, item_id"))
         rows = split.rows("neighbours", "item_index, neighbour, cosine")
     made = {(numbers[one], numbers[other]): int(cosine * 10**12) for one, other, cosine in rows}
     assert made == {(one, other): cosine for one, others in near.items() for other, cosine in others.items()}
+
+
+@settings(max_examples=examples(30))
+@given(log=logs(), keep_seen=st.booleans())
+def test_recency_weighted_neighbours_count_less_the_older_the_users_item(log: Log, keep_seen: bool) -> None:
+    with split_log(log, config(keep_seen)) as split, small_limits():
+        histories = [
+            list(dict.fromkeys(item for item, _ in reversed(events))) for events in training_part(split).values()
+        ]
+        near = neighbours(histories, shrinkage=3)
+
+        def scores_of(items: list[str]) -> dict[str, int]:
+            scores: Counter[str] = Counter()
+            for place, item in enumerate(items[: LIMITS["_QUERY_ITEMS"]]):
+                scores.update(
+                    {other: round(cosine / (1 + place) ** 0.5) for other, cosine in near.get(item, {}).items()}
+                )
+            return scores
+
+        lists = gather(queries(split, config(keep_seen)).item_to_item(shrinkage=3, decay=0.5))
+        assert lists == expected_lists(split, keep_seen, scores_of)
 
 
 def two_circles() -> dict[int, list[tuple[int, int]]]:
@@ -188,14 +253,15 @@ def test_als_recommends_all_items_left_if_they_are_few() -> None:
     assert set(lists[2]) == {2, 3}
 
 
-@pytest.mark.parametrize("name", ["popular", "recently_popular", "item_to_item"])
 @pytest.mark.parametrize("keep_seen", [False, True])
-def test_integer_and_text_ids_get_the_same_lists(name: str, keep_seen: bool) -> None:
+def test_integer_and_text_ids_get_the_same_lists(keep_seen: bool) -> None:
     log = two_circles()
     # Padded to equal width, so that text sorts like the numbers.
     text = {f"{user:02}": [(f"{item:02}", moment) for item, moment in events] for user, events in log.items()}
     with split_log(log, config()) as numbers, split_log(text, config()) as names:
-        by_number = gather(getattr(queries(numbers, config(keep_seen)), name)())
-        by_name = gather(getattr(queries(names, config(keep_seen)), name)())
-    assert by_name == {f"{user:02}": [f"{item:02}" for item in items] for user, items in by_number.items()}
-    assert set(by_number) == set(log)
+        of_numbers = queries(numbers, config(keep_seen)).by_name()
+        of_names = queries(names, config(keep_seen)).by_name()
+        for method in of_numbers:
+            by_number, by_name = gather(of_numbers[method]), gather(of_names[method])
+            assert by_name == {f"{user:02}": [f"{item:02}" for item in items] for user, items in by_number.items()}
+            assert set(by_number) == set(log)

@@ -3,19 +3,22 @@
 import json
 import logging
 import math
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import batchrec
 from batchrec.config import EvaluationConfig, TrainingConfig
-from batchrec.evaluation.bootstrap import Interval
-from batchrec.evaluation.evaluate import EvaluationReport, evaluate
+from batchrec.evaluation.evaluate import evaluate
 from batchrec.evaluation.metrics import MethodMetrics, measure_lists
+from batchrec.evaluation.report import EvaluationReport, MethodPair, question_of
 from batchrec.evaluation.report_text import format_report
 from batchrec.model.directory import load_model
 from batchrec.training.train import TrainingReport, train
@@ -68,10 +71,9 @@ def test_the_table_and_the_json_hold_the_report(tmp_path: Path, capsys: pytest.C
     (line,) = capsys.readouterr().out.splitlines()
     report = json.loads(line)
     assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8")) == report
-    assert pq.read_table(out).to_pylist() == [
-        {"protocol": "leave-one-out", "k": 5} | result for result in report["methods"]
-    ]
-    assert pq.read_schema(out).metadata[b"batchrec.contract"] == b"evaluation/1"
+    head = {"protocol": "leave-one-out", "question": "Does a list hold the next new item that the user takes?", "k": 5}
+    assert pq.read_table(out).to_pylist() == [head | result for result in report["methods"]]
+    assert pq.read_schema(out).metadata[b"batchrec.contract"] == b"evaluation/2"
     assert names_in(tmp_path) == {"evaluation.parquet", "evaluation.json"}
     assert report["model"]["options"]["hidden_size"] == 8
 
@@ -80,7 +82,7 @@ def test_without_json_a_table_and_a_verdict_are_printed(tmp_path: Path, capsys: 
     options = ("--sequences", training_sequences(), "--n-resamples", 100, "--out", tmp_path / "evaluation")
     assert run_cli("evaluate", *QUICKLY, *options) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "leave-one-out, new items only"
+    assert lines[:2] == ["leave-one-out, new items only", "Does a list hold the next new item that the user takes?"]
     head = next(number for number, line in enumerate(lines) if "NDCG@10" in line)
     assert lines[head + 1].startswith("model ")
     assert len({len(line) for line in lines[head:-2]}) == 1
@@ -91,7 +93,13 @@ def test_without_json_a_table_and_a_verdict_are_printed(tmp_path: Path, capsys: 
 def test_the_model_comes_first_and_then_the_baselines_best_first() -> None:
     first, *baselines = evaluated().methods
     assert first.method == "model"
-    assert {result.method for result in baselines} >= {"popular", "popular, last 30 days", "item-to-item"}
+    assert {result.method for result in baselines} - {"als"} == {
+        "popular",
+        "popular, last 7 days",
+        "popular, last 30 days",
+        "item-to-item",
+        "item-to-item, recency-weighted",
+    }
     scores = [result.ndcg for result in baselines]
     assert scores == sorted(scores, reverse=True)
     assert evaluated().best_baseline == baselines[0].method
@@ -104,7 +112,7 @@ def test_the_figures_are_consistent() -> None:
     assert report.test_items == report.users_tested
     n_events = sum(map(len, training_histories().values()))
     assert report.training_events == n_events - report.users_tested
-    best = report.methods[1].ndcg
+    (best,) = [result.ndcg for result in report.methods if result.method == report.best_baseline]
     for result in report.methods:
         for name in INTERVALS:
             low, mean, high = (getattr(result, name + bound) for bound in ("_low", "", "_high"))
@@ -145,13 +153,28 @@ def following_log() -> dict[str, list[tuple[str, int]]]:
     }
 
 
+def log_of_order() -> dict[str, list[tuple[str, int]]]:
+    """Users who take a lock after its key; a case shares more users with the key, but always comes before it."""
+    histories: dict[str, list[str]] = {}
+    for number in range(10):
+        case, key, lock = f"case-{number}", f"key-{number}", f"lock-{number}"
+        histories |= {f"before-{number}-{user}": [case, key] for user in range(8)}
+        histories |= {f"after-{number}-{user}": [key, lock] for user in range(4)}
+        # Only these have enough events to be tested.
+        histories |= {f"tested-{number}-{user}": [f"coin-{user}", key, lock] for user in range(4)}
+    return {user: [(item, place * DAY) for place, item in enumerate(items)] for user, items in histories.items()}
+
+
 def test_a_model_of_sequences_beats_every_baseline(tmp_path: Path) -> None:
-    sequences = write_log(tmp_path / "log.parquet", following_log())
+    sequences = write_log(tmp_path / "log.parquet", log_of_order())
     learned = TrainingConfig(
         max_epochs=30, min_epoch_steps=20, hidden_size=16, n_layers=1, learning_rate=1e-2, device="cpu"
     )
-    report = evaluate(sequences, EvaluationConfig(top_k=1, n_resamples=100), learned, tmp_path / "e.parquet")
+    # With a factor per key, ALS would learn by heart who took what.
+    evaluation = EvaluationConfig(top_k=1, als_factors=2, n_resamples=100)
+    report = evaluate(sequences, evaluation, learned, tmp_path / "e.parquet")
     model, *baselines = report.methods
+    assert report.users_tested == 40
     assert model.hit_rate > 0.8
     assert all(model.ndcg > baseline.ndcg for baseline in baselines)
     assert model.ndcg_gain_low > 0
@@ -197,6 +220,126 @@ def test_nothing_after_the_cut_reaches_the_model_or_a_list(tmp_path: Path, monke
     assert report.test_items == report.unknown_test_items == 80
     assert all(result.ndcg == 0 for result in report.methods)
     assert "80 items, 80 of them unknown in training" in format_report(report)
+
+
+def test_every_two_methods_are_compared_on_the_same_resamples() -> None:
+    names, ndcg = [result.method for result in evaluated().methods], by_method(evaluated())
+    assert [(pair.method, pair.other) for pair in evaluated().pairs] == list(combinations(names, 2))
+    for pair in evaluated().pairs:
+        assert pair.ndcg_gain == pytest.approx(ndcg[pair.method].ndcg - ndcg[pair.other].ndcg)
+        assert pair.ndcg_gain_low <= pair.ndcg_gain <= pair.ndcg_gain_high
+        if pair.other == evaluated().best_baseline:
+            gain = ndcg[pair.method]
+            bounds = (gain.ndcg_gain, gain.ndcg_gain_low, gain.ndcg_gain_high)
+            assert (pair.ndcg_gain, pair.ndcg_gain_low, pair.ndcg_gain_high) == bounds
+
+
+def write_recs(path: Path, lists: Mapping[Any, list[Any]]) -> Path:
+    rows = [(user, item, rank) for user, items in lists.items() for rank, item in enumerate(items, 1)]
+    columns = zip(("user_id", "item_id", "rank"), zip(*rows, strict=True), strict=True)
+    pq.write_table(pa.table({name: pa.array(values) for name, values in columns}), path)
+    return path
+
+
+@pytest.mark.usefixtures("no_training")
+def test_tables_are_compared_without_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = following_log()
+    sequences = write_log(tmp_path / "log.parquet", log)
+    right = write_recs(tmp_path / "right.parquet", {user: [events[-1][0]] for user, events in log.items()})
+    # The first item of the history is never a new one.
+    seen = {user: [events[0][0], events[-1][0]] for user, events in log.items() if user != "user-1"}
+    second = write_recs(tmp_path / "second.parquet", seen)
+    out = tmp_path / "e.parquet"
+    options = ("--recs", right, "--recs", second, "--no-model", "--top-k", 2, "--n-resamples", 100, "--out", out)
+    assert run_cli("evaluate", "--sequences", sequences, *options) == 0
+    printed = capsys.readouterr().out.splitlines()
+    report = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))
+    assert report["model"] is None
+    assert report["tables"] == [str(right), str(second)]
+    first, other, *baselines = report["methods"]
+    assert (first["method"], other["method"]) == (str(right), str(second))
+    assert first["ndcg"] == 1
+    assert other["ndcg"] == pytest.approx(39 / 40 / math.log2(3))
+    assert (first["users_with_full_list"], other["users_with_full_list"]) == (0, 39)
+    assert report["best_baseline"] == baselines[0]["method"]
+    assert first["ndcg_gain"] == pytest.approx(1 - baselines[0]["ndcg"])
+    heads = [
+        f"{one} against {two}: " for one, two in [(right, baselines[0]["method"]), (second, baselines[0]["method"])]
+    ]
+    heads.append(f"{right} against {second}: NDCG@2 +")
+    assert len(printed[-4:]) == 4
+    assert printed[-4] == ""
+    for line, head in zip(printed[-3:], heads, strict=True):
+        assert line.startswith(head)
+    assert printed[-1].endswith(": better")
+    assert "epoch" not in printed[2]
+
+
+@pytest.mark.usefixtures("no_training")
+def test_without_model_and_tables_only_simple_methods_are_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--sequences", training_sequences(), "--n-resamples", 100, "--out", tmp_path / "e.parquet")
+    assert run_cli("evaluate", "--no-model", *options) == 0
+    assert "against" not in capsys.readouterr().out
+    methods = pq.read_table(tmp_path / "e.parquet")["method"].to_pylist()
+    assert methods == [result.method for result in evaluated().methods[1:]]
+
+
+def test_the_model_is_compared_with_every_table(tmp_path: Path) -> None:
+    recs = write_recs(tmp_path / "r.parquet", {user: items[-1:] for user, items in training_histories().items()})
+    config = EvaluationConfig(recs=(str(recs),), n_resamples=100)
+    report = evaluate(training_sequences(), config, QUICK, tmp_path / "e.parquet")
+    assert [result.method for result in report.methods[:2]] == ["model", str(recs)]
+    assert report.methods[0] == evaluated().methods[0]
+    *_, model, table, both = format_report(report).splitlines()
+    assert model.startswith(f"model against {report.best_baseline}: ")
+    assert table.startswith(f"{recs} against {report.best_baseline}: ")
+    assert both.startswith(f"model against {recs}: NDCG@10 -")
+    assert both.endswith(": worse")
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("name", ["model", "popular"])
+def test_a_table_with_the_name_of_a_method_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--sequences", training_sequences(), "--recs", name, "--out", tmp_path / "e.parquet")
+    message = assert_refused(arguments, 2, tmp_path, capsys)
+    assert f"--recs {name}: a method has that name. Pass ./{name}" in message
+
+
+@pytest.mark.usefixtures("no_training")
+def test_tables_that_cannot_be_used_are_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "given.csv").write_text("user_id,item_id,rank\nnobody,1000,1\n", encoding="utf-8")
+    arguments = ("--sequences", training_sequences(), "--out", tmp_path / "e.parquet")
+    line = assert_refused((*arguments, "--recs", tmp_path / "given.csv"), 3, tmp_path, capsys)
+    assert "given.csv: --recs user_id 'nobody'; expected an integer, as in the log" in line
+    line = assert_refused((*arguments, "--recs", tmp_path / "none.csv"), 3, tmp_path, capsys)
+    assert "none.csv" in line
+    options = ("--protocol", "split", "--split", tmp_path / "given.csv")
+    line = assert_refused((*arguments, *options), 3, tmp_path, capsys)
+    assert "given.csv: --split user_id 'nobody'; expected an integer, as in the log" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "question"),
+    [
+        ({}, "Does a list hold the next new item that the user takes?"),
+        ({"keep_seen": True}, "Does a list hold the next item that the user takes?"),
+        ({"protocol": "temporal"}, "Does a list hold the new items that the user takes after the cut?"),
+        ({"protocol": "temporal", "question": "next"}, "Does a list hold the next new item that the user takes?"),
+        ({"protocol": "split", "split": "s"}, "Does a list hold the new items that --split names for the user?"),
+        (
+            {"protocol": "split", "split": "s", "question": "next", "keep_seen": True},
+            "Does a list hold the first item that --split names for the user?",
+        ),
+    ],
+)
+def test_the_question_is_named_in_words(options: dict[str, Any], question: str) -> None:
+    assert question_of(EvaluationConfig(**options)) == question
 
 
 def test_a_sample_of_the_users_is_tested(tmp_path: Path) -> None:
@@ -312,12 +455,8 @@ def test_a_failing_step_leaves_only_the_older_files(step: str, tmp_path: Path, m
     ],
 )
 def test_the_verdict_depends_on_the_interval_of_the_gain(low: float, high: float, verdict: str) -> None:
-    values = asdict(evaluated())
-    gain = Interval((low + high) / 2, low, high)
-    first = {**values["methods"][0], "ndcg_gain": gain.mean, "ndcg_gain_low": low, "ndcg_gain_high": high}
-    model, *others = evaluated().methods
-    methods = [type(model)(**first), *others]
-    report = EvaluationReport(**{**vars(evaluated()), "methods": methods})
+    pair = MethodPair("model", evaluated().best_baseline, (low + high) / 2, low, high)
+    report = replace(evaluated(), pairs=[pair])
     assert format_report(report).splitlines()[-1] == f"model against {report.best_baseline}: {verdict}"
 
 

@@ -1,8 +1,10 @@
 """Training events, tested users and test items by both protocols."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 import pytest
@@ -45,6 +47,25 @@ def temporal(events: Events, cut: int, keep_seen: bool) -> tuple[Events, set[Any
     return before, new, None if new else "nothing new after the cut"
 
 
+def next_only(parts: tuple[Events, set[Any], str | None], events: Events) -> tuple[Events, set[Any], str | None]:
+    """The same parts with only the first test item after the training part."""
+    before, items, reason = parts
+    first = [item for item, _ in events[len(before) :] if item in items][:1]
+    return before, set(first), reason
+
+
+def listed(events: Events, items: set[Any], keep_seen: bool) -> tuple[Events, set[Any], str | None]:
+    """The parts of a history whose test items are listed."""
+    last = {item: place for place, (item, _) in enumerate(events)}
+    if not items:
+        return events, set(), "not in --split"
+    before = events[: min(last[item] for item in items)]
+    new = items if keep_seen else items - {item for item, _ in before}
+    if not before:
+        return before, set(), "no history before the test items"
+    return before, new, None if new else "no new test item"
+
+
 def assert_split(log: Log, expected: dict[Any, tuple[Events, set[Any], str | None]], config: EvaluationConfig) -> None:
     tested = {user: parts for user, parts in expected.items() if parts[2] is None}
     trained = {user: list(events) for user, (events, _, _) in expected.items() if events}
@@ -78,6 +99,57 @@ def test_events_before_the_cut_are_trained_on_and_later_ones_tested(log: Log, cu
     expected = {user: temporal(events, cut, keep_seen) for user, events in log.items()}
     moment = f"1970-01-01T00:00:0{cut}Z"
     assert_split(log, expected, EvaluationConfig("temporal", moment, top_k=1, keep_seen=keep_seen))
+
+
+@settings(max_examples=examples(40))
+@given(log=logs(), cut=st.integers(1, 9), keep_seen=st.booleans())
+def test_the_next_item_after_the_cut_is_the_first_of_all(log: Log, cut: int, keep_seen: bool) -> None:
+    expected = {user: next_only(temporal(events, cut, keep_seen), events) for user, events in log.items()}
+    moment = f"1970-01-01T00:00:0{cut}Z"
+    assert_split(log, expected, EvaluationConfig("temporal", moment, question="next", top_k=1, keep_seen=keep_seen))
+
+
+def write_pairs(folder: str, pairs: list[tuple[Any, Any]]) -> str:
+    file = Path(folder, "split.csv")
+    file.write_text("".join(f"{user},{item}\n" for user, item in [("user_id", "item_id"), *pairs]), encoding="utf-8")
+    return str(file)
+
+
+@settings(max_examples=examples(40))
+@given(log=logs(), keep_seen=st.booleans(), question=st.sampled_from(["next", "all"]), draws=st.data())
+def test_a_listed_user_is_trained_on_up_to_the_first_test_event(
+    log: Log, keep_seen: bool, question: Literal["next", "all"], draws: st.DataObject
+) -> None:
+    items = {user: {item for item, _ in events} for user, events in log.items()}
+    listed_items = {user: draws.draw(st.sets(st.sampled_from(sorted(own)))) for user, own in items.items() if own}
+    # Two users who can be tested, and enough to train on, whatever the others are.
+    listed_items |= {"y": {"i"}, "z": set()}
+    expected = {user: listed(events, listed_items.get(user, set()), keep_seen) for user, events in log.items()}
+    if question == "next":
+        expected = {user: next_only(parts, log[user]) for user, parts in expected.items()}
+    pairs = [(user, item) for user, own in listed_items.items() for item in sorted(own)]
+    with TemporaryDirectory() as folder:
+        # A pair that is listed twice is one test item.
+        split = write_pairs(folder, [*pairs, pairs[0]])
+        assert_split(
+            log, expected, EvaluationConfig("split", question=question, split=split, top_k=1, keep_seen=keep_seen)
+        )
+
+
+@settings(max_examples=examples(20))
+@given(log=logs(), keep_seen=st.booleans())
+def test_listing_the_last_items_is_leave_one_out(log: Log, keep_seen: bool) -> None:
+    with split_log(log, EvaluationConfig(top_k=1, keep_seen=keep_seen)) as split:
+        pairs = split.rows("test_items", "user_id, item_id")
+        trained, counts = histories_in(split.parts.training), split.parts.counts
+    with TemporaryDirectory() as folder:
+        config = EvaluationConfig("split", split=write_pairs(folder, pairs), top_k=1, keep_seen=keep_seen)
+        with split_log(log, config) as split:
+            assert sorted(split.rows("test_items", "user_id, item_id")) == sorted(pairs)
+            assert histories_in(split.parts.training) == trained
+            n_not_tested = sum(counts.users_not_tested.values())
+            reasons = {"not in --split": n_not_tested} if n_not_tested else {}
+            assert split.parts.counts == replace(counts, users_not_tested=reasons)
 
 
 def daily(n_days: int) -> dict[int, list[tuple[int, int]]]:

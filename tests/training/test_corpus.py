@@ -1,12 +1,25 @@
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load
 
+from batchrec.config import TrainingConfig
+from batchrec.errors import ConfigError
+from batchrec.model.batching import Histories
+from batchrec.model.directory import load_model
+from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.corpus import read_corpus
-from tests.support.models import write_sequences
+from batchrec.training.encoder import Encoder
+from batchrec.training.holdout import hold_out
+from batchrec.training.train import train
+from tests.support.models import CONFIG, write_sequences
 
 Users = Iterable[int | str]
 
@@ -45,3 +58,100 @@ def test_histories_are_indexes_by_frequency(tmp_path: Path) -> None:
     assert corpus.histories.items.tolist() == [4, 2, 2, 3, 2, 3]
     # Users without a history teach nothing.
     assert corpus.histories.offsets.tolist() == [0, 2, 5, 6]
+
+
+def weighed(path: Path, histories: dict[int, list[tuple[int, int, float]]], names: Iterable[str]) -> Path:
+    """Write histories of item, time and weight."""
+    columns = {"item_ids": pa.int64(), "timestamps": pa.int64(), "weights": pa.float32()}
+    table = pa.table({"user_id": pa.array(list(histories), pa.int64())})
+    for place, (name, type_) in enumerate(columns.items()):
+        if name in names:
+            values = [[event[place] for event in events] for events in histories.values()]
+            table = table.append_column(name, pa.array(values, pa.list_(type_)))
+    pq.write_table(table, path)
+    return path
+
+
+DAY = 86_400
+# The newest event that is not in the future is that of user 1, at day 100; user 3's last one is in the year 9999.
+EVENTS: dict[int, list[tuple[int, int, float]]] = {
+    1: [(10, 0, 1.0), (11, 90 * DAY, 3.0), (12, 100 * DAY, 5.0)],
+    2: [],
+    3: [(10, 80 * DAY, 0.5), (13, 253_370_764_800, 2.0)],
+}
+PLAIN = ("item_ids", "timestamps")
+
+
+@pytest.mark.parametrize("half_life", [None, 10.0, 0.5])
+@pytest.mark.parametrize("names", [PLAIN, (*PLAIN, "weights")], ids=["plain", "weights"])
+def test_weights_are_those_of_the_table_and_of_the_age(
+    names: tuple[str, ...], half_life: float | None, tmp_path: Path
+) -> None:
+    corpus = read_corpus(weighed(tmp_path / "sequences.parquet", EVENTS, names), 0, half_life=half_life)
+    expected = []
+    for events in EVENTS.values():
+        for _, moment, weight in events:
+            age = max(0, 100 - moment / DAY)
+            expected.append(
+                (weight if "weights" in names else 1) * (1 if half_life is None else 0.5 ** (age / half_life))
+            )
+    if half_life is None and "weights" not in names:
+        assert corpus.weights is None
+        return
+    assert corpus.weights is not None
+    assert corpus.weights.dtype == np.float32
+    assert corpus.weights.tolist() == pytest.approx(expected, rel=1e-6, abs=2e-30)
+    assert (corpus.weights > 0).all()
+
+
+def test_weights_that_are_all_1_are_none(tmp_path: Path) -> None:
+    ones = {user: [(item, moment, 1.0) for item, moment, _ in events] for user, events in EVENTS.items()}
+    assert read_corpus(weighed(tmp_path / "sequences.parquet", ones, (*PLAIN, "weights")), 0).weights is None
+
+
+def test_weights_follow_their_events(tmp_path: Path) -> None:
+    log = {user: [(item, item, item / 8) for item in range(user, user + 6)] for user in range(1, 9)}
+    corpus = read_corpus(weighed(tmp_path / "sequences.parquet", log, (*PLAIN, "weights")), 0)
+
+    def weights_by_id(histories: Histories) -> list[float]:
+        return [float(corpus.vocabulary.item_ids[item - FIRST_ITEM].as_py()) / 8 for item in histories.items.tolist()]
+
+    split = hold_out(corpus.histories, 3, corpus.holdout_users)
+    parts = [
+        split.training,
+        split.held_out.histories,
+        corpus.histories.take(np.array([5, 0])),
+        corpus.histories.below(7),
+    ]
+    for histories in [corpus.histories, *parts]:
+        assert histories.weights is not None
+        assert 0 < len(histories.items) == len(histories.weights)
+        assert histories.weights.tolist() == weights_by_id(histories)
+        relative = histories.relative_weights
+        assert relative is not None
+        assert relative.mean() == pytest.approx(1)
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_heavier_item_is_ranked_above_a_frequent_one(tmp_path: Path) -> None:
+    # After 1 comes 2 three times as often as 3, but 3 weighs ten times as much.
+    log = {user: [(1, 0, 1.0), (3, 1, 10.0) if user % 4 == 0 else (2, 1, 1.0), (4, 2, 1.0)] for user in range(80)}
+    config = replace(CONFIG, max_epochs=8, dropout=0.0, learning_rate=0.01)
+    best = {}
+    for names in (PLAIN, (*PLAIN, "weights")):
+        train(weighed(tmp_path / "sequences.parquet", log, names), config, tmp_path / "model")
+        weights = load((tmp_path / "model" / "weights.safetensors").read_bytes())
+        model = load_model(tmp_path / "model")
+        encoder = Encoder(model.vocabulary.size, model.manifest.shape).eval()
+        encoder.load_state_dict(weights)
+        tokens = torch.from_numpy(model.vocabulary.indexes(pa.array([1])))[None]
+        scores = encoder.score_last_place(tokens)[0]
+        often, heavy = model.vocabulary.indexes(pa.array([2, 3])).tolist()
+        best[names] = 2 if scores[often] > scores[heavy] else 3
+    assert best == {PLAIN: 2, (*PLAIN, "weights"): 3}
+
+
+def test_a_half_life_is_an_option_of_a_training() -> None:
+    for half_life in (0.0, -1.0, 1e7):
+        with pytest.raises(ConfigError, match="--half-life"):
+            TrainingConfig(half_life=half_life)

@@ -37,7 +37,9 @@ def without_seconds(model: Path) -> list[dict[str, Any]]:
 def test_two_processes_learn_what_one_does(objective: Objective, tmp_path: Path) -> None:
     # Each process draws the whole batch and its negatives, and works on its share.
     config = replace(CONFIG, objective=objective, dropout=0.0, precision="fp32", batch_size=7, negatives=9, seed=4)
-    options = ("objective", "dropout", "precision", "batch_size", "negatives", "seed")
+    # Events are a second apart: their weights span four powers of two.
+    config = replace(config, half_life=5 / 86_400)
+    options = ("objective", "dropout", "precision", "batch_size", "negatives", "seed", "half_life")
     arguments = [part for name in options for part in (f"--{name.replace('_', '-')}", getattr(config, name))]
     together = torchrun("--sequences", training_sequences(), "--out", tmp_path / "two", *arguments, "--json")
     assert together.returncode == 0, together.stderr

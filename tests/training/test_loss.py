@@ -32,15 +32,19 @@ def training_encoder(objective: Objective) -> Encoder:
     return small_encoder(VOCABULARY_SIZE, objective=objective, dropout=0.0).train()
 
 
-def plain_loss(encoder: Encoder, tokens: Tensor, labels: Tensor, negatives: list[int] | None) -> Tensor:
+def plain_loss(
+    encoder: Encoder, tokens: Tensor, labels: Tensor, negatives: list[int] | None, weights: Tensor | None = None
+) -> Tensor:
     """Score every item at every place; cross-entropy place by place, of the label against its negatives."""
+    weights = torch.ones(labels.shape) if weights is None else weights
     scores = encoder(tokens) @ encoder.item_embeddings.weight.T + encoder.item_biases
     losses = []
     for row, line in enumerate(labels.tolist()):
         for place, label in enumerate(line):
             if label != PAD:
                 others = [item for item in negatives or range(VOCABULARY_SIZE) if item != label]
-                losses.append(F.cross_entropy(scores[row, place][[label, *others]], torch.tensor(0)))
+                loss = F.cross_entropy(scores[row, place][[label, *others]], torch.tensor(0))
+                losses.append(float(weights[row, place]) * loss)
     return torch.stack(losses).mean()
 
 
@@ -50,10 +54,19 @@ def gradients(encoder: Encoder, loss: Tensor) -> dict[str, Tensor]:
     return {name: weight.grad.clone() for name, weight in encoder.named_parameters() if weight.grad is not None}
 
 
-def assert_equal_to_plain(encoder: Encoder, negatives: list[int] | None = None, factor: float = 1.0) -> None:
+def weights_of(labels: Tensor) -> Tensor:
+    """A weight for each place, some of them 0."""
+    return torch.rand(labels.shape, generator=torch.Generator().manual_seed(3)).mul(4).sub(0.5).clamp(min=0)
+
+
+def assert_equal_to_plain(
+    encoder: Encoder, negatives: list[int] | None = None, factor: float = 1.0, weighs: bool = False
+) -> None:
     tokens, labels = labelled(encoder.shape.objective)
     drawn = None if negatives is None else torch.tensor(negatives)
-    loss, expected = ItemLoss(encoder)(tokens, labels, drawn), plain_loss(encoder, tokens, labels, negatives)
+    weights = weights_of(labels) if weighs else None
+    loss = ItemLoss(encoder)(tokens, labels, drawn, weights)
+    expected = plain_loss(encoder, tokens, labels, negatives, weights)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     own, plain = gradients(encoder, loss * factor), gradients(encoder, expected * factor)
     assert own.keys() == plain.keys() == dict(encoder.named_parameters()).keys()
@@ -66,12 +79,29 @@ def test_the_loss_and_its_gradients_equal_plain_torch(objective: Objective, nega
     assert_equal_to_plain(training_encoder(objective), negatives)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 4, 5, 8])
 @pytest.mark.parametrize("negatives", NEGATIVES.values(), ids=NEGATIVES.keys())
-def test_pieces_change_nothing(negatives: list[int] | None, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_count_by_their_weights(objective: Objective, negatives: list[int] | None) -> None:
+    assert_equal_to_plain(training_encoder(objective), negatives, weighs=True)
+
+
+def test_weights_of_1_change_nothing(objective: Objective) -> None:
+    encoder = training_encoder(objective)
+    tokens, labels = labelled(objective)
+    losses = [ItemLoss(encoder)(tokens, labels, None, weights) for weights in (None, torch.ones(labels.shape))]
+    assert losses[0].item() == losses[1].item()
+    plain, weighed = (gradients(encoder, loss) for loss in losses)
+    assert all(torch.equal(plain[name], weighed[name]) for name in plain)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 5, 8])
+@pytest.mark.parametrize("weighs", [False, True])
+@pytest.mark.parametrize("negatives", NEGATIVES.values(), ids=NEGATIVES.keys())
+def test_pieces_change_nothing(
+    negatives: list[int] | None, weighs: bool, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(objectives, "_PIECE_ROWS", rows)
     monkeypatch.setattr(objectives, "_PIECE_SCORES", {"cpu": 1})
-    assert_equal_to_plain(training_encoder("causal"), negatives)
+    assert_equal_to_plain(training_encoder("causal"), negatives, weighs=weighs)
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES.values(), ids=NEGATIVES.keys())

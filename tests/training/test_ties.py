@@ -14,7 +14,7 @@ from batchrec.tables.schemas import PAD
 from batchrec.training.corpus import read_corpus
 from batchrec.training.default_sizes import encoder_shape
 from batchrec.training.holdout import hold_out
-from batchrec.training.windows import draw_batches, shuffle_ties
+from batchrec.training.windows import draw_batches, tie_order
 from tests.support.models import longs, training_sequences
 
 # Events of users: item and timestamp, in time order.
@@ -60,11 +60,8 @@ def test_shuffling_keeps_the_order_of_times_and_the_padding(log: list[list[tuple
     histories = histories_of(log)
     assert histories.ties is not None
     starts, lengths = histories.offsets[:-1], histories.lengths
-    rows = shuffle_ties(
-        pad(histories.items, starts, lengths),
-        pad(histories.ties, starts, lengths).astype(bool),
-        np.random.default_rng(seed),
-    )
+    order = tie_order(pad(histories.ties, starts, lengths).astype(bool), np.random.default_rng(seed))
+    rows = np.take_along_axis(pad(histories.items, starts, lengths), order, axis=1)
     for row, events in zip(rows.tolist(), known(log), strict=True):
         assert row[len(events) :] == [PAD] * (len(row) - len(events))
         for _, group in groupby(enumerate(events), key=lambda placed: placed[1][1]):
@@ -74,7 +71,8 @@ def test_shuffling_keeps_the_order_of_times_and_the_padding(log: list[list[tuple
 
 def test_every_order_of_ties_is_equally_frequent() -> None:
     items, ties = np.tile(np.array([[5, 6, 7]], np.int32), (6000, 1)), np.tile([[False, True, True]], (6000, 1))
-    _, counts = np.unique(shuffle_ties(items, ties, np.random.default_rng(0)), axis=0, return_counts=True)
+    shuffled = np.take_along_axis(items, tie_order(ties, np.random.default_rng(0)), axis=1)
+    _, counts = np.unique(shuffled, axis=0, return_counts=True)
     assert len(counts) == 6
     assert counts.min() > 850
 

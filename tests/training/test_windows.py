@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from batchrec.config import Objective, TrainingConfig
 from batchrec.model.batching import Histories
 from batchrec.tables.schemas import FIRST_ITEM, MASK, PAD
 from batchrec.training.windows import Batch, draw_batches, draw_windows, mask_items, mask_places, next_item_labels
-from tests.support.models import SHAPE, indexed, longs, tokens_of
+from tests.support.models import OBJECTIVES, SHAPE, examples, indexed, longs, tokens_of
 
 items = st.integers(2, 30)
 many_histories = st.lists(st.lists(items, max_size=12), min_size=1, max_size=8)
@@ -188,6 +188,30 @@ def test_masked_batches_are_windows_with_hidden_items(
             )
 
 
+@settings(max_examples=examples(40))
+@given(many_histories, st.integers(2, 9), st.booleans(), st.integers(0, 9))
+def test_each_label_has_the_weight_of_its_event(
+    histories: list[list[int]], max_len: int, ties: bool, seed: int
+) -> None:
+    assume(sum(len(history) > 1 for history in histories))
+    # An item weighs what it is, so that a weight can be recognised wherever the item ends up.
+    table = indexed(*histories)
+    weighed = replace(
+        table, weights=table.items.astype(np.float32), ties=np.full(len(table.items), True) if ties else None
+    )
+    mean = np.mean([item for history in histories for item in history])
+    for objective in OBJECTIVES:
+        plain = epoch_of(replace(weighed, weights=None), objective, max_len, seed, batch_size=3)
+        for batch, other in zip(epoch_of(weighed, objective, max_len, seed, batch_size=3), plain, strict=True):
+            assert batch.tokens.tolist() == other.tokens.tolist()
+            assert batch.labels.tolist() == other.labels.tolist()
+            assert other.weights is None
+            assert batch.weights is not None
+            assert batch.weights.dtype == np.float32
+            is_label = batch.labels != PAD
+            assert batch.weights[is_label] == pytest.approx(batch.labels[is_label] / mean, rel=1e-5)
+
+
 def test_each_batch_draws_new_negatives_from_all_items() -> None:
     batches = epoch_of(indexed(*([2, 3, 4] for _ in range(60))), "causal", batch_size=2, negatives=5)
     drawn = []
@@ -210,11 +234,12 @@ def test_no_negatives_are_drawn_if_all_items_are_scored(negatives: int | None) -
 def test_shares_of_a_batch_cover_each_window_once(n_windows: int, n_processes: int) -> None:
     tokens = np.arange(2, 2 + 3 * n_windows, dtype=np.int32).reshape(n_windows, 3)
     labels = np.where(tokens % 2, tokens, PAD).astype(np.int32)
-    batch = Batch(tokens, labels, longs([3, 5]))
+    batch = Batch(tokens, labels, longs([3, 5]), labels.astype(np.float32))
     shares = [batch.share(rank, n_processes) for rank in range(n_processes)]
     rows = [row for share in shares for row in np.hstack([share.tokens, share.labels]).tolist()]
     assert sorted(rows) == np.hstack([tokens, labels]).tolist()
     assert sum(share.n_labels for share in shares) == batch.n_labels
+    assert all(share.weights is not None and share.weights.tolist() == share.labels.tolist() for share in shares)
     assert all(share.negatives is batch.negatives for share in shares)
     assert max(len(share.tokens) for share in shares) - min(len(share.tokens) for share in shares) <= 1
 

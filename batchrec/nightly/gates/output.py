@@ -12,7 +12,7 @@ from batchrec.errors import InputError, one_line
 from batchrec.nightly.gates.rules import rule_break_checks
 from batchrec.nightly.report import Check
 from batchrec.rules.rulebook import read_rule_tables
-from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
+from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules, view_blocked_items
 from batchrec.scoring.user_list import read_user_list
 from batchrec.tables.ids import BLANKS
 from batchrec.tables.queries import connect, literal, select
@@ -56,7 +56,8 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
     broken = check_rules(FinishedTable(recs, sequences, listed), rules, scoring)
     with connect(recs.parent) as con:
         tables = {"recs": literal(recs), "sequences": literal(sequences)}
-        faults = _row(con, "nightly/recs_faults", **tables, blanks=BLANKS, keep_seen=scoring.keep_seen)
+        view_blocked_items(con, sequences, scoring)
+        faults = _row(con, "nightly/recs_faults", recs=tables["recs"], blanks=BLANKS)
         of_histories = scoring.users is None
         reach = _row(con, "nightly/recs_reach", **tables, k=scoring.top_k, of_histories=of_histories)
         overlap = None
