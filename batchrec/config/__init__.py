@@ -19,7 +19,7 @@ from batchrec.config.scoring import (
 )
 from batchrec.config.sequences import IdType, SequencesConfig, SequencesEngineName, TimestampUnit
 from batchrec.config.shard import Shard
-from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig
+from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig, Validation
 
 __all__ = [
     "BenchConfig",
@@ -44,6 +44,7 @@ __all__ = [
     "Shard",
     "TimestampUnit",
     "TrainingConfig",
+    "Validation",
     "VectorsConfig",
     "end_of_day",
     "parse_date",

@@ -9,6 +9,7 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 Objective = Literal["causal", "masked"]
 Precision = Literal["auto", "fp32", "bf16"]
 Blending = Literal["auto", "none"]
+Validation = Literal["auto", "temporal", "last-item"]
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,14 @@ class TrainingConfig:
     patience: int = option(
         15, "Epochs without a better NDCG@10 on held-out items after which training stops.", minimum=1
     )
+    validate: Validation = option(
+        "auto",
+        "Items to hold out. temporal: the items that users take after a point in time, found from the log; the model "
+        "is then refitted on later events too. last-item: each user's last item. auto: temporal if the log has such a "
+        "time.",
+    )
     validation_users: int = option(
-        2000, "Maximum number of users whose last item is held out; never more than half of all users.", minimum=1
+        2000, "Maximum number of users whose items are held out; never more than half of all users.", minimum=1
     )
     repeat_items: bool = option(
         False, "Choose the model for lists that may hold items of the history, as those of score --keep-seen do."

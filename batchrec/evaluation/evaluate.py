@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from batchrec.config import EvaluationConfig, ScoringConfig, TrainingConfig
+from batchrec.config import EvaluationConfig, ScoringConfig, TrainingConfig, Validation
 from batchrec.errors import ConfigError
 from batchrec.evaluation import als
 from batchrec.evaluation.baselines import Baselines
@@ -73,7 +73,7 @@ def evaluate(
         if not evaluation.no_model:
             # Only the test items and the items are needed from here on; training needs the memory.
             con.execute("drop table split; drop table training_events; drop table user_items")
-            asked = replace(training, repeat_items=evaluation.keep_seen)
+            asked = replace(training, repeat_items=evaluation.keep_seen, validate=_validation(evaluation, training))
             trained = train(split.training, asked, folder / "model")
             score(split.histories, folder / "model", _scoring(evaluation, training), folder / "recs.parquet")
             methods.insert(0, measure_lists(con, _MODEL, folder / "recs.parquet", evaluation.top_k))
@@ -147,6 +147,12 @@ def _scoring(evaluation: EvaluationConfig, training: TrainingConfig) -> ScoringC
     # Scoring does not run on Apple's GPUs.
     device = "auto" if training.device == "mps" else training.device
     return ScoringConfig(top_k=evaluation.top_k, keep_seen=evaluation.keep_seen, device=device)
+
+
+def _validation(evaluation: EvaluationConfig, training: TrainingConfig) -> Validation:
+    """Choose the model by the question of the test: each user's last item, or what they take after a time."""
+    is_last = evaluation.protocol == "leave-one-out" and training.validate == "auto"
+    return "last-item" if is_last else training.validate
 
 
 def _write(report: EvaluationReport, out: Path, json_out: Path) -> None:

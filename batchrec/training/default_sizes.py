@@ -22,7 +22,8 @@ def encoder_shape(config: TrainingConfig, histories: Histories) -> EncoderShape:
     """
     n_events = len(histories.items)
     dropout = config.dropout if config.dropout is not None else (0.3 if n_events < _FEW_EVENTS else 0.2)
-    longest = int(np.quantile(histories.lengths, 0.9, method="higher"))
+    # Histories that are held out whole have no events.
+    longest = int(np.quantile(histories.lengths[histories.lengths > 0], 0.9, method="higher"))
     hidden_size = config.hidden_size or (64 if n_events < _MANY_EVENTS else 128)
     if hidden_size % config.n_heads:
         raise ConfigError(f"--n-heads {config.n_heads}: expected a divisor of the hidden size {hidden_size}")

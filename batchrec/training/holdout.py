@@ -48,12 +48,29 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class TrainingPart:
+    """Histories to train on; kept: (events,) bool, which events of the corpus they hold."""
+
+    histories: Histories
+    kept: Bools
+
+
+@dataclass(frozen=True)
 class Split:
-    """Histories to train on, and what was held out from them; kept: (events,) bool, which events are trained on."""
+    """Histories to train on, and what was held out from them; kept: (events,) bool, which events are trained on.
+
+    refit: what the chosen model is refitted on; None if it is final.
+    """
 
     training: Histories
     held_out: HeldOut
     kept: Bools
+    refit: TrainingPart | None = None
+
+    @property
+    def final(self) -> TrainingPart:
+        """Return the histories that the model is trained on last."""
+        return self.refit or TrainingPart(self.training, self.kept)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 # A loss this many nats above the best so far is not noise: training has collapsed.
 _COLLAPSE = 1.0
+# The share of the time limit that is left to a refit.
+_REFIT_SHARE = 0.2
 # The name of the checkpoint written after every epoch.
 _CHECKPOINT = "training"
 
@@ -65,6 +67,12 @@ class FitResult:
     best: Epoch
     ended_by: str
 
+    def seconds_left(self, config: TrainingConfig) -> float:
+        """Return the seconds of --max-minutes that are left to a refit; the same in a run that resumes."""
+        seconds = 60 * config.max_minutes
+        # A resumed run may take less time for the epoch that is discarded.
+        return seconds * _REFIT_SHARE if self.ended_by == "max_minutes" else seconds - _seconds(self.epochs)
+
 
 def fit(
     encoder: Encoder,
@@ -83,6 +91,7 @@ def fit(
     Raises ConfigError if the loss is not finite or climbs far above the best so far.
     """
     trainer = Trainer(encoder, config, group)
+    max_seconds = 60 * config.max_minutes * (1 if split.refit is None else 1 - _REFIT_SHARE)
     vocabulary_size = encoder.item_biases.numel()
     popularity = popularity_accuracy(split, vocabulary_size)
     epochs: list[Epoch] = []
@@ -90,10 +99,10 @@ def fit(
     checkpoint = group.broadcast(_read_checkpoint(checkpoints) if group.is_first else None)
     if checkpoint is not None:
         epochs, best_weights = _restore(checkpoint, trainer)
-    while (ended_by := group.broadcast(_end(epochs, config))) is None:
-        limit = TimeLimit(60 * config.max_minutes - _seconds(epochs), group)
+    while (ended_by := group.broadcast(_end(epochs, config, max_seconds))) is None:
+        limit = TimeLimit(max_seconds - _seconds(epochs), group)
         number = len(epochs) + 1
-        generator = _generator(config.seed, number, group.rank)
+        generator = epoch_generator(config.seed, number, group.rank)
         batches = draw_batches(split.training, vocabulary_size, encoder.shape, config, generator)
         with logging_redirect_tqdm(), closing(batches):
             loss = trainer.take_steps(batches, limit.ends_after)
@@ -125,7 +134,7 @@ def _accuracy(encoder: Encoder, split: Split, epochs: list[Epoch], limit: TimeLi
         return None
 
 
-def _generator(seed: int, epoch: int, rank: int) -> np.random.Generator:
+def epoch_generator(seed: int, epoch: int, rank: int) -> np.random.Generator:
     """Seed the generators of an epoch: all processes draw the same batches, but each its own dropout."""
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0]))
     return np.random.default_rng([seed, epoch])
@@ -156,7 +165,7 @@ def _best(epochs: list[Epoch]) -> Epoch:
     return max(epochs, key=lambda epoch: epoch.ndcg_at_10)
 
 
-def _end(epochs: list[Epoch], config: TrainingConfig) -> str | None:
+def _end(epochs: list[Epoch], config: TrainingConfig, max_seconds: float) -> str | None:
     """Return the option that ends the training here; None if another epoch follows."""
     if not epochs:
         return None
@@ -164,7 +173,7 @@ def _end(epochs: list[Epoch], config: TrainingConfig) -> str | None:
         return "patience"
     if len(epochs) >= config.max_epochs:
         return "max_epochs"
-    return "max_minutes" if _seconds(epochs) >= 60 * config.max_minutes else None
+    return "max_minutes" if _seconds(epochs) >= max_seconds else None
 
 
 def _seconds(epochs: list[Epoch]) -> float:

@@ -4,13 +4,14 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from batchrec.arrays import Bools
 from batchrec.config import Device, TrainingConfig
 from batchrec.errors import DeviceError
 from batchrec.model.batching import Histories
@@ -21,7 +22,9 @@ from batchrec.system.checkpoints import CheckpointStore, fingerprint_of
 from batchrec.system.disk import file_sha256
 from batchrec.system.json_text import to_json
 from batchrec.system.machine import n_cores
-from batchrec.tables.log_end import ahead_from
+from batchrec.tables.log_end import ahead_from, iso_time
+from batchrec.tables.queries import connect
+from batchrec.tables.validation_cut import validation_cut
 from batchrec.training.blend import fit_blend, make_blend
 from batchrec.training.corpus import Corpus, read_corpus
 from batchrec.training.default_sizes import batch_size, encoder_shape, n_negatives
@@ -29,8 +32,10 @@ from batchrec.training.distributed import ProcessGroup, join_process_group
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, write_encoder
 from batchrec.training.holdout import Split, hold_out
+from batchrec.training.holdout_by_time import hold_out_after
 from batchrec.training.loop import FitResult, fit
-from batchrec.training.signals import read_signals
+from batchrec.training.refit import refit
+from batchrec.training.signals import Signals, read_signals
 from batchrec.training.warm_start import read_warm_start
 
 _log = logging.getLogger(__name__)
@@ -40,6 +45,7 @@ _log = logging.getLogger(__name__)
 class TrainingReport:
     """The training data and the result; the accuracies are those of the best epoch, whose weights are kept.
 
+    validation: temporal or last-item; cut: the time from which items are held out, None if only last items are.
     encoder: its shape. negatives: negatives sampled per step, 0 for the full softmax. ended_by: patience, max_epochs or
     max_minutes. blend: the weight of each signal, 0 for one that does not help; none without a blend. onnx_difference:
     the largest difference of a score between the ONNX graph and torch.
@@ -51,6 +57,8 @@ class TrainingReport:
     processes: int
     users: int
     items: int
+    validation: str
+    cut: str | None
     held_out_users: int
     encoder: dict[str, Any]
     batch_size: int
@@ -90,23 +98,25 @@ def train(
         # The clocks of the processes differ, but all must hold out the same events.
         corpus = read_corpus(sequences, config.seed, group.broadcast(ahead_from()), config.half_life)
         vocabulary = corpus.vocabulary
-        split = hold_out(corpus.histories, config.validation_users, corpus.holdout_users, config.repeat_items)
+        cut, split = _split(sequences, corpus, config)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             # Dropout draws only from torch's global generator: seed it here, and restore it afterwards.
             torch.manual_seed(config.seed)
-            encoder = _new_encoder(vocabulary, split.training, config)
+            encoder = _new_encoder(vocabulary, split, config)
             sizes = _step_sizes(config, split.training, encoder)
             workers = f"{group.size} process(es) of {torch.get_num_threads()} thread(s)"
             _log.info("training on %s, %s: %s, %s", device, workers, encoder.shape, sizes)
-            checkpoints = _open_checkpoints(checkpoint_dir, sequences, config, device, group)
+            checkpoints = _open_checkpoints(checkpoint_dir, sequences, cut, config, device, group)
             fitted = fit(encoder.to(device), split, config, group, checkpoints)
+            final = encoder if split.refit is None else refit(encoder, fitted, split, config, group)
         report = None
         if folder is not None:
-            weights, blend = _blend(encoder.cpu().eval(), corpus, split, config)
-            difference = _write(folder, encoder, fitted, split, blend)
+            weights, blend = _blend(encoder.cpu().eval(), final.cpu().eval(), corpus, split, config)
+            difference = _write(folder, final, fitted, split, blend)
             metrics = fitted.best.metrics
             blend_sizes = None if blend is None else blend.sizes
-            manifest = write_manifest(folder, vocabulary, encoder.shape, config, metrics, blend_sizes)
+            used = replace(config, validate="last-item" if cut is None else "temporal")
+            manifest = write_manifest(folder, vocabulary, encoder.shape, used, metrics, blend_sizes)
             report = TrainingReport(
                 out=str(out),
                 model_id=manifest.model_id,
@@ -114,7 +124,9 @@ def train(
                 processes=group.size,
                 users=len(corpus.histories),
                 items=len(vocabulary),
-                held_out_users=len(split.held_out.items),
+                validation=used.validate,
+                cut=None if cut is None else iso_time(cut),
+                held_out_users=len(split.held_out.later),
                 encoder=asdict(encoder.shape),
                 **sizes,
                 epochs=len(fitted.epochs),
@@ -136,16 +148,35 @@ def _step_sizes(config: TrainingConfig, training: Histories, encoder: Encoder) -
     }
 
 
+def _split(sequences: Path, corpus: Corpus, config: TrainingConfig) -> tuple[int | None, Split]:
+    """Find the time from which items are held out, None if only last items are, and hold them out."""
+    with connect() as con:
+        cut = validation_cut(con, sequences, corpus.until, config)
+    if cut is not None:
+        _log.info("holding out what users take from %s on", iso_time(cut))
+        return cut, hold_out_after(corpus, cut, config)
+    return None, hold_out(corpus.histories, config.validation_users, corpus.holdout_users, config.repeat_items)
+
+
 def _blend(
-    encoder: Encoder, corpus: Corpus, split: Split, config: TrainingConfig
+    chosen: Encoder, final: Encoder, corpus: Corpus, split: Split, config: TrainingConfig
 ) -> tuple[dict[str, float], Blend | None]:
-    """Fit a blend on the held-out items. Returns its weights, none without one."""
+    """Fit a blend of the chosen encoder on the held-out items, and blend the final encoder with the final signals.
+
+    Returns the weights, none without a blend.
+    """
     if config.blend == "none":
         return {}, None
-    signals = read_signals(split.training, corpus.times[split.kept], corpus.until, corpus.vocabulary.size)
-    weights = fit_blend(encoder, signals, split.held_out, config.seed)
+
+    def signals_of(histories: Histories, kept: Bools) -> Signals:
+        return read_signals(histories, corpus.times[kept], corpus.until, corpus.vocabulary.size)
+
+    signals = signals_of(split.training, split.kept)
+    weights = fit_blend(chosen, signals, split.held_out, config.seed)
     _log.info("the weights of the blend: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items()))
-    return weights, make_blend(weights, encoder, signals)
+    if split.refit is not None:
+        signals = signals_of(split.refit.histories, split.refit.kept)
+    return weights, make_blend(weights, final, signals)
 
 
 def _write(folder: Path, encoder: Encoder, fitted: FitResult, split: Split, blend: Blend | None) -> float:
@@ -156,14 +187,20 @@ def _write(folder: Path, encoder: Encoder, fitted: FitResult, split: Split, blen
     return check_parity(encoder, folder / ENCODER, split.held_out.histories, blend)
 
 
-def _open_checkpoints(
-    folder: Path | None, sequences: Path, config: TrainingConfig, device: torch.device, group: ProcessGroup
+def _open_checkpoints(  # noqa: PLR0913, PLR0917 - each is something that the checkpoints depend on
+    folder: Path | None,
+    sequences: Path,
+    cut: int | None,
+    config: TrainingConfig,
+    device: torch.device,
+    group: ProcessGroup,
 ) -> CheckpointStore | None:
     """Open the checkpoints of exactly this training; only the first process has them."""
     if folder is None or not group.is_first:
         return None
     depends_on = {
         "sequences": file_sha256(sequences),
+        "cut": cut,
         "config": asdict(config),
         "init_from": load_model(Path(config.init_from)).manifest.seal if config.init_from else None,
         "device": device.type,
@@ -172,7 +209,7 @@ def _open_checkpoints(
     return CheckpointStore(folder, fingerprint_of(depends_on, torch))
 
 
-def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingConfig) -> Encoder:
+def _new_encoder(vocabulary: Vocabulary, split: Split, config: TrainingConfig) -> Encoder:
     """Create an encoder that starts from popularity, or from the model of --init-from.
 
     Popularity here answers: what is a good bias for an item that nothing else is known of? The log of its number of
@@ -181,10 +218,11 @@ def _new_encoder(vocabulary: Vocabulary, training: Histories, config: TrainingCo
     if config.init_from:
         start = read_warm_start(Path(config.init_from), config)
         encoder = Encoder(vocabulary.size, start.shape)
-        n_new = start.load_into(encoder, vocabulary, training)
+        n_new = start.load_into(encoder, vocabulary, split.training)
         _log.info("starting from %s: %d of %d items are new to it", config.init_from, n_new, len(vocabulary))
         return encoder
-    encoder = Encoder(vocabulary.size, encoder_shape(config, training))
+    encoder = Encoder(vocabulary.size, encoder_shape(config, split.final.histories))
+    training = split.training
     n_events = np.bincount(training.items, training.relative_weights, minlength=vocabulary.size) + 0.5
     encoder.item_biases.data = torch.from_numpy(np.log(n_events / n_events.mean())).float()
     return encoder

@@ -52,9 +52,16 @@ class Trainer:
         self._warm_up = torch.optim.lr_scheduler.LinearLR(
             self._optimizer, start_factor=1 / (config.warmup_steps + 1), total_iters=config.warmup_steps
         )
+        self._decay: torch.optim.lr_scheduler.LinearLR | None = None
         self._average = AveragedModel(encoder, multi_avg_fn=self._move_averages).requires_grad_(False)
         # The first update only copies: the average starts from the weights before the first step.
         self._average.update_parameters(encoder)
+
+    def decay_over(self, n_steps: int) -> None:
+        """Let the learning rate fall to 0 over the next steps. The state to resume from does not hold this."""
+        self._decay = torch.optim.lr_scheduler.LinearLR(
+            self._optimizer, start_factor=1.0, end_factor=0.0, total_iters=n_steps
+        )
 
     @property
     def averaged(self) -> Encoder:
@@ -125,6 +132,8 @@ class Trainer:
         nn.utils.clip_grad_norm_(self._encoder.parameters(), _MAX_GRADIENT_NORM)
         self._optimizer.step()
         self._warm_up.step()
+        if self._decay is not None:
+            self._decay.step()
         self._average.update_parameters(self._encoder)
         return loss.detach()
 

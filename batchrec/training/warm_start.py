@@ -31,22 +31,31 @@ class WarmStart:
     def load_into(self, encoder: Encoder, vocabulary: Vocabulary, histories: Histories) -> int:
         """Load these weights into an encoder of the same shape; return how many of its items are new.
 
-        A new item starts as the mean of the known items next to it in the histories, or of all known items if there are
-        none, with the bias of the known items that are about as frequent. Raises ConfigError if no item is known.
+        These start as in `start_new_items`. Raises ConfigError if no item is known.
         """
         indexes = self.vocabulary.indexes(vocabulary.item_ids)
         is_known = np.concatenate([np.ones(FIRST_ITEM, dtype=bool), indexes >= FIRST_ITEM])
         places = torch.from_numpy(np.concatenate([np.arange(FIRST_ITEM), indexes]))
         embeddings = self.weights["item_embeddings.weight"][places]
         biases = self.weights["item_biases"][places]
-        known, new = np.flatnonzero(is_known)[FIRST_ITEM:], np.flatnonzero(~is_known)
-        if len(known) == 0:
+        if not is_known[FIRST_ITEM:].any():
             raise ConfigError("--init-from: the model knows none of the sequences' items. Train without it")
-        embeddings[new] = _mean_of_neighbours(embeddings, is_known, histories)[new]
-        # Indexes are in the order of frequency.
-        biases[new] = torch.from_numpy(np.interp(new, known, biases[known].numpy())).float()
         encoder.load_state_dict(self.weights | {"item_embeddings.weight": embeddings, "item_biases": biases})
-        return len(new)
+        return start_new_items(encoder, is_known, histories)
+
+
+def start_new_items(encoder: Encoder, is_known: NDArray[np.bool_], histories: Histories) -> int:
+    """Set the weights of new items in an encoder on the CPU; return how many there are.
+
+    is_known: (vocabulary,), some items are. A new item starts as the mean of the known items next to it in the
+    histories, or of all known items if there are none, with the bias of the known items that are about as frequent.
+    """
+    known, new = np.flatnonzero(is_known)[FIRST_ITEM:], np.flatnonzero(~is_known)
+    embeddings, biases = encoder.item_embeddings.weight.data, encoder.item_biases.data
+    embeddings[new] = _mean_of_neighbours(embeddings, is_known, histories)[new]
+    # Indexes are in the order of frequency.
+    biases[new] = torch.from_numpy(np.interp(new, known, biases[known].numpy())).float()
+    return len(new)
 
 
 def read_warm_start(folder: Path, config: TrainingConfig) -> WarmStart:

@@ -54,11 +54,8 @@ def draw_batches(
     Raises InputError if no history has a next item to learn from.
     """
     size, n_drawn = batch_size(config, histories, shape.max_len), n_negatives(config, vocabulary_size)
-    # A causal encoder sees max_len items and predicts the one after each.
-    n_after = 1 if shape.objective == "causal" else 0
-    starts, lengths = draw_windows(
-        histories, shape.max_len + n_after, generator, config.min_epoch_steps * size, 1 + n_after
-    )
+    max_len, min_length = _window_lengths(shape)
+    starts, lengths = draw_windows(histories, max_len, generator, config.min_epoch_steps * size, min_length)
     if len(starts) == 0:
         raise InputError("no history has two items besides the held-out one: there is no next item to learn from")
     shuffled = generator.permutation(len(starts))
@@ -86,6 +83,32 @@ def draw_batches(
         if n_drawn:
             negatives = np.sort(generator.choice(vocabulary_size - FIRST_ITEM, n_drawn, replace=False)) + FIRST_ITEM
         yield Batch(tokens, labels, negatives, weights)
+
+
+def count_batches(histories: Histories, shape: EncoderShape, config: TrainingConfig) -> int:
+    """Count the batches of an epoch."""
+    size = batch_size(config, histories, shape.max_len)
+    max_len, min_length = _window_lengths(shape)
+    n_windows = int(_count_windows(histories, max_len, min_length).sum())
+    n_passes = _count_passes(n_windows, config.min_epoch_steps * size)
+    return -(-n_windows * n_passes // size)
+
+
+def _window_lengths(shape: EncoderShape) -> tuple[int, int]:
+    """Return the maximum and the minimum length of a window."""
+    # A causal encoder sees max_len items and predicts the one after each.
+    n_after = 1 if shape.objective == "causal" else 0
+    return shape.max_len + n_after, 1 + n_after
+
+
+def _count_windows(histories: Histories, max_len: int, min_length: int) -> Longs:
+    """Return how many windows each history gives in one pass: (users,)."""
+    n_windows: Longs = np.where(histories.lengths < min_length, 0, -(-histories.lengths // max_len))
+    return n_windows
+
+
+def _count_passes(n_windows: int, min_windows: int) -> int:
+    return -(-min_windows // max(1, n_windows))
 
 
 def tie_order(ties: NDArray[np.bool_], generator: np.random.Generator) -> Longs:
@@ -117,8 +140,8 @@ def draw_windows(
     many windows from random places as it takes to cover its length once. If that makes fewer than `min_windows`
     windows, it is repeated. A history shorter than `min_length` gives none.
     """
-    n_windows = np.where(histories.lengths < min_length, 0, -(-histories.lengths // max_len))
-    n_passes = -(-min_windows // max(1, n_windows.sum()))
+    n_windows = _count_windows(histories, max_len, min_length)
+    n_passes = _count_passes(int(n_windows.sum()), min_windows)
     users = np.repeat(np.arange(len(histories)), n_windows)
     is_newest = np.diff(users, prepend=-1) != 0
     users, is_newest = np.tile(users, n_passes), np.tile(is_newest, n_passes)

@@ -5,22 +5,26 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from batchrec.config import ScoringConfig, TrainingConfig
 from batchrec.errors import InputError
+from batchrec.model.batching import Histories
 from batchrec.model.directory import load_model
 from batchrec.nightly.gates.model import HeldOutItems, held_out_items
 from batchrec.tables.schemas import FIRST_ITEM
+from batchrec.training import train as training
 from batchrec.training.corpus import Corpus, read_corpus
-from batchrec.training.holdout import Split, hold_out, popularity_accuracy
+from batchrec.training.holdout import Split, popularity_accuracy
 from tests.support.logs import Log, write_log
 from tests.support.models import torch_scores, trained_model
 
+DAY = 86_400
 NOW, NEVER = 1_700_000_000, 253_402_214_400
 # The tiny models know the items 1000 to 1039. The item 7 is unknown to them.
 ITEMS = [7, *range(1030, 1038)]
@@ -31,56 +35,77 @@ class Case:
     """A log, and the options that decide what is held out of it."""
 
     log: Log
-    seed: int
-    most: int
+    config: TrainingConfig
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Draw histories with repeated items, ties in time and last events in the future. The first item names the user."""
+    """Draw histories with repeated items, ties in time and last events in the future. The first item names the user.
+
+    Some logs have many users with events long ago, so that items are held out by time.
+    """
+    is_spread = draw(st.booleans())
     log = {}
     for user in range(draw(st.integers(2, 16))):
         items = [1000 + user, *draw(st.lists(st.sampled_from(ITEMS), max_size=6))]
-        times = sorted(draw(st.lists(st.integers(NOW, NOW + 4), min_size=len(items), max_size=len(items))))
+        moments = st.integers(NOW, NOW + 4)
+        if is_spread:
+            moments |= st.sampled_from([NOW - days * DAY for days in (7, 14, 100, 2000)])
+        times = sorted(draw(st.lists(moments, min_size=len(items), max_size=len(items))))
         if draw(st.integers(0, 5)) == 0:
             times[-1] = NEVER
         log[user] = list(zip(items, times, strict=True))
-    return Case(log, draw(st.integers(0, 9)), draw(st.integers(1, 20)))
+    if is_spread:
+        old = [(1020, NOW - 3000 * DAY)] * 20
+        log |= {user: [(1000 + user, NOW - 3000 * DAY), *old, (1037, NOW)] for user in range(50, 81)}
+    config = TrainingConfig(
+        seed=draw(st.integers(0, 9)), validation_users=draw(st.integers(1, 20)), repeat_items=draw(st.booleans())
+    )
+    return Case(log, config)
 
 
 @contextmanager
-def tonight(case: Case) -> Iterator[tuple[Corpus, HeldOutItems]]:
+def tonight(case: Case) -> Iterator[tuple[Corpus, HeldOutItems, Split | None]]:
+    """Yield the corpus, the held-out items of the gate, and the split of a training; None if it cannot be split."""
     with tempfile.TemporaryDirectory() as folder:
         sequences = write_log(Path(folder, "log.parquet"), case.log)
-        config = TrainingConfig(seed=case.seed, validation_users=case.most)
-        with held_out_items(sequences, config) as held_out:
-            yield read_corpus(sequences, case.seed), held_out
+        corpus = read_corpus(sequences, case.config.seed)
+        try:
+            _, split = training._split(sequences, corpus, case.config)
+        except InputError:
+            split = None
+        with held_out_items(sequences, case.config) as held_out:
+            yield corpus, held_out, split
 
 
-def held_out_by_training(corpus: Corpus, split: Split) -> list[tuple[list[int], int]]:
-    """Return the histories and the held-out items by their external ids, in the order of the table."""
+def held_out_by_training(corpus: Corpus, split: Split) -> list[tuple[list[int], set[int]]]:
+    """Return the histories and the later items by their external ids, in the order of the table."""
     ids = corpus.vocabulary.item_ids.to_pylist()
-    histories = split.held_out.histories
-    lists = [
-        [ids[index - FIRST_ITEM] for index in histories.items[start:end]]
-        for start, end in zip(histories.offsets[:-1], histories.offsets[1:], strict=True)
-    ]
-    return [(items, ids[item - FIRST_ITEM]) for items, item in zip(lists, split.held_out.items, strict=True)]
+
+    def lists(histories: Histories) -> list[list[int]]:
+        return [
+            [ids[index - FIRST_ITEM] for index in histories.items[start:end]]
+            for start, end in pairwise(histories.offsets.tolist())
+        ]
+
+    held_out = split.held_out
+    return list(zip(lists(held_out.histories), map(set, lists(held_out.later)), strict=True))
 
 
 @settings(max_examples=100, deadline=None)
 @given(case=cases())
 def test_the_gate_and_training_hold_out_the_same_items_of_the_same_users(case: Case) -> None:
-    with tonight(case) as (corpus, held_out):
+    with tonight(case) as (corpus, held_out, split):
         rows = held_out.con.table("held_out").order("user_id").fetchall()
-        try:
-            split = hold_out(corpus.histories, case.most, corpus.holdout_users)
-        except InputError:
+        if split is None:
             assert (rows, held_out.popularity_ndcg) == ([], 0.0)
             return
+        event("by time" if split.refit else "last items")
         expected = held_out_by_training(corpus, split)
-        assert [(items, item) for _, items, _, item in rows] == expected
-        assert [user for user, *_ in rows] == [items[0] - 1000 for items, _ in expected]
+        assert [(items, set(later)) for *_, items, _, later in rows] == expected
+        assert [len(later) for *_, later in rows] == [len(later) for _, later in expected]
+        assert sorted(number for number, *_ in rows) == list(range(len(rows)))
+        assert [user for _, user, *_ in rows] == [items[0] - 1000 for items, _ in expected]
         popularity = popularity_accuracy(split, corpus.vocabulary.size)
         assert held_out.popularity_ndcg == pytest.approx(popularity.ndcg)
 
@@ -89,15 +114,15 @@ def test_the_gate_and_training_hold_out_the_same_items_of_the_same_users(case: C
 @given(case=cases())
 def test_the_gate_ranks_the_items_that_training_holds_out(case: Case) -> None:
     model = load_model(trained_model())
-    with tonight(case) as (corpus, held_out):
-        try:
-            split = hold_out(corpus.histories, case.most, corpus.holdout_users)
-        except InputError:
+    with tonight(case) as (corpus, held_out, split):
+        if split is None:
             return
-        gains = []
-        for history, item in held_out_by_training(corpus, split):
-            scores = {other: score for other, score in torch_scores(history, model).items() if other not in history}
-            rank = sum(score >= scores[item] for score in scores.values()) if item in scores else math.inf
-            gains.append(1 / math.log2(rank + 1) if rank <= 10 else 0.0)
+        ndcgs = []
+        for history, later in held_out_by_training(corpus, split):
+            seen = set() if case.config.repeat_items else set(history)
+            scores = {item: score for item, score in torch_scores(history, model).items() if item not in seen}
+            ranks = [sum(score >= scores[item] for score in scores.values()) for item in later if item in scores]
+            best = sum(1 / math.log2(rank + 1) for rank in range(1, min(len(later), 10) + 1))
+            ndcgs.append(sum(1 / math.log2(rank + 1) for rank in ranks if rank <= 10) / best)
         figures = held_out.measure(trained_model(), ScoringConfig(device="cpu"))
-    assert figures.ndcg_at_10 == pytest.approx(sum(gains) / len(gains))
+    assert figures.ndcg_at_10 == pytest.approx(sum(ndcgs) / len(ndcgs))

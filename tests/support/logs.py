@@ -17,7 +17,7 @@ from batchrec.evaluation.splits import LogSplit, split_sequences
 from batchrec.tables.queries import connect
 from batchrec.tables.schemas import lists_schema
 from batchrec.tables.sequences_table import open_sequences
-from tests.support.models import Id
+from tests.support.models import Id, training_histories
 
 # A user's events, oldest first: item and time.
 Events = Sequence[tuple[Any, int]]
@@ -67,3 +67,21 @@ def logs(min_users: int = 2) -> st.SearchStrategy[dict[str, list[tuple[str, int]
     # Whatever the other users are, these can be tested by either protocol and any cut from 1 to 9.
     testable = {"y": [("a", 0), ("b", 0), ("i", 9)], "z": [("a", 0), ("c", 0), ("b", 9)]}
     return users.map(lambda found: {f"u{number}": history for number, history in enumerate(found)} | testable)
+
+
+SPREAD_END = 1_700_000_000
+SPREAD_CUT = SPREAD_END + 1 - 960 * 86_400
+
+
+def spread_log() -> dict[int, list[tuple[int, int]]]:
+    """Return training_histories with one or two late events each: items are held out from SPREAD_CUT on.
+
+    Nobody has the item 1040 before the cut.
+    """
+    log = {}
+    for user, history in training_histories().items():
+        n_late = 1 + (len(history) > 8)
+        items = [*history[:-1], 1040] if n_late == 2 else history
+        times = [SPREAD_END - 2000 * 86_400 + place for place in range(len(items) - n_late)]
+        log[user] = list(zip(items, times + [SPREAD_END] * n_late, strict=True))
+    return log

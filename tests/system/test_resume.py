@@ -28,6 +28,7 @@ from batchrec.system.resume import checkpoint_dir_of, open_checkpoint_dir
 from batchrec.training import loop as fitting
 from batchrec.training.train import train
 from batchrec.training.trainer import Trainer
+from tests.support.logs import spread_log, write_log
 from tests.support.models import (
     CONFIG,
     OBJECTIVES,
@@ -137,6 +138,37 @@ def test_training_stopped_repeatedly_gives_the_same_model(tmp_path: Path, monkey
     assert_same_model(tmp_path / "whole", tmp_path / "resumed")
 
 
+def stop_in_refit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop after some steps of the refit: its batches are taken, but nothing is left of them."""
+    take_steps = Trainer.take_steps
+
+    def take_and_stop(*arguments: Any) -> float:
+        take_steps(*arguments)
+        raise Stopped
+
+    monkeypatch.setattr("batchrec.training.refit.Trainer.take_steps", take_and_stop)
+
+
+@pytest.mark.usefixtures("no_export")
+@pytest.mark.parametrize("is_in_refit", [False, True], ids=["before the refit", "in the refit"])
+def test_a_training_with_a_refit_gives_the_same_model(
+    is_in_refit: bool, objective: Objective, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = write_log(tmp_path / "sequences.parquet", spread_log())
+    config = replace(TRAINING, objective=objective, validate="temporal")
+    train(sequences, config, tmp_path / "whole")
+    train_until(4, monkeypatch, tmp_path, config, sequences)
+    if is_in_refit:
+        assert_stops(
+            monkeypatch, stop_in_refit, lambda: train(sequences, config, tmp_path / "resumed", tmp_path / "checkpoints")
+        )
+    n_trained = count_epochs(monkeypatch)
+    train(sequences, config, tmp_path / "resumed", tmp_path / "checkpoints")
+    # Only the refit is left.
+    assert n_trained == [1]
+    assert_same_model(tmp_path / "whole", tmp_path / "resumed")
+
+
 @pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("change", ["options", "sequences", "a byte", "--init-from"])
 def test_training_with_a_change_starts_over(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +195,8 @@ def test_training_with_a_change_starts_over(change: str, tmp_path: Path, monkeyp
 
 def test_minutes_of_all_attempts_count() -> None:
     epochs = [fitting.Epoch(n, 1.0, n / 10, 1.0, 0.0, 0.0, seconds=30.0) for n in (1, 2, 3)]
-    assert fitting._end(epochs, TrainingConfig(max_minutes=1.5)) == "max_minutes"
-    assert fitting._end(epochs, TrainingConfig(max_minutes=1.6)) is None
+    assert fitting._end(epochs, TrainingConfig(), 90.0) == "max_minutes"
+    assert fitting._end(epochs, TrainingConfig(), 96.0) is None
 
 
 def options(config: TrainingConfig) -> list[str]:

@@ -184,8 +184,8 @@ def test_train_and_gates_hold_out_the_same_items_and_no_future_ones(most: int, t
     item_ids = corpus.vocabulary.item_ids.take([index - 2 for index in split.held_out.items.tolist()]).to_pylist()
     with held_out_items(sequences, TrainingConfig(seed=3, validation_users=most)) as held_out:
         rows = held_out.con.table("held_out").order("user_id").fetchall()
-    assert [row[0] for row in rows if row[0] % 3 == 0] == []
-    assert [item for *_, item in rows] == item_ids
+    assert [user for _, user, *_ in rows if user % 3 == 0] == []
+    assert [later for *_, later in rows] == [[item] for item in item_ids]
     # At most half of the 26 users whose last event is not in the future.
     assert len(rows) == min(most, 13)
 

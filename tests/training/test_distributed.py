@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load
 
 from batchrec.config import Objective
 from batchrec.model.directory import load_model
 from batchrec.training.train import train
+from tests.support.logs import spread_log, write_log
 from tests.support.models import CONFIG, N_ITEMS, SMALL, names_in, training_log, training_sequences
 
 pytestmark = pytest.mark.slow
@@ -52,6 +54,22 @@ def test_two_processes_learn_what_one_does(objective: Objective, tmp_path: Path)
         assert joint == pytest.approx(alone, abs=0.05)
     assert load_model(tmp_path / "two").manifest.n_items == N_ITEMS
     assert names_in(tmp_path) == {"one", "two"}
+
+
+@pytest.mark.usefixtures("no_export")
+def test_two_processes_refit_as_one_does(tmp_path: Path) -> None:
+    sequences = write_log(tmp_path / "sequences.parquet", spread_log())
+    config = replace(CONFIG, dropout=0.0, precision="fp32", batch_size=7, seed=4, validate="temporal")
+    options = ("dropout", "precision", "batch_size", "seed", "validate", "blend")
+    arguments = [part for name in options for part in (f"--{name.replace('_', '-')}", getattr(config, name))]
+    together = torchrun("--sequences", sequences, "--out", tmp_path / "two", *arguments, "--json")
+    assert together.returncode == 0, together.stderr
+    report = json.loads(together.stdout)
+    assert (report["processes"], report["validation"]) == (2, "temporal")
+    assert together.stderr.count("refit on") == 1
+    train(sequences, config, tmp_path / "one")
+    one, two = (load(load_model(tmp_path / name).weights)["item_biases"] for name in ("one", "two"))
+    assert one == pytest.approx(two, abs=1e-3)
 
 
 def test_an_error_in_one_process_ends_all(tmp_path: Path) -> None:

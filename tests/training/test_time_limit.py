@@ -14,10 +14,12 @@ import torch
 from batchrec.system.checkpoints import CheckpointStore
 from batchrec.training import holdout
 from batchrec.training import loop as fitting
+from batchrec.training import refit as refitting
 from batchrec.training.distributed import ProcessGroup
 from batchrec.training.encoder import Encoder
-from batchrec.training.holdout import Split, hold_out
+from batchrec.training.holdout import Split, TrainingPart, hold_out
 from batchrec.training.loop import FitResult, fit
+from batchrec.training.refit import refit
 from batchrec.training.time_limit import TimeLimit
 from batchrec.training.trainer import Trainer
 from batchrec.training.windows import draw_batches
@@ -96,7 +98,7 @@ def test_the_first_epoch_is_measured_as_far_as_it_got(clock: Clock) -> None:
     assert fitted.best.seconds == 4 * STEP_S + 3 * BATCH_S == clock.now
     plain = small_encoder(N_ITEMS + 2)
     trainer = Trainer(plain, LIMITED)
-    fitting._generator(LIMITED.seed, 1, 0)
+    fitting.epoch_generator(LIMITED.seed, 1, 0)
     batches = draw_batches(split().training, N_ITEMS + 2, plain.shape, LIMITED, np.random.default_rng([0, 1]))
     assert trainer.take_steps(islice(batches, 4)) == fitted.best.loss
     assert_same(limited, trainer.averaged)
@@ -111,6 +113,27 @@ def test_a_run_killed_after_the_time_limit_takes_no_further_step(clock: Clock, t
     assert fit(again, split(), config, checkpoints=checkpoints) == fitted
     assert clock.passed == []
     assert_same(first, again)
+
+
+def test_a_refit_has_a_fifth_of_the_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refitting, "TimeLimit", partial(TimeLimit, clock=lambda: clock.now))
+    whole = split()
+    with_refit = replace(whole, refit=TrainingPart(whole.training, whole.kept))
+    config = replace(LIMITED, max_minutes=4 * EPOCH_S / 60)
+    encoder = small_encoder(N_ITEMS + 2)
+    fitted = fit(encoder, with_refit, config)
+    # The fourth epoch begins within 80 % of the time and is discarded.
+    assert (len(fitted.epochs), fitted.ended_by, clock.now) == (3, "max_minutes", 3.2 * EPOCH_S)
+    clock.passed.clear()
+    refit(encoder, fitted, with_refit, replace(config, min_epoch_steps=100))
+    assert clock.passed == [STEP_S] * 12
+    assert clock.now == 4 * EPOCH_S
+
+
+def test_a_refit_has_all_the_time_that_is_left() -> None:
+    epochs = [fitting.Epoch(number, 1.0, 0.5, 0.5, 0.1, 0.1, 6.0) for number in (1, 2)]
+    assert FitResult(epochs, epochs[0], "patience").seconds_left(replace(LIMITED, max_minutes=1.0)) == 48.0
+    assert FitResult(epochs, epochs[0], "max_minutes").seconds_left(replace(LIMITED, max_minutes=1.0)) == 12.0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from batchrec.config import RunConfig, ScoringConfig, TrainingConfig
 from batchrec.model.directory import load_model
-from batchrec.model.metrics import ndcg
+from batchrec.model.metrics import user_ndcg
 from batchrec.model.ranker import Ranker
 from batchrec.nightly.report import Check, ModelFigures
 from batchrec.rules.known_ids import KnownIds
@@ -23,6 +23,7 @@ from batchrec.tables.log_end import ahead_from, log_end
 from batchrec.tables.queries import connect, literal, materialize, select
 from batchrec.tables.schemas import PAD
 from batchrec.tables.sequences_table import Sequences, open_sequences
+from batchrec.tables.validation_cut import validation_cut
 
 # The share of all events that counts as newest, for the share of unknown items among them.
 _NEWEST_SHARE = 0.05
@@ -31,15 +32,19 @@ _K = 10
 
 @dataclass(frozen=True)
 class HeldOutItems:
-    """Tonight's held-out items: the last item of some histories. until: the time before which events count."""
+    """Tonight's held-out items: some users' last item, or what they took after a point in time.
+
+    until: the time before which events count. keep_seen: whether items of the history may be recommended.
+    """
 
     con: duckdb.DuckDBPyConnection
     table: Sequences
     until: int
     popularity_ndcg: float
+    keep_seen: bool
 
     def measure(self, model: Path, scoring: ScoringConfig) -> ModelFigures:
-        """Rank each user's held-out item among all items that the model knows and the user has not seen.
+        """Rank each user's held-out items among all items that the model knows and the user may get.
 
         Raises ModelError if the model directory is damaged, if the model knows none of the histories' items, or if its
         ids have another type. Raises DeviceError if the device is missing.
@@ -47,7 +52,7 @@ class HeldOutItems:
         loaded = load_model(model)
         check_knows(loaded.vocabulary, model, self.table)
         ranker = Ranker(loaded.encoder, scoring.device, scoring.precision)
-        config = ScoringConfig(top_k=min(_K, len(loaded.vocabulary)))
+        config = ScoringConfig(top_k=min(_K, len(loaded.vocabulary)), keep_seen=self.keep_seen)
         scorer = Scorer(
             loaded,
             ranker,
@@ -77,21 +82,27 @@ def held_out_items(sequences: Path, training: TrainingConfig, run_date: date | N
 
     Like training, this goes by today's clock. run_date: only events up to its end are among the newest events.
     """
-    path = literal(sequences)
+    keep_seen = training.repeat_items
     with connect(sequences.parent) as con:
         until = log_end(con, sequences, ahead_from())
-        materialize(
-            con, "nightly/held_out", path=path, seed=training.seed, max_users=training.validation_users, until=until
-        )
-        popularity = _ndcg(select(con, "nightly/popularity_ranks", path=path))
+        rule = {
+            "path": literal(sequences),
+            "cut": validation_cut(con, sequences, until, training),
+            "keep_seen": keep_seen,
+        }
+        users = {"seed": training.seed, "max_users": training.validation_users, "until": until}
+        materialize(con, "nightly/held_out", **rule, **users)
+        popularity = _ndcg(select(con, "nightly/popularity_ranks", **rule))
         until = log_end(con, sequences, ahead_from(run_date))
-        yield HeldOutItems(con, open_sequences(sequences), until, popularity)
+        yield HeldOutItems(con, open_sequences(sequences), until, popularity, keep_seen)
 
 
 def _ndcg(ranks: duckdb.DuckDBPyRelation) -> float:
-    """Return the mean NDCG@10 of the held-out items. A null rank means that the item is not in the list."""
-    filled = np.ma.filled(ranks.fetchnumpy()["rank"].astype(np.int64), _K + 1)
-    return ndcg(filled, _K) if len(filled) else 0.0
+    """Return the mean NDCG@10 of the users, 0 without any. A null rank means that the item is not in the list."""
+    columns = ranks.fetchnumpy()
+    users = columns["number"].astype(np.int64)
+    filled = np.ma.filled(columns["rank"].astype(np.int64), _K + 1)
+    return float(user_ndcg(filled, users, np.bincount(users), _K).mean()) if len(users) else 0.0
 
 
 def model_checks(tonight: ModelFigures, in_use: ModelFigures | None, config: RunConfig) -> list[Check]:
