@@ -4,6 +4,7 @@ Popularity here answers: how many events does an item have in the last week, in 
 training part?
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,9 @@ _NEIGHBOURS = 50
 # Added to the denominator of the cosine, so that a pair that few users share counts little.
 _SHRINKAGE = 3.0
 _USERS_AT_A_TIME = 8192
-_ITEMS_AT_A_TIME = 2048
+# Pairs of items that are counted at a time: about 20 bytes each.
+_PAIRS_AT_A_TIME = 1 << 24
+_MAX_INDEX = np.uint64(2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -63,24 +66,40 @@ def count_neighbours(histories: Histories, vocabulary_size: int) -> tuple[Ints, 
     newest items of each user are paired, so that a few long histories do not make up most of the pairs.
     """
     users = _users_by_item(histories, vocabulary_size)
-    roots = np.sqrt(np.diff(users.indptr)).astype(np.float32)
     items = users.T.tocsr()
+    roots = np.sqrt(np.diff(users.indptr)).astype(np.float32)
     n_neighbours = min(_NEIGHBOURS, vocabulary_size)
     neighbours = np.full((vocabulary_size, n_neighbours), PAD, np.int32)
     similarities = np.zeros((vocabulary_size, n_neighbours), np.float32)
-    for first in range(0, vocabulary_size, _ITEMS_AT_A_TIME):
-        shared = (users[first : first + _ITEMS_AT_A_TIME] @ items).tocoo()
-        rows, others = shared.row + first, shared.col
-        is_other = rows != others
-        rows, others, n_shared = rows[is_other], others[is_other], shared.data[is_other]
-        cosines = n_shared / (roots[rows] * roots[others] + _SHRINKAGE)
-        order = np.lexsort((others, -cosines, rows))
-        rows = rows[order]
-        places = np.arange(len(rows)) - np.searchsorted(rows, rows)
-        is_kept = places < n_neighbours
-        neighbours[rows[is_kept], places[is_kept]] = others[order][is_kept]
-        similarities[rows[is_kept], places[is_kept]] = cosines[order][is_kept]
+    for block in _blocks(users @ np.diff(items.indptr)):
+        shared = users[block] @ items
+        rows = np.repeat(np.arange(block.start, block.stop), np.diff(shared.indptr))
+        cosines = (shared.data / (roots[rows] * roots[shared.indices] + _SHRINKAGE)).astype(np.float32)
+        cosines[rows == shared.indices] = 0
+        # The bits of positive floats are in their order. Below them, the lower index is the greater number.
+        keys = cosines.view(np.uint32).astype(np.uint64) << np.uint64(32) | (
+            _MAX_INDEX - shared.indices.astype(np.uint64)
+        )
+        for item, start, end in zip(range(block.start, block.stop), shared.indptr, shared.indptr[1:], strict=False):
+            own = keys[start:end]
+            if len(own) > n_neighbours:
+                own = np.partition(own, len(own) - n_neighbours)[-n_neighbours:]
+            best = np.sort(own)[::-1]
+            best = best[best > _MAX_INDEX]
+            neighbours[item, : len(best)] = _MAX_INDEX - (best & _MAX_INDEX)
+            similarities[item, : len(best)] = (best >> np.uint64(32)).astype(np.uint32).view(np.float32)
     return neighbours, similarities
+
+
+def _blocks(n_pairs: Longs) -> Iterator[slice]:
+    """Split items into blocks of at most _PAIRS_AT_A_TIME pairs, and at least one item; n_pairs: (items,)."""
+    ends = np.cumsum(n_pairs)
+    start = 0
+    while start < len(n_pairs):
+        before = ends[start - 1] if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + _PAIRS_AT_A_TIME, side="right")))
+        yield slice(start, end)
+        start = end
 
 
 def _users_by_item(histories: Histories, vocabulary_size: int) -> csr_matrix:

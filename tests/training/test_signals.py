@@ -33,7 +33,7 @@ def test_similarities_are_shrunk_cosines_of_the_users_of_two_items(histories: li
 def test_only_the_best_neighbours_and_the_newest_items_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "_NEIGHBOURS", 2)
     monkeypatch.setattr(signals, "_PAIRED_ITEMS", 3)
-    monkeypatch.setattr(signals, "_ITEMS_AT_A_TIME", 2)
+    monkeypatch.setattr(signals, "_PAIRS_AT_A_TIME", 5)
     monkeypatch.setattr(signals, "_USERS_AT_A_TIME", 1)
     neighbours, _ = count_neighbours(indexed([2, 3, 4, 5], [3, 4], [4, 5]), SIZE)
     # The first user's item 2 is not among the newest three, so it has no neighbours.
