@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load
 
 from batchrec.config import EncoderShape, TrainingConfig
-from batchrec.model.blend import PREFIX as BLEND_PREFIX
 from batchrec.model.directory import ENCODER, WEIGHTS, load_model, replacing_model, write_manifest
+from batchrec.model.graph_check import initializer_name
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
@@ -97,7 +97,6 @@ def instant_graph(weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto
     biases = weights["item_biases"].copy()
     biases[:FIRST_ITEM] = -np.inf
     held = {**weights, "item_biases": biases}
-    for name, array in held.items():
-        constants.append(numpy_helper.from_array(array, name if name.startswith(BLEND_PREFIX) else f"encoder.{name}"))
+    constants += [numpy_helper.from_array(array, initializer_name(name)) for name, array in held.items()]
     graph = helper.make_graph(nodes, "instant", inputs, outputs, constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

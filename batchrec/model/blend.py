@@ -38,10 +38,9 @@ class Blend:
     """The arrays of a blend, float32 except the neighbours.
 
     scale: (1,), the factor on the encoder's products. biases: (vocabulary,), of the items, instead of the encoder's.
-    neighbours,
-    similarities: (vocabulary, n) indexes int32, PAD beyond the last, and 0 for these. recency: (q,), the factors on the
-    similarities of the newest item of a history, the second newest, ... habit: (2,), the factors on log(1 + times
-    taken) and on 1 / (1 + number of other items taken since).
+    neighbours, similarities: (vocabulary, n); the neighbours are indexes, int32, PAD beyond the last one, where the
+    similarity is 0. recency: (q,), the factors on the similarities of the newest item of a history, the second newest,
+    ... habit: (2,), the factors on log(1 + times taken) and on 1 / (1 + number of other items taken since).
     """
 
     scale: Floats

@@ -130,6 +130,11 @@ def _spell(argument: Argument) -> str:
     return f"{kind} ({', '.join('any' if size is None else str(size) for size in sizes)})"
 
 
+def initializer_name(weight: str) -> str:
+    """Return the name that a weight of the weights file has in the graph."""
+    return weight if weight.startswith(BLEND_PREFIX) else _PREFIX + weight
+
+
 def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> None:
     """Raise MisfitError unless the graph's weights equal those of the weights file bit for bit.
 
@@ -146,7 +151,7 @@ def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> N
             raise MisfitError(f"weight {initializer.name!r:.60} occurs twice")
         by_name[initializer.name] = initializer
     for name, expected in weights.items():
-        full_name = name if name.startswith(BLEND_PREFIX) else _PREFIX + name
+        full_name = initializer_name(name)
         tensor = by_name.get(full_name)
         if tensor is None:
             if name in needed:

@@ -191,7 +191,7 @@ class Scorer:
         lengths = np.minimum(users.histories.lengths[fresh[known]], self._shape.max_len)
         for batch in token_batches(lengths, self._batch_tokens, self._max_users):
             lists.put(known[batch], self._rank_batch(users, fresh[known[batch]]))
-        # The Ranker checks its scores; those of the RuledRanker are computed from the weights.
+        # The Ranker checks what the graph returns, this what the rules make of it.
         check_scores(lists.scores)
         return lists
 

@@ -149,7 +149,7 @@ def open_sequences(path: Path) -> Sequences:
 
 
 def _check_lists(file_schema: pa.Schema, schema: pa.Schema, path: Path) -> None:
-    """Raise InputError if an optional column that is there has no lists, or lists of another type."""
+    """Raise InputError if an optional column exists and has no lists, or lists of another type."""
     for name in set(_OPTIONAL) & set(file_schema.names):
         type_, wanted = file_schema.field(name).type, schema.field(name).type.value_type
         # If all lists are empty, the values may have no type.
