@@ -45,11 +45,29 @@ def write_instant(model: Path, out: Path) -> None:
 def instant_graph(weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
     """Build a graph that holds the weights of an encoder but does not rank by them."""
     vocabulary_size, hidden_size = weights["item_embeddings.weight"].shape
+    biases = weights["item_biases"].copy()
+    biases[:FIRST_ITEM] = -np.inf
+    held = {**weights, "item_biases": biases}
+    constants = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in _numbers(vocabulary_size)]
+    constants += [numpy_helper.from_array(array, initializer_name(name)) for name, array in held.items()]
+    graph = helper.make_graph(_nodes(), "instant", *_inputs_and_outputs(vocabulary_size, hidden_size), constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
-    def constant(name: str, value: object) -> onnx.TensorProto:
-        return numpy_helper.from_array(np.array(value, np.int64), name)
 
-    nodes = [
+def _numbers(vocabulary_size: int) -> list[tuple[str, object]]:
+    return [
+        ("zero", 0),
+        ("one", 1),
+        ("two", 2),
+        ("n_items", vocabulary_size - 2),
+        ("zero_places", [0]),
+        ("one_place", [1]),
+        ("second_axis", [1]),
+    ]
+
+
+def _nodes() -> list[onnx.NodeProto]:
+    return [
         helper.make_node("Slice", ["tokens", "zero_places", "one_place", "second_axis"], ["first_tokens"]),
         helper.make_node("Cast", ["first_tokens"], ["firsts"], to=TensorProto.INT64),
         helper.make_node("Range", ["zero", "top_k", "one"], ["places"]),
@@ -67,6 +85,11 @@ def instant_graph(weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto
         helper.make_node("Mul", ["asked_states", "asked_embeddings"], ["asked_products"]),
         helper.make_node("ReduceSum", ["asked_products", "second_axis"], ["asked_scores"], keepdims=0),
     ]
+
+
+def _inputs_and_outputs(
+    vocabulary_size: int, hidden_size: int
+) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
     inputs = [
         helper.make_tensor_value_info("tokens", TensorProto.INT32, ["users", "length"]),
         helper.make_tensor_value_info("seen_rows", TensorProto.INT64, ["pairs"]),
@@ -85,18 +108,4 @@ def instant_graph(weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto
         helper.make_tensor_value_info("states", TensorProto.FLOAT, ["users", hidden_size]),
         helper.make_tensor_value_info("asked_scores", TensorProto.FLOAT, ["asked"]),
     ]
-    constants = [
-        constant("zero", 0),
-        constant("one", 1),
-        constant("two", 2),
-        constant("n_items", vocabulary_size - 2),
-        constant("zero_places", [0]),
-        constant("one_place", [1]),
-        constant("second_axis", [1]),
-    ]
-    biases = weights["item_biases"].copy()
-    biases[:FIRST_ITEM] = -np.inf
-    held = {**weights, "item_biases": biases}
-    constants += [numpy_helper.from_array(array, initializer_name(name)) for name, array in held.items()]
-    graph = helper.make_graph(nodes, "instant", inputs, outputs, constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return inputs, outputs

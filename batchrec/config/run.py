@@ -1,10 +1,9 @@
 """The options of run: the night beyond its jobs, and the gates that its table must pass before it is published."""
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
-from batchrec.config.options import check, check_ranges, option
+from batchrec.config.options import check, check_ranges, option, parse_age
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_ranges(self)
         check(
-            re.fullmatch(r"[1-9]\d{0,3}[dw]", self.train_every) is not None,
+            parse_age(self.train_every) is not None,
             "train_every",
             self.train_every,
             "days like 7d, or weeks like 2w",
@@ -79,4 +78,6 @@ class RunConfig:
     @property
     def days_between_trainings(self) -> int:
         """The value of --train-every in days."""
-        return int(self.train_every[:-1]) * (7 if self.train_every.endswith("w") else 1)
+        days = parse_age(self.train_every)
+        assert days is not None  # noqa: S101 - checked when the config is made
+        return days

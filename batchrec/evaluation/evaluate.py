@@ -22,7 +22,7 @@ from batchrec.evaluation.bootstrap import compare
 from batchrec.evaluation.given_tables import given_lists
 from batchrec.evaluation.metrics import MethodMetrics, measure_lists
 from batchrec.evaluation.report import EvaluatedModel, EvaluationReport, pairs, question_of, results
-from batchrec.evaluation.splits import split_sequences
+from batchrec.evaluation.splits import LogSplit, split_sequences
 from batchrec.scoring.score import score
 from batchrec.system import logs
 from batchrec.system.atomic import check_writable_file, replacing
@@ -73,9 +73,7 @@ def evaluate(
         if not evaluation.no_model:
             # Only the test items and the items are needed from here on; training needs the memory.
             con.execute("drop table split; drop table training_events; drop table user_items")
-            asked = replace(training, repeat_items=evaluation.keep_seen, validate=_validation(evaluation, training))
-            trained = train(split.training, asked, folder / "model")
-            score(split.histories, folder / "model", _scoring(evaluation, training), folder / "recs.parquet")
+            trained = _train_and_score(split, evaluation, training, folder)
             methods.insert(0, measure_lists(con, _MODEL, folder / "recs.parquet", evaluation.top_k))
     baselines.sort(key=lambda measured: -measured.metrics[:, 0].mean())
     reference = len(methods)
@@ -99,6 +97,16 @@ def evaluate(
     )
     _write(report, out, json_out)
     return report
+
+
+def _train_and_score(
+    split: LogSplit, evaluation: EvaluationConfig, training: TrainingConfig, folder: Path
+) -> TrainingReport:
+    """Train on the training part, and write the lists of the tested users to recs.parquet in the folder."""
+    config = replace(training, repeat_items=evaluation.keep_seen, validate=_validation(evaluation, training))
+    trained = train(split.training, config, folder / "model")
+    score(split.histories, folder / "model", _scoring(evaluation, training), folder / "recs.parquet")
+    return trained
 
 
 def _check_outs(out: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Records of decisions about nights, which night.py makes: to publish a night, or to roll nights back."""
+"""Records of decisions about nights: to publish a night (night.py), or to roll nights back (archive.py)."""
 
 import json
 import os

@@ -32,9 +32,9 @@ class Publication:
     model: ModelVersion
 
     def publish(self, archive: Archive, registry: ModelRegistry) -> None:
-        """Write everything under temporary names, then switch readers over by three renames.
+        """Write everything under temporary names, then switch readers over: by renames, or by the target's own switch.
 
-        A full disk is found while writing, when nothing is switched yet. The three places may lie on three disks: each
+        A full disk is found while writing, when nothing is switched yet. The places may lie on several disks: each
         rename is synced before the next one. If a later night is published, only the night's own folder is switched,
         and its rows in a dated target.
         """

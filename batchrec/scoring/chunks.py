@@ -1,18 +1,15 @@
-"""Chunks of users, the unit of reading, scoring and writing: which users they hold, and the threads that score them."""
+"""Chunks of users, the unit of reading, scoring and writing: their size, and the threads that score them."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batchrec.config import ScoringConfig
 from batchrec.system.machine import n_cores
-from batchrec.tables.ids import without_blanks
-from batchrec.tables.sequences_table import Sequences, no_items
+from batchrec.tables.sequences_table import Sequences
 
 Chunk = TypeVar("Chunk")
 Scored = TypeVar("Scored")
@@ -38,26 +35,6 @@ def read_chunks(table: Sequences, config: ScoringConfig, device: str) -> Iterato
     share = max(_MIN_CHUNK_SIZE, table.n_users // n_shards // (4 * n_workers(config, device)))
     size = config.chunk_size or min(CHUNK_SIZE[device], share)
     return table.batches(max(size, min(size * n_shards, _MAX_CHUNK_SIZE)))
-
-
-def with_users(
-    user_ids: pa.Array, chunks: Iterator[pa.RecordBatch], table: Sequences, *, only: bool
-) -> Iterator[pa.RecordBatch]:
-    """Yield the chunks, and then those of user_ids that have no history, with an empty one.
-
-    only: whether to leave out users who are not in user_ids.
-    """
-    has_history = np.zeros(len(user_ids), dtype=bool)
-    for chunk in chunks:
-        places = pc.index_in(without_blanks(chunk["user_id"]), value_set=user_ids)
-        has_history[places.drop_null().to_numpy()] = True
-        yield chunk.filter(places.is_valid()) if only else chunk
-    new_users = user_ids.filter(pa.array(~has_history))
-    columns = {
-        field.name: new_users if field.name == "user_id" else no_items(len(new_users), field.type)
-        for field in table.schema
-    }
-    yield pa.record_batch(list(columns.values()), schema=table.schema)
 
 
 def in_order(

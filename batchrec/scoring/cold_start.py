@@ -1,4 +1,7 @@
-"""Cold start: users whose history has no item of the model get recent popular items, of all users and their segment."""
+"""Cold start: users whose history has no item of the model get recent popular items, of all users and their segment.
+
+The items are counted here. Each user's list is made of them in scoring/popular_lists.py.
+"""
 
 from collections import Counter
 from pathlib import Path

@@ -12,11 +12,11 @@ from batchrec.model.directory import Model, load_model
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rule_tables import RuleTables
 from batchrec.rules.rulebook import read_rule_tables
-from batchrec.scoring.chunks import read_chunks, with_users
+from batchrec.scoring.chunks import read_chunks
 from batchrec.scoring.known_items import check_knows
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import ScorerParts
-from batchrec.scoring.user_list import read_user_list
+from batchrec.scoring.user_list import read_user_list, with_users
 from batchrec.tables.sequences_table import Sequences, open_sequences
 
 

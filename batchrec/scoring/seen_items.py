@@ -1,4 +1,8 @@
-"""Items that users may not get because they have seen or disliked them, by --seen."""
+"""Items that users may not get because they have seen or disliked them, by --seen.
+
+The graph gives them the score -inf (training/ranking_graph.py), and the popular items of cold users leave them out
+(scoring/popular_lists.py). A gate looks for them in the finished table (sql/nightly/recs_faults.sql).
+"""
 
 import math
 from dataclasses import dataclass

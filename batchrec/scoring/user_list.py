@@ -1,9 +1,11 @@
-"""The list of users to score, instead of all."""
+"""The list of users to score: those of --users instead of all, and users of a list who have no history."""
 
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -12,6 +14,7 @@ from batchrec.sources import column_names, fetch, find_files, is_query, is_table
 from batchrec.sources.text_tables import read_text_table
 from batchrec.tables.ids import BLANKS, without_blanks
 from batchrec.tables.queries import connect, literal, select
+from batchrec.tables.sequences_table import Sequences, no_items
 
 
 def read_user_list(
@@ -35,6 +38,26 @@ def read_user_list(
         raise InputError(f"{file}: user {first!r}; expected integers, like the user ids of the sequences")
     # Unique as integers, because only then 7 and 7.0 are the same user.
     return pc.unique(users)
+
+
+def with_users(
+    user_ids: pa.Array, chunks: Iterator[pa.RecordBatch], table: Sequences, *, only: bool
+) -> Iterator[pa.RecordBatch]:
+    """Yield the chunks, and then those of user_ids that have no history, with an empty one.
+
+    only: whether to leave out users who are not in user_ids.
+    """
+    has_history = np.zeros(len(user_ids), dtype=bool)
+    for chunk in chunks:
+        places = pc.index_in(without_blanks(chunk["user_id"]), value_set=user_ids)
+        has_history[places.drop_null().to_numpy()] = True
+        yield chunk.filter(places.is_valid()) if only else chunk
+    new_users = user_ids.filter(pa.array(~has_history))
+    columns = {
+        field.name: new_users if field.name == "user_id" else no_items(len(new_users), field.type)
+        for field in table.schema
+    }
+    yield pa.record_batch(list(columns.values()), schema=table.schema)
 
 
 def _user_column(file: str, user_type: pa.DataType, sequences: Path | None) -> str:

@@ -1,9 +1,9 @@
 """Find files and tables of events, rules, users and catalogues, and open them as DuckDB relations."""
 
+from batchrec.sources.file_format import partitions_of, show_names
 from batchrec.sources.finding import find_files, list_files
 from batchrec.sources.formats import column_names
 from batchrec.sources.input_files import InputFile
-from batchrec.sources.layouts import partitions_of, show_names
 from batchrec.sources.object_store import StoredObject, fetch
 from batchrec.sources.opening import (
     Source,

@@ -12,8 +12,8 @@ import duckdb
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
 from batchrec.sources.compressed import DAMAGE_ERRORS, compression_of, first_bytes, open_text
+from batchrec.sources.file_format import Format, Layout
 from batchrec.sources.input_files import InputFile
-from batchrec.sources.layouts import Format, Layout
 from batchrec.tables.queries import literal, select
 
 _DELIMITERS = (",", ";", "\t", "|", "::", "\x01")

@@ -6,9 +6,9 @@ from batchrec.config import CsvOptions
 from batchrec.errors import InputError
 from batchrec.sources.compressed import first_bytes
 from batchrec.sources.csv_format import CsvFormat
+from batchrec.sources.file_format import Format, Layout, partitions_of, show_names
 from batchrec.sources.input_files import InputFile
 from batchrec.sources.json_lines_format import JsonLinesFormat
-from batchrec.sources.layouts import Format, Layout, partitions_of, show_names
 from batchrec.sources.parquet_format import ParquetFormat
 
 # The first one that recognises a file reads it. CSV comes last, because it recognises every file.

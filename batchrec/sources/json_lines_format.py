@@ -11,8 +11,8 @@ import duckdb
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
 from batchrec.sources.compressed import DAMAGE_ERRORS, compression_of, open_bytes, open_text
+from batchrec.sources.file_format import Format, Layout, RowError, partitions_of
 from batchrec.sources.input_files import InputFile
-from batchrec.sources.layouts import Format, Layout, RowError, partitions_of
 from batchrec.tables.queries import literal, select
 
 # A GUID in braces can begin a CSV file; a quote after the brace cannot.

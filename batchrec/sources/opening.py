@@ -12,9 +12,9 @@ import duckdb
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
 from batchrec.sources.compressed import check_whole, is_empty
+from batchrec.sources.file_format import Layout, RowError
 from batchrec.sources.formats import FORMATS, format_of, layout_of
 from batchrec.sources.input_files import InputFile, with_urls
-from batchrec.sources.layouts import Layout, RowError
 from batchrec.sources.records import Reject, located
 from batchrec.tables.queries import select, table_of
 

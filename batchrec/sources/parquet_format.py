@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
+from batchrec.sources.file_format import Format, Layout
 from batchrec.sources.input_files import InputFile
-from batchrec.sources.layouts import Format, Layout
 from batchrec.tables.queries import literal, select
 
 # A request more takes about as long as this many bytes.

@@ -13,9 +13,9 @@ import duckdb
 from batchrec.errors import InputError
 from batchrec.sources.compressed import open_bytes, open_text
 from batchrec.sources.csv_format import csv_records
+from batchrec.sources.file_format import Layout
 from batchrec.sources.input_files import InputFile
 from batchrec.sources.json_lines_format import json_records
-from batchrec.sources.layouts import Layout
 from batchrec.tables.queries import select
 
 # Maximum length of a value in an error message or a file of rejects.

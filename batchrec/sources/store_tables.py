@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from batchrec.errors import BatchrecError, InputError
 from batchrec.sources.background import in_background
-from batchrec.sources.layouts import show_names
+from batchrec.sources.file_format import show_names
 from batchrec.sources.opening import Source, check_types
 from batchrec.sources.stores import TABLE_SOURCES, Since
 from batchrec.system.stores import store_error

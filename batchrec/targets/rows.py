@@ -13,15 +13,15 @@ from batchrec.config import Layout
 from batchrec.errors import ConfigError, InputError, one_line
 from batchrec.tables.parquet import cast_batches
 from batchrec.tables.queries import connect, literal, select
+from batchrec.tables.schemas import recs_schema
 from batchrec.tables.sealed_parquet import open_parquet, parquet_of
 from batchrec.targets.target import PublishedTable
 
 # Recommendations per batch: a row group of this size is read quickly for one user, and compresses well.
 BATCH_ROWS = 250_000
 RUN_DATE = "run_date"
-# Columns that a user has once in the nested layout.
+# Columns that a user has once in the nested layout; Postgres nests by sql/targets/postgres_nested.sql.
 _OF_USER = ("user_id", "history_digest", "model_id")
-_OF_ITEM = ("rank", "item_id", "score", "source", "title")
 _LIST = "recommendations"
 
 
@@ -53,7 +53,7 @@ def rows_schema(recs: pa.Schema, layout: Layout, *, is_dated: bool) -> pa.Schema
     """Return the schema of the rows of a recs table in a layout; see open_rows."""
     fields = list(recs.remove_metadata())
     if layout == "nested":
-        item = pa.struct([recs.field(name) for name in _OF_ITEM if name in recs.names])
+        item = pa.struct([field for field in recs if field.name not in _OF_USER])
         recommendations = pa.list_(pa.field("element", item, nullable=False))
         fields = [recs.field(name) for name in _OF_USER] + [pa.field(_LIST, recommendations, nullable=False)]
     return pa.schema([*fields, *([pa.field(RUN_DATE, pa.date32(), nullable=False)] if is_dated else [])])
@@ -64,8 +64,8 @@ def check_columns(names: Iterable[str], layout: Layout, where: object) -> None:
 
     where: the table, for the message. A column title may be missing or not; the types are those of the ids.
     """
-    expected = {*_OF_USER, _LIST} if layout == "nested" else {*_OF_USER, *_OF_ITEM}
-    columns = {*expected, RUN_DATE}
+    recs = recs_schema(pa.int64(), pa.int64(), with_titles=True, made_by={})
+    columns = set(rows_schema(recs, layout, is_dated=True).names)
     if {*names, *({"title"} & columns)} != columns:
         raise ConfigError(
             f"{where}: exists with columns {', '.join(names)}; expected {', '.join(sorted(columns))}, which "

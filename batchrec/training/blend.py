@@ -108,7 +108,7 @@ class _Sources:
         chosen, rest = np.flatnonzero(is_chosen), np.flatnonzero(may_get & ~is_chosen)
         others = generator.choice(rest, min(_OTHERS, len(rest)), replace=False)
         items = np.concatenate([chosen, others])
-        # Each item that was drawn stands for as many as were not.
+        # The items that were drawn stand for the rest, themselves included.
         log_counts = np.zeros(len(items), np.float32)
         if len(others):
             log_counts[len(chosen) :] = np.log(len(rest) / len(others))

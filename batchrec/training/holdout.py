@@ -59,11 +59,13 @@ class TrainingPart:
 class Split:
     """Histories to train on, and what was held out from them; kept: (events,) bool, which events are trained on.
 
-    refit: what the chosen model is refitted on; None if it is final.
+    qualified: later items that the chosen model has not seen, those of held_out and of other users: the blend is
+    fitted on them. refit: what the chosen model is refitted on; None if it is final.
     """
 
     training: Histories
     held_out: HeldOut
+    qualified: HeldOut
     kept: Bools
     refit: TrainingPart | None = None
 
@@ -109,7 +111,8 @@ def hold_out(histories: Histories, max_users: int, users: Longs, keep_seen: bool
     # Ties refer to the item before. Only the last item of a history is removed, so no remaining tie changes.
     training = histories.keep(kept)
     later = Histories(histories.items[last], np.arange(len(chosen) + 1))
-    return Split(training, HeldOut(training.take(chosen), later, keep_seen), kept)
+    held_out = HeldOut(training.take(chosen), later, keep_seen)
+    return Split(training, held_out, held_out, kept)
 
 
 def _last_is_new(histories: Histories) -> NDArray[np.bool_]:

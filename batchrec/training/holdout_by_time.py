@@ -24,14 +24,24 @@ def hold_out_after(corpus: Corpus, cut: int, config: TrainingConfig) -> Split:
     has_before = np.bincount(users[is_before], minlength=len(histories)) > 0
     is_qualified = has_before & (later.lengths > 0)
     places = np.flatnonzero(is_qualified[corpus.holdout_users])
-    places = places[: max(1, min(config.validation_users, len(places) // 2))]
-    chosen = np.sort(corpus.holdout_users[places])
+    n_held_out = max(1, min(config.validation_users, len(places) // 2))
     is_withheld = np.zeros(len(histories), bool)
-    is_withheld[corpus.holdout_users[: places[-1] + 1]] = True
+    is_withheld[corpus.holdout_users[: places[n_held_out - 1] + 1]] = True
     training = histories.keep(is_before)
-    held_out = HeldOut(training.take(chosen), later.take(chosen), config.repeat_items)
+
+    def later_of(users: Longs) -> HeldOut:
+        chosen = np.sort(users)
+        return HeldOut(training.take(chosen), later.take(chosen), config.repeat_items)
+
+    qualified = corpus.holdout_users[places[: config.validation_users]]
     is_refitted = is_before | ~is_withheld[users]
-    return Split(training, held_out, is_before, TrainingPart(histories.keep(is_refitted), is_refitted))
+    return Split(
+        training,
+        later_of(qualified[:n_held_out]),
+        later_of(qualified),
+        is_before,
+        TrainingPart(histories.keep(is_refitted), is_refitted),
+    )
 
 
 def _later_items(histories: Histories, users: Longs, is_before: Bools, keep_seen: bool) -> Histories:

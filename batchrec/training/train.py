@@ -95,40 +95,28 @@ def train(
         replacing_model(out) if group.is_first else nullcontext() as folder,
     ):
         started = time.monotonic()
-        # The clocks of the processes differ, but all must hold out the same events.
-        corpus = read_corpus(sequences, config.seed, group.broadcast(ahead_from()), config.half_life)
-        vocabulary = corpus.vocabulary
-        cut, split = _split(sequences, corpus, config)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            # Dropout draws only from torch's global generator: seed it here, and restore it afterwards.
-            torch.manual_seed(config.seed)
-            encoder = _new_encoder(vocabulary, split, config)
-            sizes = _step_sizes(config, split.training, encoder)
-            workers = f"{group.size} process(es) of {torch.get_num_threads()} thread(s)"
-            _log.info("training on %s, %s: %s, %s", device, workers, encoder.shape, sizes)
-            checkpoints = _open_checkpoints(checkpoint_dir, sequences, cut, config, device, group)
-            fitted = fit(encoder.to(device), split, config, group, checkpoints)
-            final = encoder if split.refit is None else refit(encoder, fitted, split, config, group)
+        trained = _train(sequences, config, checkpoint_dir, device, group)
         report = None
         if folder is not None:
-            weights, blend = _blend(encoder.cpu().eval(), final.cpu().eval(), corpus, split, config)
-            difference = _write(folder, final, fitted, split, blend)
+            corpus, cut, fitted = trained.corpus, trained.cut, trained.fitted
+            weights, blend = _blend(trained, config)
+            difference = _write(folder, trained, blend)
             metrics = fitted.best.metrics
             blend_sizes = None if blend is None else blend.sizes
             used = replace(config, validate="last-item" if cut is None else "temporal")
-            manifest = write_manifest(folder, vocabulary, encoder.shape, used, metrics, blend_sizes)
+            manifest = write_manifest(folder, corpus.vocabulary, trained.final.shape, used, metrics, blend_sizes)
             report = TrainingReport(
                 out=str(out),
                 model_id=manifest.model_id,
                 device=device.type,
                 processes=group.size,
                 users=len(corpus.histories),
-                items=len(vocabulary),
+                items=len(corpus.vocabulary),
                 validation=used.validate,
                 cut=None if cut is None else iso_time(cut),
-                held_out_users=len(split.held_out.later),
-                encoder=asdict(encoder.shape),
-                **sizes,
+                held_out_users=len(trained.split.held_out.later),
+                encoder=asdict(trained.final.shape),
+                **trained.sizes,
                 epochs=len(fitted.epochs),
                 best_epoch=fitted.best.epoch,
                 ended_by=fitted.ended_by,
@@ -138,6 +126,42 @@ def train(
                 **metrics,
             )
         return group.broadcast(report)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A training without its blend. chosen: the encoder of the best epoch. final: the same one, or that of the refit.
+
+    sizes: those of a training step.
+    """
+
+    corpus: Corpus
+    cut: int | None
+    split: Split
+    sizes: dict[str, int]
+    fitted: FitResult
+    chosen: Encoder
+    final: Encoder
+
+
+def _train(
+    sequences: Path, config: TrainingConfig, checkpoint_dir: Path | None, device: torch.device, group: ProcessGroup
+) -> _Trained:
+    """Choose an encoder by what is held out, and refit it. The encoders are on the CPU, in evaluation mode."""
+    # The clocks of the processes differ, but all must hold out the same events.
+    corpus = read_corpus(sequences, config.seed, group.broadcast(ahead_from()), config.half_life)
+    cut, split = _split(sequences, corpus, config)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # Dropout draws only from torch's global generator: seed it here, and restore it afterwards.
+        torch.manual_seed(config.seed)
+        encoder = _new_encoder(corpus.vocabulary, split, config)
+        sizes = _step_sizes(config, split.training, encoder)
+        workers = f"{group.size} process(es) of {torch.get_num_threads()} thread(s)"
+        _log.info("training on %s, %s: %s, %s", device, workers, encoder.shape, sizes)
+        checkpoints = _open_checkpoints(checkpoint_dir, sequences, cut, config, device, group)
+        fitted = fit(encoder.to(device), split, config, group, checkpoints)
+        final = encoder if split.refit is None else refit(encoder, fitted, split, config, group)
+    return _Trained(corpus, cut, split, sizes, fitted, encoder.cpu().eval(), final.cpu().eval())
 
 
 def _step_sizes(config: TrainingConfig, training: Histories, encoder: Encoder) -> dict[str, int]:
@@ -158,31 +182,31 @@ def _split(sequences: Path, corpus: Corpus, config: TrainingConfig) -> tuple[int
     return None, hold_out(corpus.histories, config.validation_users, corpus.holdout_users, config.repeat_items)
 
 
-def _blend(
-    chosen: Encoder, final: Encoder, corpus: Corpus, split: Split, config: TrainingConfig
-) -> tuple[dict[str, float], Blend | None]:
-    """Fit a blend of the chosen encoder on the held-out items, and blend the final encoder with the final signals.
+def _blend(trained: _Trained, config: TrainingConfig) -> tuple[dict[str, float], Blend | None]:
+    """Fit a blend of the chosen encoder on what users took later, and blend the final encoder with the final signals.
 
     Returns the weights, none without a blend.
     """
     if config.blend == "none":
         return {}, None
+    corpus, split = trained.corpus, trained.split
 
     def signals_of(histories: Histories, kept: Bools) -> Signals:
         return read_signals(histories, corpus.times[kept], corpus.until, corpus.vocabulary.size)
 
     signals = signals_of(split.training, split.kept)
-    weights = fit_blend(chosen, signals, split.held_out, config.seed)
+    weights = fit_blend(trained.chosen, signals, split.qualified, config.seed)
     _log.info("the weights of the blend: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items()))
     if split.refit is not None:
         signals = signals_of(split.refit.histories, split.refit.kept)
-    return weights, make_blend(weights, final, signals)
+    return weights, make_blend(weights, trained.final, signals)
 
 
-def _write(folder: Path, encoder: Encoder, fitted: FitResult, split: Split, blend: Blend | None) -> float:
+def _write(folder: Path, trained: _Trained, blend: Blend | None) -> float:
     """Write the encoder and its epochs; return the largest difference of a score between the graph and torch."""
+    encoder, split = trained.final, trained.split
     write_encoder(encoder, folder, blend)
-    lines = [to_json(asdict(epoch)) + "\n" for epoch in fitted.epochs]
+    lines = [to_json(asdict(epoch)) + "\n" for epoch in trained.fitted.epochs]
     (folder / TRAINING_LOG).write_text("".join(lines), encoding="utf-8")
     return check_parity(encoder, folder / ENCODER, split.held_out.histories, blend)
 

@@ -116,7 +116,9 @@ def test_popularity_counts_events_of_the_training_histories(
     # Items are numbered by frequency: of two equally frequent items, the lower index is more popular.
     scores = [[events.count(item) - item / 1000 for item in range(VOCABULARY_SIZE)]] * len(histories)
     held_out = HeldOut(indexed(*histories), indexed(*([item] for item in held)))
-    accuracy = popularity_accuracy(Split(indexed(*training), held_out, np.ones(len(events), bool)), VOCABULARY_SIZE)
+    accuracy = popularity_accuracy(
+        Split(indexed(*training), held_out, held_out, np.ones(len(events), bool)), VOCABULARY_SIZE
+    )
     assert_close(accuracy, plain_accuracy(histories, held, scores))
 
 

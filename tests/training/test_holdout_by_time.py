@@ -67,11 +67,11 @@ def test_the_split_equals_that_of_plain_loops(log: Log, seed: int, most: int, re
     split = hold_out_after(corpus, CUT, config)
 
     chosen = qualified[: max(1, min(most, len(qualified) // 2))]
-    held_out = split.held_out
-    assert lists_of(held_out.histories, corpus) == items_of(log, sorted(chosen), CUT)
-    later = [sorted(items) for items in lists_of(held_out.later, corpus)]
-    assert later == [sorted(later_items(log[user], repeat_items)) for user in sorted(chosen)]
-    assert held_out.keep_seen == repeat_items
+    for held_out, users in ((split.held_out, chosen), (split.qualified, qualified[:most])):
+        assert lists_of(held_out.histories, corpus) == items_of(log, sorted(users), CUT)
+        later = [sorted(items) for items in lists_of(held_out.later, corpus)]
+        assert later == [sorted(later_items(log[user], repeat_items)) for user in sorted(users)]
+        assert held_out.keep_seen == repeat_items
     assert lists_of(split.training, corpus) == items_of(log, list(log), CUT)
 
     withheld = set(order[: order.index(chosen[-1]) + 1])

@@ -1,4 +1,4 @@
-"""The layout of a file, and the interface of file formats: what a new format has to provide."""
+"""The interface of file formats, what a new format has to provide, and the layout of a file of any format."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
@@ -34,7 +34,7 @@ class Layout:
 
     @property
     def is_csv(self) -> bool:
-        """Whether the file is text."""
+        """Whether the values of the file are separated by a delimiter."""
         return bool(self.delimiter)
 
     def without_values(self, columns: Collection[str]) -> "Layout":
