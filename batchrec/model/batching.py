@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from batchrec.arrays import Floats, Ints, Longs
+from batchrec.arrays import Bools, Floats, Ints, Longs
 from batchrec.config import EncoderShape
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.tables.schemas import MASK, PAD
 
 _DIGESTED_USERS = 256
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,24 @@ class Histories:
 
     items: (events,) int32 indexes; offsets: (users + 1,) int64, where each user's items start and the last user's end.
     ties: (events,) bool, whether an item has the same timestamp as the one before it; None if times do not matter.
+    same_day: (events,) bool, whether an item is of the same day (UTC) as the one before it; None if days are not known.
     weights: (events,) float32, how much each counts in training; None if all weigh 1.
     """
 
     items: Ints
     offsets: Longs
-    ties: NDArray[np.bool_] | None = None
+    ties: Bools | None = None
     weights: Floats | None = None
+    same_day: Bools | None = None
 
     @classmethod
     def from_arrow(
         cls, item_ids: pa.ListArray, vocabulary: Vocabulary, timestamps: pa.ListArray | None = None
     ) -> "Histories":
-        """Look up lists of external ids, leaving out items that the model does not know; timestamps give the ties."""
+        """Look up lists of external ids, leaving out items that the model does not know.
+
+        timestamps: Unix seconds, which give the ties and the days.
+        """
         indexes = vocabulary.indexes(item_ids.flatten())
         known = indexes != PAD
         offsets = np.concatenate([[0], np.cumsum(item_ids.value_lengths().to_numpy(), dtype=np.int64)])
@@ -47,8 +52,10 @@ class Histories:
             return cls(indexes[known], offsets)
         moments = timestamps.flatten().to_numpy()[known]
         users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        ties = (np.diff(moments, prepend=0) == 0) & (np.diff(users, prepend=-1) == 0)
-        return cls(indexes[known], offsets, ties)
+        is_same_user = np.diff(users, prepend=-1) == 0
+        ties = (np.diff(moments, prepend=0) == 0) & is_same_user
+        same_day = (np.diff(moments // _DAY_S, prepend=0) == 0) & is_same_user
+        return cls(indexes[known], offsets, ties, same_day=same_day)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -65,7 +72,7 @@ class Histories:
         return lengths
 
     def followed_by(self, others: "Histories") -> "Histories":
-        """Append the items of `others`, user by user, to these; ties and weights are dropped."""
+        """Append the items of `others`, user by user, to these; ties, days and weights are dropped."""
         if len(others.items) == 0:
             return Histories(self.items, self.offsets)
         offsets = self.offsets + others.offsets
@@ -78,12 +85,16 @@ class Histories:
         """Keep only the items whose index is below `size`."""
         return self.keep(self.items < size)
 
-    def keep(self, is_kept: NDArray[np.bool_]) -> "Histories":
+    def keep(self, is_kept: Bools) -> "Histories":
         """Keep some events: is_kept (events,) bool. Ties still refer to the event that was before."""
         offsets = np.concatenate([[0], np.cumsum(is_kept, dtype=np.int64)])[self.offsets]
         ties = None if self.ties is None else self.ties[is_kept]
         weights = None if self.weights is None else self.weights[is_kept]
-        return Histories(self.items[is_kept], offsets, ties, weights)
+        same_day: Bools | None = None
+        if self.same_day is not None:
+            # Another event may have been the first one of the day.
+            same_day = np.diff(np.cumsum(~self.same_day)[is_kept], prepend=0) == 0
+        return Histories(self.items[is_kept], offsets, ties, weights, same_day)
 
     def take(self, users: Longs) -> "Histories":
         """Return the histories of some users, in the order of `users`."""
@@ -91,7 +102,8 @@ class Histories:
         places = spans(self.offsets[users], lengths)
         ties = None if self.ties is None else self.ties[places]
         weights = None if self.weights is None else self.weights[places]
-        return Histories(self.items[places], np.concatenate([[0], np.cumsum(lengths)]), ties, weights)
+        same_day = None if self.same_day is None else self.same_day[places]
+        return Histories(self.items[places], np.concatenate([[0], np.cumsum(lengths)]), ties, weights, same_day)
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,7 @@ class SeenPairs:
         return SeenPairs(numbers, self.items[is_kept])
 
 
-def numbered_rows(pair_rows: Longs, rows: Longs, n_rows: int) -> tuple[NDArray[np.bool_], Longs]:
+def numbered_rows(pair_rows: Longs, rows: Longs, n_rows: int) -> tuple[Bools, Longs]:
     """Return which pairs belong to some of n_rows rows, and the new rows of these, numbered in the order of `rows`."""
     numbers = np.full(n_rows, -1)
     numbers[rows] = np.arange(len(rows))
@@ -132,7 +144,7 @@ def spans(starts: Longs, lengths: Longs) -> Longs:
     return places
 
 
-def pad(items: Ints | NDArray[np.bool_], starts: Longs, lengths: Longs, n_extra: int = 0) -> Ints:
+def pad(items: Ints | Bools, starts: Longs, lengths: Longs, n_extra: int = 0) -> Ints:
     """Lay spans of `items` out as rows (len(starts), longest + n_extra), PAD after each row's end."""
     places = np.arange(int(lengths.max(initial=0)) + n_extra)
     if len(items) == 0:

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from batchrec.arrays import Floats, Ints, Longs
+from batchrec.arrays import Bools, Floats, Ints, Longs
 from batchrec.model.batching import Histories, numbered_rows, spans
 
+# How much a day counts, for each day with events since.
+_PER_DAY = 0.9
 # The prefix of the blend's arrays in the weights file, and the fields of the arrays.
 PREFIX = "blend."
 ARRAYS = ("scale", "biases", "neighbours", "similarities", "recency", "habit")
@@ -40,7 +42,8 @@ class Blend:
     scale: (1,), the factor on the encoder's products. biases: (vocabulary,), of the items, instead of the encoder's.
     neighbours, similarities: (vocabulary, n); the neighbours are indexes, int32, PAD beyond the last one, where the
     similarity is 0. recency: (q,), the factors on the similarities of the newest item of a history, the second newest,
-    ... habit: (2,), the factors on log(1 + times taken) and on 1 / (1 + number of other items taken since).
+    ... habit: (2,), the factors on log(1 + times taken) and on log(1 + days taken), where a day counts 0.9 to the power
+    of the days with events since.
     """
 
     scale: Floats
@@ -94,47 +97,66 @@ NO_HABITS = ScoredPairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0
 
 @dataclass(frozen=True)
 class TakenItems:
-    """The distinct items of histories: row r, its items, how often and how lately they were taken.
+    """The distinct items of histories: row r, and its items.
 
-    rows, items: (pairs,) int64, each pair once. counts: (pairs,) int64, times taken. places: (pairs,) int64, number of
-    other distinct items taken since, 0 for the newest.
+    rows, items: (pairs,) int64, each pair once. places: (pairs,) int64, number of other distinct items taken since, 0
+    for the newest.
     """
 
     rows: Longs
     items: Longs
-    counts: Longs
     places: Longs
 
 
 def taken_items(histories: Histories, users: Longs) -> TakenItems:
-    """Count the items of each user's full history, row r for users[r]."""
-    lengths = histories.lengths[users]
-    events = spans(histories.offsets[users], lengths)
-    rows = np.repeat(np.arange(len(users)), lengths)
-    items = histories.items[events].astype(np.int64)
-    # By row and item, newest event first.
-    order = np.lexsort((-events, items, rows))
-    rows, items, events = rows[order], items[order], events[order]
-    is_first = (np.diff(rows, prepend=-1) != 0) | (np.diff(items, prepend=-1) != 0)
-    starts = np.flatnonzero(is_first)
-    counts = np.diff(starts, append=len(rows))
-    rows, items, newest = rows[starts], items[starts], events[starts]
+    """List the distinct items of each user's full history, newest first; row r for users[r]."""
+    rows, items, events = _events_by_item(histories, users)
+    is_first = _differs(rows) | _differs(items)
+    rows, items, newest = rows[is_first], items[is_first], events[is_first]
     order = np.lexsort((-newest, rows))
-    rows, items, counts = rows[order], items[order], counts[order]
     n_items = np.bincount(rows, minlength=len(users))
-    return TakenItems(rows, items, counts, spans(np.zeros(len(users), np.int64), n_items))
+    return TakenItems(rows[order], items[order], spans(np.zeros(len(users), np.int64), n_items))
 
 
 def habits(blend: Blend, histories: Histories, users: Longs) -> ScoredPairs:
     """Return what the habit of each user adds to the items of the history, row r for users[r]."""
     if not blend.has_habit:
         return NO_HABITS
-    taken = taken_items(histories, users)
-    scores = habit_columns(taken) @ blend.habit
-    return ScoredPairs(taken.rows, taken.items, scores.astype(np.float32))
+    rows, items, columns = habit_columns(histories, users)
+    return ScoredPairs(rows, items, columns @ blend.habit)
 
 
-def habit_columns(taken: TakenItems) -> Floats:
-    """Return the two columns that the factors of Blend.habit weigh: (pairs, 2) float32."""
-    columns = np.stack([np.log1p(taken.counts), 1 / (1 + taken.places)], axis=1)
-    return columns.astype(np.float32)
+def habit_columns(histories: Histories, users: Longs) -> tuple[Longs, Longs, Floats]:
+    """Return the columns that the factors of Blend.habit weigh, for each distinct item of each user's full history.
+
+    Without days each event is a day of its own. Returns rows (pairs,), items (pairs,) and columns (pairs, 2) float32.
+    """
+    rows, items, events = _events_by_item(histories, users)
+    # Days are numbered over all users.
+    same_day = histories.same_day
+    numbers: Longs = np.arange(len(histories.items)) if same_day is None else np.cumsum(~same_day, dtype=np.int64)
+    days = numbers[events]
+    is_first = _differs(rows) | _differs(items)
+    days_since = numbers[histories.offsets[users + 1][rows] - 1] - days
+    is_counted = is_first | _differs(days)
+    starts = np.flatnonzero(is_first)
+    n_days = np.add.reduceat(np.where(is_counted, _PER_DAY**days_since, 0), starts) if len(starts) else np.empty(0)
+    n_times = np.diff(starts, append=len(rows))
+    columns = np.log1p(np.stack([n_times, n_days], axis=1))
+    return rows[starts], items[starts], columns.astype(np.float32)
+
+
+def _events_by_item(histories: Histories, users: Longs) -> tuple[Longs, Longs, Longs]:
+    """Return row, item and place of each event of the users' histories, by row and item, newest first."""
+    lengths = histories.lengths[users]
+    events = spans(histories.offsets[users], lengths)
+    rows = np.repeat(np.arange(len(users)), lengths)
+    items = histories.items[events].astype(np.int64)
+    order = np.lexsort((-events, items, rows))
+    return rows[order], items[order], events[order]
+
+
+def _differs(values: Longs) -> Bools:
+    """Return whether each value differs from the one before; the first one does."""
+    differs: Bools = np.diff(values, prepend=-1) != 0
+    return differs

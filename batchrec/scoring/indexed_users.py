@@ -43,9 +43,9 @@ class IndexedUsers:
         return len(self.batch["item_ids"].flatten()) - len(self.histories.items)
 
 
-def index_users(batch: pa.RecordBatch, offer: Offer, seen_from: float) -> IndexedUsers:
+def index_users(batch: pa.RecordBatch, offer: Offer, seen_from: float, *, with_days: bool = False) -> IndexedUsers:
     """Look up a sequences batch, as `seen_items` takes it."""
-    items = seen_items(batch, offer.vocabulary, seen_from)
+    items = seen_items(batch, offer.vocabulary, seen_from, with_days=with_days)
     histories, digests = items.histories, items.digests
     limits = limits_of(offer.rules, items.blocked, batch["user_id"])
     if offer.rules.by_segment is not None and limits.segments is not None:

@@ -152,7 +152,8 @@ class Scorer:
 
         checkpoint: of the batch; None to rank without one.
         """
-        users = index_users(batch, self._offer, self._seen_from)
+        has_habit = self._blend is not None and self._blend.has_habit
+        users = index_users(batch, self._offer, self._seen_from, with_days=has_habit)
         places = self._places_in_previous(users)
         fresh = np.flatnonzero(places < 0)
         lists = self._lists_by_model(users, fresh, checkpoint)

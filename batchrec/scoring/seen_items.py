@@ -5,7 +5,7 @@ The graph gives them the score -inf (training/ranking_graph.py), and the popular
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +13,12 @@ import pyarrow as pa
 from batchrec.arrays import Bools, Longs
 from batchrec.model.batching import Histories, also_seen, history_digests
 from batchrec.model.vocabulary import Vocabulary
+from batchrec.tables.schemas import PAD
 from batchrec.tables.sequences_table import filter_lists
 
 # Odd factors, so that an item counts differently in each of the parts of a digest; that of also_seen is another.
 _RELEASED, _DISLIKED = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)
+_FIRST_OF_DAY = np.uint64(0xE7037ED1A0B428DB)
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,20 @@ class SeenItems:
     digests: Longs
 
 
-def seen_items(users: pa.RecordBatch, vocabulary: Vocabulary, seen_from: float) -> SeenItems:
+def seen_items(
+    users: pa.RecordBatch, vocabulary: Vocabulary, seen_from: float, *, with_days: bool = False
+) -> SeenItems:
     """Look up what users of a sequences batch may not get; seen_from: as in ScoringConfig.
 
-    The columns also_seen, is_seen and disliked may be missing; timestamps are needed if seen_from is finite.
+    with_days: whether the histories have days; then the digests change with them too. The columns also_seen, is_seen
+    and disliked may be missing; timestamps are needed if seen_from is finite or with_days.
     """
-    histories, others = Histories.from_arrow(users["item_ids"], vocabulary), also_seen(users, vocabulary)
+    timestamps = users["timestamps"] if with_days else None
+    histories, others = Histories.from_arrow(users["item_ids"], vocabulary, timestamps), also_seen(users, vocabulary)
     digests, blocked = history_digests(histories, others), None
+    if histories.same_day is not None:
+        first_of_day = np.where(histories.same_day, PAD, histories.items)
+        digests = _with_part(digests, replace(histories, items=first_of_day), _FIRST_OF_DAY)
     if seen_from < math.inf:
         is_blocking = _blocking_events(users, seen_from)
         blocked = histories

@@ -8,9 +8,10 @@ from scipy.sparse import csr_matrix
 
 from batchrec.arrays import Bools, Floats, Longs
 from batchrec.model.batching import scoring_tokens, visible_events
-from batchrec.model.blend import Blend, TakenItems, habit_columns, taken_items
+from batchrec.model.blend import Blend, habit_columns
 from batchrec.tables.schemas import FIRST_ITEM
-from batchrec.training.blend_fit import Candidates, fit_weights
+from batchrec.training.blend_fit import fit_weights
+from batchrec.training.candidates import Candidates
 from batchrec.training.encoder import Encoder
 from batchrec.training.holdout import HeldOut
 from batchrec.training.signals import Signals
@@ -23,7 +24,7 @@ _BEST, _OTHERS = 50, 200
 _SCORES = 1 << 22
 
 _ENCODER, _NEIGHBOURS, _NEWEST_NEIGHBOURS = "encoder", "neighbours", "neighbours_of_the_newest"
-_TIMES_TAKEN, _LAST_TAKEN = "times_taken", "last_taken"
+_TIMES_TAKEN, _DAYS_TAKEN = "times_taken", "days_taken"
 
 
 def fit_blend(encoder: Encoder, signals: Signals, held_out: HeldOut, seed: int) -> dict[str, float]:
@@ -33,11 +34,9 @@ def fit_blend(encoder: Encoder, signals: Signals, held_out: HeldOut, seed: int) 
     users = np.sort(generator.permutation(n_users)[:_USERS])
     sources = _Sources(encoder.eval(), signals, held_out)
     parts = [sources.candidates(int(user), values, generator) for user, values in sources.values(users)]
-    values, is_relevant, log_counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    values, is_relevant, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     lengths = np.array([len(part[0]) for part in parts])
-    candidates = Candidates(
-        values, is_relevant, log_counts, np.cumsum(lengths) - lengths, held_out.later.lengths[users]
-    )
+    candidates = Candidates(values, is_relevant, counts, np.cumsum(lengths) - lengths, held_out.later.lengths[users])
     return fit_weights(candidates, sources.names)
 
 
@@ -47,7 +46,7 @@ def make_blend(weights: dict[str, float], encoder: Encoder, signals: Signals) ->
     for name, values in signals.popularity.items():
         biases = biases + weights[name] * values
     flat, newest = _recency_columns()
-    habit = weights.get(_TIMES_TAKEN, 0.0), weights.get(_LAST_TAKEN, 0.0)
+    habit = weights.get(_TIMES_TAKEN, 0.0), weights.get(_DAYS_TAKEN, 0.0)
     return Blend(
         np.array([weights[_ENCODER]], np.float32),
         biases.astype(np.float32),
@@ -75,7 +74,7 @@ class _Sources:
         )
         self.names = [_ENCODER, *signals.popularity, _NEIGHBOURS, _NEWEST_NEIGHBOURS]
         if held_out.keep_seen:
-            self.names += [_TIMES_TAKEN, _LAST_TAKEN]
+            self.names += [_TIMES_TAKEN, _DAYS_TAKEN]
 
     def values(self, users: Longs) -> Iterator[tuple[int, Floats]]:
         """Yield each user, and the values of all signals for all items: (signals, vocabulary) float32."""
@@ -83,7 +82,7 @@ class _Sources:
         for first in range(0, len(users), n_users):
             batch = users[first : first + n_users]
             scores, flat, newest = self._encoder_scores(batch), *self._neighbour_scores(batch)
-            taken = taken_items(self._held_out.histories, batch)
+            taken = habit_columns(self._held_out.histories, batch)
             for row, user in enumerate(batch):
                 parts = [scores[row], *self._signals.popularity.values(), flat[row], newest[row]]
                 if self._held_out.keep_seen:
@@ -93,7 +92,7 @@ class _Sources:
     def candidates(self, user: int, values: Floats, generator: np.random.Generator) -> tuple[Floats, Bools, Floats]:
         """Choose the candidates of a user: the later items, the best items of each signal, and others at random.
 
-        Returns their values (candidates, signals), whether they are relevant, and log counts, as in Candidates.
+        Returns their values (candidates, signals), whether they are relevant, and counts, as in Candidates.
         """
         may_get = np.ones(self._size, bool)
         may_get[:FIRST_ITEM] = False
@@ -109,10 +108,10 @@ class _Sources:
         others = generator.choice(rest, min(_OTHERS, len(rest)), replace=False)
         items = np.concatenate([chosen, others])
         # The items that were drawn stand for the rest, themselves included.
-        log_counts = np.zeros(len(items), np.float32)
+        counts = np.ones(len(items), np.float32)
         if len(others):
-            log_counts[len(chosen) :] = np.log(len(rest) / len(others))
-        return values[:, items].T.copy(), np.isin(items, later), log_counts
+            counts[len(chosen) :] = len(rest) / len(others)
+        return values[:, items].T.copy(), np.isin(items, later), counts
 
     def _encoder_scores(self, users: Longs) -> Floats:
         tokens = torch.from_numpy(scoring_tokens(self._held_out.histories, users, self._encoder.shape))
@@ -135,8 +134,9 @@ class _Sources:
             outcome.append((recent @ self._similar).toarray())
         return outcome[0], outcome[1]
 
-    def _habit_scores(self, taken: TakenItems, row: int) -> list[Floats]:
-        of_row = slice(*np.searchsorted(taken.rows, [row, row + 1]))
-        columns = np.zeros((2, self._size), np.float32)
-        columns[:, taken.items[of_row]] = habit_columns(taken)[of_row].T
-        return list(columns)
+    def _habit_scores(self, taken: tuple[Longs, Longs, Floats], row: int) -> list[Floats]:
+        rows, items, columns = taken
+        of_row = slice(*np.searchsorted(rows, [row, row + 1]))
+        scores = np.zeros((2, self._size), np.float32)
+        scores[:, items[of_row]] = columns[of_row].T
+        return list(scores)

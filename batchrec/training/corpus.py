@@ -48,7 +48,7 @@ class Corpus:
 
 
 def read_corpus(path: Path, seed: int, ahead: int | None = None, half_life: float | None = None) -> Corpus:
-    """Read a whole sequences table into memory, 13 bytes per event, 17 if events have weights.
+    """Read a whole sequences table into memory, 14 bytes per event, 18 if events have weights.
 
     ahead: Unix time from which events count as in the future and are not held out; by the clock if not given.
     half_life: age in days at which an event counts half; None if the age does not matter. The age is that at the newest
@@ -78,9 +78,10 @@ def read_corpus(path: Path, seed: int, ahead: int | None = None, half_life: floa
         weights.append(_weights(batch, newest, half_life))
         times.append(batch["timestamps"].flatten().to_numpy())
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([histories.lengths for histories in read]))])
-    items, ties = (np.concatenate(arrays) for arrays in zip(*((part.items, part.ties) for part in read), strict=True))
+    events = zip(*((part.items, part.ties, part.same_day) for part in read), strict=True)
+    items, ties, same_day = (np.concatenate(arrays) for arrays in events)
     places = pc.index_in(ordered.cast(sequences.user_type), value_set=pa.chunked_array(user_ids))
-    histories = Histories(items, offsets, ties, _unless_all_are_1(weights))
+    histories = Histories(items, offsets, ties, _unless_all_are_1(weights), same_day)
     return Corpus(vocabulary, histories, places.to_numpy().astype(np.int64), np.concatenate(times), until)
 
 

@@ -323,8 +323,8 @@ def test_a_table_without_those_columns_is_checked_if_seen_is_an_age(tmp_path: Pa
 def test_a_list_with_a_disliked_item_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sequences = write_users(tmp_path / "sequences.parquet", USERS)
 
-    def without_limits(batch: pa.RecordBatch, offer: Offer, _: float) -> IndexedUsers:
-        return index_users(batch.drop_columns(["disliked"]), offer, math.inf)
+    def without_limits(batch: pa.RecordBatch, offer: Offer, _: float, *, with_days: bool) -> IndexedUsers:
+        return index_users(batch.drop_columns(["disliked"]), offer, math.inf, with_days=with_days)
 
     monkeypatch.setattr("batchrec.scoring.scorer.index_users", without_limits)
     with pytest.raises(GateError, match=r"rows break --seen \(user '1', rank .*\): a bug"):

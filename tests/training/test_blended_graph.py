@@ -65,10 +65,12 @@ def plain_scores(objective: Objective, scale: float, history: list[int]) -> list
     for weight, item in zip(parts.recency.tolist(), reversed(visible), strict=False):
         for neighbour, similarity in zip(parts.neighbours[item], parts.similarities[item], strict=True):
             scores[neighbour] += weight * float(similarity)
-    newest_first = list(dict.fromkeys(reversed(history)))
-    for place, item in enumerate(newest_first):
-        times = history.count(item)
-        scores[item] += float(parts.habit[0]) * np.log(1 + times) + float(parts.habit[1]) / (1 + place)
+    for item in set(history):
+        # Without days each event is a day of its own.
+        days = sum(0.9**place for place, other in enumerate(reversed(history)) if other == item)
+        scores[item] += float(parts.habit[0]) * np.log(1 + history.count(item)) + float(parts.habit[1]) * np.log(
+            1 + days
+        )
     return scores
 
 
