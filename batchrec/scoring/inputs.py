@@ -17,6 +17,7 @@ from batchrec.scoring.known_items import check_knows
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import ScorerParts
 from batchrec.scoring.user_list import read_user_list, with_users
+from batchrec.tables.queries import one_database
 from batchrec.tables.sequences_table import Sequences, open_sequences
 
 
@@ -57,14 +58,15 @@ def read_inputs(sequences: Path, model: Path, config: ScoringConfig) -> ScoringI
     Raises InputError, ModelError or ConfigError for an invalid input, model or option.
     """
     loaded = _load_model(model, config.top_k)
-    table = open_sequences(sequences)
-    check_knows(loaded.vocabulary, model, table)
-    listed = read_user_list(config.users, table.user_type, config.night, sequences) if config.users else None
-    known = KnownIds(loaded.vocabulary, table.user_type, sequences, listed, config.allow_empty_rules)
-    known.warn_of_listed("--users")
-    rules = read_rule_tables(config)
-    parts = ScorerParts(loaded, table.user_type, config, read_offer(known, config, rules))
-    return ScoringInputs(table, parts, rules, listed)
+    with one_database():
+        table = open_sequences(sequences)
+        check_knows(loaded.vocabulary, model, table)
+        listed = read_user_list(config.users, table.user_type, config.night, sequences) if config.users else None
+        known = KnownIds(loaded.vocabulary, table.user_type, sequences, listed, config.allow_empty_rules)
+        known.warn_of_listed("--users")
+        rules = read_rule_tables(config)
+        offer = read_offer(known, config, rules)
+    return ScoringInputs(table, ScorerParts(loaded, table.user_type, config, offer), rules, listed)
 
 
 def _load_model(model: Path, top_k: int) -> Model:

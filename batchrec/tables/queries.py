@@ -5,7 +5,9 @@ import glob
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import cache
+from itertools import count
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -22,6 +24,11 @@ _FULL = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # In a wheel the folder is inside the package, in a checkout next to it.
 _PACKAGE = Path(__file__).parent.parent
 _FOLDER = next(f for f in (_PACKAGE / "sql", _PACKAGE.parent / "sql") if f.is_dir())
+
+
+# The database of `one_database`, and numbers for the catalogs in it.
+_shared: ContextVar[duckdb.DuckDBPyConnection | None] = ContextVar("shared database", default=None)
+_numbers = count()
 
 
 @cache
@@ -78,6 +85,44 @@ def connect(
     Raises ConfigError if DuckDB rejects a setting, or if memory or disk do not suffice.
     """
     parent = spill_folder or Path(gettempdir())
+    shared = _shared.get()
+    is_plain = spill_folder is None and memory_limit is None and threads is None
+    opened = _open(parent, memory_limit, threads) if shared is None or not is_plain else _catalog_of(shared)
+    with opened as con:
+        try:
+            use_settings(con)
+            # A query may run in a thread of write_parquet, which no signal reaches.
+            with interrupted_by_signals(con.interrupt):
+                yield con
+        except duckdb.OutOfMemoryException as error:
+            raise ConfigError(f"--memory-limit {memory_limit or 'not given'}: not enough memory: {error}") from error
+        except duckdb.Error as error:
+            if is_disk_full(error):
+                raise ConfigError(
+                    f"{parent}: cannot be written: {error}. Make room there, or raise --memory-limit"
+                ) from error
+            raise
+
+
+@contextmanager
+def one_database() -> Iterator[None]:
+    """Within the block, let each `connect` without options open an empty catalog of one DuckDB.
+
+    To start a DuckDB takes longer than most queries of small tables. Other threads are not concerned.
+    """
+    if _shared.get() is not None:
+        yield
+        return
+    with connect() as con:
+        token = _shared.set(con)
+        try:
+            yield
+        finally:
+            _shared.reset(token)
+
+
+@contextmanager
+def _open(parent: Path, memory_limit: str | None, threads: int | None) -> Iterator[duckdb.DuckDBPyConnection]:
     with ExitStack() as stack:
         try:
             spill = stack.enter_context(temporary_folder(parent / "batchrec"))
@@ -92,17 +137,19 @@ def connect(
         except duckdb.Error as error:
             raise ConfigError(f"--memory-limit {memory_limit}: {error}") from error
         try:
-            use_settings(con)
-            # A query may run in a thread of write_parquet, which no signal reaches.
-            with interrupted_by_signals(con.interrupt):
-                yield con
-        except duckdb.OutOfMemoryException as error:
-            raise ConfigError(f"--memory-limit {memory_limit or 'not given'}: not enough memory: {error}") from error
-        except duckdb.Error as error:
-            if is_disk_full(error):
-                raise ConfigError(
-                    f"{parent}: cannot be written: {error}. Make room there, or raise --memory-limit"
-                ) from error
-            raise
+            yield con
         finally:
             con.close()
+
+
+@contextmanager
+def _catalog_of(database: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open another connection to a database, with a catalog that nobody else sees and that is dropped with it."""
+    name = f"catalog_{next(_numbers)}"
+    con = database.cursor()
+    try:
+        con.execute(f"attach ':memory:' as {name}; use {name}")
+        yield con
+    finally:
+        con.close()
+        database.execute(f"detach database if exists {name}")
