@@ -33,7 +33,7 @@ demo: $(INSTALLED)  ## generate a sample of ratings, run the whole job on it, sh
 	cd $(SAMPLE) && ../$(BIN)/batchrec score --items movies.csv --out recs.parquet
 	$(BIN)/python examples/show.py $(SAMPLE)
 
-test: $(INSTALLED)  ## run the tests except the slow ones, with a quarter of hypothesis' examples
+test: $(INSTALLED)  ## run the tests except the slow ones, with an eighth of hypothesis' examples
 	$(PYTEST) -m "not slow" --hypothesis-profile quick --ignore tests/warehouse
 
 test-slow: $(INSTALLED)  ## run the slow tests, among them the short form of the fault suite, and all examples of hypothesis

@@ -124,6 +124,7 @@ def _hold(mib: int) -> int:
     return len(bytearray(b"x") * (mib << 20))
 
 
+@pytest.mark.slow
 def test_a_stage_is_measured_in_its_own_process() -> None:
     small, large = run_isolated(_hold, 1), run_isolated(_hold, 300)
     assert large.value == 300 << 20

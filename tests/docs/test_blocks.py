@@ -25,7 +25,8 @@ from batchrec.cli.defaults import read_defaults
 from batchrec.nightly.gates.model import HeldOutItems
 from batchrec.nightly.report import ModelFigures
 from examples.generate import generate
-from tests.support.pages import PAGES, ROOT, Block, blocks, text_of
+from tests.support.pages import ROOT, Block, blocks, text_of
+from tests.support.params import slow_except
 
 SMALL_TRAINING = " --max-epochs 2 --min-epoch-steps 2"
 # Appended to commands that take minutes as they are printed.
@@ -187,7 +188,12 @@ def test_every_block_has_a_check() -> None:
         assert block.language != "text" or block.page in TEXTS, f"{block}: no test for this text"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(block.page == page for block in blocks("sh"))])
+# Pages whose commands train more than once are slow.
+WITH_COMMANDS = sorted({block.page for block in blocks("sh")})
+SLOW_PAGES = {"CONTRIBUTING.md", "docs/evaluation.md"}
+
+
+@pytest.mark.parametrize("page", slow_except(WITH_COMMANDS, *{*WITH_COMMANDS} - SLOW_PAGES))
 def test_shell_blocks_run(page: str, sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (sample / "events.sql").write_text(next(blocks("sql")).text, encoding="utf-8")
     for block in blocks("sh"):
@@ -247,6 +253,7 @@ def layout_of(text: str) -> list[str]:
     return [" ".join(re.sub(r"\d[\d,.]*", "0", line).split()) for line in text.splitlines() if line.strip()]
 
 
+@pytest.mark.slow
 def test_the_printed_benchmark_has_the_layout_of_a_real_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,10 +28,11 @@ from tests.support.models import (
     trained_model,
     training_sequences,
 )
+from tests.support.params import slow_except
 from tests.support.shared import exported
 
 FEWER_BITS: list[ScoringPrecision] = ["fp16", "int8"]
-fewer_bits = pytest.mark.parametrize("precision", FEWER_BITS)
+fewer_bits = pytest.mark.parametrize("precision", slow_except(FEWER_BITS, "int8"))
 SIZE = 200
 
 

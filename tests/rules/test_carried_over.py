@@ -49,10 +49,16 @@ def test_unchanged_users_are_carried_over_if_the_rules_are_the_same(tmp_path: Pa
         assert [row["item_id"] for row in carried[user]] == [row["item_id"] for row in rows]
 
 
+@pytest.fixture(scope="module")
+def previous(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The table of RULES."""
+    folder = tmp_path_factory.mktemp("previous")
+    run(folder, Night(**RULES), HISTORIES)
+    return str(folder / "recs.parquet")
+
+
 @pytest.mark.parametrize("rule", OTHERS)
-def test_all_users_are_scored_if_a_rule_changes(rule: str, tmp_path: Path) -> None:
-    previous = str(tmp_path / "recs.parquet")
-    run(tmp_path, Night(**RULES), HISTORIES)
+def test_all_users_are_scored_if_a_rule_changes(rule: str, previous: str, tmp_path: Path) -> None:
     _, report = run(tmp_path, Night(**(RULES | {rule: OTHERS[rule]})), HISTORIES, previous=previous)
     assert report.users_carried_over == 0
 

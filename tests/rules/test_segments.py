@@ -18,6 +18,7 @@ from batchrec.scoring.report import ScoringReport
 from batchrec.scoring.score import score
 from tests.scoring.test_score import Row, recs_of
 from tests.support.models import CONFIG, small_encoder, write_sequences
+from tests.support.params import slow_except
 from tests.support.plain_rules import write_table
 from tests.support.shared import made_once, write_exported
 
@@ -71,7 +72,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("others", OTHERS.values(), ids=OTHERS.keys())
-@pytest.mark.parametrize("option", ["allow", "block"])
+@pytest.mark.parametrize("option", slow_except(["allow", "block"], "block"))
 def test_a_segment_list_equals_the_same_list_for_all(option: str, others: dict[str, Any], tmp_path: Path) -> None:
     headers = {"pins": "item_id,position", "candidates": "user_id,item_id"}
     options = {

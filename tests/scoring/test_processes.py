@@ -54,6 +54,7 @@ def _die(_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_an_error(sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_score", _die)
     with pytest.raises(ConfigError, match="--gpus 2: a process was killed, perhaps because memory ran out"):

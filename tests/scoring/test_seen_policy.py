@@ -32,6 +32,7 @@ from tests.engines.test_scoring_workers import OneWorker
 from tests.scoring.test_score import Row, recs_of
 from tests.sequences.test_also_seen import NIGHTS
 from tests.support.models import examples
+from tests.support.params import slow_except
 from tests.support.plain_rules import ITEMS, Night, model
 
 RUN_DATE = date(2024, 6, 1)
@@ -115,7 +116,7 @@ def assert_blocked_by_hand(folder: Path, night: Night, policy: str, users: Mappi
     assert report.rows == other.rows
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", slow_except(POLICIES, "block", "30d"))
 @pytest.mark.parametrize("night", NIGHTS.values(), ids=NIGHTS.keys())
 def test_blocked_items_are_excluded_like_items_blocked_for_the_user(night: Night, policy: str, tmp_path: Path) -> None:
     assert_blocked_by_hand(tmp_path, night, policy, USERS)

@@ -32,6 +32,7 @@ from tests.support.models import (
     training_histories,
     write_sequences,
 )
+from tests.support.params import slow_except
 
 # Of the last four, two are cold, one has no history, and one has seen every item.
 HISTORIES = training_histories() | {501: [7, 8], 502: [7], 503: [], 504: [1000 + number for number in range(40)]}
@@ -99,7 +100,7 @@ CASES: Mapping[str, Sequence[str]] = {
 }
 
 
-@pytest.mark.parametrize("n_shards", [1, 4, 7])
+@pytest.mark.parametrize("n_shards", slow_except([1, 4, 7], 4))
 @pytest.mark.parametrize("names", CASES.values(), ids=CASES)
 def test_shards_give_the_table_and_counts_of_one_scoring(
     n_shards: int, names: Sequence[str], sequences: Path, tables: dict[str, str]

@@ -46,8 +46,8 @@ Id = int | str
 
 # No deadline: a test does not fail because the machine is slow.
 settings.register_profile("untimed", deadline=None)
-# A quarter of the examples, for `make test`; `make test-slow` runs all of them.
-settings.register_profile("quick", parent=settings.get_profile("untimed"), max_examples=25)
+# An eighth of the examples, for `make test`; `make test-slow` runs all of them.
+settings.register_profile("quick", parent=settings.get_profile("untimed"), max_examples=12)
 settings.load_profile("untimed")
 # One thread adds in one order, and the cores are left to the threads of the job.
 torch.set_num_threads(1)
@@ -55,7 +55,7 @@ torch.set_num_threads(1)
 
 def examples(number: int) -> int:
     """Return the number of examples of a hypothesis test under the profile of this run."""
-    return max(5, number // 4) if settings.get_current_profile_name() == "quick" else number
+    return max(5, number // 8) if settings.get_current_profile_name() == "quick" else number
 
 
 def sequences_table(

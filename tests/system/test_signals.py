@@ -17,6 +17,7 @@ from batchrec.system.signals import Terminated, can_resume, signals_first, stopp
 from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import connect
 from tests.support.models import names_in, trained_model, training_sequences, write_sequences
+from tests.support.params import slow_except
 
 ENDLESS = "select a.range as user_id, b.range as item_id, 1 as timestamp from range(1000000) a, range(1000000) b"
 # Longer than any wait here, unless the machine is stuck.
@@ -127,7 +128,17 @@ def test_a_signal_at_the_start_of_that_thread_waits_for_its_batch(
     assert names_in(tmp_path) == set()
 
 
-@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGTERM] * 3, [signal.SIGTERM, signal.SIGINT]])
+@pytest.mark.parametrize(
+    "numbers",
+    slow_except(
+        {
+            "once": [signal.SIGTERM],
+            "three times": [signal.SIGTERM] * 3,
+            "two signals": [signal.SIGTERM, signal.SIGINT],
+        },
+        "two signals",
+    ),
+)
 def test_training_is_terminated_and_the_old_model_stays(folder: Path, numbers: list[signal.Signals]) -> None:
     shutil.copytree(trained_model(), folder / "model")
     manifest = (folder / "model" / "manifest.json").read_bytes()

@@ -172,6 +172,7 @@ def test_a_step_with_a_loss_of_nan_ends_the_job(
     assert "is nan, the best before it" in assert_training_fails(sequences, capsys, 2)
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_ruins_a_good_model_ends_the_job(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
