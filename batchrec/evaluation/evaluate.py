@@ -33,7 +33,7 @@ from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import connect
 from batchrec.tables.schemas import evaluation_schema, lists_schema
 from batchrec.tables.sequences_table import open_sequences
-from batchrec.training.train import TrainingReport, train
+from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def evaluate(
         k=evaluation.top_k,
         keep_seen=evaluation.keep_seen,
         cut=None if split.cut is None else iso_time(split.cut),
-        model=None if trained is None else _evaluated(trained, training),
+        model=trained,
         tables=list(tables),
         best_baseline=baselines[0].method,
         methods=results(methods, comparisons, split.counts.training_items, reference),
@@ -101,12 +101,21 @@ def evaluate(
 
 def _train_and_score(
     split: LogSplit, evaluation: EvaluationConfig, training: TrainingConfig, folder: Path
-) -> TrainingReport:
+) -> EvaluatedModel:
     """Train on the training part, and write the lists of the tested users to recs.parquet in the folder."""
     config = replace(training, repeat_items=evaluation.keep_seen, validate=_validation(evaluation, training))
     trained = train(split.training, config, folder / "model")
     score(split.histories, folder / "model", _scoring(evaluation, training), folder / "recs.parquet")
-    return trained
+    return EvaluatedModel(
+        trained.model_id,
+        trained.device,
+        trained.epochs,
+        trained.best_epoch,
+        trained.seconds,
+        trained.blend,
+        trained.blend_ndcg_gains,
+        asdict(config) | {"validate": trained.validation},
+    )
 
 
 def _check_outs(out: Path) -> Path:
@@ -143,12 +152,6 @@ def _measure(
         write_parquet(lists, schema, out)
         measured.append(measure_lists(con, method, out, config.top_k))
     return measured
-
-
-def _evaluated(trained: TrainingReport, training: TrainingConfig) -> EvaluatedModel:
-    return EvaluatedModel(
-        trained.model_id, trained.device, trained.epochs, trained.best_epoch, trained.seconds, asdict(training)
-    )
 
 
 def _scoring(evaluation: EvaluationConfig, training: TrainingConfig) -> ScoringConfig:

@@ -53,13 +53,15 @@ class MethodPair:
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """The tested model: its training, and the training options."""
+    """The tested model: its training, its blend as in TrainingReport, and the options of the training."""
 
     model_id: str
     device: str
     epochs: int
     best_epoch: int
     seconds: float
+    blend: dict[str, float]
+    blend_ndcg_gains: dict[str, float]
     options: dict[str, Any]
 
 

@@ -23,6 +23,9 @@ def _head(report: EvaluationReport) -> Iterator[str]:
         f"trained on {report.training_events:,} events of {report.training_users:,} users with "
         f"{report.training_items:,} items{kept}"
     )
+    if report.model is not None and report.model.blend:
+        gains = (f"{name} {gain:+.3f}" for name, gain in report.model.blend_ndcg_gains.items() if gain)
+        yield f"blend, and the gain of each signal in validation: {', '.join(gains)}"
     unknown = f", {report.unknown_test_items:,} of them unknown in training" if report.unknown_test_items else ""
     yield f"{report.users_tested:,} users tested on {report.test_items:,} items{unknown}"
     left_out = [f"{n:,} ({reason})" for reason, n in report.users_not_tested.items()]

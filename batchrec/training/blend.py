@@ -10,7 +10,7 @@ from batchrec.arrays import Bools, Floats, Longs
 from batchrec.model.batching import scoring_tokens, visible_events
 from batchrec.model.blend import Blend, habit_columns
 from batchrec.tables.schemas import FIRST_ITEM
-from batchrec.training.blend_fit import fit_weights
+from batchrec.training.blend_fit import FittedWeights, fit_weights
 from batchrec.training.candidates import Candidates
 from batchrec.training.encoder import Encoder
 from batchrec.training.holdout import HeldOut
@@ -27,7 +27,7 @@ _ENCODER, _NEIGHBOURS, _NEWEST_NEIGHBOURS = "encoder", "neighbours", "neighbours
 _TIMES_TAKEN, _DAYS_TAKEN = "times_taken", "days_taken"
 
 
-def fit_blend(encoder: Encoder, signals: Signals, held_out: HeldOut, seed: int) -> dict[str, float]:
+def fit_blend(encoder: Encoder, signals: Signals, held_out: HeldOut, seed: int) -> FittedWeights:
     """Fit the weight of the encoder and of each signal on held-out items, on a sample of the users."""
     generator = np.random.default_rng(seed)
     n_users = len(held_out.later)

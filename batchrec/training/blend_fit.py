@@ -5,6 +5,8 @@ and all users weigh the same. Signals that this likes but that harm the top of t
 Last, the weights are moved towards NDCG@10 itself (top_of_list.py), if that helps users of another fold.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
@@ -21,22 +23,37 @@ _FOLDS = 2
 _CERTAINTY = 3
 
 
-def fit_weights(candidates: Candidates, names: list[str]) -> dict[str, float]:
-    """Return the weight of each signal, by name; 0 for a signal that does not help."""
+@dataclass(frozen=True)
+class FittedWeights:
+    """The weight of each signal by its name, 0 for one that does not help.
+
+    gains: how much lower NDCG@10 is on the users of the fit without the signal, after the others are fitted again.
+    """
+
+    weights: dict[str, float]
+    gains: dict[str, float]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {weight:.3g} ({self.gains[name]:+.4f})" for name, weight in self.weights.items())
+
+
+def fit_weights(candidates: Candidates, names: list[str]) -> FittedWeights:
+    """Fit the weights of signals with these names."""
     scales = candidates.values.std(axis=0, dtype=np.float64) + 1e-9
     scaled = candidates.with_values((candidates.values / scales).astype(np.float32))
-    kept, weights = _eliminate(scaled)
+    kept, weights, gains = _eliminate(scaled)
     part = scaled.with_values(scaled.values[:, kept])
     if _helps_other_users(part):
         weights = raise_ndcg(part, weights)
-    fitted = dict.fromkeys(names, 0.0)
-    for column, weight in zip(kept, weights, strict=True):
-        fitted[names[column]] = float(weight / scales[column])
+    fitted = FittedWeights(dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0))
+    for column, weight, gain in zip(kept, weights, gains, strict=True):
+        fitted.weights[names[column]] = float(weight / scales[column])
+        fitted.gains[names[column]] = float(gain)
     return fitted
 
 
-def _eliminate(candidates: Candidates) -> tuple[list[int], Doubles]:
-    """Return the signals, of unit variance, that help, and their weights.
+def _eliminate(candidates: Candidates) -> tuple[list[int], Doubles, list[float]]:
+    """Return the signals, of unit variance, that help, their weights, and how much NDCG@10 gains by each.
 
     A signal is left out if NDCG@10 rises by more than a standard error without it.
     """
@@ -44,6 +61,7 @@ def _eliminate(candidates: Candidates) -> tuple[list[int], Doubles]:
     kept = list(range(values.shape[1]))
     weights = _maximise_likelihood(candidates)
     accuracy = candidates.ndcg(weights)
+    gains = [float(accuracy.mean())]
     while len(kept) > 1:
         trials = []
         for place in range(len(kept)):
@@ -51,11 +69,13 @@ def _eliminate(candidates: Candidates) -> tuple[list[int], Doubles]:
             part = candidates.with_values(values[:, columns])
             trial = _maximise_likelihood(part)
             trials.append((columns, trial, part.ndcg(trial)))
+        gains = [float((accuracy - without).mean()) for _, _, without in trials]
         columns, trial, without = max(trials, key=lambda tried: tried[2].mean())
         if not _is_above(without - accuracy, 1):
             break
         kept, weights, accuracy = columns, trial, without
-    return kept, weights
+        gains = [float(accuracy.mean())]
+    return kept, weights, gains
 
 
 def _helps_other_users(candidates: Candidates) -> bool:

@@ -26,6 +26,7 @@ from batchrec.tables.log_end import ahead_from, iso_time
 from batchrec.tables.queries import connect
 from batchrec.tables.validation_cut import validation_cut
 from batchrec.training.blend import fit_blend, make_blend
+from batchrec.training.blend_fit import FittedWeights
 from batchrec.training.corpus import Corpus, read_corpus
 from batchrec.training.default_sizes import batch_size, encoder_shape, n_negatives
 from batchrec.training.distributed import ProcessGroup, join_process_group
@@ -47,8 +48,9 @@ class TrainingReport:
 
     validation: temporal or last-item; cut: the time from which items are held out, None if only last items are.
     encoder: its shape. negatives: negatives sampled per step, 0 for the full softmax. ended_by: patience, max_epochs or
-    max_minutes. blend: the weight of each signal, 0 for one that does not help; none without a blend. onnx_difference:
-    the largest difference of a score between the ONNX graph and torch.
+    max_minutes. blend: the weight of each signal, 0 for one that does not help; none without a blend.
+    blend_ndcg_gains: how much each signal adds to NDCG@10 on the users of the fit. onnx_difference: the largest
+    difference of a score between the ONNX graph and torch.
     """
 
     out: str
@@ -71,6 +73,7 @@ class TrainingReport:
     popularity_ndcg_at_10: float
     popularity_hr_at_10: float
     blend: dict[str, float]
+    blend_ndcg_gains: dict[str, float]
     onnx_difference: float
     seconds: float
 
@@ -99,7 +102,7 @@ def train(
         report = None
         if folder is not None:
             corpus, cut, fitted = trained.corpus, trained.cut, trained.fitted
-            weights, blend = _blend(trained, config)
+            fitted_blend, blend = _blend(trained, config)
             difference = _write(folder, trained, blend)
             metrics = fitted.best.metrics
             blend_sizes = None if blend is None else blend.sizes
@@ -120,7 +123,8 @@ def train(
                 epochs=len(fitted.epochs),
                 best_epoch=fitted.best.epoch,
                 ended_by=fitted.ended_by,
-                blend=weights,
+                blend=fitted_blend.weights,
+                blend_ndcg_gains=fitted_blend.gains,
                 onnx_difference=difference,
                 seconds=round(time.monotonic() - started, 3),
                 **metrics,
@@ -182,24 +186,27 @@ def _split(sequences: Path, corpus: Corpus, config: TrainingConfig) -> tuple[int
     return None, hold_out(corpus.histories, config.validation_users, corpus.holdout_users, config.repeat_items)
 
 
-def _blend(trained: _Trained, config: TrainingConfig) -> tuple[dict[str, float], Blend | None]:
+def _blend(trained: _Trained, config: TrainingConfig) -> tuple[FittedWeights, Blend | None]:
     """Fit a blend of the chosen encoder on what users took later, and blend the final encoder with the final signals.
 
     Returns the weights, none without a blend.
     """
     if config.blend == "none":
-        return {}, None
+        return FittedWeights({}, {}), None
     corpus, split = trained.corpus, trained.split
 
     def signals_of(histories: Histories, kept: Bools) -> Signals:
         return read_signals(histories, corpus.times[kept], corpus.until, corpus.vocabulary.size)
 
     signals = signals_of(split.training, split.kept)
-    weights = fit_blend(trained.chosen, signals, split.qualified, config.seed)
-    _log.info("the weights of the blend: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items()))
+    fitted = fit_blend(trained.chosen, signals, split.qualified, config.seed)
+    _log.info("the weights of the blend, and what NDCG@10 gains by each signal: %s", fitted)
     if split.refit is not None:
         signals = signals_of(split.refit.histories, split.refit.kept)
-    return weights, make_blend(weights, trained.final, signals)
+    blend = make_blend(fitted.weights, trained.final, signals)
+    if not blend.has_encoder:
+        _log.info("the encoder is left out: simple signals rank as well without it")
+    return fitted, blend
 
 
 def _write(folder: Path, trained: _Trained, blend: Blend | None) -> float:

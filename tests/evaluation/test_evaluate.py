@@ -90,6 +90,16 @@ def test_without_json_a_table_and_a_verdict_are_printed(tmp_path: Path, capsys: 
     assert names_in(tmp_path) == {"evaluation", "evaluation.json"}
 
 
+def test_the_parts_of_the_blend_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "evaluation.parquet"
+    options = ("--sequences", training_sequences(), "--n-resamples", 100, "--blend", "auto", "--out", out)
+    assert run_cli("evaluate", *QUICKLY, *options) == 0
+    model = json.loads(out.with_suffix(".json").read_text())["model"]
+    assert model["blend"].keys() == model["blend_ndcg_gains"].keys() > {"encoder", "popular", "neighbours"}
+    assert "blend, and the gain of each signal in validation: " in capsys.readouterr().out
+    assert model["options"]["validate"] == "last-item"
+
+
 def test_the_model_comes_first_and_then_the_baselines_best_first() -> None:
     first, *baselines = evaluated().methods
     assert first.method == "model"

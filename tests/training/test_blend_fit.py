@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from batchrec.arrays import Floats
-from batchrec.training.blend_fit import fit_weights
+from batchrec.arrays import Doubles, Floats
+from batchrec.training.blend_fit import FittedWeights, fit_weights
 from batchrec.training.candidates import Candidates
 from batchrec.training.top_of_list import raise_ndcg
 
@@ -27,7 +27,7 @@ def drawn(weights: list[float], n_users: int, seed: int = 0) -> Candidates:
 
 
 def test_the_weights_behind_the_choices_are_recovered() -> None:
-    fitted = fit_weights(drawn([1.5, -0.8, 0.4], 4000), ["a", "b", "c"])
+    fitted = fit_weights(drawn([1.5, -0.8, 0.4], 4000), ["a", "b", "c"]).weights
     assert list(fitted.values()) == pytest.approx([1.5, -0.8, 0.4], abs=0.12)
 
 
@@ -35,7 +35,7 @@ def test_scales_of_signals_do_not_matter() -> None:
     candidates = drawn([1.5, -0.8], 1500)
     factors = np.array([100.0, 0.01], np.float32)
     scaled = candidates_of(candidates.values * factors, candidates.is_relevant)
-    first, second = fit_weights(candidates, ["a", "b"]), fit_weights(scaled, ["a", "b"])
+    first, second = (fit_weights(given, ["a", "b"]).weights for given in (candidates, scaled))
     assert np.array(list(second.values())) * factors == pytest.approx(list(first.values()), rel=1e-3)
 
 
@@ -50,8 +50,10 @@ def test_a_signal_that_the_likelihood_likes_but_that_harms_the_top_is_left_out()
     is_relevant = np.arange(N_CANDIDATES) == chosen[:, None]
     candidates = candidates_of(np.stack([top.ravel(), deep.ravel()], axis=1), is_relevant.ravel())
     fitted = fit_weights(candidates, ["top", "deep"])
-    assert fitted["top"] > 0
-    assert fitted["deep"] == 0
+    assert fitted.weights["top"] > 0
+    assert fitted.weights["deep"] == 0
+    # Of one signal the gain is all of NDCG@10.
+    assert fitted.gains == {"top": pytest.approx(candidates.ndcg(np.array([1.0, 0.0])).mean()), "deep": 0}
 
 
 def saturated(n_users: int, n_relevant: int) -> Candidates:
@@ -70,7 +72,7 @@ def saturated(n_users: int, n_relevant: int) -> Candidates:
 def test_weights_are_moved_if_that_helps_the_top_of_other_users() -> None:
     candidates = saturated(300, 25)
     names = ["low", "high"]
-    fitted = np.array(list(fit_weights(candidates, names).values()))
+    fitted = np.array(list(fit_weights(candidates, names).weights.values()))
     plain = np.array(list(fit_by_likelihood(candidates, names).values()))
     assert candidates.ndcg(fitted).mean() > candidates.ndcg(plain).mean() + 0.005
 
@@ -78,12 +80,12 @@ def test_weights_are_moved_if_that_helps_the_top_of_other_users() -> None:
 def fit_by_likelihood(candidates: Candidates, names: list[str]) -> dict[str, float]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("batchrec.training.blend_fit._helps_other_users", lambda _: False)
-        return fit_weights(candidates, names)
+        return fit_weights(candidates, names).weights
 
 
 def test_weights_are_not_moved_by_chance() -> None:
     candidates = drawn([1.0, -0.5], 60)
-    assert fit_weights(candidates, ["a", "b"]) == fit_by_likelihood(candidates, ["a", "b"])
+    assert fit_weights(candidates, ["a", "b"]).weights == fit_by_likelihood(candidates, ["a", "b"])
 
 
 def test_moved_weights_rank_the_candidates_better_than_bad_ones() -> None:
@@ -93,4 +95,16 @@ def test_moved_weights_rank_the_candidates_better_than_bad_ones() -> None:
 
 
 def test_one_user_is_enough_to_fit() -> None:
-    assert set(fit_weights(drawn([1.0], 1), ["a"])) == {"a"}
+    assert set(fit_weights(drawn([1.0], 1), ["a"]).weights) == {"a"}
+
+
+def test_a_signal_gains_what_is_lost_without_it() -> None:
+    candidates = drawn([1.5, 0.5], 500)
+    fitted = fit_weights(candidates, ["a", "b"])
+    assert fitted.gains["a"] > fitted.gains["b"] > 0
+    alone = candidates.ndcg(np.array([0.0, 1.0]))
+    assert fitted.gains["a"] == pytest.approx((candidates.ndcg(weights_of(fitted)) - alone).mean(), abs=1e-6)
+
+
+def weights_of(fitted: FittedWeights) -> Doubles:
+    return np.array(list(fitted.weights.values()))

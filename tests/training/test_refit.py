@@ -206,7 +206,7 @@ def test_the_blend_is_fitted_before_the_cut_and_made_of_all_that_is_not_held_out
     made = recorded("make_blend", monkeypatch, training)
     config = replace(CONFIG, blend="auto")
     trained = training._Trained(corpus, SPREAD_CUT, split, {}, fitted(), chosen, final)
-    weights, blend = training._blend(trained, config)
+    weighted, blend = training._blend(trained, config)
     assert blend is not None
     assert [arguments[0].items.tolist() for arguments in counted] == [
         split.training.items.tolist(),
@@ -218,7 +218,7 @@ def test_the_blend_is_fitted_before_the_cut_and_made_of_all_that_is_not_held_out
     ]
     assert given[0][0] is chosen
     assert given[0][2] is split.qualified
-    assert made[0][:2] == (weights, final)
+    assert made[0][:2] == (weighted.weights, final)
     counts = np.bincount(split.final.histories.items, minlength=SIZE)
     assert made[0][2].popularity["popular"] == pytest.approx(np.log1p(counts))
 
