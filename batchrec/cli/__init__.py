@@ -2,7 +2,7 @@
 
 from batchrec.cli import nightly
 from batchrec.cli.commands import cli
-from batchrec.cli.defaults import resolve_options
+from batchrec.cli.precedence import resolve_options
 from batchrec.cli.running import main, run
 
 __all__ = ["cli", "main", "nightly", "resolve_options", "run"]

@@ -10,9 +10,9 @@ import click
 
 from batchrec.cli.config_file import DEFAULT_FILE
 from batchrec.cli.config_template import template
-from batchrec.cli.defaults import check_environment, option_values, read_defaults
 from batchrec.cli.options import Group, JobCommand, json_option, log_format_option, options_of, path_option
 from batchrec.cli.output import echo, print_figures, print_report
+from batchrec.cli.precedence import check_environment, option_values, read_defaults
 from batchrec.cli.torchrun import is_first_process, is_one_of_several
 from batchrec.config import (
     BenchConfig,

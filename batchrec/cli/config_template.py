@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import click
 
-from batchrec.cli.defaults import in_file, options_in_file
 from batchrec.cli.options import ConfigOption
+from batchrec.cli.precedence import in_file, options_in_file
 
 _START = """\
 The options of batchrec's commands, one table per command.

@@ -11,7 +11,6 @@ import click
 
 from batchrec.cli.commands import cli
 from batchrec.cli.config_file import DEFAULT_FILE
-from batchrec.cli.defaults import read_defaults, resolve_options
 from batchrec.cli.options import (
     SEE_EXIT_CODES,
     Group,
@@ -22,6 +21,7 @@ from batchrec.cli.options import (
     options_of,
 )
 from batchrec.cli.output import echo, print_figures, print_report
+from batchrec.cli.precedence import read_defaults, resolve_options
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig, parse_date
 from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_resume, ignore_signals

@@ -13,9 +13,9 @@ from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking
 from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.pools import CategoryCap, Pool, RecLists, Selection, Unlikeness
-from batchrec.rules.seen_and_blocked import UserLimits, allowed_candidates, allowed_pins
 from batchrec.rules.segment_ranker import SegmentRanker
 from batchrec.rules.selection import deepen
+from batchrec.rules.user_limits import UserLimits, allowed_candidates, allowed_pins
 from batchrec.tables.schemas import BY_MODEL, FIRST_ITEM
 
 # Items of a pool per item of a list, and their minimum number.

@@ -7,7 +7,7 @@ import numpy as np
 from batchrec.arrays import Bools, Longs
 from batchrec.model.batching import SeenPairs
 from batchrec.rules.compiled import CompiledRules
-from batchrec.rules.seen_and_blocked import UserLimits
+from batchrec.rules.user_limits import UserLimits
 from batchrec.tables.schemas import FIRST_ITEM
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from batchrec.arrays import Bools, Longs
 from batchrec.model.batching import Histories
-from batchrec.rules.seen_and_blocked import UserLimits, limits_of
+from batchrec.rules.user_limits import UserLimits, limits_of
 from batchrec.scoring.offer import Offer
 from batchrec.scoring.seen_items import seen_items
 from batchrec.tables.schemas import FIRST_ITEM

@@ -12,8 +12,8 @@ from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.compiled import CompiledRules
 from batchrec.rules.pools import Pool, RecLists, Selection
 from batchrec.rules.ruled_ranker import as_rows, selection_of
-from batchrec.rules.seen_and_blocked import UserLimits, allowed_candidates, allowed_pins, limits_of
 from batchrec.rules.selection import deepen
+from batchrec.rules.user_limits import UserLimits, allowed_candidates, allowed_pins, limits_of
 from batchrec.scoring.seen_items import seen_items
 from batchrec.tables.schemas import PAD
 

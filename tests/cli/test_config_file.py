@@ -6,7 +6,7 @@ import pytest
 
 from batchrec.cli import cli, resolve_options
 from batchrec.cli.config_file import FileOption, read_config_file
-from batchrec.cli.defaults import file_options, read_defaults
+from batchrec.cli.precedence import file_options, read_defaults
 from batchrec.config import ScoringConfig, SequencesConfig
 from batchrec.errors import ConfigError
 from tests.support.models import run_cli

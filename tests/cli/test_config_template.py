@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from batchrec.cli import cli, resolve_options
-from batchrec.cli.defaults import file_options, in_file, options_in_file, read_defaults
 from batchrec.cli.options import ConfigOption
+from batchrec.cli.precedence import file_options, in_file, options_in_file, read_defaults
 from batchrec.config.options import Bounds
 from tests.support.models import run_cli
 

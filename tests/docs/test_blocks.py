@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from batchrec.benchmark import bench as benchmark
 from batchrec.benchmark.isolated import Measurement
 from batchrec.cli import cli, run
-from batchrec.cli.defaults import read_defaults
+from batchrec.cli.precedence import read_defaults
 from batchrec.nightly.gates.model import HeldOutItems
 from batchrec.nightly.report import ModelFigures
 from examples.generate import generate

@@ -1,4 +1,7 @@
-"""The output gate: the finished table keeps its contract, reaches enough users and items, and keeps every rule."""
+"""The output gate: the finished table keeps its contract, and reaches enough users and items.
+
+Broken rules are counted with it: they are checks of the rules gate (gates/rules.py).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
