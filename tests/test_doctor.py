@@ -15,6 +15,7 @@ import torch
 from batchrec.doctor import DoctorReport, diagnose
 from batchrec.model.ranker import CPU, CUDA
 from tests.support.models import run_cli
+from tests.support.params import slow_except
 
 with_cuda_build = pytest.mark.skipif(CUDA not in ort.get_available_providers(), reason="no build with CUDA")
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -271,7 +272,7 @@ def test_gpus_are_listed_with_their_memory(machine: Machine) -> None:
     assert diagnose().gpus == ["NVIDIA L4, 24 GiB"] * 2
 
 
-@pytest.mark.parametrize("module", ["onnxruntime", "onnx", "torch"])
+@pytest.mark.parametrize("module", slow_except(["onnxruntime", "onnx", "torch"], "torch"))
 def test_a_package_that_cannot_be_imported_is_a_problem(module: str) -> None:
     program = f"""
 import sys

@@ -77,7 +77,7 @@ def read_text_table(
     Raises InputError if a column is missing or a file cannot be read, ConfigError if a query fails, StoreError if a
     store fails.
     """
-    with connect() as con:
+    with connect(is_alone=is_query(file)) as con:
         try:
             if is_query(file):
                 source = open_query(con, Path(file), columns, run_date)

@@ -77,16 +77,21 @@ def spill_folder(con: duckdb.DuckDBPyConnection) -> Path:
 
 @contextmanager
 def connect(
-    spill_folder: Path | None = None, memory_limit: str | None = None, threads: int | None = None
+    spill_folder: Path | None = None,
+    memory_limit: str | None = None,
+    threads: int | None = None,
+    *,
+    is_alone: bool = False,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a DuckDB in memory, in UTC. It spills into its own folder in `spill_folder`, or in the system's.
 
-    threads: default: the number of cores that this process may use.
+    threads: default: the number of cores that this process may use. is_alone: whether it is a DuckDB of its own also in
+    a block of `one_database`, for the statements of a user: they may attach databases and set options.
     Raises ConfigError if DuckDB rejects a setting, or if memory or disk do not suffice.
     """
     parent = spill_folder or Path(gettempdir())
     shared = _shared.get()
-    is_plain = spill_folder is None and memory_limit is None and threads is None
+    is_plain = not is_alone and spill_folder is None and memory_limit is None and threads is None
     opened = _open(parent, memory_limit, threads) if shared is None or not is_plain else _catalog_of(shared)
     with opened as con:
         try:

@@ -27,7 +27,10 @@ from tests.support.models import names_in, run_cli, training_histories, training
 from tests.support.shared import scratch
 
 QUICK = TrainingConfig(max_epochs=1, min_epoch_steps=1, n_layers=1, hidden_size=8, n_heads=2, max_len=8, device="cpu")
-QUICKLY = ("--max-epochs", 1, "--min-epoch-steps", 1, "--n-layers", 1, "--hidden-size", 8, "--device", "cpu")
+QUICKLY = (
+    *("--max-epochs", 1, "--min-epoch-steps", 1, "--n-layers", 1, "--hidden-size", 8, "--device", "cpu"),
+    *("--blend", "none"),
+)
 DAY = 86_400
 INTERVALS = ("ndcg", "hit_rate", "recall", "mrr", "ndcg_gain")
 
@@ -92,8 +95,8 @@ def test_without_json_a_table_and_a_verdict_are_printed(tmp_path: Path, capsys: 
 
 def test_the_parts_of_the_blend_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "evaluation.parquet"
-    options = ("--sequences", training_sequences(), "--n-resamples", 100, "--blend", "auto", "--out", out)
-    assert run_cli("evaluate", *QUICKLY, *options) == 0
+    options = ("--sequences", training_sequences(), "--n-resamples", 100, "--out", out)
+    assert run_cli("evaluate", *QUICKLY, *options, "--blend", "auto") == 0
     model = json.loads(out.with_suffix(".json").read_text())["model"]
     assert model["blend"].keys() == model["blend_ndcg_gains"].keys() > {"encoder", "popular", "neighbours"}
     assert "blend, and the gain of each signal in validation: " in capsys.readouterr().out

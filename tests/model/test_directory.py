@@ -158,7 +158,17 @@ def test_another_contract_version_is_refused(version: object, model: Path, capsy
 
 @pytest.mark.parametrize(
     "text",
-    ["", "no json", "[]", "{}", "null", "7", '{"contract_version": 4}', "\x00\x01", '{"contract_version": 1'],
+    [
+        "",
+        "no json",
+        "[]",
+        "{}",
+        "null",
+        "7",
+        f'{{"contract_version": {MODEL_VERSION}}}',
+        "\x00\x01",
+        '{"contract_version": 1',
+    ],
 )
 def test_a_file_that_is_not_a_manifest_is_refused(text: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model / "manifest.json").write_text(text, encoding="utf-8")

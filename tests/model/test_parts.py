@@ -18,6 +18,7 @@ from batchrec.errors import ModelError
 from batchrec.model.directory import load_model
 from batchrec.model.parts import weight_shapes
 from batchrec.nightly.registry import ModelRegistry
+from batchrec.tables.schemas import MODEL_VERSION
 from batchrec.training.encoder import Encoder
 from tests.support.models import trained_model
 from tests.support.strangers import Change, assert_refused, reseal
@@ -204,7 +205,10 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
         lambda manifest: {"files": manifest["files"] | {"encoder.onnx": "0"}},
         "lists a file without its SHA-256",
     ),
-    "a float as version": (lambda manifest: {"contract_version": 4.0}, "the contract version is 4.0; expected 4"),
+    "a float as version": (
+        lambda manifest: {"contract_version": float(MODEL_VERSION)},
+        f"version is {MODEL_VERSION}.0; expected {MODEL_VERSION}",
+    ),
 }
 
 
@@ -218,7 +222,8 @@ def test_a_manifest_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 200_000, '{"contract_version": 4, "x": ' + "[" * 200_000, "9" * 5000, "1" * (1 << 20)]
+    "text",
+    ["[" * 200_000, f'{{"contract_version": {MODEL_VERSION}, "x": ' + "[" * 200_000, "9" * 5000, "1" * (1 << 20)],
 )
 def test_a_deeply_nested_or_endless_manifest_is_refused(
     text: str, model: Path, capsys: pytest.CaptureFixture[str]

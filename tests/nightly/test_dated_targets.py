@@ -84,7 +84,13 @@ def test_an_earlier_night_does_not_undo_a_rollback(dated: Place, shop: Company) 
 @pytest.mark.parametrize(
     ("step", "is_newest"),
     # The model in use is switched by the newest night only.
-    [("use", True), ("folder", True), ("folder", False), ("clean_up", True), ("clean_up", False)],
+    [
+        pytest.param("use", True, marks=pytest.mark.slow),
+        ("folder", True),
+        ("folder", False),
+        ("clean_up", True),
+        pytest.param("clean_up", False, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_publication_is_finished(
     dated: Place, shop: Company, monkeypatch: pytest.MonkeyPatch, step: str, is_newest: bool

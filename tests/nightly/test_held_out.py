@@ -22,7 +22,7 @@ from batchrec.training import train as training
 from batchrec.training.corpus import Corpus, read_corpus
 from batchrec.training.holdout import Split, popularity_accuracy
 from tests.support.logs import Log, write_log
-from tests.support.models import torch_scores, trained_model
+from tests.support.models import examples, torch_scores, trained_model
 
 DAY = 86_400
 NOW, NEVER = 1_700_000_000, 253_402_214_400
@@ -92,7 +92,7 @@ def held_out_by_training(corpus: Corpus, split: Split) -> list[tuple[list[int], 
     return list(zip(lists(held_out.histories), map(set, lists(held_out.later)), strict=True))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(case=cases())
 def test_the_gate_and_training_hold_out_the_same_items_of_the_same_users(case: Case) -> None:
     with tonight(case) as (corpus, held_out, split):
@@ -110,7 +110,7 @@ def test_the_gate_and_training_hold_out_the_same_items_of_the_same_users(case: C
         assert held_out.popularity_ndcg == pytest.approx(popularity.ndcg)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10))
 @given(case=cases())
 def test_the_gate_ranks_the_items_that_training_holds_out(case: Case) -> None:
     model = load_model(trained_model())

@@ -4,6 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -173,6 +174,20 @@ def test_rules_may_be_a_query(tmp_path: Path) -> None:
     recs, _ = run(tmp_path, Night(), allow=str(query))
     assert all(item % 2 for rows in recs.values() for item in items(rows))
     assert len(recs[1]) == 5
+
+
+def test_queries_of_several_rules_may_attach_the_same_database(tmp_path: Path) -> None:
+    stock = tmp_path / "stock.duckdb"
+    with duckdb.connect(stock) as con:
+        con.execute("create table items as select unnest(?) as sku, sku % 2 as n_left", [list(ITEMS)])
+    for name, wanted in (("allow", "n_left > 0"), ("block", f"sku = {ITEMS[13]}")):
+        (tmp_path / f"{name}.sql").write_text(
+            f"attach '{stock}' as shop (read_only); set threads = 1; from shop.items select sku as item_id where {wanted}"
+        )
+    recs, _ = run(tmp_path, Night(), allow=str(tmp_path / "allow.sql"), block=str(tmp_path / "block.sql"))
+    recommended = {item for rows in recs.values() for item in items(rows)}
+    assert recommended
+    assert recommended <= {item for item in ITEMS if item % 2} - {ITEMS[13]}
 
 
 SEGMENTS = {1: "north", 2: "south", 4: "north"}

@@ -216,6 +216,7 @@ def test_weights_of_1_change_nothing_but_the_columns_of_weights(tmp_path: Path) 
         assert {**vars(weighed_report), "seconds": 0} == {**vars(report), "seconds": 0}
 
 
+@pytest.mark.slow
 def test_weighed_histories_may_span_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     users = [5] * 5000 + rng.integers(200, size=5000).tolist()

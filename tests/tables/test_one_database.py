@@ -80,8 +80,8 @@ def test_options_and_other_threads_get_databases_of_their_own(n_opened: list[Non
         thread = Thread(target=in_thread)
         thread.start()
         thread.join()
-        with one_database(), connect():
-            pass
+        with one_database(), connect(), connect(is_alone=True) as con:
+            assert spill_folder(con).exists()
         with pytest.raises(ConfigError, match="--memory-limit 1KB"), connect(memory_limit="1KB") as con:
             con.execute("select list(range) from range(1000000)").fetchall()
-    assert len(n_opened) == 4
+    assert len(n_opened) == 5

@@ -126,6 +126,7 @@ def test_tables_without_a_seal_are_read(tmp_path: Path) -> None:
     assert rows_of(path) == whole_table(HISTORIES).to_pylist()
 
 
+@pytest.mark.slow
 def test_folders_named_like_columns_are_not_partitions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
