@@ -182,7 +182,7 @@ def test_queries_of_several_rules_may_attach_the_same_database(tmp_path: Path) -
         con.execute("create table items as select unnest(?) as sku, sku % 2 as n_left", [list(ITEMS)])
     for name, wanted in (("allow", "n_left > 0"), ("block", f"sku = {ITEMS[13]}")):
         (tmp_path / f"{name}.sql").write_text(
-            f"attach '{stock}' as shop (read_only); set threads = 1; from shop.items select sku as item_id where {wanted}"
+            f"attach '{stock}' as shop (read_only); from shop.items select sku as item_id where {wanted}"
         )
     recs, _ = run(tmp_path, Night(), allow=str(tmp_path / "allow.sql"), block=str(tmp_path / "block.sql"))
     recommended = {item for rows in recs.values() for item in items(rows)}
