@@ -24,6 +24,7 @@ from batchrec.model.directory import load_model
 from batchrec.training.train import TrainingReport, train
 from tests.support.logs import write_log
 from tests.support.models import names_in, run_cli, training_histories, training_sequences, write_sequences
+from tests.support.params import slow_except
 from tests.support.shared import scratch
 
 QUICK = TrainingConfig(max_epochs=1, min_epoch_steps=1, n_layers=1, hidden_size=8, n_heads=2, max_len=8, device="cpu")
@@ -194,7 +195,7 @@ def test_a_model_of_sequences_beats_every_baseline(tmp_path: Path) -> None:
     assert format_report(report).endswith(": better")
 
 
-@pytest.mark.parametrize("is_text", [False, True])
+@pytest.mark.parametrize("is_text", slow_except([False, True], True))
 def test_ids_may_be_integers_or_text(is_text: bool, tmp_path: Path) -> None:
     log = {
         user if is_text else int(user[5:]): [(item if is_text else int(item[5:]), moment) for item, moment in events]

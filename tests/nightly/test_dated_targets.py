@@ -18,12 +18,13 @@ from batchrec.nightly.run import plan
 from batchrec.system.atomic import replacing_folder
 from tests.support.models import run_cli
 from tests.support.nights import FIRST, Company, later, metric, night
+from tests.support.params import slow_except
 from tests.support.targets import Place, read_duckdb, read_folder, read_store_folder
 
 READERS = {"memory": read_store_folder, "duckdb": read_duckdb, "folder": read_folder}
 
 
-@pytest.fixture(params=READERS)
+@pytest.fixture(params=slow_except(READERS.keys(), "memory", "folder"))
 def dated(request: pytest.FixtureRequest, shop: Company, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.chdir(shop.folder)
     outs = {"folder": "recs/", "memory": "memory://bucket/recs/", "duckdb": "duckdb://recs.db?table=recs"}

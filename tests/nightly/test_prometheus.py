@@ -7,6 +7,7 @@ import pytest
 from batchrec.errors import GateError, NothingToDo
 from tests.support.models import run_cli, training_histories
 from tests.support.nights import Company, metric
+from tests.support.params import slow_except
 
 
 def metrics(file: Path) -> dict[str, float]:
@@ -29,7 +30,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-@pytest.mark.parametrize("given", ["command line", "environment", "file"])
+@pytest.mark.parametrize("given", slow_except(["command line", "environment", "file"], "file"))
 def test_the_metrics_report_a_run_that_fails_before_its_night_begins(
     shop: Company, monkeypatch: pytest.MonkeyPatch, what: str, given: str
 ) -> None:

@@ -25,6 +25,7 @@ from tests.support.models import (
     training_histories,
     write_sequences,
 )
+from tests.support.params import slow_except
 
 Histories = dict[int, Sequence[Id]]
 LAST_NIGHT: Histories = {**training_histories(), 901: [], 902: [7, 8], 903: [1000 + n for n in range(40)]}
@@ -72,7 +73,7 @@ CHANGES: dict[str, tuple[Histories, int]] = {
 
 
 @pytest.mark.parametrize(("tonight", "n_carried"), CHANGES.values(), ids=CHANGES.keys())
-@pytest.mark.parametrize("chunk_size", [1, 10, None])
+@pytest.mark.parametrize("chunk_size", slow_except([1, 10, None], 10))
 def test_unchanged_users_are_carried_over(
     tonight: Histories, n_carried: int, chunk_size: int | None, earlier: Path, tmp_path: Path
 ) -> None:
