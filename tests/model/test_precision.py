@@ -19,6 +19,7 @@ from batchrec.scoring.score import score
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
 from tests.support.models import (
+    OBJECTIVES,
     SUCCESSIONS,
     indexed,
     learned_model,
@@ -83,6 +84,7 @@ def test_offsets_hold_in_fewer_bits(precision: ScoringPrecision) -> None:
 
 
 @fewer_bits
+@pytest.mark.parametrize("objective", slow_except(OBJECTIVES, "causal"), indirect=True)
 def test_what_was_learned_is_still_known(precision: ScoringPrecision, objective: Objective, tmp_path: Path) -> None:
     config = ScoringConfig(device="cpu", precision=precision, top_k=1)
     score(succession_sequences(), learned_model(objective), config, tmp_path / "recs.parquet")

@@ -116,7 +116,7 @@ def assert_blocked_by_hand(folder: Path, night: Night, policy: str, users: Mappi
     assert report.rows == other.rows
 
 
-@pytest.mark.parametrize("policy", slow_except(POLICIES, "block", "30d"))
+@pytest.mark.parametrize("policy", slow_except(POLICIES, "30d"))
 @pytest.mark.parametrize("night", NIGHTS.values(), ids=NIGHTS.keys())
 def test_blocked_items_are_excluded_like_items_blocked_for_the_user(night: Night, policy: str, tmp_path: Path) -> None:
     assert_blocked_by_hand(tmp_path, night, policy, USERS)

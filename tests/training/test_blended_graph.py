@@ -74,7 +74,15 @@ def plain_scores(objective: Objective, scale: float, history: list[int]) -> list
     return scores
 
 
-@pytest.mark.parametrize("scale", [0.6, 0.0], ids=["with the encoder", "without it"])
+@pytest.mark.parametrize(
+    ("objective", "scale"),
+    [
+        ("causal", 0.6),
+        ("masked", 0.6),
+        pytest.param("causal", 0.0, id="causal without the encoder"),
+        pytest.param("masked", 0.0, id="masked without the encoder", marks=pytest.mark.slow),
+    ],
+)
 @settings(max_examples=examples(40))
 @given(st.lists(st.lists(st.integers(FIRST_ITEM, SIZE - 1), min_size=1, max_size=15), min_size=1, max_size=5))
 def test_a_blended_score_is_the_sum_of_its_parts(
