@@ -38,7 +38,8 @@ def test_nested_connections_share_a_database_but_no_table(n_opened: list[None]) 
             assert tables_of(second) == []
             second.from_arrow(pa.table({"number": [3]})).create_view("others")
             assert second.execute("select number from others").fetchall() == [(3,)]
-        assert first.execute("select number from numbers union all from others").fetchall() == [(1,), (2,)]
+        rows = first.execute("select number from numbers union all from others order by number").fetchall()
+        assert rows == [(1,), (2,)]
     assert len(n_opened) == 1
 
 
