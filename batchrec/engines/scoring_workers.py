@@ -29,8 +29,7 @@ class ScoringWorker:
 
 def chunks_of(inputs: ScoringInputs, device: str) -> Iterator[bytes]:
     """Yield the chunks of the inputs as outcomes, without the columns that scoring does not read."""
-    blend = inputs.parts.model.blend
-    needs_times = math.isfinite(inputs.parts.config.seen_from) or (blend is not None and blend.has_habit)
+    needs_times = math.isfinite(inputs.parts.config.seen_from) or inputs.parts.model.needs_days
     unread = {"weights"} if needs_times else {"weights", "timestamps"}
     names = [name for name in inputs.table.schema.names if name not in unread]
     yield from outcomes(to_bytes(chunk.select(names)) for chunk in inputs.chunks(device))

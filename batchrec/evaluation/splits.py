@@ -15,11 +15,10 @@ from batchrec.evaluation.given_tables import read_test_pairs
 from batchrec.tables.log_end import EventsAhead, ahead_from, iso_time, log_end
 from batchrec.tables.parquet import cast_batches, write_parquet
 from batchrec.tables.queries import literal, materialize, select, table_of
-from batchrec.tables.schemas import sequences_schema
+from batchrec.tables.schemas import DAY_S, sequences_schema
 from batchrec.tables.sequences_table import OF_EVENTS, Sequences, filter_lists
 
 _USERS_AT_A_TIME = 8192
-_DAY_S = 86_400
 _DEFAULT_TEST_DAYS = 7.0
 
 
@@ -137,7 +136,7 @@ def _cut(con: duckdb.DuckDBPyConnection, path: Path, checked: Path, config: Eval
         return config.cut_time
     days = config.test_days or _DEFAULT_TEST_DAYS
     # Plus one second: the last day of a log with daily timestamps is one midnight, not two.
-    cut = int(newest - round(days * _DAY_S) + 1)
+    cut = int(newest - round(days * DAY_S) + 1)
     if cut <= oldest:
         raise InputError(f"{span}, all of it within the last {days:g} days. Pass fewer --test-days")
     return cut

@@ -12,10 +12,9 @@ import pyarrow as pa
 from batchrec.arrays import Bools, Floats, Ints, Longs
 from batchrec.config import EncoderShape
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.tables.schemas import MASK, PAD
+from batchrec.tables.schemas import DAY_S, MASK, PAD
 
 _DIGESTED_USERS = 256
-_DAY_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Histories:
         users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         is_same_user = np.diff(users, prepend=-1) == 0
         ties = (np.diff(moments, prepend=0) == 0) & is_same_user
-        same_day = (np.diff(moments // _DAY_S, prepend=0) == 0) & is_same_user
+        same_day = (np.diff(moments // DAY_S, prepend=0) == 0) & is_same_user
         return cls(indexes[known], offsets, ties, same_day=same_day)
 
     def __len__(self) -> int:

@@ -131,13 +131,13 @@ def habit_columns(histories: Histories, users: Longs) -> tuple[Longs, Longs, Flo
 
     Without days each event is a day of its own. Returns rows (pairs,), items (pairs,) and columns (pairs, 2) float32.
     """
-    rows, items, events = _events_by_item(histories, users)
-    # Days are numbered over all users.
-    same_day = histories.same_day
-    numbers: Longs = np.arange(len(histories.items)) if same_day is None else np.cumsum(~same_day, dtype=np.int64)
+    own = histories.take(users)
+    rows, items, events = _events_by_item(own, np.arange(len(users)))
+    # Days are numbered over all these users.
+    numbers: Longs = np.arange(len(own.items)) if own.same_day is None else np.cumsum(~own.same_day, dtype=np.int64)
     days = numbers[events]
     is_first = _differs(rows) | _differs(items)
-    days_since = numbers[histories.offsets[users + 1][rows] - 1] - days
+    days_since = numbers[own.offsets[rows + 1] - 1] - days
     is_counted = is_first | _differs(days)
     starts = np.flatnonzero(is_first)
     n_days = np.add.reduceat(np.where(is_counted, _PER_DAY**days_since, 0), starts) if len(starts) else np.empty(0)

@@ -107,6 +107,11 @@ class Model:
     weights: bytes
     blend: Blend | None
 
+    @property
+    def needs_days(self) -> bool:
+        """Whether the score depends on the days of the events, so that scoring reads their timestamps."""
+        return self.blend is not None and self.blend.has_habit
+
 
 def load_model(folder: Path) -> Model:
     """Read a model directory, and check every file against the manifest and the parts against each other.

@@ -25,6 +25,11 @@ def user_ndcg(ranks: Longs, users: Longs, n_relevant: Longs, k: int) -> Doubles:
     ranks, users: (relevant items,) the rank, from 1, and the user of each; n_relevant: (users,), 1 or more.
     """
     gains = np.where(ranks <= k, 1 / np.log2(ranks + 1), 0.0)
-    ideal = np.cumsum(1 / np.log2(np.arange(k) + 2))
-    per_user: Doubles = np.bincount(users, gains, len(n_relevant)) / ideal[np.minimum(n_relevant, k) - 1]
+    per_user: Doubles = np.bincount(users, gains, len(n_relevant)) / ideal_gains(n_relevant, k)
     return per_user
+
+
+def ideal_gains(n_relevant: Longs, k: int) -> Doubles:
+    """Return the gain of a list that begins with all relevant items: (users,). n_relevant: (users,), 1 or more."""
+    gains: Doubles = np.cumsum(1 / np.log2(np.arange(k) + 2))[np.minimum(n_relevant, k) - 1]
+    return gains

@@ -108,7 +108,7 @@ class Scorer:
         # Without rules the best items of the graph are the list.
         needs_rules = offer.rules.choose or not knows_all
         self._ruled = RuledRanker(ranker, model, offer.rules, config.top_k) if needs_rules else None
-        self._shape, self._blend = model.manifest.shape, model.blend
+        self._shape, self._blend, self._needs_days = model.manifest.shape, model.blend, model.needs_days
         self._top_k = config.top_k
         self._seen_from = config.seen_from
         max_tokens, self._max_users = batch_limits(ranker.device, model.vocabulary.size)
@@ -152,8 +152,7 @@ class Scorer:
 
         checkpoint: of the batch; None to rank without one.
         """
-        has_habit = self._blend is not None and self._blend.has_habit
-        users = index_users(batch, self._offer, self._seen_from, with_days=has_habit)
+        users = index_users(batch, self._offer, self._seen_from, with_days=self._needs_days)
         places = self._places_in_previous(users)
         fresh = np.flatnonzero(places < 0)
         lists = self._lists_by_model(users, fresh, checkpoint)

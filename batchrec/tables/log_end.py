@@ -13,10 +13,9 @@ import pyarrow as pa
 from batchrec.arrays import Longs
 from batchrec.config import end_of_day
 from batchrec.tables.queries import literal, select
+from batchrec.tables.schemas import DAY_S
 
 _log = logging.getLogger(__name__)
-
-_DAY_S = 86_400
 
 
 def ahead_from(run_date: date | None = None) -> int:
@@ -24,7 +23,7 @@ def ahead_from(run_date: date | None = None) -> int:
 
     It is the end of the run date. Without a run date it is a day from now: clocks and time zones differ by less.
     """
-    return int(time.time()) + _DAY_S if run_date is None else end_of_day(run_date)
+    return int(time.time()) + DAY_S if run_date is None else end_of_day(run_date)
 
 
 def log_end(con: duckdb.DuckDBPyConnection, sequences: Path, ahead: int) -> int:

@@ -19,6 +19,9 @@ MODEL_VERSION = 5
 # Version 2 adds question.
 EVALUATION_VERSION = 2
 
+# Timestamps of all tables are Unix seconds.
+DAY_S = 86_400
+
 # Indexes of the vocabulary that are not items, and the first index of an item.
 PAD = 0
 MASK = 1

@@ -81,13 +81,12 @@ class _Sources:
         n_users = max(1, _SCORES // self._size)
         for first in range(0, len(users), n_users):
             batch = users[first : first + n_users]
-            scores, flat, newest = self._encoder_scores(batch), *self._neighbour_scores(batch)
-            taken = habit_columns(self._held_out.histories, batch)
+            encoder_scores, of_users = self._encoder_scores(batch), self._neighbour_scores(batch)
+            if self._held_out.keep_seen:
+                of_users += self._habit_scores(batch)
             for row, user in enumerate(batch):
-                parts = [scores[row], *self._signals.popularity.values(), flat[row], newest[row]]
-                if self._held_out.keep_seen:
-                    parts += self._habit_scores(taken, row)
-                yield int(user), np.stack(parts)
+                own = (scores[row] for scores in of_users)
+                yield int(user), np.stack([encoder_scores[row], *self._signals.popularity.values(), *own])
 
     def candidates(self, user: int, values: Floats, generator: np.random.Generator) -> tuple[Floats, Bools, Floats]:
         """Choose the candidates of a user: the later items, the best items of each signal, and others at random.
@@ -107,7 +106,7 @@ class _Sources:
         chosen, rest = np.flatnonzero(is_chosen), np.flatnonzero(may_get & ~is_chosen)
         others = generator.choice(rest, min(_OTHERS, len(rest)), replace=False)
         items = np.concatenate([chosen, others])
-        # The items that were drawn stand for the rest, themselves included.
+        # The rest is counted through the items that were drawn: each of them for an equal share.
         counts = np.ones(len(items), np.float32)
         if len(others):
             counts[len(chosen) :] = len(rest) / len(others)
@@ -121,22 +120,22 @@ class _Sources:
             )
         return scores
 
-    def _neighbour_scores(self, users: Longs) -> tuple[Floats, Floats]:
+    def _neighbour_scores(self, users: Longs) -> list[Floats]:
         """Return the scores of neighbours by both profiles, (users, vocabulary), as the graph adds them."""
         histories = self._held_out.histories
         lengths = np.minimum(histories.lengths[users], min(_RECENT_EVENTS, visible_events(self._encoder.shape)))
         rows = np.repeat(np.arange(len(users)), lengths)
         ranks = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         items = histories.items[np.repeat(histories.offsets[users + 1] - 1, lengths) - ranks]
-        outcome = []
+        outcome: list[Floats] = []
         for profile in _recency_columns():
             recent = csr_matrix((profile[ranks], (rows, items)), shape=(len(users), self._size))
             outcome.append((recent @ self._similar).toarray())
-        return outcome[0], outcome[1]
+        return outcome
 
-    def _habit_scores(self, taken: tuple[Longs, Longs, Floats], row: int) -> list[Floats]:
-        rows, items, columns = taken
-        of_row = slice(*np.searchsorted(rows, [row, row + 1]))
-        scores = np.zeros((2, self._size), np.float32)
-        scores[:, items[of_row]] = columns[of_row].T
+    def _habit_scores(self, users: Longs) -> list[Floats]:
+        """Return the scores of habit by both columns, (users, vocabulary), as the graph adds them."""
+        rows, items, columns = habit_columns(self._held_out.histories, users)
+        scores = np.zeros((columns.shape[1], len(users), self._size), np.float32)
+        scores[:, rows, items] = columns.T
         return list(scores)

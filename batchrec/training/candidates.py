@@ -16,8 +16,8 @@ class Candidates:
     """Items that users may get, user by user, with the value of every signal.
 
     values: (candidates, signals) float32. is_relevant: (candidates,) bool. counts: (candidates,) float32, the number of
-    items that a candidate stands for. starts: (users,) int64, where each user's candidates begin; every user has some.
-    n_relevant: (users,) int64, relevant items of each user, also those that are no candidates.
+    items for which a candidate counts. starts: (users,) int64, the place of each user's first candidate; no user is
+    without one. n_relevant: (users,) int64, relevant items of each user, also those that are no candidates.
     """
 
     values: Floats
@@ -35,6 +35,12 @@ class Candidates:
     def users(self) -> Longs:
         """The user of each candidate: (candidates,)."""
         return np.repeat(np.arange(self.n_users), np.diff(self.starts, append=len(self.values)))
+
+    @cached_property
+    def ranks(self) -> Longs:
+        """The ranks that `order` gives, user by user, each from 1: (candidates,)."""
+        ranks: Longs = 1 + np.arange(len(self.values)) - self.starts[self.users]
+        return ranks
 
     @cached_property
     def n_candidates_taken(self) -> Longs:
@@ -61,9 +67,8 @@ class Candidates:
     def ndcg(self, weights: Doubles) -> Doubles:
         """Return NDCG@10 of each user by weighted signals: (users,). Equal scores rank the relevant item last."""
         order = self.order(weights)
-        ranks = 1 + np.arange(len(order)) - self.starts[self.users]
         is_relevant = self.is_relevant[order]
-        return user_ndcg(ranks[is_relevant], self.users[is_relevant], self.n_relevant, K)
+        return user_ndcg(self.ranks[is_relevant], self.users[is_relevant], self.n_relevant, K)
 
     def order(self, weights: Doubles) -> Longs:
         """Sort the candidates by user, then by weighted signals, best first: (candidates,) places."""

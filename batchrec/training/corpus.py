@@ -18,10 +18,10 @@ from batchrec.model.batching import Histories
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.tables.log_end import ahead_from, log_end
 from batchrec.tables.queries import connect, literal, select
+from batchrec.tables.schemas import DAY_S
 from batchrec.tables.sequences_table import open_sequences
 
 _USERS_AT_A_TIME = 8192
-_DAY_S = 86_400
 _MIN_WEIGHT = np.float32(1e-30)
 
 
@@ -91,7 +91,7 @@ def _weights(batch: pa.RecordBatch, newest: int, half_life: float | None) -> Flo
     if "weights" in batch.schema.names:
         weights = batch["weights"].flatten().to_numpy()
     if half_life is not None:
-        ages = np.maximum(0, newest - batch["timestamps"].flatten().to_numpy()) / _DAY_S
+        ages = np.maximum(0, newest - batch["timestamps"].flatten().to_numpy()) / DAY_S
         fresh = np.exp2(-ages / half_life).astype(np.float32)
         # Above 0, so that the weights have a mean to be divided by, however old all events are.
         weights = np.maximum(fresh if weights is None else weights * fresh, _MIN_WEIGHT)

@@ -13,9 +13,8 @@ from scipy.sparse import csr_matrix
 from batchrec.arrays import Floats, Ints, Longs
 from batchrec.model.batching import Histories
 from batchrec.model.blend import taken_items
-from batchrec.tables.schemas import PAD
+from batchrec.tables.schemas import DAY_S, PAD
 
-_DAY_S = 86_400
 _RECENT_DAYS = (7, 30)
 # Newest items per user that are paired, and best neighbours kept per item.
 _PAIRED_ITEMS = 100
@@ -51,7 +50,7 @@ def read_signals(histories: Histories, times: Longs, until: int, vocabulary_size
     weights = np.ones(len(times)) if histories.weights is None else histories.weights
     counted = {"popular": np.bincount(histories.items, weights, vocabulary_size)}
     for days in _RECENT_DAYS:
-        is_recent = is_past & (times > end - days * _DAY_S)
+        is_recent = is_past & (times > end - days * DAY_S)
         counted[f"popular_{days}_days"] = np.bincount(histories.items[is_recent], weights[is_recent], vocabulary_size)
     neighbours, similarities = count_neighbours(histories, vocabulary_size)
     popularity = {name: np.log1p(counts).astype(np.float32) for name, counts in counted.items()}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from batchrec.arrays import Doubles
+from batchrec.model.metrics import ideal_gains
 from batchrec.training.candidates import Candidates, K
 
 # Best candidates of a user by the weights to start from: hardly any other one gets into the list.
@@ -29,8 +30,7 @@ def raise_ndcg(candidates: Candidates, weights: Doubles) -> Doubles:
     the steps are averaged.
     """
     values, is_relevant, is_candidate = _best_candidates(candidates, weights)
-    ideal = np.cumsum(1 / np.log2(2 + np.arange(K)))[np.minimum(candidates.n_relevant, K) - 1]
-    ideal_gains = torch.from_numpy(ideal).float()
+    ideal = torch.from_numpy(ideal_gains(candidates.n_relevant, K)).float()
     start = torch.from_numpy(weights).float()
     moved = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([moved], _LEARNING_RATE)
@@ -39,7 +39,7 @@ def raise_ndcg(candidates: Candidates, weights: Doubles) -> Doubles:
     for step in range(_STEPS):
         users = torch.from_numpy(generator.permutation(len(values))[:_USERS_AT_A_TIME])
         scores = (values[users] @ moved).masked_fill(~is_candidate[users], -1e4)
-        gains = _smooth_gains(scores, is_relevant[users], ideal_gains[users])
+        gains = _smooth_gains(scores, is_relevant[users], ideal[users])
         loss = _PENALTY * ((moved - start) ** 2).sum() - gains / len(users)
         optimizer.zero_grad()
         loss.backward()
@@ -54,23 +54,21 @@ def _best_candidates(candidates: Candidates, weights: Doubles) -> tuple[Tensor, 
 
     These are whether it is relevant, and whether there is a candidate.
     """
-    order = candidates.order(weights)
-    places = np.arange(len(order)) - candidates.starts[candidates.users]
-    is_best = places < _BEST
-    cells = candidates.users[is_best], places[is_best]
-    best = order[is_best]
+    is_best = candidates.ranks <= _BEST
+    cells = candidates.users[is_best], candidates.ranks[is_best] - 1
+    best = candidates.order(weights)[is_best]
     values = np.zeros((candidates.n_users, _BEST, candidates.values.shape[1]), np.float32)
     is_relevant, is_candidate = np.zeros((2, candidates.n_users, _BEST), bool)
     values[cells], is_relevant[cells], is_candidate[cells] = candidates.values[best], candidates.is_relevant[best], True
     return torch.from_numpy(values), torch.from_numpy(is_relevant), torch.from_numpy(is_candidate)
 
 
-def _smooth_gains(scores: Tensor, is_relevant: Tensor, ideal_gains: Tensor) -> Tensor:
-    """Return the sum of the users' smooth NDCG@10; scores, is_relevant: (users, candidates)."""
+def _smooth_gains(scores: Tensor, is_relevant: Tensor, ideal: Tensor) -> Tensor:
+    """Return the sum of the users' smooth NDCG@10; scores, is_relevant: (users, candidates); ideal: (users,)."""
     users, places = is_relevant.nonzero(as_tuple=True)
     own = scores[users, places]
     # The item itself counts as one half.
     ranks = 0.5 + torch.sigmoid((scores[users] - own[:, None]) / _SCORE_WIDTH).sum(dim=1)
     is_within = torch.sigmoid((K + 0.5 - ranks) / _RANK_WIDTH)
-    gains: Tensor = (is_within / torch.log2(1 + ranks) / ideal_gains[users]).sum()
+    gains: Tensor = (is_within / torch.log2(1 + ranks) / ideal[users]).sum()
     return gains
