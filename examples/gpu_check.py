@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from batchrec.system.machine import n_cores
 from examples.gpu import parity, speed
-from examples.gpu.lab import FULL, TINY, Lab, Row, nvidia_smi
+from examples.gpu.workspace import FULL, TINY, Workspace, Row, nvidia_smi
 
-SECTIONS: dict[str, Callable[[Lab], Iterator[Row]]] = {
+SECTIONS: dict[str, Callable[[Workspace], Iterator[Row]]] = {
     "doctor": parity.doctor,
     "parity": parity.parity,
     "score": speed.score,
@@ -49,14 +49,14 @@ class Report:
     machine: dict[str, str]
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def run(self, name: str, lab: Lab) -> None:
+    def run(self, name: str, workspace: Workspace) -> None:
         """Run a section, and write its rows and its error, if any, as soon as they are known."""
         print(f"== {name}", flush=True)
         started = time.perf_counter()
         rows: list[dict[str, Any]] = []
         outcome = self.sections[name] = {"rows": rows, "seconds": 0.0, "error": None}
         try:
-            for row in SECTIONS[name](lab):
+            for row in SECTIONS[name](workspace):
                 rows.append(row._asdict())
                 print(f"{row.what}:{chr(10) if chr(10) in row.figure else ' '}{row.figure}", flush=True)
                 self.write()
@@ -110,9 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_up = False
     try:
         with TemporaryDirectory(prefix="batchrec-gpu-check-") as folder:
-            lab = Lab(Path(folder), options.device, TINY if options.tiny else FULL)
+            workspace = Workspace(Path(folder), options.device, TINY if options.tiny else FULL)
             for name in options.only or SECTIONS:
-                report.run(name, lab)
+                report.run(name, workspace)
     except TimeIsUpError:
         is_up = True
     finally:

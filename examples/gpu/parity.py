@@ -27,13 +27,13 @@ from batchrec.training.encoder import Encoder
 from batchrec.training.export import export_encoder
 from batchrec.training.signals import read_signals
 from batchrec.training.train import train
-from examples.gpu.lab import Lab, Row, write_model
+from examples.gpu.workspace import Workspace, Row, write_model
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TOP_K = 100
 
 
-def doctor(_: Lab) -> Iterator[Row]:
+def doctor(_: Workspace) -> Iterator[Row]:
     """Run `batchrec doctor` in its own process, where nothing has loaded CUDA's libraries before."""
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "batchrec", "doctor"]
@@ -44,38 +44,39 @@ def doctor(_: Lab) -> Iterator[Row]:
     yield Row("`batchrec doctor`", f"{result.stdout.strip()}\n{result.stderr.strip()}")
 
 
-def parity(lab: Lab) -> Iterator[Row]:
+def parity(workspace: Workspace) -> Iterator[Row]:
     """Compare tables of the device with tables of the CPU, for both objectives; then ties.
 
-    Raises AssertionError if a seen item is recommended or ties are in another order.
+    Raises RuntimeError if a seen item is recommended or ties are in another order.
     """
-    ratings, sequences = lab.folder / "parity.csv", lab.folder / "parity.parquet"
-    write_ratings(lab.sizes.parity, 1, ratings)
+    ratings, sequences = workspace.folder / "parity.csv", workspace.folder / "parity.parquet"
+    write_ratings(workspace.sizes.parity, 1, ratings)
     build_sequences([str(ratings)], SequencesConfig(), sequences)
     broken: list[str] = []
     for objective in get_args(Objective):
-        model = _blended_model(lab, sequences, objective)
+        model = _blended_model(workspace, sequences, objective)
         for seen in ("allow", "block"):
             # With seen items allowed the habit counts.
-            reference = _lists(lab, sequences, model, ScoringConfig(top_k=_TOP_K, seen=seen, device="cpu"))
+            reference = _lists(workspace, sequences, model, ScoringConfig(top_k=_TOP_K, seen=seen, device="cpu"))
             for precision in ("fp32", "fp16"):
-                config = ScoringConfig(top_k=_TOP_K, seen=seen, device=lab.device, precision=precision)
-                items, scores = _lists(lab, sequences, model, config)
+                config = ScoringConfig(top_k=_TOP_K, seen=seen, device=workspace.device, precision=precision)
+                items, scores = _lists(workspace, sequences, model, config)
                 name = f"{objective}, seen {seen}, {precision}"
                 yield _agreement(name, reference, (items, scores))
                 if seen == "block":
                     n_seen = int(_is_seen(sequences, items).sum())
                     yield Row(f"{name}: seen items recommended", str(n_seen), n_seen)
                     broken += [name] * bool(n_seen)
-    for row in _ties(lab):
+    for row in _ties(workspace):
         yield row
         broken += [row.what] * (row.value != 1)
-    assert not broken, f"wrong: {broken}"  # noqa: S101 - the result of the check
+    if broken:
+        raise RuntimeError(f"wrong results: {', '.join(broken)}")
 
 
-def _blended_model(lab: Lab, sequences: Path, objective: Objective) -> Path:
+def _blended_model(workspace: Workspace, sequences: Path, objective: Objective) -> Path:
     """Train an encoder briefly, and write a model that adds every part of a blend to it."""
-    plain, out = lab.folder / f"{objective}-plain", lab.folder / objective
+    plain, out = workspace.folder / f"{objective}-plain", workspace.folder / objective
     config = TrainingConfig(
         objective=objective,
         hidden_size=64,
@@ -84,7 +85,7 @@ def _blended_model(lab: Lab, sequences: Path, objective: Objective) -> Path:
         max_minutes=0.15,
         validate="last-item",
         blend="none",
-        device=lab.device,
+        device=workspace.device,
     )
     train(sequences, config, plain)
     model = load_model(plain)
@@ -94,15 +95,14 @@ def _blended_model(lab: Lab, sequences: Path, objective: Objective) -> Path:
     signals = read_signals(corpus.histories, corpus.times, corpus.until, corpus.vocabulary.size)
     others = ("neighbours", "neighbours_of_the_newest", "times_taken", "days_taken")
     blend = make_blend({"encoder": 1.0, **dict.fromkeys((*signals.popularity, *others), 0.2)}, encoder, signals)
-    assert blend.has_encoder  # noqa: S101 - every part is in the graph
-    assert blend.has_neighbours  # noqa: S101
-    assert blend.has_habit  # noqa: S101
+    if not (blend.has_encoder and blend.has_neighbours and blend.has_habit):
+        raise RuntimeError("the blend lacks a part: parity would not be checked for it")
     return write_model(encoder, corpus.vocabulary, out, blend)
 
 
-def _lists(lab: Lab, sequences: Path, model: Path, config: ScoringConfig) -> tuple[Longs, Floats]:
+def _lists(workspace: Workspace, sequences: Path, model: Path, config: ScoringConfig) -> tuple[Longs, Floats]:
     """Score all users; return items and scores, both (users, top_k)."""
-    out = lab.folder / "parity-recs.parquet"
+    out = workspace.folder / "parity-recs.parquet"
     score(sequences, model, config, out)
     recs = pq.read_table(out, columns=["item_id", "score"])
     items, scores = (recs[name].to_numpy().reshape(-1, config.top_k) for name in ("item_id", "score"))
@@ -129,11 +129,11 @@ def _is_seen(sequences: Path, items: Longs) -> Bools:
     return is_seen
 
 
-def _ties(lab: Lab) -> Iterator[Row]:
+def _ties(workspace: Workspace) -> Iterator[Row]:
     """Rank items with few different scores, and return the share of places that hold the same item as on the CPU."""
     generator = np.random.default_rng(0)
-    for width in lab.sizes.widths:
-        graph = _graph_of_offsets(lab.folder / "ties.onnx", width + FIRST_ITEM)
+    for width in workspace.sizes.widths:
+        graph = _graph_of_offsets(workspace.folder / "ties.onnx", width + FIRST_ITEM)
         offsets = generator.integers(0, 50, width + FIRST_ITEM).astype(np.float32)
         rows = max(2, min(256, (1 << 25) // width))
         tokens = np.full((rows, 1), FIRST_ITEM, np.int32)
@@ -141,7 +141,7 @@ def _ties(lab: Lab) -> Iterator[Row]:
         for top_k in (10, 100, 250, 300):
             expected, items = (
                 Ranker(graph, device, item_offsets=offsets).rank(tokens, seen, min(top_k, width)).items
-                for device in ("cpu", lab.device)
+                for device in ("cpu", workspace.device)
             )
             same = float((expected == items).mean())
             yield Row(f"ties, {width:,} items, top {top_k}: same item as on the CPU", f"{same:.4%}", same)

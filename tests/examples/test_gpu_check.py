@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from examples import gpu_check
-from examples.gpu.lab import Lab, Row
+from examples.gpu.workspace import Workspace, Row
 
 Outcome = dict[str, Any]
 
@@ -43,16 +43,16 @@ def test_every_section_runs_on_the_cpu(tmp_path: Path) -> None:
     assert all(f"### {name}" in text for name in gpu_check.SECTIONS)
 
 
-def good(_: Lab) -> Iterator[Row]:
+def good(_: Workspace) -> Iterator[Row]:
     yield Row("a figure", "5 s", 5.0)
 
 
-def bad(_: Lab) -> Iterator[Row]:
+def bad(_: Workspace) -> Iterator[Row]:
     yield Row("before", "1 s", 1.0)
     raise ValueError("two\nlines | and a bar")
 
 
-def endless(_: Lab) -> Iterator[Row]:
+def endless(_: Workspace) -> Iterator[Row]:
     yield Row("before", "1 s", 1.0)
     while True:
         time.sleep(0.01)

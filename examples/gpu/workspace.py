@@ -62,7 +62,7 @@ TINY = Sizes(Shape(150, 400, 3_000), (300,), Shape(300, 500, 9_000), 1, 2, 0.5, 
 
 
 @dataclass(frozen=True)
-class Lab:
+class Workspace:
     """A device to check, and a folder for files."""
 
     folder: Path
