@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from batchrec.system.machine import n_cores
 from examples.gpu import parity, speed
-from examples.gpu.workspace import FULL, TINY, Workspace, Row, nvidia_smi
+from examples.gpu.workspace import FULL, TINY, Row, Workspace, nvidia_smi
 
 SECTIONS: dict[str, Callable[[Workspace], Iterator[Row]]] = {
     "doctor": parity.doctor,

@@ -27,7 +27,7 @@ from batchrec.training.encoder import Encoder
 from batchrec.training.export import export_encoder
 from batchrec.training.signals import read_signals
 from batchrec.training.train import train
-from examples.gpu.workspace import Workspace, Row, write_model
+from examples.gpu.workspace import Row, Workspace, write_model
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TOP_K = 100

@@ -27,7 +27,7 @@ from batchrec.training.encoder import Encoder
 from batchrec.training.export import export_encoder
 from batchrec.training.trainer import Trainer
 from batchrec.training.windows import Batch, draw_batches
-from examples.gpu.workspace import Workspace, Row, timed, watched
+from examples.gpu.workspace import Row, Workspace, timed, watched
 
 _TOP, _OPERATIONS = 15, 12
 _TOP_K = 100
@@ -229,7 +229,7 @@ def _ranked(  # noqa: PLR0913, PLR0917 - the sizes of a run
     def rank(users: Longs) -> Ranking:
         return ranker.rank(scoring_tokens(histories, users, shape), seen_pairs(histories, users), top_k)
 
-    # The first batch has the most rows, the last one the longest histories: memory is allocated before the clock starts.
+    # Allocates memory before the clock starts: the first batch has the most rows, the last one the longest histories.
     for users in (batches[0], batches[-1]):
         rank(users)
     seconds, _ = timed(lambda: [len(rank(users).items) for users in batches])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from examples import gpu_check
-from examples.gpu.workspace import Workspace, Row
+from examples.gpu.workspace import Row, Workspace
 
 Outcome = dict[str, Any]
 
