@@ -30,6 +30,7 @@ from examples.gpu.workspace import FULL, TINY, Row, Workspace, nvidia_smi
 SECTIONS: dict[str, Callable[[Workspace], Iterator[Row]]] = {
     "doctor": parity.doctor,
     "parity": parity.parity,
+    "ties": parity.ties,
     "score": speed.score,
     "host": speed.host,
     "train": speed.train,

@@ -52,9 +52,9 @@ def score(workspace: Workspace) -> Iterator[Row]:
         yield row._replace(figure=f"{row.figure}, {ratio:.2f} times plain")
     runs: list[tuple[str, Path, dict[str, Any]]] = [
         ("fp32, top 10, plain", workspace.plain, {"top_k": 10}),
-        ("fp16, top 100, plain", workspace.plain, {"precision": "fp16"}),
         *((f"all but the model, top 100, workers {n}", workspace.instant, {"workers": n}) for n in (1, 2, 4, 8)),
         ("all but the model, top 100, device cpu, as in `bench`", workspace.instant, {"device": "cpu"}),
+        ("fp16, top 100, plain", workspace.plain, {"precision": "fp16"}),
     ]
     for name, model, options in runs:
         repeated = [
