@@ -17,6 +17,8 @@ from batchrec.tables.schemas import FIRST_ITEM
 _SCORES_AT_A_TIME = 1 << 24
 # The cosine of vectors counts by this factor next to that of users: measured, see docs/decisions/similar.md.
 _VECTOR_WEIGHT = 0.1
+# Digits of a score by vectors that count.
+_DECIMALS = 6
 
 
 @dataclass(frozen=True)
@@ -88,26 +90,26 @@ class SimilarLists:
             is_shared[rows, neighbours] = similarities > 0
         scores[:, ~self.is_eligible] = -np.inf
         scores[rows[:, 0], items] = -np.inf
-        in_row, similar = best_places(scores, top_k)
-        best = scores[in_row, similar], is_shared[in_row, similar]
-        return SimilarRows(items[in_row], _ranks(in_row, len(items)), similar, *best)
+        in_row, similar, best = best_places(scores, top_k)
+        return SimilarRows(items[in_row], _ranks(in_row, len(items)), similar, best, is_shared[in_row, similar])
 
 
-def best_places(scores: Floats, top_k: int) -> tuple[Longs, Longs]:
+def best_places(scores: Floats, top_k: int) -> tuple[Longs, Longs, Floats]:
     """Return the places of the top_k greatest scores of each row, greatest first; of equal ones the lower place.
 
-    scores: (rows, n) float32; -inf is never chosen. Returns rows and places, each (chosen,) int64.
+    scores: (rows, n) float32; -inf is never chosen. Returns rows, places (chosen,) int64 and their scores, rounded: the
+    last bits of a product differ between processors, and with the shape of the matrices.
     """
     n_rows, n_scores = scores.shape
     # The greatest scores of some blocks of a row: their k-th is a lower bound of the row's, and is found much faster.
     tops = np.maximum.reduceat(scores, np.arange(0, n_scores, max(1, n_scores // (16 * top_k))), axis=1)
     first = max(0, tops.shape[1] - top_k)
     bounds = np.partition(tops, first, axis=1)[:, first, None]
-    rows, places = np.nonzero((scores >= bounds) & (scores > -np.inf))
-    order = np.lexsort((places, -scores[rows, places], rows))
-    rows, places = rows[order], places[order]
-    is_best = _ranks(rows, n_rows) <= top_k
-    return rows[is_best], places[is_best]
+    rows, places = np.nonzero((scores >= bounds - np.float32(10**-_DECIMALS)) & (scores > -np.inf))
+    rounded = scores[rows, places].round(_DECIMALS)
+    order = np.lexsort((places, -rounded, rows))
+    best = order[_ranks(rows, n_rows) <= top_k]
+    return rows[best], places[best], rounded[best]
 
 
 def _ranks(rows: Longs, n_rows: int) -> Ints:

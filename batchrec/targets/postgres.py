@@ -136,7 +136,7 @@ class PostgresTarget(TableTarget):
 
     @property
     def _schema_and_name(self) -> tuple[str, str]:
-        table = self.url.parameter("table", "public.similar" if self.layout == "similar" else "public.recs")
+        table = self.url.parameter("table", "public.similar_items" if self.layout == "similar" else "public.recs")
         schema, _, name = (table if "." in table else f"public.{table}").partition(".")
         return schema, name
 
