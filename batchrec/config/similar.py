@@ -19,8 +19,8 @@ class SimilarConfig(RunDate, CatalogueConfig):
     top_k: int = option(10, "Similar items per item.", minimum=1)
     method: SimilarMethod = option(
         "blended",
-        "What makes two items similar. co-occurrence: the users that they share. vectors: the angle between the "
-        "model's item vectors. blended: both.",
+        "Measure of similarity. co-occurrence: the users that two items share. vectors: the angle between the model's "
+        "vectors of the items. blended: both.",
     )
     allow: str | None = option(
         None,
