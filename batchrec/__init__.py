@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from batchrec.doctor import diagnose
     from batchrec.errors import BatchrecError
     from batchrec.evaluation.evaluate import evaluate
-    from batchrec.nightly.night import Jobs
+    from batchrec.nightly.jobs import Jobs
     from batchrec.nightly.run import run
     from batchrec.scoring.recommend import recommend
     from batchrec.scoring.score import score
@@ -36,7 +36,7 @@ _HOMES = {
     "BatchrecError": "errors",
     "BenchConfig": "config",
     "EvaluationConfig": "config",
-    "Jobs": "nightly.night",
+    "Jobs": "nightly.jobs",
     "RecommendConfig": "config",
     "RunConfig": "config",
     "ScoringConfig": "config",

@@ -27,7 +27,7 @@ from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_resume, ignore_signals
 
 if TYPE_CHECKING:
-    from batchrec.nightly.night import Jobs
+    from batchrec.nightly.jobs import Jobs
     from batchrec.nightly.registry import ModelRegistry
 
 
@@ -166,7 +166,7 @@ def run_command(
 
 def _jobs(context: click.Context) -> "Jobs":
     """Make the jobs of a night from their options in the environment and the file."""
-    from batchrec.nightly.night import Jobs
+    from batchrec.nightly.jobs import Jobs
 
     values = {name: resolve_options(context, name) for name in ("build-sequences", "train", "score", "similar")}
 

@@ -2,12 +2,11 @@
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig
+from batchrec.config import RunConfig
 from batchrec.engines import scoring_engine, sequences_builder
 from batchrec.errors import ConfigError, InputError, ModelError, NothingToDo
 from batchrec.model.directory import load_model
@@ -17,6 +16,7 @@ from batchrec.nightly.gates.model import HeldOutItems, held_out_items, model_che
 from batchrec.nightly.gates.output import measure_table, output_checks
 from batchrec.nightly.gates.rules import rule_table_checks
 from batchrec.nightly.gates.similar import similar_checks
+from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.publish_steps import Publication
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
@@ -32,30 +32,6 @@ from batchrec.system.disk import file_sha256, make_folder, put_on_disk
 from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Jobs:
-    """The jobs of a night: their inputs, their options, and where the tables are published.
-
-    similar, similar_out: used if --similar asks for similar items.
-    """
-
-    ratings: Sequence[str]
-    sequences: SequencesConfig
-    training: TrainingConfig
-    scoring: ScoringConfig
-    out: str
-    similar: SimilarConfig = field(default_factory=SimilarConfig)
-    similar_out: str = "similar.parquet"
-
-    def files(self, config: RunConfig) -> list[tuple[str, str]]:
-        """Return the files that a night reads besides the events: option and path."""
-        return [*self.scoring.files.items(), *(self.similar.files.items() if config.similar else ())]
-
-    def __post_init__(self) -> None:
-        if self.scoring.part is not None:
-            raise ConfigError("--shard: a night scores all users. Use batchrec score --shard and batchrec commit")
 
 
 @dataclass(frozen=True)

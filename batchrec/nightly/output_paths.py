@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batchrec.config import RunConfig
 from batchrec.errors import ConfigError
-from batchrec.nightly.night import Jobs
+from batchrec.nightly.jobs import Jobs
 from batchrec.sources import local_path_of
 from batchrec.system.urls import Url, is_url
 from batchrec.targets import LocalFolder, local_path, open_target

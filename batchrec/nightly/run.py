@@ -10,9 +10,10 @@ from pathlib import Path
 from batchrec.config import RunConfig
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.nightly.archive import Archive
+from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.lock import locked
-from batchrec.nightly.night import Jobs, Night
+from batchrec.nightly.night import Night
 from batchrec.nightly.output_paths import check_metrics_path, check_output_paths
 from batchrec.nightly.prometheus import reporting_failures, write_metrics
 from batchrec.nightly.registry import ModelRegistry
@@ -68,9 +69,10 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     with ExitStack() as stack:
         with reporting_failures(metrics_file, archive):
             check_output_paths(jobs, config)
+            if config.similar:
+                _check_similar(jobs)
             stack.enter_context(locked(archive.folder, config.lock))
             tonight = _run_date(run_date, archive)
-        _warn_of_rules(jobs, config)
         journal = NightJournal(tonight, resumed=archive.work(tonight).exists())
         add_log_fields(run_id=journal.run_id, run_date=str(tonight))
         return _run(Night(jobs, config, archive, registry, journal), metrics_file)
@@ -81,10 +83,19 @@ def _archive(jobs: Jobs, config: RunConfig) -> Archive:
     return Archive(Path(config.nights), open_target(jobs.out, jobs.scoring.layout), similar)
 
 
-def _warn_of_rules(jobs: Jobs, config: RunConfig) -> None:
-    """Warn of item lists that only recommendations keep: similar items have rules of their own."""
+def _check_similar(jobs: Jobs) -> None:
+    """Raise ConfigError if the models that a night trains lack what similar items need, before hours of training.
+
+    Also warns of item lists that only recommendations keep: similar items have rules of their own.
+    """
+    method = jobs.similar.method
+    if method != "vectors" and jobs.training.blend == "none":
+        raise ConfigError(
+            f"similar --method {method}: needs the neighbours of items, which train --blend none does not store. Pass "
+            "similar --method vectors, or train without --blend none"
+        )
     missing = sorted({"--allow", "--block"} & jobs.scoring.files.keys() - jobs.similar.files.keys())
-    if config.similar and missing:
+    if missing:
         _log.warning("%s of [score] is not in [similar], so similar items do not keep it", " and ".join(missing))
 
 

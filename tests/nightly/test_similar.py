@@ -11,13 +11,13 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.config import SimilarConfig
+from batchrec.config import SimilarConfig, TrainingConfig
 from batchrec.errors import ConfigError, GateError, NothingToDo
 from batchrec.nightly import night as night_module
 from batchrec.nightly import publish_steps
 from batchrec.nightly.archive import SIMILAR, Archive
 from batchrec.nightly.registry import ModelRegistry
-from batchrec.nightly.run import plan
+from batchrec.nightly.run import plan, run
 from batchrec.system.atomic import replacing_folder
 from batchrec.targets import LocalFile, PublishedTable
 from tests.support.models import run_cli
@@ -243,6 +243,15 @@ def test_lists_of_items_that_only_recommendations_keep_get_a_warning(
     pair.scoring = replace(pair.scoring, block=str(block))
     pair.run()
     assert "--block of [score] is not in [similar], so similar items do not keep it" in caplog.text
+
+
+def test_models_that_will_lack_neighbours_are_refused_before_any_work(pair: Company) -> None:
+    jobs = replace(pair.jobs, similar=SimilarConfig(), training=TrainingConfig(blend="none"))
+    with pytest.raises(
+        ConfigError, match="similar --method blended: needs the neighbours of items, which train --blend"
+    ):
+        run(jobs, pair.run_config, FIRST)
+    assert not pair.archive.work(FIRST).exists()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from batchrec.model.directory import Manifest, load_model
 from batchrec.nightly import night as night_module
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.gates.model import HeldOutItems
-from batchrec.nightly.night import Jobs
+from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures, NightReport
 from batchrec.nightly.run import run
