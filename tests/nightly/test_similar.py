@@ -29,10 +29,11 @@ WITH_SIMILAR = replace(LENIENT, similar=True)
 
 
 @pytest.fixture
-def pair(shop: Company) -> Company:
+def pair(shop: Company) -> Iterator[Company]:
     """A company that publishes both tables. Every seventh night trains another model, which changes both of them."""
     shop.config = WITH_SIMILAR
-    return shop
+    yield shop
+    fsspec.filesystem("memory").store.clear()
 
 
 def similar_rows(shop: Company, number: int | None = None) -> list[dict[str, Any]]:
@@ -300,7 +301,6 @@ def test_a_dated_target_of_similar_items_holds_every_night(pair: Company, monkey
     assert read_store_folder(pair.similar_target)[str(FIRST)] == similar_rows(pair, 0)
     pair.archive.roll_back()
     assert list(read_store_folder(pair.similar_target)) == [str(FIRST)]
-    fsspec.filesystem("memory").store.clear()
 
 
 def test_options_come_from_the_tables_run_and_similar(

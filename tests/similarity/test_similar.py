@@ -1,11 +1,13 @@
 """similar: the table of similar items, its rules, and its errors."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import duckdb
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +36,14 @@ SERIES = {
 @pytest.fixture
 def series() -> Path:
     return made_once("series-model", lambda folder: write_model_of(SERIES, folder))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, and an object store in memory that is empty again after the test."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    fsspec.filesystem("memory").store.clear()
 
 
 def made(model: Path, folder: Path, **options: Any) -> tuple[SimilarReport, list[dict[str, Any]]]:
@@ -213,8 +223,7 @@ def test_the_command_prints_a_report(series: Path, tmp_path: Path, capsys: pytes
     assert pq.read_metadata(tmp_path / "similar.parquet").num_rows == 15
 
 
-def test_any_target_holds_the_rows_of_the_file(series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_any_target_holds_the_rows_of_the_file(series: Path, folder: Path) -> None:
     config = SimilarConfig(top_k=2, run_date="2026-11-24")
     report = similar_to("similar.parquet", series, config)
     rows = pq.read_table("similar.parquet").to_pylist()
@@ -228,14 +237,11 @@ def test_any_target_holds_the_rows_of_the_file(series: Path, tmp_path: Path, mon
     with duckdb.connect("shop.db") as con:
         in_table = con.sql("select * exclude run_date from similar_items order by item_id, rank").to_arrow_table()
     assert in_table.to_pylist() == rows
-    assert names_in(tmp_path) == {"similar.parquet", "similar", "shop.db"}
+    assert names_in(folder) == {"similar.parquet", "similar", "shop.db"}
 
 
-def test_a_table_of_recommendations_is_not_replaced_by_similar_items(
-    series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    sequences = write_sequences(tmp_path / "sequences.parquet", training_histories())
+def test_a_table_of_recommendations_is_not_replaced_by_similar_items(series: Path, folder: Path) -> None:
+    sequences = write_sequences(folder / "sequences.parquet", training_histories())
     for out in ("recs/", "memory://bucket/recs/", "duckdb://recs.db?table=recs"):
         options = ("--sequences", sequences, "--model", trained_model(), "--device", "cpu", "--out", out)
         assert run_cli("score", *options) == 0
