@@ -88,11 +88,13 @@ def _check_similar(jobs: Jobs) -> None:
 
     Also warns of item lists that only recommendations keep: similar items have rules of their own.
     """
-    method = jobs.similar.method
-    if method != "vectors" and jobs.training.blend == "none":
+    method, training = jobs.similar.method, jobs.training
+    lacking = {"co-occurrence": training.blend == "none", "vectors": training.max_epochs == 0}
+    if lacking.get(method):
+        option = "--blend none" if method == "co-occurrence" else "--max-epochs 0"
         raise ConfigError(
-            f"similar --method {method}: needs the neighbours of items, which train --blend none does not store. Pass "
-            "similar --method vectors, or train without --blend none"
+            f"similar --method {method}: a model of train {option} does not store what it needs. Pass similar --method "
+            f"blended, or train without {option}"
         )
     missing = sorted({"--allow", "--block"} & jobs.scoring.files.keys() - jobs.similar.files.keys())
     if missing:

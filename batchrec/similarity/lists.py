@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from safetensors.numpy import load
 
 from batchrec.arrays import Bools, Floats, Ints, Longs
 from batchrec.config import SimilarMethod
@@ -52,7 +51,7 @@ class SimilarLists:
 
     @classmethod
     def of_model(cls, model: Model, method: SimilarMethod, is_eligible: Bools) -> "SimilarLists":
-        """Take from a model what a method needs; a model without a blend has vectors only."""
+        """Take from a model what a method needs. Raises ModelError for vectors of a model without an encoder."""
         blend = None if method == "vectors" else model.blend
         vectors = None if method == "co-occurrence" else unit_vectors(model)
         return cls(blend, vectors, _VECTOR_WEIGHT if method == "blended" else 1.0, is_eligible)
@@ -123,7 +122,7 @@ def unit_vectors(model: Model) -> Floats:
 
     The mean is what all items have in common: Mu and Viswanath, "All-but-the-Top" (ICLR 2018).
     """
-    embeddings: Floats = load(model.weights)["item_embeddings.weight"]
+    embeddings = model.item_embeddings("the similarity of vectors")
     vectors = embeddings - embeddings[FIRST_ITEM:].mean(axis=0)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     units: Floats = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)

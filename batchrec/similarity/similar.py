@@ -1,15 +1,17 @@
 """similar: write the most similar other items of each item of a model."""
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrec.config import SimilarConfig
+from batchrec.config import SimilarConfig, SimilarMethod
 from batchrec.errors import ConfigError
 from batchrec.model.directory import Model, load_model
 from batchrec.rules.known_ids import KnownIds
@@ -23,14 +25,17 @@ from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import one_database
 from batchrec.tables.schemas import FIRST_ITEM, SIMILAR_SOURCES, similar_schema
 
+_log = logging.getLogger(__name__)
+
 _ROW_GROUP = 250_000
 
 
 @dataclass(frozen=True)
 class SimilarReport:
-    """The table that was written. items: of the model. eligible_items: how many of them the rules let lists hold.
+    """The table that was written.
 
-    rule_rows: of each rule table, by its option. rows_by_source: as in the table.
+    method: the one that was used, which depends on what the model stores. items: of the model. eligible_items: how many
+    of them the rules let lists hold. rule_rows: of each rule table, by its option. rows_by_source: as in the table.
     """
 
     out: str
@@ -62,17 +67,19 @@ def similar(
     started = time.monotonic()
     check_no_input(out, map(local_path_of, config.files.values()))
     check_writable_file(out)
-    loaded = _load_model(model, config)
+    loaded = load_model(model)
+    method = _method_for(loaded, model, config.method)
     vocabulary = loaded.vocabulary
     with one_database():
         rules = read_rule_tables(config.rules)
         known = KnownIds(vocabulary, pa.string(), sequences, accepts_empty=config.allow_empty_rules)
         is_eligible = read_rules(rules, config.rules, config.top_k, known).compile(vocabulary).is_eligible
         catalogue = read_catalogue(config, vocabulary.item_ids.type, config.night)
-    columns = _Columns(loaded, config, None if catalogue is None else catalogue.values_of(vocabulary.item_ids))
+    made_by = {"model_id": loaded.manifest.model_id, "method": method, "top_k": config.top_k}
+    columns = _Columns(loaded, made_by, None if catalogue is None else catalogue.values_of(vocabulary.item_ids))
     # By id, so that targets need not sort the rows.
     items = pc.sort_indices(vocabulary.item_ids).to_numpy().astype(np.int64) + FIRST_ITEM
-    lists = SimilarLists.of_model(loaded, config.method, is_eligible).chunks(items, config.top_k)
+    lists = SimilarLists.of_model(loaded, method, is_eligible).chunks(items, config.top_k)
     totals = _Totals(config.top_k)
     write_parquet(
         _in_row_groups(columns.rows(rows) for rows in totals.counted(lists)),
@@ -83,7 +90,7 @@ def similar(
     return SimilarReport(
         out=str(out),
         model_id=loaded.manifest.model_id,
-        method=config.method,
+        method=method,
         items=len(vocabulary),
         eligible_items=int(is_eligible.sum()),
         rule_rows={option: len(rule_table.rows) for option, rule_table in rules.items()},
@@ -109,23 +116,36 @@ def _in_row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch
         yield pa.concat_batches(collected)
 
 
-def _load_model(model: Path, config: SimilarConfig) -> Model:
-    """Load a model. Raises ConfigError if it lacks what the method needs."""
-    loaded = load_model(model)
-    if config.method != "vectors" and loaded.blend is None:
+def _method_for(model: Model, folder: Path, method: SimilarMethod) -> SimilarMethod:
+    """Return the method to use: of `blended`, with a warning, only the part that the model has.
+
+    Raises ConfigError if the model stores no neighbours and the method needs them.
+    """
+    if model.blend is not None and (model.has_embeddings or method != "blended"):
+        return method
+    if model.blend is not None:
+        _log.warning(
+            "%s: was trained with --max-epochs 0 and has no vectors of items: blended is co-occurrence only", folder
+        )
+        return "co-occurrence"
+    if method == "blended":
+        _log.warning(
+            "%s: was trained with --blend none and stores no neighbours of items: blended is vectors only", folder
+        )
+    elif method == "co-occurrence":
         raise ConfigError(
-            f"--method {config.method}: {model} stores no neighbours of items, because it was trained with --blend "
+            f"--method co-occurrence: {folder} stores no neighbours of items, because it was trained with --blend "
             "none. Pass --method vectors, or train without --blend none"
         )
-    return loaded
+    return "vectors"
 
 
 class _Columns:
     """Turns rows of lists into rows of the table; titles: of each item of the model, None without a catalogue."""
 
-    def __init__(self, model: Model, config: SimilarConfig, titles: pa.Array | None) -> None:
+    def __init__(self, model: Model, made_by: dict[str, Any], titles: pa.Array | None) -> None:
+        """Take the ids of the model; made_by: as for similar_schema."""
         self._item_ids, self._model_id, self._titles = model.vocabulary.item_ids, model.manifest.model_id, titles
-        made_by = {"model_id": self._model_id, "method": config.method, "top_k": config.top_k}
         self.schema = similar_schema(self._item_ids.type, with_titles=titles is not None, made_by=made_by)
 
     def rows(self, rows: SimilarRows) -> pa.RecordBatch:

@@ -11,7 +11,7 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.config import SimilarConfig, TrainingConfig
+from batchrec.config import SimilarConfig, SimilarMethod, TrainingConfig
 from batchrec.errors import ConfigError, GateError, NothingToDo
 from batchrec.nightly import night as night_module
 from batchrec.nightly import publish_steps
@@ -246,11 +246,18 @@ def test_lists_of_items_that_only_recommendations_keep_get_a_warning(
     assert "--block of [score] is not in [similar], so similar items do not keep it" in caplog.text
 
 
-def test_models_that_will_lack_neighbours_are_refused_before_any_work(pair: Company) -> None:
-    jobs = replace(pair.jobs, similar=SimilarConfig(), training=TrainingConfig(blend="none"))
-    with pytest.raises(
-        ConfigError, match="similar --method blended: needs the neighbours of items, which train --blend"
-    ):
+@pytest.mark.parametrize(
+    ("method", "option", "training"),
+    [
+        ("co-occurrence", "--blend none", TrainingConfig(blend="none")),
+        ("vectors", "--max-epochs 0", TrainingConfig(max_epochs=0)),
+    ],
+)
+def test_models_that_will_lack_what_a_method_needs_are_refused_before_any_work(
+    pair: Company, method: SimilarMethod, option: str, training: TrainingConfig
+) -> None:
+    jobs = replace(pair.jobs, similar=SimilarConfig(method=method), training=training)
+    with pytest.raises(ConfigError, match=f"similar --method {method}: a model of train {option} does not store"):
         run(jobs, pair.run_config, FIRST)
     assert not pair.archive.work(FIRST).exists()
 

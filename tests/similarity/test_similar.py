@@ -189,17 +189,33 @@ def test_segments_are_refused(series: Path, tmp_path: Path) -> None:
         made(series, tmp_path, block=block)
 
 
-@pytest.mark.parametrize("method", ["blended", "co-occurrence"])
-def test_a_model_without_neighbours_is_refused_in_one_line(
-    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_co_occurrence_of_a_model_without_neighbours_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "similar.parquet"
-    assert run_cli("similar", "--model", trained_model(), "--method", method, "--out", out) == 2
+    assert run_cli("similar", "--model", trained_model(), "--method", "co-occurrence", "--out", out) == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"batchrec: error: --method {method}: {trained_model()} stores no neighbours of items, because it was trained "
-        "with --blend none. Pass --method vectors, or train without --blend none"
+        f"batchrec: error: --method co-occurrence: {trained_model()} stores no neighbours of items, because it was "
+        "trained with --blend none. Pass --method vectors, or train without --blend none"
     ]
     assert not names_in(tmp_path)
+
+
+def test_vectors_of_a_model_without_an_encoder_are_refused(tmp_path: Path) -> None:
+    model = write_model_of(SERIES, tmp_path / "model", max_epochs=0)
+    with pytest.raises(ModelError, match="trained with --max-epochs 0 and has no embeddings"):
+        made(model, tmp_path, method="vectors")
+
+
+def test_blended_is_what_the_model_has(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    signals = write_model_of(SERIES, tmp_path / "model", max_epochs=0)
+    cases: list[tuple[Path, SimilarMethod]] = [(trained_model(), "vectors"), (signals, "co-occurrence")]
+    for model, method in cases:
+        caplog.clear()
+        report, rows = made(model, tmp_path)
+        assert f"blended is {method} only" in caplog.text
+        assert report.method == method
+        assert rows == made(model, tmp_path, method=method)[1]
 
 
 def test_an_error_leaves_the_old_table(series: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from batchrec.training.signals import count_neighbours
 from tests.support.models import CONFIG, indexed, small_encoder, write_graph
 
 
-def write_model_of(histories: Mapping[Any, Sequence[Any]], folder: Path) -> Path:
-    """Write a model directory with the neighbours of the items of histories, and untrained vectors; return it."""
+def write_model_of(histories: Mapping[Any, Sequence[Any]], folder: Path, **options: Any) -> Path:
+    """Write a model directory with the neighbours of the items of histories, and random vectors; return it.
+
+    options: of the training, as the manifest names them.
+    """
     counts = Counter(item for items in histories.values() for item in items)
     items = sorted(counts, key=lambda item: (-counts[item], item))
     vocabulary = Vocabulary(pa.array(items), np.array([counts[item] for item in items]))
@@ -37,7 +41,7 @@ def write_model_of(histories: Mapping[Any, Sequence[Any]], folder: Path) -> Path
     weights = encoder.state_dict() | {name: torch.from_numpy(array) for name, array in blend.arrays().items()}
     (folder / WEIGHTS).write_bytes(save(weights))
     write_graph(encoder, folder / ENCODER, blend)
-    write_manifest(folder, vocabulary, encoder.shape, CONFIG, {}, blend.sizes)
+    write_manifest(folder, vocabulary, encoder.shape, replace(CONFIG, blend="auto", **options), {}, blend.sizes)
     return folder
 
 
