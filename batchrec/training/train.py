@@ -104,7 +104,7 @@ def train(
             corpus, cut, fitted = trained.corpus, trained.cut, trained.fitted
             fitted_blend, blend, accuracy = _blend(trained, config)
             difference = _write(folder, trained, blend)
-            metrics = _metrics(accuracy, fitted.popularity)
+            metrics = accuracy.named() | fitted.popularity.named("popularity_")
             blend_sizes = None if blend is None else blend.sizes
             used = replace(config, validate="last-item" if cut is None else "temporal")
             manifest = write_manifest(folder, corpus.vocabulary, trained.final.shape, used, metrics, blend_sizes)
@@ -211,16 +211,6 @@ def _blend(trained: _Trained, config: TrainingConfig) -> tuple[FittedWeights, Bl
     if has_encoder and not blend.has_encoder:
         _log.info("the encoder is left out: simple signals rank as well without it, and --max-epochs 0 takes seconds")
     return fitted, blend, accuracy
-
-
-def _metrics(model: Accuracy, popularity: Accuracy) -> dict[str, Any]:
-    """Return the accuracies by name, as the manifest and the report hold them."""
-    return {
-        "ndcg_at_10": model.ndcg,
-        "hr_at_10": model.hit_rate,
-        "popularity_ndcg_at_10": popularity.ndcg,
-        "popularity_hr_at_10": popularity.hit_rate,
-    }
 
 
 def _write(folder: Path, trained: _Trained, blend: Blend | None) -> float:
