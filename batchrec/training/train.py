@@ -79,9 +79,9 @@ class TrainingReport:
 
 
 def train(
-    sequences: Path = Path("sequences.parquet"),
+    sequences: Path | str = Path("sequences.parquet"),
     config: TrainingConfig = TrainingConfig(),
-    out: Path = Path("model"),
+    out: Path | str = Path("model"),
     checkpoint_dir: Path | None = None,
 ) -> TrainingReport:
     """Train on a sequences table and write the model directory `out`, replacing an older one only when all is done.
@@ -91,6 +91,7 @@ def train(
     Raises InputError if the table breaks its contract or has nothing to learn from, DeviceError if the device is
     missing, ConfigError if `out` cannot be written or the loss diverges. Then `out` stays as it was.
     """
+    sequences, out = Path(sequences), Path(out)
     device = _device(config.device)
     with (
         _threads(config.threads),
