@@ -81,6 +81,13 @@ class Ranker:
         scores, items = self._run(tokens, seen, top_k, habits, NO_PAIRS, "scores", "items")
         return self._checked(scores, items, (len(tokens), top_k))
 
+    def rank_with_states(
+        self, tokens: Ints, seen: SeenPairs, top_k: int, habits: ScoredPairs = NO_HABITS
+    ) -> tuple[Ranking, Floats]:
+        """Rank as `rank` does, and also return the states of the encoder as `encode` does, in the same run."""
+        scores, items, states = self._run(tokens, seen, top_k, habits, NO_PAIRS, "scores", "items", "states")
+        return self._checked(scores, items, (len(tokens), top_k)), states
+
     def rank_and_score(
         self, tokens: Ints, seen: SeenPairs, top_k: int, asked: SeenPairs, habits: ScoredPairs = NO_HABITS
     ) -> tuple[Ranking, Floats]:

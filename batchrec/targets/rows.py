@@ -13,7 +13,7 @@ from batchrec.config import Layout
 from batchrec.errors import ConfigError, InputError, one_line
 from batchrec.tables.parquet import cast_batches
 from batchrec.tables.queries import connect, literal, select
-from batchrec.tables.schemas import recs_schema
+from batchrec.tables.schemas import REASON_COLUMNS, recs_schema
 from batchrec.tables.sealed_parquet import open_parquet, parquet_of
 from batchrec.targets.target import PublishedTable
 
@@ -62,11 +62,12 @@ def rows_schema(recs: pa.Schema, layout: Layout, *, is_dated: bool) -> pa.Schema
 def check_columns(names: Iterable[str], layout: Layout, where: object) -> None:
     """Raise ConfigError if an existing table of a dated target has other columns than the rows of a layout.
 
-    where: the table, for the message. A column title may be missing or not; the types are those of the ids.
+    where: the table, for the message. The title and the columns of reasons may be missing or not; the types are those
+    of the ids.
     """
-    recs = recs_schema(pa.int64(), pa.int64(), with_titles=True, made_by={})
+    recs = recs_schema(pa.int64(), pa.int64(), with_titles=True, made_by={}, with_reasons=True)
     columns = set(rows_schema(recs, layout, is_dated=True).names)
-    if {*names, *({"title"} & columns)} != columns:
+    if {*names, *({"title", *REASON_COLUMNS} & columns)} != columns:
         raise ConfigError(
             f"{where}: exists with columns {', '.join(names)}; expected {', '.join(sorted(columns))}, which "
             f"--layout {layout} writes. Pass another --out, or another --layout"
