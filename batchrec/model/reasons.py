@@ -13,6 +13,9 @@ from batchrec.tables.schemas import FIRST_ITEM, MASK, NOT_CARRIED, PAD, PARTS
 N_BECAUSE = 3
 # Weights are rounded, because their last bits depend on which histories are in one batch.
 _DECIMALS = 3
+# An event counts e to the power of this times its cosine to the item, over the root of its rank from the newest: chosen
+# by leaving events out of histories (docs/decisions/explain.md).
+_SHARPNESS = np.float32(4)
 # Numbers in an array at a time, so that it fits the cache of a core.
 _NUMBERS = 1 << 20
 _ENCODER, _NEIGHBOURS, _POPULARITY, _HABIT = range(len(PARTS))
@@ -56,9 +59,7 @@ class Explainer:
         self._embeddings: Floats = arrays["item_embeddings.weight"]
         self._mean = self._embeddings[FIRST_ITEM:].mean(axis=0)
         lengths = np.linalg.norm(self._embeddings, axis=1)
-        self._per_length = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
-        # PAD and MASK are no items of a history.
-        self._per_length[:FIRST_ITEM] = 0
+        self._per_length = (1 / np.where(lengths > 0, lengths, 1)).astype(np.float32)
         self._scale = np.float32(1) if blend is None else blend.scale[0]
         self._biases = self._scale * _less_mean(arrays["item_biases"])
         self._popularity = np.zeros_like(self._biases) if blend is None else _less_mean(blend.biases) - self._biases
@@ -125,10 +126,11 @@ class Explainer:
         return added.reshape(-1, *newest.shape).transpose(1, 0, 2)
 
     def _alike(self, newest: Ints, items: Ints) -> Floats:
-        """Return the cosines of the items and the events that are above 0, over the roots of the events' ranks."""
+        """Return how much each event is like the items, less for older events: (rows, k, events), 0 for PAD."""
         products = np.matmul(self._embeddings[items], self._embeddings[newest].transpose(0, 2, 1))
         cosines = products * self._per_length[items][:, :, None] * self._per_length[newest][:, None, :]
-        alike: Floats = cosines.clip(min=0) / np.sqrt(1 + np.arange(newest.shape[1], dtype=np.float32))
+        ranks = np.arange(1, newest.shape[1] + 1, dtype=np.float32)
+        alike: Floats = np.exp(_SHARPNESS * cosines) * ((newest != PAD) / np.sqrt(ranks)).astype(np.float32)[:, None, :]
         return alike
 
     def _habit(self, items: Ints, habits: ScoredPairs) -> Floats:
