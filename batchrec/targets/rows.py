@@ -62,12 +62,14 @@ def rows_schema(recs: pa.Schema, layout: Layout, *, is_dated: bool) -> pa.Schema
 def check_columns(names: Iterable[str], layout: Layout, where: object) -> None:
     """Raise ConfigError if an existing table of a dated target has other columns than the rows of a layout.
 
-    where: the table, for the message. The title and the columns of reasons may be missing or not; the types are those
-    of the ids.
+    where: the table, for the message. A column title may be missing or not, and so may all columns of reasons; the
+    types are those of the ids.
     """
-    recs = recs_schema(pa.int64(), pa.int64(), with_titles=True, made_by={}, with_reasons=True)
+    existing = set(names)
+    with_reasons = not existing.isdisjoint(REASON_COLUMNS)
+    recs = recs_schema(pa.int64(), pa.int64(), with_titles=True, made_by={}, with_reasons=with_reasons)
     columns = set(rows_schema(recs, layout, is_dated=True).names)
-    if {*names, *({"title", *REASON_COLUMNS} & columns)} != columns:
+    if existing | ({"title"} & columns) != columns:
         raise ConfigError(
             f"{where}: exists with columns {', '.join(names)}; expected {', '.join(sorted(columns))}, which "
             f"--layout {layout} writes. Pass another --out, or another --layout"
