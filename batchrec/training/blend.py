@@ -1,6 +1,7 @@
 """Blend the encoder with simple signals: weights that are fitted on held-out items, then one array per part."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from batchrec.training.blend_fit import FittedWeights, fit_weights
 from batchrec.training.candidates import Candidates
 from batchrec.training.encoder import Encoder
 from batchrec.training.holdout import HeldOut
+from batchrec.training.shares import part_shares
 from batchrec.training.signals import Signals
 
 # Newest events of a history whose neighbours are added.
@@ -25,6 +27,14 @@ _SCORES = 1 << 22
 
 _ENCODER, _NEIGHBOURS, _NEWEST_NEIGHBOURS = "encoder", "neighbours", "neighbours_of_the_newest"
 _TIMES_TAKEN, _DAYS_TAKEN = "times_taken", "days_taken"
+# The part of each signal that is not a popularity.
+_PARTS = {
+    _ENCODER: "encoder",
+    _NEIGHBOURS: "neighbours",
+    _NEWEST_NEIGHBOURS: "neighbours",
+    _TIMES_TAKEN: "habit",
+    _DAYS_TAKEN: "habit",
+}
 
 
 def fit_blend(encoder: Encoder, signals: Signals, held_out: HeldOut, seed: int) -> FittedWeights:
@@ -37,7 +47,13 @@ def fit_blend(encoder: Encoder, signals: Signals, held_out: HeldOut, seed: int) 
     values, is_relevant, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     lengths = np.array([len(part[0]) for part in parts])
     candidates = Candidates(values, is_relevant, counts, np.cumsum(lengths) - lengths, held_out.later.lengths[users])
-    return fit_weights(candidates, sources.names)
+    fitted = fit_weights(candidates, sources.names)
+    return replace(
+        fitted,
+        shares=part_shares(
+            candidates, fitted.weights, {name: _PARTS.get(name, "popularity") for name in sources.names}
+        ),
+    )
 
 
 def make_blend(weights: dict[str, float], encoder: Encoder, signals: Signals) -> Blend:
