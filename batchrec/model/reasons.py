@@ -119,7 +119,7 @@ class Explainer:
         similarities = blend.similarities[newest] * blend.recency[: newest.shape[1], None]
         added = np.zeros((items.shape[1], newest.size), np.float32)
         for place in range(items.shape[1]):
-            # Neighbours that fill up a row are PAD, which is no item.
+            # The neighbours of a row are filled up with PAD.
             wanted = np.where(items[:, place] == PAD, -1, items[:, place])
             same = np.flatnonzero(neighbours == wanted[:, None, None])
             np.add.at(added[place], same // neighbours.shape[2], similarities.ravel()[same])
