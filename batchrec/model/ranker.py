@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
@@ -28,10 +28,14 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 @dataclass(frozen=True)
 class Ranking:
-    """The best items of each row, best first: scores (rows, k) float32, -inf beyond the last item; items int32."""
+    """The best items of each row, best first: scores (rows, k) float32, -inf beyond the last item; items int32.
+
+    states: (rows, hidden_size) float32, of the encoder, None unless the Ranker keeps them.
+    """
 
     scores: Floats
     items: Ints
+    states: Floats | None = field(default=None, kw_only=True)
 
     @property
     def is_item(self) -> NDArray[np.bool_]:
@@ -49,14 +53,18 @@ class Ranker:
         device: Literal["auto", "cuda", "cpu"],
         precision: ScoringPrecision = "fp32",
         item_offsets: Floats | None = None,
+        *,
+        keeps_states: bool = False,
     ) -> None:
         """Open the ONNX graph; int8 always runs on the CPU.
 
         item_offsets: (vocabulary,) float32, added to the scores; -inf for items that nobody may get. None adds nothing.
+        keeps_states: whether rankings have the states of the encoder.
         Raises DeviceError if device is cuda and no GPU works, ModelError if the graph is broken.
         """
         if precision == "int8":
             device = "cpu"
+        self._states = ("states",) if keeps_states else ()
         graph = at_precision(encoder, precision)
         self._session, problem = open_session(graph, CPU if device == "cpu" else CUDA)
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
@@ -78,15 +86,8 @@ class Ranker:
         rows. Only the outputs are copied back from the device, never the scores of the whole catalogue.
         Raises ModelError if the outputs are not a ranking.
         """
-        scores, items = self._run(tokens, seen, top_k, habits, NO_PAIRS, "scores", "items")
-        return self._checked(scores, items, (len(tokens), top_k))
-
-    def rank_with_states(
-        self, tokens: Ints, seen: SeenPairs, top_k: int, habits: ScoredPairs = NO_HABITS
-    ) -> tuple[Ranking, Floats]:
-        """Rank as `rank` does, and also return the states of the encoder as `encode` does, in the same run."""
-        scores, items, states = self._run(tokens, seen, top_k, habits, NO_PAIRS, "scores", "items", "states")
-        return self._checked(scores, items, (len(tokens), top_k)), states
+        scores, items, *states = self._run(tokens, seen, top_k, habits, NO_PAIRS, "scores", "items", *self._states)
+        return self._checked(scores, items, (len(tokens), top_k), *states)
 
     def rank_and_score(
         self, tokens: Ints, seen: SeenPairs, top_k: int, asked: SeenPairs, habits: ScoredPairs = NO_HABITS
@@ -95,9 +96,10 @@ class Ranker:
 
         Returns the ranking and the scores (pairs,) float32. Raises ModelError also for scores that are not finite.
         """
-        scores, items, asked_scores = self._run(tokens, seen, top_k, habits, asked, "scores", "items", "asked_scores")
+        outputs = "scores", "items", "asked_scores", *self._states
+        scores, items, asked_scores, *states = self._run(tokens, seen, top_k, habits, asked, *outputs)
         check_scores(asked_scores)
-        return self._checked(scores, items, (len(tokens), top_k)), asked_scores
+        return self._checked(scores, items, (len(tokens), top_k), *states), asked_scores
 
     def encode(self, tokens: Ints) -> Floats:
         """Return the states of the encoder at the last places: (rows, hidden_size) float32."""
@@ -105,9 +107,9 @@ class Ranker:
         (states,) = self._run(tokens, NO_PAIRS, 1, NO_HABITS, NO_PAIRS, "states")
         return states
 
-    def _checked(self, scores: Floats, items: Ints, shape: tuple[int, int]) -> Ranking:
+    def _checked(self, scores: Floats, items: Ints, shape: tuple[int, int], states: Floats | None = None) -> Ranking:
         """Check the graph's outputs, since the graph may be anybody's. Raises ModelError if they are not a ranking."""
-        ranking = Ranking(scores, items)
+        ranking = Ranking(scores, items, states=states)
         if scores.shape != shape or items.shape != shape:
             raise ModelError(
                 f"encoder.onnx: the ranking has the shapes {scores.shape} and {items.shape}; expected {shape}"

@@ -56,7 +56,7 @@ class ChunkCheckpoint:
 def _arrays_of(lists: RecLists) -> dict[str, NDArray[Any]]:
     """Return all arrays of lists by name; those of the reasons begin with `reasons.`."""
     reasons = {} if lists.reasons is None else vars(lists.reasons)
-    arrays = {name: values for name, values in vars(lists).items() if name != "reasons"}
+    arrays = {name: getattr(lists, name) for name in ("scores", "items", "sources")}
     return arrays | {_REASONS + name: values for name, values in reasons.items()}
 
 

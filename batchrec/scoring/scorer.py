@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow as pa
 
-from batchrec.arrays import Floats, Longs
+from batchrec.arrays import Longs
 from batchrec.config import ScoringConfig
 from batchrec.model.batching import scoring_tokens, token_batches
 from batchrec.model.blend import NO_HABITS, habits
@@ -86,7 +86,8 @@ def open_scorer(parts: ScorerParts) -> "Scorer":
     config.previous cannot be read.
     """
     model, config, offer = parts.model, parts.config, parts.offer
-    ranker = Ranker(model.encoder, config.device, config.precision, offer.item_offsets)
+    offsets = offer.item_offsets
+    ranker = Ranker(model.encoder, config.device, config.precision, offsets, keeps_states=config.explain)
     return Scorer(model, ranker, parts.user_type, config, offer)
 
 
@@ -204,19 +205,15 @@ class Scorer:
         """Set some lists; places: those of the lists; rows: those of the users, in the same order."""
         tokens = scoring_tokens(users.histories, rows, self._shape)
         added = NO_HABITS if self._blend is None else habits(self._blend, users.histories, rows)
-        states: Floats | None = None
-        ranking: Ranking
         if self._ruled is not None:
-            ranking = self._ruled.rank(tokens, rows, users.limits, added)
-        elif self._explainer is not None:
-            ranking, states = self._ranker.rank_with_states(tokens, users.limits.excluded(rows), self._top_k, added)
+            ranking: Ranking = self._ruled.rank(tokens, rows, users.limits, added)
         else:
             ranking = self._ranker.rank(tokens, users.limits.excluded(rows), self._top_k, added)
         lists.put(places, ranking)
-        if self._explainer is not None and lists.reasons is not None:
-            # Rules rank some rows several times.
-            states = self._ranker.encode(tokens) if states is None else states
-            lists.reasons.put(places, self._explainer.explain(tokens, states, ranking.items, added))
+        if self._explainer is not None:
+            assert lists.reasons is not None  # noqa: S101 - made with the lists
+            assert ranking.states is not None  # noqa: S101 - this Ranker keeps them
+            lists.reasons.put(places, self._explainer.explain(tokens, ranking.states, ranking.items, added))
 
     def _fill_cold(self, lists: RecLists, users: IndexedUsers, fresh: Longs) -> Vocabulary:
         """Set the lists of cold users to popular items, and return the vocabulary of the items in all lists."""
