@@ -16,7 +16,7 @@ GROUPLENS ?= https://files.grouplens.org/datasets/movielens
 WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test test-slow test-warehouse faults check wheel-test movielens benchmark-training thirty-nights docs readme clean
+.PHONY: help demo test test-slow test-warehouse faults check wheel-test movielens benchmark-training gpu-check thirty-nights docs readme clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -83,6 +83,12 @@ $(MOVIELENS)/%/ratings.csv: | $(INSTALLED)
 benchmark-training: $(INSTALLED)  ## training throughput, compared with a plain PyTorch loop
 	$(BIN)/python examples/benchmark_training.py
 
+# Where gpu-check writes its tables
+GPU_CHECK := gpu-check
+
+gpu-check: $(INSTALLED)  ## check this machine's GPU in 8 minutes: parity with the CPU, throughput of score and train, 3 million items
+	$(BIN)/python examples/gpu_check.py --out $(GPU_CHECK)
+
 # Where the shop of the thirty nights is set up, and is left to look at
 NIGHTS := thirty-nights
 ONLINE_RETAIL := $(if $(filter-out file,$(origin DATA)),$(DATA))
@@ -102,4 +108,4 @@ readme: $(INSTALLED)  ## write the generated pages again: docs/cli.md and docs/c
 	$(BIN)/cog -r $(GENERATED)
 
 clean:  ## remove what the targets made
-	rm -rf .venv build dist site $(SAMPLE) $(MOVIELENS) $(NIGHTS)
+	rm -rf .venv build dist site $(SAMPLE) $(MOVIELENS) $(GPU_CHECK) $(NIGHTS)

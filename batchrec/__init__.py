@@ -1,9 +1,9 @@
 """batchrec: a nightly table of top-k recommendations for every user.
 
 The jobs and their options: build_sequences with SequencesConfig, train with TrainingConfig, score with ScoringConfig,
-evaluate with EvaluationConfig, recommend with RecommendConfig, bench with BenchConfig. run runs a whole night of Jobs,
-with RunConfig. diagnose checks the machine. Each loads when it is first used: `import batchrec` loads none of torch,
-onnxruntime and duckdb.
+similar with SimilarConfig, evaluate with EvaluationConfig, recommend with RecommendConfig, bench with BenchConfig. run
+runs a whole night of Jobs, with RunConfig. diagnose checks the machine. Each loads when it is first used: `import
+batchrec` loads none of torch, onnxruntime and duckdb.
 """
 
 from importlib import import_module
@@ -18,27 +18,30 @@ if TYPE_CHECKING:
         RunConfig,
         ScoringConfig,
         SequencesConfig,
+        SimilarConfig,
         TrainingConfig,
     )
     from batchrec.doctor import diagnose
     from batchrec.errors import BatchrecError
     from batchrec.evaluation.evaluate import evaluate
-    from batchrec.nightly.night import Jobs
+    from batchrec.nightly.jobs import Jobs
     from batchrec.nightly.run import run
     from batchrec.scoring.recommend import recommend
     from batchrec.scoring.score import score
     from batchrec.sequences.build import build_sequences
+    from batchrec.similarity.similar import similar
     from batchrec.training.train import train
 
 _HOMES = {
     "BatchrecError": "errors",
     "BenchConfig": "config",
     "EvaluationConfig": "config",
-    "Jobs": "nightly.night",
+    "Jobs": "nightly.jobs",
     "RecommendConfig": "config",
     "RunConfig": "config",
     "ScoringConfig": "config",
     "SequencesConfig": "config",
+    "SimilarConfig": "config",
     "TrainingConfig": "config",
     "bench": "benchmark.bench",
     "build_sequences": "sequences.build",
@@ -47,6 +50,7 @@ _HOMES = {
     "recommend": "scoring.recommend",
     "run": "nightly.run",
     "score": "scoring.score",
+    "similar": "similarity.similar",
     "train": "training.train",
 }
 
@@ -59,6 +63,7 @@ __all__ = [
     "RunConfig",
     "ScoringConfig",
     "SequencesConfig",
+    "SimilarConfig",
     "TrainingConfig",
     "bench",
     "build_sequences",
@@ -67,6 +72,7 @@ __all__ = [
     "recommend",
     "run",
     "score",
+    "similar",
     "train",
 ]
 

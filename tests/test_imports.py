@@ -16,6 +16,7 @@ from tests.support.models import trained_model, write_sequences
         ("batchrec", {"torch", "onnxruntime", "duckdb", "click", "pyarrow", "numpy"}),
         ("batchrec.scoring.score", {"torch", "onnx", "click"}),
         ("batchrec.scoring.recommend", {"torch", "onnx", "click"}),
+        ("batchrec.similarity.publish", {"torch", "onnx", "click"}),
         ("batchrec.cli", {"torch", "onnxruntime", "duckdb"}),
         ("batchrec.doctor", {"torch", "onnxruntime", "onnx", "click"}),
         ("batchrec.sequences.build", {"torch", "onnxruntime", "click"}),

@@ -21,6 +21,7 @@ from batchrec.config import (
     RecommendConfig,
     ScoringConfig,
     SequencesConfig,
+    SimilarConfig,
     TrainingConfig,
     VectorsConfig,
 )
@@ -133,6 +134,22 @@ def commit_command(shards: Path, out: str, json: bool, **options: Any) -> None:
     from batchrec.scoring.commit import commit
 
     print_report(commit(shards, out, PublishingConfig(**options)), json)
+
+
+@cli.command("similar", cls=JobCommand)
+@path_option("--model", "model", "Model directory.")
+@options_of(SimilarConfig)
+@click.option(
+    "--out", default="similar.parquet", show_default=True, metavar="TARGET", help="Where to publish the similar items."
+)
+@log_format_option
+@json_option
+def similar_command(model: Path, out: str, json: bool, **options: Any) -> None:
+    """Write the most similar other items of every item of a model."""
+    config = SimilarConfig(**options)
+    from batchrec.similarity.publish import similar_to
+
+    print_report(similar_to(out, model, config), json)
 
 
 @cli.command("export-vectors", cls=JobCommand)

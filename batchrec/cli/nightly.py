@@ -22,12 +22,12 @@ from batchrec.cli.options import (
 )
 from batchrec.cli.output import echo, print_figures, print_report
 from batchrec.cli.precedence import read_defaults, resolve_options
-from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig, parse_date
+from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig, parse_date
 from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_resume, ignore_signals
 
 if TYPE_CHECKING:
-    from batchrec.nightly.night import Jobs
+    from batchrec.nightly.jobs import Jobs
     from batchrec.nightly.registry import ModelRegistry
 
 
@@ -166,9 +166,9 @@ def run_command(
 
 def _jobs(context: click.Context) -> "Jobs":
     """Make the jobs of a night from their options in the environment and the file."""
-    from batchrec.nightly.night import Jobs
+    from batchrec.nightly.jobs import Jobs
 
-    values = {name: resolve_options(context, name) for name in ("build-sequences", "train", "score")}
+    values = {name: resolve_options(context, name) for name in ("build-sequences", "train", "score", "similar")}
 
     def config(config_class: Any, command: str) -> Any:
         return config_class(**{field.name: values[command][field.name] for field in fields(config_class)})
@@ -182,6 +182,8 @@ def _jobs(context: click.Context) -> "Jobs":
         training=replace(training, repeat_items=is_repeating),
         scoring=scoring,
         out=values["score"]["out"],
+        similar=config(SimilarConfig, "similar"),
+        similar_out=values["similar"]["out"],
     )
 
 
@@ -195,7 +197,8 @@ def rollback_command(context: click.Context, to: date | None) -> None:
     from batchrec.targets import open_target
 
     options, scoring = resolve_options(context, "run"), resolve_options(context, "score")
-    archive = Archive(Path(options["nights"]), open_target(scoring["out"], scoring["layout"]))
+    similar = open_target(resolve_options(context, "similar")["out"], "similar") if options["similar"] else None
+    archive = Archive(Path(options["nights"]), open_target(scoring["out"], scoring["layout"]), similar)
     with locked(archive.folder, options["lock"]):
         echo(f"{archive.current}: now the table of {archive.roll_back(to)}")
 

@@ -15,10 +15,12 @@ from batchrec.config.scoring import (
     RecommendConfig,
     ScoringConfig,
     ScoringPrecision,
+    TargetLayout,
     VectorsConfig,
 )
 from batchrec.config.sequences import IdType, SequencesConfig, SequencesEngineName, TimestampUnit
 from batchrec.config.shard import Shard
+from batchrec.config.similar import SimilarConfig, SimilarMethod
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig, Validation
 
 __all__ = [
@@ -42,6 +44,9 @@ __all__ = [
     "SequencesConfig",
     "SequencesEngineName",
     "Shard",
+    "SimilarConfig",
+    "SimilarMethod",
+    "TargetLayout",
     "TimestampUnit",
     "TrainingConfig",
     "Validation",

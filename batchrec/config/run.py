@@ -15,6 +15,9 @@ class RunConfig:
     keep: int = option(14, "Number of nights whose tables are kept to roll back to.", minimum=1)
     keep_models: int = option(5, "Number of models that are kept to roll back to.", minimum=1)
     lock: Literal["fail", "wait"] = option("fail", "If another run is in progress: fail, or wait for it.")
+    similar: bool = option(
+        False, "Also publish the table of similar items, by the options of the command similar, such as its --out."
+    )
     train_every: str = option("7d", "Age at which the model is retrained: days like 7d, or weeks like 2w.")
     from_scratch: bool = option(False, "Train each model from scratch, not from the weights of the one in use.")
     max_unknown_share: float = option(
@@ -64,6 +67,10 @@ class RunConfig:
     )
     gate_min_overlap: float = option(
         0.02, "Minimum mean share of a user's list that was also in last night's list.", minimum=0, maximum=1
+    )
+
+    gate_min_similar: float = option(
+        0.5, "Minimum share of the model's items that have a list of similar items.", minimum=0, maximum=1
     )
 
     def __post_init__(self) -> None:

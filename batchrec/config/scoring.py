@@ -15,6 +15,8 @@ from batchrec.config.shard import Shard
 MAX_GPUS = 64
 ScoringPrecision = Literal["fp32", "fp16", "int8"]
 Layout = Literal["long", "nested"]
+# The layouts of published rows: those of recommendations, and the one of similar items.
+TargetLayout = Literal["long", "nested", "similar"]
 EngineName = Literal["local", "ray", "spark"]
 
 

@@ -69,7 +69,12 @@ class TrainingConfig:
     learning_rate: float = option(1e-3, "Learning rate of AdamW after warm-up.", minimum=Exclusive(0), maximum=1)
     weight_decay: float = option(0.01, "Weight decay of AdamW.", minimum=0, maximum=1)
     warmup_steps: int = option(100, "Steps in which the learning rate rises from 0.", minimum=0)
-    max_epochs: int = option(200, "Maximum number of epochs; small logs are repeated within an epoch.", minimum=1)
+    max_epochs: int = option(
+        200,
+        "Maximum number of epochs; small logs are repeated within an epoch. 0 trains no encoder, which takes seconds: "
+        "the model is a blend of the simple signals.",
+        minimum=0,
+    )
     min_epoch_steps: int = option(100, "Minimum number of training steps per epoch.", minimum=1)
     max_minutes: float = option(
         55.0,
@@ -116,6 +121,12 @@ class TrainingConfig:
             "n_heads",
             self.n_heads,
             f"a divisor of --hidden-size {self.hidden_size}",
+        )
+        check(
+            self.max_epochs > 0 or self.blend != "none",
+            "max_epochs",
+            self.max_epochs,
+            "1 or more with --blend none, which leaves only the encoder",
         )
 
 

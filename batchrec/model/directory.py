@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from safetensors.numpy import load
 
+from batchrec.arrays import Floats
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import ModelError
 from batchrec.model.blend import Blend, BlendSizes
@@ -111,6 +113,24 @@ class Model:
     def needs_days(self) -> bool:
         """Whether the score depends on the days of the events, so that scoring reads their timestamps."""
         return self.blend is not None and self.blend.has_habit
+
+    @property
+    def has_embeddings(self) -> bool:
+        """Whether an encoder was trained, so that the embeddings of items say something."""
+        return self.manifest.config.get("max_epochs") != 0
+
+    def item_embeddings(self, needed_by: str) -> Floats:
+        """Return the embeddings of the vocabulary, (vocabulary, hidden_size) float32.
+
+        Raises ModelError, which names what needs them, if no encoder was trained.
+        """
+        if not self.has_embeddings:
+            raise ModelError(
+                f"the model was trained with --max-epochs 0 and has no embeddings, which {needed_by} needs. Train with "
+                "epochs"
+            )
+        embeddings: Floats = load(self.weights)["item_embeddings.weight"]
+        return embeddings
 
 
 def load_model(folder: Path) -> Model:

@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -43,6 +43,17 @@ class Ranking:
         is_item: NDArray[np.bool_] = self.scores != -np.inf
         return is_item
 
+    def of_ordered_ties(self) -> "Ranking":
+        """Return the ranking with items of the same score in the order of their indexes."""
+        is_tied = ((self.scores[:, 1:] == self.scores[:, :-1]) & self.is_item[:, 1:]).any(axis=1)
+        rows = np.flatnonzero(is_tied)
+        if len(rows) == 0:
+            return self
+        order = np.lexsort((self.items[rows], -self.scores[rows]))
+        items = self.items.copy()
+        items[rows] = np.take_along_axis(items[rows], order, axis=1)
+        return Ranking(self.scores, items)
+
 
 class Ranker:
     """The model's session on a device. Several threads may call `rank` at once."""
@@ -72,6 +83,8 @@ class Ranker:
             raise DeviceError(f"--device cuda: no GPU works: {problem}. Install batchrec[cuda], or pass --device cpu")
         if self.device == "cpu" and device == "auto":
             _announce_cpu(problem)
+        # Of many items with the same rounded score, any may be among the best.
+        self._is_exact = precision != "fp16"
         sizes = {argument.name: argument.shape for argument in self._session.get_inputs()}
         (self._n_indexes,) = sizes["item_offsets"]
         if item_offsets is None:
@@ -83,11 +96,12 @@ class Ranker:
         """Rank the catalogue for each row, seen items left out.
 
         tokens: (rows, length) int32, PAD on the right; top_k: up to the number of items; habits: blend.habits of the
-        rows. Only the outputs are copied back from the device, never the scores of the whole catalogue.
+        rows. Only the outputs are copied back from the device, never the scores of the whole catalogue. Items of the
+        same score are in the order of their indexes, on every device.
         Raises ModelError if the outputs are not a ranking.
         """
-        scores, items, *states = self._run(tokens, seen, top_k, habits, NO_PAIRS, "scores", "items", *self._states)
-        return self._checked(scores, items, (len(tokens), top_k), *states)
+        ranking, states = self._best(tokens, seen, top_k, habits, NO_PAIRS, *self._states)
+        return replace(ranking, states=next(iter(states), None))
 
     def rank_and_score(
         self, tokens: Ints, seen: SeenPairs, top_k: int, asked: SeenPairs, habits: ScoredPairs = NO_HABITS
@@ -96,10 +110,10 @@ class Ranker:
 
         Returns the ranking and the scores (pairs,) float32. Raises ModelError also for scores that are not finite.
         """
-        outputs = "scores", "items", "asked_scores", *self._states
-        scores, items, asked_scores, *states = self._run(tokens, seen, top_k, habits, asked, *outputs)
+        outputs = "asked_scores", *self._states
+        ranking, (asked_scores, *states) = self._best(tokens, seen, top_k, habits, asked, *outputs)
         check_scores(asked_scores)
-        return self._checked(scores, items, (len(tokens), top_k), *states), asked_scores
+        return replace(ranking, states=next(iter(states), None)), asked_scores
 
     def encode(self, tokens: Ints) -> Floats:
         """Return the states of the encoder at the last places: (rows, hidden_size) float32."""
@@ -107,9 +121,39 @@ class Ranker:
         (states,) = self._run(tokens, NO_PAIRS, 1, NO_HABITS, NO_PAIRS, "states")
         return states
 
-    def _checked(self, scores: Floats, items: Ints, shape: tuple[int, int], states: Floats | None = None) -> Ranking:
+    def _best(
+        self, tokens: Ints, seen: SeenPairs, top_k: int, habits: ScoredPairs, asked: SeenPairs, *outputs: str
+    ) -> tuple[Ranking, list[NDArray[Any]]]:
+        """Return the ranking, and other outputs of the graph.
+
+        The CPU orders items of the same score by their indexes. CUDA's kernels do not, and if the last item of a list
+        has the same score as others, they choose any of these. So one more item is ranked, to see such ties, and the
+        rows that have them are ranked deeper.
+        """
+        n_rows, n_items = len(tokens), self._n_indexes - FIRST_ITEM
+        if self.device == "cpu":
+            scores, items, *others = self._run(tokens, seen, top_k, habits, asked, "scores", "items", *outputs)
+            return self._checked(scores, items, (n_rows, top_k)), others
+        depth = min(top_k + 1, n_items)
+        scores, items, *others = self._run(tokens, seen, depth, habits, asked, "scores", "items", *outputs)
+        ranking = self._checked(scores, items, (n_rows, depth)).of_ordered_ties()
+        best = Ranking(ranking.scores[:, :top_k].copy(), ranking.items[:, :top_k].copy())
+        rows = np.arange(n_rows)
+        while self._is_exact and depth < n_items:
+            last = ranking.scores[:, top_k - 1]
+            rows = rows[(ranking.scores[:, -1] == last) & (last != -np.inf)]
+            if len(rows) == 0:
+                break
+            depth = min(2 * depth, n_items)
+            pairs = seen.of_rows(rows, n_rows), depth, habits.of_rows(rows, n_rows), NO_PAIRS
+            scores, items = self._run(tokens[rows], *pairs, "scores", "items")
+            ranking = self._checked(scores, items, (len(rows), depth)).of_ordered_ties()
+            best.scores[rows], best.items[rows] = ranking.scores[:, :top_k], ranking.items[:, :top_k]
+        return best, others
+
+    def _checked(self, scores: Floats, items: Ints, shape: tuple[int, int]) -> Ranking:
         """Check the graph's outputs, since the graph may be anybody's. Raises ModelError if they are not a ranking."""
-        ranking = Ranking(scores, items, states=states)
+        ranking = Ranking(scores, items)
         if scores.shape != shape or items.shape != shape:
             raise ModelError(
                 f"encoder.onnx: the ranking has the shapes {scores.shape} and {items.shape}; expected {shape}"

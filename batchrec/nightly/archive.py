@@ -3,6 +3,7 @@
 import logging
 import secrets
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -19,6 +20,7 @@ from batchrec.targets import PublishedTable, Target
 _log = logging.getLogger(__name__)
 
 RECS = "recs.parquet"
+SIMILAR = "similar.parquet"
 _GONE = "gone"
 
 
@@ -26,13 +28,22 @@ _GONE = "gone"
 class Archive:
     """The published nights in `folder`. The newest night's table is also the current table, which readers read.
 
-    folder/run_date=2026-11-24/   a published night: recs.parquet, report.json, and the rows it rejected
+    folder/run_date=2026-11-24/   a published night: recs.parquet, similar.parquet if --similar asks for it,
+                                  report.json, and the rows it rejected
     folder/.run_date=2026-11-24/  the work on a night that is not published yet
     folder/failed/2026-11-24.json the report of a night that failed
+
+    similar: where similar items are published; None if no night makes any.
     """
 
     folder: Path
     current: Target
+    similar: Target | None = None
+
+    @property
+    def targets(self) -> list[Target]:
+        """The targets of a night's tables: of recommendations, then of similar items."""
+        return [self.current, *([] if self.similar is None else [self.similar])]
 
     @property
     def decisions(self) -> Decisions:
@@ -79,12 +90,32 @@ class Archive:
         """Read the report of a published night; None if it is missing, damaged or another night's."""
         return read_report(self.night(run_date) / REPORT, run_date)
 
-    def published(self, run_date: date) -> PublishedTable:
-        """Return the table of a published night, whose report is intact, to publish it again."""
+    def tables(self, report: dict[str, Any], recs: Path, similar: Path | None) -> list[tuple[Target, PublishedTable]]:
+        """Return the tables of a night with their targets, recommendations first; report: of the night.
+
+        similar: None if the night has no similar items to publish.
+        """
+        sha256 = similar_sha256(report)
+        tables = [(self.current, _published_table(recs, report["recs_sha256"], report))]
+        if self.similar is not None and similar is not None and sha256 is not None:
+            tables.append((self.similar, _published_table(similar, sha256, report)))
+        return tables
+
+    def _published_tables(self, run_date: date) -> list[tuple[Target, PublishedTable]]:
+        """Return the tables of a published night, whose report is intact, to publish them again."""
         report = self.report(run_date)
         if report is None:
             raise ConfigError(f"{self.night(run_date) / REPORT}: is lost or damaged")
-        return published_table(self.table(run_date), report)
+        similar = self._file_of([self.night(run_date)], SIMILAR, similar_sha256(report))
+        if self.similar is not None and similar is None:
+            _log.warning("%s stays as it is: night %s has no intact table for it", self.similar, run_date)
+        return self.tables(report, self.table(run_date), similar)
+
+    @staticmethod
+    def _file_of(folders: Sequence[Path], name: str, sha256: str | None) -> Path | None:
+        """Return the first file of a name with these bytes in some folders; None without any."""
+        files = (folder / name for folder in folders)
+        return next((file for file in files if file.is_file() and file_sha256(file) == sha256), None)
 
     def recs_sha256(self, run_date: date) -> str | None:
         """Return the SHA-256 that a night's table had when it was published; None if its report is lost."""
@@ -108,52 +139,67 @@ class Archive:
         """Return whether no later night is published."""
         return all(night <= run_date for night in self.dates())
 
-    def switches_current(self, run_date: date) -> bool:
-        """Return whether publishing a night changes the current table.
+    def switches(self, target: Target, run_date: date) -> bool:
+        """Return whether publishing a night changes the table at a target.
 
         It does if no later night is published, or if a dated target holds later nights, which readers continue to read.
         """
         if self.is_newest(run_date):
             return True
         # After a rollback the target holds no later nights, and this one would become what readers read.
-        return self.current.is_dated and any(night >= run_date for night in self.current_nights())
+        return target.is_dated and any(night >= run_date for night in self.current_nights())
 
     def current_nights(self) -> list[date]:
         """List the nights whose table equals the current table: several if a night changed nothing."""
         current = self.current.sha256()
         return [night for night in self.dates() if current is not None and self.recs_sha256(night) == current]
 
-    def is_published(self, run_date: date, recs_sha256: str) -> bool:
-        """Return whether a night is published with a table of these bytes, and readers need not be switched to it.
+    def is_published(self, run_date: date, recs_sha256: str, similar_sha256: str | None = None) -> bool:
+        """Return whether a night is published with tables of these bytes, and readers need not be switched to them.
 
-        They need not be if this table is current already, if a later night is published, or if this night was rolled
-        back and an earlier night's table is current.
+        They need not be if these tables are current already, if a later night is published, or if this night was rolled
+        back and an earlier night's table is current. similar_sha256: None without similar items.
         """
         if run_date not in self.dates() or self.recs_sha256(run_date) != recs_sha256 or not self.is_intact(run_date):
             return False
         current = self.current_nights()
-        is_rolled_back = bool(current) and self.decisions.is_rolled_back(run_date, recs_sha256)
-        return run_date in current or is_rolled_back or not self.is_newest(run_date)
+        if current and self.decisions.is_rolled_back(run_date, recs_sha256):
+            return True
+        if similar_sha256 is not None and not self._has_similar(run_date, similar_sha256):
+            return False
+        return run_date in current or not self.is_newest(run_date)
+
+    def _has_similar(self, run_date: date, sha256: str) -> bool:
+        """Return whether a night is published with this table of similar items, current if no later night is."""
+        is_current = self.similar is None or not self.is_newest(run_date) or self.similar.sha256() == sha256
+        return is_current and self._file_of([self.night(run_date)], SIMILAR, sha256) is not None
 
     def decided(self, run_date: date) -> DecidedNight | None:
-        """Return what a night was about to be published with; None if the report or the table is not intact.
+        """Return what a night was about to be published with; None if the report or a table is not intact.
 
-        A run that was killed may already have moved the table into the night's folder.
+        A run that was killed may already have moved the tables into the night's folder.
         """
         report = self.decisions.report(run_date)
-        for table in (self.work(run_date) / RECS, self.table(run_date)):
-            if report is not None and table.is_file() and file_sha256(table) == report["recs_sha256"]:
-                return DecidedNight(report, table)
-        return None
+        if report is None:
+            return None
+        folders = [self.work(run_date), self.night(run_date)]
+        recs = self._file_of(folders, RECS, report["recs_sha256"])
+        similar = self._file_of(folders, SIMILAR, similar_sha256(report))
+        if recs is None or (similar is None and similar_sha256(report) is not None):
+            return None
+        return DecidedNight(report, recs, similar)
 
     def make_current(self, run_date: date) -> None:
-        """Switch the current table to that of a published night."""
-        with self.current.replacing(self.published(run_date)):
+        """Switch the current tables to those of a published night."""
+        with ExitStack() as switches:
+            for target, table in self._published_tables(run_date):
+                switches.enter_context(target.replacing(table))
             _log.info("night %s was published but was not the current table; it is now", run_date)
 
     def roll_back(self, to: date | None = None) -> date:
         """Switch the current table to that of the night `to`, or of the night before the current one.
 
+        Similar items are switched first, so that the same call, after it was killed in between, finds the same night.
         Returns the run date of that night. Raises ConfigError if there is no such night, if the current table belongs
         to no night, or if the table to go back to has changed.
         """
@@ -166,7 +212,9 @@ class Archive:
                 f"{table}: is not the table that was published: its SHA-256 has changed, or its report is lost"
             )
         self.decisions.roll_back(self._later_tables(night))
-        with self.current.rolling_back(self.published(night)):
+        with ExitStack() as switches:
+            for target, switched in self._published_tables(night):
+                switches.enter_context(target.rolling_back(switched))
             _log.info("rolling back to night %s", night)
         return night
 
@@ -229,12 +277,18 @@ class Archive:
         return self.folder / "failed" / f"{run_date}.json"
 
 
-def published_table(recs: Path, report: dict[str, Any]) -> PublishedTable:
+def similar_sha256(report: dict[str, Any]) -> str | None:
+    """Return the SHA-256 of the similar items of a night by its report; None if it made none."""
+    sha256: str | None = report["stages"].get("similar", {}).get("sha256")
+    return sha256
+
+
+def _published_table(file: Path, sha256: str, report: dict[str, Any]) -> PublishedTable:
     """Return a table as a target takes it; report: of its night."""
     return PublishedTable(
-        recs,
+        file,
         date.fromisoformat(report["run_date"]),
-        report["recs_sha256"],
+        sha256,
         report["run_id"],
         report["stages"]["score"]["model_id"],
     )

@@ -20,10 +20,11 @@ REPORT = "report.json"
 
 @dataclass(frozen=True)
 class DecidedNight:
-    """The report and the table that a night is to be published with."""
+    """The report and the tables that a night is to be published with; similar: None if it made none."""
 
     report: dict[str, Any]
-    table: Path
+    recs: Path
+    similar: Path | None
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Decisions:
         return sorted(night for night in named if night is not None)
 
     def add(self, run_date: date, report: dict[str, Any]) -> None:
-        """Decide to publish a night with the table in its work folder. A power cut does not undo the decision."""
+        """Decide to publish a night with the tables in its work folder. A power cut does not undo the decision."""
         with replacing(self.work(run_date) / REPORT) as temporary:
             temporary.write_text(report_to_json(report), encoding="utf-8")
         self.sync(run_date)

@@ -2,20 +2,21 @@
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.config import RunConfig
 from batchrec.engines import scoring_engine, sequences_builder
 from batchrec.errors import ConfigError, InputError, ModelError, NothingToDo
 from batchrec.model.directory import load_model
-from batchrec.nightly.archive import Archive
+from batchrec.nightly.archive import SIMILAR, Archive
 from batchrec.nightly.gates.input import input_checks, measure_histories
 from batchrec.nightly.gates.model import HeldOutItems, held_out_items, model_checks
 from batchrec.nightly.gates.output import measure_table, output_checks
 from batchrec.nightly.gates.rules import rule_table_checks
+from batchrec.nightly.gates.similar import similar_checks
+from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.publish_steps import Publication
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
@@ -24,26 +25,13 @@ from batchrec.nightly.retraining import due_by_age, due_by_figures, starting_fro
 from batchrec.scoring.processes import score_file
 from batchrec.scoring.report import ScoringReport
 from batchrec.sequences.build import build_sequences, rejects_of
+from batchrec.similarity.similar import similar
+from batchrec.similarity.table_check import measure_similar
 from batchrec.sources import find_files, is_table_url, table_columns
 from batchrec.system.disk import file_sha256, make_folder, put_on_disk
 from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Jobs:
-    """The jobs of a night: their inputs, their options, and where the table is published."""
-
-    ratings: Sequence[str]
-    sequences: SequencesConfig
-    training: TrainingConfig
-    scoring: ScoringConfig
-    out: str
-
-    def __post_init__(self) -> None:
-        if self.scoring.part is not None:
-            raise ConfigError("--shard: a night scores all users. Use batchrec score --shard and batchrec commit")
 
 
 @dataclass(frozen=True)
@@ -79,7 +67,8 @@ class Night:
         jobs.
         """
         # A killed run may have renamed files without syncing their folders.
-        self.archive.current.sync()
+        for target in self.archive.targets:
+            target.sync()
         put_on_disk(folder for folder in (self.archive.folder, self.registry.folder) if folder.is_dir())
         finished = [night for night in self._decided() if night.finish()]
         if any(night is self for night in finished):
@@ -92,10 +81,11 @@ class Night:
         in_use = self.registry.current
         model = self._choose_model(in_use)
         scored = self._score(model)
+        similar = self._find_similar(model)
         if file_sha256(self._sequences) != histories:
             raise InputError(f"{self._sequences}: changed during the run. Run it again")
         self._check(scored)
-        self._publish(model, in_use)
+        self._publish(model, in_use, similar)
 
     def _decided(self) -> list["Night"]:
         """List the nights, of any date, that a killed run had started to publish: these are finished first."""
@@ -117,7 +107,7 @@ class Night:
         elif decided is not None and (version := self._intact_model(decided.report["model"])) is not None:
             _log.warning("%s: an earlier run was killed while publishing it, so it is finished first", name)
             self.journal.decided = NightReport(**decided.report)
-            self._publication(decided.table, version).publish(self.archive, self.registry)
+            self._publication(decided.recs, decided.similar, version).publish(self.archive, self.registry)
             return True
         else:
             _log.warning(
@@ -146,7 +136,7 @@ class Night:
         make_folder(self.registry.folder)
         if not os.access(self.registry.folder, os.W_OK):
             raise ConfigError(f"{self.registry.folder}: cannot be written. Pass another --models")
-        for option, file in self.jobs.scoring.files.items():
+        for option, file in self.jobs.files(self.config):
             if is_table_url(file):
                 table_columns(file)
             else:
@@ -228,6 +218,20 @@ class Night:
             report.update(asdict(scored))
         return scored
 
+    def _find_similar(self, model: Path) -> Path | None:
+        """Make and check the table of similar items; None if the night makes none."""
+        if not self.config.similar:
+            return None
+        before = self.archive.reports(self.archive.dates_before(self._run_date)[-1:])
+        config = replace(self.jobs.similar, run_date=str(self._run_date))
+        table = self._work / SIMILAR
+        with self.journal.stage("similar") as report:
+            made = similar(model, config, table, self._sequences)
+            report.update(asdict(made), sha256=file_sha256(table))
+        last = before[0]["stages"] if before else {}
+        self.journal.check(similar_checks(made, measure_similar(table, config), last, self.config))
+        return table
+
     def _check(self, scored: ScoringReport) -> None:
         with self.journal.stage("check") as report:
             before = self.archive.dates_before(self._run_date)
@@ -245,13 +249,16 @@ class Night:
         last = self.archive.reports(self.archive.dates_before(self._run_date)[-1:])
         self.journal.check(checks + rule_table_checks(scored, last[0]["stages"] if last else None, self.config))
 
-    def _publish(self, model: Path, in_use: ModelVersion | None) -> None:
+    def _publish(self, model: Path, in_use: ModelVersion | None, similar: Path | None) -> None:
         """Decide to publish the night, then publish it. If this run is killed in between, the next one finishes it."""
         is_new = in_use is None or model != in_use.folder
         self.journal.recs_sha256 = recs_sha256 = file_sha256(self._recs)
         is_rolled_back = self.archive.decisions.is_rolled_back(self._run_date, recs_sha256)
         is_same = not self.journal.resumed and not is_new
-        if self.archive.is_published(self._run_date, recs_sha256) and (is_same or is_rolled_back):
+        is_published = self.archive.is_published(
+            self._run_date, recs_sha256, None if similar is None else file_sha256(similar)
+        )
+        if is_published and (is_same or is_rolled_back):
             self.archive.clean_up(self._run_date)
             state = "was rolled back and stays rolled back" if is_rolled_back else "is published already"
             raise NothingToDo(f"night {self._run_date} {state}, and this run made the same table")
@@ -259,7 +266,8 @@ class Night:
         self.journal.model = version.name
         with self.journal.stage("publish"):
             self.archive.decisions.add(self._run_date, asdict(self.journal.report()))
-            self._publication(self._recs, version).publish(self.archive, self.registry)
+            self._publication(self._recs, similar, version).publish(self.archive, self.registry)
 
-    def _publication(self, recs: Path, version: ModelVersion) -> Publication:
-        return Publication(self._run_date, recs, rejects_of(self._sequences), asdict(self.journal.report()), version)
+    def _publication(self, recs: Path, similar: Path | None, version: ModelVersion) -> Publication:
+        rejects, report = rejects_of(self._sequences), asdict(self.journal.report())
+        return Publication(self._run_date, recs, similar, rejects, report, version)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batchrec.config import RunConfig
 from batchrec.errors import ConfigError
-from batchrec.nightly.night import Jobs
+from batchrec.nightly.jobs import Jobs
 from batchrec.sources import local_path_of
 from batchrec.system.urls import Url, is_url
 from batchrec.targets import LocalFolder, local_path, open_target
@@ -22,21 +22,26 @@ _PART = "run_date=2026-11-24/part-c0777c7f-00000.parquet"
 def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
     """Raise ConfigError if a file, folder, glob or URL that a night reads includes, or would include, what it writes.
 
-    Also if its table and its archive or models share a folder.
+    Also if a table and the archive or models share a folder, or if both tables have one place.
     """
-    _check_out_url(jobs)
-    inputs = list(_inputs(jobs))
+    inputs = list(_inputs(jobs, config))
+    outs = _outs(jobs, config)
+    for option, out in outs.items():
+        _check_out_url(option, out, inputs)
+    if len({_place(out) for out in outs.values()}) < len(outs):
+        raise ConfigError(f"{jobs.similar_out}: is also score --out. Pass another similar --out")
     nights, models = Path(config.nights), Path(config.models)
     written = [
         ("--nights", nights, [nights / name for name in _NIGHT]),
         ("--models", models, [models / name for name in _MODEL]),
     ]
-    target, out = open_target(jobs.out), local_path(jobs.out)
-    if out is not None:
-        is_folder = isinstance(target, LocalFolder)
-        if is_folder and os.path.realpath(out) in {os.path.realpath(nights), os.path.realpath(models)}:
-            raise ConfigError(f"{target}: is also the folder of --nights or --models. Pass another score --out")
-        written.insert(0, ("score --out", out, [out / _PART if is_folder else out]))
+    for option, out in outs.items():
+        target, path = open_target(out), local_path(out)
+        if path is not None:
+            is_folder = isinstance(target, LocalFolder)
+            if is_folder and os.path.realpath(path) in {os.path.realpath(nights), os.path.realpath(models)}:
+                raise ConfigError(f"{target}: is also the folder of --nights or --models. Pass another {option}")
+            written.insert(0, (option, path, [path / _PART if is_folder else path]))
     for option, path, files in written:
         for read in inputs:
             if any(_is_read(file, read) for file in files):
@@ -44,15 +49,26 @@ def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
                 raise ConfigError(f"{path}: is also an input. Pass another {option}{where}")
 
 
-def _check_out_url(jobs: Jobs) -> None:
-    """Raise ConfigError if the URL of --out is also an input, or lies within one."""
-    if not is_url(jobs.out):
+def _outs(jobs: Jobs, config: RunConfig) -> dict[str, str]:
+    """Return where a night publishes its tables: option -> target."""
+    return {"score --out": jobs.out} | ({"similar --out": jobs.similar_out} if config.similar else {})
+
+
+def _place(out: str) -> object:
+    """Return what two names of one target have in common."""
+    if not is_url(out):
+        return os.path.realpath(out)
+    url = Url.parse(out)
+    return url.address.rstrip("/"), frozenset(url.parameters.items())
+
+
+def _check_out_url(option: str, out: str, inputs: Sequence[str]) -> None:
+    """Raise ConfigError if the URL of an --out is also an input, or lies within one."""
+    if not is_url(out):
         return
-    for read in _inputs(jobs):
-        if is_url(read) and _is_read_by_url(Url.parse(jobs.out), Url.parse(read)):
-            raise ConfigError(
-                f"{Url.parse(jobs.out)}: is also an input. Pass another score --out, outside {Url.parse(read)}"
-            )
+    for read in inputs:
+        if is_url(read) and _is_read_by_url(Url.parse(out), Url.parse(read)):
+            raise ConfigError(f"{Url.parse(out)}: is also an input. Pass another {option}, outside {Url.parse(read)}")
 
 
 def _is_read_by_url(out: Url, read: Url) -> bool:
@@ -64,18 +80,18 @@ def _is_read_by_url(out: Url, read: Url) -> bool:
     return written == source or (written.startswith(f"{source}/") and _has_no_hidden(written[len(source) :].split("/")))
 
 
-def check_metrics_path(jobs: Jobs, metrics_file: Path | None) -> None:
-    """Raise ConfigError if a night reads, or would read, the metrics file, or writes its table to it."""
+def check_metrics_path(jobs: Jobs, config: RunConfig, metrics_file: Path | None) -> None:
+    """Raise ConfigError if a night reads, or would read, the metrics file, or writes a table to it."""
     # In a folder, files are read by their suffix, and a metrics file's is not a table's.
-    files_read = [read for read in [jobs.out, *_inputs(jobs)] if not Path(read).is_dir()]
+    files_read = [read for read in [*_outs(jobs, config).values(), *_inputs(jobs, config)] if not Path(read).is_dir()]
     if metrics_file is not None and any(_is_read(metrics_file, read) for read in files_read):
         raise ConfigError(f"{metrics_file}: is also an input. Pass another --metrics-file")
 
 
-def _inputs(jobs: Jobs) -> Iterator[str]:
+def _inputs(jobs: Jobs, config: RunConfig) -> Iterator[str]:
     """Yield the files, folders, globs and URLs that a night reads."""
     yield from jobs.ratings if jobs.sequences.query is None else [str(jobs.sequences.query)]
-    yield from jobs.scoring.files.values()
+    yield from (file for _, file in jobs.files(config))
 
 
 def _is_read(file: Path, read: str) -> bool:

@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from batchrec.nightly.archive import RECS, Archive, published_table
+from batchrec.nightly.archive import RECS, SIMILAR, Archive
 from batchrec.nightly.decision_files import REPORT
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import report_to_json
@@ -21,12 +21,13 @@ _log = logging.getLogger(__name__)
 class Publication:
     """A night that passed its gates.
 
-    recs: the table. rejects: file of the rows that could not be used, kept with the night if it exists. model: the
-    version that made the table.
+    recs: the table. similar: that of similar items, None without one. rejects: file of the rows that could not be used,
+    kept with the night if it exists. model: the version that made the tables.
     """
 
     run_date: date
     recs: Path
+    similar: Path | None
     rejects: Path
     report: dict[str, Any]
     model: ModelVersion
@@ -39,10 +40,12 @@ class Publication:
         and its rows in a dated target.
         """
         is_newest = archive.is_newest(self.run_date)
-        # The stack unwinds in reverse order: the night's folder is renamed first, then the current table.
+        # The stack unwinds in reverse order: the night's folder is renamed first, then the table of similar items, then
+        # that of recommendations, by which a later run knows which night is current.
         with ExitStack() as renames:
-            if archive.switches_current(self.run_date):
-                renames.enter_context(archive.current.replacing(published_table(self.recs, self.report)))
+            for target, table in archive.tables(self.report, self.recs, self.similar):
+                if archive.switches(target, self.run_date):
+                    renames.enter_context(target.replacing(table))
             night = replacing_folder(archive.night(self.run_date), marked_by=(REPORT, RECS))
             self._write(renames.enter_context(night))
             if is_newest:
@@ -57,6 +60,8 @@ class Publication:
     def _write(self, folder: Path) -> None:
         """Fill the folder of the night, and wait until the disk holds the files."""
         link_or_copy(self.recs, folder / RECS)
+        if self.similar is not None:
+            link_or_copy(self.similar, folder / SIMILAR)
         if self.rejects.exists():
             link_or_copy(self.rejects, folder / self.rejects.name)
         (folder / REPORT).write_text(report_to_json(self.report), encoding="utf-8")

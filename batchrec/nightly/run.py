@@ -10,9 +10,10 @@ from pathlib import Path
 from batchrec.config import RunConfig
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.nightly.archive import Archive
+from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.lock import locked
-from batchrec.nightly.night import Jobs, Night
+from batchrec.nightly.night import Night
 from batchrec.nightly.output_paths import check_metrics_path, check_output_paths
 from batchrec.nightly.prometheus import reporting_failures, write_metrics
 from batchrec.nightly.registry import ModelRegistry
@@ -40,10 +41,7 @@ class Plan:
 
 def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
     """Return what `run` would do. Reads the folders and writes nothing."""
-    archive, registry = (
-        Archive(Path(config.nights), open_target(jobs.out, jobs.scoring.layout)),
-        ModelRegistry(Path(config.models)),
-    )
+    archive, registry = _archive(jobs, config), ModelRegistry(Path(config.models))
     tonight = _run_date(run_date, archive)
     in_use = registry.current
     return Plan(
@@ -52,7 +50,10 @@ def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
         finishes_first=[str(night) for night in archive.decisions.dates()],
         model_in_use=None if in_use is None else in_use.name,
         trains=due_by_age(in_use, config, tonight) or "only if the model in use ranks tonight's events badly",
-        publishes=[str(archive.table(tonight)), *([str(archive.current)] if archive.switches_current(tonight) else [])],
+        publishes=[
+            str(archive.table(tonight)),
+            *(str(place) for place in archive.targets if archive.switches(place, tonight)),
+        ],
     )
 
 
@@ -63,19 +64,41 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     Raises GateError if a gate fails, LockedError if another run is in progress, NothingToDo if the same table is
     published already, and the errors of the jobs. Then neither the current table nor the model in use has changed.
     """
-    archive, registry = (
-        Archive(Path(config.nights), open_target(jobs.out, jobs.scoring.layout)),
-        ModelRegistry(Path(config.models)),
-    )
-    check_metrics_path(jobs, metrics_file)
+    archive, registry = _archive(jobs, config), ModelRegistry(Path(config.models))
+    check_metrics_path(jobs, config, metrics_file)
     with ExitStack() as stack:
         with reporting_failures(metrics_file, archive):
             check_output_paths(jobs, config)
+            if config.similar:
+                _check_similar(jobs)
             stack.enter_context(locked(archive.folder, config.lock))
             tonight = _run_date(run_date, archive)
         journal = NightJournal(tonight, resumed=archive.work(tonight).exists())
         add_log_fields(run_id=journal.run_id, run_date=str(tonight))
         return _run(Night(jobs, config, archive, registry, journal), metrics_file)
+
+
+def _archive(jobs: Jobs, config: RunConfig) -> Archive:
+    similar = open_target(jobs.similar_out, "similar") if config.similar else None
+    return Archive(Path(config.nights), open_target(jobs.out, jobs.scoring.layout), similar)
+
+
+def _check_similar(jobs: Jobs) -> None:
+    """Raise ConfigError if the models that a night trains lack what similar items need, before hours of training.
+
+    Also warns of item lists that only recommendations keep: similar items have rules of their own.
+    """
+    method, training = jobs.similar.method, jobs.training
+    lacking = {"co-occurrence": training.blend == "none", "vectors": training.max_epochs == 0}
+    if lacking.get(method):
+        option = "--blend none" if method == "co-occurrence" else "--max-epochs 0"
+        raise ConfigError(
+            f"similar --method {method}: a model of train {option} does not store what it needs. Pass similar --method "
+            f"blended, or train without {option}"
+        )
+    missing = sorted({"--allow", "--block"} & jobs.scoring.files.keys() - jobs.similar.files.keys())
+    if missing:
+        _log.warning("%s of [score] is not in [similar], so similar items do not keep it", " and ".join(missing))
 
 
 def _run(night: Night, metrics_file: Path | None) -> NightReport:
@@ -85,7 +108,8 @@ def _run(night: Night, metrics_file: Path | None) -> NightReport:
     failed, exit_code = "ended by a bug", 1
     try:
         with signals_first(), _as_config_errors(archive.folder):
-            archive.current.check_writable()
+            for target in archive.targets:
+                target.check_writable()
             if metrics_file is not None:
                 check_writable_file(metrics_file, "--metrics-file")
             night.run()

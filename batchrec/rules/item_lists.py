@@ -122,7 +122,7 @@ def _read_table(file: str, option: str, config: RulesConfig) -> RuleTable:
     if config.segments is None and table.rows[SEGMENT].null_count < len(table.rows):
         raise ConfigError(
             f"{option} {file}: has rows with a segment; expected --segments, a table that says which user is in which "
-            "segment"
+            "segment, or rows without a segment"
         )
     return table
 

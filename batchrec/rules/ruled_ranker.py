@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load
 
 from batchrec.arrays import Bools, Floats, Ints, Longs
 from batchrec.model.batching import NO_PAIRS, Histories, SeenPairs
@@ -39,10 +38,11 @@ class RuledRanker:
     """Ranks by the model and the rules; `rank` may be called by several threads at the same time."""
 
     def __init__(self, ranker: Ranker, model: Model, rules: CompiledRules, top_k: int) -> None:
-        """Read the item embeddings from the model's weights."""
+        """Read the model's item embeddings if the rules need them, and raise ModelError if it has none."""
         self._ranker, self._rules = ranker, rules
         self._size = model.vocabulary.size
-        self._selection = selection_of(rules, top_k, load(model.weights)["item_embeddings.weight"])
+        embeddings = model.item_embeddings("--diversity") if rules.diversity else None
+        self._selection = selection_of(rules, top_k, embeddings)
         n_items = self._size - FIRST_ITEM
         depth = top_k
         if rules.diversity:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -61,7 +62,7 @@ def check_rules(table: FinishedTable, rules: RuleTables, config: ScoringConfig) 
         if has_seen:
             counted[_SEEN] = _broken(_SEEN, *select(con, "rules/blocked_recs").fetchall()[0])
         if given:
-            _judge(con, "ruled_recs", "judged_recs", rules, config)
+            _judge(con, "ruled_recs", "judged_recs", rules, config.night)
             for rule, n_rows, example in select(con, "rules/forbidden_recs").fetchall():
                 counted[rule] = _broken(rule, n_rows, example)
         if config.max_per_category is not None:
@@ -80,10 +81,25 @@ def check_rules(table: FinishedTable, rules: RuleTables, config: ScoringConfig) 
             )
             pins.create_view("asked_pins")
             select(con, "rules/seen_pins").create_view("seen_pins")
-            _judge(con, "asked_pins", "judged_pins", rules, config)
+            _judge(con, "asked_pins", "judged_pins", rules, config.night)
             maximum = config.max_per_category or _UNLIMITED
             misplaced = select(con, "rules/misplaced_pins", maximum=maximum).fetchall()[0]
             counted[_PINS] = _broken(_PINS, *misplaced)
+    return list(counted.values())
+
+
+def check_item_lists(similar: Path, rules: RuleTables, night: date) -> list[BrokenRule]:
+    """Count, for --allow and --block if they are given, the rows of a table of similar items that break them."""
+    counted = {option: BrokenRule(option, 0) for option in rules}
+    if rules:
+        with connect(similar.parent) as con:
+            types = {"item_id": pq.read_schema(similar).field("similar_item_id").type}
+            select(con, "rules/ruled_similar", similar=literal(similar), blanks=BLANKS).create_view("ruled_similar")
+            _register(con, rules, types)
+            con.register("user_segments", _NO_SEGMENTS)
+            _judge(con, "ruled_similar", "judged_recs", rules, night)
+            for rule, n_rows, example in select(con, "rules/forbidden_recs").fetchall():
+                counted[rule] = _broken(rule, n_rows, example, "item")
     return list(counted.values())
 
 
@@ -93,13 +109,14 @@ def view_blocked_items(con: duckdb.DuckDBPyConnection, sequences: Path, config: 
     select(con, "rules/blocked_items", **parameters).create_view("blocked_items")
 
 
-def _judge(con: duckdb.DuckDBPyConnection, asked: str, name: str, rules: RuleTables, config: ScoringConfig) -> None:
+def _judge(con: duckdb.DuckDBPyConnection, asked: str, name: str, rules: RuleTables, night: date) -> None:
     has = {"has_allow": "--allow" in rules, "has_candidates": "--candidates" in rules}
-    select(con, "rules/judged", asked=asked, night=config.night, **has).create_view(name)
+    select(con, "rules/judged", asked=asked, night=night, **has).create_view(name)
 
 
-def _broken(rule: str, n_rows: int, example: tuple[str, int, str] | None) -> BrokenRule:
-    text = None if example is None else f"user {example[0]!r}, rank {example[1]}, item {example[2]!r}"
+def _broken(rule: str, n_rows: int, example: tuple[str, int, str] | None, of: str = "user") -> BrokenRule:
+    """Return a broken rule with its example; of: whose lists the table holds."""
+    text = None if example is None else f"{of} {example[0]!r}, rank {example[1]}, item {example[2]!r}"
     return BrokenRule(rule, n_rows, text)
 
 
@@ -108,10 +125,7 @@ def _open(con: duckdb.DuckDBPyConnection, table: FinishedTable, rules: RuleTable
     schema = pq.read_schema(table.recs)
     types = {name: schema.field(name).type for name in ("user_id", "item_id")}
     select(con, "rules/ruled_recs", recs=literal(table.recs), blanks=BLANKS).create_view("ruled_recs")
-    lists = [_item_list(option, rules[option], types) for option in ("--allow", "--block") if option in rules]
-    con.register("item_lists", pa.concat_tables([_NO_LIST, *lists]))
-    pairs = [_pairs(option, rules[option], types) for option in ("--block-for-user", "--candidates") if option in rules]
-    con.register("user_items", pa.concat_tables([_NO_PAIRS, *pairs]))
+    _register(con, rules, types)
     segments, pins = _NO_SEGMENTS, _NO_PINS
     if "--segments" in rules:
         table_of_segments = rules["--segments"]
@@ -125,6 +139,14 @@ def _open(con: duckdb.DuckDBPyConnection, table: FinishedTable, rules: RuleTable
     con.register("categories", _categories(config, types["item_id"]))
     listed = pa.array([], pa.string()) if table.listed is None else _trimmed(table.listed)
     con.register("listed_users", pa.table({"user_id": listed}))
+
+
+def _register(con: duckdb.DuckDBPyConnection, rules: RuleTables, types: dict[str, pa.DataType]) -> None:
+    """Create the views item_lists and user_items, with ids as trimmed text; types: of user_id and item_id."""
+    lists = [_item_list(option, rules[option], types) for option in ("--allow", "--block") if option in rules]
+    con.register("item_lists", pa.concat_tables([_NO_LIST, *lists]))
+    pairs = [_pairs(option, rules[option], types) for option in ("--block-for-user", "--candidates") if option in rules]
+    con.register("user_items", pa.concat_tables([_NO_PAIRS, *pairs]))
 
 
 _NO_LIST = pa.schema(

@@ -4,6 +4,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from hashlib import sha256
 from pathlib import Path
 
@@ -46,18 +47,18 @@ def publish_made(out: str, config: ScoringConfig, make: Callable[[Path, Path | N
     if isinstance(target, LocalFile) and config.layout == "long":
         return _make_resumable(target.file, make)
     target.check_writable()
-    staging = _staging_path(out)
+    staging = staging_path(out)
     # The checkpoints are kept until the table is published: a run that was killed while publishing needs them too.
     with open_checkpoint_dir(staging) as checkpoint_dir, temporary_folder(staging) as folder:
         recs = folder / "recs.parquet"
         report = replace(make(recs, checkpoint_dir), out=str(target))
-        publish(recs, report, config, target)
+        publish(recs, config.night, report.model_id, target)
     return report
 
 
-def publish(recs: Path, report: ScoringReport, config: ScoringConfig, target: Target) -> None:
-    """Publish a finished table as the rows of the config's run date."""
-    table = PublishedTable(recs, config.night, file_sha256(recs), secrets.token_hex(6), report.model_id)
+def publish(finished: Path, run_date: date, model_id: str, target: Target) -> None:
+    """Publish a finished table as the rows of a run date; model_id: of the model that made it."""
+    table = PublishedTable(finished, run_date, file_sha256(finished), secrets.token_hex(6), model_id)
     with target.replacing(table):
         _log.info("%s: publishing the table of run %s", target, table.run_id)
 
@@ -79,6 +80,6 @@ def _shard_file(out: str, shard: Shard) -> Path:
     return folder / shard.file_name
 
 
-def _staging_path(out: str) -> Path:
+def staging_path(out: str) -> Path:
     """Return a path in this folder next to which the table of a target is made: the same in every run."""
     return Path(f"batchrec-{sha256(out.encode()).hexdigest()[:12]}")

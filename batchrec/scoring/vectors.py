@@ -86,8 +86,8 @@ def export_vectors(
 
 def item_vectors(model: Model) -> pa.Table:
     """Return one row per item of the model: item_id, and its vector: the embedding, then the bias."""
-    weights = load(model.weights)
-    vectors = np.column_stack([weights["item_embeddings.weight"], weights["item_biases"]])[FIRST_ITEM:]
+    embeddings, biases = model.item_embeddings("export-vectors"), load(model.weights)["item_biases"]
+    vectors = np.column_stack([embeddings, biases])[FIRST_ITEM:]
     if model.blend is not None:
         vectors *= model.blend.scale
         vectors[:, -1] = model.blend.biases[FIRST_ITEM:]

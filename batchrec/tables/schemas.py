@@ -35,6 +35,8 @@ PARTS = ("encoder", "neighbours", "popularity", "habit")
 NOT_CARRIED = -1
 # The columns of recs with --explain.
 REASON_COLUMNS = ("carried_by", "because_items", "because_weights")
+# The origins of a row of similar items.
+SIMILAR_SOURCES = ("vectors", "co-occurrence")
 
 
 def id_type(type_: pa.DataType, column: str, where: str) -> pa.DataType:
@@ -137,6 +139,26 @@ def recs_schema(
             *(reasons if with_reasons else []),
         ],
         "recs",
+    )
+    return schema.with_metadata({**schema.metadata, "batchrec.made_by": to_json(made_by)})
+
+
+def similar_schema(item_type: pa.DataType, *, with_titles: bool, made_by: dict[str, Any]) -> pa.Schema:
+    """Return the schema of similar: one row per item and similar item, ordered by item_id, best first.
+
+    Ranks start at 1 without gaps. title: of the similar item. made_by: what the rows depend on, in the metadata.
+    """
+    schema = _with_contract(
+        [
+            pa.field("item_id", item_type, nullable=False),
+            pa.field("rank", pa.int32(), nullable=False),
+            pa.field("similar_item_id", item_type, nullable=False),
+            pa.field("score", pa.float32(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("model_id", pa.string(), nullable=False),
+            *([pa.field("title", pa.string())] if with_titles else []),
+        ],
+        "similar",
     )
     return schema.with_metadata({**schema.metadata, "batchrec.made_by": to_json(made_by)})
 

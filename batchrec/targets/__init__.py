@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from batchrec.config import Layout
+from batchrec.config import TargetLayout
 from batchrec.errors import ConfigError
 from batchrec.system.urls import Url, is_url
 from batchrec.targets.delta import DeltaTarget
@@ -20,7 +20,7 @@ from batchrec.targets.target import PublishedTable, Target
 __all__ = ["LocalFile", "LocalFolder", "PublishedTable", "Target", "local_path", "open_target"]
 
 
-def _in_store(url: Url, layout: Layout) -> Target:
+def _in_store(url: Url, layout: TargetLayout) -> Target:
     """Return the folder or the object of an object store that a URL names."""
     url.check_parameters(set())
     if url.address.endswith("/"):
@@ -31,7 +31,7 @@ def _in_store(url: Url, layout: Layout) -> Target:
 
 
 # Scheme -> what makes its targets. The package of a store is imported by their methods, not by their modules.
-_BY_SCHEME: dict[str, Callable[[Url, Layout], Target]] = {
+_BY_SCHEME: dict[str, Callable[[Url, TargetLayout], Target]] = {
     "az": _in_store,
     "delta": DeltaTarget,
     "delta+az": DeltaTarget,
@@ -46,7 +46,7 @@ _BY_SCHEME: dict[str, Callable[[Url, Layout], Target]] = {
 }
 
 
-def open_target(out: str, layout: Layout = "long") -> Target:
+def open_target(out: str, layout: TargetLayout = "long") -> Target:
     """Return the target that score's --out names. Nothing is opened or written yet.
 
     Raises ConfigError for a URL that is incomplete or of an unknown scheme.

@@ -27,7 +27,7 @@ class DuckdbTable(TableTarget):
 
     def __post_init__(self) -> None:
         self.url.check_parameters({"table"})
-        self.url.parameter("table", "recs")
+        self.url.parameter("table", "similar_items" if self.layout == "similar" else "recs")
 
     @property
     def file(self) -> Path:

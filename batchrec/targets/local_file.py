@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from batchrec.config import Layout
+from batchrec.config import TargetLayout
 from batchrec.system.atomic import check_writable_file, replacing
 from batchrec.system.disk import file_sha256, put_on_disk
 from batchrec.tables.sealed_parquet import open_parquet, parquet_of, sealed_writer
@@ -18,10 +18,10 @@ from batchrec.targets.target import PublishedTable
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A table in a local file: in the layout long the very bytes of the finished table."""
+    """A table in a local file: the very bytes of the finished table, unless the layout is nested."""
 
     file: Path
-    layout: Layout = "long"
+    layout: TargetLayout = "long"
     is_dated = False
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class LocalFile:
         """Return the SHA-256 of the file, or of the table that it was made from; None if it is missing or damaged."""
         if not self.file.is_file():
             return None
-        if self.layout == "long":
+        if self.layout != "nested":
             return file_sha256(self.file)
         try:
             metadata = parquet_of(open_parquet(self.file)).schema_arrow.metadata or {}
@@ -52,7 +52,7 @@ class LocalFile:
     @contextmanager
     def replacing(self, table: PublishedTable) -> Iterator[None]:
         """Link, copy or write a table next to the file; rename it to the file if the block ends without an error."""
-        with replacing(self.file, contents=table.recs if self.layout == "long" else None) as temporary:
+        with replacing(self.file, contents=None if self.layout == "nested" else table.recs) as temporary:
             if self.layout == "nested":
                 _write_nested(table, temporary)
             put_on_disk([temporary])

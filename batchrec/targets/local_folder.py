@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from batchrec.config import Layout, parse_date
+from batchrec.config import TargetLayout, parse_date
 from batchrec.errors import ConfigError
 from batchrec.system.atomic import check_writable, switch_folder
 from batchrec.system.disk import link_or_copy, make_folder, put_on_disk
@@ -27,7 +27,7 @@ class LocalFolder:
     """A table in a local folder with a folder per run date."""
 
     folder: Path
-    layout: Layout = "long"
+    layout: TargetLayout = "long"
     is_dated = True
 
     def __str__(self) -> str:

@@ -103,7 +103,8 @@ class PostgresTarget(TableTarget):
                 cursor.adbc_ingest(_ROWS, rows.schema.empty_table(), mode="create", temporary=True)
                 for batch in rows:
                     cursor.adbc_ingest(_ROWS, batch, mode="append", temporary=True)
-                cursor.execute(f"create temporary view {_VIEW} as {query_text(f'targets/postgres_{self.layout}')}")
+                layout = "nested" if self.layout == "nested" else "long"
+                cursor.execute(f"create temporary view {_VIEW} as {query_text(f'targets/postgres_{layout}')}")
         except BaseException:
             connection.close()
             raise
@@ -119,7 +120,7 @@ class PostgresTarget(TableTarget):
             rows = _columns(cursor, _VIEW)
             if not _columns(cursor, self._table):
                 cursor.execute(f"create table {self._table} as table {_VIEW} with no data")
-                cursor.execute(f"create index on {self._table} (run_date, user_id)")
+                cursor.execute(f"create index on {self._table} (run_date, {_quoted(next(iter(rows)))})")
             if not _columns(cursor, self._runs):
                 cursor.execute(f"create table {self._runs} {_RUNS}")
             check_types(_columns(cursor, self._table), rows, self)
@@ -135,7 +136,7 @@ class PostgresTarget(TableTarget):
 
     @property
     def _schema_and_name(self) -> tuple[str, str]:
-        table = self.url.parameter("table", "public.recs")
+        table = self.url.parameter("table", "public.similar_items" if self.layout == "similar" else "public.recs")
         schema, _, name = (table if "." in table else f"public.{table}").partition(".")
         return schema, name
 

@@ -1,4 +1,4 @@
-"""The rows of a recs table as a target publishes them: in a layout, with the run date, ordered by user."""
+"""The rows of a table as a target publishes them: in a layout, with the run date, ordered by user or item."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchrec.arrays import Longs
-from batchrec.config import Layout
+from batchrec.config import TargetLayout
 from batchrec.errors import ConfigError, InputError, one_line
 from batchrec.tables.parquet import cast_batches
 from batchrec.tables.queries import connect, literal, select
-from batchrec.tables.schemas import REASON_COLUMNS, recs_schema
+from batchrec.tables.schemas import REASON_COLUMNS, recs_schema, similar_schema
 from batchrec.tables.sealed_parquet import open_parquet, parquet_of
 from batchrec.targets.target import PublishedTable
 
@@ -27,13 +27,14 @@ _LIST = "recommendations"
 
 @contextmanager
 def open_rows(
-    table: PublishedTable, layout: Layout, *, is_dated: bool, batch_rows: int = BATCH_ROWS
+    table: PublishedTable, layout: TargetLayout, *, is_dated: bool, batch_rows: int = BATCH_ROWS
 ) -> Iterator[pa.RecordBatchReader]:
-    """Yield a reader of a table's rows, ordered by user_id, then rank. They are read as they are asked for.
+    """Yield a reader of a table's rows, ordered by user_id (item_id of similar), then rank, read as they are asked for.
 
-    long: the columns of recs. nested: one row per user, with user_id, history_digest, model_id, and recommendations, a
-    list of structs of the other columns. is_dated: with a last column run_date (date32). batch_rows: recommendations
-    per batch, about; all of a user are in one batch. Raises InputError if the table is damaged.
+    long, similar: the columns of the table. nested: one row per user, with user_id, history_digest, model_id, and
+    recommendations, a list of structs of the other columns. is_dated: with a last column run_date (date32).
+    batch_rows: rows of `long` per batch, about; all of a user or item are in one batch. Raises InputError if the table
+    is damaged.
     """
     try:
         file = parquet_of(open_parquet(table.recs))
@@ -49,8 +50,8 @@ def open_rows(
         yield pa.RecordBatchReader.from_batches(schema, rows)
 
 
-def rows_schema(recs: pa.Schema, layout: Layout, *, is_dated: bool) -> pa.Schema:
-    """Return the schema of the rows of a recs table in a layout; see open_rows."""
+def rows_schema(recs: pa.Schema, layout: TargetLayout, *, is_dated: bool) -> pa.Schema:
+    """Return the schema of the rows of a table in a layout; see open_rows."""
     fields = list(recs.remove_metadata())
     if layout == "nested":
         item = pa.struct([field for field in recs if field.name not in _OF_USER])
@@ -59,26 +60,35 @@ def rows_schema(recs: pa.Schema, layout: Layout, *, is_dated: bool) -> pa.Schema
     return pa.schema([*fields, *([pa.field(RUN_DATE, pa.date32(), nullable=False)] if is_dated else [])])
 
 
-def check_columns(names: Iterable[str], layout: Layout, where: object) -> None:
+def check_columns(names: Iterable[str], layout: TargetLayout, where: object) -> None:
     """Raise ConfigError if an existing table of a dated target has other columns than the rows of a layout.
 
     where: the table, for the message. A column title may be missing or not, and so may all columns of reasons; the
     types are those of the ids.
     """
     existing = set(names)
-    with_reasons = not existing.isdisjoint(REASON_COLUMNS)
-    recs = recs_schema(pa.int64(), pa.int64(), with_titles=True, made_by={}, with_reasons=with_reasons)
-    columns = set(rows_schema(recs, layout, is_dated=True).names)
+    if layout == "similar":
+        schema = similar_schema(pa.int64(), with_titles=True, made_by={})
+    else:
+        with_reasons = not existing.isdisjoint(REASON_COLUMNS)
+        schema = recs_schema(pa.int64(), pa.int64(), with_titles=True, made_by={}, with_reasons=with_reasons)
+    columns = set(rows_schema(schema, layout, is_dated=True).names)
     if existing | ({"title"} & columns) != columns:
         raise ConfigError(
             f"{where}: exists with columns {', '.join(names)}; expected {', '.join(sorted(columns))}, which "
-            f"--layout {layout} writes. Pass another --out, or another --layout"
+            f"{'similar' if layout == 'similar' else f'--layout {layout}'} writes. Pass another "
+            f"--out{other_layout(layout)}"
         )
+
+
+def other_layout(layout: TargetLayout) -> str:
+    """Return the end of a message that names --out: --layout may be another one, except that of similar items."""
+    return "" if layout == "similar" else ", or another --layout"
 
 
 @contextmanager
 def _ordered(table: PublishedTable, file: pq.ParquetFile) -> Iterator[Iterator[pa.RecordBatch]]:
-    """Yield the batches of a table, ordered by user."""
+    """Yield the batches of a table, ordered by its first column, the user or the item."""
     if _is_ordered(table, file):
         yield _read(table, file)
         return
@@ -90,8 +100,8 @@ def _ordered(table: PublishedTable, file: pq.ParquetFile) -> Iterator[Iterator[p
 
 def _is_ordered(table: PublishedTable, file: pq.ParquetFile) -> bool:
     last: pa.Array | None = None
-    for batch in _read(table, file, ["user_id"]):
-        users = batch["user_id"] if last is None else pa.concat_arrays([last, batch["user_id"]])
+    for batch in _read(table, file, [file.schema_arrow.names[0]]):
+        users = batch[0] if last is None else pa.concat_arrays([last, batch[0]])
         if pc.any(pc.less(users[1:], users[:-1])).as_py():
             return False
         last = users[-1:]
@@ -128,8 +138,8 @@ def _of_whole_users(batches: Iterable[pa.RecordBatch], n_rows: int) -> Iterator[
 
 
 def _user_starts(rows: pa.RecordBatch) -> Longs:
-    """Return the first row of each user: (users,) int64."""
-    users = rows["user_id"]
+    """Return the first row of each user, or item: (users,) int64."""
+    users = rows[0]
     differs = pc.not_equal(users[1:], users[:-1]).to_numpy(zero_copy_only=False)
     starts: Longs = np.concatenate([[0], np.flatnonzero(differs) + 1]).astype(np.int64)
     return starts

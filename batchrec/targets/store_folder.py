@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from batchrec.config import Layout
+from batchrec.config import TargetLayout
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.json_text import to_json
 from batchrec.system.urls import Url, file_system
 from batchrec.targets.object_store import check_store, client_errors, remove_uploads
 from batchrec.targets.parts import PART_PATH, write_parts
-from batchrec.targets.rows import open_rows
+from batchrec.targets.rows import open_rows, other_layout
 from batchrec.targets.target import PublishedTable
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class StoreFolder:
     """A table in a folder of an object store, such as s3://bucket/recs/. The manifest names the files of each date."""
 
     url: Url
-    layout: Layout = "long"
+    layout: TargetLayout = "long"
     is_dated = True
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class StoreFolder:
             if layouts:
                 raise ConfigError(
                     f"{self.url}: holds rows of the layout {layouts.pop()}; expected {self.layout}. Pass another "
-                    "--out, or another --layout"
+                    f"--out{other_layout(self.layout)}"
                 )
             if run_dates:
                 return

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
-from batchrec.config import Layout
+from batchrec.config import TargetLayout
 from batchrec.system.urls import Url, file_system
 from batchrec.targets.object_store import check_store, client_errors, remove_uploads, uploading
 from batchrec.targets.parts import parquet_writer, recorded_sha256
@@ -17,7 +17,7 @@ class StoreObject:
     """A Parquet table in one object, such as s3://bucket/recs.parquet."""
 
     url: Url
-    layout: Layout = "long"
+    layout: TargetLayout = "long"
     is_dated = False
 
     def __str__(self) -> str:

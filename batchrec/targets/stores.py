@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchrec.config import Layout
+from batchrec.config import TargetLayout
 from batchrec.errors import ConfigError
 from batchrec.system.urls import Url
 from batchrec.targets.target import PublishedTable
@@ -22,7 +22,7 @@ class TableTarget(ABC):
     """A target that is a table with the column run_date."""
 
     url: Url
-    layout: Layout = "long"
+    layout: TargetLayout = "long"
     is_dated = True
 
     def __str__(self) -> str:

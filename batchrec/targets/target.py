@@ -9,9 +9,9 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A finished recs table to publish.
+    """A finished table to publish: of recommendations, or of similar items.
 
-    recs: a local Parquet file, one row per recommendation. sha256: of its bytes. run_id, model_id: what made it.
+    recs: a local Parquet file, one row per item of a list. sha256: of its bytes. run_id, model_id: what made it.
     """
 
     recs: Path

@@ -6,15 +6,17 @@ from dataclasses import replace
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
+from torch import Tensor
 
 from batchrec.arrays import Bools, Floats, Longs
 from batchrec.model.batching import scoring_tokens, visible_events
-from batchrec.model.blend import Blend, habit_columns
+from batchrec.model.blend import Blend, habit_columns, habits
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.blend_fit import FittedWeights, fit_weights
 from batchrec.training.candidates import Candidates
 from batchrec.training.encoder import Encoder
-from batchrec.training.holdout import HeldOut
+from batchrec.training.holdout import Accuracy, HeldOut, measure_accuracy
+from batchrec.training.ranking_graph import NextItemRanker
 from batchrec.training.shares import part_shares
 from batchrec.training.signals import Signals
 
@@ -37,40 +39,57 @@ _PARTS = {
 }
 
 
-def fit_blend(encoder: Encoder, signals: Signals, held_out: HeldOut, seed: int) -> FittedWeights:
-    """Fit the weight of the encoder and of each signal on held-out items, on a sample of the users."""
+def fit_blend(
+    encoder: Encoder, signals: Signals, held_out: HeldOut, seed: int, has_encoder: bool = True
+) -> FittedWeights:
+    """Fit the weight of the encoder and of each signal on held-out items, on a sample of the users.
+
+    has_encoder: whether the encoder is trained; if not, it has no weight.
+    """
     generator = np.random.default_rng(seed)
     n_users = len(held_out.later)
     users = np.sort(generator.permutation(n_users)[:_USERS])
-    sources = _Sources(encoder.eval(), signals, held_out)
+    sources = _Sources(encoder.eval(), signals, held_out, has_encoder)
     parts = [sources.candidates(int(user), values, generator) for user, values in sources.values(users)]
     values, is_relevant, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     lengths = np.array([len(part[0]) for part in parts])
     candidates = Candidates(values, is_relevant, counts, np.cumsum(lengths) - lengths, held_out.later.lengths[users])
     fitted = fit_weights(candidates, sources.names)
-    return replace(
-        fitted,
-        shares=part_shares(
-            candidates, fitted.weights, {name: _PARTS.get(name, "popularity") for name in sources.names}
-        ),
-    )
+    part_of = {name: _PARTS.get(name, "popularity") for name in sources.names}
+    return replace(fitted, shares=part_shares(candidates, fitted.weights, part_of))
 
 
 def make_blend(weights: dict[str, float], encoder: Encoder, signals: Signals) -> Blend:
     """Return the blend of an encoder and signals by their weights."""
-    biases = weights[_ENCODER] * encoder.item_biases.detach().cpu().numpy()
+    scale = weights.get(_ENCODER, 0.0)
+    biases = scale * encoder.item_biases.detach().cpu().numpy()
     for name, values in signals.popularity.items():
         biases = biases + weights[name] * values
     flat, newest = _recency_columns()
     habit = weights.get(_TIMES_TAKEN, 0.0), weights.get(_DAYS_TAKEN, 0.0)
     return Blend(
-        np.array([weights[_ENCODER]], np.float32),
+        np.array([scale], np.float32),
         biases.astype(np.float32),
         signals.neighbours,
         signals.similarities,
         (weights[_NEIGHBOURS] * flat + weights[_NEWEST_NEIGHBOURS] * newest).astype(np.float32),
         np.array(habit, np.float32),
     )
+
+
+def blend_accuracy(encoder: Encoder, blend: Blend, held_out: HeldOut) -> Accuracy:
+    """Measure the blend's ranking of held-out items."""
+    ranker = NextItemRanker(encoder, blend)
+    offsets = torch.zeros(encoder.item_biases.numel())
+
+    def score_users(users: Longs) -> Tensor:
+        tokens = torch.from_numpy(scoring_tokens(held_out.histories, users, encoder.shape))
+        scores, _ = ranker.score(tokens, offsets)
+        added = habits(blend, held_out.histories, users)
+        scores[torch.from_numpy(added.rows), torch.from_numpy(added.items)] += torch.from_numpy(added.scores)
+        return scores
+
+    return measure_accuracy(held_out, score_users)
 
 
 def _recency_columns() -> tuple[Floats, Floats]:
@@ -81,14 +100,17 @@ def _recency_columns() -> tuple[Floats, Floats]:
 class _Sources:
     """The values of every signal, for users whose later items are known."""
 
-    def __init__(self, encoder: Encoder, signals: Signals, held_out: HeldOut) -> None:
+    def __init__(self, encoder: Encoder, signals: Signals, held_out: HeldOut, has_encoder: bool) -> None:
         self._encoder, self._signals, self._held_out = encoder, signals, held_out
+        self._has_encoder = has_encoder
         self._size = len(signals.neighbours)
         starts = np.arange(self._size + 1) * signals.neighbours.shape[1]
         self._similar = csr_matrix(
             (signals.similarities.ravel(), signals.neighbours.ravel(), starts), shape=(self._size, self._size)
         )
-        self.names = [_ENCODER, *signals.popularity, _NEIGHBOURS, _NEWEST_NEIGHBOURS]
+        self.names = [*signals.popularity, _NEIGHBOURS, _NEWEST_NEIGHBOURS]
+        if has_encoder:
+            self.names.insert(0, _ENCODER)
         if held_out.keep_seen:
             self.names += [_TIMES_TAKEN, _DAYS_TAKEN]
 
@@ -97,12 +119,13 @@ class _Sources:
         n_users = max(1, _SCORES // self._size)
         for first in range(0, len(users), n_users):
             batch = users[first : first + n_users]
-            encoder_scores, of_users = self._encoder_scores(batch), self._neighbour_scores(batch)
+            of_encoder = [self._encoder_scores(batch)] if self._has_encoder else []
+            of_users = self._neighbour_scores(batch)
             if self._held_out.keep_seen:
                 of_users += self._habit_scores(batch)
             for row, user in enumerate(batch):
-                own = (scores[row] for scores in of_users)
-                yield int(user), np.stack([encoder_scores[row], *self._signals.popularity.values(), *own])
+                own, of_user = ([scores[row] for scores in group] for group in (of_encoder, of_users))
+                yield int(user), np.stack([*own, *self._signals.popularity.values(), *of_user])
 
     def candidates(self, user: int, values: Floats, generator: np.random.Generator) -> tuple[Floats, Bools, Floats]:
         """Choose the candidates of a user: the later items, the best items of each signal, and others at random.

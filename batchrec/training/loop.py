@@ -4,7 +4,6 @@ import logging
 import math
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -46,11 +45,6 @@ class Epoch:
     popularity_hr_at_10: float
     seconds: float
 
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Return the accuracies of the model and of popularity by name, as the manifest holds them."""
-        return {name: value for name, value in asdict(self).items() if name.endswith("_at_10")}
-
     def __str__(self) -> str:
         return (
             f"epoch {self.epoch}: loss {self.loss:.4f}, {self.seconds:.1f} s, held out: "
@@ -61,11 +55,15 @@ class Epoch:
 
 @dataclass(frozen=True)
 class FitResult:
-    """The epochs of a training, the best of them, whose weights are kept, and the option that ended it."""
+    """The epochs of a training, the number of the best one, whose weights are kept, and the option that ended it.
+
+    best_epoch: from 1; 0 without an epoch. popularity: its accuracy on the held-out items.
+    """
 
     epochs: list[Epoch]
-    best: Epoch
+    best_epoch: int
     ended_by: str
+    popularity: Accuracy
 
     def seconds_left(self, config: TrainingConfig) -> float:
         """Return the seconds of --max-minutes that are left to a refit; the same in a run that resumes."""
@@ -82,6 +80,8 @@ def fit(
     checkpoints: CheckpointStore | None = None,
 ) -> FitResult:
     """Train the encoder, and leave it with the averaged weights of the epoch that ranks held-out items best.
+
+    With --max-epochs 0 it stays as it is.
 
     All randomness of an epoch depends only on the seed and the number of the epoch, so a run that resumes from the
     `checkpoints` of another does exactly what that one would have done. The first process reads and writes them.
@@ -122,8 +122,9 @@ def fit(
             best_weights = {name: weight.clone() for name, weight in trainer.averaged.state_dict().items()}
         if checkpoints is not None and group.is_first:
             _save_checkpoint(checkpoints, trainer, epochs, best_weights)
-    encoder.load_state_dict(best_weights)
-    return FitResult(epochs, _best(epochs), ended_by)
+    if epochs:
+        encoder.load_state_dict(best_weights)
+    return FitResult(epochs, _best(epochs).epoch if epochs else 0, ended_by, popularity)
 
 
 def _accuracy(encoder: Encoder, split: Split, epochs: list[Epoch], limit: TimeLimit) -> Accuracy | None:
@@ -167,13 +168,11 @@ def _best(epochs: list[Epoch]) -> Epoch:
 
 def _end(epochs: list[Epoch], config: TrainingConfig, max_seconds: float) -> str | None:
     """Return the option that ends the training here; None if another epoch follows."""
-    if not epochs:
-        return None
-    if len(epochs) - _best(epochs).epoch >= config.patience:
+    if epochs and len(epochs) - _best(epochs).epoch >= config.patience:
         return "patience"
     if len(epochs) >= config.max_epochs:
         return "max_epochs"
-    return "max_minutes" if _seconds(epochs) >= max_seconds else None
+    return "max_minutes" if epochs and _seconds(epochs) >= max_seconds else None
 
 
 def _seconds(epochs: list[Epoch]) -> float:

@@ -48,7 +48,7 @@ def refit(
     n_events[:FIRST_ITEM] = 1
     n_new = start_new_items(encoder, n_events > 0, histories)
     encoder.to(chosen.item_biases.device)
-    n_epochs = max(1, fitted.best.epoch // _EPOCHS_PER_REFIT)
+    n_epochs = max(1, fitted.best_epoch // _EPOCHS_PER_REFIT)
     n_steps = n_epochs * count_batches(histories, encoder.shape, config)
     warmup_steps = min(config.warmup_steps, n_steps // _STEPS_PER_WARM_UP)
     trainer = Trainer(encoder, replace(config, warmup_steps=warmup_steps), group)

@@ -61,16 +61,18 @@ def count_neighbours(histories: Histories, vocabulary_size: int) -> tuple[Ints, 
     """Return the neighbours of each item, (vocabulary, n) int32, best first, and their similarities, float32.
 
     The similarity of two items is the number of users who have both, over the root of the product of their numbers of
-    users, shrunk: Sarwar et al., "Item-Based Collaborative Filtering Recommendation Algorithms" (WWW 2001). Only the
-    newest items of each user are paired, so that a few long histories do not make up most of the pairs.
+    users, shrunk: Sarwar et al., "Item-Based Collaborative Filtering Recommendation Algorithms" (WWW 2001). With
+    weights, it is the cosine of the items' weights over the users, shrunk. Only the newest items of each user are
+    paired, so that a few long histories do not make up most of the pairs.
     """
     users = _users_by_item(histories, vocabulary_size)
     items = users.T.tocsr()
-    roots = np.sqrt(np.diff(users.indptr)).astype(np.float32)
+    squares = np.asarray(users.power(2).sum(axis=1), np.float64)[:, 0]
+    roots = np.sqrt(squares).astype(np.float32)
     n_neighbours = min(_NEIGHBOURS, vocabulary_size)
     neighbours = np.full((vocabulary_size, n_neighbours), PAD, np.int32)
     similarities = np.zeros((vocabulary_size, n_neighbours), np.float32)
-    for block in _blocks(users @ np.diff(items.indptr)):
+    for block in _blocks(users.astype(bool) @ np.diff(items.indptr)):
         shared = users[block] @ items
         rows = np.repeat(np.arange(block.start, block.stop), np.diff(shared.indptr))
         cosines = (shared.data / (roots[rows] * roots[shared.indices] + _SHRINKAGE)).astype(np.float32)
@@ -102,13 +104,18 @@ def _blocks(n_pairs: Longs) -> Iterator[slice]:
 
 
 def _users_by_item(histories: Histories, vocabulary_size: int) -> csr_matrix:
-    """Return the matrix (vocabulary, users) float32 that is 1 where the newest items of a user have the item."""
-    rows, items = [], []
+    """Return the matrix (vocabulary, users) float32 of the weights of the newest items of each user.
+
+    Weights are divided by the mean of all events.
+    """
+    rows, items, weights = [], [], []
+    mean = np.float32(1 if histories.weights is None else histories.weights.mean(dtype=np.float64))
     for first in range(0, len(histories), _USERS_AT_A_TIME):
         users = np.arange(first, min(first + _USERS_AT_A_TIME, len(histories)))
         taken = taken_items(histories, users)
         is_paired = taken.places < _PAIRED_ITEMS
         rows.append(users[taken.rows[is_paired]])
         items.append(taken.items[is_paired])
+        weights.append(taken.weights[is_paired] / mean)
     places = np.concatenate(items), np.concatenate(rows)
-    return csr_matrix((np.ones(len(places[0]), np.float32), places), shape=(vocabulary_size, len(histories)))
+    return csr_matrix((np.concatenate(weights), places), shape=(vocabulary_size, len(histories)))

@@ -25,14 +25,14 @@ from batchrec.system.machine import n_cores
 from batchrec.tables.log_end import ahead_from, iso_time
 from batchrec.tables.queries import connect
 from batchrec.tables.validation_cut import validation_cut
-from batchrec.training.blend import fit_blend, make_blend
+from batchrec.training.blend import blend_accuracy, fit_blend, make_blend
 from batchrec.training.blend_fit import FittedWeights
 from batchrec.training.corpus import Corpus, read_corpus
 from batchrec.training.default_sizes import batch_size, encoder_shape, n_negatives
 from batchrec.training.distributed import ProcessGroup, join_process_group
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, write_encoder
-from batchrec.training.holdout import Split, hold_out
+from batchrec.training.holdout import Accuracy, Split, encoder_accuracy, hold_out
 from batchrec.training.holdout_by_time import hold_out_after
 from batchrec.training.loop import FitResult, fit
 from batchrec.training.refit import refit
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """The training data and the result; the accuracies are those of the best epoch, whose weights are kept.
+    """The training data and the result; the accuracies are those of the best epoch, blended.
 
     validation: temporal or last-item; cut: the time from which items are held out, None if only last items are.
     encoder: its shape. negatives: negatives sampled per step, 0 for the full softmax. ended_by: patience, max_epochs or
@@ -103,9 +103,9 @@ def train(
         report = None
         if folder is not None:
             corpus, cut, fitted = trained.corpus, trained.cut, trained.fitted
-            fitted_blend, blend = _blend(trained, config)
+            fitted_blend, blend, accuracy = _blend(trained, config)
             difference = _write(folder, trained, blend)
-            metrics = fitted.best.metrics
+            metrics = _metrics(accuracy, fitted.popularity)
             blend_sizes = None if blend is None else blend.sizes
             used = replace(config, validate="last-item" if cut is None else "temporal")
             manifest = write_manifest(folder, corpus.vocabulary, trained.final.shape, used, metrics, blend_sizes)
@@ -122,7 +122,7 @@ def train(
                 encoder=asdict(trained.final.shape),
                 **trained.sizes,
                 epochs=len(fitted.epochs),
-                best_epoch=fitted.best.epoch,
+                best_epoch=fitted.best_epoch,
                 ended_by=fitted.ended_by,
                 blend=fitted_blend.weights,
                 blend_ndcg_gains=fitted_blend.gains,
@@ -166,7 +166,8 @@ def _train(
         _log.info("training on %s, %s: %s, %s", device, workers, encoder.shape, sizes)
         checkpoints = _open_checkpoints(checkpoint_dir, sequences, cut, config, device, group)
         fitted = fit(encoder.to(device), split, config, group, checkpoints)
-        final = encoder if split.refit is None else refit(encoder, fitted, split, config, group)
+        is_final = split.refit is None or not fitted.epochs
+        final = encoder if is_final else refit(encoder, fitted, split, config, group)
     return _Trained(corpus, cut, split, sizes, fitted, encoder.cpu().eval(), final.cpu().eval())
 
 
@@ -188,27 +189,40 @@ def _split(sequences: Path, corpus: Corpus, config: TrainingConfig) -> tuple[int
     return None, hold_out(corpus.histories, config.validation_users, corpus.holdout_users, config.repeat_items)
 
 
-def _blend(trained: _Trained, config: TrainingConfig) -> tuple[FittedWeights, Blend | None]:
+def _blend(trained: _Trained, config: TrainingConfig) -> tuple[FittedWeights, Blend | None, Accuracy]:
     """Fit a blend of the chosen encoder on what users took later, and blend the final encoder with the final signals.
 
-    Returns the weights, none without a blend.
+    Returns the weights, none without a blend, the final blend, and the accuracy of the chosen one.
     """
-    if config.blend == "none":
-        return FittedWeights({}, {}), None
     corpus, split = trained.corpus, trained.split
+    if config.blend == "none":
+        return FittedWeights({}, {}), None, encoder_accuracy(trained.chosen, split.held_out)
 
     def signals_of(histories: Histories, kept: Bools) -> Signals:
         return read_signals(histories, corpus.times[kept], corpus.until, corpus.vocabulary.size)
 
     signals = signals_of(split.training, split.kept)
-    fitted = fit_blend(trained.chosen, signals, split.qualified, config.seed)
+    has_encoder = config.max_epochs > 0
+    fitted = fit_blend(trained.chosen, signals, split.qualified, config.seed, has_encoder)
     _log.info("the weights of the blend, and what NDCG@10 gains by each signal: %s", fitted)
+    accuracy = blend_accuracy(trained.chosen, make_blend(fitted.weights, trained.chosen, signals), split.held_out)
+    _log.info("blend: held out: NDCG@10 %.4f, HR@10 %.4f", accuracy.ndcg, accuracy.hit_rate)
     if split.refit is not None:
         signals = signals_of(split.refit.histories, split.refit.kept)
     blend = make_blend(fitted.weights, trained.final, signals)
-    if not blend.has_encoder:
-        _log.info("the encoder is left out: simple signals rank as well without it")
-    return fitted, blend
+    if has_encoder and not blend.has_encoder:
+        _log.info("the encoder is left out: simple signals rank as well without it, and --max-epochs 0 takes seconds")
+    return fitted, blend, accuracy
+
+
+def _metrics(model: Accuracy, popularity: Accuracy) -> dict[str, Any]:
+    """Return the accuracies by name, as the manifest and the report hold them."""
+    return {
+        "ndcg_at_10": model.ndcg,
+        "hr_at_10": model.hit_rate,
+        "popularity_ndcg_at_10": popularity.ndcg,
+        "popularity_hr_at_10": popularity.hit_rate,
+    }
 
 
 def _write(folder: Path, trained: _Trained, blend: Blend | None) -> float:

@@ -216,6 +216,10 @@ def test_python_blocks_run(block: Block, sample: Path, capsys: pytest.CaptureFix
         user_id, *_ = capsys.readouterr().out.split()
         assert user_id == str(pq.read_table(sample / "vectors" / "users.parquet")["user_id"][0])
         return
+    if "SimilarConfig" in block.text:
+        exec(compile(block.text, block.page, "exec"), {})  # noqa: S102 - the example is ours
+        assert pq.read_metadata(sample / "similar.parquet").num_rows > 0
+        return
     assert "max_epochs=5" in block.text
     (sample / "recs.parquet").unlink()
     small = block.text.replace("max_epochs=5", "max_epochs=1, min_epoch_steps=1")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ModelError
 from batchrec.model.directory import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_model
 from batchrec.nightly import night as night_module
@@ -19,17 +19,19 @@ from batchrec.nightly import registry
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.gates.input import HistoriesFigures
 from batchrec.nightly.gates.output import TableFigures
-from batchrec.nightly.night import Jobs
+from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import run
+from batchrec.similarity.similar import SimilarReport
+from batchrec.similarity.table_check import SimilarFigures
 from batchrec.system.atomic import replacing
 from batchrec.tables.schemas import MODEL_VERSION
 from batchrec.targets import open_target
 from tests.support.models import SHAPE
 
 FIRST = date(2024, 3, 1)
-CONFIG = RunConfig(train_every="2d", keep=2, keep_models=2)
+CONFIG = RunConfig(train_every="2d", keep=2, keep_models=2, similar=True)
 # A Parquet file shows by its end whether it is complete. A table here is complete if it has all three lines.
 _TABLE = re.compile(r"(table of (\d{4}-\d\d-\d\d) by (\w+) from (\w+)\n)\1\1")
 
@@ -85,8 +87,12 @@ class SmallShop:
         return self.root / "disk-1/recs.parquet"
 
     @property
+    def similar_out(self) -> Path:
+        return self.root / "disk-1/similar.parquet"
+
+    @property
     def archive(self) -> Archive:
-        return Archive(Path(self.settled.nights), open_target(str(self.out)))
+        return Archive(Path(self.settled.nights), open_target(str(self.out)), open_target(str(self.similar_out)))
 
     @property
     def registry(self) -> ModelRegistry:
@@ -95,7 +101,8 @@ class SmallShop:
     def run(self, night: int, log: str = "whole") -> int:
         """Run the night that is `night` days after the first, on a log; return the exit code."""
         self.log = log
-        jobs = Jobs(["no.csv"], SequencesConfig(), TrainingConfig(), ScoringConfig(), str(self.out))
+        configs = SequencesConfig(), TrainingConfig(), ScoringConfig()
+        jobs = Jobs(["no.csv"], *configs, str(self.out), similar_out=str(self.similar_out))
         with the_jobs_of(self):
             try:
                 run(jobs, self.settled, FIRST + timedelta(days=night))
@@ -110,6 +117,10 @@ class SmallShop:
     def table_out(self) -> Table | None:
         """Return the current table, None if it does not exist; fail if it is not complete."""
         return table_in(self.out) if self.out.exists() else None
+
+    def similar_table_out(self) -> Table | None:
+        """Return the current table of similar items, None if it does not exist; fail if it is not complete."""
+        return table_in(self.similar_out) if self.similar_out.exists() else None
 
     def model_in_use(self) -> str | None:
         """Return the id of the model in use, None if there is none; fail if one of its files has changed."""
@@ -183,8 +194,14 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
             temporary.write_text(f"table of {config.run_date} by {model_id} from {sequences.read_text()}\n" * 3)
         return Scored(model_id, 100, 100, 100)
 
+    def similar(model: Path, config: SimilarConfig, out: Path, sequences: Path) -> SimilarReport:
+        model_id = digested(model).manifest.model_id
+        with replacing(out) as temporary:
+            temporary.write_text(f"table of {config.run_date} by {model_id} from {sequences.read_text()}\n" * 3)
+        return SimilarReport(str(out), model_id, "blended", 100, 100, {}, 100, 0, {}, 100, 0.0)
+
     with pytest.MonkeyPatch.context() as patch:
-        for stand_in in (build_sequences, held_out_items, train, score_file):
+        for stand_in in (build_sequences, held_out_items, train, score_file, similar):
             patch.setattr(night_module, stand_in.__name__, stand_in)
         newest = datetime(2024, 2, 29, tzinfo=UTC)
         patch.setattr(night_module, "measure_histories", lambda *_: HistoriesFigures(newest, 0))
@@ -192,6 +209,7 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
         figures: dict[str, Any] = dict.fromkeys((figure.name for figure in fields(TableFigures)), 100)
         figures |= {"faults": {}, "broken_rules": [], "overlap": None, "top_items_share": 0.1}
         patch.setattr(night_module, "measure_table", lambda *_: TableFigures(**figures))
+        patch.setattr(night_module, "measure_similar", lambda *_: SimilarFigures({}, []))
         for module in (night_module, registry):
             patch.setattr(module, "load_model", digested)
         yield

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from batchrec.errors import ConfigError, GateError, NothingToDo
+from batchrec.nightly.archive import RECS, SIMILAR
 from tests.faults import counts
 from tests.faults.power import Disks, State, recorded
 from tests.faults.small_nights import FIRST, SmallShop, new_shop, table_in
@@ -83,12 +84,18 @@ def crash_states(disks: Disks, chance: random.Random, most: int) -> Iterator[Sta
             yield state
 
 
+def seen_by_readers(shop: SmallShop) -> tuple[object, ...]:
+    return shop.table_out(), shop.similar_table_out(), shop.model_in_use(), shop.archive.dates()
+
+
 def check_always(shop: SmallShop) -> None:
     """Check what must hold at any moment, even before the next start: each table that readers see is complete."""
     shop.table_out()
+    shop.similar_table_out()
     shop.model_in_use()
     for published in shop.archive.dates():
-        assert table_in(shop.archive.table(published)).night == published
+        for name in (RECS, SIMILAR):
+            assert table_in(shop.archive.night(published) / name).night == published
 
 
 def check_settled(shop: SmallShop) -> None:
@@ -98,6 +105,7 @@ def check_settled(shop: SmallShop) -> None:
     newest = max(shop.archive.dates(), default=None)
     if newest is None or not shop.archive.decisions.is_rolled_back(newest, str(shop.archive.recs_sha256(newest))):
         assert (out.night if out else None) == newest
+        assert shop.similar_table_out() == out
         assert shop.model_in_use() == (out.model_id if out else None)
     assert shop.archive.decisions.dates() == []
 
@@ -161,10 +169,10 @@ def survives(
     check_always(shop)
     with recorded(disks, apart):
         recover(shop, scene)
-    seen = (shop.table_out(), shop.model_in_use(), shop.archive.dates(), shop.archive.decisions.dates())
+    seen = seen_by_readers(shop), shop.archive.decisions.dates()
     lost = disks.states(disks.moments[-1], random.Random(0), 0)[0].build(folder / "lost").root  # noqa: S311 - a sample
     left = SmallShop(lost)
-    assert (left.table_out(), left.model_in_use(), left.archive.dates(), left.archive.decisions.dates()) == seen
+    assert (seen_by_readers(left), left.archive.decisions.dates()) == seen
     shutil.rmtree(folder)
 
 
@@ -194,8 +202,8 @@ def test_the_next_start_after_a_power_cut_makes_all_consistent(name: str, apart:
 def test_a_finished_action_survives_a_power_cut(name: str, apart: bool, tmp_path: Path) -> None:
     disks = recording(name, tmp_path / "night", apart)
     shop = SmallShop(tmp_path / "night")
-    seen = (shop.table_out(), shop.model_in_use(), shop.archive.dates())
+    seen = seen_by_readers(shop)
     for number, state in enumerate(disks.states(disks.moments[-1], random.Random(1), 20)):  # noqa: S311 - a sample
         left = SmallShop(state.build(tmp_path / str(number)).root)
-        assert (left.table_out(), left.model_in_use(), left.archive.dates()) == seen
+        assert seen_by_readers(left) == seen
         assert left.archive.decisions.dates() == []

@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, TrainingConfig
+from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig
 from batchrec.model.directory import Manifest, load_model
 from batchrec.nightly import night as night_module
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.gates.model import HeldOutItems
-from batchrec.nightly.night import Jobs
+from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures, NightReport
 from batchrec.nightly.run import run
@@ -53,15 +53,23 @@ class Company:
     figures: dict[str, ModelFigures] = field(default_factory=dict)
     # Where the table is published; the file recs.parquet in the folder if it is not given.
     target: str | None = None
+    # The tiny models store no neighbours.
+    similar: SimilarConfig = field(default_factory=lambda: SimilarConfig(method="vectors", top_k=2))
+    similar_target: str | None = None
 
     @property
     def out(self) -> str:
         return self.target or str(self.folder / "recs.parquet")
 
     @property
+    def similar_out(self) -> str:
+        return self.similar_target or str(self.folder / "similar.parquet")
+
+    @property
     def jobs(self) -> Jobs:
         ratings = [str(self.folder / "ratings.csv")]
-        return Jobs(ratings, SequencesConfig(), TrainingConfig(n_layers=1), self.scoring, self.out)
+        training = TrainingConfig(n_layers=1)
+        return Jobs(ratings, SequencesConfig(), training, self.scoring, self.out, self.similar, self.similar_out)
 
     @property
     def run_config(self) -> RunConfig:
@@ -70,7 +78,8 @@ class Company:
 
     @property
     def archive(self) -> Archive:
-        return Archive(self.folder / "nights", open_target(self.out, self.scoring.layout))
+        similar = open_target(self.similar_out, "similar") if self.config.similar else None
+        return Archive(self.folder / "nights", open_target(self.out, self.scoring.layout), similar)
 
     @property
     def registry(self) -> ModelRegistry:

@@ -66,7 +66,7 @@ def fit_with(
 def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, fitted, biases = fit_with([0.1, 0.3, 0.2, 0.3], monkeypatch, max_epochs=4)
     assert [epoch.ndcg_at_10 for epoch in fitted.epochs] == [0.1, 0.3, 0.2, 0.3]
-    assert (fitted.best, fitted.best.epoch, fitted.ended_by) == (fitted.epochs[1], 2, "max_epochs")
+    assert (fitted.best_epoch, fitted.ended_by) == (2, "max_epochs")
     assert torch.equal(encoder.item_biases, biases[1])
     assert not torch.equal(biases[1], biases[3])
 
@@ -128,7 +128,7 @@ def test_bf16_rounds_computations_but_keeps_fp32_weights(objective: Objective) -
     for precision in get_args(Precision):
         encoder = small_encoder(N_ITEMS + 2, objective=objective, dropout=0.0)
         config = replace(CONFIG, objective=objective, precision=precision, max_epochs=1, min_epoch_steps=5)
-        losses[precision] = fit(encoder, small_split(), config).best.loss
+        losses[precision] = fit(encoder, small_split(), config).epochs[0].loss
         assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
     assert losses["bf16"] != losses["fp32"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)

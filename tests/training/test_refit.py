@@ -22,7 +22,7 @@ from batchrec.training import refit as refitting
 from batchrec.training import train as training
 from batchrec.training.corpus import Corpus, read_corpus
 from batchrec.training.encoder import Encoder
-from batchrec.training.holdout import HeldOut, Split
+from batchrec.training.holdout import Accuracy, HeldOut, Split
 from batchrec.training.holdout_by_time import hold_out_after
 from batchrec.training.loop import Epoch, FitResult, fit
 from batchrec.training.refit import refit
@@ -98,7 +98,7 @@ def split_of(sequences: Path) -> Split:
 
 def fitted(best: int = 1, loss: float = 3.0) -> FitResult:
     epochs = [Epoch(number, loss, 0.5, 0.5, 0.1, 0.1, 1.0) for number in range(1, best + 1)]
-    return FitResult(epochs, epochs[-1], "max_epochs")
+    return FitResult(epochs, best, "max_epochs", Accuracy(0.1, 0.1))
 
 
 @pytest.mark.parametrize(("best", "n_epochs"), [(1, 1), (4, 1), (9, 1), (10, 2), (26, 5)])
@@ -206,7 +206,7 @@ def test_the_blend_is_fitted_before_the_cut_and_made_of_all_that_is_not_held_out
     made = recorded("make_blend", monkeypatch, training)
     config = replace(CONFIG, blend="auto")
     trained = training._Trained(corpus, SPREAD_CUT, split, {}, fitted(), chosen, final)
-    weighted, blend = training._blend(trained, config)
+    weighted, blend, _ = training._blend(trained, config)
     assert blend is not None
     assert [arguments[0].items.tolist() for arguments in counted] == [
         split.training.items.tolist(),
@@ -218,9 +218,9 @@ def test_the_blend_is_fitted_before_the_cut_and_made_of_all_that_is_not_held_out
     ]
     assert given[0][0] is chosen
     assert given[0][2] is split.qualified
-    assert made[0][:2] == (weighted.weights, final)
+    assert made[-1][:2] == (weighted.weights, final)
     counts = np.bincount(split.final.histories.items, minlength=SIZE)
-    assert made[0][2].popularity["popular"] == pytest.approx(np.log1p(counts))
+    assert made[-1][2].popularity["popular"] == pytest.approx(np.log1p(counts))
 
 
 def test_a_model_with_a_blend_and_a_refit_ranks_in_the_graph_as_in_torch(sequences: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,19 @@ def test_similarities_are_shrunk_cosines_of_the_users_of_two_items(histories: li
         assert neighbours[item].tolist() == ordered + [0] * (SIZE - len(ordered))
         np.testing.assert_allclose(similarities[item][: len(ordered)], [expected[other] for other in ordered], 1e-5)
         assert not similarities[item][len(ordered) :].any()
+
+
+def test_similarities_with_weights_are_shrunk_cosines_of_the_weights() -> None:
+    histories = replace(indexed([2, 3, 2], [2, 4], [3, 4]), weights=np.array([1, 2, 3, 1, 1, 4, 2], np.float32))
+    # The largest weight of a user's events with an item counts, divided by the mean weight, which is 2.
+    weights = np.zeros((SIZE, 3))
+    weights[[2, 3], 0], weights[[2, 4], 1], weights[[3, 4], 2] = (1.5, 1), (0.5, 0.5), (2, 1)
+    neighbours, similarities = count_neighbours(histories, SIZE)
+    for item in (2, 3, 4):
+        for other, similarity in zip(neighbours[item][:2], similarities[item][:2], strict=True):
+            lengths = np.linalg.norm(weights[item]) * np.linalg.norm(weights[other])
+            assert similarity == pytest.approx(weights[item] @ weights[other] / (lengths + 3))
+    assert neighbours[3].tolist()[:3] == [4, 2, 0]
 
 
 def test_only_the_best_neighbours_and_the_newest_items_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from batchrec.training import loop as fitting
 from batchrec.training import refit as refitting
 from batchrec.training.distributed import ProcessGroup
 from batchrec.training.encoder import Encoder
-from batchrec.training.holdout import Split, TrainingPart, hold_out
+from batchrec.training.holdout import Accuracy, Split, TrainingPart, hold_out
 from batchrec.training.loop import FitResult, fit
 from batchrec.training.refit import refit
 from batchrec.training.time_limit import TimeLimit
@@ -95,12 +95,12 @@ def test_an_epoch_that_is_finished_in_time_counts(clock: Clock) -> None:
 def test_the_first_epoch_is_measured_as_far_as_it_got(clock: Clock) -> None:
     limited, fitted = fit_for(4 * STEP_S)
     assert (len(fitted.epochs), fitted.ended_by) == (1, "max_minutes")
-    assert fitted.best.seconds == 4 * STEP_S + 3 * BATCH_S == clock.now
+    assert fitted.epochs[0].seconds == 4 * STEP_S + 3 * BATCH_S == clock.now
     plain = small_encoder(N_ITEMS + 2)
     trainer = Trainer(plain, LIMITED)
     fitting.epoch_generator(LIMITED.seed, 1, 0)
     batches = draw_batches(split().training, N_ITEMS + 2, plain.shape, LIMITED, np.random.default_rng([0, 1]))
-    assert trainer.take_steps(islice(batches, 4)) == fitted.best.loss
+    assert trainer.take_steps(islice(batches, 4)) == fitted.epochs[0].loss
     assert_same(limited, trainer.averaged)
 
 
@@ -132,8 +132,9 @@ def test_a_refit_has_a_fifth_of_the_time(clock: Clock, monkeypatch: pytest.Monke
 
 def test_a_refit_has_all_the_time_that_is_left() -> None:
     epochs = [fitting.Epoch(number, 1.0, 0.5, 0.5, 0.1, 0.1, 6.0) for number in (1, 2)]
-    assert FitResult(epochs, epochs[0], "patience").seconds_left(replace(LIMITED, max_minutes=1.0)) == 48.0
-    assert FitResult(epochs, epochs[0], "max_minutes").seconds_left(replace(LIMITED, max_minutes=1.0)) == 12.0
+    for ended_by, seconds in {"patience": 48.0, "max_minutes": 12.0}.items():
+        fitted = FitResult(epochs, 1, ended_by, Accuracy(0.1, 0.1))
+        assert fitted.seconds_left(replace(LIMITED, max_minutes=1.0)) == seconds
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,7 @@ def test_cuda_without_a_gpu_is_an_error(tmp_path: Path, capsys: pytest.CaptureFi
         ("--weight-decay", 1e30),
         ("--seed", -1),
         ("--seed", 2**64),
-        ("--max-epochs", 0),
+        ("--max-epochs", -1),
         ("--min-epoch-steps", 0),
         ("--patience", 0),
         ("--validation-users", 0),

@@ -86,7 +86,7 @@ def read_postgres(out: str) -> dict[str, Rows]:
 
 def by_date(table: Rows) -> dict[str, Rows]:
     tables: dict[str, Rows] = {}
-    for row in sorted(table, key=lambda row: (row["user_id"], row.get("rank"))):
+    for row in sorted(table, key=lambda row: (row.get("user_id", row.get("item_id")), row.get("rank"))):
         tables.setdefault(str(row.pop("run_date")), []).append(row)
     return tables
 

@@ -1,0 +1,95 @@
+"""Items of the same score on a device whose top k leaves their order open, as CUDA's does."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from batchrec.model.batching import NO_PAIRS, SeenPairs
+from batchrec.model.blend import NO_HABITS, Blend, ScoredPairs
+from batchrec.model.ranker import Ranker
+from batchrec.tables.schemas import FIRST_ITEM
+from batchrec.training.export import export_encoder
+from tests.support.models import small_encoder
+from tests.support.shared import made_once
+
+N_ITEMS = 40
+
+
+@cache
+def graph() -> bytes:
+    """A graph whose scores are the item_offsets alone."""
+    size = N_ITEMS + FIRST_ITEM
+    zeros, none = np.zeros((size, 1), np.float32), np.zeros(1, np.float32)
+    blend = Blend(none, zeros[:, 0], zeros.astype(np.int32), zeros, none, np.zeros(2, np.float32))
+    return made_once("ties.onnx", lambda file: export_encoder(small_encoder(size), file, blend)).read_bytes()
+
+
+class AnyOrder(Ranker):
+    """A ranker whose session leaves the order of ties, and the choice among them, to chance."""
+
+    def __init__(self, offsets: NDArray[np.float32], seed: int) -> None:
+        super().__init__(graph(), "cpu", item_offsets=offsets)
+        self.device = "cuda"
+        self.depths: list[int] = []
+        self._generator = np.random.default_rng(seed)
+
+    def _run(
+        self, tokens: Any, seen: SeenPairs, top_k: int, habits: ScoredPairs, asked: SeenPairs, *outputs: str
+    ) -> list[NDArray[Any]]:
+        self.depths.append(top_k)
+        scores, items, *others = super()._run(tokens, seen, N_ITEMS, habits, asked, *outputs)
+        order = np.lexsort((self._generator.random(scores.shape), -scores))[:, :top_k]
+        return [*(np.take_along_axis(values, order, axis=1) for values in (scores, items)), *others]
+
+
+def ranked(ranker: Ranker, seen: list[set[int]], top_k: int) -> list[list[int]]:
+    tokens = np.full((len(seen), 1), FIRST_ITEM, np.int32)
+    pairs = [(row, item) for row, items in enumerate(seen) for item in sorted(items)]
+    rows, items = np.array(pairs, np.int64).reshape(-1, 2).T
+    asked = SeenPairs(np.arange(len(seen)), np.full(len(seen), FIRST_ITEM))
+    ranking, scores = ranker.rank_and_score(tokens, SeenPairs(rows, items), top_k, asked, NO_HABITS)
+    assert scores.shape == (len(seen),)
+    lists, again = (
+        [row[is_item].tolist() for row, is_item in zip(outcome.items, outcome.is_item, strict=True)]
+        for outcome in (ranking, ranker.rank(tokens, SeenPairs(rows, items), top_k))
+    )
+    assert lists == again
+    return lists
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=N_ITEMS + FIRST_ITEM, max_size=N_ITEMS + FIRST_ITEM),
+    st.lists(st.sets(st.integers(FIRST_ITEM, N_ITEMS + FIRST_ITEM - 1)), min_size=1, max_size=4),
+    st.integers(1, N_ITEMS),
+    st.integers(0, 9),
+)
+def test_ties_are_in_the_order_of_the_cpu(levels: list[int], seen: list[set[int]], top_k: int, seed: int) -> None:
+    offsets = np.array(levels, np.float32)
+    expected = [
+        sorted(set(range(FIRST_ITEM, len(levels))) - items, key=lambda item: (-levels[item], item))[:top_k]
+        for items in seen
+    ]
+    assert ranked(AnyOrder(offsets, seed), seen, top_k) == expected
+    assert ranked(Ranker(graph(), "cpu", item_offsets=offsets), seen, top_k) == expected
+
+
+def test_only_lists_that_end_within_a_tie_are_ranked_deeper() -> None:
+    offsets = -np.arange(N_ITEMS + FIRST_ITEM, dtype=np.float32)
+    ranker = AnyOrder(offsets, 0)
+    assert ranked(ranker, [set()], 5) == [[2, 3, 4, 5, 6]]
+    assert ranker.depths == [6, 6]
+    offsets[6:20] = offsets[6]
+    ranker = AnyOrder(offsets, 0)
+    assert ranked(ranker, [set(), set(range(2, 20))], 5) == [[2, 3, 4, 5, 6], [20, 21, 22, 23, 24]]
+    assert ranker.depths == [6, 12, 24] * 2
+
+
+def test_the_device_of_these_tests_leaves_ties_to_chance() -> None:
+    ranker = AnyOrder(np.zeros(N_ITEMS + FIRST_ITEM, np.float32), 0)
+    ranker.device = "cpu"
+    ranking = ranker.rank(np.full((1, 1), FIRST_ITEM, np.int32), NO_PAIRS, 9)
+    assert ranking.items.tolist() != [list(range(FIRST_ITEM, FIRST_ITEM + 9))]
