@@ -4,7 +4,9 @@ import math
 import re
 from dataclasses import dataclass, field, fields
 from datetime import date
-from typing import Any
+from numbers import Integral, Real
+from os import PathLike, fspath
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from batchrec.errors import ConfigError
 
@@ -83,12 +85,53 @@ def check(holds: bool, name: str, value: object, expected: str) -> None:
 
 
 def check_ranges(config: Any) -> None:
-    """Raise ConfigError for a number that is not finite or out of its option's range; None is not checked."""
+    """Raise ConfigError for a value of another type than its option's, or out of its choices or its range.
+
+    A path is kept as text, a list as a tuple, and a number as one of Python's.
+    """
+    hints = get_type_hints(type(config))
     for declared in fields(config):
-        name, value, bounds = declared.name, getattr(config, declared.name), declared.metadata["bounds"]
+        name, bounds = declared.name, declared.metadata["bounds"]
+        value = _plain(getattr(config, name))
+        object.__setattr__(config, name, value)
+        check(_fits(value, hints[name]), name, repr(value), _described(hints[name]))
         # No comparison holds for nan, and JSON knows neither nan nor infinity.
         check(not isinstance(value, float) or math.isfinite(value), name, value, "a finite number")
         check(value is None or value in bounds, name, value, str(bounds))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, Real) and type(value) not in {bool, int, float}:
+        return int(value) if isinstance(value, Integral) else float(value)
+    return value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value has the type of an option, or is one of its choices."""
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(part, get_args(hint)[0]) for part in value)
+    if get_args(hint):
+        return any(_fits(value, part) for part in get_args(hint))
+    # A bool is an int to Python, and an int may be given for a float.
+    kind = (int, float) if hint is float else hint
+    return isinstance(value, kind) and (hint is bool or not isinstance(value, bool))
+
+
+def _described(hint: Any) -> str:
+    """Return the values that fit a type, for error messages."""
+    if get_origin(hint) is Literal:
+        return " or ".join(filter(None, (", ".join(get_args(hint)[:-1]), get_args(hint)[-1])))
+    if get_origin(hint) is tuple:
+        return "a list of texts"
+    if get_args(hint):
+        return " or ".join(_described(part) for part in get_args(hint))
+    return {int: "an integer", float: "a number", bool: "True or False", str: "a text"}.get(hint, "None")
 
 
 def parse_age(text: str) -> int | None:

@@ -43,10 +43,10 @@ Lists = dict[str, Iterator[pa.RecordBatch]]
 
 
 def evaluate(
-    sequences: Path = Path("sequences.parquet"),
+    sequences: Path | str = Path("sequences.parquet"),
     evaluation: EvaluationConfig = EvaluationConfig(),
     training: TrainingConfig = TrainingConfig(),
-    out: Path = Path("evaluation.parquet"),
+    out: Path | str = Path("evaluation.parquet"),
 ) -> EvaluationReport:
     """Measure the model, tables and baselines on the log itself; write the evaluation table, and the report as JSON.
 
@@ -56,6 +56,7 @@ def evaluate(
     Then `out` stays as it was.
     """
     started = time.monotonic()
+    sequences, out = Path(sequences), Path(out)
     json_out = _check_outs(out)
     if training.init_from is not None:
         raise ConfigError("--init-from: that model may have learned the test items. Evaluate without it")

@@ -50,13 +50,14 @@ class Recommendations:
 
 
 def recommend(
-    wanted: Sequence[str], model: Path = Path("model"), config: RecommendConfig = RecommendConfig()
+    wanted: Sequence[str | int] | str, model: Path | str = Path("model"), config: RecommendConfig = RecommendConfig()
 ) -> Recommendations:
-    """Recommend after a history of items, each given by title or id, oldest first.
+    """Recommend after a history of one or several items, each given by title or id, oldest first.
 
     Raises ConfigError for a title that is unknown or ambiguous or a top_k above the catalogue, ModelError for a broken
     model directory or one that knows no item of the catalogue, InputError for a catalogue that cannot be read.
     """
+    names, model = [str(name) for name in ([wanted] if isinstance(wanted, str) else wanted)], Path(model)
     loaded = load_model(model)
     vocabulary = loaded.vocabulary
     if config.top_k > len(vocabulary):
@@ -64,12 +65,12 @@ def recommend(
     catalogue = read_catalogue(config, vocabulary.item_ids.type)
     if catalogue is not None:
         check_knows_catalogue(vocabulary, model, catalogue.item_ids, str(config.items))
-    item_ids = pa.array([find_item(name, catalogue) if catalogue else name for name in wanted], pa.string())
+    item_ids = pa.array([find_item(name, catalogue) if catalogue else name for name in names], pa.string())
     indexes = vocabulary.indexes(item_ids)
     named = [_named(item_id, vocabulary, catalogue) for item_id in item_ids.to_pylist()]
     if (indexes == PAD).all():
         example = f"{vocabulary.item_ids.type} like {vocabulary.item_ids[0].as_py()!r:.40}"
-        raise ConfigError(f"the model knows none of {', '.join(wanted)}. Pass ids that are {example}, or --items FILE")
+        raise ConfigError(f"the model knows none of {', '.join(names)}. Pass ids that are {example}, or --items FILE")
     known = vocabulary.item_ids.take(pa.array(indexes[indexes != PAD] - FIRST_ITEM))
     schema = sequences_schema(pa.int64(), known.type)
     history = pa.ListArray.from_arrays([0, len(known)], known)

@@ -39,10 +39,10 @@ _REASONS_ROW_BYTES = 16
 
 
 def score(  # noqa: PLR0913, PLR0917 - the same at every caller
-    sequences: Path = Path("sequences.parquet"),
-    model: Path = Path("model"),
+    sequences: Path | str = Path("sequences.parquet"),
+    model: Path | str = Path("model"),
     config: ScoringConfig = ScoringConfig(),
-    out: Path = Path("recs.parquet"),
+    out: Path | str = Path("recs.parquet"),
     checkpoint_dir: Path | None = None,
     engine: Engine | None = None,
 ) -> ScoringReport:
@@ -57,6 +57,7 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
     table that breaks a rule. Then `out` stays as it was.
     """
     started = time.monotonic()
+    sequences, model, out = Path(sequences), Path(model), Path(out)
     check_no_input(out, [sequences, *map(local_path_of, config.files.values())])
     check_writable_file(out)
     if engine is None and config.engine != "local":

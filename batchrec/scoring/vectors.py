@@ -53,10 +53,10 @@ class UserVectors:
 
 
 def export_vectors(
-    sequences: Path = Path("sequences.parquet"),
-    model: Path = Path("model"),
+    sequences: Path | str = Path("sequences.parquet"),
+    model: Path | str = Path("model"),
     config: VectorsConfig = VectorsConfig(),
-    out: Path = Path("vectors"),
+    out: Path | str = Path("vectors"),
 ) -> VectorsReport:
     """Write the folder `out`: items.parquet and users.parquet, with one vector per item or user (float32).
 
@@ -66,6 +66,7 @@ def export_vectors(
     stays as it was.
     """
     started = time.monotonic()
+    sequences, model, out = Path(sequences), Path(model), Path(out)
     with replacing_folder(out, marked_by=[ITEMS]) as folder:
         loaded = load_model(model)
         table = open_sequences(sequences)

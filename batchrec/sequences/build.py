@@ -84,36 +84,38 @@ class Builder(Protocol):
 
 
 def build_sequences(
-    ratings: Sequence[str],
+    ratings: Sequence[str | Path] | str | Path,
     config: SequencesConfig = SequencesConfig(),
-    out: Path = Path("sequences.parquet"),
+    out: Path | str = Path("sequences.parquet"),
     builder: Builder | None = None,
 ) -> SequencesReport:
     """Write each user's events in time order to the sequences table `out`.
 
-    ratings: files, folders, globs and URLs of CSV, JSON lines and Parquet, and URLs of tables; ignored if
+    ratings: one or more files, folders, globs and URLs of CSV, JSON lines and Parquet, and URLs of tables; ignored if
     `config.query` is set. builder: of an engine; None builds with the DuckDB of this process.
     Raises InputError if the input cannot be read, has more unusable rows than allowed or leaves no event;
     ConfigError if a query fails or `out` cannot be written; StoreError if a store fails. After an error `out` is as it
     was.
     """
     started = time.monotonic()
+    sources = [str(path) for path in ([ratings] if isinstance(ratings, str | Path) else ratings)]
+    out = Path(out)
     if builder is None and config.engine != "local":
         name = config.engine
         raise ConfigError(
             f"--engine {name}: no engine is given. Pass builder=batchrec.engines.sequences_builder({name!r})"
         )
     if config.query is None:
-        files, tables = split_tables(ratings)
+        files, tables = split_tables(sources)
         local_files = find_files([path for path in files if not is_url(path)], "--ratings")
         check_no_input(out, [*map(str, local_files), *map(local_path_of, tables)])
     check_writable_file(out)
     rejects_file = rejects_of(out)
     check_writable_file(rejects_file)
-    where = where_of(ratings, config)
+    where = where_of(sources, config)
     with connect(out.parent, config.memory_limit, config.threads) as con:
         try:
-            built = (builder or build_here)(con, ratings, config, out)
+            built = (builder or build_here)(con, sources, config, out)
             loaded, left_out, written = built.loaded, built.left_out, built.written
             rejected = dict(Counter(reject.reason for reject in loaded.rejects))
             counts = _summary(con, written, built.n_items)

@@ -52,9 +52,9 @@ class SimilarReport:
 
 
 def similar(
-    model: Path = Path("model"),
+    model: Path | str = Path("model"),
     config: SimilarConfig = SimilarConfig(),
-    out: Path = Path("similar.parquet"),
+    out: Path | str = Path("similar.parquet"),
     sequences: Path | None = None,
 ) -> SimilarReport:
     """Write the most similar other items of each item of a model to the table `out`, ordered by item_id.
@@ -65,6 +65,7 @@ def similar(
     breaks its contract or a rule. Then `out` stays as it was.
     """
     started = time.monotonic()
+    model, out = Path(model), Path(out)
     check_no_input(out, map(local_path_of, config.files.values()))
     check_writable_file(out)
     loaded = load_model(model)

@@ -6,6 +6,7 @@ held-out items? It is the baseline of training.jsonl and of the model's metrics 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,6 +82,10 @@ class Accuracy:
 
     ndcg: float
     hit_rate: float
+
+    def named(self, prefix: str = "") -> dict[str, Any]:
+        """Return both by the names that they have in reports and in the manifest."""
+        return {f"{prefix}ndcg_at_10": self.ndcg, f"{prefix}hr_at_10": self.hit_rate}
 
 
 def hold_out(histories: Histories, max_users: int, users: Longs, keep_seen: bool = False) -> Split:

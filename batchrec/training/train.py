@@ -80,9 +80,9 @@ class TrainingReport:
 
 
 def train(
-    sequences: Path = Path("sequences.parquet"),
+    sequences: Path | str = Path("sequences.parquet"),
     config: TrainingConfig = TrainingConfig(),
-    out: Path = Path("model"),
+    out: Path | str = Path("model"),
     checkpoint_dir: Path | None = None,
 ) -> TrainingReport:
     """Train on a sequences table and write the model directory `out`, replacing an older one only when all is done.
@@ -92,6 +92,7 @@ def train(
     Raises InputError if the table breaks its contract or has nothing to learn from, DeviceError if the device is
     missing, ConfigError if `out` cannot be written or the loss diverges. Then `out` stays as it was.
     """
+    sequences, out = Path(sequences), Path(out)
     device = _device(config.device)
     with (
         _threads(config.threads),
@@ -105,7 +106,7 @@ def train(
             corpus, cut, fitted = trained.corpus, trained.cut, trained.fitted
             fitted_blend, blend, accuracy = _blend(trained, config)
             difference = _write(folder, trained, blend)
-            metrics = _metrics(accuracy, fitted.popularity)
+            metrics = accuracy.named() | fitted.popularity.named("popularity_")
             blend_sizes = None if blend is None else blend.sizes
             used = replace(config, validate="last-item" if cut is None else "temporal")
             manifest = write_manifest(folder, corpus.vocabulary, trained.final.shape, used, metrics, blend_sizes)
@@ -213,16 +214,6 @@ def _blend(trained: _Trained, config: TrainingConfig) -> tuple[FittedWeights, Bl
     if has_encoder and not blend.has_encoder:
         _log.info("the encoder is left out: simple signals rank as well without it, and --max-epochs 0 takes seconds")
     return fitted, blend, accuracy
-
-
-def _metrics(model: Accuracy, popularity: Accuracy) -> dict[str, Any]:
-    """Return the accuracies by name, as the manifest and the report hold them."""
-    return {
-        "ndcg_at_10": model.ndcg,
-        "hr_at_10": model.hit_rate,
-        "popularity_ndcg_at_10": popularity.ndcg,
-        "popularity_hr_at_10": popularity.hit_rate,
-    }
 
 
 def _write(folder: Path, trained: _Trained, blend: Blend | None) -> float:
