@@ -98,8 +98,7 @@ def build_sequences(
     was.
     """
     started = time.monotonic()
-    sources = [str(path) for path in ([ratings] if isinstance(ratings, str | Path) else ratings)]
-    out = Path(out)
+    sources, out = [str(path) for path in ([ratings] if isinstance(ratings, str | Path) else ratings)], Path(out)
     if builder is None and config.engine != "local":
         name = config.engine
         raise ConfigError(
