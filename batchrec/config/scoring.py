@@ -41,6 +41,10 @@ class ScoringConfig(RulesConfig, PublishingConfig):
     )
     keep_seen: bool = option(False, "The same as --seen allow.")
     device: Literal["auto", "cuda", "cpu"] = option("auto", "Device to score on.")
+    explain: bool = option(
+        False,
+        "Add columns that name the part of the blend that carried each row, and the items of the history behind it.",
+    )
     previous: str | None = option(
         None,
         "Recommendations of an earlier night. Users whose history has not changed keep theirs, if model, rules and "

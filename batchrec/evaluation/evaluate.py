@@ -115,6 +115,7 @@ def _train_and_score(
         trained.seconds,
         trained.blend,
         trained.blend_ndcg_gains,
+        trained.blend_shares,
         asdict(config) | {"validate": trained.validation},
     )
 

@@ -62,6 +62,7 @@ class EvaluatedModel:
     seconds: float
     blend: dict[str, float]
     blend_ndcg_gains: dict[str, float]
+    blend_shares: dict[str, float]
     options: dict[str, Any]
 
 

@@ -26,6 +26,8 @@ def _head(report: EvaluationReport) -> Iterator[str]:
     if report.model is not None and report.model.blend:
         gains = (f"{name} {gain:+.3f}" for name, gain in report.model.blend_ndcg_gains.items() if gain)
         yield f"blend, and the gain of each signal in validation: {', '.join(gains)}"
+        shares = (f"{part} {share:.0%}" for part, share in report.model.blend_shares.items() if share)
+        yield f"top 10 in validation, carried by: {', '.join(shares)}"
     unknown = f", {report.unknown_test_items:,} of them unknown in training" if report.unknown_test_items else ""
     yield f"{report.users_tested:,} users tested on {report.test_items:,} items{unknown}"
     left_out = [f"{n:,} ({reason})" for reason, n in report.users_not_tested.items()]

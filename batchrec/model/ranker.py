@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -28,10 +28,14 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 @dataclass(frozen=True)
 class Ranking:
-    """The best items of each row, best first: scores (rows, k) float32, -inf beyond the last item; items int32."""
+    """The best items of each row, best first: scores (rows, k) float32, -inf beyond the last item; items int32.
+
+    states: (rows, hidden_size) float32, of the encoder, None unless the Ranker keeps them.
+    """
 
     scores: Floats
     items: Ints
+    states: Floats | None = field(default=None, kw_only=True)
 
     @property
     def is_item(self) -> NDArray[np.bool_]:
@@ -60,14 +64,18 @@ class Ranker:
         device: Literal["auto", "cuda", "cpu"],
         precision: ScoringPrecision = "fp32",
         item_offsets: Floats | None = None,
+        *,
+        keeps_states: bool = False,
     ) -> None:
         """Open the ONNX graph; int8 always runs on the CPU.
 
         item_offsets: (vocabulary,) float32, added to the scores; -inf for items that nobody may get. None adds nothing.
+        keeps_states: whether rankings have the states of the encoder.
         Raises DeviceError if device is cuda and no GPU works, ModelError if the graph is broken.
         """
         if precision == "int8":
             device = "cpu"
+        self._states = ("states",) if keeps_states else ()
         graph = at_precision(encoder, precision)
         self._session, problem = open_session(graph, CPU if device == "cpu" else CUDA)
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
@@ -92,7 +100,8 @@ class Ranker:
         same score are in the order of their indexes, on every device.
         Raises ModelError if the outputs are not a ranking.
         """
-        return self._best(tokens, seen, top_k, habits, NO_PAIRS)[0]
+        ranking, states = self._best(tokens, seen, top_k, habits, NO_PAIRS, *self._states)
+        return replace(ranking, states=next(iter(states), None))
 
     def rank_and_score(
         self, tokens: Ints, seen: SeenPairs, top_k: int, asked: SeenPairs, habits: ScoredPairs = NO_HABITS
@@ -101,9 +110,10 @@ class Ranker:
 
         Returns the ranking and the scores (pairs,) float32. Raises ModelError also for scores that are not finite.
         """
-        ranking, (asked_scores,) = self._best(tokens, seen, top_k, habits, asked, "asked_scores")
+        outputs = "asked_scores", *self._states
+        ranking, (asked_scores, *states) = self._best(tokens, seen, top_k, habits, asked, *outputs)
         check_scores(asked_scores)
-        return ranking, asked_scores
+        return replace(ranking, states=next(iter(states), None)), asked_scores
 
     def encode(self, tokens: Ints) -> Floats:
         """Return the states of the encoder at the last places: (rows, hidden_size) float32."""

@@ -6,14 +6,19 @@ import numpy as np
 
 from batchrec.arrays import Bools, Codes, Floats, Ints, Longs
 from batchrec.model.ranker import Ranking
+from batchrec.model.reasons import Reasons
 from batchrec.tables.schemas import BY_MODEL
 
 
 @dataclass(frozen=True)
 class RecLists(Ranking):
-    """The lists of users; sources: (rows, k) int8, indexes of SOURCES, what each recommendation comes from."""
+    """The lists of users; sources: (rows, k) int8, indexes of SOURCES, what each recommendation comes from.
+
+    reasons: of the items, None without --explain.
+    """
 
     sources: Codes
+    reasons: Reasons | None = None
 
     @classmethod
     def empty(cls, n_rows: int, top_k: int) -> "RecLists":

@@ -1,5 +1,6 @@
 """Model lists under the rules that the graph cannot apply: pins, category caps, candidates, diversity."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,17 +55,25 @@ class RuledRanker:
             self._by_segment = SegmentRanker(ranker, rules, rules.by_segment, n_items)
 
     def rank(self, tokens: Ints, users: Longs, limits: UserLimits, habits: ScoredPairs = NO_HABITS) -> RecLists:
-        """Return the list of each row. tokens, habits: as for Ranker.rank; users: each row's row of the limits."""
+        """Return the list of each row, with states if the Ranker keeps them.
+
+        tokens, habits: as for Ranker.rank; users: each row's row of the limits.
+        """
         if limits.candidates is not None:
             return self._rank_candidates(limits.candidates, tokens, users, limits, habits)
+
+        # The first pools are of all rows.
+        states: list[Floats | None] = []
 
         def pool_of(rows: Longs, depth: int) -> Pool:
             excluded, segments = limits.excluded(users[rows]), limits.segments_of(users[rows])
             ranking, pin_scores = self._best(tokens[rows], excluded, depth, segments, habits.of_rows(rows, len(tokens)))
             pin_scores[~allowed_pins(self._rules, segments, excluded, None)] = -np.inf
+            states.append(ranking.states)
             return _by_model(ranking, pin_scores, is_whole=~ranking.is_item[:, -1])
 
-        return deepen(pool_of, len(tokens), self._depths, self._selection)
+        lists = deepen(pool_of, len(tokens), self._depths, self._selection)
+        return replace(lists, states=states[0])
 
     def _best(
         self, tokens: Ints, excluded: SeenPairs, depth: int, segments: Longs, habits: ScoredPairs
@@ -85,7 +94,7 @@ class RuledRanker:
         pairs, pins = self._known(allowed), self._pins_of(len(tokens))
         asked = SeenPairs(np.concatenate([pairs.rows, pins.rows]), np.concatenate([pairs.items, pins.items]))
         # Only these scores are needed: of the catalogue one item is ranked.
-        _, scores = self._ranker.rank_and_score(tokens, NO_PAIRS, 1, asked, habits)
+        best_one, scores = self._ranker.rank_and_score(tokens, NO_PAIRS, 1, asked, habits)
         pin_scores = self._lay_pins_out(scores[len(pairs.rows) :], len(tokens))
         pin_scores[~allowed_pins(self._rules, limits.segments_of(users), excluded, allowed)] = -np.inf
         ranking = as_rows(pairs, scores[: len(pairs.rows)], len(tokens))
@@ -95,7 +104,7 @@ class RuledRanker:
             return _by_model(best, pin_scores[rows], is_whole=~ranking.is_item[rows, depth - 1])
 
         depths = min(self._depths[0], ranking.items.shape[1]), ranking.items.shape[1]
-        return deepen(pool_of, len(tokens), depths, self._selection)
+        return replace(deepen(pool_of, len(tokens), depths, self._selection), states=best_one.states)
 
     def _known(self, pairs: SeenPairs) -> SeenPairs:
         """Keep the pairs of items that the model knows."""

@@ -1,5 +1,7 @@
 """Rankings by the model of the items that each row's segment may get."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from batchrec.arrays import Floats, Ints, Longs
@@ -34,6 +36,7 @@ class SegmentRanker:
         shape = len(tokens), depth
         best = Ranking(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32))
         scores = np.zeros(len(asked.rows), np.float32)
+        states: Floats | None = None
         wider = self._widths(depth)[segments]
         waiting = np.ones(len(tokens), bool)
         while waiting.any():
@@ -47,6 +50,9 @@ class SegmentRanker:
                 asked.of_rows(rows, len(tokens)),
                 habits.of_rows(rows, len(tokens)),
             )
+            if ranking.states is not None:
+                states = np.zeros((len(tokens), ranking.states.shape[1]), np.float32) if states is None else states
+                states[rows] = ranking.states
             is_whole = ~ranking.is_item[:, -1] | (width >= self._n_items)
             is_open = ranking.is_item & self._rules.may_get(segments[rows][:, None], ranking.items)
             order = np.argsort(~is_open, axis=1, kind="stable")[:, :depth]
@@ -57,7 +63,7 @@ class SegmentRanker:
             is_done = is_whole | (is_open.sum(axis=1) >= depth)
             waiting[rows[is_done]] = False
             wider[rows] = min(width * _DEEPER, self._n_items)
-        return best, scores
+        return replace(best, states=states), scores
 
     def _widths(self, depth: int) -> Longs:
         """Return how long a ranking must be to hold `depth` items of each segment: (segments,) int64.

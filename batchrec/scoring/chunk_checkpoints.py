@@ -1,10 +1,11 @@
 """Checkpoints of scoring: the rankings of chunks, for a run that resumes after a kill."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +14,17 @@ from numpy.typing import NDArray
 from batchrec.arrays import Longs
 from batchrec.config import ScoringConfig
 from batchrec.model.directory import ENCODER, Manifest
+from batchrec.model.reasons import N_BECAUSE, Reasons
 from batchrec.rules.pools import RecLists
 from batchrec.system.checkpoints import CheckpointStore, fingerprint_of
 from batchrec.tables.schemas import made_by
 
 _log = logging.getLogger(__name__)
 
-# Bytes of an item in a list: a score, an item and a source.
+# Bytes of an item in a list: a score, an item and a source; with --explain also a part, and items with their weights.
 RANKING_BYTES = 9
+REASONS_BYTES = 1 + 8 * N_BECAUSE
+_REASONS = "reasons."
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,24 @@ class ChunkCheckpoint:
         name, key = f"chunk-{self.number}", _key(user_ids, digests, is_fresh)
         checkpoint = self.store.read(name)
         if checkpoint is not None and checkpoint.metadata["key"] == key:
-            # Copies, because the lists of cold users are set later.
-            return RecLists(*(checkpoint.arrays[field.name].copy() for field in fields(RecLists)))
+            return _lists_of(checkpoint.arrays)
         lists = rank()
-        self.store.write(name, {field.name: getattr(lists, field.name) for field in fields(lists)}, {"key": key})
+        self.store.write(name, _arrays_of(lists), {"key": key})
         return lists
+
+
+def _arrays_of(lists: RecLists) -> dict[str, NDArray[Any]]:
+    """Return all arrays of lists by name; those of the reasons begin with `reasons.`."""
+    reasons = {} if lists.reasons is None else vars(lists.reasons)
+    arrays = {name: getattr(lists, name) for name in ("scores", "items", "sources")}
+    return arrays | {_REASONS + name: values for name, values in reasons.items()}
+
+
+def _lists_of(arrays: Mapping[str, NDArray[Any]]) -> RecLists:
+    """Return the lists of `_arrays_of`, as copies, because the lists of cold users are set later."""
+    copies = {name: values.copy() for name, values in arrays.items()}
+    reasons = {name: copies.pop(_REASONS + name) for name in Reasons.__dataclass_fields__ if _REASONS + name in copies}
+    return RecLists(**copies, reasons=Reasons(**reasons) if reasons else None)
 
 
 def open_checkpoints(

@@ -18,7 +18,7 @@ from batchrec.scoring.shards import read_metadata
 from batchrec.tables.ids import BLANKS
 from batchrec.tables.parquet import cast_batches, write_parquet
 from batchrec.tables.queries import connect, literal, select
-from batchrec.tables.schemas import made_by, recs_schema
+from batchrec.tables.schemas import REASON_COLUMNS, made_by, recs_schema
 from batchrec.tables.sealed_parquet import open_parquet, parquet_of
 
 # Rows of a row group of the merged table, and the memory of the sort before it spills to the disk.
@@ -135,7 +135,12 @@ def _check_users(file: ShardFile) -> None:
 def _recs_schema(file: ShardFile) -> pa.Schema:
     schema = file.schema
     types = (schema.field(name).type for name in ("user_id", "item_id"))
-    return recs_schema(*types, with_titles="title" in schema.names, made_by=made_by(schema.metadata))
+    return recs_schema(
+        *types,
+        with_titles="title" in schema.names,
+        made_by=made_by(schema.metadata),
+        with_reasons=REASON_COLUMNS[0] in schema.names,
+    )
 
 
 def _sum(reports: Sequence[ScoringReport], out: str, seconds: float) -> ScoringReport:

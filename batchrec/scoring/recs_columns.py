@@ -7,22 +7,29 @@ import pyarrow as pa
 
 from batchrec.arrays import Longs
 from batchrec.model.directory import Model
+from batchrec.model.reasons import Reasons
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.pools import RecLists
 from batchrec.scoring.offer import Offer
-from batchrec.tables.schemas import FIRST_ITEM, SOURCES, recs_schema
+from batchrec.tables.schemas import FIRST_ITEM, NOT_CARRIED, PAD, PARTS, REASON_COLUMNS, SOURCES, recs_schema
 
 
 class RecsColumns:
-    """Turns lists into rows of recs; schema: with the title if there is a catalogue."""
+    """Turns lists into rows of recs; schema: with the title if there is a catalogue, and with reasons if asked for."""
 
-    def __init__(self, model: Model, user_type: pa.DataType, offer: Offer, made_by: dict[str, Any]) -> None:
+    def __init__(
+        self, model: Model, user_type: pa.DataType, offer: Offer, made_by: dict[str, Any], *, with_reasons: bool
+    ) -> None:
         """Look up the vocabulary's titles once; made_by: as for recs_schema."""
         self._model_id = model.manifest.model_id
         self._offer = offer
         self._titles = offer.titles(offer.vocabulary)
         self.schema = recs_schema(
-            user_type, model.vocabulary.item_ids.type, with_titles=self._titles is not None, made_by=made_by
+            user_type,
+            model.vocabulary.item_ids.type,
+            with_titles=self._titles is not None,
+            made_by=made_by,
+            with_reasons=with_reasons,
         )
 
     def rows(self, user_ids: pa.Array, digests: Longs, lists: RecLists, vocabulary: Vocabulary) -> pa.RecordBatch:
@@ -43,6 +50,23 @@ class RecsColumns:
             is_own = vocabulary is self._offer.vocabulary
             titles = self._titles if is_own else self._offer.titles(vocabulary)
             columns["title"] = titles.take(items)
+        if lists.reasons is not None:
+            columns |= _reasons(lists.reasons, vocabulary)
         recs = pa.record_batch([columns[name] for name in self.schema.names], schema=self.schema)
         is_item = lists.is_item.ravel()
         return recs if is_item.all() else recs.filter(pa.array(is_item))
+
+
+def _reasons(reasons: Reasons, vocabulary: Vocabulary) -> dict[str, pa.Array]:
+    """Return the columns of the reasons, a row per place of the lists."""
+    codes = reasons.carried_by.ravel()
+    is_named = reasons.items != PAD
+    offsets = pa.array(np.append(0, np.cumsum(is_named.sum(axis=2))), pa.int32())
+    items = vocabulary.item_ids.take(pa.array(reasons.items[is_named] - FIRST_ITEM))
+    weights = pa.array(reasons.weights[is_named])
+    lists = [
+        pa.ListArray.from_arrays(offsets, values, type=pa.list_(pa.field("element", values.type, nullable=False)))
+        for values in (items, weights)
+    ]
+    carried_by = pa.array(PARTS).take(pa.array(codes, mask=codes == NOT_CARRIED))
+    return dict(zip(REASON_COLUMNS, [carried_by, *lists], strict=True))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError, GateError
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
-from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, ChunkCheckpoint, open_checkpoints
+from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, REASONS_BYTES, ChunkCheckpoint, open_checkpoints
 from batchrec.scoring.chunks import in_order, n_workers
 from batchrec.scoring.engine import Engine, ScoredChunks
 from batchrec.scoring.inputs import ScoringInputs, read_inputs
@@ -35,6 +35,7 @@ from batchrec.tables.schemas import made_by
 _USER_BYTES = 32
 _ROW_BYTES = 10
 _TITLED_ROW_BYTES = 16
+_REASONS_ROW_BYTES = 16
 
 
 def score(  # noqa: PLR0913, PLR0917 - the same at every caller
@@ -140,9 +141,11 @@ def _of_one_schema(chunks: ScoredChunks) -> tuple[pa.Schema, ScoredChunks]:
 def _check_space(out: Path, n_users: int, config: ScoringConfig, checkpoints: CheckpointStore | None) -> None:
     """Raise ConfigError if the disk cannot hold the table, and the checkpoints next to it until it is complete."""
     n_rows = n_users * config.top_k
-    needed = _USER_BYTES * n_users + (_TITLED_ROW_BYTES if config.items else _ROW_BYTES) * n_rows
+    row_bytes = (_TITLED_ROW_BYTES if config.items else _ROW_BYTES) + _REASONS_ROW_BYTES * config.explain
+    needed = _USER_BYTES * n_users + row_bytes * n_rows
     if checkpoints is not None:
-        needed += max(0, RANKING_BYTES * n_rows - checkpoints.n_bytes())
+        ranking_bytes = RANKING_BYTES + REASONS_BYTES * config.explain
+        needed += max(0, ranking_bytes * n_rows - checkpoints.n_bytes())
     free = shutil.disk_usage(Path(os.path.realpath(out)).parent).free
     if needed > free:
         raise ConfigError(

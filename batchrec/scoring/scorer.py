@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from batchrec.model.batching import scoring_tokens, token_batches
 from batchrec.model.blend import NO_HABITS, habits
 from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking, check_scores
+from batchrec.model.reasons import Explainer, Reasons
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.pools import RecLists
 from batchrec.rules.ruled_ranker import RuledRanker
@@ -85,7 +86,8 @@ def open_scorer(parts: ScorerParts) -> "Scorer":
     config.previous cannot be read.
     """
     model, config, offer = parts.model, parts.config, parts.offer
-    ranker = Ranker(model.encoder, config.device, config.precision, offer.item_offsets)
+    offsets = offer.item_offsets
+    ranker = Ranker(model.encoder, config.device, config.precision, offsets, keeps_states=config.explain)
     return Scorer(model, ranker, parts.user_type, config, offer)
 
 
@@ -108,6 +110,7 @@ class Scorer:
         # Without rules the best items of the graph are the list.
         needs_rules = offer.rules.choose or not knows_all
         self._ruled = RuledRanker(ranker, model, offer.rules, config.top_k) if needs_rules else None
+        self._explainer = Explainer(model.weights, model.blend) if config.explain else None
         self._shape, self._blend, self._needs_days = model.manifest.shape, model.blend, model.needs_days
         self._top_k = config.top_k
         self._seen_from = config.seen_from
@@ -121,8 +124,9 @@ class Scorer:
             "device": ranker.device,
             "onnxruntime": ort.__version__,
             **offer.digests(),
+            **({"explain": True} if config.explain else {}),
         }
-        self._columns = RecsColumns(model, user_type, offer, made_by)
+        self._columns = RecsColumns(model, user_type, offer, made_by, with_reasons=config.explain)
         self._previous = _open_previous(config, self.schema)
 
     @property
@@ -187,20 +191,29 @@ class Scorer:
         Raises ModelError for scores that are not finite.
         """
         lists = RecLists.empty(len(fresh), self._top_k)
+        if self._explainer is not None:
+            lists = replace(lists, reasons=Reasons.empty(len(fresh), self._top_k))
         known = np.flatnonzero(users.is_known[fresh])
         lengths = np.minimum(users.histories.lengths[fresh[known]], self._shape.max_len)
         for batch in token_batches(lengths, self._batch_tokens, self._max_users):
-            lists.put(known[batch], self._rank_batch(users, fresh[known[batch]]))
+            self._rank_batch(lists, known[batch], users, fresh[known[batch]])
         # The Ranker checks what the graph returns, this what the rules make of it.
         check_scores(lists.scores)
         return lists
 
-    def _rank_batch(self, users: IndexedUsers, rows: Longs) -> Ranking:
+    def _rank_batch(self, lists: RecLists, places: Longs, users: IndexedUsers, rows: Longs) -> None:
+        """Set some lists; places: those of the lists; rows: those of the users, in the same order."""
         tokens = scoring_tokens(users.histories, rows, self._shape)
         added = NO_HABITS if self._blend is None else habits(self._blend, users.histories, rows)
         if self._ruled is not None:
-            return self._ruled.rank(tokens, rows, users.limits, added)
-        return self._ranker.rank(tokens, users.limits.excluded(rows), self._top_k, added)
+            ranking: Ranking = self._ruled.rank(tokens, rows, users.limits, added)
+        else:
+            ranking = self._ranker.rank(tokens, users.limits.excluded(rows), self._top_k, added)
+        lists.put(places, ranking)
+        if self._explainer is not None:
+            assert lists.reasons is not None  # noqa: S101 - made with the lists
+            assert ranking.states is not None  # noqa: S101 - this Ranker keeps them
+            lists.reasons.put(places, self._explainer.explain(tokens, ranking.states, ranking.items, added))
 
     def _fill_cold(self, lists: RecLists, users: IndexedUsers, fresh: Longs) -> Vocabulary:
         """Set the lists of cold users to popular items, and return the vocabulary of the items in all lists."""

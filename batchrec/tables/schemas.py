@@ -30,6 +30,11 @@ FIRST_ITEM = 2
 # The origins of a row, and the code of each in arrays.
 SOURCES = ("model", "popular_segment", "popular", "popular_all_time", "pinned")
 BY_MODEL, BY_SEGMENT, BY_RECENT, BY_ALL_TIME, BY_PIN = range(len(SOURCES))
+# The parts of a blend that may carry an item of a list, and the code for none of them.
+PARTS = ("encoder", "neighbours", "popularity", "habit")
+NOT_CARRIED = -1
+# The columns of recs with --explain.
+REASON_COLUMNS = ("carried_by", "because_items", "because_weights")
 # The origins of a row of similar items.
 SIMILAR_SOURCES = ("vectors", "co-occurrence")
 
@@ -100,13 +105,27 @@ def lists_schema(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
 
 
 def recs_schema(
-    user_type: pa.DataType, item_type: pa.DataType, *, with_titles: bool, made_by: dict[str, Any]
+    user_type: pa.DataType,
+    item_type: pa.DataType,
+    *,
+    with_titles: bool,
+    made_by: dict[str, Any],
+    with_reasons: bool = False,
 ) -> pa.Schema:
     """Return the schema of recs: one row per recommendation.
 
     Ranks start at 1 without gaps; scores do not increase within a user and source. history_digest: see
-    batching.history_digests. made_by: everything else that the rows depend on, stored in the metadata.
+    batching.history_digests. made_by: everything else that the rows depend on, stored in the metadata. with_reasons:
+    whether it has REASON_COLUMNS.
     """
+    # Plain lists, because ADBC copies no lists of structs into Postgres.
+    types = (
+        pa.string(),
+        *(pa.list_(pa.field("element", type_, nullable=False)) for type_ in (item_type, pa.float32())),
+    )
+    reasons = [
+        pa.field(name, type_, nullable=name == "carried_by") for name, type_ in zip(REASON_COLUMNS, types, strict=True)
+    ]
     schema = _with_contract(
         [
             pa.field("user_id", user_type, nullable=False),
@@ -117,6 +136,7 @@ def recs_schema(
             pa.field("model_id", pa.string(), nullable=False),
             pa.field("history_digest", pa.int64(), nullable=False),
             *([pa.field("title", pa.string())] if with_titles else []),
+            *(reasons if with_reasons else []),
         ],
         "recs",
     )

@@ -13,7 +13,7 @@ from batchrec.config import TargetLayout
 from batchrec.errors import ConfigError, InputError, one_line
 from batchrec.tables.parquet import cast_batches
 from batchrec.tables.queries import connect, literal, select
-from batchrec.tables.schemas import recs_schema, similar_schema
+from batchrec.tables.schemas import REASON_COLUMNS, recs_schema, similar_schema
 from batchrec.tables.sealed_parquet import open_parquet, parquet_of
 from batchrec.targets.target import PublishedTable
 
@@ -63,14 +63,17 @@ def rows_schema(recs: pa.Schema, layout: TargetLayout, *, is_dated: bool) -> pa.
 def check_columns(names: Iterable[str], layout: TargetLayout, where: object) -> None:
     """Raise ConfigError if an existing table of a dated target has other columns than the rows of a layout.
 
-    where: the table, for the message. A column title may be missing or not; the types are those of the ids.
+    where: the table, for the message. A column title may be missing or not, and so may all columns of reasons; the
+    types are those of the ids.
     """
+    existing = set(names)
     if layout == "similar":
         schema = similar_schema(pa.int64(), with_titles=True, made_by={})
     else:
-        schema = recs_schema(pa.int64(), pa.int64(), with_titles=True, made_by={})
+        with_reasons = not existing.isdisjoint(REASON_COLUMNS)
+        schema = recs_schema(pa.int64(), pa.int64(), with_titles=True, made_by={}, with_reasons=with_reasons)
     columns = set(rows_schema(schema, layout, is_dated=True).names)
-    if {*names, *({"title"} & columns)} != columns:
+    if existing | ({"title"} & columns) != columns:
         raise ConfigError(
             f"{where}: exists with columns {', '.join(names)}; expected {', '.join(sorted(columns))}, which "
             f"{'similar' if layout == 'similar' else f'--layout {layout}'} writes. Pass another "

@@ -1,6 +1,7 @@
 """Blend the encoder with simple signals: weights that are fitted on held-out items, then one array per part."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from batchrec.training.candidates import Candidates
 from batchrec.training.encoder import Encoder
 from batchrec.training.holdout import Accuracy, HeldOut, measure_accuracy
 from batchrec.training.ranking_graph import NextItemRanker
+from batchrec.training.shares import part_shares
 from batchrec.training.signals import Signals
 
 # Newest events of a history whose neighbours are added.
@@ -27,6 +29,14 @@ _SCORES = 1 << 22
 
 _ENCODER, _NEIGHBOURS, _NEWEST_NEIGHBOURS = "encoder", "neighbours", "neighbours_of_the_newest"
 _TIMES_TAKEN, _DAYS_TAKEN = "times_taken", "days_taken"
+# The part of each signal that is not a popularity.
+_PARTS = {
+    _ENCODER: "encoder",
+    _NEIGHBOURS: "neighbours",
+    _NEWEST_NEIGHBOURS: "neighbours",
+    _TIMES_TAKEN: "habit",
+    _DAYS_TAKEN: "habit",
+}
 
 
 def fit_blend(
@@ -44,7 +54,9 @@ def fit_blend(
     values, is_relevant, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     lengths = np.array([len(part[0]) for part in parts])
     candidates = Candidates(values, is_relevant, counts, np.cumsum(lengths) - lengths, held_out.later.lengths[users])
-    return fit_weights(candidates, sources.names)
+    fitted = fit_weights(candidates, sources.names)
+    part_of = {name: _PARTS.get(name, "popularity") for name in sources.names}
+    return replace(fitted, shares=part_shares(candidates, fitted.weights, part_of))
 
 
 def make_blend(weights: dict[str, float], encoder: Encoder, signals: Signals) -> Blend:

@@ -5,7 +5,7 @@ and all users weigh the same. Signals that this likes but that harm the top of t
 Last, the weights are moved towards NDCG@10 itself (top_of_list.py), if that helps users of another fold.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,12 @@ class FittedWeights:
     """The weight of each signal by its name, 0 for one that does not help.
 
     gains: how much lower NDCG@10 is on the users of the fit without the signal, after the others are fitted again.
+    shares: the share of these users' top 10 that each part carries (shares.py).
     """
 
     weights: dict[str, float]
     gains: dict[str, float]
+    shares: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {weight:.3g} ({self.gains[name]:+.4f})" for name, weight in self.weights.items())

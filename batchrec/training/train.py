@@ -49,8 +49,8 @@ class TrainingReport:
     validation: temporal or last-item; cut: the time from which items are held out, None if only last items are.
     encoder: its shape. negatives: negatives sampled per step, 0 for the full softmax. ended_by: patience, max_epochs or
     max_minutes. blend: the weight of each signal, 0 for one that does not help; none without a blend.
-    blend_ndcg_gains: how much each signal adds to NDCG@10 on the users of the fit. onnx_difference: the largest
-    difference of a score between the ONNX graph and torch.
+    blend_ndcg_gains: how much each signal adds to NDCG@10 on the users of the fit. blend_shares: the share of their top
+    10 that each part carries. onnx_difference: the largest difference of a score between the ONNX graph and torch.
     """
 
     out: str
@@ -74,6 +74,7 @@ class TrainingReport:
     popularity_hr_at_10: float
     blend: dict[str, float]
     blend_ndcg_gains: dict[str, float]
+    blend_shares: dict[str, float]
     onnx_difference: float
     seconds: float
 
@@ -126,6 +127,7 @@ def train(
                 ended_by=fitted.ended_by,
                 blend=fitted_blend.weights,
                 blend_ndcg_gains=fitted_blend.gains,
+                blend_shares=fitted_blend.shares,
                 onnx_difference=difference,
                 seconds=round(time.monotonic() - started, 3),
                 **metrics,

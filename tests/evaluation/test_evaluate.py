@@ -100,7 +100,10 @@ def test_the_parts_of_the_blend_are_reported(tmp_path: Path, capsys: pytest.Capt
     assert run_cli("evaluate", *QUICKLY, *options, "--blend", "auto") == 0
     model = json.loads(out.with_suffix(".json").read_text())["model"]
     assert model["blend"].keys() == model["blend_ndcg_gains"].keys() > {"encoder", "popular", "neighbours"}
-    assert "blend, and the gain of each signal in validation: " in capsys.readouterr().out
+    assert sum(model["blend_shares"].values()) == pytest.approx(1)
+    printed = capsys.readouterr().out
+    assert "blend, and the gain of each signal in validation: " in printed
+    assert "top 10 in validation, carried by: " in printed
     assert model["options"]["validate"] == "last-item"
 
 

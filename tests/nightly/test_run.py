@@ -59,6 +59,19 @@ def test_unchanged_users_are_carried_over(shop: Company) -> None:
     assert shop.archive.dates() == [FIRST, FIRST + timedelta(days=1)]
 
 
+def test_reasons_are_carried_over_and_a_night_without_them_scores_everybody(shop: Company) -> None:
+    shop.run()
+    plain, shop.scoring = shop.scoring, replace(shop.scoring, explain=True)
+    assert shop.run(1).users_carried_over == 0
+    report = shop.run(2)
+    assert report.users_carried_over == report.users
+    assert shop.rows() == all_scored(shop, shop.folder)
+    assert {row["carried_by"] for row in shop.rows()} == {"encoder"}
+    shop.scoring = plain
+    assert shop.run(3).users_carried_over == 0
+    assert shop.rows() == shop.rows(FIRST)
+
+
 def test_a_model_is_retrained_at_its_maximum_age_from_the_one_in_use(shop: Company) -> None:
     shop.run()
     shop.run(6)

@@ -27,9 +27,10 @@ def dated(place: Place) -> Place:
     return place
 
 
-def test_nested_rows_with_titles_hold_the_same_as_long_ones(place: Place) -> None:
+@pytest.mark.parametrize("with_reasons", [False, True])
+def test_nested_rows_with_titles_hold_the_same_as_long_ones(with_reasons: bool, place: Place) -> None:
     lists = {f"user {number:03}": [f"item {item}" for item in range(1 + number % 4)] for number in range(40)}
-    table = recs_rows(lists, with_titles=True)
+    table = recs_rows(lists, with_titles=True, with_reasons=with_reasons)
     publish(place, table)
     (long,) = place.read().values()
     assert long == pq.read_table("recs.parquet").to_pylist()
