@@ -127,6 +127,14 @@ class Archive:
         table = self.table(run_date)
         return table.is_file() and file_sha256(table) == self.recs_sha256(run_date)
 
+    def is_complete(self, run_date: date) -> bool:
+        """Return whether each table of a night that has a target is still the one that was published."""
+        report = self.report(run_date)
+        if report is None or not self.is_intact(run_date):
+            return False
+        sha256 = similar_sha256(report) if self.similar is not None else None
+        return sha256 is None or self._file_of([self.night(run_date)], SIMILAR, sha256) is not None
+
     def last_intact(self, nights: Sequence[date]) -> Path | None:
         """Return the table of the last of some nights whose table is intact; None if there is none."""
         for night in reversed(nights):

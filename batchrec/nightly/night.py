@@ -97,7 +97,7 @@ class Night:
     def finish(self) -> bool:
         """Finish publishing the night as a killed run had decided. Returns False if that is no longer possible.
 
-        In that case, if the night's own folder is complete, its table becomes the current one.
+        In that case, if the night's own folder is complete, its tables become the current ones.
         """
         decisions, name = self.archive.decisions, f"night {self._run_date}"
         decisions.sync(self._run_date)
@@ -114,7 +114,7 @@ class Night:
                 "%s was about to be published, but its table, report or model is lost or damaged, so it is not", name
             )
             recs_sha256 = self.archive.recs_sha256(self._run_date)
-            if self.archive.is_intact(self._run_date) and not self.archive.is_published(
+            if self.archive.is_complete(self._run_date) and not self.archive.is_published(
                 self._run_date, str(recs_sha256)
             ):
                 self.archive.make_current(self._run_date)

@@ -166,6 +166,18 @@ def test_a_decided_night_whose_similar_items_are_damaged_is_made_again(
     assert_published(pair, 0)
 
 
+def test_a_decided_night_that_lost_its_similar_items_publishes_no_recommendations_either(
+    pair: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.run()
+    kill(pair, monkeypatch, "after the folder", 7)
+    for folder in (pair.archive.work(night(7)), pair.archive.night(night(7))):
+        (folder / SIMILAR).unlink()
+    with pytest.raises(GateError):
+        pair.run(8, gate_min_full_lists=1.0, gate_min_users=1.0, gate_min_similar=1.0, gate_max_top_items=0.0)
+    assert_published(pair, 0)
+
+
 def test_a_decided_night_is_finished_without_its_similar_items_if_these_are_no_longer_asked_for(
     pair: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
