@@ -105,6 +105,13 @@ class Ranker:
         check_scores(asked_scores)
         return ranking, asked_scores
 
+    def score(self, tokens: Ints, asked: SeenPairs, habits: ScoredPairs = NO_HABITS) -> Floats:
+        """Return the scores of some pairs of a row and an item, (pairs,) float32, as `rank_and_score` does."""
+        # Only these scores are needed: of the catalogue one item is ranked.
+        (scores,) = self._run(tokens, NO_PAIRS, 1, habits, asked, "asked_scores")
+        check_scores(scores)
+        return scores
+
     def encode(self, tokens: Ints) -> Floats:
         """Return the states of the encoder at the last places: (rows, hidden_size) float32."""
         # Only the states are needed: of the catalogue one item is ranked.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchrec.arrays import Bools, Floats, Ints, Longs
-from batchrec.model.batching import NO_PAIRS, Histories, SeenPairs
+from batchrec.model.batching import Histories, SeenPairs
 from batchrec.model.blend import NO_HABITS, ScoredPairs
 from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking
@@ -84,8 +84,7 @@ class RuledRanker:
         allowed = allowed_candidates(candidates, limits, users, excluded, self._rules)
         pairs, pins = self._known(allowed), self._pins_of(len(tokens))
         asked = SeenPairs(np.concatenate([pairs.rows, pins.rows]), np.concatenate([pairs.items, pins.items]))
-        # Only these scores are needed: of the catalogue one item is ranked.
-        _, scores = self._ranker.rank_and_score(tokens, NO_PAIRS, 1, asked, habits)
+        scores = self._ranker.score(tokens, asked, habits)
         pin_scores = self._lay_pins_out(scores[len(pairs.rows) :], len(tokens))
         pin_scores[~allowed_pins(self._rules, limits.segments_of(users), excluded, allowed)] = -np.inf
         ranking = as_rows(pairs, scores[: len(pairs.rows)], len(tokens))
