@@ -21,7 +21,7 @@ from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.publish_steps import Publication
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import Check, ModelFigures, NightReport
-from batchrec.nightly.retraining import due_by_age, due_by_figures, starting_from
+from batchrec.nightly.retraining import due_by_age, due_by_figures, due_by_parts, starting_from
 from batchrec.scoring.processes import score_file
 from batchrec.scoring.report import ScoringReport
 from batchrec.sequences.build import build_sequences, rejects_of
@@ -190,7 +190,7 @@ class Night:
             due = f"the model in use cannot be used: {error}"
             _log.warning("%s", due)
             return None, due
-        due = due or due_by_figures(figures, self.config)
+        due = due or due_by_parts(in_use, self.jobs, self.config) or due_by_figures(figures, self.config)
         if due is None:
             self.journal.check(model_checks(figures, None, self.config))
         return figures, due

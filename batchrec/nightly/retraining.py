@@ -5,6 +5,8 @@ from dataclasses import asdict, replace
 from datetime import date
 
 from batchrec.config import RunConfig, TrainingConfig
+from batchrec.errors import ModelError
+from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.registry import ModelVersion
 from batchrec.nightly.report import ModelFigures
 
@@ -19,6 +21,20 @@ def due_by_age(in_use: ModelVersion | None, config: RunConfig, run_date: date) -
     if age < config.days_between_trainings:
         return None
     return f"the model in use is {age} days old (--train-every {config.train_every})"
+
+
+def due_by_parts(in_use: ModelVersion | None, jobs: Jobs, config: RunConfig) -> str | None:
+    """Return why a training is due by what the model in use stores; None if it stores what tonight's tables need."""
+    if in_use is None:
+        return None
+    try:
+        manifest = in_use.manifest
+    except ModelError as error:
+        return f"the model in use cannot be used: {error}"
+    lacks = jobs.lacks(config, has_embeddings=manifest.has_embeddings, has_neighbours=manifest.blend is not None)
+    if lacks is None:
+        return None
+    return f"the model in use was trained with {lacks[1]} and does not store what {lacks[0]} needs"
 
 
 def due_by_figures(figures: ModelFigures, config: RunConfig) -> str | None:

@@ -121,7 +121,7 @@ def _method_for(model: Model, folder: Path, method: SimilarMethod) -> SimilarMet
 
     Raises ConfigError if the model stores no neighbours and the method needs them.
     """
-    if model.blend is not None and (model.has_embeddings or method != "blended"):
+    if model.blend is not None and (model.manifest.has_embeddings or method != "blended"):
         return method
     if model.blend is not None:
         _log.warning(

@@ -11,12 +11,13 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.config import SimilarConfig, SimilarMethod, TrainingConfig
+from batchrec.config import ScoringConfig, SimilarConfig, TrainingConfig
 from batchrec.errors import ConfigError, GateError, NothingToDo
 from batchrec.nightly import night as night_module
 from batchrec.nightly import publish_steps
 from batchrec.nightly.archive import SIMILAR, Archive
 from batchrec.nightly.registry import ModelRegistry
+from batchrec.nightly.report import NightReport
 from batchrec.nightly.run import plan, run
 from batchrec.system.atomic import replacing_folder
 from batchrec.targets import LocalFile, PublishedTable
@@ -259,19 +260,45 @@ def test_lists_of_items_that_only_recommendations_keep_get_a_warning(
 
 
 @pytest.mark.parametrize(
-    ("method", "option", "training"),
+    ("needed_by", "option", "jobs"),
     [
-        ("co-occurrence", "--blend none", TrainingConfig(blend="none")),
-        ("vectors", "--max-epochs 0", TrainingConfig(max_epochs=0)),
+        (
+            "similar --method co-occurrence",
+            "--blend none",
+            {"similar": SimilarConfig(method="co-occurrence"), "training": TrainingConfig(blend="none")},
+        ),
+        (
+            "similar --method vectors",
+            "--max-epochs 0",
+            {"similar": SimilarConfig(method="vectors"), "training": TrainingConfig(max_epochs=0)},
+        ),
+        (
+            "score --diversity",
+            "--max-epochs 0",
+            {"scoring": ScoringConfig(diversity=0.5), "training": TrainingConfig(max_epochs=0)},
+        ),
     ],
 )
-def test_models_that_will_lack_what_a_method_needs_are_refused_before_any_work(
-    pair: Company, method: SimilarMethod, option: str, training: TrainingConfig
+def test_models_that_will_lack_what_a_table_needs_are_refused_before_any_work(
+    pair: Company, needed_by: str, option: str, jobs: dict[str, Any]
 ) -> None:
-    jobs = replace(pair.jobs, similar=SimilarConfig(method=method), training=training)
-    with pytest.raises(ConfigError, match=f"similar --method {method}: a model of train {option} does not store"):
-        run(jobs, pair.run_config, FIRST)
+    with pytest.raises(ConfigError, match=f"{needed_by}: a model of train {option} does not store what it needs"):
+        run(replace(pair.jobs, **jobs), pair.run_config, FIRST)
     assert not pair.archive.work(FIRST).exists()
+
+
+def test_a_model_in_use_that_lacks_what_a_table_needs_is_retrained(pair: Company) -> None:
+    pair.run()
+    pair.similar = SimilarConfig(method="co-occurrence")
+    reason = "the model in use was trained with --blend none and does not store what similar --method co-occurrence"
+    assert str(plan(pair.jobs, pair.run_config, night(1)).trains).startswith(reason)
+    # The new model is another one of these tests' own, which store no neighbours either.
+    with pytest.raises(ConfigError, match="stores no neighbours of items") as error:
+        pair.run(1)
+    assert len(pair.trainings) == 2
+    report = error.value.report
+    assert isinstance(report, NightReport)
+    assert str(report.trained_because).startswith(reason)
 
 
 @pytest.mark.parametrize(
