@@ -304,8 +304,8 @@ def test_a_model_in_use_that_lacks_what_a_table_needs_is_retrained(pair: Company
 @pytest.mark.parametrize(
     ("similar_out", "similar", "expected"),
     [
-        ("recs.parquet", {}, "is also score --out. Pass another similar --out"),
-        ("./recs.parquet", {}, "is also score --out. Pass another similar --out"),
+        ("recs.parquet", {}, "is also score --out, or one is within the other. Pass another similar --out"),
+        ("./recs.parquet", {}, "is also score --out, or one is within the other. Pass another similar --out"),
         ("block.csv", {"block": "block.csv"}, "is also an input. Pass another similar --out"),
         ("nights/", {}, "is also the folder of --nights or --models. Pass another similar --out"),
     ],
@@ -320,6 +320,23 @@ def test_a_place_for_similar_items_that_is_taken_is_refused(
     with pytest.raises(ConfigError) as error:
         pair.run()
     assert str(error.value).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("out", "similar_out"),
+    [
+        ("tables/", "tables/similar.parquet"),
+        ("tables/recs.parquet", "tables/"),
+        ("memory://bucket/tables/", "memory://bucket/tables/similar/"),
+    ],
+)
+def test_a_table_within_the_folder_of_the_other_is_refused(
+    pair: Company, monkeypatch: pytest.MonkeyPatch, out: str, similar_out: str
+) -> None:
+    monkeypatch.chdir(pair.folder)
+    pair.target, pair.similar_target = out, similar_out
+    with pytest.raises(ConfigError, match="or one is within the other"):
+        pair.run()
 
 
 def test_both_tables_may_be_in_one_database(pair: Company, monkeypatch: pytest.MonkeyPatch) -> None:
