@@ -172,6 +172,11 @@ def _assemble(manifest: Manifest, contents: dict[str, bytes], folder: Path) -> M
     return Model(manifest, vocabulary, contents[ENCODER], contents[WEIGHTS], blend_of(weights))
 
 
+def model_files(folder: Path) -> list[Path]:
+    """List the files of a model directory, which no job may overwrite."""
+    return [folder / name for name in (MANIFEST, ENCODER, ITEMS, WEIGHTS, TRAINING_LOG)]
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a model directory. Raises ModelError if it is missing or not as it was written."""
     file = folder / MANIFEST

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from batchrec.config import SimilarConfig, SimilarMethod
 from batchrec.errors import ConfigError
-from batchrec.model.directory import Model, load_model
+from batchrec.model.directory import Model, load_model, model_files
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rulebook import read_rule_tables, read_rules
 from batchrec.similarity.lists import SimilarLists, SimilarRows
@@ -65,7 +65,8 @@ def similar(
     breaks its contract or a rule. Then `out` stays as it was.
     """
     started = time.monotonic()
-    check_no_input(out, map(local_path_of, config.files.values()))
+    histories = [] if sequences is None else [sequences]
+    check_no_input(out, [*histories, *model_files(model), *map(local_path_of, config.files.values())])
     check_writable_file(out)
     loaded = load_model(model)
     method = _method_for(loaded, model, config.method)
