@@ -52,11 +52,11 @@ def due_by_figures(figures: ModelFigures, config: RunConfig) -> str | None:
 def starting_from(
     in_use: ModelVersion | None, figures: ModelFigures | None, training: TrainingConfig, config: RunConfig
 ) -> TrainingConfig:
-    """Start a training from the model in use, unless --from-scratch is given or its shape differs from the options.
+    """Start a training from the encoder in use if there is one, its shape fits, and --from-scratch is not given.
 
     figures: those of the model in use; None if it cannot be used.
     """
-    if in_use is None or figures is None or config.from_scratch:
+    if in_use is None or figures is None or config.from_scratch or not in_use.manifest.has_embeddings:
         return training
     if figures.unknown_share == 1.0:
         _log.warning("the model in use knows none of the newest events' items, so the training starts from scratch")
