@@ -87,6 +87,11 @@ class Manifest:
         """The sizes of the blend; None without one."""
         return None if self.blend is None else BlendSizes(**self.blend)
 
+    @property
+    def has_embeddings(self) -> bool:
+        """Whether an encoder was trained, so that the embeddings of items say something."""
+        return self.config.get("max_epochs") != 0
+
     def sealed(self) -> "Manifest":
         """Return the manifest with its seal."""
         return replace(self, seal=_sha256(replace(self, seal="").to_json()))
@@ -114,20 +119,15 @@ class Model:
         """Whether the score depends on the days of the events, so that scoring reads their timestamps."""
         return self.blend is not None and self.blend.has_habit
 
-    @property
-    def has_embeddings(self) -> bool:
-        """Whether an encoder was trained, so that the embeddings of items say something."""
-        return self.manifest.config.get("max_epochs") != 0
-
     def item_embeddings(self, needed_by: str) -> Floats:
         """Return the embeddings of the vocabulary, (vocabulary, hidden_size) float32.
 
         Raises ModelError, which names what needs them, if no encoder was trained.
         """
-        if not self.has_embeddings:
+        if not self.manifest.has_embeddings:
             raise ModelError(
-                f"the model was trained with --max-epochs 0 and has no embeddings, which {needed_by} needs. Train with "
-                "epochs"
+                f"model {self.manifest.model_id}: was trained with --max-epochs 0 and has no embeddings of items, "
+                f"which {needed_by} needs. Train without --max-epochs 0"
             )
         embeddings: Floats = load(self.weights)["item_embeddings.weight"]
         return embeddings
@@ -170,6 +170,11 @@ def _assemble(manifest: Manifest, contents: dict[str, bytes], folder: Path) -> M
     except MisfitError as error:
         raise ModelError(f"{folder}: {part}: {error}. {_RESTORE}") from error
     return Model(manifest, vocabulary, contents[ENCODER], contents[WEIGHTS], blend_of(weights))
+
+
+def model_files(folder: Path) -> list[Path]:
+    """List the files of a model directory, which no job may overwrite."""
+    return [folder / name for name in (MANIFEST, ENCODER, ITEMS, WEIGHTS, TRAINING_LOG)]
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -115,6 +115,13 @@ class Ranker:
         check_scores(asked_scores)
         return replace(ranking, states=next(iter(states), None)), asked_scores
 
+    def score(self, tokens: Ints, asked: SeenPairs, habits: ScoredPairs = NO_HABITS) -> tuple[Floats, Floats | None]:
+        """Return the scores of some pairs of a row and an item, as `rank_and_score` does, and the states if kept."""
+        # Only these scores are needed: of the catalogue one item is ranked.
+        scores, *states = self._run(tokens, NO_PAIRS, 1, habits, asked, "asked_scores", *self._states)
+        check_scores(scores)
+        return scores, next(iter(states), None)
+
     def encode(self, tokens: Ints) -> Floats:
         """Return the states of the encoder at the last places: (rows, hidden_size) float32."""
         # Only the states are needed: of the catalogue one item is ranked.

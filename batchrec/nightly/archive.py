@@ -127,6 +127,12 @@ class Archive:
         table = self.table(run_date)
         return table.is_file() and file_sha256(table) == self.recs_sha256(run_date)
 
+    def is_complete(self, run_date: date) -> bool:
+        """Return whether each table of a night that has a target is still the one that was published."""
+        sha256 = None if self.similar is None else similar_sha256(self.report(run_date) or {"stages": {}})
+        similar = self._file_of([self.night(run_date)], SIMILAR, sha256)
+        return self.is_intact(run_date) and (sha256 is None or similar is not None)
+
     def last_intact(self, nights: Sequence[date]) -> Path | None:
         """Return the table of the last of some nights whose table is intact; None if there is none."""
         for night in reversed(nights):
@@ -285,10 +291,5 @@ def similar_sha256(report: dict[str, Any]) -> str | None:
 
 def _published_table(file: Path, sha256: str, report: dict[str, Any]) -> PublishedTable:
     """Return a table as a target takes it; report: of its night."""
-    return PublishedTable(
-        file,
-        date.fromisoformat(report["run_date"]),
-        sha256,
-        report["run_id"],
-        report["stages"]["score"]["model_id"],
-    )
+    run_date, model_id = date.fromisoformat(report["run_date"]), report["stages"]["score"]["model_id"]
+    return PublishedTable(file, run_date, sha256, report["run_id"], model_id)

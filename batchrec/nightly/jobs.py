@@ -26,6 +26,15 @@ class Jobs:
         """Return the files that a night reads besides the events: option and path."""
         return [*self.scoring.files.items(), *(self.similar.files.items() if config.similar else ())]
 
+    def lacks(self, config: RunConfig, *, has_embeddings: bool, has_neighbours: bool) -> tuple[str, str] | None:
+        """Return an option that needs what a model lacks, and the option of train that left it out; or None."""
+        method = self.similar.method if config.similar else None
+        if not has_embeddings and (self.scoring.diversity or method == "vectors"):
+            return "score --diversity" if self.scoring.diversity else "similar --method vectors", "--max-epochs 0"
+        if not has_neighbours and method == "co-occurrence":
+            return "similar --method co-occurrence", "--blend none"
+        return None
+
     def __post_init__(self) -> None:
         if self.scoring.part is not None:
             raise ConfigError("--shard: a night scores all users. Use batchrec score --shard and batchrec commit")

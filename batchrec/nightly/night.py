@@ -21,7 +21,7 @@ from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.publish_steps import Publication
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import Check, ModelFigures, NightReport
-from batchrec.nightly.retraining import due_by_age, due_by_figures, starting_from
+from batchrec.nightly.retraining import due_by_age, due_by_figures, due_by_parts, starting_from
 from batchrec.scoring.processes import score_file
 from batchrec.scoring.report import ScoringReport
 from batchrec.sequences.build import build_sequences, rejects_of
@@ -97,7 +97,7 @@ class Night:
     def finish(self) -> bool:
         """Finish publishing the night as a killed run had decided. Returns False if that is no longer possible.
 
-        In that case, if the night's own folder is complete, its table becomes the current one.
+        In that case, if the night's own folder is complete, its tables become the current ones.
         """
         decisions, name = self.archive.decisions, f"night {self._run_date}"
         decisions.sync(self._run_date)
@@ -114,7 +114,7 @@ class Night:
                 "%s was about to be published, but its table, report or model is lost or damaged, so it is not", name
             )
             recs_sha256 = self.archive.recs_sha256(self._run_date)
-            if self.archive.is_intact(self._run_date) and not self.archive.is_published(
+            if self.archive.is_complete(self._run_date) and not self.archive.is_published(
                 self._run_date, str(recs_sha256)
             ):
                 self.archive.make_current(self._run_date)
@@ -190,7 +190,7 @@ class Night:
             due = f"the model in use cannot be used: {error}"
             _log.warning("%s", due)
             return None, due
-        due = due or due_by_figures(figures, self.config)
+        due = due or due_by_parts(in_use, self.jobs, self.config) or due_by_figures(figures, self.config)
         if due is None:
             self.journal.check(model_checks(figures, None, self.config))
         return figures, due

@@ -22,14 +22,16 @@ _PART = "run_date=2026-11-24/part-c0777c7f-00000.parquet"
 def check_output_paths(jobs: Jobs, config: RunConfig) -> None:
     """Raise ConfigError if a file, folder, glob or URL that a night reads includes, or would include, what it writes.
 
-    Also if a table and the archive or models share a folder, or if both tables have one place.
+    Also if a table and the archive or models share a folder, or if both tables do.
     """
     inputs = list(_inputs(jobs, config))
     outs = _outs(jobs, config)
     for option, out in outs.items():
         _check_out_url(option, out, inputs)
-    if len({_place(out) for out in outs.values()}) < len(outs):
-        raise ConfigError(f"{jobs.similar_out}: is also score --out. Pass another similar --out")
+    if config.similar and _overlap(_place(jobs.out), _place(jobs.similar_out)):
+        raise ConfigError(
+            f"{jobs.similar_out}: is also score --out, or one is within the other. Pass another similar --out"
+        )
     nights, models = Path(config.nights), Path(config.models)
     written = [
         ("--nights", nights, [nights / name for name in _NIGHT]),
@@ -54,12 +56,20 @@ def _outs(jobs: Jobs, config: RunConfig) -> dict[str, str]:
     return {"score --out": jobs.out} | ({"similar --out": jobs.similar_out} if config.similar else {})
 
 
-def _place(out: str) -> object:
-    """Return what two names of one target have in common."""
+def _place(out: str) -> tuple[str, dict[str, str]]:
+    """Return the address of a target, and the parameters of its URL."""
     if not is_url(out):
-        return os.path.realpath(out)
+        return os.path.realpath(out), {}
     url = Url.parse(out)
-    return url.address.rstrip("/"), frozenset(url.parameters.items())
+    return url.address.rstrip("/"), url.parameters
+
+
+def _overlap(one: tuple[str, dict[str, str]], other: tuple[str, dict[str, str]]) -> bool:
+    """Return whether two places are the same, or one is within the folder of the other."""
+    if one[0] == other[0]:
+        return one == other
+    shorter, longer = sorted((one[0], other[0]), key=len)
+    return longer.startswith(f"{shorter}/")
 
 
 def _check_out_url(option: str, out: str, inputs: Sequence[str]) -> None:

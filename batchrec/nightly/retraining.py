@@ -5,6 +5,8 @@ from dataclasses import asdict, replace
 from datetime import date
 
 from batchrec.config import RunConfig, TrainingConfig
+from batchrec.errors import ModelError
+from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.registry import ModelVersion
 from batchrec.nightly.report import ModelFigures
 
@@ -19,6 +21,20 @@ def due_by_age(in_use: ModelVersion | None, config: RunConfig, run_date: date) -
     if age < config.days_between_trainings:
         return None
     return f"the model in use is {age} days old (--train-every {config.train_every})"
+
+
+def due_by_parts(in_use: ModelVersion | None, jobs: Jobs, config: RunConfig) -> str | None:
+    """Return why a training is due by what the model in use stores; None if it stores what tonight's tables need."""
+    if in_use is None:
+        return None
+    try:
+        manifest = in_use.manifest
+    except ModelError as error:
+        return f"the model in use cannot be used: {error}"
+    lacks = jobs.lacks(config, has_embeddings=manifest.has_embeddings, has_neighbours=manifest.blend is not None)
+    if lacks is None:
+        return None
+    return f"the model in use was trained with {lacks[1]} and does not store what {lacks[0]} needs"
 
 
 def due_by_figures(figures: ModelFigures, config: RunConfig) -> str | None:
@@ -36,11 +52,11 @@ def due_by_figures(figures: ModelFigures, config: RunConfig) -> str | None:
 def starting_from(
     in_use: ModelVersion | None, figures: ModelFigures | None, training: TrainingConfig, config: RunConfig
 ) -> TrainingConfig:
-    """Start a training from the model in use, unless --from-scratch is given or its shape differs from the options.
+    """Start a training from the encoder in use if there is one, its shape fits, and --from-scratch is not given.
 
     figures: those of the model in use; None if it cannot be used.
     """
-    if in_use is None or figures is None or config.from_scratch:
+    if in_use is None or figures is None or config.from_scratch or not in_use.manifest.has_embeddings:
         return training
     if figures.unknown_share == 1.0:
         _log.warning("the model in use knows none of the newest events' items, so the training starts from scratch")

@@ -18,7 +18,7 @@ from batchrec.nightly.output_paths import check_metrics_path, check_output_paths
 from batchrec.nightly.prometheus import reporting_failures, write_metrics
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import NightReport
-from batchrec.nightly.retraining import due_by_age
+from batchrec.nightly.retraining import due_by_age, due_by_parts
 from batchrec.system.atomic import check_writable_file
 from batchrec.system.logs import add_log_fields
 from batchrec.system.signals import Terminated, signals_first
@@ -49,7 +49,9 @@ def plan(jobs: Jobs, config: RunConfig, run_date: date | None = None) -> Plan:
         resumes=archive.work(tonight).exists(),
         finishes_first=[str(night) for night in archive.decisions.dates()],
         model_in_use=None if in_use is None else in_use.name,
-        trains=due_by_age(in_use, config, tonight) or "only if the model in use ranks tonight's events badly",
+        trains=due_by_age(in_use, config, tonight)
+        or due_by_parts(in_use, jobs, config)
+        or "only if the model in use ranks tonight's events badly",
         publishes=[
             str(archive.table(tonight)),
             *(str(place) for place in archive.targets if archive.switches(place, tonight)),
@@ -69,8 +71,7 @@ def run(jobs: Jobs, config: RunConfig, run_date: date | None = None, metrics_fil
     with ExitStack() as stack:
         with reporting_failures(metrics_file, archive):
             check_output_paths(jobs, config)
-            if config.similar:
-                _check_similar(jobs)
+            _check_jobs(jobs, config)
             stack.enter_context(locked(archive.folder, config.lock))
             tonight = _run_date(run_date, archive)
         journal = NightJournal(tonight, resumed=archive.work(tonight).exists())
@@ -83,21 +84,20 @@ def _archive(jobs: Jobs, config: RunConfig) -> Archive:
     return Archive(Path(config.nights), open_target(jobs.out, jobs.scoring.layout), similar)
 
 
-def _check_similar(jobs: Jobs) -> None:
-    """Raise ConfigError if the models that a night trains lack what similar items need, before hours of training.
+def _check_jobs(jobs: Jobs, config: RunConfig) -> None:
+    """Raise ConfigError if the models that a night trains lack what its tables need, before hours of training.
 
     Also warns of item lists that only recommendations keep: similar items have rules of their own.
     """
-    method, training = jobs.similar.method, jobs.training
-    lacking = {"co-occurrence": training.blend == "none", "vectors": training.max_epochs == 0}
-    if lacking.get(method):
-        option = "--blend none" if method == "co-occurrence" else "--max-epochs 0"
+    training = jobs.training
+    lacks = jobs.lacks(config, has_embeddings=training.max_epochs > 0, has_neighbours=training.blend != "none")
+    if lacks is not None:
+        needed_by, left_out_by = lacks
         raise ConfigError(
-            f"similar --method {method}: a model of train {option} does not store what it needs. Pass similar --method "
-            f"blended, or train without {option}"
+            f"{needed_by}: a model of train {left_out_by} does not store what it needs. Leave one of the two out"
         )
     missing = sorted({"--allow", "--block"} & jobs.scoring.files.keys() - jobs.similar.files.keys())
-    if missing:
+    if config.similar and missing:
         _log.warning("%s of [score] is not in [similar], so similar items do not keep it", " and ".join(missing))
 
 

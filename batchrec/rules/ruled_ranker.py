@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchrec.arrays import Bools, Floats, Ints, Longs
-from batchrec.model.batching import NO_PAIRS, Histories, SeenPairs
+from batchrec.model.batching import Histories, SeenPairs
 from batchrec.model.blend import NO_HABITS, ScoredPairs
 from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking
@@ -93,8 +93,7 @@ class RuledRanker:
         allowed = allowed_candidates(candidates, limits, users, excluded, self._rules)
         pairs, pins = self._known(allowed), self._pins_of(len(tokens))
         asked = SeenPairs(np.concatenate([pairs.rows, pins.rows]), np.concatenate([pairs.items, pins.items]))
-        # Only these scores are needed: of the catalogue one item is ranked.
-        best_one, scores = self._ranker.rank_and_score(tokens, NO_PAIRS, 1, asked, habits)
+        scores, states = self._ranker.score(tokens, asked, habits)
         pin_scores = self._lay_pins_out(scores[len(pairs.rows) :], len(tokens))
         pin_scores[~allowed_pins(self._rules, limits.segments_of(users), excluded, allowed)] = -np.inf
         ranking = as_rows(pairs, scores[: len(pairs.rows)], len(tokens))
@@ -104,7 +103,7 @@ class RuledRanker:
             return _by_model(best, pin_scores[rows], is_whole=~ranking.is_item[rows, depth - 1])
 
         depths = min(self._depths[0], ranking.items.shape[1]), ranking.items.shape[1]
-        return replace(deepen(pool_of, len(tokens), depths, self._selection), states=best_one.states)
+        return replace(deepen(pool_of, len(tokens), depths, self._selection), states=states)
 
     def _known(self, pairs: SeenPairs) -> SeenPairs:
         """Keep the pairs of items that the model knows."""

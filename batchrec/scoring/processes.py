@@ -12,6 +12,7 @@ from pathlib import Path
 
 from batchrec.config import ScoringConfig, Shard
 from batchrec.errors import ConfigError
+from batchrec.model.directory import model_files
 from batchrec.scoring.engine import Engine
 from batchrec.scoring.merging import merge, open_shards
 from batchrec.scoring.report import ScoringReport
@@ -55,7 +56,7 @@ def score_in_processes(
     sequences: Path, model: Path, config: ScoringConfig, out: Path, gpus: Sequence[str]
 ) -> ScoringReport:
     """Score one shard per GPU, each in its own process, and merge them into `out`; gpus: the process's GPU each."""
-    check_no_input(out, [sequences, *map(local_path_of, config.files.values())])
+    check_no_input(out, [sequences, *model_files(model), *map(local_path_of, config.files.values())])
     check_writable_file(out)
     with temporary_folder(out) as folder:
         tasks = []

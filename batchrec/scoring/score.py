@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError, GateError
+from batchrec.model.directory import model_files
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
 from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, REASONS_BYTES, ChunkCheckpoint, open_checkpoints
 from batchrec.scoring.chunks import in_order, n_workers
@@ -58,7 +59,7 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
     """
     started = time.monotonic()
     sequences, model, out = Path(sequences), Path(model), Path(out)
-    check_no_input(out, [sequences, *map(local_path_of, config.files.values())])
+    check_no_input(out, [sequences, *model_files(model), *map(local_path_of, config.files.values())])
     check_writable_file(out)
     if engine is None and config.engine != "local":
         name = config.engine

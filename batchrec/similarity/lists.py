@@ -104,7 +104,8 @@ def best_places(scores: Floats, top_k: int) -> tuple[Longs, Longs, Floats]:
     tops = np.maximum.reduceat(scores, np.arange(0, n_scores, max(1, n_scores // (16 * top_k))), axis=1)
     first = max(0, tops.shape[1] - top_k)
     bounds = np.partition(tops, first, axis=1)[:, first, None]
-    rows, places = np.nonzero((scores >= bounds - np.float32(10**-_DECIMALS)) & (scores > -np.inf))
+    # Scores that round alike differ by a unit of the last digit, and by what float32 adds to that.
+    rows, places = np.nonzero((scores >= bounds - np.float32(2 * 10**-_DECIMALS)) & (scores > -np.inf))
     rounded = scores[rows, places].round(_DECIMALS)
     order = np.lexsort((places, -rounded, rows))
     best = order[_ranks(rows, n_rows) <= top_k]
@@ -122,7 +123,7 @@ def unit_vectors(model: Model) -> Floats:
 
     The mean is what all items have in common: Mu and Viswanath, "All-but-the-Top" (ICLR 2018).
     """
-    embeddings = model.item_embeddings("the similarity of vectors")
+    embeddings = model.item_embeddings("--method vectors")
     vectors = embeddings - embeddings[FIRST_ITEM:].mean(axis=0)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     units: Floats = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)

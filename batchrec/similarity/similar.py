@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from batchrec.config import SimilarConfig, SimilarMethod
 from batchrec.errors import ConfigError
-from batchrec.model.directory import Model, load_model
+from batchrec.model.directory import Model, load_model, model_files
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rulebook import read_rule_tables, read_rules
 from batchrec.similarity.lists import SimilarLists, SimilarRows
@@ -66,7 +66,8 @@ def similar(
     """
     started = time.monotonic()
     model, out = Path(model), Path(out)
-    check_no_input(out, map(local_path_of, config.files.values()))
+    histories = [] if sequences is None else [sequences]
+    check_no_input(out, [*histories, *model_files(model), *map(local_path_of, config.files.values())])
     check_writable_file(out)
     loaded = load_model(model)
     method = _method_for(loaded, model, config.method)
@@ -122,7 +123,7 @@ def _method_for(model: Model, folder: Path, method: SimilarMethod) -> SimilarMet
 
     Raises ConfigError if the model stores no neighbours and the method needs them.
     """
-    if model.blend is not None and (model.has_embeddings or method != "blended"):
+    if model.blend is not None and (model.manifest.has_embeddings or method != "blended"):
         return method
     if model.blend is not None:
         _log.warning(

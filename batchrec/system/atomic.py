@@ -31,7 +31,8 @@ def check_writable(out: Path, option: str = "--out") -> None:
 
 def check_no_input(out: Path, inputs: Iterable[str | Path], option: str = "--out") -> None:
     """Raise ConfigError if the file `out` is one of the inputs."""
-    if out.resolve() in {Path(file).resolve() for file in inputs}:
+    # Unlike Path.resolve, realpath accepts a link to itself, which the reader of an input refuses by name.
+    if os.path.realpath(out) in {os.path.realpath(file) for file in inputs}:
         raise ConfigError(f"{out}: is also an input. Pass another {option}")
 
 

@@ -67,12 +67,12 @@ def count_neighbours(histories: Histories, vocabulary_size: int) -> tuple[Ints, 
     """
     users = _users_by_item(histories, vocabulary_size)
     items = users.T.tocsr()
-    squares = np.asarray(users.power(2).sum(axis=1), np.float64)[:, 0]
-    roots = np.sqrt(squares).astype(np.float32)
+    # Summed in float64: float32 cannot count beyond 2^24 users.
+    roots = np.sqrt(users.power(2) @ np.ones(users.shape[1])).astype(np.float32)
     n_neighbours = min(_NEIGHBOURS, vocabulary_size)
     neighbours = np.full((vocabulary_size, n_neighbours), PAD, np.int32)
     similarities = np.zeros((vocabulary_size, n_neighbours), np.float32)
-    for block in _blocks(users.astype(bool) @ np.diff(items.indptr)):
+    for block in _blocks(users.astype(bool) @ np.diff(items.indptr).astype(np.int64)):
         shared = users[block] @ items
         rows = np.repeat(np.arange(block.start, block.stop), np.diff(shared.indptr))
         cosines = (shared.data / (roots[rows] * roots[shared.indices] + _SHRINKAGE)).astype(np.float32)

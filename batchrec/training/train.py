@@ -164,7 +164,8 @@ def _train(
         encoder = _new_encoder(corpus.vocabulary, split, config)
         sizes = _step_sizes(config, split.training, encoder)
         workers = f"{group.size} process(es) of {torch.get_num_threads()} thread(s)"
-        _log.info("training on %s, %s: %s, %s", device, workers, encoder.shape, sizes)
+        if config.max_epochs:
+            _log.info("training on %s, %s: %s, %s", device, workers, encoder.shape, sizes)
         checkpoints = _open_checkpoints(checkpoint_dir, sequences, cut, config, device, group)
         fitted = fit(encoder.to(device), split, config, group, checkpoints)
         is_final = split.refit is None or not fitted.epochs

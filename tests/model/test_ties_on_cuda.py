@@ -40,6 +40,8 @@ class AnyOrder(Ranker):
     def _run(
         self, tokens: Any, seen: SeenPairs, top_k: int, habits: ScoredPairs, asked: SeenPairs, *outputs: str
     ) -> list[NDArray[Any]]:
+        if "items" not in outputs:
+            return super()._run(tokens, seen, top_k, habits, asked, *outputs)
         self.depths.append(top_k)
         scores, items, *others = super()._run(tokens, seen, N_ITEMS, habits, asked, *outputs)
         order = np.lexsort((self._generator.random(scores.shape), -scores))[:, :top_k]
@@ -86,6 +88,13 @@ def test_only_lists_that_end_within_a_tie_are_ranked_deeper() -> None:
     ranker = AnyOrder(offsets, 0)
     assert ranked(ranker, [set(), set(range(2, 20))], 5) == [[2, 3, 4, 5, 6], [20, 21, 22, 23, 24]]
     assert ranker.depths == [6, 12, 24] * 2
+
+
+def test_the_scores_of_pairs_are_computed_without_lists() -> None:
+    ranker = AnyOrder(np.arange(N_ITEMS + FIRST_ITEM, dtype=np.float32) // 10, 0)
+    tokens, asked = np.full((2, 1), FIRST_ITEM, np.int32), SeenPairs(np.array([0, 1, 1]), np.array([9, 10, 41]))
+    assert ranker.score(tokens, asked)[0].tolist() == [0, 1, 4]
+    assert ranker.depths == []
 
 
 def test_the_device_of_these_tests_leaves_ties_to_chance() -> None:

@@ -11,12 +11,13 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.config import SimilarConfig, SimilarMethod, TrainingConfig
+from batchrec.config import ScoringConfig, SimilarConfig, TrainingConfig
 from batchrec.errors import ConfigError, GateError, NothingToDo
 from batchrec.nightly import night as night_module
 from batchrec.nightly import publish_steps
 from batchrec.nightly.archive import SIMILAR, Archive
 from batchrec.nightly.registry import ModelRegistry
+from batchrec.nightly.report import NightReport
 from batchrec.nightly.run import plan, run
 from batchrec.system.atomic import replacing_folder
 from batchrec.targets import LocalFile, PublishedTable
@@ -166,6 +167,18 @@ def test_a_decided_night_whose_similar_items_are_damaged_is_made_again(
     assert_published(pair, 0)
 
 
+def test_a_decided_night_that_lost_its_similar_items_publishes_no_recommendations_either(
+    pair: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.run()
+    kill(pair, monkeypatch, "after the folder", 7)
+    for folder in (pair.archive.work(night(7)), pair.archive.night(night(7))):
+        (folder / SIMILAR).unlink()
+    with pytest.raises(GateError):
+        pair.run(8, gate_min_full_lists=1.0, gate_min_users=1.0, gate_min_similar=1.0, gate_max_top_items=0.0)
+    assert_published(pair, 0)
+
+
 def test_a_decided_night_is_finished_without_its_similar_items_if_these_are_no_longer_asked_for(
     pair: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,26 +260,52 @@ def test_lists_of_items_that_only_recommendations_keep_get_a_warning(
 
 
 @pytest.mark.parametrize(
-    ("method", "option", "training"),
+    ("needed_by", "option", "jobs"),
     [
-        ("co-occurrence", "--blend none", TrainingConfig(blend="none")),
-        ("vectors", "--max-epochs 0", TrainingConfig(max_epochs=0)),
+        (
+            "similar --method co-occurrence",
+            "--blend none",
+            {"similar": SimilarConfig(method="co-occurrence"), "training": TrainingConfig(blend="none")},
+        ),
+        (
+            "similar --method vectors",
+            "--max-epochs 0",
+            {"similar": SimilarConfig(method="vectors"), "training": TrainingConfig(max_epochs=0)},
+        ),
+        (
+            "score --diversity",
+            "--max-epochs 0",
+            {"scoring": ScoringConfig(diversity=0.5), "training": TrainingConfig(max_epochs=0)},
+        ),
     ],
 )
-def test_models_that_will_lack_what_a_method_needs_are_refused_before_any_work(
-    pair: Company, method: SimilarMethod, option: str, training: TrainingConfig
+def test_models_that_will_lack_what_a_table_needs_are_refused_before_any_work(
+    pair: Company, needed_by: str, option: str, jobs: dict[str, Any]
 ) -> None:
-    jobs = replace(pair.jobs, similar=SimilarConfig(method=method), training=training)
-    with pytest.raises(ConfigError, match=f"similar --method {method}: a model of train {option} does not store"):
-        run(jobs, pair.run_config, FIRST)
+    with pytest.raises(ConfigError, match=f"{needed_by}: a model of train {option} does not store what it needs"):
+        run(replace(pair.jobs, **jobs), pair.run_config, FIRST)
     assert not pair.archive.work(FIRST).exists()
+
+
+def test_a_model_in_use_that_lacks_what_a_table_needs_is_retrained(pair: Company) -> None:
+    pair.run()
+    pair.similar = SimilarConfig(method="co-occurrence")
+    reason = "the model in use was trained with --blend none and does not store what similar --method co-occurrence"
+    assert str(plan(pair.jobs, pair.run_config, night(1)).trains).startswith(reason)
+    # The new model is another one of these tests' own, which store no neighbours either.
+    with pytest.raises(ConfigError, match="stores no neighbours of items") as error:
+        pair.run(1)
+    assert len(pair.trainings) == 2
+    report = error.value.report
+    assert isinstance(report, NightReport)
+    assert str(report.trained_because).startswith(reason)
 
 
 @pytest.mark.parametrize(
     ("similar_out", "similar", "expected"),
     [
-        ("recs.parquet", {}, "is also score --out. Pass another similar --out"),
-        ("./recs.parquet", {}, "is also score --out. Pass another similar --out"),
+        ("recs.parquet", {}, "is also score --out, or one is within the other. Pass another similar --out"),
+        ("./recs.parquet", {}, "is also score --out, or one is within the other. Pass another similar --out"),
         ("block.csv", {"block": "block.csv"}, "is also an input. Pass another similar --out"),
         ("nights/", {}, "is also the folder of --nights or --models. Pass another similar --out"),
     ],
@@ -281,6 +320,23 @@ def test_a_place_for_similar_items_that_is_taken_is_refused(
     with pytest.raises(ConfigError) as error:
         pair.run()
     assert str(error.value).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("out", "similar_out"),
+    [
+        ("tables/", "tables/similar.parquet"),
+        ("tables/recs.parquet", "tables/"),
+        ("memory://bucket/tables/", "memory://bucket/tables/similar/"),
+    ],
+)
+def test_a_table_within_the_folder_of_the_other_is_refused(
+    pair: Company, monkeypatch: pytest.MonkeyPatch, out: str, similar_out: str
+) -> None:
+    monkeypatch.chdir(pair.folder)
+    pair.target, pair.similar_target = out, similar_out
+    with pytest.raises(ConfigError, match="or one is within the other"):
+        pair.run()
 
 
 def test_both_tables_may_be_in_one_database(pair: Company, monkeypatch: pytest.MonkeyPatch) -> None:

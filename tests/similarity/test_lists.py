@@ -114,6 +114,11 @@ def test_of_scores_that_differ_in_the_last_bits_the_lower_place_comes_first() ->
     assert best_places(scores, 2)[1].tolist() == [1, 2]
 
 
+def test_of_scores_that_round_alike_the_lower_place_comes_first() -> None:
+    # As far apart as two such scores may be.
+    assert best_places(np.array([[1.0588515, 1.0588526]], np.float32), 1)[1].tolist() == [0]
+
+
 def test_unit_vectors_are_centred_and_of_length_one() -> None:
     vectors = unit_vectors(load_model(trained_model()))[FIRST_ITEM:]
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)

@@ -1,6 +1,7 @@
 """similar: the table of similar items, its rules, and its errors."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -14,13 +15,22 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load
 
-from batchrec.config import SimilarConfig, SimilarMethod
+from batchrec.config import ScoringConfig, SimilarConfig, SimilarMethod
 from batchrec.errors import ConfigError, InputError, ModelError
 from batchrec.model.directory import load_model
+from batchrec.scoring.score import score
 from batchrec.similarity import similar as job
 from batchrec.similarity.publish import similar_to
 from batchrec.similarity.similar import SimilarReport, similar
-from tests.support.models import names_in, run_cli, string_model, trained_model, training_histories, write_sequences
+from tests.support.models import (
+    names_in,
+    run_cli,
+    string_model,
+    trained_model,
+    training_histories,
+    training_sequences,
+    write_sequences,
+)
 from tests.support.shared import made_once
 from tests.support.similar import lists_of, write_model_of
 from tests.support.targets import read_folder, read_store_folder
@@ -229,6 +239,18 @@ def test_an_error_leaves_the_old_table(series: Path, tmp_path: Path) -> None:
         made(series, tmp_path, block=str(tmp_path / "similar.parquet"))
     assert (tmp_path / "similar.parquet").read_bytes() == before
     assert names_in(tmp_path) == {"broken", "similar.parquet"}
+
+
+def test_the_model_is_not_overwritten(series: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(series, model)
+    for write in (
+        lambda out: similar(model, SimilarConfig(), out),
+        lambda out: score(training_sequences(), model, ScoringConfig(device="cpu"), out),
+    ):
+        with pytest.raises(ConfigError, match=r"items\.parquet: is also an input\. Pass another --out"):
+            write(model / "items.parquet")
+    load_model(model)
 
 
 def test_the_command_prints_a_report(series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.config import ScoringConfig, TrainingConfig, VectorsConfig
+from batchrec.config import RunConfig, ScoringConfig, TrainingConfig, VectorsConfig
 from batchrec.errors import ConfigError, ModelError
 from batchrec.model.batching import scoring_tokens, seen_pairs
 from batchrec.model.directory import load_model
 from batchrec.model.metrics import ndcg
 from batchrec.model.ranker import Ranker
+from batchrec.nightly.registry import ModelVersion
+from batchrec.nightly.report import ModelFigures
+from batchrec.nightly.retraining import starting_from
 from batchrec.scoring.score import score
 from batchrec.scoring.vectors import export_vectors
 from batchrec.training.corpus import read_corpus
@@ -68,6 +71,11 @@ def test_what_needs_an_encoder_is_refused(signals_model: Path, tmp_path: Path) -
         score(
             training_sequences(), signals_model, ScoringConfig(diversity=0.5, device="cpu"), tmp_path / "recs.parquet"
         )
+
+
+def test_no_night_starts_a_training_from_an_encoder_that_was_never_trained(signals_model: Path) -> None:
+    in_use, figures = ModelVersion(signals_model), ModelFigures("", 0.2, 0.1, 0.0)
+    assert starting_from(in_use, figures, CONFIG, RunConfig()).init_from is None
 
 
 def test_a_model_of_nothing_is_refused() -> None:
