@@ -130,7 +130,7 @@ def kill(shop: Company, monkeypatch: pytest.MonkeyPatch, step: str, number: int)
 STEPS = ["before the model", "after the folder", "between the tables", "before the end"]
 
 
-@pytest.mark.parametrize("step", slow_except(STEPS, "after the folder", "between the tables"))
+@pytest.mark.parametrize("step", slow_except(STEPS, "between the tables"))
 @pytest.mark.parametrize("following", slow_except([7, 8], 8))
 def test_a_killed_publication_is_finished_with_both_tables(
     pair: Company, monkeypatch: pytest.MonkeyPatch, step: str, following: int
@@ -146,7 +146,7 @@ def test_a_killed_publication_is_finished_with_both_tables(
     assert pair.archive.decisions.dates() == []
 
 
-@pytest.mark.parametrize("stage", ["similar", "measure_similar"])
+@pytest.mark.parametrize("stage", slow_except(["similar", "measure_similar"], "similar"))
 def test_a_night_killed_while_it_finds_similar_items_publishes_nothing_and_resumes(
     pair: Company, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
@@ -158,6 +158,7 @@ def test_a_night_killed_while_it_finds_similar_items_publishes_nothing_and_resum
     assert_published(pair, 7)
 
 
+@pytest.mark.slow
 def test_a_decided_night_whose_similar_items_are_damaged_is_made_again(
     pair: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +218,7 @@ def test_a_rollback_to_a_night_without_similar_items_leaves_them(
     assert f"similar.parquet stays as it is: night {FIRST} has no intact table for it" in caplog.text
 
 
+@pytest.mark.slow
 def test_an_earlier_night_does_not_switch_similar_items(pair: Company) -> None:
     pair.run()
     pair.run(14)
@@ -238,6 +240,7 @@ def test_the_gate_refuses_a_table_in_which_few_items_have_a_list(pair: Company) 
     assert (pair.state(), similar_rows(pair)) == before
 
 
+@pytest.mark.slow
 def test_the_gate_compares_rule_tables_with_those_of_last_night(pair: Company) -> None:
     block = pair.folder / "block.csv"
     block.write_text("item_id\n" + "".join(f"{item}\n" for item in range(1000, 1010)), encoding="utf-8")
@@ -339,6 +342,7 @@ def test_a_table_within_the_folder_of_the_other_is_refused(
         pair.run()
 
 
+@pytest.mark.slow
 def test_both_tables_may_be_in_one_database(pair: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pair.folder)
     pair.target, pair.similar_target = "duckdb://shop.db?table=recs", "duckdb://shop.db?table=similar_items"

@@ -19,6 +19,7 @@ from batchrec.tables.schemas import PARTS, REASON_COLUMNS
 from tests.engines.test_scoring_workers import OneWorker
 from tests.scoring.test_shards import TABLES
 from tests.support.models import SUCCESSIONS, learned_model, run_cli, trained_model, write_sequences
+from tests.support.params import slow_except
 from tests.system.test_resume import Rankings, assert_stops
 
 ITEMS = [1000 + number for number in range(30)]
@@ -50,6 +51,7 @@ def write_tables(folder: Path, *names: str) -> dict[str, str]:
     return {name: str(folder / f"{name}.csv") for name in names}
 
 
+@pytest.mark.slow
 def test_the_parts_that_carry_rows_name_items_of_the_history(tmp_path: Path) -> None:
     table = scored(tmp_path)
     counts = dict.fromkeys(PARTS, 0)
@@ -75,8 +77,8 @@ def test_the_parts_that_carry_rows_name_items_of_the_history(tmp_path: Path) -> 
         ((), {}),
         (("block", "pins", "segments", "items", "block_for_user"), {}),
         (("candidates",), {}),
-        ((), {"pins": "pin.csv", "diversity": 0.5}),
-        ((), {"boost": "boost.csv", "seen": "allow"}),
+        pytest.param((), {"pins": "pin.csv", "diversity": 0.5}, marks=pytest.mark.slow),
+        pytest.param((), {"boost": "boost.csv", "seen": "allow"}, marks=pytest.mark.slow),
     ],
     ids=["plain", "rules", "candidates", "an unknown pin and diversity", "boost"],
 )
@@ -149,7 +151,7 @@ def test_shards_and_workers_make_the_same_reasons(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "by_worker.parquet").equals(plain, check_metadata=True)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", slow_except(["fp16", "int8"], "fp16"))
 def test_other_precisions_name_nearly_the_same_reasons(precision: str, tmp_path: Path) -> None:
     exact, other = reasons_of(scored(tmp_path)), reasons_of(scored(tmp_path, "other", precision=precision))
     both = exact.keys() & other.keys()

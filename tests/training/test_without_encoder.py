@@ -23,6 +23,7 @@ from batchrec.training.corpus import read_corpus
 from batchrec.training.holdout import hold_out
 from batchrec.training.train import train
 from tests.support.models import CONFIG, training_sequences
+from tests.support.params import slow_except
 
 SIGNALS = replace(CONFIG, blend="auto", max_epochs=0, validate="last-item")
 
@@ -34,7 +35,7 @@ def signals_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("max_epochs", [0, 2])
+@pytest.mark.parametrize("max_epochs", slow_except([0, 2], 0))
 def test_the_reported_accuracy_is_that_of_the_blended_graph(max_epochs: int, tmp_path: Path) -> None:
     config = replace(SIGNALS, max_epochs=max_epochs)
     report = train(training_sequences(), config, tmp_path / "model")
