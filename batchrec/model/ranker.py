@@ -100,8 +100,7 @@ class Ranker:
         same score are in the order of their indexes, on every device.
         Raises ModelError if the outputs are not a ranking.
         """
-        ranking, states = self._best(tokens, seen, top_k, habits, NO_PAIRS, *self._states)
-        return replace(ranking, states=next(iter(states), None))
+        return self._best(tokens, seen, top_k, habits, NO_PAIRS)[0]
 
     def rank_and_score(
         self, tokens: Ints, seen: SeenPairs, top_k: int, asked: SeenPairs, habits: ScoredPairs = NO_HABITS
@@ -110,10 +109,9 @@ class Ranker:
 
         Returns the ranking and the scores (pairs,) float32. Raises ModelError also for scores that are not finite.
         """
-        outputs = "asked_scores", *self._states
-        ranking, (asked_scores, *states) = self._best(tokens, seen, top_k, habits, asked, *outputs)
+        ranking, (asked_scores,) = self._best(tokens, seen, top_k, habits, asked, "asked_scores")
         check_scores(asked_scores)
-        return replace(ranking, states=next(iter(states), None)), asked_scores
+        return ranking, asked_scores
 
     def score(self, tokens: Ints, asked: SeenPairs, habits: ScoredPairs = NO_HABITS) -> tuple[Floats, Floats | None]:
         """Return the scores of some pairs of a row and an item, as `rank_and_score` does, and the states if kept."""
@@ -131,20 +129,22 @@ class Ranker:
     def _best(
         self, tokens: Ints, seen: SeenPairs, top_k: int, habits: ScoredPairs, asked: SeenPairs, *outputs: str
     ) -> tuple[Ranking, list[NDArray[Any]]]:
-        """Return the ranking, and other outputs of the graph.
+        """Return the ranking, with states if they are kept, and other outputs of the graph.
 
         The CPU orders items of the same score by their indexes. CUDA's kernels do not, and if the last item of a list
         has the same score as others, they choose any of these. So one more item is ranked, to see such ties, and the
         rows that have them are ranked deeper.
         """
         n_rows, n_items = len(tokens), self._n_indexes - FIRST_ITEM
+        depth = top_k if self.device == "cpu" else min(top_k + 1, n_items)
+        names = "scores", "items", *outputs, *self._states
+        scores, items, *others = self._run(tokens, seen, depth, habits, asked, *names)
+        states = others.pop() if self._states else None
+        ranking = self._checked(scores, items, (n_rows, depth))
         if self.device == "cpu":
-            scores, items, *others = self._run(tokens, seen, top_k, habits, asked, "scores", "items", *outputs)
-            return self._checked(scores, items, (n_rows, top_k)), others
-        depth = min(top_k + 1, n_items)
-        scores, items, *others = self._run(tokens, seen, depth, habits, asked, "scores", "items", *outputs)
-        ranking = self._checked(scores, items, (n_rows, depth)).of_ordered_ties()
-        best = Ranking(ranking.scores[:, :top_k].copy(), ranking.items[:, :top_k].copy())
+            return replace(ranking, states=states), others
+        ranking = ranking.of_ordered_ties()
+        best = Ranking(ranking.scores[:, :top_k].copy(), ranking.items[:, :top_k].copy(), states=states)
         rows = np.arange(n_rows)
         while self._is_exact and depth < n_items:
             last = ranking.scores[:, top_k - 1]
