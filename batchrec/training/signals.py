@@ -5,7 +5,7 @@ training part?
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -109,13 +109,13 @@ def _users_by_item(histories: Histories, vocabulary_size: int) -> csr_matrix:
     Weights are divided by the mean of all events.
     """
     rows, items, weights = [], [], []
-    mean = np.float32(1 if histories.weights is None else histories.weights.mean(dtype=np.float64))
+    histories = replace(histories, weights=histories.relative_weights)
     for first in range(0, len(histories), _USERS_AT_A_TIME):
         users = np.arange(first, min(first + _USERS_AT_A_TIME, len(histories)))
         taken = taken_items(histories, users)
         is_paired = taken.places < _PAIRED_ITEMS
         rows.append(users[taken.rows[is_paired]])
         items.append(taken.items[is_paired])
-        weights.append(taken.weights[is_paired] / mean)
+        weights.append(taken.weights[is_paired])
     places = np.concatenate(items), np.concatenate(rows)
     return csr_matrix((np.concatenate(weights), places), shape=(vocabulary_size, len(histories)))
