@@ -21,7 +21,6 @@ from typing import Any
 import pyarrow.parquet as pq
 from safetensors.numpy import load
 
-from batchrec.arrays import Floats
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import ModelError
 from batchrec.model.blend import Blend, BlendSizes
@@ -119,18 +118,18 @@ class Model:
         """Whether the score depends on the days of the events, so that scoring reads their timestamps."""
         return self.blend is not None and self.blend.has_habit
 
-    def item_embeddings(self, needed_by: str) -> Floats:
-        """Return the embeddings of the vocabulary, (vocabulary, hidden_size) float32.
+    def encoder_weights(self, needed_by: str) -> dict[str, Any]:
+        """Return the weights of the encoder by name: arrays, float32.
 
-        Raises ModelError, which names what needs them, if no encoder was trained.
+        Raises ModelError, which names what needs the embeddings of items, if no encoder was trained.
         """
         if not self.manifest.has_embeddings:
             raise ModelError(
                 f"model {self.manifest.model_id}: was trained with --max-epochs 0 and has no embeddings of items, "
                 f"which {needed_by} needs. Train without --max-epochs 0"
             )
-        embeddings: Floats = load(self.weights)["item_embeddings.weight"]
-        return embeddings
+        weights: dict[str, Any] = load(self.weights)
+        return weights
 
 
 def load_model(folder: Path) -> Model:

@@ -41,7 +41,7 @@ class RuledRanker:
         """Read the model's item embeddings if the rules need them, and raise ModelError if it has none."""
         self._ranker, self._rules = ranker, rules
         self._size = model.vocabulary.size
-        embeddings = model.item_embeddings("--diversity") if rules.diversity else None
+        embeddings = model.encoder_weights("--diversity")["item_embeddings.weight"] if rules.diversity else None
         self._selection = selection_of(rules, top_k, embeddings)
         n_items = self._size - FIRST_ITEM
         depth = top_k

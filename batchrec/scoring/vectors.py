@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from safetensors.numpy import load
 
 from batchrec.arrays import Floats
 from batchrec.config import ScoringConfig, VectorsConfig
@@ -87,8 +86,8 @@ def export_vectors(
 
 def item_vectors(model: Model) -> pa.Table:
     """Return one row per item of the model: item_id, and its vector: the embedding, then the bias."""
-    embeddings, biases = model.item_embeddings("export-vectors"), load(model.weights)["item_biases"]
-    vectors = np.column_stack([embeddings, biases])[FIRST_ITEM:]
+    weights = model.encoder_weights("export-vectors")
+    vectors = np.column_stack([weights["item_embeddings.weight"], weights["item_biases"]])[FIRST_ITEM:]
     if model.blend is not None:
         vectors *= model.blend.scale
         vectors[:, -1] = model.blend.biases[FIRST_ITEM:]

@@ -123,7 +123,7 @@ def unit_vectors(model: Model) -> Floats:
 
     The mean is what all items have in common: Mu and Viswanath, "All-but-the-Top" (ICLR 2018).
     """
-    embeddings = model.item_embeddings("--method vectors")
+    embeddings = model.encoder_weights("--method vectors")["item_embeddings.weight"]
     vectors = embeddings - embeddings[FIRST_ITEM:].mean(axis=0)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     units: Floats = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
