@@ -10,7 +10,15 @@ import click
 
 from batchrec.cli.config_file import DEFAULT_FILE
 from batchrec.cli.config_template import template
-from batchrec.cli.options import Group, JobCommand, json_option, log_format_option, options_of, path_option
+from batchrec.cli.options import (
+    Group,
+    JobCommand,
+    json_option,
+    log_format_option,
+    options_of,
+    path_option,
+    target_option,
+)
 from batchrec.cli.output import echo, print_figures, print_report
 from batchrec.cli.precedence import check_environment, option_values, read_defaults
 from batchrec.cli.torchrun import is_first_process, is_one_of_several
@@ -103,9 +111,7 @@ def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> Non
 @path_option("--sequences", "sequences.parquet", "Histories of the users to score.")
 @path_option("--model", "model", "Model directory.")
 @options_of(ScoringConfig)
-@click.option(
-    "--out", default="recs.parquet", show_default=True, metavar="TARGET", help="Where to publish the recommendations."
-)
+@target_option("recs.parquet", "Where to publish the recommendations.")
 @log_format_option
 @json_option
 def score_command(sequences: Path, model: Path, out: str, json: bool, **options: Any) -> None:
@@ -119,9 +125,7 @@ def score_command(sequences: Path, model: Path, out: str, json: bool, **options:
 
 @cli.command("commit", cls=JobCommand)
 @click.argument("shards", type=click.Path(path_type=Path))
-@click.option(
-    "--out", default="recs.parquet", show_default=True, metavar="TARGET", help="Where to publish the recommendations."
-)
+@target_option("recs.parquet", "Where to publish the recommendations.")
 @options_of(PublishingConfig)
 @log_format_option
 @json_option
@@ -139,9 +143,7 @@ def commit_command(shards: Path, out: str, json: bool, **options: Any) -> None:
 @cli.command("similar", cls=JobCommand)
 @path_option("--model", "model", "Model directory.")
 @options_of(SimilarConfig)
-@click.option(
-    "--out", default="similar.parquet", show_default=True, metavar="TARGET", help="Where to publish the similar items."
-)
+@target_option("similar.parquet", "Where to publish the similar items.")
 @log_format_option
 @json_option
 def similar_command(model: Path, out: str, json: bool, **options: Any) -> None:

@@ -68,6 +68,11 @@ def path_option(name: str, default: str, text: str) -> Callable[[Function], Func
     return click.option(name, type=click.Path(path_type=Path), default=default, show_default=True, help=text)
 
 
+def target_option(default: str, text: str) -> Callable[[Function], Function]:
+    """Add the option --out of a command that publishes a table."""
+    return click.option("--out", default=default, show_default=True, metavar="TARGET", help=text)
+
+
 json_option = click.option("--json", is_flag=True, default=False, help="Print the report as one line of JSON.")
 
 
