@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from batchrec.config.catalogue import CatalogueConfig
-from batchrec.config.options import DATE, MAX_DAYS, check, option, parse_date
+from batchrec.config.options import MAX_DAYS, check, option
 from batchrec.config.run_date import RunDate
 
 
@@ -55,12 +55,7 @@ class RulesConfig(RunDate, CatalogueConfig):
 
     def check_rules(self) -> None:
         """Raise ConfigError for options that do not fit together, and texts that cannot be used."""
-        check(
-            self.run_date is None or parse_date(self.run_date) is not None,
-            "run_date",
-            self.run_date,
-            DATE,
-        )
+        self.check_run_date()
         check(
             self.segment_column.lower() not in {"user_id", "item_id", "valid_from", "valid_to"},
             "segment_column",

@@ -4,6 +4,8 @@ from calendar import timegm
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 
+from batchrec.config.options import DATE, check, parse_date
+
 
 class RunDate:
     """The part of a config that has a `run_date`."""
@@ -14,6 +16,10 @@ class RunDate:
     def night(self) -> date:
         """The run date as a date; it stays the same if the job is still running at midnight."""
         return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
+
+    def check_run_date(self) -> None:
+        """Raise ConfigError for a run date that is no date."""
+        check(self.run_date is None or parse_date(self.run_date) is not None, "run_date", self.run_date, DATE)
 
 
 def end_of_day(day: date) -> int:

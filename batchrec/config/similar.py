@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Literal
 
 from batchrec.config.catalogue import CatalogueConfig
-from batchrec.config.options import DATE, check, check_ranges, option, parse_date
+from batchrec.config.options import check_ranges, option
 from batchrec.config.rules import RulesConfig
 from batchrec.config.run_date import RunDate
 
@@ -51,4 +51,4 @@ class SimilarConfig(RunDate, CatalogueConfig):
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        check(self.run_date is None or parse_date(self.run_date) is not None, "run_date", self.run_date, DATE)
+        self.check_run_date()
