@@ -18,7 +18,7 @@ class RunDate:
         return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
 
     def check_run_date(self) -> None:
-        """Raise ConfigError for a run date that is no date."""
+        """Raise ConfigError unless the run date is a date."""
         check(self.run_date is None or parse_date(self.run_date) is not None, "run_date", self.run_date, DATE)
 
 
