@@ -5,6 +5,7 @@ import os
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from batchrec.config import RunConfig
 from batchrec.engines import scoring_engine, sequences_builder
@@ -222,14 +223,12 @@ class Night:
         """Make and check the table of similar items; None if the night makes none."""
         if not self.config.similar:
             return None
-        before = self.archive.reports(self.archive.dates_before(self._run_date)[-1:])
         config = replace(self.jobs.similar, run_date=str(self._run_date))
         table = self._work / SIMILAR
         with self.journal.stage("similar") as report:
             made = similar(model, config, table, self._sequences)
             report.update(asdict(made), sha256=file_sha256(table))
-        last = before[0]["stages"] if before else {}
-        self.journal.check(similar_checks(made, measure_similar(table, config), last, self.config))
+        self.journal.check(similar_checks(made, measure_similar(table, config), self._last_stages() or {}, self.config))
         return table
 
     def _check(self, scored: ScoringReport) -> None:
@@ -246,8 +245,12 @@ class Night:
         # Counted in the histories, not taken from the scorer's report, unless --users lists the users to score.
         n_users = figures.histories if self.jobs.scoring.users is None else scored.users
         checks = output_checks(figures, n_users, max(1, scored.eligible_items), self.config)
+        self.journal.check(checks + rule_table_checks(scored, self._last_stages(), self.config))
+
+    def _last_stages(self) -> dict[str, Any] | None:
+        """Return the stages of last night's report; None without one."""
         last = self.archive.reports(self.archive.dates_before(self._run_date)[-1:])
-        self.journal.check(checks + rule_table_checks(scored, last[0]["stages"] if last else None, self.config))
+        return last[0]["stages"] if last else None
 
     def _publish(self, model: Path, in_use: ModelVersion | None, similar: Path | None) -> None:
         """Decide to publish the night, then publish it. If this run is killed in between, the next one finishes it."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from batchrec.config import RunConfig
+from batchrec.nightly.gates.rules import rule_break_checks, rule_rows_checks
 from batchrec.nightly.report import Check
 from batchrec.similarity.similar import SimilarReport
 from batchrec.similarity.table_check import SimilarFigures
@@ -16,10 +17,7 @@ def similar_checks(
     Lists are counted by the job, everything else in the table.
     """
     checks = [Check("similar", name.replace("_", " "), number, maximum=0) for name, number in figures.faults.items()]
-    checks += [
-        Check("similar", f"rows that break {rule.rule}", rule.n_rows, maximum=0, example=rule.example)
-        for rule in figures.broken_rules
-    ]
+    checks += rule_break_checks(figures.broken_rules, "similar")
     checks += [
         Check("similar", "rows", report.rows, minimum=1),
         Check(
@@ -30,8 +28,4 @@ def similar_checks(
         ),
     ]
     before = last.get("similar", {}).get("rule_rows", {})
-    return checks + [
-        Check("similar", f"rows of {option}", n_rows, minimum=config.gate_min_rule_rows * before[option])
-        for option, n_rows in report.rule_rows.items()
-        if option in before
-    ]
+    return checks + rule_rows_checks(report.rule_rows, before, config, "similar")
