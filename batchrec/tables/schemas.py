@@ -57,6 +57,10 @@ def _with_contract(fields: list[pa.Field], name: str, version: int = CONTRACT_VE
     return pa.schema(fields, {"batchrec.contract": f"{name}/{version}"})
 
 
+def _with_made_by(schema: pa.Schema, made_by: dict[str, Any]) -> pa.Schema:
+    return schema.with_metadata({**schema.metadata, "batchrec.made_by": to_json(made_by)})
+
+
 def sequences_schema(user_type: pa.DataType, item_type: pa.DataType, weighed: Collection[str] = ()) -> pa.Schema:
     """Return the schema of sequences: one row per user, item_ids and timestamps (Unix seconds, UTC), oldest first.
 
@@ -140,7 +144,7 @@ def recs_schema(
         ],
         "recs",
     )
-    return schema.with_metadata({**schema.metadata, "batchrec.made_by": to_json(made_by)})
+    return _with_made_by(schema, made_by)
 
 
 def similar_schema(item_type: pa.DataType, *, with_titles: bool, made_by: dict[str, Any]) -> pa.Schema:
@@ -160,7 +164,7 @@ def similar_schema(item_type: pa.DataType, *, with_titles: bool, made_by: dict[s
         ],
         "similar",
     )
-    return schema.with_metadata({**schema.metadata, "batchrec.made_by": to_json(made_by)})
+    return _with_made_by(schema, made_by)
 
 
 def vectors_schema(column: str, type_: pa.DataType, n_dimensions: int, model_id: str) -> pa.Schema:
