@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from batchrec.config.options import MAX_SEED, check, check_ranges, option
+from batchrec.config.options import MAX_SEED, check, check_values, option
 from batchrec.config.scoring import ScoringPrecision
 
 
@@ -25,6 +25,6 @@ class BenchConfig:
     folder: str | None = option(None, "Folder for the data while bench runs. Default: the system's temporary folder.")
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_values(self)
         given = [name for name in ("users", "items", "ratings") if getattr(self, name) is not None]
         check(len(given) in {0, 3}, given[0] if given else "users", "alone", "--users, --items and --ratings together")

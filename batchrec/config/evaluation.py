@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from batchrec.config.options import MAX_DAYS, Exclusive, check, check_ranges, option
+from batchrec.config.options import MAX_DAYS, Exclusive, check, check_values, option
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class EvaluationConfig:
     n_resamples: int = option(1000, "Bootstrap resamples of the users, for the 95 % intervals.", minimum=100)
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_values(self)
         if self.cut is not None:
             check(self.test_days is None, "test_days", self.test_days, "--cut or --test-days, not both")
             check(_is_time(self.cut), "cut", self.cut, "an ISO date or time like 2024-06-01 or 2024-06-01T12:00:00")

@@ -84,7 +84,7 @@ def check(holds: bool, name: str, value: object, expected: str) -> None:
         raise ConfigError(f"--{name.replace('_', '-')} {value}: expected {expected}")
 
 
-def check_ranges(config: Any) -> None:
+def check_values(config: Any) -> None:
     """Raise ConfigError for a value of another type than its option's, or out of its choices or its range.
 
     A path is kept as text, a list as a tuple, and a number as one of Python's.
@@ -126,7 +126,8 @@ def _fits(value: Any, hint: Any) -> bool:
 def _described(hint: Any) -> str:
     """Return the values that fit a type, for error messages."""
     if get_origin(hint) is Literal:
-        return " or ".join(filter(None, (", ".join(get_args(hint)[:-1]), get_args(hint)[-1])))
+        *others, last = get_args(hint)
+        return f"{', '.join(others)} or {last}"
     if get_origin(hint) is tuple:
         return "a list of texts"
     if get_args(hint):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from batchrec.config.options import check, check_ranges, option, parse_age
+from batchrec.config.options import check, check_values, option, parse_age
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class RunConfig:
     )
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_values(self)
         check(
             parse_age(self.train_every) is not None,
             "train_every",

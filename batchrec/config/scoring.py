@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from batchrec.config.catalogue import CatalogueConfig
-from batchrec.config.options import AGE, check, check_ranges, option, parse_age
+from batchrec.config.options import AGE, check, check_values, option, parse_age
 from batchrec.config.rules import RulesConfig
 from batchrec.config.run_date import end_of_day
 from batchrec.config.shard import Shard
@@ -102,7 +102,7 @@ class ScoringConfig(RulesConfig, PublishingConfig):
         return {option: file for option, file in named.items() if file is not None}
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_values(self)
         self.check_rules()
         is_policy = self.seen in {"block", "allow"} or parse_age(self.seen) is not None
         check(is_policy, "seen", self.seen, f"block, allow, or {AGE}")
@@ -121,7 +121,7 @@ class RecommendConfig(CatalogueConfig):
     top_k: int = option(10, "Number of recommendations to show.", minimum=1)
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_values(self)
 
 
 @dataclass(frozen=True)
@@ -132,4 +132,4 @@ class VectorsConfig:
     precision: Literal["fp32", "fp16"] = option("fp32", "Number format of the model's arithmetic.")
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_values(self)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from batchrec.config.csv import CsvOptions
 from batchrec.config.event_weights import parse_steps, parse_weights
-from batchrec.config.options import AGE, DATE, MAX_THREADS, check, check_ranges, option, parse_age, parse_date
+from batchrec.config.options import AGE, DATE, MAX_THREADS, check, check_values, option, parse_age, parse_date
 from batchrec.config.run_date import RunDate
 
 TimestampUnit = Literal["auto", "s", "ms", "us", "ns", "days", "excel"]
@@ -113,7 +113,7 @@ class SequencesConfig(RunDate):
     )
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_values(self)
         check(self.run_date is None or parse_date(self.run_date) is not None, "run_date", self.run_date, DATE)
         check(
             len({self.user_column, self.item_column, self.timestamp_column}) == 3 or self.query is not None,

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Literal
 
 from batchrec.config.catalogue import CatalogueConfig
-from batchrec.config.options import check_ranges, option
+from batchrec.config.options import check_values, option
 from batchrec.config.rules import RulesConfig
 from batchrec.config.run_date import RunDate
 
@@ -50,5 +50,5 @@ class SimilarConfig(RunDate, CatalogueConfig):
         return {option: file for option, file in named.items() if file is not None}
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_values(self)
         self.check_run_date()

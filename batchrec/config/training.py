@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from batchrec.config.options import MAX_DAYS, MAX_SEED, MAX_THREADS, Exclusive, check, check_ranges, option
+from batchrec.config.options import MAX_DAYS, MAX_SEED, MAX_THREADS, Exclusive, check, check_values, option
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Objective = Literal["causal", "masked"]
@@ -115,7 +115,7 @@ class TrainingConfig:
     )
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_values(self)
         check(
             self.hidden_size is None or self.hidden_size % self.n_heads == 0,
             "n_heads",
