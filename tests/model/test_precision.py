@@ -44,6 +44,7 @@ def random_histories() -> Histories:
 
 
 @fewer_bits
+@pytest.mark.parametrize("objective", slow_except(OBJECTIVES, "causal"), indirect=True)
 def test_scores_are_rounded_and_nothing_else(precision: ScoringPrecision, objective: Objective) -> None:
     encoder = small_encoder(SIZE, objective=objective)
     contents = exported(encoder).read_bytes()

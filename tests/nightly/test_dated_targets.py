@@ -24,7 +24,7 @@ from tests.support.targets import Place, read_duckdb, read_folder, read_store_fo
 READERS = {"memory": read_store_folder, "duckdb": read_duckdb, "folder": read_folder}
 
 
-@pytest.fixture(params=slow_except(READERS.keys(), "memory", "folder"))
+@pytest.fixture(params=slow_except(READERS.keys(), "folder"))
 def dated(request: pytest.FixtureRequest, shop: Company, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.chdir(shop.folder)
     outs = {"folder": "recs/", "memory": "memory://bucket/recs/", "duckdb": "duckdb://recs.db?table=recs"}

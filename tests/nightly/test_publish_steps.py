@@ -19,6 +19,7 @@ from batchrec.system.atomic import replacing
 from batchrec.targets import LocalFile
 from tests.support.models import names_in, run_cli, training_histories
 from tests.support.nights import FIRST, Company, metric, night
+from tests.support.params import slow_except
 
 HALF = dict(list(training_histories().items())[:20])
 
@@ -58,7 +59,7 @@ def test_a_decided_night_is_finished_before_an_earlier_date_is_run(
     assert shop.archive.current_nights()[-1] == night(7)
 
 
-@pytest.mark.parametrize("lost", ["report", "model", "table"])
+@pytest.mark.parametrize("lost", slow_except(["report", "model", "table"], "model"))
 def test_a_published_night_becomes_current_even_if_its_decision_is_damaged(
     shop: Company, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
@@ -81,7 +82,7 @@ def test_a_published_night_becomes_current_even_if_its_decision_is_damaged(
     assert shop.archive.decisions.dates() == []
 
 
-@pytest.mark.parametrize("is_settled", [False, True])
+@pytest.mark.parametrize("is_settled", slow_except([False, True], False))
 def test_restarting_a_killed_night_does_not_undo_a_rollback(
     shop: Company, monkeypatch: pytest.MonkeyPatch, is_settled: bool
 ) -> None:
@@ -253,7 +254,7 @@ def test_a_killed_publication_is_finished_first_whatever_the_log_is_now(
         shop.run(7)
 
 
-@pytest.mark.parametrize("what", ["table", "report", "model"])
+@pytest.mark.parametrize("what", slow_except(["table", "report", "model"], "table"))
 def test_files_of_a_killed_publication_are_not_used_if_they_have_changed(
     shop: Company, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from tests.rules.test_rules import run
 from tests.support.models import names_in
+from tests.support.params import slow_except
 from tests.support.plain_rules import ITEMS, Night, write_table
 
 HISTORIES = {1: ITEMS[:6], 2: [ITEMS[9], 7, ITEMS[3]], 3: [], 4: ITEMS[20:30], 5: ITEMS[3:9], 6: [7]}
@@ -57,7 +58,7 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "recs.parquet")
 
 
-@pytest.mark.parametrize("rule", OTHERS)
+@pytest.mark.parametrize("rule", slow_except(OTHERS.keys(), "block", "candidates", "max_per_category"))
 def test_all_users_are_scored_if_a_rule_changes(rule: str, previous: str, tmp_path: Path) -> None:
     _, report = run(tmp_path, Night(**(RULES | {rule: OTHERS[rule]})), HISTORIES, previous=previous)
     assert report.users_carried_over == 0

@@ -171,7 +171,7 @@ def test_a_training_with_a_refit_gives_the_same_model(
 
 
 @pytest.mark.usefixtures("no_export")
-@pytest.mark.parametrize("change", ["options", "sequences", "a byte", "--init-from"])
+@pytest.mark.parametrize("change", slow_except(["options", "sequences", "a byte", "--init-from"], "options", "a byte"))
 def test_training_with_a_change_starts_over(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sequences, config, folder = tmp_path / "sequences.parquet", TRAINING, tmp_path / "checkpoints"
     shutil.copy(training_sequences(), sequences)
