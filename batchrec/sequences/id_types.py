@@ -9,8 +9,8 @@ from batchrec.sources import Reject, Source, shown_files
 
 Role = Literal["user", "item"]
 
-# Up to this whole number a float distinguishes all whole numbers.
-FLOATS = {"float": 2**24, "double": 2**53}
+# Up to this whole number a float distinguishes all whole numbers. DuckDB reads Arrow's halffloat as a float.
+FLOATS = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
 # Ids of these types become integers if every one is an integer; ids of other types are text. Untyped ids can be both.
 _NUMBERS = {"null", "decimal", "hugeint", "uhugeint", *FLOATS}
 _NUMBERS |= {f"{sign}{size}" for sign in ("", "u") for size in ("tinyint", "smallint", "integer", "bigint")}

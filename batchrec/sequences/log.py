@@ -129,16 +129,19 @@ def _united(con: duckdb.DuckDBPyConnection, sources: list[Source], config: Seque
 
 
 def refuse_lost_digits(con: duckdb.DuckDBPyConnection, log: Log) -> None:
-    """Raise InputError if a column of floats has ids beyond the whole numbers that a float can distinguish."""
-    for column, source in product((log.user, log.item), log.sources):
-        limit = FLOATS.get(source.type_of(column))
+    """Raise InputError if a column of floats has ids or times beyond the whole numbers that a float can distinguish."""
+    for column, source in product((log.user, log.item, log.timestamp), log.sources):
+        type_ = source.arrow_type_of(column) or source.type_of(column)
+        # Times as doubles are exact to a microsecond.
+        limit = None if column == log.timestamp and type_ == "double" else FLOATS.get(type_)
         if limit is None:
             continue
-        row = select(con, "sequences/greatest_id", source=source.view, id_column=source.names[column]).fetchall()[0]
+        row = select(con, "sequences/greatest_number", source=source.view, number=source.names[column]).fetchall()[0]
         greatest = row[0]
         if greatest is not None and greatest > limit:
+            values = "times" if column == log.timestamp else "ids"
             raise InputError(
-                f"{shown_files(source.places) or log.config.query}: column {column!r} has ids as floats, up to "
+                f"{shown_files(source.places) or log.config.query}: column {column!r} has {values} as floats, up to "
                 f"{greatest:.0f}: above {limit} they have lost digits. Write them as integers or text"
             )
 

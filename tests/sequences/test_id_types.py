@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -119,6 +120,8 @@ def test_whole_decimals_are_spelled_as_integers_next_to_text(build: BuildSequenc
         (pa.array([1.2345678901234568e18]), False),
         (pa.array([2.0**24], pa.float32()), True),
         (pa.array([2.0**24 + 2], pa.float32()), False),
+        (pa.array([np.float16(2**11)]), True),
+        (pa.array([np.float16(2**11 + 2)]), False),
     ],
     ids=str,
 )
@@ -129,6 +132,13 @@ def test_floats_too_large_to_be_exact_are_refused_as_ids(build: BuildSequences, 
         assert set(outcome.histories) == {int(values[0].as_py())}
     else:
         fails(outcome, "r.parquet", "'userId'", "lost digits")
+
+
+def test_times_as_floats_of_32_bits_are_refused(build: BuildSequences) -> None:
+    write_parquet("r.parquet", userId=pa.array([1]), timestamp=pa.array([float(T)], pa.float32()))
+    fails(build("--ratings", "r.parquet"), "r.parquet", "'timestamp' has times as floats", "lost digits")
+    write_parquet("r.parquet", userId=pa.array([1]), timestamp=pa.array([float(T)]))
+    assert build("--ratings", "r.parquet").times == [T]
 
 
 def test_an_id_in_exponent_notation_is_a_bad_row_and_keeps_ids_integers(build: BuildSequences) -> None:
