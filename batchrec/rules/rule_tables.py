@@ -1,5 +1,6 @@
 """Rule tables as people write them: read as text, with checks of their values, before any id is looked up."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -90,8 +91,10 @@ def read_given(option: str, file: str | None, columns: Sequence[str], config: Ru
 
 
 def _day(text: str) -> date | None:
+    # The log takes these zones too.
+    written = re.sub(r" ?(UTC|GMT)$", "Z", text)
     try:
-        time = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(written)
     except ValueError:
         return None
     return time.date() if time.tzinfo is None else time.astimezone(UTC).date()

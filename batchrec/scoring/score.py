@@ -1,5 +1,6 @@
 """score: write the top k of every user to the recs table, chunk by chunk."""
 
+import logging
 import os
 import shutil
 import time
@@ -30,6 +31,8 @@ from batchrec.system.checkpoints import CheckpointStore
 from batchrec.system.logs import hides_bars
 from batchrec.tables.parquet import write_parquet
 from batchrec.tables.schemas import made_by
+
+_log = logging.getLogger(__name__)
 
 # Upper bounds of the bytes of a user and of a row in the table, compressed by zstd: measured on items drawn evenly from
 # 62,423 with ids of 32 characters. Real tables take half, because few of their items are popular.
@@ -96,7 +99,16 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
     totals = _Totals()
     recs = _recs(scored, inputs.n_users // (1 if config.part is None else config.part.n_shards), totals)
     write_parquet(recs, schema, out, check, metadata)
-    return report()
+    return _warned_of_empty_lists(report())
+
+
+def _warned_of_empty_lists(report: ScoringReport) -> ScoringReport:
+    """Return a report, with a warning in the log if rules leave more than half of the users without a list."""
+    n_users = sum(report.emptied_by.values())
+    if n_users > report.users / 2:
+        rules = ", ".join(report.emptied_by)
+        _log.warning("%s: %d of %d users have no list, because of %s", report.out, n_users, report.users, rules)
+    return report
 
 
 def _score_here(

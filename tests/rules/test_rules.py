@@ -71,11 +71,12 @@ def test_items_blocked_for_a_user_are_not_recommended_to_the_user() -> None:
     assert recs[2] == before[2]
 
 
-def test_lists_hold_only_candidates(tmp_path: Path) -> None:
+def test_lists_hold_only_candidates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     night = Night(candidates={1: [*ITEMS[:9], 8, 999], 3: [ITEMS[30], 7, 8, ITEMS[4]], 77: [1000]}, top_k=3)
     recs = assert_as_by_hand(night)
     assert {user: set(items(rows)) for user, rows in recs.items()} == {1: set(ITEMS[6:9]), 3: {ITEMS[30], ITEMS[4]}}
     assert run(tmp_path, night)[1].emptied_by == {"--candidates": 2}
+    assert "have no list" not in caplog.text
 
 
 def test_lists_hold_no_more_than_the_maximum_per_category() -> None:
@@ -151,6 +152,7 @@ def test_unlike_items_follow_one_another() -> None:
         ([(1001, "2024-06-02", "")], 0),
         ([(1001, "", "2024-05-31")], 0),
         ([(1001, "2024-06-01T23:59:59", "2024-06-01 00:00:00")], 1),
+        ([(1001, "2024-06-01 23:59:59 UTC", "2024-06-01 00:00:00GMT")], 1),
         ([(1001, "2024-06-01T23:30:00-02:00", "")], 0),
         ([(1001, "2023-01-01", "2023-02-01"), (1001, "2024-01-01", "2024-07-01")], 1),
     ],
@@ -223,7 +225,7 @@ def test_users_get_all_of_their_segments_few_items() -> None:
     assert items(recs[1]) == worst[::-1]
 
 
-def test_each_rule_that_empties_a_list_is_counted(tmp_path: Path) -> None:
+def test_each_rule_that_empties_a_list_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     histories = {1: ITEMS, 2: ITEMS[:39], 3: ITEMS[:38], 4: ITEMS[:37], 5: ITEMS[:36], 6: ITEMS[:30], 7: []}
     allow, block = [*ITEMS[:39], 8], [ITEMS[38], 8]
     night = Night(allow=allow, block=block, block_for_user={4: [ITEMS[37]]}, candidates={6: [ITEMS[31]], 5: [ITEMS[3]]})
@@ -231,6 +233,7 @@ def test_each_rule_that_empties_a_list_is_counted(tmp_path: Path) -> None:
     assert set(recs) == {6}
     assert report.users_skipped_all_seen == 1
     assert report.emptied_by == {"--allow": 1, "--block": 1, "--block-for-user": 1, "--candidates": 2}
+    assert "5 of 7 users have no list, because of --allow, --block" in caplog.text
     assert_as_by_hand(night, histories)
 
 
