@@ -9,7 +9,7 @@ from batchrec.config.options import check_values, option
 from batchrec.config.rules import RulesConfig
 from batchrec.config.run_date import RunDate
 
-SimilarMethod = Literal["blended", "co-occurrence", "vectors"]
+SimilarMethod = Literal["auto", "blended", "co-occurrence", "vectors"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class SimilarConfig(RunDate, CatalogueConfig):
 
     top_k: int = option(10, "Similar items per item.", minimum=1)
     method: SimilarMethod = option(
-        "blended",
+        "auto",
         "Measure of similarity. co-occurrence: the users that two items share. vectors: the angle between the model's "
-        "vectors of the items. blended: both.",
+        "vectors of the items. blended: both. auto: blended up to 150,000 items, co-occurrence above.",
     )
     allow: str | None = option(
         None,

@@ -168,18 +168,19 @@ def read_vocabulary(contents: bytes, n_items: int) -> Vocabulary:
         if file.metadata.num_rows != n_items:
             raise MisfitError(f"holds {file.metadata.num_rows} items; expected {n_items}, by the manifest")
         schema = file.schema_arrow
-        if not any(schema.equals(items_schema(id_type)) for id_type in (pa.int64(), pa.string())):
+        is_weighed = "weight" in schema.names
+        if not any(schema.equals(items_schema(type_, is_weighed=is_weighed)) for type_ in (pa.int64(), pa.string())):
             columns = ", ".join(f"{field.name} {field.type}" for field in schema)
             raise MisfitError(
-                f"its columns are {columns:.200}; expected item_id int64 or string, item_index int32 and n_events "
-                "int64, without nulls"
+                f"its columns are {columns:.200}; expected item_id int64 or string, item_index int32, n_events int64 "
+                "and optionally weight double, without nulls"
             )
         items = file.read().combine_chunks()
         items.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise MisfitError(f"not a readable Parquet file: {one_line(error)}") from error
-    item_ids, indexes, n_events = (items[name].chunk(0) for name in ("item_id", "item_index", "n_events"))
-    if item_ids.null_count or indexes.null_count or n_events.null_count:
+    item_ids, indexes, n_events, *weights = (column.chunk(0) for column in items.columns)
+    if any(column.null_count for column in items.columns):
         raise MisfitError("has nulls; expected none")
     if not np.array_equal(indexes.to_numpy(), np.arange(FIRST_ITEM, FIRST_ITEM + n_items)):
         raise MisfitError(f"the indexes do not run from {FIRST_ITEM} to {FIRST_ITEM + n_items - 1}")
@@ -188,4 +189,6 @@ def read_vocabulary(contents: bytes, n_items: int) -> Vocabulary:
         raise MisfitError(f"item {often['values']!r:.60} has {often['counts']} rows; expected one")
     if pc.min(n_events).as_py() < 0:
         raise MisfitError(f"an item has {pc.min(n_events)} events; expected 0 or more")
-    return Vocabulary(item_ids, n_events.to_numpy())
+    if weights and not pc.all(pc.and_(pc.is_finite(weights[0]), pc.greater_equal(weights[0], 0))).as_py():
+        raise MisfitError("an item has a weight that is not a finite number, 0 or more")
+    return Vocabulary(item_ids, n_events.to_numpy(), weights[0].to_numpy() if weights else None)

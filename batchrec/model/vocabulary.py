@@ -1,7 +1,7 @@
 """The vocabulary: the items that a model knows, from external id to index and back.
 
-Popularity here (n_events) answers: how often did an item occur in the histories that the model was trained on? It
-orders the indexes.
+Popularity here answers: how much did the events of an item weigh in the histories that the model was trained on? The
+number of these events orders the indexes.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from batchrec.arrays import Doubles, Longs
 from batchrec.tables.ids import is_text, without_blanks
 from batchrec.tables.schemas import FIRST_ITEM, PAD, items_schema
 
@@ -24,10 +25,12 @@ class Vocabulary:
     """Items in the order of their indexes, which start at FIRST_ITEM: most frequent first.
 
     item_ids: int64 or string, no repeats; n_events: (items,) int64, events of each item in the training histories.
+    weights: (items,) float64, the sum of these events' weights; None if all weigh 1.
     """
 
     item_ids: pa.Array
     n_events: NDArray[np.int64]
+    weights: Doubles | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -37,6 +40,11 @@ class Vocabulary:
         """Return the number of indexes: items, PAD and MASK."""
         return len(self) + FIRST_ITEM
 
+    @property
+    def popularity(self) -> Longs | Doubles:
+        """The sum of the weights of each item's events: (items,)."""
+        return self.n_events if self.weights is None else self.weights
+
     def extended(self, item_ids: pa.Array) -> "Vocabulary":
         """Append the items that are missing, in their order, with 0 events.
 
@@ -45,9 +53,10 @@ class Vocabulary:
         new = pc.unique(item_ids.filter(pc.equal(pa.array(self.indexes(item_ids)), PAD)))
         if len(new) == 0:
             return self
-        return Vocabulary(
-            pa.concat_arrays([self.item_ids, new]), np.append(self.n_events, np.zeros(len(new), np.int64))
-        )
+        item_ids = pa.concat_arrays([self.item_ids, new])
+        n_events = np.append(self.n_events, np.zeros(len(new), np.int64))
+        weights = None if self.weights is None else np.append(self.weights, np.zeros(len(new)))
+        return Vocabulary(item_ids, n_events, weights)
 
     def indexes(self, item_ids: pa.Array) -> NDArray[np.int32]:
         """Look up external ids; PAD for items that the model does not know.
@@ -98,9 +107,9 @@ class Vocabulary:
     def to_table(self) -> pa.Table:
         """Return the items table of the contract."""
         indexes = np.arange(FIRST_ITEM, self.size, dtype=np.int32)
-        return pa.table(
-            [self.item_ids, pa.array(indexes), pa.array(self.n_events)], schema=items_schema(self.item_ids.type)
-        )
+        counts = [self.n_events] if self.weights is None else [self.n_events, self.weights]
+        schema = items_schema(self.item_ids.type, is_weighed=self.weights is not None)
+        return pa.table([self.item_ids, pa.array(indexes), *map(pa.array, counts)], schema=schema)
 
 
 def _hashed_indexes(item_ids: pa.Array, known: pa.Array) -> NDArray[np.int32]:

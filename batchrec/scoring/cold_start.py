@@ -78,11 +78,11 @@ class PopularItems:
         rules = self._rulebook.compile(vocabulary)
         trained_on = np.flatnonzero(vocabulary.n_events)
         of_model = (FIRST_ITEM + trained_on).astype(np.int32)
-        all_time = Order.of(of_model, vocabulary.n_events[trained_on], BY_ALL_TIME, rules)
+        all_time = Order.of(of_model, vocabulary.popularity[trained_on], BY_ALL_TIME, rules)
 
         def order_of(counted: pa.Table, source: int) -> Order:
             items = vocabulary.indexes(counted["item_id"].combine_chunks())
-            return Order.of(items, counted["n_events"].to_numpy(), source, rules)
+            return Order.of(items, counted["popularity"].to_numpy(), source, rules)
 
         return PopularLists(
             vocabulary,
@@ -95,12 +95,12 @@ class PopularItems:
         )
 
     def _recent_items(self) -> pa.Table:
-        """Count the events of items in the last days: columns segment, null for all users, item_id and n_events.
+        """Sum the weights of the events of items in the last days, of all users (segment is null) and by segment.
 
-        Leave out items whose ids cannot be of the model's type.
+        Columns: segment, item_id and popularity. Leave out items whose ids cannot be of the model's type.
         """
         id_type = self._vocabulary.item_ids.type
-        schema = pa.schema([("segment", pa.int64()), ("item_id", id_type), ("n_events", pa.int64())])
+        schema = pa.schema([("segment", pa.int64()), ("item_id", id_type), ("popularity", pa.float64())])
         if self._sequences is None:
             return schema.empty_table()
         segments = pa.table({"user_id": [], "segment": []})

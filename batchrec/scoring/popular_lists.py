@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from batchrec.arrays import Bools, Codes, Floats, Ints, Longs
+from batchrec.arrays import Bools, Codes, Doubles, Floats, Ints, Longs
 from batchrec.model.batching import SeenPairs
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.compiled import CompiledRules
@@ -30,9 +29,9 @@ class Order:
     sources: Codes
 
     @classmethod
-    def of(cls, items: Ints, n_events: NDArray[np.int64], source: int, rules: CompiledRules) -> "Order":
-        """Order items by their events times their boost; items of equal score in the order of their indexes."""
-        boosted = (n_events * rules.factors[items]).astype(np.float32)
+    def of(cls, items: Ints, popularity: Longs | Doubles, source: int, rules: CompiledRules) -> "Order":
+        """Order items by their popularity times their boost; items of equal score in the order of their indexes."""
+        boosted = (popularity * rules.factors[items]).astype(np.float32)
         order = np.lexsort((items, -boosted))
         order = order[rules.is_eligible[items[order]]]
         return cls(items[order], boosted[order], np.full(len(order), source, np.int8))

@@ -51,7 +51,7 @@ class SimilarLists:
 
     @classmethod
     def of_model(cls, model: Model, method: SimilarMethod, is_eligible: Bools) -> "SimilarLists":
-        """Take from a model what a method needs. Raises ModelError for vectors of a model without an encoder."""
+        """Take from a model what a method needs, which is not auto. Raises ModelError for missing vectors."""
         blend = None if method == "vectors" else model.blend
         vectors = None if method == "co-occurrence" else unit_vectors(model)
         return cls(blend, vectors, _VECTOR_WEIGHT if method == "blended" else 1.0, is_eligible)

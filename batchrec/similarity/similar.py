@@ -28,14 +28,17 @@ from batchrec.tables.schemas import FIRST_ITEM, SIMILAR_SOURCES, similar_schema
 _log = logging.getLogger(__name__)
 
 _ROW_GROUP = 250_000
+# Up to this many items, comparing all pairs takes a few minutes: measured, see docs/decisions/similar.md.
+_MOST_BLENDED = 150_000
 
 
 @dataclass(frozen=True)
 class SimilarReport:
     """The table that was written.
 
-    method: the one that was used, which depends on what the model stores. items: of the model. eligible_items: how many
-    of them the rules let lists hold. rule_rows: of each rule table, by its option. rows_by_source: as in the table.
+    method: the one that was used, which depends on what the model stores and, by auto, on its number of items. items:
+    of the model. eligible_items: how many of them the rules let lists hold. rule_rows: of each rule table, by its
+    option. rows_by_source: as in the table.
     """
 
     out: str
@@ -123,6 +126,8 @@ def _method_for(model: Model, folder: Path, method: SimilarMethod) -> SimilarMet
 
     Raises ConfigError if the model stores no neighbours and the method needs them.
     """
+    if method == "auto":
+        return _chosen_method(model)
     if model.blend is not None and (model.manifest.has_embeddings or method != "blended"):
         return method
     if model.blend is not None:
@@ -140,6 +145,22 @@ def _method_for(model: Model, folder: Path, method: SimilarMethod) -> SimilarMet
             "none. Pass --method vectors, or train without --blend none"
         )
     return "vectors"
+
+
+def _chosen_method(model: Model) -> SimilarMethod:
+    """Return the method of `auto` for a model, and log the reason."""
+    n_items = len(model.vocabulary)
+    method: SimilarMethod = "co-occurrence"
+    if model.blend is None:
+        method, reason = "vectors", "the model was trained with --blend none and stores no neighbours of items"
+    elif not model.manifest.has_embeddings:
+        reason = "the model was trained with --max-epochs 0 and has no vectors of items"
+    elif n_items > _MOST_BLENDED:
+        reason = f"the model has {n_items:,} items, and blended compares all pairs of them"
+    else:
+        method, reason = "blended", f"the model has {n_items:,} items, at most {_MOST_BLENDED:,}"
+    _log.info("--method auto takes %s: %s", method, reason)
+    return method
 
 
 class _Columns:

@@ -15,6 +15,8 @@ CONTRACT_VERSION = 1
 SEQUENCES_VERSION = 2
 WEIGHED_SEQUENCES_VERSION = 3
 WEIGHED_COLUMNS = ("weights", "is_seen", "disliked")
+# Version 2 of the items adds weight.
+WEIGHED_ITEMS_VERSION = 2
 MODEL_VERSION = 5
 # Version 2 adds question.
 EVALUATION_VERSION = 2
@@ -82,18 +84,20 @@ def sequences_schema(user_type: pa.DataType, item_type: pa.DataType, weighed: Co
     )
 
 
-def items_schema(item_type: pa.DataType) -> pa.Schema:
+def items_schema(item_type: pa.DataType, *, is_weighed: bool = False) -> pa.Schema:
     """Return the schema of items: one row per item of the model, with its index (from 2) and number of events.
 
-    Indexes are ordered by frequency, most frequent first.
+    Indexes are ordered by frequency, most frequent first. is_weighed: whether it has the sum of the events' weights.
     """
     return _with_contract(
         [
             pa.field("item_id", item_type, nullable=False),
             pa.field("item_index", pa.int32(), nullable=False),
             pa.field("n_events", pa.int64(), nullable=False),
+            *([pa.field("weight", pa.float64(), nullable=False)] if is_weighed else []),
         ],
         "items",
+        WEIGHED_ITEMS_VERSION if is_weighed else CONTRACT_VERSION,
     )
 
 

@@ -1,10 +1,11 @@
 """The training corpus: all histories of a sequences table, their items, and the order in which users are held out.
 
 Items are indexed by popularity: the number of their events in all histories, future ones included
-(sql/training/items.sql). It only orders the vocabulary and is stored in the model; no accuracy depends on it.
+(sql/training/items.sql). It is stored in the model next to the sum of their weights, for popular lists; no accuracy
+depends on either.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -18,7 +19,7 @@ from batchrec.model.batching import Histories
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.tables.log_end import ahead_from, log_end
 from batchrec.tables.queries import connect, literal, select
-from batchrec.tables.schemas import DAY_S
+from batchrec.tables.schemas import DAY_S, FIRST_ITEM
 from batchrec.tables.sequences_table import open_sequences
 
 _USERS_AT_A_TIME = 8192
@@ -82,6 +83,9 @@ def read_corpus(path: Path, seed: int, ahead: int | None = None, half_life: floa
     items, ties, same_day = (np.concatenate(arrays) for arrays in events)
     places = pc.index_in(ordered.cast(sequences.user_type), value_set=pa.chunked_array(user_ids))
     histories = Histories(items, offsets, ties, _unless_all_are_1(weights), same_day)
+    if histories.weights is not None:
+        weight = np.bincount(histories.items, histories.weights, vocabulary.size).astype(np.float64)
+        vocabulary = replace(vocabulary, weights=weight[FIRST_ITEM:])
     return Corpus(vocabulary, histories, places.to_numpy().astype(np.int64), np.concatenate(times), until)
 
 

@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 _COLLAPSE = 1.0
 # The share of the time limit that is left to a refit.
 _REFIT_SHARE = 0.2
+# A training that the time limit ends says what this many epochs gained.
+_LAST_EPOCHS = 5
 # The name of the checkpoint written after every epoch.
 _CHECKPOINT = "training"
 
@@ -122,6 +124,8 @@ def fit(
             best_weights = {name: weight.clone() for name, weight in trainer.averaged.state_dict().items()}
         if checkpoints is not None and group.is_first:
             _save_checkpoint(checkpoints, trainer, epochs, best_weights)
+    if ended_by == "max_minutes":
+        _warn_of_limit(epochs, config)
     if epochs:
         encoder.load_state_dict(best_weights)
     return FitResult(epochs, _best(epochs).epoch if epochs else 0, ended_by, popularity)
@@ -173,6 +177,21 @@ def _end(epochs: list[Epoch], config: TrainingConfig, max_seconds: float) -> str
     if len(epochs) >= config.max_epochs:
         return "max_epochs"
     return "max_minutes" if epochs and _seconds(epochs) >= max_seconds else None
+
+
+def _warn_of_limit(epochs: list[Epoch], config: TrainingConfig) -> None:
+    """Warn that the time limit ended the training, and say what the last epochs gained."""
+    earlier = epochs[: max(1, len(epochs) - _LAST_EPOCHS)]
+    _log.warning(
+        "--max-minutes %g ended the training after epoch %d, before --patience %d did: the best NDCG@10 was %.4f after "
+        "epoch %d and %.4f in the end. If it still rises, raise --max-minutes",
+        config.max_minutes,
+        len(epochs),
+        config.patience,
+        _best(earlier).ndcg_at_10,
+        len(earlier),
+        _best(epochs).ndcg_at_10,
+    )
 
 
 def _seconds(epochs: list[Epoch]) -> float:

@@ -1,12 +1,22 @@
--- One row per item of the histories at $path in the last $days days, with segment null and its number of events; and
--- one row per segment, in the table segments, and item of its users' events in those days. The last day is that of the
--- newest event before $until: later events are errors of a clock.
-with events as (
+-- One row per item of the histories at $path in the last $days days, with segment null and the sum of its events'
+-- weights; and one row per segment, in the table segments, and item of its users' events in those days. The last day is
+-- that of the newest event before $until: later events are errors of a clock. The column weights may be missing: then
+-- every event weighs 1.
+with histories as (
+    select *
+    from read_parquet($path, hive_partitioning = false)
+    union all by name
+    select cast(null as double[]) as weights
+    where false
+),
+
+events as (
     select
         user_id,
         unnest(item_ids) as item_id,
-        cast(unnest(timestamps) as bigint) as moment
-    from read_parquet($path, hive_partitioning = false)
+        cast(unnest(timestamps) as bigint) as moment,
+        coalesce(unnest(weights), 1) as weight
+    from histories
 ),
 
 span as (
@@ -17,7 +27,7 @@ span as (
 select
     segments.segment,
     events.item_id,
-    count(*) as n_events
+    sum(events.weight) as popularity
 from events
 left join segments on events.user_id = segments.user_id
 cross join span

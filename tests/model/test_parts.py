@@ -1,6 +1,7 @@
 """Model directories with correct hashes and wrong parts: one line names the part that is refused."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -45,6 +46,16 @@ def column(name: str, change: Callable[[list[Any]], list[Any]], kind: pa.DataTyp
     return items(changed)
 
 
+def weighing(weight: float | None) -> Change:
+    """Add the weights of the items: 1, except that of the last one."""
+
+    def weighed(table: pa.Table) -> pa.Table:
+        field = pa.field("weight", pa.float64(), nullable=weight is None)
+        return table.append_column(field, pa.array([1.0] * (len(table) - 1) + [weight]))
+
+    return items(weighed)
+
+
 def one_more(table: pa.Table) -> pa.Table:
     more = {"item_id": [7], "item_index": [42], "n_events": [1]}
     return pa.concat_tables([table, pa.table(more, schema=table.schema)])
@@ -62,6 +73,9 @@ VOCABULARIES: dict[str, tuple[Change, str]] = {
     "a null count": (column("n_events", lambda n: [None, *n[1:]]), "without nulls"),
     "negative events": (column("n_events", lambda n: [*n[:-1], -1]), "has -1 events; expected 0 or more"),
     "events of floats": (column("n_events", lambda n: n, pa.float64()), "n_events double"),
+    "a weight below 0": (weighing(-0.5), "a weight that is not a finite number, 0 or more"),
+    "a weight of nan": (weighing(math.nan), "a weight that is not a finite number, 0 or more"),
+    "a null weight": (weighing(None), "without nulls"),
     "indexes from 0": (column("item_index", lambda n: [i - 2 for i in n]), "the indexes do not run from 2 to 41"),
     "indexes backwards": (column("item_index", lambda n: n[::-1]), "the indexes do not run from 2 to 41"),
     "no ids": (

@@ -1,4 +1,6 @@
+import random
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,15 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.config import ScoringConfig
+from batchrec.config import ScoringConfig, SequencesConfig
 from batchrec.model.directory import load_model
 from batchrec.rules.known_ids import KnownIds
 from batchrec.scoring.cold_start import PopularItems
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.popular_lists import PopularLists
 from batchrec.scoring.score import score
+from batchrec.sequences.build import build_sequences
+from batchrec.training.train import train
 from tests.rules.test_rules import assert_as_by_hand, items, run
 from tests.scoring.test_score import recs_of
+from tests.support.models import CONFIG
 from tests.support.plain_rules import ITEMS, Night, model, write_table
 
 DAY = 86400
@@ -150,3 +155,40 @@ def test_rules_apply_to_new_users_too() -> None:
     assert items(recs[4])[:3] == [ITEMS[6], ITEMS[33], NEW]
     assert items(recs[6])[0] == 2002
     assert NEW not in items(recs[7])
+
+
+WEIGHTS = {"view": 1.0, "cart": 2.5, "buy": 5.0, "skip": 0.0, "hate": -1.0}
+
+
+def test_popular_items_count_by_the_weights_of_their_events(tmp_path: Path) -> None:
+    """The lists of cold users equal sums in plain loops: of the segment, of the last 3 days, and of the training."""
+    generator = random.Random(3)  # noqa: S311 - no secret
+    # Users from 90 on are cold: they have only skipped an item that nobody else has.
+    events = [(user, 99, 0, "skip") for user in (90, 91, 92)]
+    pairs = generator.sample([(user, item) for user in range(40) for item in range(20)], 150)
+    events += [(user, item, generator.randrange(20), generator.choice(list(WEIGHTS))) for user, item in pairs]
+    events.append((40, 0, 19, "view"))
+    log = tmp_path / "log.csv"
+    rows = [f"{user},{item},{1_600_000_000 + day * DAY},{kind}" for user, item, day, kind in events]
+    log.write_text("\n".join(["userId,movieId,timestamp,kind", *rows]) + "\n")
+    weights = ",".join(f"{kind}={weight:g}" for kind, weight in WEIGHTS.items())
+    sequences, model = tmp_path / "sequences.parquet", tmp_path / "model"
+    build_sequences([str(log)], SequencesConfig(event_column="kind", event_weights=weights), sequences)
+    train(sequences, CONFIG, model)
+    segments = write_table(tmp_path / "segments.csv", "user_id,segment", [(user, user % 2) for user in range(92)])
+    config = ScoringConfig(device="cpu", segments=str(segments), popular_days=3, top_k=20)
+    score(sequences, model, config, tmp_path / "recs.parquet")
+
+    liked = [event for event in events if WEIGHTS[event[3]] > 0]
+    recent = [event for event in liked if event[2] > 16]
+    n_events = Counter(item for _, item, _, _ in liked)
+    recs = recs_of(tmp_path / "recs.parquet")
+    for user in (90, 91, 92):
+        own = [event for event in recent if user < 92 and event[0] % 2 == user % 2]
+        expected: dict[int, tuple[int, float, str]] = {}
+        for source, counted in {"popular_segment": own, "popular": recent, "popular_all_time": liked}.items():
+            sums = {item: sum(WEIGHTS[kind] for _, other, _, kind in counted if other == item) for item in n_events}
+            for item in sorted(sums, key=lambda item: (-sums[item], -n_events[item], item)):
+                if sums[item]:
+                    expected.setdefault(item, (item, sums[item], source))
+        assert [(row["item_id"], row["score"], row["source"]) for row in recs[user]] == list(expected.values())

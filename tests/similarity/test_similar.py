@@ -1,6 +1,7 @@
 """similar: the table of similar items, its rules, and its errors."""
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,10 +223,40 @@ def test_blended_is_what_the_model_has(tmp_path: Path, caplog: pytest.LogCapture
     cases: list[tuple[Path, SimilarMethod]] = [(trained_model(), "vectors"), (signals, "co-occurrence")]
     for model, method in cases:
         caplog.clear()
-        report, rows = made(model, tmp_path)
+        report, rows = made(model, tmp_path, method="blended")
         assert f"blended is {method} only" in caplog.text
         assert report.method == method
         assert rows == made(model, tmp_path, method=method)[1]
+
+
+def test_the_default_method_depends_on_what_the_model_has_and_on_its_items(
+    series: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, job.__name__)
+    signals = write_model_of(SERIES, tmp_path / "model", max_epochs=0)
+    n_items = len(load_model(series).vocabulary)
+    cases: list[tuple[Path, int, SimilarMethod, str]] = [
+        (series, n_items, "blended", f"the model has {n_items} items, at most {n_items}"),
+        (
+            series,
+            n_items - 1,
+            "co-occurrence",
+            f"the model has {n_items} items, and blended compares all pairs of them",
+        ),
+        (signals, n_items, "co-occurrence", "the model was trained with --max-epochs 0 and has no vectors of items"),
+        (trained_model(), 0, "vectors", "the model was trained with --blend none and stores no neighbours of items"),
+    ]
+    for model, most, method, reason in cases:
+        caplog.clear()
+        monkeypatch.setattr(job, "_MOST_BLENDED", most)
+        report, rows = made(model, tmp_path)
+        assert [record.getMessage() for record in caplog.records] == [f"--method auto takes {method}: {reason}"]
+        assert report.method == method
+        assert rows == made(model, tmp_path, method=method)[1]
+
+
+def test_the_help_names_the_most_items_that_are_blended() -> None:
+    assert f"blended up to {job._MOST_BLENDED:,} items" in SimilarConfig.__dataclass_fields__["method"].metadata["help"]
 
 
 def test_an_error_leaves_the_old_table(series: Path, tmp_path: Path) -> None:

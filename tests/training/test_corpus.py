@@ -97,10 +97,17 @@ def test_weights_are_those_of_the_table_and_of_the_age(
             )
     if half_life is None and "weights" not in names:
         assert corpus.weights is None
+        assert corpus.vocabulary.weights is None
         return
     assert corpus.weights is not None
     assert corpus.weights.dtype == np.float32
     assert corpus.weights.tolist() == pytest.approx(expected, rel=1e-6, abs=2e-30)
+    items = [item for events in EVENTS.values() for item, *_ in events]
+    of_item = {
+        item: sum(weight for other, weight in zip(items, expected, strict=True) if other == item) for item in items
+    }
+    popularity = dict(zip(corpus.vocabulary.item_ids.to_pylist(), corpus.vocabulary.popularity.tolist(), strict=True))
+    assert popularity == pytest.approx(of_item, rel=1e-6, abs=4e-30)
     assert (corpus.weights > 0).all()
 
 

@@ -1,5 +1,6 @@
 """--max-minutes with a fake clock: time passes only with steps and with batches of held-out users."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -90,6 +91,29 @@ def test_an_epoch_that_is_finished_in_time_counts(clock: Clock) -> None:
     _, fitted = fit_for(3 * EPOCH_S)
     assert ([epoch.seconds for epoch in fitted.epochs], fitted.ended_by) == ([EPOCH_S] * 3, "max_minutes")
     assert clock.now == 3 * EPOCH_S
+
+
+@pytest.mark.parametrize(("n_epochs", "n_earlier"), [(1, 1), (3, 1), (8, 3)])
+def test_a_training_that_the_time_limit_ends_says_what_the_last_epochs_gained(
+    n_epochs: int, n_earlier: int, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, fitted = fit_for(n_epochs * EPOCH_S)
+    ndcgs = [epoch.ndcg_at_10 for epoch in fitted.epochs]
+    assert len(ndcgs) == n_epochs
+    earlier, best = max(ndcgs[:n_earlier]), max(ndcgs)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        f"--max-minutes {n_epochs * EPOCH_S / 60:g} ended the training after epoch {n_epochs}, before --patience 9 "
+        f"did: the best NDCG@10 was {earlier:.4f} after epoch {n_earlier} and {best:.4f} in the end. If it still "
+        "rises, raise --max-minutes"
+    ]
+
+
+def test_a_training_that_ends_before_its_time_limit_has_no_warning(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for options, ended_by in (({"max_epochs": 2}, "max_epochs"), ({"patience": 1}, "patience")):
+        assert fit_for(1e9, **options)[1].ended_by == ended_by
+    assert caplog.text == ""
 
 
 def test_the_first_epoch_is_measured_as_far_as_it_got(clock: Clock) -> None:
