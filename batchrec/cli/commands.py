@@ -35,6 +35,9 @@ from batchrec.config import (
 )
 from batchrec.errors import ConfigError
 
+# Items of a history that recommend shows.
+_N_SHOWN = 20
+
 _EXIT_CODES = (
     "Exit codes: 0 done; 1 a bug, with its traceback; 2 wrong use or configuration; 3 input that breaks its contract; "
     "4 a model directory that is damaged or does not fit; 5 the requested device is missing; 6 a gate failed: nothing "
@@ -219,26 +222,33 @@ def bench_command(json: bool, **options: Any) -> None:
 
 
 @cli.command("recommend")
-@click.argument("items_seen", nargs=-1, required=True, metavar="TITLE_OR_ID...")
+@click.argument("items_seen", nargs=-1, metavar="[TITLE_OR_ID]...")
 @path_option("--model", "model", "Model directory.")
+@path_option("--sequences", "sequences.parquet", "Histories, for --user.")
 @options_of(RecommendConfig)
 @json_option
-def recommend_command(items_seen: tuple[str, ...], model: Path, json: bool, **options: Any) -> None:
-    """Show what the model recommends to a user with the given items as history, oldest first."""
+def recommend_command(items_seen: tuple[str, ...], model: Path, sequences: Path, json: bool, **options: Any) -> None:
+    """Show what the model recommends after the given items, oldest first, or to a user."""
     config = RecommendConfig(**options)
     from batchrec.scoring.recommend import recommend
 
-    shown = recommend(items_seen, model, config)
+    shown = recommend(items_seen, model, config, sequences)
     if json:
         print_report(shown, json)
         return
     echo("After")
-    for item in shown.history:
+    newest = shown.history[-_N_SHOWN:]
+    if len(newest) < len(shown.history):
+        echo(f"      {len(shown.history) - len(newest)} older items, and")
+    for item in newest:
         note = "  (unknown to the model)" if item in shown.unknown_to_model else ""
         echo(f"      {item.title or item.item_id}{note}")
     echo("the model recommends")
     for row in shown.recommendations:
         echo(f"{row.rank:4}  {row.title or row.item_id}  ({row.score:.2f})")
+        if row.because:
+            because = ", ".join(f"{item.title or item.item_id} ({item.lost_score:.2f})" for item in row.because)
+            echo(f"      because of {because}")
 
 
 @cli.command("doctor")

@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow as pa
 
-from batchrec.arrays import Longs
+from batchrec.arrays import Floats, Ints, Longs
 from batchrec.config import ScoringConfig
-from batchrec.model.batching import scoring_tokens, token_batches
-from batchrec.model.blend import NO_HABITS, habits
+from batchrec.model.batching import Histories, SeenPairs, scoring_tokens, token_batches
+from batchrec.model.blend import NO_HABITS, ScoredPairs, habits
 from batchrec.model.directory import Model
 from batchrec.model.ranker import Ranker, Ranking, check_scores
 from batchrec.model.reasons import Explainer, Reasons
@@ -168,6 +168,20 @@ class Scorer:
             recs, n_recs = self._previous.merge(recs, n_recs, places)
         return ScoredChunk(recs, len(batch), self._counts(users, n_recs, len(batch) - len(fresh)))
 
+    def scores(self, batch: pa.RecordBatch, items: Longs) -> Floats:
+        """Return the model's scores of some items, seen or not and without rules: (users, items) float32.
+
+        batch: of sequences, as `score` takes it; the scores of users without a known item mean nothing. items: indexes.
+        """
+        histories = index_users(batch, self._offer, self._seen_from, with_days=self._needs_days).histories
+        scores = np.zeros((len(batch), len(items)), np.float32)
+        lengths = np.minimum(histories.lengths, self._shape.max_len)
+        for rows in token_batches(lengths, self._batch_tokens, self._max_users):
+            asked = SeenPairs(np.repeat(np.arange(len(rows)), len(items)), np.tile(items, len(rows)))
+            tokens, added = self._tokens_and_habits(histories, rows)
+            scores[rows] = self._ranker.score(tokens, asked, added)[0].reshape(len(rows), -1)
+        return scores
+
     def _places_in_previous(self, users: IndexedUsers) -> Longs:
         """Return the places in the previous table of users that are carried over: (users,) int64, -1 for all others.
 
@@ -203,8 +217,7 @@ class Scorer:
 
     def _rank_batch(self, lists: RecLists, places: Longs, users: IndexedUsers, rows: Longs) -> None:
         """Set some lists; places: those of the lists; rows: those of the users, in the same order."""
-        tokens = scoring_tokens(users.histories, rows, self._shape)
-        added = NO_HABITS if self._blend is None else habits(self._blend, users.histories, rows)
+        tokens, added = self._tokens_and_habits(users.histories, rows)
         if self._ruled is not None:
             ranking: Ranking = self._ruled.rank(tokens, rows, users.limits, added)
         else:
@@ -214,6 +227,10 @@ class Scorer:
             assert lists.reasons is not None  # noqa: S101 - made with the lists
             assert ranking.states is not None  # noqa: S101 - this Ranker keeps them
             lists.reasons.put(places, self._explainer.explain(tokens, ranking.states, ranking.items, added))
+
+    def _tokens_and_habits(self, histories: Histories, rows: Longs) -> tuple[Ints, ScoredPairs]:
+        added = NO_HABITS if self._blend is None else habits(self._blend, histories, rows)
+        return scoring_tokens(histories, rows, self._shape), added
 
     def _fill_cold(self, lists: RecLists, users: IndexedUsers, fresh: Longs) -> Vocabulary:
         """Set the lists of cold users to popular items, and return the vocabulary of the items in all lists."""

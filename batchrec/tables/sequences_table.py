@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.arrays import Bools
-from batchrec.errors import InputError, one_line
+from batchrec.errors import ConfigError, InputError, one_line
+from batchrec.tables.ids import without_blanks
 from batchrec.tables.queries import connect, literal, select
 from batchrec.tables.schemas import WEIGHED_COLUMNS, id_type, is_list, sequences_schema
 from batchrec.tables.sealed_parquet import open_parquet, parquet_of
@@ -19,6 +20,8 @@ from batchrec.tables.sealed_parquet import open_parquet, parquet_of
 # Columns with a value for each event of the history.
 OF_EVENTS = {"item_ids", "timestamps", "weights", "is_seen"}
 _OPTIONAL = ("also_seen", *WEIGHED_COLUMNS)
+# Users read at a time to find one.
+_USERS_PER_BATCH = 10_000
 
 
 def no_items(n_users: int, list_type: pa.DataType) -> pa.ListArray:
@@ -101,6 +104,19 @@ def checked_batch(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.Re
         raise InputError(f"{where}: {one_line(error)}") from error
     _check_histories(checked, where)
     return checked
+
+
+def read_user(sequences: Sequences, user: str) -> pa.RecordBatch:
+    """Return the row of one user; ids are compared without the blanks around them.
+
+    Raises ConfigError if the user is missing, InputError as `Sequences.batches`.
+    """
+    wanted = without_blanks(pa.array([user]))[0]
+    for batch in sequences.batches(_USERS_PER_BATCH):
+        is_wanted = pc.equal(without_blanks(batch["user_id"].cast(pa.string())), wanted)
+        if pc.any(is_wanted).as_py():
+            return batch.filter(is_wanted)
+    raise ConfigError(f"--user {user}: {sequences.path} has no such user")
 
 
 def open_sequences(path: Path) -> Sequences:

@@ -50,7 +50,7 @@ OF_THE_COMMAND = {
     "export-vectors": {"sequences", "model", "out", "log_format", "json"},
     "evaluate": {"sequences", "out", "log_format", "json"},
     "bench": {"json"},
-    "recommend": {"model", "json", "items_seen"},
+    "recommend": {"model", "sequences", "json", "items_seen"},
     "doctor": {"json"},
     "init": {"out"},
     "run": {"config", "run_date", "metrics_file", "dry_run", "log_format", "json"},

@@ -1,18 +1,34 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from batchrec.config import RecommendConfig
+from batchrec.config import RecommendConfig, ScoringConfig
 from batchrec.errors import ConfigError, InputError, ModelError
 from batchrec.model.directory import load_model, write_manifest
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.scoring.find_item import find_item
 from batchrec.scoring.recommend import recommend
+from batchrec.scoring.score import score
 from batchrec.sources.catalogue import Catalogue
-from tests.support.models import CONFIG, N_ITEMS, SHAPE, names_in, run_cli, string_model, torch_scores, trained_model
+from tests.scoring.test_score import recs_of
+from tests.support.models import (
+    CONFIG,
+    N_ITEMS,
+    SHAPE,
+    names_in,
+    run_cli,
+    string_model,
+    torch_scores,
+    trained_model,
+    training_histories,
+    training_sequences,
+    write_sequences,
+)
 
 FILMS = {
     1: "Toy Story (1995)",
@@ -240,3 +256,67 @@ def test_integer_ids_may_be_text_in_the_catalogue(tmp_path: Path) -> None:
     integers, text = recommend(["1003"], trained_model()), recommend(["1003"], folder)
     assert [str(row.item_id) for row in integers.recommendations] == [row.item_id for row in text.recommendations]
     assert names_in(tmp_path) == {"model"}
+
+
+def without(history: list[int], item: int) -> dict[Any, float]:
+    """Return the scores of torch after a history without one item."""
+    return torch_scores([other for other in history if other != item], load_model(trained_model()))
+
+
+def test_the_reasons_are_the_items_without_which_the_score_falls_most() -> None:
+    history = [1003, 1005, 1011, 1003, 1020, 1005]
+    result = recommend(list(map(str, history)), trained_model(), RecommendConfig(why=True))
+    for row in result.recommendations:
+        lost = {item: row.score - without(history, item)[row.item_id] for item in {*history}}
+        expected = sorted((item for item in lost if lost[item] > 0), key=lambda item: -lost[item])[:3]
+        assert [reason.item_id for reason in row.because] == expected
+        assert [reason.lost_score for reason in row.because] == pytest.approx(
+            [lost[item] for item in expected], abs=1e-4
+        )
+    assert {len(row.because) for row in result.recommendations} - {0}
+    plain = recommend(list(map(str, history)), trained_model())
+    assert [replace(row, because=[]) for row in result.recommendations] == plain.recommendations
+
+
+def test_the_only_item_of_a_history_is_the_reason() -> None:
+    result = recommend("1003", trained_model(), RecommendConfig(why=True))
+    positive = [row for row in result.recommendations if row.score > 0]
+    assert [[reason.item_id for reason in row.because] for row in positive] == [[1003]] * len(positive)
+    assert [row.because[0].lost_score for row in positive] == [row.score for row in positive]
+
+
+def test_a_user_gets_the_list_of_the_table(tmp_path: Path, movies: str) -> None:
+    sequences, model = training_sequences(), trained_model()
+    config = ScoringConfig(device="cpu", top_k=10)
+    score(sequences, model, config, tmp_path / "recs.parquet")
+    expected = recs_of(tmp_path / "recs.parquet")[7]
+    result = recommend(model=model, config=RecommendConfig(user=" 7", items=movies, why=True), sequences=sequences)
+    assert [row.item_id for row in result.recommendations] == [row["item_id"] for row in expected]
+    assert [row.score for row in result.recommendations] == pytest.approx([row["score"] for row in expected], abs=1e-5)
+    assert [item.item_id for item in result.history] == training_histories()[7]
+    assert {reason.item_id for row in result.recommendations for reason in row.because} <= {*training_histories()[7]}
+
+
+def test_the_command_names_reasons_and_shows_the_newest_items(
+    tmp_path: Path, movies: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sequences = write_sequences(tmp_path / "s.parquet", {"a": [1000 + number for number in range(25)]}, pa.string())
+    options = ["--model", trained_model(), "--sequences", sequences, "--user", "a", "--items", movies, "--why"]
+    assert run_cli("recommend", *options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:3] == ["      5 older items, and", "      Film no. 5, The (1965)"]
+    assert any(line.startswith("      because of Film no. ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "expected titles or ids of items, or --user ID"),
+        (["--user", "7", "1003"], "and not both"),
+        (["--user", "no such"], "has no such user"),
+    ],
+)
+def test_a_user_or_items_are_needed(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", str(trained_model()), "--sequences", str(training_sequences()), *options]
+    assert run_cli("recommend", *options) == 2
+    assert said in capsys.readouterr().err
