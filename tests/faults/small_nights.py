@@ -31,7 +31,7 @@ from batchrec.targets import open_target
 from tests.support.models import SHAPE
 
 FIRST = date(2024, 3, 1)
-CONFIG = RunConfig(train_every="2d", keep=2, keep_models=2, similar=True)
+CONFIG = RunConfig(train_every="2d", keep=2, keep_models=2, similar=True, report=False)
 # A Parquet file shows by its end whether it is complete. A table here is complete if it has all three lines.
 _TABLE = re.compile(r"(table of (\d{4}-\d\d-\d\d) by (\w+) from (\w+)\n)\1\1")
 

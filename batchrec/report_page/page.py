@@ -1,0 +1,96 @@
+"""The page of a night: one HTML file that needs no network and no script."""
+
+from collections.abc import Callable
+from importlib.resources import files as package_files
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from batchrec.errors import BatchrecError, one_line
+from batchrec.report_page.blocks import Badge, Block, Cell, MissingError, Note, Section
+from batchrec.report_page.model_sections import evaluation, model_card, training
+from batchrec.report_page.night_files import NightFiles, NightTables
+from batchrec.report_page.night_sections import gates, summary, trend
+from batchrec.report_page.sample_users import sample_users
+from batchrec.report_page.table_sections import changes, coverage, histories, popularity, sources
+from batchrec.system.atomic import replacing
+from batchrec.system.logs import redacted
+from batchrec.system.stores import needs_extra
+from batchrec.tables.queries import connect
+
+
+def check_installed() -> None:
+    """Raise ConfigError if the packages of the extra report are missing."""
+    with needs_extra("report", "report"):
+        import jinja2  # noqa: F401
+        import vl_convert  # noqa: F401
+
+
+def write_page(files: NightFiles, out: Path) -> None:
+    """Write the page of a night; it replaces an older one in one step.
+
+    A section whose files are missing or damaged says so. Raises ConfigError if `out` cannot be written, or if the
+    packages of the extra report are missing.
+    """
+    check_installed()
+    with connect(out.parent) as con:
+        html = _html(files, _sections(NightTables(con, files)))
+    with replacing(out) as temporary:
+        temporary.write_text(redacted(html), encoding="utf-8")
+
+
+def _sections(tables: NightTables) -> list[Section]:
+    files = tables.files
+    sections = [
+        _section("night", "The night", lambda: summary(files)),
+        _section("gates", "Gates", lambda: gates(files)),
+        _section("changes", "Changes since the night before", lambda: changes(tables)),
+        _section("trend", "The last nights", lambda: trend(files)),
+        _section("users", "Sample users", lambda: sample_users(tables)),
+        _section("coverage", "Coverage", lambda: coverage(tables)),
+        _section("sources", "Sources and blend", lambda: sources(tables)),
+        _section("popularity", "Popularity", lambda: popularity(tables)),
+        _section("histories", "Histories", lambda: histories(tables)),
+        _section("model", "Model", lambda: training(files)),
+    ]
+    if files.evaluation is not None:
+        sections.append(_section("evaluation", "Evaluation", lambda: evaluation(files)))
+    return [*sections, _section("card", "Model card", lambda: model_card(files))]
+
+
+def _section(anchor: str, title: str, blocks: Callable[[], list[Block]]) -> Section:
+    """Make a section. If what it shows is missing or damaged, it says so."""
+    try:
+        return Section(anchor, title, blocks())
+    except MissingError as error:
+        return Section(anchor, title, [Note(f"Missing. {error}")])
+    except (BatchrecError, OSError, duckdb.Error, pa.ArrowException) as error:
+        return Section(anchor, title, [Note(f"Missing. {one_line(error)}")])
+
+
+def _html(files: NightFiles, sections: list[Section]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = package_files("batchrec.report_page") / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(str(folder)),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shown"] = shown
+    environment.tests["badge"] = lambda cell: isinstance(cell, Badge)
+    return environment.get_template("page.html").render(report=files.report, sections=sections)
+
+
+def shown(cell: Cell) -> str:
+    """Return the text of a cell: a number with at most 4 digits behind the point, a dash for None."""
+    if cell is None:
+        return "–"
+    if isinstance(cell, float):
+        # Four digits behind the point, or four that count for smaller numbers.
+        text = f"{cell:,.4f}" if abs(cell) >= 0.001 or cell == 0 else f"{cell:.4g}"
+        return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
