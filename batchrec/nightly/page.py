@@ -34,7 +34,7 @@ class NightPages:
         except ConfigError as error:
             _log.info("the night gets no page: %s", error)
             return
-        files = self._files(run_date)
+        files = self.files(run_date)
         is_published = files.report["failed"] is None
         write_page(files, self.archive.night(run_date) / PAGE if is_published else self.archive.failed.page(run_date))
 
@@ -51,13 +51,16 @@ class NightPages:
                 f"{self.archive.folder}: no night has finished yet. Run batchrec run, or set run --nights"
             )
         night = run_date or max(nights)
-        files = self._files(night, None if config.evaluation is None else Path(config.evaluation))
+        files = self.files(night, None if config.evaluation is None else Path(config.evaluation))
         check_no_input(out, files.inputs)
         write_page(files, out)
         return night
 
-    def _files(self, run_date: date, evaluation: Path | None = None) -> NightFiles:
-        """Find the files of a night that failed or, if it did not, was published. Lost and damaged ones are None."""
+    def files(self, run_date: date, evaluation: Path | None = None) -> NightFiles:
+        """Find the files of a night that failed or, if it did not, was published. Lost and damaged ones are None.
+
+        Raises ConfigError if there is no such night, or if its report is lost or damaged.
+        """
         failed = self.archive.failed.report(run_date)
         report = failed or self.archive.report(run_date)
         if report is None:

@@ -88,4 +88,4 @@ class Section:
 
 
 class MissingError(Exception):
-    """What a section would show is missing; the message says what, as a sentence."""
+    """Raised if a section has nothing to show; the message is a sentence that says what is missing."""

@@ -82,7 +82,12 @@ def columns(title: str, points: Sequence[Point], axes: tuple[str, str], number_f
 
 
 def lines(
-    title: str, points: Sequence[Point], axes: tuple[str, str], number_format: str = "~g", *, is_from_zero: bool = False
+    title: str,
+    points: Sequence[Point],
+    axes: tuple[str, str],
+    number_format: str = ".4~f",
+    *,
+    is_from_zero: bool = False,
 ) -> Chart:
     """Return a chart with a line per series, from left to right in the order of the points; axes: as for columns.
 
@@ -105,7 +110,6 @@ def lines(
         encoding["strokeDash"] = {
             "field": "series",
             "scale": {"domain": names, "range": [[1, 0], [5, 4]]},
-            "legend": None,
         }
     mark = {"type": "line", "point": n_places <= 40}
     return _chart(title, {"mark": mark, "encoding": encoding, "height": _HEIGHT}, points)
@@ -142,7 +146,7 @@ def _chart(title: str, spec: dict[str, Any], points: Sequence[Point]) -> Chart:
 def _drawn(title: str, description: str, spec: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Chart:
     import vl_convert
 
-    whole = {"data": {"values": rows}, "background": None, "config": _CONFIG, **spec}
+    whole = {"data": {"values": rows}, "width": _WIDTH, "background": None, "config": _CONFIG, **spec}
     svg: str = vl_convert.vegalite_to_svg(whole)
     parts = re.fullmatch(r'<svg[^>]* viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>(.*)</svg>\s*', svg, re.DOTALL)
     assert parts is not None, svg[:200]  # noqa: S101 - the form of every drawing of the library

@@ -19,7 +19,7 @@ _LIMITS = (
     "An item that is not in the model is not recommended until the next training, unless a rule pins it.",
     "NDCG@10 is measured on items that were held out of the log. It compares rankings; it does not predict clicks or "
     "sales, which only an experiment with users measures.",
-    "What was shown and popular before is more often in the log, and so in the lists: compare popularity above.",
+    "Items that were shown or popular before are more frequent in the log, and so in the lists: see popularity above.",
     "A score orders the items of one user. It is not a probability, and not comparable between users.",
 )
 
@@ -135,8 +135,9 @@ def model_card(files: NightFiles) -> list[Block]:
         ("batchrec", version("batchrec")),
     ]
     options: list[list[Cell]] = [["train", *_option(item)] for item in manifest.config.items()]
-    if files.recs is not None:
-        options += [["score", *_option(item)] for item in made_by(pq.read_schema(files.recs).metadata).items()]
+    metadata = {} if files.recs is None else pq.read_schema(files.recs).metadata or {}
+    if b"batchrec.made_by" in metadata:
+        options += [["score", *_option(item)] for item in made_by(metadata).items()]
     checksums: list[list[Cell]] = [["recs.parquet", files.report["recs_sha256"]]]
     similar = files.stages.get("similar", {}).get("sha256")
     checksums += [["similar.parquet", similar]] if similar else []

@@ -17,9 +17,7 @@ def summary(files: NightFiles) -> list[Block]:
         failed = [check for check in report["checks"] if not check["passed"]]
         if failed:
             blocks.append(_gates_table("Failed gates", failed))
-    outcome = Badge("published", True) if report["failed"] is None else Badge("not published", False)
     facts: list[tuple[str, Cell]] = [
-        ("Outcome", outcome),
         ("Run date", report["run_date"]),
         ("Run id", report["run_id"]),
         ("Started", _time(report["started"])),
@@ -66,28 +64,16 @@ def trend(files: NightFiles) -> list[Block]:
     if not files.earlier:
         raise MissingError("No report of an earlier night is kept.")
     reports = [*files.earlier, files.report]
-    figures: list[tuple[str, str, Callable[[dict[str, Any]], dict[str, float | None]]]] = [
-        ("Duration", "seconds", lambda report: {"": report["seconds"]}),
-        ("Users with a list", "users", lambda report: {"": report["users"]}),
-        ("Recommendations", "rows", lambda report: {"": report["rows"]}),
-        ("Accuracy on held-out items", "NDCG@10", _accuracy),
-        (
-            "Share of the items recommended",
-            "share",
-            lambda report: {"": _checked(report, "share of the items recommended")},
-        ),
-        ("Overlap with the night before", "share", lambda report: {"": _checked(report, "overlap with last night")}),
+    share = ".2~%"
+    drawn = [
+        _trend_chart(reports, "Duration", ("seconds", "~s"), lambda report: report["seconds"]),
+        _trend_chart(reports, "Users with a list", ("users", "~s"), lambda report: report["users"]),
+        _trend_chart(reports, "Recommendations", ("rows", "~s"), lambda report: report["rows"]),
+        _accuracy_chart(reports),
+        _trend_chart(reports, "Share of the items recommended", ("share", share), _coverage),
+        _trend_chart(reports, "Overlap with the night before", ("share", share), _overlap),
     ]
-    charts: list[Chart] = []
-    for title, axis, values_of in figures:
-        points = [
-            Point(report["run_date"][5:], value, series)
-            for report in reports
-            for series, value in values_of(report).items()
-            if value is not None
-        ]
-        if len({point.at for point in points}) > 1:
-            charts.append(lines(title, points, ("night", axis), "~s" if axis in {"users", "rows"} else "~g"))
+    charts = [chart for chart in drawn if chart is not None]
     columns = [
         "Night",
         "Seconds",
@@ -103,6 +89,27 @@ def trend(files: NightFiles) -> list[Block]:
     return [Charts(charts), table]
 
 
+def _trend_chart(
+    reports: Sequence[dict[str, Any]],
+    title: str,
+    axis: tuple[str, str],
+    value_of: Callable[[dict[str, Any]], float | None],
+) -> Chart | None:
+    """Return a figure by night; None if fewer than two nights have it. axis: title and number format."""
+    values = [(report["run_date"][5:], value_of(report)) for report in reports]
+    points = [Point(night, value) for night, value in values if value is not None]
+    return lines(title, points, ("night", axis[0]), axis[1]) if len(points) > 1 else None
+
+
+def _accuracy_chart(reports: Sequence[dict[str, Any]]) -> Chart | None:
+    points = [
+        Point(report["run_date"][5:], value, series)
+        for report in reports
+        for series, value in _accuracy(report).items()
+    ]
+    return lines("Accuracy on held-out items", points, ("night", "NDCG@10")) if len(points) > 2 else None
+
+
 def _trend_row(report: dict[str, Any]) -> list[Cell]:
     accuracy = _accuracy(report)
     return [
@@ -112,13 +119,21 @@ def _trend_row(report: dict[str, Any]) -> list[Cell]:
         report["rows"],
         accuracy.get("model"),
         accuracy.get("popularity"),
-        _checked(report, "share of the items recommended"),
-        _checked(report, "overlap with last night"),
+        _coverage(report),
+        _overlap(report),
         "yes" if report["trained_because"] else "no",
     ]
 
 
-def _accuracy(report: dict[str, Any]) -> dict[str, float | None]:
+def _coverage(report: dict[str, Any]) -> float | None:
+    return _checked(report, "share of the items recommended")
+
+
+def _overlap(report: dict[str, Any]) -> float | None:
+    return _checked(report, "overlap with last night")
+
+
+def _accuracy(report: dict[str, Any]) -> dict[str, float]:
     """Return the accuracy of the model that made the table, and of popularity on the same items."""
     if not report["models"]:
         return {}

@@ -43,13 +43,13 @@ def write_page(files: NightFiles, out: Path) -> None:
 def _sections(tables: NightTables) -> list[Section]:
     files = tables.files
     sections = [
-        _section("night", "The night", lambda: summary(files)),
+        _section("night", "Night", lambda: summary(files)),
         _section("gates", "Gates", lambda: gates(files)),
-        _section("changes", "Changes since the night before", lambda: changes(tables)),
-        _section("trend", "The last nights", lambda: trend(files)),
+        _section("changes", "Changes", lambda: changes(tables)),
+        _section("trend", "Last nights", lambda: trend(files)),
         _section("users", "Sample users", lambda: sample_users(tables)),
         _section("coverage", "Coverage", lambda: coverage(tables)),
-        _section("sources", "Sources and blend", lambda: sources(tables)),
+        _section("sources", "Sources", lambda: sources(tables)),
         _section("popularity", "Popularity", lambda: popularity(tables)),
         _section("histories", "Histories", lambda: histories(tables)),
         _section("model", "Model", lambda: training(files)),
@@ -81,8 +81,14 @@ def _html(files: NightFiles, sections: list[Section]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["shown"] = shown
+    environment.tests["numeric"] = _is_numeric
     environment.tests["badge"] = lambda cell: isinstance(cell, Badge)
     return environment.get_template("page.html").render(report=files.report, sections=sections)
+
+
+def _is_numeric(cell: Cell) -> bool:
+    """Return whether a cell holds a number or a share, or lacks one."""
+    return cell is None or isinstance(cell, int | float) or (isinstance(cell, str) and cell.endswith("%"))
 
 
 def shown(cell: Cell) -> str:

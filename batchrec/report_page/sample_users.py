@@ -12,6 +12,7 @@ from batchrec.errors import BatchrecError
 from batchrec.report_page.blocks import Block, Cell, Group, MissingError, Note, Table
 from batchrec.report_page.night_files import NightTables
 from batchrec.sources.catalogue import read_catalogue
+from batchrec.tables.schemas import REASON_COLUMNS
 
 _N_EVENTS = 10
 _K = 10
@@ -66,7 +67,7 @@ def _taken(row: dict[str, Any] | None, titles: _Titles) -> list[Block]:
 
 
 def _received(rows: list[dict[str, Any]], titles: _Titles) -> Table:
-    has_reasons = "carried_by" in rows[0]
+    has_reasons = rows[0].keys() >= set(REASON_COLUMNS)
     columns = ["Item", "Rank", "Score", "Source", *(["Carried by", "Because of"] if has_reasons else [])]
     cells: list[list[Cell]] = []
     for row in rows:

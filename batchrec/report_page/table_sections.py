@@ -1,4 +1,4 @@
-"""The sections on the table: whom it reaches with what, and what has changed since the night before."""
+"""The sections on the table: the users and items that it reaches, and the changes since the night before."""
 
 from typing import Any
 
@@ -35,7 +35,8 @@ def popularity(tables: NightTables) -> list[Block]:
     points = [Point(band, row["events_share"] or 0, "events") for band, row in bands]
     points += [Point(band, row["recs_share"] or 0, "recommendations") for band, row in bands]
     table: list[list[Cell]] = [
-        [band, row["events_share"], row["recs_share"], row["items_recommended"]] for band, row in bands
+        [band, _percent(row["events_share"]), _percent(row["recs_share"]), row["items_recommended"]]
+        for band, row in bands
     ]
     chart = columns("Share by popularity of the item", points, ("popularity rank", "share"), "~%")
     return [
@@ -85,8 +86,6 @@ def sources(tables: NightTables) -> list[Block]:
         charts.append(
             bars("Part of the blend that carries a row", [Point(name, n / total) for name, n in carried], ".1%")
         )
-        parts: list[list[Cell]] = [[name, n_rows, _percent(n_rows / total)] for name, n_rows in carried]
-        blocks.append(Table("Part of the blend that carries the rows", ["Part", "Rows", "Share"], parts))
     shares = _blend_shares(tables.files)
     if shares:
         points = [Point(name, share) for name, share in shares.items()]
@@ -118,14 +117,14 @@ def changes(tables: NightTables) -> list[Block]:
     (users,) = tables.rows("moved_users")
     (items,) = tables.rows("moved_items", recs=recs, previous=previous)
     facts: list[tuple[str, Cell]] = [
-        ("Compared with", str(night)),
+        ("Compared with the table of", str(night)),
         ("Users with a list on both nights", users["users_in_both"]),
         ("Users who are new", users["users_in"]),
         ("Users who are gone", users["users_out"]),
         ("Items that are new in the lists", items["items_in"]),
         ("Items that are gone from the lists", items["items_out"]),
         ("Lists with the same items", users["same_lists"]),
-        ("Mean share of a list that was in the last one", _percent(users["overlap"])),
+        ("Mean share of a list that was in it before", _percent(users["overlap"])),
     ]
     moved = tables.rows("moved_lists", n_users=_N_LISTS)
     if not moved:
@@ -143,4 +142,4 @@ def _band(first: Any, last: Any) -> str:
 
 
 def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{share:.1%}"
+    return None if share is None else f"{share:.2%}"

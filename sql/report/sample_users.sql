@@ -50,4 +50,4 @@ select
 from cold
 left join histories on cold.user_id = histories.user_id
 where cold.user_id is not null
-order by chosen_as desc
+order by chosen_as like 'cold%' asc, n_events asc, user_id asc
