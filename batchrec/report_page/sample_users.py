@@ -1,32 +1,15 @@
 """The section of sample users: what they took last, what they get, and why."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from batchrec.errors import BatchrecError
 from batchrec.report_page.blocks import Block, Cell, Group, MissingError, Note, Table
 from batchrec.report_page.night_files import NightTables
-from batchrec.sources.catalogue import read_catalogue
+from batchrec.report_page.titles import Titles, read_titles
 from batchrec.tables.schemas import REASON_COLUMNS
 
 _N_EVENTS = 10
 _K = 10
-
-
-@dataclass(frozen=True)
-class _Titles:
-    """Titles by item id, as text; empty without a catalogue."""
-
-    by_id: dict[str, str]
-
-    def name(self, item_id: Any) -> str:
-        """Return the title of an item, or its id if it has none."""
-        return self.by_id.get(str(item_id)) or str(item_id)
 
 
 def sample_users(tables: NightTables) -> list[Block]:
@@ -47,8 +30,8 @@ def sample_users(tables: NightTables) -> list[Block]:
     shown |= {
         item for rows in lists.values() for row in rows for item in [row["item_id"], *(row.get("because_items") or [])]
     }
-    titles, problem = _titles(tables, shown)
-    blocks: list[Block] = [Note(f"Without titles: {problem}")] if problem else []
+    titles = read_titles(tables.files, shown)
+    blocks: list[Block] = [Note(f"Without titles: {titles.problem}")] if titles.problem else []
     for row in chosen:
         user = row["user_id"]
         heading = f"User {user}: {row['chosen_as']}, {row['n_events']:,} events"
@@ -56,7 +39,7 @@ def sample_users(tables: NightTables) -> list[Block]:
     return blocks
 
 
-def _taken(row: dict[str, Any] | None, titles: _Titles) -> list[Block]:
+def _taken(row: dict[str, Any] | None, titles: Titles) -> list[Block]:
     if row is None or not row["item_ids"]:
         return [Note("This user has no history.")]
     rows: list[list[Cell]] = [
@@ -66,7 +49,7 @@ def _taken(row: dict[str, Any] | None, titles: _Titles) -> list[Block]:
     return [Table("Took last, newest first", ["Item", "On"], rows)]
 
 
-def _received(rows: list[dict[str, Any]], titles: _Titles) -> Table:
+def _received(rows: list[dict[str, Any]], titles: Titles) -> Table:
     has_reasons = rows[0].keys() >= set(REASON_COLUMNS)
     columns = ["Item", "Rank", "Score", "Source", *(["Carried by", "Because of"] if has_reasons else [])]
     cells: list[list[Cell]] = []
@@ -77,17 +60,3 @@ def _received(rows: list[dict[str, Any]], titles: _Titles) -> Table:
             line += [row["carried_by"], "; ".join(f"{titles.name(item)} ({weight:.0%})" for item, weight in because)]
         cells.append(line)
     return Table("Gets", columns, cells)
-
-
-def _titles(tables: NightTables, item_ids: Iterable[Any]) -> tuple[_Titles, str | None]:
-    """Return the titles of items, and why there are none; None if there are, or if no catalogue is known."""
-    item_type = pq.read_schema(tables.files.table).field("item_id").type
-    try:
-        catalogue = read_catalogue(tables.files.catalogue, item_type)
-    except (BatchrecError, OSError) as error:
-        return _Titles({}), str(error)
-    if catalogue is None:
-        return _Titles({}), None
-    ids = [str(item) for item in item_ids]
-    titles = catalogue.values_of(pa.array(ids, pa.string())).to_pylist()
-    return _Titles({item: title for item, title in zip(ids, titles, strict=True) if title}), None

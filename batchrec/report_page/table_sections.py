@@ -5,11 +5,15 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from batchrec.report_page.blocks import Block, Cell, Charts, Facts, MissingError, Note, Table
-from batchrec.report_page.charts import Point, bars, columns
+from batchrec.report_page.charts import Point, bars
+from batchrec.report_page.charts import columns as column_chart
 from batchrec.report_page.night_files import NightFiles, NightTables
+from batchrec.report_page.titles import read_titles
 from batchrec.tables.queries import literal, materialize
 
 _N_LISTS = 10
+# Items named per list.
+_N_NAMED = 3
 
 
 def histories(tables: NightTables) -> list[Block]:
@@ -24,7 +28,7 @@ def histories(tables: NightTables) -> list[Block]:
         ("99 % are at most", data["percentile_99_history"]),
         ("Longest", data["longest_history"]),
     ]
-    return [Facts(facts), Charts([columns("Users by the length of their history", points, ("events", "users"))])]
+    return [Facts(facts), Charts([column_chart("Users by the length of their history", points, ("events", "users"))])]
 
 
 def popularity(tables: NightTables) -> list[Block]:
@@ -38,7 +42,7 @@ def popularity(tables: NightTables) -> list[Block]:
         [band, _percent(row["events_share"]), _percent(row["recs_share"]), row["items_recommended"]]
         for band, row in bands
     ]
-    chart = columns("Share by popularity of the item", points, ("popularity rank", "share"), "~%")
+    chart = column_chart("Share by popularity of the item", points, ("popularity rank", "share"), "~%")
     return [
         Note("Items are ranked by their events in the histories: 1 is the item that was taken most often."),
         Charts([chart]),
@@ -126,15 +130,24 @@ def changes(tables: NightTables) -> list[Block]:
         ("Lists with the same items", users["same_lists"]),
         ("Mean share of a list that was in it before", _percent(users["overlap"])),
     ]
-    moved = tables.rows("moved_lists", n_users=_N_LISTS)
+    moved = tables.rows("moved_lists", recs=recs, previous=previous, n_users=_N_LISTS, k=_N_NAMED)
     if not moved:
-        return [Facts(facts), Note("Every user who was in both tables has the same items.")]
-    lists: list[list[Cell]] = [[row["user_id"], row["n_tonight"], row["n_tonight"] - row["n_kept"]] for row in moved]
-    # An id is a name, not a number.
-    for row in lists:
-        row[0] = str(row[0])
+        return [Facts(facts), Note("Every user who is in both tables has the same items.")]
+    titles = read_titles(tables.files, {item for row in moved for item in (*row["came"], *row["gone"])})
+    lists: list[list[Cell]] = [
+        [
+            # An id is a name, not a number.
+            str(row["user_id"]),
+            row["n_tonight"],
+            row["n_tonight"] - row["n_kept"],
+            titles.names(row["came"]),
+            titles.names(row["gone"]),
+        ]
+        for row in moved
+    ]
     caption = "The lists that moved most: those that keep the smallest share of items"
-    return [Facts(facts), Table(caption, ["User", "Items in the list", "Of these, new"], lists)]
+    columns = ["User", "Items in the list", "Of these, new", "The first that came", "The first that are gone"]
+    return [Facts(facts), Table(caption, columns, lists)]
 
 
 def _band(first: Any, last: Any) -> str:

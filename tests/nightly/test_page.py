@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import vl_convert
 
-from batchrec.errors import GateError
+from batchrec.errors import GateError, InputError
 from batchrec.nightly import page as page_module
 from tests.support.models import names_in, run_cli
 from tests.support.night_pages import Page, pages_of
@@ -62,7 +62,8 @@ def test_a_failed_night_gets_a_page_until_it_is_published(reported: Company) -> 
 
 def test_a_night_that_fails_before_its_first_stage_gets_a_page(reported: Company) -> None:
     (reported.folder / "ratings.csv").unlink()
-    assert pytest.raises(Exception, reported.run, 0)
+    with pytest.raises(InputError):
+        reported.run(0)
     page = Page(reported.folder / "nights/failed" / f"{night(0)}.html")
     assert "no file found" in page.texts["night"]
     assert "The night ended before its first gate" in page.texts["gates"]

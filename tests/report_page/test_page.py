@@ -81,7 +81,10 @@ def test_changes_equal_a_comparison_of_the_two_tables(page: Page) -> None:
     (moved,) = (rows[1:] for caption, rows in page.tables.items() if caption.startswith("The lists that moved most"))
     expected = sorted((share, user) for user, share in shares.items() if share < 1)[:10]
     assert [(row[0], int(row[2])) for row in moved] == [(str(user), round(5 * (1 - share))) for share, user in expected]
-    assert moved
+    user = expected[0][1]
+    ranked = [row["item_id"] for row in rows_of(files.recs) if row["user_id"] == user]
+    came = [item for item in ranked if item not in before[user]][:3]
+    assert moved[0][3] == "; ".join(f"{BAD_TITLE} {item}" for item in came)
 
 
 def test_popularity_equals_counts_of_events_and_rows(page: Page) -> None:
