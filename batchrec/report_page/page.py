@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from batchrec.errors import BatchrecError, one_line
 from batchrec.report_page.blocks import Badge, Block, Cell, MissingError, Note, Section
-from batchrec.report_page.model_sections import evaluation, model_card, training
+from batchrec.report_page.model_sections import accuracy, evaluation, model_card, training
 from batchrec.report_page.night_files import NightFiles, NightTables
 from batchrec.report_page.night_sections import gates, summary, trend
 from batchrec.report_page.sample_users import sample_users
@@ -52,7 +52,8 @@ def _sections(tables: NightTables) -> list[Section]:
         _section("sources", "Sources", lambda: sources(tables)),
         _section("popularity", "Popularity", lambda: popularity(tables)),
         _section("histories", "Histories", lambda: histories(tables)),
-        _section("model", "Model", lambda: training(files)),
+        _section("model", "Model", lambda: accuracy(files)),
+        _section("training", "Training", lambda: training(files)),
     ]
     if files.evaluation is not None:
         sections.append(_section("evaluation", "Evaluation", lambda: evaluation(files)))

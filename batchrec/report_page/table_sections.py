@@ -28,7 +28,10 @@ def histories(tables: NightTables) -> list[Block]:
         ("99 % are at most", data["percentile_99_history"]),
         ("Longest", data["longest_history"]),
     ]
-    return [Facts(facts), Charts([column_chart("Users by the length of their history", points, ("events", "users"))])]
+    return [
+        Facts(facts),
+        Charts([column_chart("Users by the length of their history", points, ("events", "users"), ",~f")]),
+    ]
 
 
 def popularity(tables: NightTables) -> list[Block]:
@@ -138,15 +141,14 @@ def changes(tables: NightTables) -> list[Block]:
         [
             # An id is a name, not a number.
             str(row["user_id"]),
-            row["n_tonight"],
-            row["n_tonight"] - row["n_kept"],
+            f"{row['n_tonight'] - row['n_kept']} of {row['n_tonight']}",
             titles.names(row["came"]),
             titles.names(row["gone"]),
         ]
         for row in moved
     ]
     caption = "The lists that moved most: those that keep the smallest share of items"
-    columns = ["User", "Items in the list", "Of these, new", "The first that came", "The first that are gone"]
+    columns = ["User", "New", "The first that came", "The first that are gone"]
     return [Facts(facts), Table(caption, columns, lists)]
 
 

@@ -22,7 +22,7 @@ from tests.support.nights import night, rows_of
 
 SECTIONS = [
     *("night", "gates", "changes", "trend", "users", "coverage", "sources", "popularity", "histories", "model"),
-    *("evaluation", "card"),
+    *("training", "evaluation", "card"),
 ]
 
 
@@ -80,11 +80,11 @@ def test_changes_equal_a_comparison_of_the_two_tables(page: Page) -> None:
     assert figures["Items that are gone from the lists"] == str(len(old - new))
     (moved,) = (rows[1:] for caption, rows in page.tables.items() if caption.startswith("The lists that moved most"))
     expected = sorted((share, user) for user, share in shares.items() if share < 1)[:10]
-    assert [(row[0], int(row[2])) for row in moved] == [(str(user), round(5 * (1 - share))) for share, user in expected]
+    assert [row[:2] for row in moved] == [[str(user), f"{round(5 * (1 - share))} of 5"] for share, user in expected]
     user = expected[0][1]
     ranked = [row["item_id"] for row in rows_of(files.recs) if row["user_id"] == user]
     came = [item for item in ranked if item not in before[user]][:3]
-    assert moved[0][3] == "; ".join(f"{BAD_TITLE} {item}" for item in came)
+    assert moved[0][2] == "; ".join(f"{BAD_TITLE} {item}" for item in came)
 
 
 def test_popularity_equals_counts_of_events_and_rows(page: Page) -> None:
@@ -203,13 +203,13 @@ def test_the_page_refers_to_nothing_outside(tmp_path: Path) -> None:
 MISSING: list[tuple[Callable[[NightFiles], NightFiles], set[str]]] = [
     (lambda files: replace(files, recs=None), {"changes", "users", "sources", "popularity"}),
     (lambda files: replace(files, histories=None), {"users", "popularity", "histories"}),
-    (lambda files: replace(files, model=None), {"model", "card"}),
+    (lambda files: replace(files, model=None), {"training", "card"}),
     (lambda files: replace(files, previous=None), {"changes"}),
     (lambda files: replace(files, earlier=[]), {"trend"}),
     (lambda files: replace(files, evaluation=Path("none.json")), {"evaluation"}),
     (
         lambda files: replace(files, report={**files.report, "stages": {}, "checks": [], "models": []}),
-        {"gates", "coverage", "histories", "card"},
+        {"gates", "coverage", "histories", "model", "card"},
     ),
 ]
 
@@ -246,7 +246,7 @@ def test_damaged_files_are_missing(tmp_path: Path) -> None:
     )
     page = page_of(files, tmp_path)
     missing = {section for section, text in page.texts.items() if "Missing. " in text}
-    assert missing >= {"changes", "users", "sources", "popularity", "histories", "model", "evaluation", "card"}
+    assert missing >= {"changes", "users", "sources", "popularity", "histories", "training", "evaluation", "card"}
 
 
 def test_a_damaged_record_of_the_training_is_missing(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_damaged_record_of_the_training_is_missing(tmp_path: Path) -> None:
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "training.jsonl").write_text('{"epoch": 1}\n', encoding="utf-8")
     page = page_of(replace(last_night(), model=tmp_path), tmp_path)
-    assert "training.jsonl of the model, is lost or damaged" in page.texts["model"]
+    assert "training.jsonl of the model, is lost or damaged" in page.texts["training"]
     assert "Missing." not in page.texts["card"]
 
 
