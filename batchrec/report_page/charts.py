@@ -10,7 +10,9 @@ from typing import Any
 
 from batchrec.report_page.blocks import Chart
 
-_WIDTH, _HEIGHT = 300, 150
+_WIDTH, _HEIGHT = 330, 170
+# The width includes the axis and the legend.
+_FIT = {"type": "fit-x", "contains": "padding"}
 _SERIES = ("var(--series-1)", "var(--series-2)")
 _CONFIG = {
     "font": "inherit",
@@ -24,7 +26,7 @@ _CONFIG = {
         "gridColor": "var(--grid)",
         "domainColor": "var(--axis)",
         "tickColor": "var(--axis)",
-        "labelLimit": 130,
+        "labelLimit": 190,
     },
     "legend": {
         "labelColor": "currentColor",
@@ -32,8 +34,6 @@ _CONFIG = {
         "orient": "top",
         "title": None,
         "labelLimit": 250,
-        "symbolType": "square",
-        "symbolStrokeWidth": 0,
     },
     "text": {"color": "currentColor", "fontSize": 11},
     "bar": {"color": _SERIES[0]},
@@ -114,11 +114,11 @@ def lines(
     y = {"field": "value", "type": "quantitative", "title": axes[1], "scale": scale, "axis": axis}
     encoding: dict[str, Any] = {"x": x, "y": y}
     if len(names) > 1:
-        encoding["color"] = _colours(names)
-        encoding["strokeDash"] = {
-            "field": "series",
-            "scale": {"domain": names, "range": [[1, 0], [5, 4]]},
-        }
+        # The same legend for both, so that there is one.
+        legend = {"symbolType": "stroke", "symbolSize": 300}
+        dashes = {"domain": names, "range": [[1, 0], [5, 4]]}
+        encoding["color"] = _colours(names) | {"legend": legend}
+        encoding["strokeDash"] = {"field": "series", "scale": dashes, "sort": None, "legend": legend}
     mark = {"type": "line", "point": n_places <= 40}
     return _chart(title, {"mark": mark, "encoding": encoding, "height": _HEIGHT}, points)
 
@@ -154,7 +154,7 @@ def _chart(title: str, spec: dict[str, Any], points: Sequence[Point]) -> Chart:
 def _drawn(title: str, description: str, spec: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Chart:
     import vl_convert
 
-    whole = {"data": {"values": rows}, "width": _WIDTH, "background": None, "config": _CONFIG, **spec}
+    whole = {"data": {"values": rows}, "width": _WIDTH, "autosize": _FIT, "background": None, "config": _CONFIG, **spec}
     svg: str = vl_convert.vegalite_to_svg(whole)
     parts = re.fullmatch(r'<svg[^>]* viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>(.*)</svg>\s*', svg, re.DOTALL)
     assert parts is not None, svg[:200]  # noqa: S101 - the form of every drawing of the library

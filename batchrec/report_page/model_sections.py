@@ -130,19 +130,17 @@ def model_card(files: NightFiles) -> list[Block]:
     data = files.stage("build-sequences")
     shape = manifest.encoder
     facts: list[tuple[str, Cell]] = [
-        ("Events", f"{data['events']:,} from {data['oldest']} to {data['newest']} UTC"),
+        ("Events", data["events"]),
+        ("Oldest event", f"{data['oldest']} UTC"),
+        ("Newest event", f"{data['newest']} UTC"),
         ("Users", data["users"]),
         ("Items", data["items"]),
         ("Rows rejected", sum(data["rejected"].values())),
         ("Model", files.report["model"] or manifest.model_id),
         ("Items that the model knows", manifest.n_items),
-        (
-            "Encoder",
-            f"{shape['objective']}, {shape['n_layers']} layers of {shape['hidden_size']}, {shape['n_heads']} heads, "
-            f"the newest {shape['max_len']} events"
-            if manifest.has_embeddings
-            else "none: simple signals only",
-        ),
+        ("Encoder", shape["objective"] if manifest.has_embeddings else "none: simple signals only"),
+        ("Layers, hidden size, heads", f"{shape['n_layers']}, {shape['hidden_size']}, {shape['n_heads']}"),
+        ("Events of a history that the encoder reads", f"the newest {shape['max_len']}"),
         ("Blend", "yes" if manifest.blend else "none: the score is the encoder's"),
         ("batchrec", version("batchrec")),
     ]

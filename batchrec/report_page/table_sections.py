@@ -24,7 +24,7 @@ def histories(tables: NightTables) -> list[Block]:
     facts: list[tuple[str, Cell]] = [
         ("Shortest", data["shortest_history"]),
         ("Median", data["median_history"]),
-        ("Mean", data["mean_history"]),
+        ("Mean", round(data["mean_history"], 1)),
         ("99 % are at most", data["percentile_99_history"]),
         ("Longest", data["longest_history"]),
     ]
