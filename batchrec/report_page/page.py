@@ -37,7 +37,7 @@ def write_page(files: NightFiles, out: Path) -> None:
     with connect(out.parent) as con:
         html = _html(files, _sections(NightTables(con, files)))
     with replacing(out) as temporary:
-        temporary.write_text(redacted(html), encoding="utf-8")
+        temporary.write_text(html, encoding="utf-8")
 
 
 def _sections(tables: NightTables) -> list[Section]:
@@ -66,17 +66,25 @@ def _section(anchor: str, title: str, blocks: Callable[[], list[Block]]) -> Sect
         return Section(anchor, title, blocks())
     except MissingError as error:
         return Section(anchor, title, [Note(f"Missing. {error}")])
+    except KeyError as error:
+        return Section(anchor, title, [Note(f"Missing. The report of a night lacks {error}.")])
     except (BatchrecError, OSError, duckdb.Error, pa.ArrowException) as error:
         return Section(anchor, title, [Note(f"Missing. {one_line(error)}")])
 
 
 def _html(files: NightFiles, sections: list[Section]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def without_secrets(value: object) -> object:
+        # Before a text is escaped, which could hide a secret. Markup is made of such texts.
+        return redacted(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     folder = package_files("batchrec.report_page") / "templates"
     environment = Environment(
         loader=FileSystemLoader(str(folder)),
         autoescape=True,
+        finalize=without_secrets,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

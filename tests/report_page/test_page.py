@@ -267,6 +267,13 @@ def edited(file: Path, folder: Path, edit: Callable[[pa.Table], pa.Table]) -> Pa
     return copy
 
 
+def test_a_report_without_a_figure_is_missing_in_its_section(tmp_path: Path) -> None:
+    files = last_night()
+    stages = {**files.stages, "check": {"users": 1}}
+    page = page_of(replace(files, report={**files.report, "stages": stages}), tmp_path)
+    assert "Missing. The report of a night lacks 'histories'" in page.texts["coverage"]
+
+
 def test_a_table_without_reasons_shows_none(tmp_path: Path) -> None:
     files = last_night()
     assert files.recs is not None
@@ -296,6 +303,13 @@ def test_a_catalogue_that_cannot_be_read_leaves_ids(tmp_path: Path) -> None:
     page = page_of(replace(last_night(), catalogue=CatalogueConfig(items=str(tmp_path / "none.csv"))), tmp_path)
     assert "Without titles: " in page.texts["users"]
     assert "Missing." not in page.texts["users"]
+
+
+def test_passwords_are_hidden(tmp_path: Path) -> None:
+    failed = "postgresql://shop:pa&ss<word@host/db: cannot be read"
+    page = page_of(replace(last_night(), report={**last_night().report, "failed": failed}), tmp_path)
+    assert "postgresql://shop:***@host/db: cannot be read" in page.texts["night"]
+    assert "ss<word" not in page.texts["night"]
 
 
 @pytest.mark.parametrize(
