@@ -12,7 +12,7 @@ from batchrec.nightly.decision_files import REPORT
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import report_to_json
 from batchrec.system.atomic import replacing_folder
-from batchrec.system.disk import link_or_copy, put_on_disk
+from batchrec.system.disk import link_or_copy, put_on_disk, try_link
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ class Publication:
             link_or_copy(self.similar, folder / SIMILAR)
         if self.rejects.exists():
             link_or_copy(self.rejects, folder / self.rejects.name)
-        if self.histories is not None and self.histories.exists():
-            link_or_copy(self.histories, folder / HISTORIES)
+        # Only for the page of the night: they are linked or left out, never copied.
+        if self.histories is not None and self.histories.exists() and try_link(self.histories, folder / HISTORIES):
             (folder / HISTORIES).chmod(0o600)
         (folder / REPORT).write_text(report_to_json(self.report), encoding="utf-8")
         put_on_disk(folder.iterdir())

@@ -71,7 +71,7 @@ def training(files: NightFiles) -> list[Block]:
 
 def _epochs(files: NightFiles) -> list[dict[str, Any]]:
     """Read what the model recorded of its training. Raises MissingError if the record is lost or damaged."""
-    manifest = read_manifest_of(files)
+    manifest = _manifest(files)
     record = files.model / TRAINING_LOG if files.model else None
     contents = record.read_bytes() if record is not None and record.is_file() else b""
     if sha256(contents).hexdigest() != manifest.files.get(TRAINING_LOG):
@@ -79,7 +79,7 @@ def _epochs(files: NightFiles) -> list[dict[str, Any]]:
     return [json.loads(line) for line in contents.decode().splitlines()]
 
 
-def read_manifest_of(files: NightFiles) -> Manifest:
+def _manifest(files: NightFiles) -> Manifest:
     """Read the manifest of the night's model. Raises MissingError without a model, ModelError if it is damaged."""
     if files.model is None:
         raise MissingError("The model of this night is not kept, or none was chosen.")
@@ -126,7 +126,7 @@ def evaluation(files: NightFiles) -> list[Block]:
 
 def model_card(files: NightFiles) -> list[Block]:
     """Return what the table is made of: data, sizes, options, checksums, version and limits."""
-    manifest = read_manifest_of(files)
+    manifest = _manifest(files)
     data = files.stage("build-sequences")
     shape = manifest.encoder
     facts: list[tuple[str, Cell]] = [
@@ -142,7 +142,7 @@ def model_card(files: NightFiles) -> list[Block]:
         ("Layers, hidden size, heads", f"{shape['n_layers']}, {shape['hidden_size']}, {shape['n_heads']}"),
         ("Events of a history that the encoder reads", f"the newest {shape['max_len']}"),
         ("Blend", "yes" if manifest.blend else "none: the score is the encoder's"),
-        ("batchrec", version("batchrec")),
+        ("batchrec that wrote this page", version("batchrec")),
     ]
     options: list[list[Cell]] = [["train", *_option(item)] for item in manifest.config.items()]
     metadata = {} if files.recs is None else pq.read_schema(files.recs).metadata or {}

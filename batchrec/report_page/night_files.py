@@ -40,6 +40,11 @@ class NightFiles:
         return [file for file in named if file is not None]
 
     @property
+    def run_date(self) -> date:
+        """The date of the night."""
+        return date.fromisoformat(self.report["run_date"])
+
+    @property
     def stages(self) -> dict[str, dict[str, Any]]:
         """The reports of the stages that ended."""
         stages: dict[str, dict[str, Any]] = self.report["stages"]

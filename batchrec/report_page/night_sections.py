@@ -22,7 +22,7 @@ def summary(files: NightFiles) -> list[Block]:
         ("Run id", report["run_id"]),
         ("Started", _time(report["started"])),
         ("Finished", _time(report["finished"])),
-        ("Duration", duration(report["seconds"])),
+        ("Duration", _duration(report["seconds"])),
         ("Resumed an interrupted run", "yes" if report["resumed"] else "no"),
         ("Trained", f"yes: {report['trained_because']}" if report["trained_because"] else "no"),
         ("Users with a list", report["users"]),
@@ -146,7 +146,7 @@ def _checked(report: dict[str, Any], figure: str) -> float | None:
     return next((check["value"] for check in report["checks"] if check["figure"] == figure), None)
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """Return a duration in the unit that suits it."""
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -14,7 +14,7 @@ from batchrec.report_page.night_files import NightFiles, NightTables
 from batchrec.report_page.night_sections import gates, summary, trend
 from batchrec.report_page.sample_users import sample_users
 from batchrec.report_page.table_sections import changes, coverage, histories, popularity, sources
-from batchrec.system.atomic import replacing
+from batchrec.system.atomic import check_writable_file, replacing
 from batchrec.system.logs import redacted
 from batchrec.system.stores import needs_extra
 from batchrec.tables.queries import connect
@@ -34,6 +34,7 @@ def write_page(files: NightFiles, out: Path) -> None:
     packages of the extra report are missing.
     """
     check_installed()
+    check_writable_file(out)
     with connect(out.parent) as con:
         html = _html(files, _sections(NightTables(con, files)))
     with replacing(out) as temporary:

@@ -32,7 +32,7 @@ def read_titles(files: NightFiles, item_ids: Iterable[Any]) -> Titles:
     """Read the titles of items from the catalogue."""
     item_type = pq.read_schema(files.table).field("item_id").type
     try:
-        catalogue = read_catalogue(files.catalogue, item_type)
+        catalogue = read_catalogue(files.catalogue, item_type, files.run_date)
     except (BatchrecError, OSError) as error:
         return Titles({}, str(error))
     if catalogue is None:
