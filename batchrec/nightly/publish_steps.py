@@ -67,7 +67,7 @@ class Publication:
         if self.rejects.exists():
             link_or_copy(self.rejects, folder / self.rejects.name)
         # Only for the page of the night: they are linked or left out, never copied.
-        if self.histories is not None and self.histories.exists() and try_link(self.histories, folder / HISTORIES):
-            (folder / HISTORIES).chmod(0o600)
+        if self.histories is not None and self.histories.exists():
+            try_link(self.histories, folder / HISTORIES)
         (folder / REPORT).write_text(report_to_json(self.report), encoding="utf-8")
         put_on_disk(folder.iterdir())
