@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 WAREHOUSE := .venv/warehouse-installed
+BROWSER := .venv/browser-installed
 SAMPLE := demo
 # Pages with parts that cog writes from the commands.
 GENERATED := docs/cli.md docs/configuration.md
@@ -16,7 +17,7 @@ GROUPLENS ?= https://files.grouplens.org/datasets/movielens
 WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test test-slow test-warehouse faults check wheel-test movielens benchmark-training gpu-check thirty-nights docs readme clean
+.PHONY: help demo test test-slow test-browser test-warehouse faults check wheel-test movielens benchmark-training gpu-check thirty-nights docs readme clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -34,13 +35,21 @@ demo: $(INSTALLED)  ## generate a sample of ratings, run the whole job on it, sh
 	$(BIN)/python examples/show.py $(SAMPLE)
 
 test: $(INSTALLED)  ## run the tests except the slow ones, with an eighth of hypothesis' examples
-	$(PYTEST) -m "not slow" --hypothesis-profile quick --ignore tests/warehouse
+	$(PYTEST) -m "not slow" --hypothesis-profile quick --ignore tests/warehouse --ignore tests/browser
 
 test-slow: $(INSTALLED)  ## run the slow tests, among them the short form of the fault suite, and all examples of hypothesis
-	$(PYTEST) -m "slow or hypothesis" --ignore tests/warehouse
+	$(PYTEST) -m "slow or hypothesis" --ignore tests/warehouse --ignore tests/browser
 
 faults: $(INSTALLED)  ## run the long form of the fault suite: hundreds of kills, full disks and signals
 	BATCHREC_FAULTS=long $(PYTEST) tests/faults
+
+$(BROWSER): $(INSTALLED)
+	sh tests/browser/install_browser.sh
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'
+	touch $@
+
+test-browser: $(BROWSER)  ## look at the page of a night in a headless Chromium: layout, colours, accessibility
+	$(PYTEST) tests/browser
 
 $(WAREHOUSE): $(INSTALLED)
 	sh tests/warehouse/install_servers.sh

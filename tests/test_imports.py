@@ -20,6 +20,7 @@ from tests.support.models import trained_model, write_sequences
         ("batchrec.cli", {"torch", "onnxruntime", "duckdb"}),
         ("batchrec.doctor", {"torch", "onnxruntime", "onnx", "click"}),
         ("batchrec.sequences.build", {"torch", "onnxruntime", "click"}),
+        ("batchrec.report_page.page", {"torch", "onnxruntime", "click", "jinja2", "vl_convert"}),
         ("batchrec.training.train", {"click"}),
     ],
 )

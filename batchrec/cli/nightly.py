@@ -13,6 +13,7 @@ from batchrec.cli.commands import cli
 from batchrec.cli.config_file import DEFAULT_FILE
 from batchrec.cli.options import (
     SEE_EXIT_CODES,
+    Date,
     Group,
     JobCommand,
     json_option,
@@ -22,23 +23,13 @@ from batchrec.cli.options import (
 )
 from batchrec.cli.output import echo, print_figures, print_report
 from batchrec.cli.precedence import read_defaults, resolve_options
-from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig, parse_date
+from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_resume, ignore_signals
 
 if TYPE_CHECKING:
     from batchrec.nightly.jobs import Jobs
     from batchrec.nightly.registry import ModelRegistry
-
-
-class _Date(click.ParamType[date]):
-    name = "date"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        parsed = value if isinstance(value, date) else parse_date(value)
-        if parsed is None:
-            self.fail(f"{value!r} is not a date; expected one like 2026-11-24", param, ctx)
-        return parsed
 
 
 class _RunCommand(JobCommand):
@@ -113,7 +104,7 @@ def _metrics_file(arguments: list[str], group: click.Context | None) -> Path | N
     expose_value=False,
     help="Same as batchrec --config.",
 )
-@click.option("--run-date", type=_Date(), metavar="YYYY-MM-DD", help="Date of the night to run. Default: today (UTC).")
+@click.option("--run-date", type=Date(), metavar="YYYY-MM-DD", help="Date of the night to run. Default: today (UTC).")
 @options_of(RunConfig)
 @click.option(
     "--metrics-file", type=click.Path(path_type=Path), help="File to write metrics to, in Prometheus text format."
@@ -188,7 +179,7 @@ def _jobs(context: click.Context) -> "Jobs":
 
 
 @cli.command("rollback")
-@click.option("--to", type=_Date(), metavar="YYYY-MM-DD", help="Night to roll back to. Default: the previous one.")
+@click.option("--to", type=Date(), metavar="YYYY-MM-DD", help="Night to roll back to. Default: the previous one.")
 @click.pass_context
 def rollback_command(context: click.Context, to: date | None) -> None:
     """Publish the table of an earlier night again at score's --out."""

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from batchrec.config.options import Bounds
+from batchrec.config.options import Bounds, parse_date
 from batchrec.system import logs
 
 SEE_EXIT_CODES = "Exit codes: see batchrec --help."
@@ -31,6 +32,19 @@ class ConfigOption(click.Option):
         return extra
 
 
+class Date(click.ParamType[date]):
+    """The type of an option that is a date."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """Return the date that a text like 2026-11-24 names."""
+        parsed = value if isinstance(value, date) else parse_date(value)
+        if parsed is None:
+            self.fail(f"{value!r} is not a date; expected one like 2026-11-24", param, ctx)
+        return parsed
+
+
 def options_of(config_class: type) -> Callable[[Function], Function]:
     """Add an option for every field of a config, with the field's name, type, default, help and range."""
     hints = get_type_hints(config_class)
@@ -39,8 +53,9 @@ def options_of(config_class: type) -> Callable[[Function], Function]:
         for field in reversed(fields(config_class)):
             option_type = _option_type(hints[field.name])
             is_list = get_origin(hints[field.name]) is tuple
+            name = field.name.replace("_", "-")
             command = click.option(
-                f"--{field.name.replace('_', '-')}",
+                f"--{name}/--no-{name}" if field.default is True else f"--{name}",
                 cls=ConfigOption,
                 bounds=field.metadata["bounds"],
                 takes_table=field.metadata["takes_table"],

@@ -5,6 +5,7 @@ from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.csv import CsvOptions
 from batchrec.config.evaluation import EvaluationConfig
 from batchrec.config.options import parse_date
+from batchrec.config.report import ReportConfig
 from batchrec.config.rules import RulesConfig
 from batchrec.config.run import RunConfig
 from batchrec.config.run_date import end_of_day
@@ -37,6 +38,7 @@ __all__ = [
     "Precision",
     "PublishingConfig",
     "RecommendConfig",
+    "ReportConfig",
     "RulesConfig",
     "RunConfig",
     "ScoringConfig",

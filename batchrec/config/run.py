@@ -18,6 +18,9 @@ class RunConfig:
     similar: bool = option(
         False, "Also publish the table of similar items, by the options of the command similar, such as its --out."
     )
+    report: bool = option(
+        True, "Also write report.html into the folder of the night, and keep the histories of the newest night for it."
+    )
     train_every: str = option("7d", "Age at which the model is retrained: days like 7d, or weeks like 2w.")
     from_scratch: bool = option(False, "Train each model from scratch, not from the weights of the one in use.")
     max_unknown_share: float = option(

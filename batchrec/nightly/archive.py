@@ -12,15 +12,17 @@ from typing import Any
 from batchrec.config import parse_date
 from batchrec.errors import ConfigError
 from batchrec.nightly.decision_files import REPORT, DecidedNight, Decisions
-from batchrec.nightly.report import read_report, report_to_json
-from batchrec.system.atomic import replacing
-from batchrec.system.disk import file_sha256, make_folder, put_on_disk, remove
+from batchrec.nightly.failed_nights import FailedNights
+from batchrec.nightly.report import read_report
+from batchrec.system.disk import file_sha256, put_on_disk, remove
 from batchrec.targets import PublishedTable, Target
 
 _log = logging.getLogger(__name__)
 
 RECS = "recs.parquet"
 SIMILAR = "similar.parquet"
+HISTORIES = "sequences.parquet"
+PAGE = "report.html"
 _GONE = "gone"
 
 
@@ -29,9 +31,9 @@ class Archive:
     """The published nights in `folder`. The newest night's table is also the current table, which readers read.
 
     folder/run_date=2026-11-24/   a published night: recs.parquet, similar.parquet if --similar asks for it,
-                                  report.json, and the rows it rejected
+                                  report.json, report.html, the rows it rejected, and of the newest night the histories
     folder/.run_date=2026-11-24/  the work on a night that is not published yet
-    folder/failed/2026-11-24.json the report of a night that failed
+    folder/failed/2026-11-24.json the report of a night that failed, and .html
 
     similar: where similar items are published; None if no night makes any.
     """
@@ -49,6 +51,11 @@ class Archive:
     def decisions(self) -> Decisions:
         """The decisions to publish nights, or to roll them back."""
         return Decisions(self.folder)
+
+    @property
+    def failed(self) -> FailedNights:
+        """The nights that failed and were not published since."""
+        return FailedNights(self.folder / "failed")
 
     def work(self, run_date: date) -> Path:
         """Return the folder for the work on a night."""
@@ -244,15 +251,11 @@ class Archive:
         tables = {later: self.recs_sha256(later) for later in self.dates() if later > night}
         return {later: sha256 for later, sha256 in tables.items() if sha256 is not None}
 
-    def write_failed_report(self, run_date: date, report: dict[str, Any]) -> None:
-        """Write the report of a night that was not published."""
-        file = self._failed(run_date)
-        make_folder(file.parent)
-        with replacing(file) as temporary:
-            temporary.write_text(report_to_json(report), encoding="utf-8")
-
     def prune(self, keep: int, tonight: date) -> None:
-        """Delete all nights except the newest `keep`, tonight and the current one, and failed reports before them."""
+        """Delete all nights except the newest `keep`, tonight and the current one, and failed reports before them.
+
+        Also deletes the histories of all but the newest night.
+        """
         for night in set(self.dates()[:-keep]) - {tonight, *self.current_nights()}:
             # Hidden by one rename, so that no reader finds half a night.
             folder = self.night(night)
@@ -260,16 +263,15 @@ class Archive:
         put_on_disk([self.folder])
         for gone in self.folder.glob(f".{_GONE}.*"):
             remove(gone)
-        oldest = str(min(self.dates(), default=tonight))
-        for file in self._failed(tonight).parent.glob("*.json"):
-            if file.stem < oldest:
-                file.unlink()
+        for night in self.dates()[:-1]:
+            (self.night(night) / HISTORIES).unlink(missing_ok=True)
+        self.failed.forget_before(min(self.dates(), default=tonight))
 
     def clean_up(self, run_date: date) -> None:
         """Remove what a published night no longer needs: its decision, its work, the report of an earlier failure."""
         # The decision first, and synced: if it came back, the next start would publish a night that was rolled back.
         self.decisions.remove(run_date)
-        self._failed(run_date).unlink(missing_ok=True)
+        self.failed.forget(run_date)
         remove(self.work(run_date))
         put_on_disk([self.folder])
 
@@ -278,9 +280,6 @@ class Archive:
         for work in self.folder.glob(".run_date=*"):
             if work.name < self.work(run_date).name:
                 remove(work)
-
-    def _failed(self, run_date: date) -> Path:
-        return self.folder / "failed" / f"{run_date}.json"
 
 
 def similar_sha256(report: dict[str, Any]) -> str | None:

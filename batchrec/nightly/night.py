@@ -11,7 +11,7 @@ from batchrec.config import RunConfig
 from batchrec.engines import scoring_engine, sequences_builder
 from batchrec.errors import ConfigError, InputError, ModelError, NothingToDo
 from batchrec.model.directory import load_model
-from batchrec.nightly.archive import SIMILAR, Archive
+from batchrec.nightly.archive import HISTORIES, RECS, SIMILAR, Archive
 from batchrec.nightly.gates.input import input_checks, measure_histories
 from batchrec.nightly.gates.model import HeldOutItems, held_out_items, model_checks
 from batchrec.nightly.gates.output import measure_table, output_checks
@@ -55,11 +55,11 @@ class Night:
 
     @property
     def _sequences(self) -> Path:
-        return self._work / "sequences.parquet"
+        return self._work / HISTORIES
 
     @property
     def _recs(self) -> Path:
-        return self._work / "recs.parquet"
+        return self._work / RECS
 
     def run(self) -> None:
         """Make the table and publish it.
@@ -273,4 +273,5 @@ class Night:
 
     def _publication(self, recs: Path, similar: Path | None, version: ModelVersion) -> Publication:
         rejects, report = rejects_of(self._sequences), asdict(self.journal.report())
-        return Publication(self._run_date, recs, similar, rejects, report, version)
+        histories = self._sequences if self.config.report else None
+        return Publication(self._run_date, recs, similar, rejects, histories, report, version)

@@ -13,7 +13,11 @@ from batchrec.sources import local_path_of
 from batchrec.system.urls import Url, is_url
 from batchrec.targets import LocalFolder, local_path, open_target
 
-_NIGHT = ("run_date=2026-11-24/recs.parquet", "run_date=2026-11-24/sequences.rejects.csv")
+_NIGHT = (
+    "run_date=2026-11-24/recs.parquet",
+    "run_date=2026-11-24/sequences.parquet",
+    "run_date=2026-11-24/sequences.rejects.csv",
+)
 _MODEL = ("2026-11-24-c0777c7fd0c5/items.parquet",)
 # A file of a target that is a folder.
 _PART = "run_date=2026-11-24/part-c0777c7f-00000.parquet"

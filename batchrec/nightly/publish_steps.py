@@ -7,12 +7,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from batchrec.nightly.archive import RECS, SIMILAR, Archive
+from batchrec.nightly.archive import HISTORIES, RECS, SIMILAR, Archive
 from batchrec.nightly.decision_files import REPORT
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import report_to_json
 from batchrec.system.atomic import replacing_folder
-from batchrec.system.disk import link_or_copy, put_on_disk
+from batchrec.system.disk import link_or_copy, put_on_disk, try_link
 
 _log = logging.getLogger(__name__)
 
@@ -22,13 +22,15 @@ class Publication:
     """A night that passed its gates.
 
     recs: the table. similar: that of similar items, None without one. rejects: file of the rows that could not be used,
-    kept with the night if it exists. model: the version that made the tables.
+    kept with the night if it exists. histories: kept likewise, None if they need not be. model: the version that made
+    the tables.
     """
 
     run_date: date
     recs: Path
     similar: Path | None
     rejects: Path
+    histories: Path | None
     report: dict[str, Any]
     model: ModelVersion
 
@@ -64,5 +66,8 @@ class Publication:
             link_or_copy(self.similar, folder / SIMILAR)
         if self.rejects.exists():
             link_or_copy(self.rejects, folder / self.rejects.name)
+        # Only for the page of the night: they are linked or left out, never copied.
+        if self.histories is not None and self.histories.exists():
+            try_link(self.histories, folder / HISTORIES)
         (folder / REPORT).write_text(report_to_json(self.report), encoding="utf-8")
         put_on_disk(folder.iterdir())

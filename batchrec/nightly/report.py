@@ -82,23 +82,31 @@ def read_report(file: Path, run_date: date) -> dict[str, Any] | None:
 
     Earlier versions wrote reports without a seal: these are read too.
     """
+    report = read_failed_report(file, run_date)
+    if report is None:
+        return None
     try:
-        # Reading a pipe would wait for a writer.
-        report: Any = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        seal = report.pop("seal", None)
-        if report.keys() != _FIELDS or (seal is not None and seal != _seal(report)):
-            return None
         # Refused here, not later when a gate or a monitor needs a figure.
         figures = [report["stages"]["build-sequences"][name] for name in ("rows_read", "users", "items")]
         if not all(isinstance(figure, int) for figure in figures):
             return None
-        if report["run_date"] != str(run_date):
-            return None
         datetime.fromisoformat(report["finished"])
         str.encode(report["recs_sha256"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return report
+
+
+def read_failed_report(file: Path, run_date: date) -> dict[str, Any] | None:
+    """Read the report of a night that may lack any stage; None if it is missing, damaged or another night's."""
+    try:
+        # Reading a pipe would wait for a writer.
+        report: Any = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        seal = report.pop("seal", None)
+        is_intact = report.keys() == _FIELDS and seal in {None, _seal(report)} and report["run_date"] == str(run_date)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return cast("dict[str, Any]", report)
+    return cast("dict[str, Any]", report) if is_intact else None
 
 
 def report_to_json(report: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.lock import locked
 from batchrec.nightly.night import Night
 from batchrec.nightly.output_paths import check_metrics_path, check_output_paths
+from batchrec.nightly.page import NightPages
 from batchrec.nightly.prometheus import reporting_failures, write_metrics
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import NightReport
@@ -102,7 +103,7 @@ def _check_jobs(jobs: Jobs, config: RunConfig) -> None:
 
 
 def _run(night: Night, metrics_file: Path | None) -> NightReport:
-    """Run a night, then write its report if it failed, delete old nights and models, and write the metrics."""
+    """Run a night, then write its report if it failed, delete old nights and models, write the metrics and its page."""
     journal, archive = night.journal, night.archive
     # Holds if none of the cases below does.
     failed, exit_code = "ended by a bug", 1
@@ -129,10 +130,14 @@ def _run(night: Night, metrics_file: Path | None) -> NightReport:
                 archive.prune(night.config.keep, journal.run_date)
                 night.registry.prune(night.config.keep_models)
             else:
-                archive.write_failed_report(journal.run_date, asdict(report))
+                archive.failed.write_report(journal.run_date, asdict(report))
         if metrics_file is not None:
             with _only_warning():
                 write_metrics(metrics_file, report, exit_code, archive)
+        # Neither if the same table is published already, nor if a signal asked the run to stop.
+        if night.config.report and exit_code < NothingToDo.exit_code:
+            with _only_warning():
+                NightPages(archive, night.registry, night.jobs.scoring).write_next_to_report(journal.run_date)
     return report
 
 

@@ -14,6 +14,7 @@ from batchrec.config import (
     EvaluationConfig,
     PublishingConfig,
     RecommendConfig,
+    ReportConfig,
     RunConfig,
     ScoringConfig,
     SequencesConfig,
@@ -37,6 +38,7 @@ CONFIGS: dict[str, list[type[Any]]] = {
     "recommend": [RecommendConfig],
     "doctor": [],
     "init": [],
+    "report": [ReportConfig],
     "run": [RunConfig],
     "rollback": [],
     "models": [],
@@ -53,6 +55,7 @@ OF_THE_COMMAND = {
     "recommend": {"model", "sequences", "json", "items_seen"},
     "doctor": {"json"},
     "init": {"out"},
+    "report": {"run_date", "out", "log_format"},
     "run": {"config", "run_date", "metrics_file", "dry_run", "log_format", "json"},
     "rollback": {"to"},
     "models": set(),
@@ -66,6 +69,7 @@ OUTS = {
     "similar": "similar.parquet",
     "export-vectors": "vectors",
     "evaluate": "evaluation.parquet",
+    "report": "report.html",
     "init": "batchrec.toml",
 }
 

@@ -20,6 +20,7 @@ from batchrec.nightly.archive import Archive
 from batchrec.nightly.gates.input import HistoriesFigures
 from batchrec.nightly.gates.output import TableFigures
 from batchrec.nightly.jobs import Jobs
+from batchrec.nightly.page import NightPages
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import run
@@ -201,6 +202,8 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
         return SimilarReport(str(out), model_id, "blended", 100, 100, {}, 100, 0, {}, 100, 0.0)
 
     with pytest.MonkeyPatch.context() as patch:
+        # It needs real tables, and is written after everything else.
+        patch.setattr(NightPages, "write_next_to_report", lambda *_: None)
         for stand_in in (build_sequences, held_out_items, train, score_file, similar):
             patch.setattr(night_module, stand_in.__name__, stand_in)
         newest = datetime(2024, 2, 29, tzinfo=UTC)

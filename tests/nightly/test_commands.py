@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchrec.nightly.archive import Archive
+from batchrec.nightly.failed_nights import FailedNights
 from tests.support.models import OBJECTIVES, run_cli
 from tests.support.nights import FIRST, Company, company
 
@@ -137,7 +137,7 @@ def test_a_report_that_cannot_be_written_does_not_hide_the_error(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Archive, "write_failed_report", full)
+    monkeypatch.setattr(FailedNights, "write_report", full)
     monkeypatch.setattr("batchrec.nightly.run.write_metrics", full)
     (shop.folder / "ratings.csv").unlink()
     assert run_cli("run", "--run-date", night(0), "--metrics-file", "m.prom") == 3

@@ -26,7 +26,9 @@ from tests.support.models import OBJECTIVES, model_of, names_in, training_histor
 
 FIRST = date(2024, 3, 1)
 # Tiny models rank badly and leave little to recommend. The gates have their own tests.
-LENIENT = RunConfig(gate_min_users=0.0, gate_min_full_lists=0.0, gate_max_top_items=1.0, gate_min_overlap=0.0)
+LENIENT = RunConfig(
+    report=False, gate_min_users=0.0, gate_min_full_lists=0.0, gate_max_top_items=1.0, gate_min_overlap=0.0
+)
 
 
 def night(number: int) -> date:

@@ -1,0 +1,40 @@
+"""The command report."""
+
+from dataclasses import fields
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchrec.cli.commands import cli
+from batchrec.cli.options import Date, JobCommand, log_format_option, options_of, path_option
+from batchrec.cli.output import echo
+from batchrec.cli.precedence import resolve_options
+from batchrec.config import CatalogueConfig, ReportConfig
+
+
+@cli.command("report", cls=JobCommand)
+@click.option("--run-date", type=Date(), metavar="YYYY-MM-DD", help="Night to show. Default: the newest one.")
+@options_of(ReportConfig)
+@path_option("--out", "report.html", "File to write the page to.")
+@log_format_option
+@click.pass_context
+def report_command(context: click.Context, /, run_date: date | None, out: Path, **options: Any) -> None:
+    """Write a page about a night: one HTML file with its gates, figures, changes and sample users.
+
+    It needs the packages of batchrec[report]. Nights, models and catalogue are those of run and score in
+    batchrec.toml.
+    """
+    config = ReportConfig(**options)
+    run, scoring = resolve_options(context, "run"), resolve_options(context, "score")
+    catalogue = CatalogueConfig(**{field.name: scoring[field.name] for field in fields(CatalogueConfig)})
+    from batchrec.nightly.archive import Archive
+    from batchrec.nightly.page import NightPages
+    from batchrec.nightly.registry import ModelRegistry
+    from batchrec.targets import open_target
+
+    archive = Archive(Path(run["nights"]), open_target(scoring["out"], scoring["layout"]))
+    pages = NightPages(archive, ModelRegistry(Path(run["models"])), catalogue)
+    night = pages.write_to(out, run_date, config)
+    echo(f"{out}: the page of night {night}")

@@ -1,0 +1,112 @@
+"""The page of a night: one HTML file that needs no network and no script."""
+
+from collections.abc import Callable
+from importlib.resources import files as package_files
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from batchrec.errors import BatchrecError, one_line
+from batchrec.report_page.blocks import Badge, Block, Cell, MissingError, Note, Section
+from batchrec.report_page.model_sections import accuracy, evaluation, model_card, training
+from batchrec.report_page.night_files import NightFiles, NightTables
+from batchrec.report_page.night_sections import gates, summary, trend
+from batchrec.report_page.sample_users import sample_users
+from batchrec.report_page.table_sections import changes, coverage, histories, popularity, sources
+from batchrec.system.atomic import check_writable_file, replacing
+from batchrec.system.logs import redacted
+from batchrec.system.stores import needs_extra
+from batchrec.tables.queries import connect
+
+
+def check_installed() -> None:
+    """Raise ConfigError if the packages of the extra report are missing."""
+    with needs_extra("report", "report"):
+        import jinja2  # noqa: F401
+        import vl_convert  # noqa: F401
+
+
+def write_page(files: NightFiles, out: Path) -> None:
+    """Write the page of a night; it replaces an older one in one step.
+
+    A section whose files are missing or damaged says so. Raises ConfigError if `out` cannot be written, or if the
+    packages of the extra report are missing.
+    """
+    check_installed()
+    check_writable_file(out)
+    with connect(out.parent) as con:
+        html = _html(files, _sections(NightTables(con, files)))
+    with replacing(out) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+
+
+def _sections(tables: NightTables) -> list[Section]:
+    files = tables.files
+    sections = [
+        _section("night", "Night", lambda: summary(files)),
+        _section("gates", "Gates", lambda: gates(files)),
+        _section("changes", "Changes", lambda: changes(tables)),
+        _section("trend", "Last nights", lambda: trend(files)),
+        _section("users", "Sample users", lambda: sample_users(tables)),
+        _section("coverage", "Coverage", lambda: coverage(tables)),
+        _section("sources", "Sources", lambda: sources(tables)),
+        _section("popularity", "Popularity", lambda: popularity(tables)),
+        _section("histories", "Histories", lambda: histories(tables)),
+        _section("model", "Model", lambda: accuracy(files)),
+        _section("training", "Training", lambda: training(files)),
+    ]
+    if files.evaluation is not None:
+        sections.append(_section("evaluation", "Evaluation", lambda: evaluation(files)))
+    return [*sections, _section("card", "Model card", lambda: model_card(files))]
+
+
+def _section(anchor: str, title: str, blocks: Callable[[], list[Block]]) -> Section:
+    """Make a section. If what it shows is missing or damaged, it says so."""
+    try:
+        return Section(anchor, title, blocks())
+    except MissingError as error:
+        return Section(anchor, title, [Note(f"Missing. {error}")])
+    except KeyError as error:
+        return Section(anchor, title, [Note(f"Missing. The report of a night lacks {error}.")])
+    except (BatchrecError, OSError, duckdb.Error, pa.ArrowException) as error:
+        return Section(anchor, title, [Note(f"Missing. {one_line(error)}")])
+
+
+def _html(files: NightFiles, sections: list[Section]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def without_secrets(value: object) -> object:
+        # Before a text is escaped, which could hide a secret. Markup is made of such texts.
+        return redacted(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    folder = package_files("batchrec.report_page") / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(str(folder)),
+        autoescape=True,
+        finalize=without_secrets,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shown"] = shown
+    environment.tests["numeric"] = _is_numeric
+    environment.tests["badge"] = lambda cell: isinstance(cell, Badge)
+    return environment.get_template("page.html").render(report=files.report, sections=sections)
+
+
+def _is_numeric(cell: Cell) -> bool:
+    """Return whether a cell holds a number or a share, or lacks one."""
+    return cell is None or isinstance(cell, int | float) or (isinstance(cell, str) and cell.endswith("%"))
+
+
+def shown(cell: Cell) -> str:
+    """Return the text of a cell: a number with at most 4 digits behind the point, a dash for None."""
+    if cell is None:
+        return "–"
+    if isinstance(cell, float):
+        # Four digits behind the point, or four that count for smaller numbers.
+        text = f"{cell:,.4f}" if abs(cell) >= 0.001 or cell == 0 else f"{cell:.4g}"
+        return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)

@@ -1,0 +1,42 @@
+"""Titles of the items that a page shows."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchrec.errors import BatchrecError
+from batchrec.report_page.night_files import NightFiles
+from batchrec.sources.catalogue import read_catalogue
+
+
+@dataclass(frozen=True)
+class Titles:
+    """Titles by item id, as text. problem: why there are none; None if there are, or if no catalogue is known."""
+
+    by_id: dict[str, str]
+    problem: str | None = None
+
+    def name(self, item_id: Any) -> str:
+        """Return the title of an item, or its id if it has none."""
+        return self.by_id.get(str(item_id)) or str(item_id)
+
+    def names(self, item_ids: Iterable[Any]) -> str:
+        """Return the names of items, one after the other."""
+        return "; ".join(map(self.name, item_ids))
+
+
+def read_titles(files: NightFiles, item_ids: Iterable[Any]) -> Titles:
+    """Read the titles of items from the catalogue."""
+    item_type = pq.read_schema(files.table).field("item_id").type
+    try:
+        catalogue = read_catalogue(files.catalogue, item_type, files.run_date)
+    except (BatchrecError, OSError) as error:
+        return Titles({}, str(error))
+    if catalogue is None:
+        return Titles({})
+    ids = [str(item) for item in item_ids]
+    titles = catalogue.values_of(pa.array(ids, pa.string())).to_pylist()
+    return Titles({item: title for item, title in zip(ids, titles, strict=True) if title})
