@@ -1,10 +1,11 @@
 """Fit the weights of a blend on held-out items.
 
 The weights are those of a logistic regression: is the item one that the user takes later? Each user has an intercept,
-and all users weigh the same. Signals that this likes but that harm the top of the list are then left out, one by one.
-Last, the weights are moved towards NDCG@10 itself (top_of_list.py), if that helps users of another fold.
+and all users weigh the same. If that helps users of another fold, they are moved towards NDCG@10 itself
+(top_of_list.py). Signals that harm the top of the list with weights fitted in this way are left out, one by one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,10 +44,7 @@ def fit_weights(candidates: Candidates, names: list[str]) -> FittedWeights:
     """Fit the weights of signals with these names."""
     scales = candidates.values.std(axis=0, dtype=np.float64) + 1e-9
     scaled = candidates.with_values((candidates.values / scales).astype(np.float32))
-    kept, weights, gains = _eliminate(scaled)
-    part = scaled.with_values(scaled.values[:, kept])
-    if _helps_other_users(part):
-        weights = raise_ndcg(part, weights)
+    kept, weights, gains = _eliminate(scaled, _fit_top if _helps_other_users(scaled) else _maximise_likelihood)
     fitted = FittedWeights(dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0))
     for column, weight, gain in zip(kept, weights, gains, strict=True):
         fitted.weights[names[column]] = float(weight / scales[column])
@@ -54,14 +52,14 @@ def fit_weights(candidates: Candidates, names: list[str]) -> FittedWeights:
     return fitted
 
 
-def _eliminate(candidates: Candidates) -> tuple[list[int], Doubles, list[float]]:
-    """Return the signals, of unit variance, that help, their weights, and how much NDCG@10 gains by each.
+def _eliminate(candidates: Candidates, fit: Callable[[Candidates], Doubles]) -> tuple[list[int], Doubles, list[float]]:
+    """Return the signals, of unit variance, that help, their weights by `fit`, and how much NDCG@10 gains by each.
 
     A signal is left out if NDCG@10 rises by more than a standard error without it.
     """
     values = candidates.values
     kept = list(range(values.shape[1]))
-    weights = _maximise_likelihood(candidates)
+    weights = fit(candidates)
     accuracy = candidates.ndcg(weights)
     gains = [float(accuracy.mean())]
     while len(kept) > 1:
@@ -69,7 +67,7 @@ def _eliminate(candidates: Candidates) -> tuple[list[int], Doubles, list[float]]
         for place in range(len(kept)):
             columns = kept[:place] + kept[place + 1 :]
             part = candidates.with_values(values[:, columns])
-            trial = _maximise_likelihood(part)
+            trial = fit(part)
             trials.append((columns, trial, part.ndcg(trial)))
         gains = [float((accuracy - without).mean()) for _, _, without in trials]
         columns, trial, without = max(trials, key=lambda tried: tried[2].mean())
@@ -89,9 +87,13 @@ def _helps_other_users(candidates: Candidates) -> bool:
         fitted_on, others = candidates.of_users(~is_other), candidates.of_users(is_other)
         if min(fitted_on.n_users, others.n_users) == 0:
             return False
-        weights = _maximise_likelihood(fitted_on)
-        gains[is_other] = others.ndcg(raise_ndcg(fitted_on, weights)) - others.ndcg(weights)
+        gains[is_other] = others.ndcg(_fit_top(fitted_on)) - others.ndcg(_maximise_likelihood(fitted_on))
     return _is_above(gains, _CERTAINTY)
+
+
+def _fit_top(candidates: Candidates) -> Doubles:
+    """Move the weights of the likelihood towards NDCG@10."""
+    return raise_ndcg(candidates, _maximise_likelihood(candidates))
 
 
 def _is_above(gains: Doubles, n_errors: float) -> bool:

@@ -56,14 +56,15 @@ def test_a_signal_that_the_likelihood_likes_but_that_harms_the_top_is_left_out()
     assert fitted.gains == {"top": pytest.approx(candidates.ndcg(np.array([1.0, 0.0])).mean()), "deep": 0}
 
 
-def saturated(n_users: int, n_relevant: int) -> Candidates:
+def saturated(n_users: int, n_relevant: int, below: float = 0) -> Candidates:
     """Users who take many items, and whose few best ones a linear model of the signals gets wrong.
 
-    The first signal orders the items up to its middle and says nothing above, where the second one decides.
+    The first signal orders the items up to its middle and says nothing above, where the second one decides. below: how
+    the second one counts under the middle.
     """
     generator = np.random.default_rng(2)
     low, high = generator.normal(size=(2, n_users, N_CANDIDATES)).astype(np.float32)
-    scores = 6 * np.minimum(low, 0) + np.where(low > 0, 2 * high, 0)
+    scores = 6 * np.minimum(low, 0) + np.where(low > 0, 2, below) * high
     order = (-scores).argsort(axis=1).argsort(axis=1)
     values = np.stack([low.ravel(), high.ravel()], axis=1)
     return candidates_of(values, (order < n_relevant).ravel())
@@ -75,6 +76,18 @@ def test_weights_are_moved_if_that_helps_the_top_of_other_users() -> None:
     fitted = np.array(list(fit_weights(candidates, names).weights.values()))
     plain = np.array(list(fit_by_likelihood(candidates, names).values()))
     assert candidates.ndcg(fitted).mean() > candidates.ndcg(plain).mean() + 0.005
+
+
+def test_a_signal_that_decides_only_at_the_top_is_kept() -> None:
+    candidates = saturated(300, 40, below=-2)
+    names = ["low", "high"]
+    assert fit_by_likelihood(candidates, names)["high"] == 0
+    fitted = fit_weights(candidates, names)
+    assert candidates.ndcg(weights_of(fitted)).mean() > 0.97
+    # What it brings is measured against the best weights without it.
+    without = raise_ndcg(candidates.with_values(candidates.values[:, :1]), np.ones(1))
+    alone = candidates.with_values(candidates.values[:, :1]).ndcg(without)
+    assert fitted.gains["high"] == pytest.approx(candidates.ndcg(weights_of(fitted)).mean() - alone.mean(), abs=1e-6)
 
 
 def fit_by_likelihood(candidates: Candidates, names: list[str]) -> dict[str, float]:
