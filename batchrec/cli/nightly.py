@@ -203,7 +203,7 @@ def models_group() -> None:
 @click.pass_context
 def models_list_command(context: click.Context) -> None:
     """List the models, oldest first, with a mark at the one in use."""
-    registry = _registry(context)
+    registry = open_registry(context)
     try:
         current = registry.current
     except ModelError as error:
@@ -224,7 +224,7 @@ def models_list_command(context: click.Context) -> None:
 @click.pass_context
 def models_show_command(context: click.Context, name: str | None, json: bool) -> None:
     """Show a model's options and accuracy; the model in use if no other is named."""
-    registry = _registry(context)
+    registry = open_registry(context)
     print_report((registry.find(name) if name else registry.in_use()).manifest, json)
 
 
@@ -235,7 +235,7 @@ def models_rollback_command(context: click.Context, name: str | None) -> None:
     """Use an earlier model: the previous one if no other is named."""
     from batchrec.nightly.lock import locked
 
-    options, registry = resolve_options(context, "run"), _registry(context)
+    options, registry = resolve_options(context, "run"), open_registry(context)
     nights = Path(options["nights"])
     with locked(nights, options["lock"]):
         _check_settled(nights)
@@ -268,11 +268,12 @@ def models_prune_command(context: click.Context, keep: int | None) -> None:
     options = resolve_options(context, "run")
     config = RunConfig(keep_models=options["keep_models"] if keep is None else keep)
     with locked(Path(options["nights"]), options["lock"]):
-        for name in _registry(context).prune(config.keep_models):
+        for name in open_registry(context).prune(config.keep_models):
             echo(f"{name}: deleted")
 
 
-def _registry(context: click.Context) -> "ModelRegistry":
+def open_registry(context: click.Context) -> "ModelRegistry":
+    """Return the registry of the models of the nights, by the options of run."""
     from batchrec.nightly.registry import ModelRegistry
 
     return ModelRegistry(Path(resolve_options(context, "run")["models"]))

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from batchrec.cli.commands import cli
+from batchrec.cli.nightly import open_registry
+from batchrec.cli.nights import open_archive
 from batchrec.cli.options import Date, JobCommand, log_format_option, options_of, path_option
 from batchrec.cli.output import echo
 from batchrec.cli.precedence import resolve_options
@@ -27,14 +29,10 @@ def report_command(context: click.Context, /, run_date: date | None, out: Path, 
     batchrec.toml.
     """
     config = ReportConfig(**options)
-    run, scoring = resolve_options(context, "run"), resolve_options(context, "score")
+    scoring = resolve_options(context, "score")
     catalogue = CatalogueConfig(**{field.name: scoring[field.name] for field in fields(CatalogueConfig)})
-    from batchrec.nightly.archive import Archive
     from batchrec.nightly.page import NightPages
-    from batchrec.nightly.registry import ModelRegistry
-    from batchrec.targets import open_target
 
-    archive = Archive(Path(run["nights"]), open_target(scoring["out"], scoring["layout"]))
-    pages = NightPages(archive, ModelRegistry(Path(run["models"])), catalogue)
+    pages = NightPages(open_archive(context), open_registry(context), catalogue)
     night = pages.write_to(out, run_date, config)
     echo(f"{out}: the page of night {night}")

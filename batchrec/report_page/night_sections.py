@@ -7,6 +7,18 @@ from batchrec.report_page.blocks import Badge, Block, Cell, Chart, Charts, Facts
 from batchrec.report_page.charts import Point, bars, lines
 from batchrec.report_page.night_files import NightFiles
 
+NIGHT_COLUMNS = (
+    "Night",
+    "Seconds",
+    "Users",
+    "Rows",
+    "NDCG@10",
+    "Popularity NDCG@10",
+    "Items recommended",
+    "Overlap",
+    "Trained",
+)
+
 
 def summary(files: NightFiles) -> list[Block]:
     """Return what ran, for how long, and whether it was published; failed gates first."""
@@ -74,18 +86,7 @@ def trend(files: NightFiles) -> list[Block]:
         _trend_chart(reports, "Overlap with the night before", ("share", share), _overlap),
     ]
     charts = [chart for chart in drawn if chart is not None]
-    columns = [
-        "Night",
-        "Seconds",
-        "Users",
-        "Rows",
-        "NDCG@10",
-        "Popularity NDCG@10",
-        "Items recommended",
-        "Overlap",
-        "Trained",
-    ]
-    table = Table("The last nights", columns, [_trend_row(report) for report in reversed(reports)])
+    table = Table("The last nights", NIGHT_COLUMNS, [night_row(report) for report in reversed(reports)])
     return [Charts(charts), table]
 
 
@@ -110,7 +111,8 @@ def _accuracy_chart(reports: Sequence[dict[str, Any]]) -> Chart | None:
     return lines("Accuracy on held-out items", points, ("night", "NDCG@10")) if len(points) > 2 else None
 
 
-def _trend_row(report: dict[str, Any]) -> list[Cell]:
+def night_row(report: dict[str, Any]) -> list[Cell]:
+    """Return the figures of a night, one for each of NIGHT_COLUMNS; None for what a failed night lacks."""
     accuracy = _accuracy(report)
     return [
         report["run_date"],

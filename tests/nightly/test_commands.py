@@ -11,7 +11,7 @@ import pytest
 
 from batchrec.nightly.failed_nights import FailedNights
 from tests.support.models import OBJECTIVES, run_cli
-from tests.support.nights import FIRST, Company, company
+from tests.support.nights import FIRST, Company, company, later
 
 LENIENT = """
 train.every = "7d"
@@ -54,6 +54,29 @@ def test_the_last_line_of_stdout_is_the_report(shop: Company, capsys: pytest.Cap
     assert run_cli("run", "--run-date", night(1), "--json") == 3
     said = capsys.readouterr()
     assert json.loads(said.out.splitlines()[-1])["failed"] in said.err
+
+
+def test_nights_are_listed_with_their_figures(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("nights") == 0
+    assert capsys.readouterr().out == "no nights\n"
+    assert run_cli("run", "--run-date", night(0)) == 0
+    shop.write_log(later())
+    assert run_cli("run", "--run-date", night(1)) == 0
+    assert run_cli("run", "--run-date", night(2), "--gate-min-coverage", 1) == 6
+    assert run_cli("rollback", "--to", night(0)) == 0
+    capsys.readouterr()
+    assert run_cli("nights", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [(row["run_date"], row["is_out"]) for row in listed] == [
+        (night(0), True),
+        (night(1), False),
+        (night(2), False),
+    ]
+    assert run_cli("nights") == 0
+    _, _, *rows, why = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows] == ["*", night(1), night(2)]
+    assert [f"{row['rows']:,}" in line.split() for row, line in zip(listed, rows, strict=True)] == [True] * 3
+    assert why == f"{night(2)} failed: {listed[2]['failed']}"
 
 
 def test_log_lines_name_their_run_and_stage(shop: Company, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ def test_a_signal_that_decides_only_at_the_top_is_kept() -> None:
     assert fit_by_likelihood(candidates, names)["high"] == 0
     fitted = fit_weights(candidates, names)
     assert candidates.ndcg(weights_of(fitted)).mean() > 0.97
-    # What it brings is measured against the best weights without it.
+    # Its gain is over the weights fitted without it.
     without = raise_ndcg(candidates.with_values(candidates.values[:, :1]), np.ones(1))
     alone = candidates.with_values(candidates.values[:, :1]).ndcg(without)
     assert fitted.gains["high"] == pytest.approx(candidates.ndcg(weights_of(fitted)).mean() - alone.mean(), abs=1e-6)

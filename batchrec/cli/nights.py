@@ -1,0 +1,54 @@
+"""The command nights."""
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from batchrec.cli.commands import cli
+from batchrec.cli.options import JobCommand, json_option, log_format_option
+from batchrec.cli.output import echo
+from batchrec.cli.precedence import resolve_options
+from batchrec.system.json_text import to_json
+from batchrec.system.logs import redacted_values
+
+if TYPE_CHECKING:
+    from batchrec.nightly.archive import Archive
+
+
+@cli.command("nights", cls=JobCommand)
+@json_option
+@log_format_option
+@click.pass_context
+def nights_command(context: click.Context, /, json: bool) -> None:
+    """List the nights that are kept, oldest first, with a mark at those whose table is out, and why some failed."""
+    from tabulate import tabulate
+
+    from batchrec.report_page.night_sections import NIGHT_COLUMNS, night_row
+    from batchrec.report_page.page import shown
+
+    archive = open_archive(context)
+    current = archive.current_nights()
+    reports = {report["run_date"]: report for report in archive.reports(archive.dates())}
+    failed = {str(night): archive.failed.report(night) for night in archive.failed.dates()}
+    reports |= {night: report for night, report in failed.items() if report is not None}
+    nights = [reports[night] | {"is_out": date.fromisoformat(night) in current} for night in sorted(reports)]
+    if json:
+        click.echo(to_json(redacted_values(nights)))
+        return
+    rows = [["*" if night["is_out"] else "", *map(shown, night_row(night))] for night in nights]
+    aligned = ["left", "left", *["right"] * (len(NIGHT_COLUMNS) - 2), "left"]
+    echo(tabulate(rows, ["", *NIGHT_COLUMNS], colalign=aligned, disable_numparse=True) if rows else "no nights")
+    for night in nights:
+        if night["failed"] is not None:
+            echo(f"{night['run_date']} failed: {night['failed']}")
+
+
+def open_archive(context: click.Context) -> "Archive":
+    """Return the archive of the nights, by the options of run and score."""
+    from batchrec.nightly.archive import Archive
+    from batchrec.targets import open_target
+
+    run, scoring = resolve_options(context, "run"), resolve_options(context, "score")
+    return Archive(Path(run["nights"]), open_target(scoring["out"], scoring["layout"]))
