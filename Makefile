@@ -1,6 +1,7 @@
 # Everything runs in .venv, made on first use. `make` alone lists the targets.
 PYTHON ?= python3
 BIN := .venv/bin
+PACKAGE := .venv/package-installed
 INSTALLED := .venv/installed
 WAREHOUSE := .venv/warehouse-installed
 BROWSER := .venv/browser-installed
@@ -22,12 +23,16 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(PACKAGE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+$(INSTALLED): $(PACKAGE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(INSTALLED)  ## generate a sample of ratings, run the whole job on it, show what users get
+demo: $(PACKAGE)  ## generate a sample of ratings, run the whole job on it, show what users get
 	$(BIN)/python examples/generate.py $(SAMPLE)
 	cd $(SAMPLE) && ../$(BIN)/batchrec build-sequences
 	cd $(SAMPLE) && ../$(BIN)/batchrec train --max-epochs 20
