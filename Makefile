@@ -78,7 +78,7 @@ wheel-test: $(INSTALLED)  ## build the wheel, and run the job with it in a clean
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	PYTHON=$(PYTHON) GENERATE=$(CURDIR)/examples/generate.py CONSTRAINTS=$(CURDIR)/constraints.txt \
-		sh examples/try_wheel.sh $(CURDIR)/dist/*.whl
+		REQUIREMENTS=$(CURDIR)/examples/requirements-score.txt sh examples/try_wheel.sh $(CURDIR)/dist/*.whl
 
 movielens: $(INSTALLED) $(DATA)/ratings.csv  ## run the job on MovieLens: DATASET=ml-25m, or DATA=folder of your own copy
 	mkdir -p $(MOVIELENS)
