@@ -96,11 +96,10 @@ def test_popularity_equals_counts_of_events_and_rows(page: Page) -> None:
     rows = page.tables["Share of events and of recommendations by popularity rank"][1:]
     for (first, last), row in zip([(1, 3), (4, 9), (10, 31), (32, len(ranked))], rows, strict=True):
         items = ranked[first - 1 : last]
-        n_recs = sum(taken[item] for item in ranked)
         assert row == [
             f"{first}–{last}",
             f"{sum(events[item] for item in items) / sum(events.values()):.2%}",
-            f"{sum(taken[item] for item in items) / n_recs:.2%}",
+            f"{sum(taken[item] for item in items) / taken.total():.2%}",
             str(sum(item in taken for item in items)),
         ]
 
@@ -303,6 +302,24 @@ def test_a_catalogue_that_cannot_be_read_leaves_ids(tmp_path: Path) -> None:
     page = page_of(replace(last_night(), catalogue=CatalogueConfig(items=str(tmp_path / "none.csv"))), tmp_path)
     assert "Without titles: " in page.texts["users"]
     assert "Missing." not in page.texts["users"]
+
+
+def test_recommended_items_without_events_are_in_no_band(tmp_path: Path) -> None:
+    files = last_night()
+    assert files.recs is not None
+
+    def unheard(table: pa.Table) -> pa.Table:
+        items = [1 if row["rank"] == 1 else row["item_id"] for row in table.to_pylist()]
+        return table.set_column(table.schema.get_field_index("item_id"), table.schema.field("item_id"), pa.array(items))
+
+    page = page_of(replace(files, recs=edited(files.recs, tmp_path, unheard)), tmp_path)
+    rows = page.tables["Share of events and of recommendations by popularity rank"][1:]
+    assert sum(float(row[2].rstrip("%")) for row in rows) == pytest.approx(80, abs=0.1)
+
+
+def test_a_name_that_is_not_utf_8_is_shown_by_its_bytes(tmp_path: Path) -> None:
+    page = page_of(replace(last_night(), report={**last_night().report, "failed": "caf\udce9.csv: lost"}), tmp_path)
+    assert "caf\\udce9.csv: lost" in page.texts["night"]
 
 
 def test_passwords_are_hidden(tmp_path: Path) -> None:
