@@ -14,6 +14,8 @@ import pytest
 import vl_convert
 
 from batchrec.config import CatalogueConfig
+from batchrec.model.directory import Manifest, read_manifest
+from batchrec.report_page import model_sections
 from batchrec.report_page.night_files import NightFiles
 from batchrec.report_page.page import shown, write_page
 from tests.support.models import training_histories, training_log
@@ -189,6 +191,18 @@ def test_the_model_card_names_data_options_and_checksums(page: Page) -> None:
     assert files.report["recs_sha256"] in text
     assert ["train", "n-layers", "1"] in page.tables["Options that the table depends on"]
     assert "It is not a probability" in text
+
+
+def test_the_model_card_names_no_layers_without_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_encoder(folder: Path) -> Manifest:
+        manifest = read_manifest(folder)
+        return replace(manifest, config={**manifest.config, "max_epochs": 0})
+
+    assert "Layers, hidden size, heads" in page_of(last_night(), tmp_path).figures["card"]
+    monkeypatch.setattr(model_sections, "read_manifest", without_encoder)
+    figures = page_of(last_night(), tmp_path).figures["card"]
+    assert figures["Encoder"] == "none: simple signals only"
+    assert "Layers, hidden size, heads" not in figures
 
 
 @pytest.mark.drawn
