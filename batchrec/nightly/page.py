@@ -7,6 +7,7 @@ from pathlib import Path
 
 from batchrec.config import CatalogueConfig, ReportConfig
 from batchrec.errors import ConfigError, ModelError
+from batchrec.model.directory import model_files
 from batchrec.nightly.archive import HISTORIES, PAGE, RECS, Archive
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.report_page.night_files import NightFiles
@@ -17,6 +18,8 @@ _log = logging.getLogger(__name__)
 
 # The nights of the trend before the night itself.
 _MAX_EARLIER = 29
+# What the archive keeps besides pages.
+_KEPT = ("run_date=*/*.json", "run_date=*/*.parquet", "failed/*.json")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class NightPages:
     catalogue: CatalogueConfig
 
     def write_next_to_report(self, run_date: date) -> None:
-        """Write the page of a night next to its report. If the packages of the extra are missing, only log it."""
+        """Write the page of a night next to its report. If the packages of the extra cannot be used, only log it."""
         try:
             check_installed()
         except ConfigError as error:
@@ -36,13 +39,15 @@ class NightPages:
             return
         files = self.files(run_date)
         is_published = files.report["failed"] is None
-        write_page(files, self.archive.night(run_date) / PAGE if is_published else self.archive.failed.page(run_date))
+        out = self.archive.night(run_date) / PAGE if is_published else self.archive.failed.page(run_date)
+        # Spilled next to the nights, so that the next page removes what a killed run left.
+        write_page(files, out, self.archive.folder)
 
     def write_to(self, out: Path, run_date: date | None, config: ReportConfig) -> date:
         """Write the page of a night to `out`; run_date: None for the newest night. Returns its run date.
 
-        Raises ConfigError if there is no such night, if its report is lost or damaged, if `out` is a file that is read
-        or cannot be written, or if the packages of the extra are missing.
+        Raises ConfigError if there is no such night, if its report is lost or damaged, if `out` is a file that is read,
+        the current table, or cannot be written, or if the packages of the extra cannot be used.
         """
         check_installed()
         nights = [*self.archive.dates(), *self.archive.failed.dates()]
@@ -52,7 +57,9 @@ class NightPages:
             )
         night = run_date or max(nights)
         files = self.files(night, None if config.evaluation is None else Path(config.evaluation))
-        check_no_input(out, files.inputs)
+        kept = [file for name in _KEPT for file in self.archive.folder.glob(name)]
+        model = [] if files.model is None else model_files(files.model)
+        check_no_input(out, [*files.inputs, *kept, *model, str(self.archive.current)])
         write_page(files, out)
         return night
 

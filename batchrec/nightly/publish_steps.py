@@ -1,7 +1,7 @@
 """The publication of a night: what it consists of, and the order of its steps. night.py decides whether to publish."""
 
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -67,7 +67,8 @@ class Publication:
         if self.rejects.exists():
             link_or_copy(self.rejects, folder / self.rejects.name)
         # Only for the page of the night: they are linked or left out, never copied.
-        if self.histories is not None and self.histories.exists():
-            try_link(self.histories, folder / HISTORIES)
+        if self.histories is not None:
+            with suppress(OSError):
+                try_link(self.histories, folder / HISTORIES)
         (folder / REPORT).write_text(report_to_json(self.report), encoding="utf-8")
         put_on_disk(folder.iterdir())

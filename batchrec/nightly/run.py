@@ -152,13 +152,17 @@ def _as_config_errors(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _only_warning() -> Iterator[None]:
-    """Only log errors after the night has ended: they must not change its outcome."""
+    """Only log errors and signals after the night has ended: they must not change its outcome."""
     try:
         yield
     except (BatchrecError, OSError) as error:
         _log.warning("%s", error)
-    except Exception:
-        # A bug, but the published table is right.
+    except Terminated:
+        _log.warning("a signal arrived after the night had ended: what was left to do is left out")
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException:
+        # A bug, but the published table is right. A panic of a library in Rust is not an Exception.
         _log.warning("a bug after the night had ended", exc_info=True)
 
 

@@ -129,6 +129,10 @@ def model_card(files: NightFiles) -> list[Block]:
     manifest = _manifest(files)
     data = files.stage("build-sequences")
     shape = manifest.encoder
+    encoder: list[tuple[str, Cell]] = [
+        ("Layers, hidden size, heads", f"{shape['n_layers']}, {shape['hidden_size']}, {shape['n_heads']}"),
+        ("Events of a history that the encoder reads", f"the newest {shape['max_len']}"),
+    ]
     facts: list[tuple[str, Cell]] = [
         ("Events", data["events"]),
         ("Oldest event", f"{data['oldest']} UTC"),
@@ -139,8 +143,7 @@ def model_card(files: NightFiles) -> list[Block]:
         ("Model", files.report["model"] or manifest.model_id),
         ("Items that the model knows", manifest.n_items),
         ("Encoder", shape["objective"] if manifest.has_embeddings else "none: simple signals only"),
-        ("Layers, hidden size, heads", f"{shape['n_layers']}, {shape['hidden_size']}, {shape['n_heads']}"),
-        ("Events of a history that the encoder reads", f"the newest {shape['max_len']}"),
+        *(encoder if manifest.has_embeddings else []),
         ("Blend", "yes" if manifest.blend else "none: the score is the encoder's"),
         ("batchrec that wrote this page", version("batchrec")),
     ]

@@ -1,5 +1,6 @@
 """The page of a night: one HTML file that needs no network and no script."""
 
+import sys
 from collections.abc import Callable
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from batchrec.errors import BatchrecError, one_line
+from batchrec.errors import BatchrecError, ConfigError, one_line
 from batchrec.report_page.blocks import Badge, Block, Cell, MissingError, Note, Section
 from batchrec.report_page.model_sections import accuracy, evaluation, model_card, training
 from batchrec.report_page.night_files import NightFiles, NightTables
@@ -19,26 +20,41 @@ from batchrec.system.logs import redacted
 from batchrec.system.stores import needs_extra
 from batchrec.tables.queries import connect
 
+if sys.platform != "win32":
+    import resource
+
+
+# The drawing library reserves most of this, and ends the process if it cannot.
+_ADDRESS_SPACE = 128 << 30
+
 
 def check_installed() -> None:
-    """Raise ConfigError if the packages of the extra report are missing."""
+    """Raise ConfigError if the packages of the extra report are missing, or if they would end this process."""
     with needs_extra("report", "report"):
         import jinja2  # noqa: F401
         import vl_convert  # noqa: F401
+    if sys.platform != "win32":
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY and limit < _ADDRESS_SPACE:
+            raise ConfigError(
+                f"report: addresses are limited to {limit / 2**30:.1f} GiB (ulimit -v); expected at least "
+                f"{_ADDRESS_SPACE >> 30}. Raise that limit, or limit the memory by a cgroup"
+            )
 
 
-def write_page(files: NightFiles, out: Path) -> None:
+def write_page(files: NightFiles, out: Path, spill_folder: Path | None = None) -> None:
     """Write the page of a night; it replaces an older one in one step.
 
-    A section whose files are missing or damaged says so. Raises ConfigError if `out` cannot be written, or if the
-    packages of the extra report are missing.
+    A section whose files are missing or damaged says so. spill_folder: for queries that exceed memory; default: that of
+    `out`. Raises ConfigError if `out` cannot be written, or as check_installed does.
     """
     check_installed()
     check_writable_file(out)
-    with connect(out.parent) as con:
+    with connect(spill_folder or out.parent) as con:
         html = _html(files, _sections(NightTables(con, files)))
     with replacing(out) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+        # A file's name in an error message may hold bytes that are not UTF-8.
+        temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
 
 
 def _sections(tables: NightTables) -> list[Section]:

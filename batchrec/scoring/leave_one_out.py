@@ -11,6 +11,9 @@ from batchrec.scoring.scorer import Scorer
 from batchrec.tables.schemas import FIRST_ITEM, PAD
 from batchrec.tables.sequences_table import OF_EVENTS, filter_lists
 
+# Events in the histories that are scored at a time: a long history without one item, once per item, may exceed memory.
+_MAX_EVENTS = 1 << 18
+
 
 def lost_scores(
     scorer: Scorer, vocabulary: Vocabulary, user: pa.RecordBatch, recommended: Sequence[int | str]
@@ -24,12 +27,15 @@ def lost_scores(
     indexes = vocabulary.indexes(user["item_ids"].flatten())
     _, firsts = np.unique(indexes[::-1], return_index=True)
     history = [index for index in indexes[::-1][np.sort(firsts)] if index != PAD]
-    without = [_filtered(user, indexes != index) for index in history]
     targets = vocabulary.indexes(pa.array(recommended, vocabulary.item_ids.type)).astype(np.int64)
-    scores = scorer.scores(pa.concat_batches([user, *without]), targets)
-    scores[1:] = np.where(len(history) > 1, scores[1:], 0)
+    scores = np.zeros((len(history), len(targets)), np.float32)
+    n_users = max(1, _MAX_EVENTS // len(indexes))
+    # Without its only item a history has no score.
+    for first in range(0, len(history) if len(history) > 1 else 0, n_users):
+        without = [_filtered(user, indexes != index) for index in history[first : first + n_users]]
+        scores[first : first + n_users] = scorer.scores(pa.concat_batches(without), targets)
     ids = [vocabulary.item_ids[index - FIRST_ITEM].as_py() for index in history]
-    return ids, scores[0] - scores[1:]
+    return ids, scorer.scores(user, targets) - scores
 
 
 def _filtered(user: pa.RecordBatch, is_kept: Bools) -> pa.RecordBatch:

@@ -23,7 +23,7 @@ select
     max(popularity_rank) as last_rank,
     count(*) filter (where n_recs > 0) as items_recommended,
     sum(n_events) / sum(sum(n_events)) over () as events_share,
-    sum(n_recs) / sum(sum(n_recs)) over () as recs_share
+    sum(n_recs) / (select sum(recommended.n_recs) from recommended) as recs_share
 from banded
 group by band
 order by band

@@ -1,6 +1,7 @@
 """The page of a night: every run writes it, and none depends on it."""
 
 import logging
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import vl_convert
 
 from batchrec.errors import GateError, InputError
 from batchrec.nightly import page as page_module
+from batchrec.nightly import publish_steps
+from batchrec.system.signals import Terminated
 from tests.support.models import names_in, run_cli
 from tests.support.night_pages import Page, pages_of
 from tests.support.nights import Company, later, night
@@ -68,9 +71,21 @@ def test_a_night_that_fails_before_its_first_stage_gets_a_page(reported: Company
     assert "The night ended before its first gate" in page.texts["gates"]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ZeroDivisionError("a bug")])
+class PanicError(BaseException):
+    """What a library in Rust raises for a bug: no Exception."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        ZeroDivisionError("a bug"),
+        PanicError("a bug"),
+        Terminated(signal.SIGTERM),
+    ],
+)
 def test_a_page_that_fails_is_one_warning(
-    error: Exception, reported: Company, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: BaseException, reported: Company, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise error
@@ -81,6 +96,49 @@ def test_a_page_that_fails_is_one_warning(
     assert not page_of(reported, 0).exists()
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(warnings) == 1
+
+
+def test_histories_that_cannot_be_linked_are_left_out(reported: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(publish_steps, "try_link", fail)
+    assert reported.run(0).failed is None
+    page = Page(page_of(reported, 0))
+    assert "The histories of this night are not kept" in page.texts["histories"]
+    assert names_in(page_of(reported, 0).parent) == {"recs.parquet", "report.json", "report.html"}
+
+
+def test_a_page_spills_next_to_the_nights(reported: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = reported.folder / "nights/.batchrec.0123abcd.tmp"
+    dead.mkdir(parents=True)
+    spilled: set[Path] = set()
+
+    def draw(_: object) -> str:
+        spilled.update(reported.folder.rglob(".batchrec.*.tmp"))
+        return '<svg width="1" height="1" viewBox="0 0 1 1"></svg>'
+
+    monkeypatch.setattr(vl_convert, "vegalite_to_svg", draw)
+    reported.run(0)
+    assert {file.parent for file in spilled} == {dead.parent}
+    assert not dead.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limits")
+def test_a_limit_that_would_end_the_process_leaves_the_page_out(
+    reported: Company,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1 << 34, 1 << 34))
+    with caplog.at_level(logging.INFO):
+        reported.run(0)
+    assert "addresses are limited to 16.0 GiB (ulimit -v)" in caplog.text
+    assert not page_of(reported, 0).exists()
+    monkeypatch.chdir(reported.folder)
+    assert run_cli("report") == 2
+    assert "Raise that limit" in capsys.readouterr().err
 
 
 def test_a_night_without_the_extra_says_so_once_and_has_no_page(
@@ -117,9 +175,10 @@ def test_the_command_writes_the_page_that_the_night_wrote(
     assert Path("report.html").read_bytes() == page_of(reported, 0).read_bytes()
     assert run_cli("report", "--run-date", night(1)) == 2
     assert "night 2024-03-02 has not finished" in capsys.readouterr().err
-    recs = reported.archive.table(night(0))
-    assert run_cli("report", "--out", recs) == 2
-    assert "is also an input" in capsys.readouterr().err
+    recs, model = reported.archive.table(night(0)), reported.folder / "models/current"
+    for kept in (recs, recs.with_name("report.json"), model / "manifest.json", "recs.parquet"):
+        assert run_cli("report", "--out", kept) == 2
+        assert "is also an input" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "jinja2", None)
     assert run_cli("report", "--out", "other.html") == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith("Install it with pip install 'batchrec[report]'")

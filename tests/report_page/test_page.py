@@ -14,6 +14,8 @@ import pytest
 import vl_convert
 
 from batchrec.config import CatalogueConfig
+from batchrec.model.directory import Manifest, read_manifest
+from batchrec.report_page import model_sections
 from batchrec.report_page.night_files import NightFiles
 from batchrec.report_page.page import shown, write_page
 from tests.support.models import training_histories, training_log
@@ -96,11 +98,10 @@ def test_popularity_equals_counts_of_events_and_rows(page: Page) -> None:
     rows = page.tables["Share of events and of recommendations by popularity rank"][1:]
     for (first, last), row in zip([(1, 3), (4, 9), (10, 31), (32, len(ranked))], rows, strict=True):
         items = ranked[first - 1 : last]
-        n_recs = sum(taken[item] for item in ranked)
         assert row == [
             f"{first}–{last}",
             f"{sum(events[item] for item in items) / sum(events.values()):.2%}",
-            f"{sum(taken[item] for item in items) / n_recs:.2%}",
+            f"{sum(taken[item] for item in items) / taken.total():.2%}",
             str(sum(item in taken for item in items)),
         ]
 
@@ -190,6 +191,18 @@ def test_the_model_card_names_data_options_and_checksums(page: Page) -> None:
     assert files.report["recs_sha256"] in text
     assert ["train", "n-layers", "1"] in page.tables["Options that the table depends on"]
     assert "It is not a probability" in text
+
+
+def test_the_model_card_names_no_layers_without_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_encoder(folder: Path) -> Manifest:
+        manifest = read_manifest(folder)
+        return replace(manifest, config={**manifest.config, "max_epochs": 0})
+
+    assert "Layers, hidden size, heads" in page_of(last_night(), tmp_path).figures["card"]
+    monkeypatch.setattr(model_sections, "read_manifest", without_encoder)
+    figures = page_of(last_night(), tmp_path).figures["card"]
+    assert figures["Encoder"] == "none: simple signals only"
+    assert "Layers, hidden size, heads" not in figures
 
 
 @pytest.mark.drawn
@@ -303,6 +316,24 @@ def test_a_catalogue_that_cannot_be_read_leaves_ids(tmp_path: Path) -> None:
     page = page_of(replace(last_night(), catalogue=CatalogueConfig(items=str(tmp_path / "none.csv"))), tmp_path)
     assert "Without titles: " in page.texts["users"]
     assert "Missing." not in page.texts["users"]
+
+
+def test_recommended_items_without_events_are_in_no_band(tmp_path: Path) -> None:
+    files = last_night()
+    assert files.recs is not None
+
+    def unheard(table: pa.Table) -> pa.Table:
+        items = [1 if row["rank"] == 1 else row["item_id"] for row in table.to_pylist()]
+        return table.set_column(table.schema.get_field_index("item_id"), table.schema.field("item_id"), pa.array(items))
+
+    page = page_of(replace(files, recs=edited(files.recs, tmp_path, unheard)), tmp_path)
+    rows = page.tables["Share of events and of recommendations by popularity rank"][1:]
+    assert sum(float(row[2].rstrip("%")) for row in rows) == pytest.approx(80, abs=0.1)
+
+
+def test_a_name_that_is_not_utf_8_is_shown_by_its_bytes(tmp_path: Path) -> None:
+    page = page_of(replace(last_night(), report={**last_night().report, "failed": "caf\udce9.csv: lost"}), tmp_path)
+    assert "caf\\udce9.csv: lost" in page.texts["night"]
 
 
 def test_passwords_are_hidden(tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from batchrec.arrays import Floats, Longs
 from batchrec.config import RecommendConfig, ScoringConfig
 from batchrec.errors import ConfigError, InputError, ModelError
 from batchrec.model.directory import load_model, write_manifest
 from batchrec.model.vocabulary import Vocabulary
+from batchrec.scoring import leave_one_out
 from batchrec.scoring.find_item import find_item
 from batchrec.scoring.recommend import recommend
 from batchrec.scoring.score import score
+from batchrec.scoring.scorer import Scorer
 from batchrec.sources.catalogue import Catalogue
 from tests.scoring.test_score import recs_of
 from tests.support.models import (
@@ -276,6 +279,27 @@ def test_the_reasons_are_the_items_without_which_the_score_falls_most() -> None:
     assert {len(row.because) for row in result.recommendations} - {0}
     plain = recommend(list(map(str, history)), trained_model())
     assert [replace(row, because=[]) for row in result.recommendations] == plain.recommendations
+
+
+def test_a_long_history_is_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, history = RecommendConfig(why=True), ["1003", "1005", "1011", "1020"]
+    whole = recommend(history, trained_model(), config)
+    sizes: list[int] = []
+    scores = Scorer.scores
+
+    def counted(scorer: Scorer, batch: pa.RecordBatch, items: Longs) -> Floats:
+        sizes.append(len(batch))
+        return scores(scorer, batch, items)
+
+    monkeypatch.setattr(Scorer, "scores", counted)
+    monkeypatch.setattr(leave_one_out, "_MAX_EVENTS", 3 * len(history))
+    parts = recommend(history, trained_model(), config)
+    assert sorted(sizes) == [1, 1, 3]
+    for one, other in zip(whole.recommendations, parts.recommendations, strict=True):
+        assert [reason.item_id for reason in one.because] == [reason.item_id for reason in other.because]
+        assert [reason.lost_score for reason in one.because] == pytest.approx(
+            [reason.lost_score for reason in other.because], abs=1e-5
+        )
 
 
 def test_the_only_item_of_a_history_is_the_reason() -> None:
