@@ -72,7 +72,7 @@ def test_a_night_that_fails_before_its_first_stage_gets_a_page(reported: Company
 
 
 class PanicError(BaseException):
-    """What a library in Rust raises for a bug: no Exception."""
+    """The error that a library in Rust raises for a bug: no Exception."""
 
 
 @pytest.mark.parametrize(
