@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 # The nights of the trend before the night itself.
 _MAX_EARLIER = 29
-# The files of the archive, pages left out.
+# Files that the archive keeps, except pages.
 _KEPT = ("run_date=*/*.json", "run_date=*/*.parquet", "failed/*.json")
 
 

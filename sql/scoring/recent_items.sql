@@ -27,7 +27,7 @@ span as (
 select
     segments.segment,
     events.item_id,
-    sum(events.weight) as popularity
+    fsum(events.weight) as popularity
 from events
 left join segments on events.user_id = segments.user_id
 cross join span

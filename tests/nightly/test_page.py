@@ -72,7 +72,7 @@ def test_a_night_that_fails_before_its_first_stage_gets_a_page(reported: Company
 
 
 class PanicError(BaseException):
-    """The error that a library in Rust raises for a bug: no Exception."""
+    """A panic of a library in Rust, which is not an Exception."""
 
 
 @pytest.mark.parametrize(
