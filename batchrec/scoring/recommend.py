@@ -110,7 +110,8 @@ def recommend(
     because: list[list[Because]] = [[] for _ in rows]
     if config.why:
         items, lost = lost_scores(scorer, vocabulary, user, [row["item_id"] for row in rows])
-        because = [_because([name(str(item)) for item in items], scores) for scores in lost.T]
+        without = [name(str(item)) for item in items]
+        because = [_because(without, scores) for scores in lost.T]
     return Recommendations(
         history=named,
         unknown_to_model=[item for item, known in zip(named, is_known, strict=True) if not known],
