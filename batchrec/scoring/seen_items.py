@@ -1,7 +1,8 @@
 """Items that users may not get because they have seen or disliked them, by --seen.
 
-The graph gives them the score -inf (training/ranking_graph.py), and the popular items of cold users leave them out
-(scoring/popular_lists.py). A gate looks for them in the finished table (sql/nightly/recs_faults.sql).
+The graph gives them the score -inf (training/ranking_graph.py), the popular items of cold users leave them out
+(scoring/popular_lists.py), and so do pins and --candidates (rules/user_limits.py). A gate looks for them in the
+finished table (sql/nightly/recs_faults.sql).
 """
 
 import math

@@ -1,4 +1,8 @@
-"""Find files and tables of events, rules, users and catalogues, and open them as DuckDB relations."""
+"""Find files and tables of events, rules, users and catalogues, and open them as DuckDB relations.
+
+To add a file format, write a subclass of Format (file_format.py), and add it to FORMATS (formats.py). To add a store
+with tables, write a subclass of TableSource (stores/table_source.py), and add it to TABLE_SOURCES (stores/__init__.py).
+"""
 
 from batchrec.sources.file_format import partitions_of, show_names
 from batchrec.sources.finding import find_files, list_files
