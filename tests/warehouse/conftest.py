@@ -15,6 +15,10 @@ import pytest
 from tests.warehouse.clusters import ray_cluster, spark_cluster
 from tests.warehouse.servers import PostgresServer, postgres_programs, postgres_server, s3_server
 
+# The temporary folder before a test sets its own, within that of pytest: only root may enter that one, and a second
+# pytest sees to it while tests run.
+_OUTSIDE = tempfile.gettempdir()
+
 
 @pytest.fixture(scope="session")
 def s3_environment() -> Iterator[dict[str, str]]:
@@ -40,8 +44,7 @@ def postgres_cluster() -> Iterator[PostgresServer]:
     pytest.importorskip("adbc_driver_postgresql", reason="the warehouse extra is not installed")
     if postgres_programs() is None:
         pytest.skip("Postgres is not installed: the Debian package is postgresql")
-    # Not within pytest's folder, which only root may enter.
-    folder = Path(tempfile.mkdtemp(prefix="batchrec-postgres-"))
+    folder = Path(tempfile.mkdtemp(prefix="batchrec-postgres-", dir=_OUTSIDE))
     try:
         with postgres_server(folder) as server:
             yield server
