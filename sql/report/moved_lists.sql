@@ -12,49 +12,48 @@ with moved as (
     limit $n_users
 ),
 
-tonight as (
+listed as (
     select
-        recs.user_id,
-        recs.item_id,
-        recs.rank
-    from read_parquet($recs, hive_partitioning = false) as recs
-    where recs.user_id in (select moved.user_id from moved)
+        user_id,
+        item_id,
+        rank as rank_tonight,
+        null as rank_before
+    from read_parquet($recs, hive_partitioning = false)
+    union all
+    select
+        user_id,
+        item_id,
+        null as rank_tonight,
+        rank as rank_before
+    from read_parquet($previous, hive_partitioning = false)
 ),
 
-before as (
+items as (
     select
-        recs.user_id,
-        recs.item_id,
-        recs.rank
-    from read_parquet($previous, hive_partitioning = false) as recs
-    where recs.user_id in (select moved.user_id from moved)
+        listed.user_id,
+        listed.item_id,
+        max(listed.rank_tonight) as rank_tonight,
+        max(listed.rank_before) as rank_before
+    from listed
+    where listed.user_id in (select moved.user_id from moved)
+    group by listed.user_id, listed.item_id
 ),
 
-came as (
+changed as (
     select
-        tonight.user_id,
-        list_slice(list(tonight.item_id order by tonight.rank), 1, $k) as item_ids
-    from tonight
-    anti join before on tonight.user_id = before.user_id and tonight.item_id = before.item_id
-    group by tonight.user_id
-),
-
-gone as (
-    select
-        before.user_id,
-        list_slice(list(before.item_id order by before.rank), 1, $k) as item_ids
-    from before
-    anti join tonight on before.user_id = tonight.user_id and before.item_id = tonight.item_id
-    group by before.user_id
+        user_id,
+        list(item_id order by rank_tonight) filter (where rank_before is null) as came,
+        list(item_id order by rank_before) filter (where rank_tonight is null) as gone
+    from items
+    group by user_id
 )
 
 select
     moved.user_id,
     moved.n_tonight,
     moved.n_kept,
-    came.item_ids as came,
-    coalesce(gone.item_ids, []) as gone
+    list_slice(changed.came, 1, $k) as came,
+    coalesce(list_slice(changed.gone, 1, $k), []) as gone
 from moved
-left join came on moved.user_id = came.user_id
-left join gone on moved.user_id = gone.user_id
+inner join changed on moved.user_id = changed.user_id
 order by moved.n_kept / moved.n_tonight asc, moved.n_tonight desc, moved.user_id asc
