@@ -126,41 +126,36 @@ def _method_for(model: Model, folder: Path, method: SimilarMethod) -> SimilarMet
 
     Raises ConfigError if the model stores no neighbours and the method needs them.
     """
+    only, reason = _only_method(model)
     if method == "auto":
-        return _chosen_method(model)
-    if model.blend is not None and (model.manifest.has_embeddings or method != "blended"):
+        method, reason = _method_by_size(len(model.vocabulary)) if only is None else (only, reason)
+        _log.info("--method auto takes %s: the model %s", method, reason)
         return method
-    if model.blend is not None:
-        _log.warning(
-            "%s: was trained with --max-epochs 0 and has no vectors of items: blended is co-occurrence only", folder
-        )
-        return "co-occurrence"
-    if method == "blended":
-        _log.warning(
-            "%s: was trained with --blend none and stores no neighbours of items: blended is vectors only", folder
-        )
-    elif method == "co-occurrence":
+    if method == "blended" and only is not None:
+        _log.warning("%s: %s: blended is %s only", folder, reason, only)
+        return only
+    if method == "co-occurrence" and only == "vectors":
         raise ConfigError(
             f"--method co-occurrence: {folder} stores no neighbours of items, because it was trained with --blend "
             "none. Pass --method vectors, or train without --blend none"
         )
-    return "vectors"
-
-
-def _chosen_method(model: Model) -> SimilarMethod:
-    """Return the method of `auto` for a model, and log the reason."""
-    n_items = len(model.vocabulary)
-    method: SimilarMethod = "co-occurrence"
-    if model.blend is None:
-        method, reason = "vectors", "the model was trained with --blend none and stores no neighbours of items"
-    elif not model.manifest.has_embeddings:
-        reason = "the model was trained with --max-epochs 0 and has no vectors of items"
-    elif n_items > _MOST_BLENDED:
-        reason = f"the model has {n_items:,} items, and blended compares all pairs of them"
-    else:
-        method, reason = "blended", f"the model has {n_items:,} items, at most {_MOST_BLENDED:,}"
-    _log.info("--method auto takes %s: %s", method, reason)
     return method
+
+
+def _only_method(model: Model) -> tuple[SimilarMethod | None, str]:
+    """Return the only method of a model that lacks a part, and the reason; None if it lacks none."""
+    if model.blend is None:
+        return "vectors", "was trained with --blend none and stores no neighbours of items"
+    if not model.manifest.has_embeddings:
+        return "co-occurrence", "was trained with --max-epochs 0 and has no vectors of items"
+    return None, ""
+
+
+def _method_by_size(n_items: int) -> tuple[SimilarMethod, str]:
+    """Return the method of `auto` for a model that lacks no part, and the reason."""
+    if n_items > _MOST_BLENDED:
+        return "co-occurrence", f"has {n_items:,} items, and blended compares all pairs of them"
+    return "blended", f"has {n_items:,} items, at most {_MOST_BLENDED:,}"
 
 
 class _Columns:
