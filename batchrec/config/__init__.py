@@ -4,7 +4,7 @@ from batchrec.config.bench import BenchConfig
 from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.csv import CsvOptions
 from batchrec.config.evaluation import EvaluationConfig
-from batchrec.config.options import parse_date
+from batchrec.config.options import parse_date, parse_dates
 from batchrec.config.report import ReportConfig
 from batchrec.config.rules import RulesConfig
 from batchrec.config.run import RunConfig
@@ -55,4 +55,5 @@ __all__ = [
     "VectorsConfig",
     "end_of_day",
     "parse_date",
+    "parse_dates",
 ]

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from datetime import date
 from numbers import Integral, Real
@@ -148,3 +149,8 @@ def parse_date(text: str) -> date | None:
     except ValueError:
         return None
     return parsed if parsed.isoformat() == text else None
+
+
+def parse_dates(texts: Iterable[str]) -> list[date]:
+    """Return the dates that texts like 2026-11-24 name, oldest first, without all other texts."""
+    return sorted(parsed for parsed in map(parse_date, texts) if parsed is not None)

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from batchrec.config import parse_date
+from batchrec.config import parse_dates
 from batchrec.errors import ConfigError
 from batchrec.nightly.decision_files import REPORT, DecidedNight, Decisions
 from batchrec.nightly.failed_nights import FailedNights
@@ -63,12 +63,11 @@ class Archive:
 
     def dates(self) -> list[date]:
         """List the published nights, oldest first: folders that hold a table or a report, intact or not."""
-        named = [
-            parse_date(path.name.removeprefix("run_date="))
+        return parse_dates(
+            path.name.removeprefix("run_date=")
             for path in self.folder.glob("run_date=*")
             if (path / REPORT).exists() or (path / RECS).exists()
-        ]
-        return sorted(night for night in named if night is not None)
+        )
 
     def dates_before(self, run_date: date) -> list[date]:
         """List the published nights before a run date."""

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from batchrec.config import parse_date
+from batchrec.config import parse_dates
 from batchrec.errors import ConfigError
 from batchrec.nightly.report import read_report, report_to_json
 from batchrec.system.atomic import replacing
@@ -43,12 +43,11 @@ class Decisions:
 
     def dates(self) -> list[date]:
         """List the nights that are decided but not yet published, oldest first."""
-        named = [
-            parse_date(work.name.removeprefix(".run_date="))
+        return parse_dates(
+            work.name.removeprefix(".run_date=")
             for work in self.folder.glob(".run_date=*")
             if (work / REPORT).is_file()
-        ]
-        return sorted(night for night in named if night is not None)
+        )
 
     def add(self, run_date: date, report: dict[str, Any]) -> None:
         """Decide to publish a night with the tables in its work folder. A power cut does not undo the decision."""

@@ -5,7 +5,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from batchrec.config import parse_date
+from batchrec.config import parse_dates
 from batchrec.nightly.report import read_failed_report, report_to_json
 from batchrec.system.atomic import replacing
 from batchrec.system.disk import make_folder
@@ -19,8 +19,7 @@ class FailedNights:
 
     def dates(self) -> list[date]:
         """List the nights, oldest first."""
-        named = [parse_date(file.stem) for file in self.folder.glob("*.json")]
-        return sorted(night for night in named if night is not None)
+        return parse_dates(file.stem for file in self.folder.glob("*.json"))
 
     def report(self, run_date: date) -> dict[str, Any] | None:
         """Read the report of a night; None if it is missing or damaged."""
