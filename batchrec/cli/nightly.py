@@ -28,6 +28,7 @@ from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_resume, ignore_signals
 
 if TYPE_CHECKING:
+    from batchrec.nightly.archive import Archive
     from batchrec.nightly.jobs import Jobs
     from batchrec.nightly.registry import ModelRegistry
 
@@ -183,14 +184,10 @@ def _jobs(context: click.Context) -> "Jobs":
 @click.pass_context
 def rollback_command(context: click.Context, to: date | None) -> None:
     """Publish the table of an earlier night again at score's --out."""
-    from batchrec.nightly.archive import Archive
     from batchrec.nightly.lock import locked
-    from batchrec.targets import open_target
 
-    options, scoring = resolve_options(context, "run"), resolve_options(context, "score")
-    similar = open_target(resolve_options(context, "similar")["out"], "similar") if options["similar"] else None
-    archive = Archive(Path(options["nights"]), open_target(scoring["out"], scoring["layout"]), similar)
-    with locked(archive.folder, options["lock"]):
+    archive = open_archive(context)
+    with locked(archive.folder, resolve_options(context, "run")["lock"]):
         echo(f"{archive.current}: now the table of {archive.roll_back(to)}")
 
 
@@ -270,6 +267,16 @@ def models_prune_command(context: click.Context, keep: int | None) -> None:
     with locked(Path(options["nights"]), options["lock"]):
         for name in open_registry(context).prune(config.keep_models):
             echo(f"{name}: deleted")
+
+
+def open_archive(context: click.Context) -> "Archive":
+    """Return the archive of the nights, by the options of run, score and similar."""
+    from batchrec.nightly.archive import Archive
+    from batchrec.targets import open_target
+
+    options, scoring = resolve_options(context, "run"), resolve_options(context, "score")
+    similar = open_target(resolve_options(context, "similar")["out"], "similar") if options["similar"] else None
+    return Archive(Path(options["nights"]), open_target(scoring["out"], scoring["layout"]), similar)
 
 
 def open_registry(context: click.Context) -> "ModelRegistry":

@@ -1,20 +1,15 @@
 """The command nights."""
 
 from datetime import date
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from batchrec.cli.commands import cli
+from batchrec.cli.nightly import open_archive
 from batchrec.cli.options import JobCommand, json_option, log_format_option
 from batchrec.cli.output import echo
-from batchrec.cli.precedence import resolve_options
 from batchrec.system.json_text import to_json
 from batchrec.system.logs import redacted_values
-
-if TYPE_CHECKING:
-    from batchrec.nightly.archive import Archive
 
 
 @cli.command("nights", cls=JobCommand)
@@ -43,12 +38,3 @@ def nights_command(context: click.Context, /, json: bool) -> None:
     for night in nights:
         if night["failed"] is not None:
             echo(f"{night['run_date']} failed: {night['failed']}")
-
-
-def open_archive(context: click.Context) -> "Archive":
-    """Return the archive of the nights, by the options of run and score."""
-    from batchrec.nightly.archive import Archive
-    from batchrec.targets import open_target
-
-    run, scoring = resolve_options(context, "run"), resolve_options(context, "score")
-    return Archive(Path(run["nights"]), open_target(scoring["out"], scoring["layout"]))

@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from batchrec.cli.commands import cli
-from batchrec.cli.nightly import open_registry
-from batchrec.cli.nights import open_archive
+from batchrec.cli.nightly import open_archive, open_registry
 from batchrec.cli.options import Date, JobCommand, log_format_option, options_of, path_option
 from batchrec.cli.output import echo
 from batchrec.cli.precedence import resolve_options
