@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 
 from batchrec.config import CatalogueConfig
 from batchrec.report_page.blocks import MissingError
+from batchrec.sources.catalogue import Catalogue, read_catalogue
 from batchrec.tables.queries import literal, select
 
 
@@ -84,6 +86,12 @@ class NightTables:
         relation = select(self.con, f"report/{name}", **paths)
         columns = relation.columns
         return [dict(zip(columns, row, strict=True)) for row in relation.fetchall()]
+
+    @cached_property
+    def catalogue(self) -> Catalogue | None:
+        """The titles of items, read once; None without a catalogue. Raises as read_catalogue."""
+        item_type = pq.read_schema(self.files.table).field("item_id").type
+        return read_catalogue(self.files.catalogue, item_type, self.files.run_date)
 
     @property
     def columns(self) -> list[str]:

@@ -30,7 +30,7 @@ def sample_users(tables: NightTables) -> list[Block]:
     shown |= {
         item for rows in lists.values() for row in rows for item in [row["item_id"], *(row.get("because_items") or [])]
     }
-    titles = read_titles(tables.files, shown)
+    titles = read_titles(tables, shown)
     blocks: list[Block] = [Note(f"Without titles: {titles.problem}")] if titles.problem else []
     for row in chosen:
         user = row["user_id"]

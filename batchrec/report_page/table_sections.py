@@ -136,7 +136,7 @@ def changes(tables: NightTables) -> list[Block]:
     moved = tables.rows("moved_lists", recs=recs, previous=previous, n_users=_N_LISTS, k=_N_NAMED)
     if not moved:
         return [Facts(facts), Note("Every user who is in both tables has the same items.")]
-    titles = read_titles(tables.files, {item for row in moved for item in (*row["came"], *row["gone"])})
+    titles = read_titles(tables, {item for row in moved for item in (*row["came"], *row["gone"])})
     lists: list[list[Cell]] = [
         [
             # An id is a name, not a number.

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batchrec.errors import BatchrecError
-from batchrec.report_page.night_files import NightFiles
-from batchrec.sources.catalogue import read_catalogue
+from batchrec.report_page.night_files import NightTables
 
 
 @dataclass(frozen=True)
@@ -28,11 +26,10 @@ class Titles:
         return "; ".join(map(self.name, item_ids))
 
 
-def read_titles(files: NightFiles, item_ids: Iterable[Any]) -> Titles:
+def read_titles(tables: NightTables, item_ids: Iterable[Any]) -> Titles:
     """Read the titles of items from the catalogue."""
-    item_type = pq.read_schema(files.table).field("item_id").type
     try:
-        catalogue = read_catalogue(files.catalogue, item_type, files.run_date)
+        catalogue = tables.catalogue
     except (BatchrecError, OSError) as error:
         return Titles({}, str(error))
     if catalogue is None:
