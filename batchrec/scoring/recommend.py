@@ -13,6 +13,7 @@ from batchrec.config import RecommendConfig, ScoringConfig
 from batchrec.errors import ConfigError
 from batchrec.model.directory import load_model
 from batchrec.model.ranker import Ranker
+from batchrec.model.reasons import N_BECAUSE
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.known_ids import KnownIds
 from batchrec.scoring.find_item import find_item
@@ -23,9 +24,6 @@ from batchrec.scoring.scorer import Scorer
 from batchrec.sources.catalogue import Catalogue, read_catalogue
 from batchrec.tables.schemas import FIRST_ITEM, PAD, sequences_schema
 from batchrec.tables.sequences_table import no_items, open_sequences, read_user
-
-# Items of the history named per recommendation.
-_N_BECAUSE = 3
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ def _user_with(item_ids: pa.Array, vocabulary: Vocabulary) -> pa.RecordBatch:
 
 def _because(history: Sequence[NamedItem], lost: Floats) -> list[Because]:
     """Return the items without which the score of one recommendation falls most; lost: (items of the history,)."""
-    order = np.argsort(-lost, kind="stable")[:_N_BECAUSE]
+    order = np.argsort(-lost, kind="stable")[:N_BECAUSE]
     return [Because(**vars(history[place]), lost_score=float(lost[place])) for place in order if lost[place] > 0]
 
 
