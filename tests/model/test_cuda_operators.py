@@ -26,8 +26,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from batchrec.config import Objective
 from batchrec.model.ranker import CPU, CUDA, open_session
-from tests.support.models import OBJECTIVES
-from tests.support.params import slow_except
+from tests.support.params import masked_is_slow
 from tests.training.test_export import graph
 
 Types = Mapping[str, set[str]]
@@ -120,7 +119,7 @@ def in_half_precision(file: Path, _: Path) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("form", [as_exported, as_assigned_to_devices, in_half_precision])
-@pytest.mark.parametrize("objective", slow_except(OBJECTIVES, "causal"), indirect=True)
+@masked_is_slow
 def test_cuda_implements_each_operator_of_the_graph(
     form: Callable[[Path, Path], onnx.ModelProto], objective: Objective, tmp_path: Path
 ) -> None:

@@ -19,7 +19,6 @@ from batchrec.scoring.score import score
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
 from tests.support.models import (
-    OBJECTIVES,
     SUCCESSIONS,
     indexed,
     learned_model,
@@ -29,7 +28,7 @@ from tests.support.models import (
     trained_model,
     training_sequences,
 )
-from tests.support.params import slow_except
+from tests.support.params import masked_is_slow, slow_except
 from tests.support.shared import exported
 
 FEWER_BITS: list[ScoringPrecision] = ["fp16", "int8"]
@@ -44,7 +43,7 @@ def random_histories() -> Histories:
 
 
 @fewer_bits
-@pytest.mark.parametrize("objective", slow_except(OBJECTIVES, "causal"), indirect=True)
+@masked_is_slow
 def test_scores_are_rounded_and_nothing_else(precision: ScoringPrecision, objective: Objective) -> None:
     encoder = small_encoder(SIZE, objective=objective)
     contents = exported(encoder).read_bytes()
@@ -85,7 +84,7 @@ def test_offsets_hold_in_fewer_bits(precision: ScoringPrecision) -> None:
 
 
 @fewer_bits
-@pytest.mark.parametrize("objective", slow_except(OBJECTIVES, "causal"), indirect=True)
+@masked_is_slow
 def test_what_was_learned_is_still_known(precision: ScoringPrecision, objective: Objective, tmp_path: Path) -> None:
     config = ScoringConfig(device="cpu", precision=precision, top_k=1)
     score(succession_sequences(), learned_model(objective), config, tmp_path / "recs.parquet")
@@ -179,12 +178,14 @@ def at_their_worst(weights: NDArray[np.int8]) -> tuple[NDArray[np.uint8], NDArra
     return np.full((1, len(weights)), 255, np.uint8), np.sort(weights, axis=0)
 
 
+@masked_is_slow
 def test_int8_is_exact_where_pairs_of_products_saturate(objective: Objective) -> None:
     for states, weights in products_of(small_encoder(SIZE, objective=objective)):
         assert is_exact(states, weights)
         assert is_exact(*at_their_worst(weights))
 
 
+@masked_is_slow
 def test_all_8_bits_would_not_be_exact(objective: Objective, monkeypatch: pytest.MonkeyPatch) -> None:
     in_full_range(monkeypatch)
     products = products_of(small_encoder(SIZE, objective=objective))

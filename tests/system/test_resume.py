@@ -115,7 +115,7 @@ def assert_same_model(one: Path, other: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_export")
-@pytest.mark.parametrize("n_epochs", slow_except([1, 2, 3, 4], 2, 4))
+@pytest.mark.parametrize("n_epochs", slow_except([1, 2, 3, 4], 2))
 def test_training_stopped_after_an_epoch_gives_the_same_model(
     n_epochs: int, objective: Objective, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +151,7 @@ def stop_in_refit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_export")
-@pytest.mark.parametrize("is_in_refit", [False, True], ids=["before the refit", "in the refit"])
+@pytest.mark.parametrize("is_in_refit", slow_except({"before the refit": False, "in the refit": True}, "in the refit"))
 def test_a_training_with_a_refit_gives_the_same_model(
     is_in_refit: bool, objective: Objective, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,8 +16,8 @@ from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, export_encoder
-from tests.support.models import OBJECTIVES, examples, indexed, next_item_scores, small_encoder
-from tests.support.params import slow_except
+from tests.support.models import examples, indexed, next_item_scores, small_encoder
+from tests.support.params import masked_is_slow
 from tests.support.shared import made_once
 
 SIZE, N_NEIGHBOURS, MAX_LEN = 17, 4, 6
@@ -102,7 +102,7 @@ def test_a_blended_score_is_the_sum_of_its_parts(
         assert ranking.scores[row].tolist() == pytest.approx(best, abs=1e-4)
 
 
-@pytest.mark.parametrize("objective", slow_except(OBJECTIVES, "causal"), indirect=True)
+@masked_is_slow
 def test_seen_items_are_masked_after_the_blend_and_asked_scores_are_not(objective: Objective) -> None:
     table, users = indexed([2, 3, 4, 5], [6]), np.arange(2)
     tokens, seen = scoring_tokens(table, users, encoder(objective).shape), seen_pairs(table, users)
@@ -114,6 +114,7 @@ def test_seen_items_are_masked_after_the_blend_and_asked_scores_are_not(objectiv
     assert np.isfinite(scores).all()
 
 
+@masked_is_slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_other_precisions_rank_nearly_the_same(objective: Objective, precision: str) -> None:
     generator = np.random.default_rng(1)
@@ -125,6 +126,7 @@ def test_other_precisions_rank_nearly_the_same(objective: Objective, precision: 
     assert np.abs(exact.scores - other.scores).max() < 0.05 * spread
 
 
+@masked_is_slow
 def test_parity_is_checked_with_the_blend(objective: Objective, tmp_path: Path) -> None:
     file = tmp_path / "graph.onnx"
     file.write_bytes(graph(objective, 0.6))

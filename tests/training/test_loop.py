@@ -23,7 +23,6 @@ from batchrec.training.windows import Batch, draw_batches
 from tests.support.models import (
     CONFIG,
     N_ITEMS,
-    OBJECTIVES,
     SUCCESSIONS,
     assert_training_fails,
     indexed,
@@ -36,7 +35,7 @@ from tests.support.models import (
     training_log,
     write_sequences,
 )
-from tests.support.params import slow_except
+from tests.support.params import masked_is_slow
 
 
 @pytest.fixture(autouse=True)
@@ -187,7 +186,7 @@ def test_a_learning_rate_that_ruins_a_good_model_ends_the_job(
     assert "Lower the learning rate, or raise --warmup-steps" in said
 
 
-@pytest.mark.parametrize("objective", slow_except(OBJECTIVES, "causal"), indirect=True)
+@masked_is_slow
 def test_what_always_follows_is_learned(objective: Objective, tmp_path: Path) -> None:
     score(
         succession_sequences(),

@@ -35,6 +35,7 @@ from tests.support.models import (
     training_sequences,
     write_sequences,
 )
+from tests.support.params import masked_is_slow
 
 OLD: list[Id] = [70, 30, 50, 10]
 NEW: dict[str, list[Id]] = {
@@ -141,6 +142,7 @@ def test_an_option_for_another_shape_is_refused(
     assert f"Pass {option} {expected}" in said
 
 
+@masked_is_slow
 @pytest.mark.usefixtures("no_export")
 def test_sizes_default_to_those_of_the_earlier_model(objective: Objective, tmp_path: Path) -> None:
     config = TrainingConfig(
@@ -164,6 +166,7 @@ def test_a_training_does_not_start_from_a_missing_model(sequences: Path, capsys:
     assert "nowhere" in assert_training_fails(sequences, capsys, 4, "--init-from", "nowhere")
 
 
+@masked_is_slow
 @pytest.mark.usefixtures("no_export")
 def test_training_from_a_model_starts_where_it_ended(objective: Objective, tmp_path: Path) -> None:
     def first_epoch(name: str, **options: Any) -> dict[str, Any]:
