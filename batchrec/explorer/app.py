@@ -69,6 +69,10 @@ def make_app(explorer: Explorer) -> "Starlette":
     from starlette.routing import Route
 
     environment = template_environment("batchrec.explorer")
+    known = {
+        "labels": [view.files.label for view in explorer.views],
+        "has_titles": explorer.views[0].recommender.catalogue is not None,
+    }
 
     def respond(text: str, kind: str = "text/html", code: int = 200) -> Response:
         # An id or the name of a file may hold bytes that are not UTF-8.
@@ -76,8 +80,7 @@ def make_app(explorer: Explorer) -> "Starlette":
         return Response(content, code, _HEADERS, f"{kind}; charset=utf-8")
 
     def html(page: Page, code: int = 200) -> Response:
-        labels = [view.files.label for view in explorer.views]
-        return respond(environment.get_template("explore.html").render(page=page, labels=labels), code=code)
+        return respond(environment.get_template("explore.html").render(page=page, **known), code=code)
 
     def show(request: "Request") -> Response:
         return html(explorer.page(request.url.query))
