@@ -21,6 +21,7 @@ from tests.support.models import trained_model, write_sequences
         ("batchrec.doctor", {"torch", "onnxruntime", "onnx", "click"}),
         ("batchrec.sequences.build", {"torch", "onnxruntime", "click"}),
         ("batchrec.report_page.page", {"torch", "onnxruntime", "click", "jinja2", "vl_convert"}),
+        ("batchrec.explorer.app", {"torch", "onnx", "click", "jinja2", "starlette", "uvicorn"}),
         ("batchrec.training.train", {"click"}),
     ],
 )

@@ -4,6 +4,7 @@ from batchrec.config.bench import BenchConfig
 from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.csv import CsvOptions
 from batchrec.config.evaluation import EvaluationConfig
+from batchrec.config.explore import ExploreConfig
 from batchrec.config.options import parse_date, parse_dates
 from batchrec.config.report import ReportConfig
 from batchrec.config.rules import RulesConfig
@@ -32,6 +33,7 @@ __all__ = [
     "EncoderShape",
     "EngineName",
     "EvaluationConfig",
+    "ExploreConfig",
     "IdType",
     "Layout",
     "Objective",

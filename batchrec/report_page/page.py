@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from importlib.resources import files as package_files
 from pathlib import Path
 
 import duckdb
@@ -15,8 +14,8 @@ from batchrec.report_page.night_files import NightFiles, NightTables
 from batchrec.report_page.night_sections import gates, summary, trend
 from batchrec.report_page.sample_users import sample_users
 from batchrec.report_page.table_sections import changes, coverage, histories, popularity, sources
+from batchrec.report_page.templating import template_environment
 from batchrec.system.atomic import check_writable_file, replacing
-from batchrec.system.logs import redacted
 from batchrec.system.stores import needs_extra
 from batchrec.tables.queries import connect
 
@@ -90,22 +89,7 @@ def _section(anchor: str, title: str, blocks: Callable[[], list[Block]]) -> Sect
 
 
 def _html(files: NightFiles, sections: list[Section]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    def without_secrets(value: object) -> object:
-        # Before a text is escaped, which could hide a secret. Markup is made of such texts.
-        return redacted(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-    folder = package_files("batchrec.report_page") / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(str(folder)),
-        autoescape=True,
-        finalize=without_secrets,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment()
     environment.filters["shown"] = shown
     environment.tests["numeric"] = _is_numeric
     environment.tests["badge"] = lambda cell: isinstance(cell, Badge)

