@@ -17,7 +17,7 @@ from batchrec.model.reasons import N_BECAUSE
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.known_ids import KnownIds
 from batchrec.scoring.find_item import find_item
-from batchrec.scoring.known_items import check_knows_catalogue
+from batchrec.scoring.known_items import check_knows_catalogue, none_known
 from batchrec.scoring.leave_one_out import lost_scores
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Scorer
@@ -97,9 +97,7 @@ def recommend(
     named = [name(item_id) for item_id in item_ids]
     is_known = vocabulary.indexes(pa.array(item_ids, pa.string())) != PAD
     if not is_known.any():
-        example = f"{vocabulary.item_ids.type} like {vocabulary.item_ids[0].as_py()!r:.40}"
-        shown = ", ".join(names or item_ids[-10:])
-        raise ConfigError(f"the model knows none of {shown}. Pass ids that are {example}, or --items FILE")
+        raise none_known(vocabulary, names or item_ids[-10:], ", or --items FILE")
     scoring = ScoringConfig(top_k=config.top_k)
     user_type = user.schema.field("user_id").type
     offer = replace(read_offer(KnownIds(vocabulary, user_type), scoring), catalogue=catalogue)
