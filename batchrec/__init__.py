@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from batchrec.scoring.score import score
     from batchrec.sequences.build import build_sequences
     from batchrec.similarity.similar import similar
+    from batchrec.training.loop import Epoch
     from batchrec.training.train import train
 
 _HOMES = {
     "BatchrecError": "errors",
     "BenchConfig": "config",
     "CatalogueConfig": "config",
+    "Epoch": "training.loop",
     "EvaluationConfig": "config",
     "Jobs": "nightly.jobs",
     "Model": "interactive.model",
@@ -62,6 +64,7 @@ __all__ = [
     "BatchrecError",
     "BenchConfig",
     "CatalogueConfig",
+    "Epoch",
     "EvaluationConfig",
     "Jobs",
     "Model",

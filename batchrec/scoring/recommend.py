@@ -91,7 +91,7 @@ def recommend(
         item_ids = [find_item(name, catalogue) if catalogue else name for name in names]
         user = _user_with(pa.array(item_ids, pa.string()), vocabulary)
     else:
-        user = read_user(open_sequences(Path(sequences)), config.user)
+        user = read_user(open_sequences(Path(sequences)), str(config.user))
         item_ids = [str(item_id) for item_id in user["item_ids"][0].as_py()]
     name = partial(_named, vocabulary=vocabulary, catalogue=catalogue)
     named = [name(item_id) for item_id in item_ids]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.config import SimilarConfig, SimilarMethod
+from batchrec.config.arguments import as_path, check_config
 from batchrec.errors import ConfigError
 from batchrec.model.directory import Model, load_model, model_files
 from batchrec.rules.known_ids import KnownIds
@@ -23,6 +24,7 @@ from batchrec.sources.catalogue import read_catalogue
 from batchrec.system.atomic import check_no_input, check_writable_file
 from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import one_database
+from batchrec.tables.report_table import ReportTable
 from batchrec.tables.schemas import FIRST_ITEM, SIMILAR_SOURCES, similar_schema
 
 _log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ _MOST_BLENDED = 150_000
 
 
 @dataclass(frozen=True)
-class SimilarReport:
+class SimilarReport(ReportTable):
     """The table that was written.
 
     method: the one that was used, which depends on what the model stores and, by auto, on its number of items. items:
@@ -68,7 +70,8 @@ def similar(
     breaks its contract or a rule. Then `out` stays as it was.
     """
     started = time.monotonic()
-    model, out = Path(model), Path(out)
+    model, out = as_path(model, "model"), as_path(out, "out")
+    check_config(config, SimilarConfig)
     histories = [] if sequences is None else [sequences]
     check_no_input(out, [*histories, *model_files(model), *map(local_path_of, config.files.values())])
     check_writable_file(out)
