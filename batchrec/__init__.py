@@ -2,8 +2,8 @@
 
 The jobs and their options: build_sequences with SequencesConfig, train with TrainingConfig, score with ScoringConfig,
 similar with SimilarConfig, evaluate with EvaluationConfig, recommend with RecommendConfig, bench with BenchConfig. run
-runs a whole night of Jobs, with RunConfig. diagnose checks the machine. Each loads when it is first used: `import
-batchrec` loads none of torch, onnxruntime and duckdb.
+runs a whole night of Jobs, with RunConfig. diagnose checks the machine. Model is a trained model in memory, with titles
+by CatalogueConfig. Each loads when it is first used: `import batchrec` loads none of torch, onnxruntime and duckdb.
 """
 
 from importlib import import_module
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from batchrec.benchmark.bench import bench
     from batchrec.config import (
         BenchConfig,
+        CatalogueConfig,
         EvaluationConfig,
         RecommendConfig,
         RunConfig,
@@ -24,19 +25,24 @@ if TYPE_CHECKING:
     from batchrec.doctor import diagnose
     from batchrec.errors import BatchrecError
     from batchrec.evaluation.evaluate import evaluate
+    from batchrec.interactive.model import Model
     from batchrec.nightly.jobs import Jobs
     from batchrec.nightly.run import run
     from batchrec.scoring.recommend import recommend
     from batchrec.scoring.score import score
     from batchrec.sequences.build import build_sequences
     from batchrec.similarity.similar import similar
+    from batchrec.training.loop import Epoch
     from batchrec.training.train import train
 
 _HOMES = {
     "BatchrecError": "errors",
     "BenchConfig": "config",
+    "CatalogueConfig": "config",
+    "Epoch": "training.loop",
     "EvaluationConfig": "config",
     "Jobs": "nightly.jobs",
+    "Model": "interactive.model",
     "RecommendConfig": "config",
     "RunConfig": "config",
     "ScoringConfig": "config",
@@ -57,8 +63,11 @@ _HOMES = {
 __all__ = [
     "BatchrecError",
     "BenchConfig",
+    "CatalogueConfig",
+    "Epoch",
     "EvaluationConfig",
     "Jobs",
+    "Model",
     "RecommendConfig",
     "RunConfig",
     "ScoringConfig",

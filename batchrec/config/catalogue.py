@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from batchrec.config.options import option
+from batchrec.config.options import check_values, option
 
 
 @dataclass(frozen=True)
@@ -14,3 +14,6 @@ class CatalogueConfig:
     )
     item_column: str = option("movieId", "Item id column of the catalogue.")
     title_column: str = option("title", "Title column of the catalogue.")
+
+    def __post_init__(self) -> None:
+        check_values(self)

@@ -119,7 +119,7 @@ class RecommendConfig(CatalogueConfig):
     """Options of `recommend`."""
 
     top_k: int = option(10, "Number of recommendations to show.", minimum=1)
-    user: str | None = option(None, "Recommend to this user of --sequences, instead of after items.")
+    user: str | int | None = option(None, "Recommend to this user of --sequences, instead of after items.")
     why: bool = option(
         False,
         "Name up to three items of the history per recommendation, with the score that it loses if each is left out.",

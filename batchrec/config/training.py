@@ -114,6 +114,13 @@ class TrainingConfig:
         None, "Model directory whose weights to start from; an item that both models know keeps its embedding."
     )
 
+    @property
+    def unused(self) -> list[str]:
+        """The options that are not at their defaults although the objective does not use them."""
+        masked = () if self.objective == "masked" else ("mask_prob", "last_mask_prob")
+        changed = [name for name in masked if getattr(self, name) != getattr(TrainingConfig, name)]
+        return [f"--{name.replace('_', '-')}" for name in changed]
+
     def __post_init__(self) -> None:
         check_values(self)
         check(

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchrec.config import EvaluationConfig, ScoringConfig, TrainingConfig, Validation
+from batchrec.config.arguments import as_path, check_config
 from batchrec.errors import ConfigError
 from batchrec.evaluation import als
 from batchrec.evaluation.baselines import Baselines
@@ -56,7 +57,9 @@ def evaluate(
     Then `out` stays as it was.
     """
     started = time.monotonic()
-    sequences, out = Path(sequences), Path(out)
+    sequences, out = as_path(sequences, "sequences"), as_path(out, "out")
+    check_config(evaluation, EvaluationConfig)
+    check_config(training, TrainingConfig)
     json_out = _check_outs(out)
     if training.init_from is not None:
         raise ConfigError("--init-from: that model may have learned the test items. Evaluate without it")

@@ -8,6 +8,7 @@ from typing import Any
 from batchrec.config import EvaluationConfig
 from batchrec.evaluation.bootstrap import Interval, MethodComparison
 from batchrec.evaluation.metrics import METRICS, MethodMetrics
+from batchrec.tables.report_table import ReportTable
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class EvaluatedModel:
 
 
 @dataclass(frozen=True)
-class EvaluationReport:
+class EvaluationReport(ReportTable):
     """The tested users and items, and each method's result: model and --recs first, then the baselines, best first.
 
     question: in words. users_tested and users_not_tested (by reason) add up to all users of the log. cut: the first

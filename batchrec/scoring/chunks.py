@@ -3,13 +3,12 @@
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
 from batchrec.config import ScoringConfig
 from batchrec.system.machine import n_cores
-from batchrec.tables.sequences_table import Sequences
 
 Chunk = TypeVar("Chunk")
 Scored = TypeVar("Scored")
@@ -21,12 +20,23 @@ _MAX_CHUNK_SIZE = 1 << 16
 _GPU_WORKERS = 2
 
 
+class Users(Protocol):
+    """Users with their histories: a sequences table, on the disk or in memory."""
+
+    @property
+    def n_users(self) -> int:
+        """The number of users."""
+
+    def batches(self, n_users: int) -> Iterator[pa.RecordBatch]:
+        """Yield the users in batches of up to `n_users`."""
+
+
 def n_workers(config: ScoringConfig, device: str) -> int:
     """Return how many chunks are scored at a time."""
     return config.workers or (_GPU_WORKERS if device == "cuda" else n_cores())
 
 
-def read_chunks(table: Sequences, config: ScoringConfig, device: str) -> Iterator[pa.RecordBatch]:
+def read_chunks(table: Users, config: ScoringConfig, device: str) -> Iterator[pa.RecordBatch]:
     """Read the histories, chunk by chunk; a small table is several chunks too, so that every worker has one.
 
     A chunk for shards is larger: one shard keeps only its own users.

@@ -1,13 +1,14 @@
 """Check that a model was trained on this log: it must know the log's items."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrec.errors import InputError, ModelError, one_line
+from batchrec.errors import ConfigError, InputError, ModelError, one_line
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.tables.ids import without_blanks
 from batchrec.tables.queries import connect, literal, select
@@ -53,6 +54,12 @@ def check_knows_catalogue(vocabulary: Vocabulary, model: Path, item_ids: pa.Arra
             f"{model}: knows none of the {len(item_ids):,} items of {where}: its ids are {known.type}{_example(known)}"
             f", theirs{_example(item_ids, '')}. Pass the catalogue of the log that it was trained on, or train again"
         )
+
+
+def none_known(vocabulary: Vocabulary, given: Iterable[int | str], or_pass: str = "") -> ConfigError:
+    """Return the error for given items that a model does not know; or_pass: what else could be passed."""
+    example = f"{vocabulary.item_ids.type} like {vocabulary.item_ids[0].as_py()!r:.40}"
+    return ConfigError(f"the model knows none of {', '.join(map(str, given))}. Pass ids that are {example}{or_pass}")
 
 
 def _items_of(table: Sequences) -> pa.Array:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from batchrec.config import RecommendConfig
 from batchrec.errors import ConfigError
+from batchrec.scoring.known_items import none_known
 from batchrec.scoring.recommender import NamedItem, Recommendation, open_recommender
 from batchrec.tables.sequences_table import open_sequences, read_user
 
@@ -39,14 +40,11 @@ def recommend(
         item_ids = [recommender.find(name) for name in names]
         user = recommender.history_of(item_ids)
     else:
-        user = read_user(open_sequences(Path(sequences)), config.user)
+        user = read_user(open_sequences(Path(sequences)), str(config.user))
         item_ids = [str(item_id) for item_id in user["item_ids"][0].as_py()]
     is_known = recommender.knows(item_ids)
     if not is_known.any():
-        known = recommender.vocabulary.item_ids
-        example = f"{known.type} like {known[0].as_py()!r:.40}"
-        shown = ", ".join(names or item_ids[-10:])
-        raise ConfigError(f"the model knows none of {shown}. Pass ids that are {example}, or --items FILE")
+        raise none_known(recommender.vocabulary, names or item_ids[-10:], ", or --items FILE")
     named, rows = recommender.named(item_ids), recommender.recommend(user)
     return Recommendations(
         history=named,

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from batchrec.tables.report_table import ReportTable
+
 
 @dataclass(frozen=True)
-class ScoringReport:
+class ScoringReport(ReportTable):
     """Users by where their lists come from: users = by model + by popularity + skipped (all items seen) + emptied.
 
     emptied_by: users without a list, per rule (its option) that left them nothing.

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from batchrec.config import ScoringConfig
+from batchrec.config.arguments import as_path, check_config
 from batchrec.errors import ConfigError, GateError
 from batchrec.model.directory import model_files
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
@@ -61,7 +62,8 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
     table that breaks a rule. Then `out` stays as it was.
     """
     started = time.monotonic()
-    sequences, model, out = Path(sequences), Path(model), Path(out)
+    sequences, model, out = as_path(sequences, "sequences"), as_path(model, "model"), as_path(out, "out")
+    check_config(config, ScoringConfig)
     check_no_input(out, [sequences, *model_files(model), *map(local_path_of, config.files.values())])
     check_writable_file(out)
     if engine is None and config.engine != "local":

@@ -84,9 +84,12 @@ def export_vectors(
     return report
 
 
-def item_vectors(model: Model) -> pa.Table:
-    """Return one row per item of the model: item_id, and its vector: the embedding, then the bias."""
-    weights = model.encoder_weights("export-vectors")
+def item_vectors(model: Model, needed_by: str = "export-vectors") -> pa.Table:
+    """Return one row per item of the model: item_id, and its vector: the embedding, then the bias.
+
+    Raises ModelError, which names what needs the vectors, if no encoder was trained.
+    """
+    weights = model.encoder_weights(needed_by)
     vectors = np.column_stack([weights["item_embeddings.weight"], weights["item_biases"]])[FIRST_ITEM:]
     if model.blend is not None:
         vectors *= model.blend.scale

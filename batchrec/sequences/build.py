@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from batchrec.config import SequencesConfig
+from batchrec.config.arguments import as_path, as_sources, check_config
 from batchrec.errors import ConfigError, InputError
 from batchrec.sequences.events import LoadedEvents, load_events
 from batchrec.sequences.filters import HistoryEvents, remembers_left_out
@@ -22,6 +23,7 @@ from batchrec.system.urls import is_url
 from batchrec.tables.log_end import EventsAhead, ahead_from
 from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import connect, is_disk_full, materialize, select
+from batchrec.tables.report_table import ReportTable
 from batchrec.tables.schemas import WEIGHED_COLUMNS, id_type, sequences_schema
 
 # Events that are assembled and written at a time; they become one row group of the output.
@@ -29,7 +31,7 @@ BATCH_EVENTS = 1 << 20
 
 
 @dataclass(frozen=True)
-class SequencesReport:
+class SequencesReport(ReportTable):
     """The counts of what was read and written: rows read = events + rejected + left out + duplicates folded.
 
     users: rows of the table. users_without_history: users whose events were all left out by filters. *_history: number
@@ -98,7 +100,8 @@ def build_sequences(
     was.
     """
     started = time.monotonic()
-    sources, out = [str(path) for path in ([ratings] if isinstance(ratings, str | Path) else ratings)], Path(out)
+    check_config(config, SequencesConfig)
+    sources, out = as_sources(ratings, "ratings"), as_path(out, "out")
     if builder is None and config.engine != "local":
         name = config.engine
         raise ConfigError(

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.config import SimilarConfig, SimilarMethod
+from batchrec.config.arguments import as_path, check_config
 from batchrec.errors import ConfigError
 from batchrec.model.directory import Model, load_model, model_files
 from batchrec.rules.known_ids import KnownIds
@@ -23,6 +24,7 @@ from batchrec.sources.catalogue import read_catalogue
 from batchrec.system.atomic import check_no_input, check_writable_file
 from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import one_database
+from batchrec.tables.report_table import ReportTable
 from batchrec.tables.schemas import FIRST_ITEM, SIMILAR_SOURCES, similar_schema
 
 _log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ _MOST_BLENDED = 150_000
 
 
 @dataclass(frozen=True)
-class SimilarReport:
+class SimilarReport(ReportTable):
     """The table that was written.
 
     method: the one that was used, which depends on what the model stores and, by auto, on its number of items. items:
@@ -68,12 +70,13 @@ def similar(
     breaks its contract or a rule. Then `out` stays as it was.
     """
     started = time.monotonic()
-    model, out = Path(model), Path(out)
+    model, out = as_path(model, "model"), as_path(out, "out")
+    check_config(config, SimilarConfig)
     histories = [] if sequences is None else [sequences]
     check_no_input(out, [*histories, *model_files(model), *map(local_path_of, config.files.values())])
     check_writable_file(out)
     loaded = load_model(model)
-    method = _method_for(loaded, model, config.method)
+    method = method_for(loaded, model, config.method)
     vocabulary = loaded.vocabulary
     with one_database():
         rules = read_rule_tables(config.rules)
@@ -81,7 +84,7 @@ def similar(
         is_eligible = read_rules(rules, config.rules, config.top_k, known).compile(vocabulary).is_eligible
         catalogue = read_catalogue(config, vocabulary.item_ids.type, config.night)
     made_by = {"model_id": loaded.manifest.model_id, "method": method, "top_k": config.top_k}
-    columns = _Columns(loaded, made_by, None if catalogue is None else catalogue.values_of(vocabulary.item_ids))
+    columns = SimilarColumns(loaded, made_by, None if catalogue is None else catalogue.values_of(vocabulary.item_ids))
     # By id, so that targets need not sort the rows.
     items = pc.sort_indices(vocabulary.item_ids).to_numpy().astype(np.int64) + FIRST_ITEM
     lists = SimilarLists.of_model(loaded, method, is_eligible).chunks(items, config.top_k)
@@ -121,7 +124,7 @@ def _in_row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch
         yield pa.concat_batches(collected)
 
 
-def _method_for(model: Model, folder: Path, method: SimilarMethod) -> SimilarMethod:
+def method_for(model: Model, folder: Path, method: SimilarMethod) -> SimilarMethod:
     """Return the method to use: of `blended`, with a warning, only the part that the model has.
 
     Raises ConfigError if the model stores no neighbours and the method needs them.
@@ -158,7 +161,7 @@ def _method_by_size(n_items: int) -> tuple[SimilarMethod, str]:
     return "blended", f"has {n_items:,} items, at most {_MOST_BLENDED:,}"
 
 
-class _Columns:
+class SimilarColumns:
     """Turns rows of lists into rows of the table; titles: of each item of the model, None without a catalogue."""
 
     def __init__(self, model: Model, made_by: dict[str, Any], titles: pa.Array | None) -> None:

@@ -82,7 +82,14 @@ def is_json() -> bool:
 
 def hides_bars() -> bool | None:
     """Return tqdm's `disable`: None hides bars unless stderr is a terminal, True hides them between JSON lines."""
-    return True if is_json() else None
+    # A notebook has no terminal, but tqdm.auto draws its own bars there.
+    return True if is_json() else False if _is_notebook() else None
+
+
+def _is_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 class _Stderr(logging.StreamHandler[TextIO]):

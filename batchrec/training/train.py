@@ -2,8 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import numpy as np
 import torch
 
 from batchrec.arrays import Bools
-from batchrec.config import Device, TrainingConfig
-from batchrec.errors import DeviceError
+from batchrec.config import TrainingConfig
+from batchrec.config.arguments import as_path, check_config
 from batchrec.model.batching import Histories
 from batchrec.model.blend import Blend
 from batchrec.model.directory import ENCODER, TRAINING_LOG, load_model, replacing_model, write_manifest
@@ -21,7 +20,6 @@ from batchrec.model.vocabulary import Vocabulary
 from batchrec.system.checkpoints import CheckpointStore, fingerprint_of
 from batchrec.system.disk import file_sha256
 from batchrec.system.json_text import to_json
-from batchrec.system.machine import n_cores
 from batchrec.tables.log_end import ahead_from, iso_time
 from batchrec.tables.queries import connect
 from batchrec.tables.validation_cut import validation_cut
@@ -29,12 +27,13 @@ from batchrec.training.blend import blend_accuracy, fit_blend, make_blend
 from batchrec.training.blend_fit import FittedWeights
 from batchrec.training.corpus import Corpus, read_corpus
 from batchrec.training.default_sizes import batch_size, encoder_shape, n_negatives
+from batchrec.training.devices import chosen_device, limited_threads
 from batchrec.training.distributed import ProcessGroup, join_process_group
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, write_encoder
 from batchrec.training.holdout import Accuracy, Split, encoder_accuracy, hold_out
 from batchrec.training.holdout_by_time import hold_out_after
-from batchrec.training.loop import FitResult, fit
+from batchrec.training.loop import FitResult, OnEpoch, fit
 from batchrec.training.refit import refit
 from batchrec.training.signals import Signals, read_signals
 from batchrec.training.warm_start import read_warm_start
@@ -47,8 +46,8 @@ class TrainingReport:
     """The training data and the result; the accuracies are those of the best epoch, blended.
 
     validation: temporal or last-item; cut: the time from which items are held out, None if only last items are.
-    encoder: its shape. negatives: negatives sampled per step, 0 for the full softmax. ended_by: patience, max_epochs or
-    max_minutes. blend: the weight of each signal, 0 for one that does not help; none without a blend.
+    encoder: its shape. negatives: negatives sampled per step, 0 for the full softmax. ended_by: patience, max_epochs,
+    max_minutes or on_epoch. blend: the weight of each signal, 0 for one that does not help; none without a blend.
     blend_ndcg_gains: how much each signal adds to NDCG@10 on the users of the fit. blend_shares: the share of their top
     10 that each part carries. onnx_difference: the largest difference of a score between the ONNX graph and torch.
     """
@@ -84,23 +83,28 @@ def train(
     config: TrainingConfig = TrainingConfig(),
     out: Path | str = Path("model"),
     checkpoint_dir: Path | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> TrainingReport:
     """Train on a sequences table and write the model directory `out`, replacing an older one only when all is done.
 
     checkpoint_dir: a folder, created if missing, for a checkpoint of every epoch. After a run was killed, the same call
-    resumes from there. The caller removes it.
+    resumes from there. The caller removes it. on_epoch: called with the figures of each epoch, such as print; if it
+    returns True, training ends and the best epoch is kept. An error that it raises leaves `out` as it was.
     Raises InputError if the table breaks its contract or has nothing to learn from, DeviceError if the device is
     missing, ConfigError if `out` cannot be written or the loss diverges. Then `out` stays as it was.
     """
-    sequences, out = Path(sequences), Path(out)
-    device = _device(config.device)
+    sequences, out = as_path(sequences, "sequences"), as_path(out, "out")
+    check_config(config, TrainingConfig)
+    for option in config.unused:
+        _log.warning("--objective %s does not use %s", config.objective, option)
+    device = chosen_device(config.device)
     with (
-        _threads(config.threads),
+        limited_threads(config.threads),
         join_process_group(device) as group,
         replacing_model(out) if group.is_first else nullcontext() as folder,
     ):
         started = time.monotonic()
-        trained = _train(sequences, config, checkpoint_dir, device, group)
+        trained = _train(sequences, config, checkpoint_dir, device, group, on_epoch)
         report = None
         if folder is not None:
             corpus, cut, fitted = trained.corpus, trained.cut, trained.fitted
@@ -151,8 +155,13 @@ class _Trained:
     final: Encoder
 
 
-def _train(
-    sequences: Path, config: TrainingConfig, checkpoint_dir: Path | None, device: torch.device, group: ProcessGroup
+def _train(  # noqa: PLR0913, PLR0917 - the arguments of train, the device and the group
+    sequences: Path,
+    config: TrainingConfig,
+    checkpoint_dir: Path | None,
+    device: torch.device,
+    group: ProcessGroup,
+    on_epoch: OnEpoch | None,
 ) -> _Trained:
     """Choose an encoder by what is held out, and refit it. The encoders are on the CPU, in evaluation mode."""
     # The clocks of the processes differ, but all must hold out the same events.
@@ -167,7 +176,7 @@ def _train(
         if config.max_epochs:
             _log.info("training on %s, %s: %s, %s", device, workers, encoder.shape, sizes)
         checkpoints = _open_checkpoints(checkpoint_dir, sequences, cut, config, device, group)
-        fitted = fit(encoder.to(device), split, config, group, checkpoints)
+        fitted = fit(encoder.to(device), split, config, group, checkpoints, on_epoch)
         is_final = split.refit is None or not fitted.epochs
         final = encoder if is_final else refit(encoder, fitted, split, config, group)
     return _Trained(corpus, cut, split, sizes, fitted, encoder.cpu().eval(), final.cpu().eval())
@@ -265,24 +274,3 @@ def _new_encoder(vocabulary: Vocabulary, split: Split, config: TrainingConfig) -
     n_events = np.bincount(training.items, training.relative_weights, minlength=vocabulary.size) + 0.5
     encoder.item_biases.data = torch.from_numpy(np.log(n_events / n_events.mean())).float()
     return encoder
-
-
-@contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
-    """Limit torch to this many threads until the block ends; if None, to the cores that this process may use."""
-    former = torch.get_num_threads()
-    torch.set_num_threads(threads or min(former, n_cores()))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(former)
-
-
-def _device(name: Device) -> torch.device:
-    """Choose the device. Raises DeviceError if the requested one is missing."""
-    is_available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, available in is_available.items() if available))
-    if not is_available[name]:
-        raise DeviceError(f"--device {name}: torch {torch.__version__} finds none. Pass --device auto or cpu")
-    return torch.device(name)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from batchrec.arrays import Floats, Ints, Longs
 from batchrec.config import EncoderShape, TrainingConfig

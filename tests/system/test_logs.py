@@ -1,10 +1,12 @@
 import json
 import logging
+import sys
 import threading
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -149,6 +151,15 @@ def test_progress_bars_are_hidden_between_json_lines() -> None:
         assert logs.hides_bars() is None
         logs.set_log_format("json")
         assert logs.hides_bars() is True
+
+
+def test_progress_bars_are_shown_in_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for config, hides in (({"IPKernelApp": {}}, False), ({"TerminalIPythonApp": {}}, None)):
+        shell = SimpleNamespace(config=config)
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda shell=shell: shell))
+        assert logs.hides_bars() is hides
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    assert logs.hides_bars() is None
 
 
 @dataclass(frozen=True)

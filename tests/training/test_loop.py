@@ -17,7 +17,7 @@ from batchrec.scoring.score import score
 from batchrec.tables.schemas import PAD
 from batchrec.training.encoder import Encoder
 from batchrec.training.holdout import Accuracy, Split, hold_out
-from batchrec.training.loop import FitResult, fit
+from batchrec.training.loop import Epoch, FitResult, fit
 from batchrec.training.loss import ItemLoss
 from batchrec.training.windows import Batch, draw_batches
 from tests.support.models import (
@@ -62,6 +62,25 @@ def fit_with(
     monkeypatch.setattr("batchrec.training.loop.encoder_accuracy", accuracy)
     fitted = fit(encoder, small_split(), replace(CONFIG, **options))
     return encoder, fitted, biases
+
+
+def test_each_epoch_is_told_and_a_callback_that_returns_true_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Epoch] = []
+
+    def on_epoch(epoch: Epoch) -> bool:
+        told.append(epoch)
+        return epoch.epoch == 2
+
+    encoder, accuracies = small_encoder(N_ITEMS + 2), iter([0.3, 0.2, 0.9])
+    monkeypatch.setattr("batchrec.training.loop.encoder_accuracy", lambda *_: Accuracy(next(accuracies), 1.0))
+    fitted = fit(encoder, small_split(), replace(CONFIG, max_epochs=9), on_epoch=on_epoch)
+    assert (fitted.epochs, fitted.best_epoch, fitted.ended_by) == (told, 1, "on_epoch")
+    assert [epoch.epoch for epoch in told] == [1, 2]
+
+
+def test_a_callback_that_returns_something_else_ends_nothing() -> None:
+    fitted = fit(small_encoder(N_ITEMS + 2), small_split(), CONFIG, on_epoch=lambda epoch: epoch.epoch)
+    assert (fitted.ended_by, len(fitted.epochs)) == ("max_epochs", CONFIG.max_epochs)
 
 
 def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

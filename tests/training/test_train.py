@@ -19,7 +19,7 @@ from batchrec.model.directory import load_model
 from batchrec.training import train as training
 from batchrec.training.corpus import read_corpus
 from batchrec.training.holdout import hold_out
-from batchrec.training.loop import FitResult, fit
+from batchrec.training.loop import Epoch, FitResult, fit
 from batchrec.training.train import train
 from tests.support.models import (
     CONFIG,
@@ -125,6 +125,31 @@ def test_an_error_after_the_fit_leaves_the_older_model(tmp_path: Path, monkeypat
         train(training_sequences(), replace(CONFIG, seed=1), model)
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
     assert names_in(tmp_path) == {"model"}
+
+
+def test_an_error_of_a_callback_leaves_the_older_model_and_a_resumed_run_goes_on(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(trained_model(), tmp_path / "model"))
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+
+    def fail(epoch: Epoch) -> None:
+        raise ZeroDivisionError(epoch.epoch)
+
+    arguments = training_sequences(), replace(CONFIG, seed=1), model, tmp_path / "checkpoints"
+    with pytest.raises(ZeroDivisionError, match=r"^1$"):
+        train(*arguments, on_epoch=fail)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    assert names_in(tmp_path) == {"model", "checkpoints"}
+    # The epoch was done: its figures are not told again.
+    with pytest.raises(ZeroDivisionError, match=r"^2$"):
+        train(*arguments, on_epoch=fail)
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_callback_gets_the_rows_of_the_training_log(tmp_path: Path) -> None:
+    told: list[Epoch] = []
+    train(training_sequences(), CONFIG, tmp_path / "model", on_epoch=told.append)
+    assert [asdict(epoch) for epoch in told] == training_log(tmp_path / "model")
+    assert len(told) == CONFIG.max_epochs
 
 
 @pytest.mark.usefixtures("no_export")
@@ -291,7 +316,7 @@ def test_threads_are_those_given_or_those_available(
         return fit(*arguments)
 
     monkeypatch.setattr(training, "fit", fit_once)
-    monkeypatch.setattr(training, "n_cores", lambda: cores)
+    monkeypatch.setattr("batchrec.training.devices.n_cores", lambda: cores)
     before = torch.get_num_threads()
     # The threads that the environment gave OpenMP.
     torch.set_num_threads(4)

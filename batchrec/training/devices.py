@@ -1,0 +1,31 @@
+"""The device of a training, and its threads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from batchrec.config import Device
+from batchrec.errors import DeviceError
+from batchrec.system.machine import n_cores
+
+
+def chosen_device(name: Device) -> torch.device:
+    """Choose the device. Raises DeviceError if the requested one is missing."""
+    is_available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, available in is_available.items() if available))
+    if not is_available[name]:
+        raise DeviceError(f"--device {name}: torch {torch.__version__} finds none. Pass --device auto or cpu")
+    return torch.device(name)
+
+
+@contextmanager
+def limited_threads(threads: int | None) -> Iterator[None]:
+    """Limit torch to this many threads until the block ends; if None, to the cores that this process may use."""
+    former = torch.get_num_threads()
+    torch.set_num_threads(threads or min(former, n_cores()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)
