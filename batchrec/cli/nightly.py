@@ -134,6 +134,7 @@ def run_command(
     with reporting_failures(None if dry_run else metrics_file):
         config = RunConfig(**options)
         jobs = _jobs(context)
+    from batchrec.nightly.report import format_checks
     from batchrec.nightly.run import plan, run
 
     if dry_run:
@@ -152,8 +153,7 @@ def run_command(
         print_report(report, json)
         return
     print_figures({name: value for name, value in asdict(report).items() if not isinstance(value, dict | list)})
-    for check in report.checks:
-        echo(f"{check['gate'] + ' gate':30} {check['figure']}: {check['value']:.6g}")
+    echo(f"\n{format_checks(report.checks)}")
 
 
 def _jobs(context: click.Context) -> "Jobs":
