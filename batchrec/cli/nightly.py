@@ -23,7 +23,7 @@ from batchrec.cli.options import (
 )
 from batchrec.cli.output import echo, print_figures, print_report
 from batchrec.cli.precedence import read_defaults, resolve_options
-from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig
+from batchrec.config import CatalogueConfig, RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_resume, ignore_signals
 
@@ -277,6 +277,12 @@ def open_archive(context: click.Context) -> "Archive":
     options, scoring = resolve_options(context, "run"), resolve_options(context, "score")
     similar = open_target(resolve_options(context, "similar")["out"], "similar") if options["similar"] else None
     return Archive(Path(options["nights"]), open_target(scoring["out"], scoring["layout"]), similar)
+
+
+def catalogue_of(context: click.Context) -> CatalogueConfig:
+    """Return where score reads the titles of items from."""
+    scoring = resolve_options(context, "score")
+    return CatalogueConfig(**{field.name: scoring[field.name] for field in fields(CatalogueConfig)})
 
 
 def open_registry(context: click.Context) -> "ModelRegistry":
