@@ -1,5 +1,22 @@
 """Errors that are not bugs: one line each, with the place, what was found, what was expected and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(wanted: str, names: Iterable[str]) -> str | None:
+    """Return the name that a person most likely meant by another one; None if none is near.
+
+    Only letters and digits are compared, in any case.
+    """
+    by_letters = {_letters(name): name for name in sorted(names, reverse=True)}
+    near = difflib.get_close_matches(_letters(wanted), by_letters, n=1, cutoff=0.7)
+    return by_letters[near[0]] if near else None
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
 
 def one_line(error: BaseException) -> str:
     """Return the message of a library's error as one line of at most 400 characters."""

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from tabulate import tabulate
-
 from batchrec.benchmark.bench import BenchReport, Growth, Stage
+from batchrec.system.terminal import format_table
 
 
 def format_report(report: BenchReport) -> str:
@@ -23,9 +22,8 @@ def _head(report: BenchReport) -> Iterator[str]:
 
 
 def _stages(stages: list[Stage]) -> str:
-    rows = [("stage", "seconds", "per second", "peak", "times the limit", "limit"), *map(_cells, stages)]
-    # The cells are formatted already.
-    return tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=("left", *["right"] * 4, "left"))
+    columns = ("stage", "seconds", "per second", "peak", "times the limit", "limit")
+    return format_table(columns, [_cells(stage) for stage in stages], range(1, 5))
 
 
 def _cells(stage: Stage) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """batchrec.toml: one table per command, with the options of its command line."""
 
-import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any, Literal
 
-from batchrec.errors import ConfigError
+from batchrec.errors import ConfigError, nearest
 
 DEFAULT_FILE = "batchrec.toml"
 
@@ -17,20 +16,24 @@ Kind = Literal["true or false", "an integer", "a number", "text"]
 
 @dataclass(frozen=True)
 class FileOption:
-    """The values that an option accepts, and the name of its parameter. takes_table: also a table of numbers."""
+    """The values that an option accepts, and the name of its parameter. takes_table: also a table of numbers.
+
+    meaning: a sentence on its choices, if its help explains them.
+    """
 
     parameter: str
     kind: Kind
     choices: tuple[str, ...] = ()
     is_list: bool = False
     takes_table: bool = False
+    meaning: str = ""
 
     @property
     def expected(self) -> str:
         """The accepted values, for error messages."""
         if self.is_list:
             return f"{self.kind}, or a list of it"
-        return f"one of {', '.join(self.choices)}" if self.choices else self.kind
+        return f"one of {', '.join(self.choices)}{self.meaning}" if self.choices else self.kind
 
 
 # Command -> option name with hyphens -> accepted values.
@@ -99,8 +102,8 @@ def _with_hyphens(key: str) -> str:
 
 
 def _suggestion(name: str, names: Mapping[str, object]) -> str:
-    nearest = difflib.get_close_matches(name, names, n=1)
-    meant = f"did you mean {nearest[0]!r}? " if nearest else ""
+    near = nearest(name, names)
+    meant = f"did you mean {near!r}? " if near else ""
     return f"{meant}expected one of {', '.join(sorted(names))}"
 
 

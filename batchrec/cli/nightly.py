@@ -23,7 +23,7 @@ from batchrec.cli.options import (
 )
 from batchrec.cli.output import echo, print_figures, print_report
 from batchrec.cli.precedence import read_defaults, resolve_options
-from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig
+from batchrec.config import CatalogueConfig, RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_resume, ignore_signals
 
@@ -134,6 +134,7 @@ def run_command(
     with reporting_failures(None if dry_run else metrics_file):
         config = RunConfig(**options)
         jobs = _jobs(context)
+    from batchrec.nightly.report import format_checks
     from batchrec.nightly.run import plan, run
 
     if dry_run:
@@ -152,8 +153,7 @@ def run_command(
         print_report(report, json)
         return
     print_figures({name: value for name, value in asdict(report).items() if not isinstance(value, dict | list)})
-    for check in report.checks:
-        echo(f"{check['gate'] + ' gate':30} {check['figure']}: {check['value']:.6g}")
+    echo(f"\n{format_checks(report.checks)}")
 
 
 def _jobs(context: click.Context) -> "Jobs":
@@ -277,6 +277,12 @@ def open_archive(context: click.Context) -> "Archive":
     options, scoring = resolve_options(context, "run"), resolve_options(context, "score")
     similar = open_target(resolve_options(context, "similar")["out"], "similar") if options["similar"] else None
     return Archive(Path(options["nights"]), open_target(scoring["out"], scoring["layout"]), similar)
+
+
+def catalogue_of(context: click.Context) -> CatalogueConfig:
+    """Return where score reads the titles of items from."""
+    scoring = resolve_options(context, "score")
+    return CatalogueConfig(**{field.name: scoring[field.name] for field in fields(CatalogueConfig)})
 
 
 def open_registry(context: click.Context) -> "ModelRegistry":

@@ -10,6 +10,7 @@ from batchrec.cli.options import JobCommand, json_option, log_format_option
 from batchrec.cli.output import echo
 from batchrec.system.json_text import to_json
 from batchrec.system.logs import redacted_values
+from batchrec.system.terminal import format_table
 
 
 @cli.command("nights", cls=JobCommand)
@@ -18,8 +19,6 @@ from batchrec.system.logs import redacted_values
 @click.pass_context
 def nights_command(context: click.Context, /, json: bool) -> None:
     """List the nights that are kept, oldest first, with a mark at those whose table is out, and why some failed."""
-    from tabulate import tabulate
-
     from batchrec.report_page.night_sections import NIGHT_COLUMNS, night_row
     from batchrec.report_page.page import shown
 
@@ -33,8 +32,8 @@ def nights_command(context: click.Context, /, json: bool) -> None:
         click.echo(to_json(redacted_values(nights)))
         return
     rows = [["*" if night["is_out"] else "", *map(shown, night_row(night))] for night in nights]
-    aligned = ["left", "left", *["right"] * (len(NIGHT_COLUMNS) - 2), "left"]
-    echo(tabulate(rows, ["", *NIGHT_COLUMNS], colalign=aligned, disable_numparse=True) if rows else "no nights")
+    failures = {number for number, night in enumerate(nights) if night["failed"] is not None}
+    echo(format_table(["", *NIGHT_COLUMNS], rows, range(2, 9), failures) if rows else "no nights")
     for night in nights:
         if night["failed"] is not None:
             echo(f"{night['run_date']} failed: {night['failed']}")

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from batchrec.config.options import Bounds, parse_date
+from batchrec.config.options import Bounds, meaning_of, parse_date
+from batchrec.errors import nearest
 from batchrec.system import logs
 
 SEE_EXIT_CODES = "Exit codes: see batchrec --help."
@@ -30,6 +31,20 @@ class ConfigOption(click.Option):
         if self.bounds.inequality:
             extra["range"] = self.bounds.inequality
         return extra
+
+
+class Choice(click.Choice[str]):
+    """The type of an option with some choices: the error for any other value names the nearest and what they mean."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the choice."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            near = nearest(str(value), self.choices)
+            meant = f" Did you mean {near!r}?" if near else ""
+            meaning = meaning_of(self.choices, getattr(param, "help", None)).removeprefix(".")
+            self.fail(f"{error.message}{meant}{meaning}{'.' * bool(meaning)}", param, ctx)
 
 
 class Date(click.ParamType[date]):
@@ -73,7 +88,7 @@ def options_of(config_class: type) -> Callable[[Function], Function]:
 
 def _option_type(hint: Any) -> Any:
     if get_origin(hint) is Literal:
-        return click.Choice(get_args(hint))
+        return Choice(get_args(hint))
     # A field that may be None is an option that may be left out.
     return next((part for part in get_args(hint) if part is not type(None)), hint)
 
@@ -98,7 +113,7 @@ def _use_log_format(_context: click.Context, _option: click.Parameter, value: lo
 # Eager: errors in other options are written in this format too.
 log_format_option = click.option(
     "--log-format",
-    type=click.Choice(get_args(logs.LogFormat)),
+    type=Choice(get_args(logs.LogFormat)),
     default="text",
     show_default=True,
     is_eager=True,
@@ -109,10 +124,30 @@ log_format_option = click.option(
 
 
 class Command(click.Command):
-    """A command whose help refers to the list of exit codes in that of batchrec itself."""
+    """A command whose help ends with examples, and refers to the list of exit codes in that of batchrec itself."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **({"epilog": SEE_EXIT_CODES} | kwargs))
+        self.examples = examples.split("\n") if examples else []
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, a line each, then the exit codes."""
+        if self.examples:
+            with formatter.section("Examples"):
+                formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in self.examples))
+        super().format_epilog(ctx, formatter)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does; if there are too many arguments, say how values are passed."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            named = [option.opts[0] for option in self.params if getattr(option, "is_flag", True) is False]
+            takes_options_only = named and all(isinstance(option, click.Option) for option in self.params)
+            if error.message.startswith("Got unexpected extra argument") and takes_options_only:
+                text = f"{error.message}: pass every value with its option, as in {named[0]} VALUE."
+                raise click.UsageError(text, ctx) from error
+            raise
 
 
 class Group(click.Group):

@@ -1,6 +1,5 @@
 """Values of options not given on the command line: from the environment, then batchrec.toml, then the defaults."""
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +9,8 @@ import click
 
 from batchrec.cli.config_file import DEFAULT_FILE, FileOption, Kind, read_config_file
 from batchrec.cli.options import ConfigOption
-from batchrec.errors import ConfigError
+from batchrec.config.options import meaning_of
+from batchrec.errors import ConfigError, nearest
 from batchrec.system import logs
 
 # Commands that people start by hand.
@@ -28,8 +28,8 @@ def check_environment(group: click.Group, environment: Mapping[str, str]) -> Non
     known = set(_variables(group, prefix))
     for name in sorted(environment):
         if environment[name] and name.startswith(prefix) and name not in known | _OF_THE_TESTS:
-            nearest = difflib.get_close_matches(name, sorted(known), n=1)
-            meant = f"Did you mean {nearest[0]}? " if nearest else ""
+            near = nearest(name, known)
+            meant = f"Did you mean {near}? " if near else ""
             raise ConfigError(
                 f"environment variable {name}: names no option; expected one like {prefix}SCORE_TOP_K. {meant}"
                 "Rename it, or unset it"
@@ -73,7 +73,8 @@ def _file_option(option: click.Option) -> FileOption:
     kinds: Mapping[str, Kind] = {"boolean": "true or false", "integer": "an integer", "float": "a number"}
     choices = tuple(option.type.choices) if isinstance(option.type, click.Choice) else ()
     takes_table = isinstance(option, ConfigOption) and option.takes_table
-    return FileOption(str(option.name), kinds.get(option.type.name, "text"), choices, option.multiple, takes_table)
+    kind, meaning = kinds.get(option.type.name, "text"), meaning_of(choices, option.help)
+    return FileOption(str(option.name), kind, choices, option.multiple, takes_table, meaning)
 
 
 def resolve_options(context: click.Context, command: str) -> dict[str, Any]:

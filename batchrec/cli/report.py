@@ -1,6 +1,5 @@
 """The command report."""
 
-from dataclasses import fields
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,10 @@ from typing import Any
 import click
 
 from batchrec.cli.commands import cli
-from batchrec.cli.nightly import open_archive, open_registry
+from batchrec.cli.nightly import catalogue_of, open_archive, open_registry
 from batchrec.cli.options import Date, JobCommand, log_format_option, options_of, path_option
 from batchrec.cli.output import echo
-from batchrec.cli.precedence import resolve_options
-from batchrec.config import CatalogueConfig, ReportConfig
+from batchrec.config import ReportConfig
 
 
 @cli.command("report", cls=JobCommand)
@@ -28,10 +26,8 @@ def report_command(context: click.Context, /, run_date: date | None, out: Path, 
     batchrec.toml.
     """
     config = ReportConfig(**options)
-    scoring = resolve_options(context, "score")
-    catalogue = CatalogueConfig(**{field.name: scoring[field.name] for field in fields(CatalogueConfig)})
     from batchrec.nightly.page import NightPages
 
-    pages = NightPages(open_archive(context), open_registry(context), catalogue)
+    pages = NightPages(open_archive(context), open_registry(context), catalogue_of(context))
     night = pages.write_to(out, run_date, config)
     echo(f"{out}: the page of night {night}")

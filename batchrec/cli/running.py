@@ -12,6 +12,7 @@ from batchrec.cli.torchrun import is_first_process
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.system import logs
 from batchrec.system.signals import Terminated, ignore_signals, signals_first, stopped_by_signals
+from batchrec.system.terminal import shows_colours
 
 _log = logging.getLogger("batchrec")
 
@@ -41,7 +42,8 @@ def _exit_code(error: BaseException) -> int:
         click.echo(error.format_message(), err=True)
         return ConfigError.exit_code
     if isinstance(error, click.ClickException):
-        return _write_error(f"{error.format_message()} See batchrec --help", ConfigError.exit_code)
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "batchrec"
+        return _write_error(f"{error.format_message()} See {command} --help", ConfigError.exit_code)
     if logs.is_json() and isinstance(error, Exception):
         _log.error("a bug: %s", error, exc_info=error, extra={"exit_code": 1})
         return 1
@@ -59,6 +61,8 @@ def _write_line(message: str, exit_code: int, level: int = logging.ERROR) -> int
     if logs.is_json():
         _log.log(level, "%s", line, extra={"exit_code": exit_code})
     else:
+        if line.startswith("error: ") and shows_colours(sys.stderr):
+            line = click.style("error:", fg="red", bold=True) + line.removeprefix("error:")
         click.echo(f"batchrec: {line}", err=True)
     return exit_code
 

@@ -3,6 +3,7 @@
 from batchrec.config.bench import BenchConfig
 from batchrec.config.catalogue import CatalogueConfig
 from batchrec.config.csv import CsvOptions
+from batchrec.config.diff import DiffConfig
 from batchrec.config.evaluation import EvaluationConfig
 from batchrec.config.explore import ExploreConfig
 from batchrec.config.options import parse_date, parse_dates
@@ -30,6 +31,7 @@ __all__ = [
     "CatalogueConfig",
     "CsvOptions",
     "Device",
+    "DiffConfig",
     "EncoderShape",
     "EngineName",
     "EvaluationConfig",

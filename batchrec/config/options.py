@@ -95,7 +95,8 @@ def check_values(config: Any) -> None:
         name, bounds = declared.name, declared.metadata["bounds"]
         value = _plain(getattr(config, name))
         object.__setattr__(config, name, value)
-        check(_fits(value, hints[name]), name, repr(value), _described(hints[name]))
+        expected = _described(hints[name]) + meaning_of(get_args(hints[name]), declared.metadata["help"])
+        check(_fits(value, hints[name]), name, repr(value), expected)
         # No comparison holds for nan, and JSON knows neither nan nor infinity.
         check(not isinstance(value, float) or math.isfinite(value), name, value, "a finite number")
         check(value is None or value in bounds, name, value, str(bounds))
@@ -134,6 +135,11 @@ def _described(hint: Any) -> str:
     if get_args(hint):
         return " or ".join(_described(part) for part in get_args(hint))
     return {int: "an integer", float: "a number", bool: "True or False", str: "a text"}.get(hint, "None")
+
+
+def meaning_of(choices: Iterable[object], text: str | None) -> str:
+    """Return the help of an option as the end of an error message, if it says what its choices mean; else nothing."""
+    return f". {text}".removesuffix(".") if text and any(f"{choice}: " in text for choice in choices) else ""
 
 
 def parse_age(text: str) -> int | None:

@@ -40,7 +40,7 @@ class ScoringConfig(RulesConfig, PublishingConfig):
         "or 12w: recommend an item again if the user's last event with it is so many days before the run date.",
     )
     keep_seen: bool = option(False, "The same as --seen allow.")
-    device: Literal["auto", "cuda", "cpu"] = option("auto", "Device to score on.")
+    device: Literal["auto", "cuda", "cpu"] = option("auto", "Device to score on. cuda: an NVIDIA GPU.")
     explain: bool = option(
         False,
         "Add columns that name the part of the blend that carried each row, and the items of the history behind it.",

@@ -18,7 +18,8 @@ class TrainingConfig:
 
     objective: Objective = option(
         "causal",
-        "Predict each next item from the items before it (SASRec), or masked items from all others (BERT4Rec).",
+        "causal: predict each next item from the items before it (SASRec). masked: predict masked items from all "
+        "others (BERT4Rec).",
     )
     max_len: int | None = option(
         None,

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from tabulate import tabulate
-
 from batchrec.evaluation.report import EvaluationReport, MethodPair, MethodResult
+from batchrec.system.terminal import format_table
 
 _METRICS = {"ndcg": "NDCG", "hit_rate": "HR", "recall": "recall", "mrr": "MRR"}
 
@@ -37,9 +36,8 @@ def _head(report: EvaluationReport) -> Iterator[str]:
 
 def _table(report: EvaluationReport) -> str:
     heads = [f"{name}@{report.k}" for name in _METRICS.values()]
-    rows = [["mean [95 % interval]", *heads, "coverage", "mean popularity rank"], *map(_cells, report.methods)]
-    # The cells are formatted already.
-    return tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=("left", *["right"] * (len(rows[0]) - 1)))
+    columns = ["mean [95 % interval]", *heads, "coverage", "mean popularity rank"]
+    return format_table(columns, [_cells(result) for result in report.methods], range(1, len(columns)))
 
 
 def _cells(result: MethodResult) -> list[str]:

@@ -1,6 +1,7 @@
 """The report of a night: its stages, their figures, and the checks of the gates."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from hashlib import sha256
@@ -9,6 +10,7 @@ from typing import Any, cast
 
 from batchrec.system.json_text import to_json
 from batchrec.system.logs import redacted_values
+from batchrec.system.terminal import format_table
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,16 @@ class Check:
             self.maximum is None or self.value <= self.maximum
         )
 
-    def __str__(self) -> str:
+    @property
+    def bounds(self) -> str:
+        """The bounds in words."""
         bounds = [f"at least {self.minimum:.6g}"] if self.minimum is not None else []
         bounds += [f"at most {self.maximum:.6g}"] if self.maximum is not None else []
+        return " and ".join(bounds)
+
+    def __str__(self) -> str:
         example = "" if self.example is None else f" ({self.example})"
-        return f"{self.figure} is {self.value:.6g}, expected {' and '.join(bounds)}{example}"
+        return f"{self.figure} is {self.value:.6g}, expected {self.bounds}{example}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,14 @@ class NightReport:
     checks: list[dict[str, Any]]
     models: list[dict[str, Any]]
     stages: dict[str, dict[str, Any]]
+
+
+def format_checks(checks: Sequence[dict[str, Any]]) -> str:
+    """Format the checks of a report as a table: each figure with its bounds."""
+    named = [Check(**{field.name: check[field.name] for field in fields(Check)}) for check in checks]
+    rows = [[check.gate, check.figure, f"{check.value:.6g}", check.bounds] for check in named]
+    failed = [number for number, check in enumerate(named) if not check.passed]
+    return format_table(["gate", "figure", "value", "expected"], rows, [2], failed)
 
 
 _FIELDS = {field.name for field in fields(NightReport)}

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from batchrec.config import CatalogueConfig
 from batchrec.report_page.blocks import MissingError
 from batchrec.sources.catalogue import Catalogue, read_catalogue
-from batchrec.tables.queries import literal, select
+from batchrec.tables.queries import literal, rows_of
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,7 @@ class NightTables:
     def rows(self, name: str, **values: Any) -> list[dict[str, Any]]:
         """Run sql/report/<name>.sql, and return its rows; a value that is a path is passed as a file to read."""
         paths = {key: literal(value) if isinstance(value, Path) else value for key, value in values.items()}
-        relation = select(self.con, f"report/{name}", **paths)
-        columns = relation.columns
-        return [dict(zip(columns, row, strict=True)) for row in relation.fetchall()]
+        return rows_of(self.con, f"report/{name}", **paths)
 
     @cached_property
     def catalogue(self) -> Catalogue | None:

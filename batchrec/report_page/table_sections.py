@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from batchrec.report_page.blocks import Block, Cell, Charts, Facts, MissingError, Note, Table
 from batchrec.report_page.charts import Point, bars
 from batchrec.report_page.charts import columns as column_chart
 from batchrec.report_page.night_files import NightFiles, NightTables
+from batchrec.report_page.table_changes import same_id_types, table_changes
 from batchrec.report_page.titles import read_titles
 from batchrec.tables.queries import literal, materialize
 
@@ -117,35 +116,31 @@ def changes(tables: NightTables) -> list[Block]:
         raise MissingError("No earlier night has an intact table to compare with.")
     night, previous = tables.files.previous
     recs = tables.files.table
-    types = [[pq.read_schema(file).field(name).type for name in ("user_id", "item_id")] for file in (recs, previous)]
-    if types[0] != types[1]:
+    if not same_id_types(recs, previous):
         raise MissingError(f"The ids have another type than on {night}, so the lists are not compared.")
-    materialize(tables.con, "report/moves", recs=literal(recs), previous=literal(previous))
-    (users,) = tables.rows("moved_users")
-    (items,) = tables.rows("moved_items", recs=recs, previous=previous)
+    changed = table_changes(tables.con, recs, previous, _N_LISTS, _N_NAMED)
     facts: list[tuple[str, Cell]] = [
         ("Compared with the table of", str(night)),
-        ("Users with a list on both nights", users["users_in_both"]),
-        ("Users who are new", users["users_in"]),
-        ("Users who are gone", users["users_out"]),
-        ("Items that are new in the lists", items["items_in"]),
-        ("Items that are gone from the lists", items["items_out"]),
-        ("Lists with the same items", users["same_lists"]),
-        ("Mean share of a list that was in it before", _percent(users["overlap"])),
+        ("Users with a list on both nights", changed.users_in_both),
+        ("Users who are new", changed.users_in),
+        ("Users who are gone", changed.users_out),
+        ("Items that are new in the lists", changed.items_in),
+        ("Items that are gone from the lists", changed.items_out),
+        ("Lists with the same items", changed.same_lists),
+        ("Mean share of a list that was in it before", _percent(changed.overlap)),
     ]
-    moved = tables.rows("moved_lists", recs=recs, previous=previous, n_users=_N_LISTS, k=_N_NAMED)
-    if not moved:
+    if not changed.moved:
         return [Facts(facts), Note("Every user who is in both tables has the same items.")]
-    titles = read_titles(tables, {item for row in moved for item in (*row["came"], *row["gone"])})
+    titles = read_titles(tables, {item for row in changed.moved for item in (*row.came, *row.gone)})
     lists: list[list[Cell]] = [
         [
             # An id is a name, not a number.
-            str(row["user_id"]),
-            f"{row['n_tonight'] - row['n_kept']} of {row['n_tonight']}",
-            titles.names(row["came"]),
-            titles.names(row["gone"]),
+            str(row.user_id),
+            f"{row.n_tonight - row.n_kept} of {row.n_tonight}",
+            titles.names(row.came),
+            titles.names(row.gone),
         ]
-        for row in moved
+        for row in changed.moved
     ]
     caption = "The lists that moved most: those that keep the smallest share of items"
     columns = ["User", "New", "The first that came", "The first that are gone"]

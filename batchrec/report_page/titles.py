@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from batchrec.errors import BatchrecError
 from batchrec.report_page.night_files import NightTables
+from batchrec.sources.catalogue import Catalogue
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,11 @@ def read_titles(tables: NightTables, item_ids: Iterable[Any]) -> Titles:
         catalogue = tables.catalogue
     except (BatchrecError, OSError) as error:
         return Titles({}, str(error))
-    if catalogue is None:
-        return Titles({})
+    return Titles({}) if catalogue is None else titles_in(catalogue, item_ids)
+
+
+def titles_in(catalogue: Catalogue, item_ids: Iterable[Any]) -> Titles:
+    """Return the titles of items in a catalogue."""
     ids = [str(item) for item in item_ids]
     titles = catalogue.values_of(pa.array(ids, pa.string())).to_pylist()
     return Titles({item: title for item, title in zip(ids, titles, strict=True) if title})

@@ -195,8 +195,11 @@ def left_out_of(loaded: LoadedEvents, others: Counter[str]) -> dict[str, int]:
 def check_not_empty(n_items: int, loaded: LoadedEvents, left_out: dict[str, int], where: str) -> None:
     """Raise InputError if no event is left for a history."""
     if not n_items:
-        reasons = dict(Counter(reject.reason for reject in loaded.rejects)) | left_out or "none"
-        raise InputError(f"{where}: no event is left: of {loaded.n_rows} rows, {reasons} left out")
+        reasons = dict(Counter(reject.reason for reject in loaded.rejects)) | left_out
+        texts = [f"{number} ({reason})" for reason, number in reasons.items() if number]
+        raise InputError(
+            f"{where}: no event is left: of {loaded.n_rows} rows, {', '.join(texts) or 'none'} are left out"
+        )
 
 
 def ordered_events(con: duckdb.DuckDBPyConnection, config: SequencesConfig) -> duckdb.DuckDBPyRelation:

@@ -87,7 +87,11 @@ def open_log(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], config: Seq
             # Or it could change at midnight.
             run_date=night.isoformat(),
         )
-        source = open_query(con, query, dict.fromkeys(_wanted(config), "--query"), night)
+        wanted = dict.fromkeys(_wanted(config), "--query")
+        if config.min_rating is not None:
+            # It may be set in a file, far from the query.
+            wanted["rating"] = "--min-rating"
+        source = open_query(con, query, wanted, night)
         return _united(con, [source], config)
     paths, tables = split_tables(ratings)
     listing = list_files(paths, "--ratings FILE")

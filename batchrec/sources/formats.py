@@ -10,6 +10,7 @@ from batchrec.sources.file_format import Format, Layout, partitions_of, show_nam
 from batchrec.sources.input_files import InputFile
 from batchrec.sources.json_lines_format import JsonLinesFormat
 from batchrec.sources.parquet_format import ParquetFormat
+from batchrec.sources.usual_columns import found_columns
 
 # The first one that recognises a file reads it. CSV comes last, because it recognises every file.
 FORMATS: tuple[Format, ...] = (ParquetFormat(), JsonLinesFormat(), CsvFormat())
@@ -45,7 +46,8 @@ def layout_of(file: InputFile, wanted: dict[str, str], options: CsvOptions = Csv
                 ". If the file has no header pass --header no --columns, for another delimiter --delimiter, and for "
                 "any other format --query with a SELECT that reads the file"
             )
-        raise InputError(f"{file}: no column {missing[0]!r}; found {show_names(layout.columns)}. {hint}")
+        found = found_columns(layout.columns, missing[0], wanted[missing[0]])
+        raise InputError(f"{file}: no column {missing[0]!r}; {found} {hint}")
     return layout
 
 

@@ -52,8 +52,9 @@ def open_query(
     names |= {name: names[name.lower()] for name in wanted if name.lower() in names}
     missing = [name for name in wanted if name not in names]
     if missing:
+        asked = f" for {wanted[missing[0]]}" if wanted[missing[0]] != "--query" else ""
         raise ConfigError(
-            f"{file}: the query has no column {missing[0]!r}; found {', '.join(con.view('query').columns)}"
+            f"{file}: the query has no column {missing[0]!r}{asked}; found {', '.join(con.view('query').columns)}"
         )
     relation = select(con, "sources/read_query", query_file=str(file))
     types = dict(zip(relation.columns, (str(type_.id) for type_ in relation.types), strict=True))

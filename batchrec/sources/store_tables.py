@@ -12,6 +12,7 @@ from batchrec.sources.background import in_background
 from batchrec.sources.file_format import show_names
 from batchrec.sources.opening import Source, check_types
 from batchrec.sources.stores import TABLE_SOURCES, Since
+from batchrec.sources.usual_columns import found_columns
 from batchrec.system.stores import store_error
 from batchrec.system.urls import Url
 from batchrec.tables.queries import select
@@ -82,9 +83,10 @@ def _schema_and_batches(url: Url, wanted: dict[str, str], since: Since | None) -
 def _check_columns(url: Url, columns: Sequence[str], wanted: dict[str, str]) -> None:
     for column, option in wanted.items():
         times = list(columns).count(column)
-        if times != 1:
-            problem = f"{times} columns" if times else "no column"
-            raise InputError(f"{url}: {problem} {column!r}; found {show_names(columns)}. Pass {option}")
+        if times == 0:
+            raise InputError(f"{url}: no column {column!r}; {found_columns(columns, column, option)} Pass {option}")
+        if times > 1:
+            raise InputError(f"{url}: {times} columns {column!r}; found {show_names(columns)}. Pass {option}")
 
 
 def _store(con: duckdb.DuckDBPyConnection, name: str, items: Iterator[Any]) -> list[str]:

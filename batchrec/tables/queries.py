@@ -42,6 +42,12 @@ def select(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> duckdb.D
     return con.sql(query_text(name), params=values)
 
 
+def rows_of(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> list[dict[str, Any]]:
+    """Run sql/<name>.sql, and return its few rows, each by the names of the columns."""
+    relation = select(con, name, **values)
+    return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+
+
 def materialize(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> None:
     """Store the rows of sql/<folder>/<table>.sql as a table; name: "<folder>/<table>"."""
     select(con, name, **values).create(table_of(name))

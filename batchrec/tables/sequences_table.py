@@ -156,7 +156,9 @@ def open_sequences(path: Path) -> Sequences:
         opened = open_parquet(path)
         file = parquet_of(opened)
     except pa.ArrowException as error:
-        raise InputError(f"{path}: not a Parquet file: {one_line(error)}") from error
+        raise InputError(
+            f"{path}: not a Parquet file: {one_line(error)} Pass a file of batchrec build-sequences, which reads logs"
+        ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {one_line(error)}. Run batchrec build-sequences again") from error
     file_schema = file.schema_arrow

@@ -73,7 +73,7 @@ def test_nights_are_listed_with_their_figures(shop: Company, capsys: pytest.Capt
         (night(2), False),
     ]
     assert run_cli("nights") == 0
-    _, _, *rows, why = capsys.readouterr().out.splitlines()
+    _, *rows, why = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in rows] == ["*", night(1), night(2)]
     assert [f"{row['rows']:,}" in line.split() for row, line in zip(listed, rows, strict=True)] == [True] * 3
     assert why == f"{night(2)} failed: {listed[2]['failed']}"

@@ -1,0 +1,42 @@
+"""What a person at a terminal sees: tables that fit its width, and colours. Pipes and files get plain text."""
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Collection, Sequence
+from typing import TextIO
+
+from batchrec.system.logs import redacted
+
+# Of a pipe or a file, in which no row is wrapped.
+_ANY_WIDTH = 1_000_000
+
+
+def shows_colours(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal whose user has not set NO_COLOR (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def format_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = (), alarms: Collection[int] = ()
+) -> str:
+    """Format a table as text for stdout, its secrets redacted: one line per row unless a terminal is too narrow.
+
+    right: the numbers of the columns that are aligned to the right. alarms: those of the rows that need attention,
+    which a terminal shows in red.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    for number, head in enumerate(heads):
+        table.add_column(Text(head), justify="right" if number in right else "left", overflow="fold")
+    for number, row in enumerate(rows):
+        # Redacted here, because a terminal may break a secret over two lines.
+        table.add_row(*(Text(redacted(cell)) for cell in row), style="red" if number in alarms else None)
+    written = io.StringIO()
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ANY_WIDTH
+    Console(file=written, width=width, force_terminal=shows_colours(sys.stdout), legacy_windows=False).print(table)
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
