@@ -13,6 +13,7 @@ from batchrec.cli.config_template import template
 from batchrec.cli.options import (
     Group,
     JobCommand,
+    Text,
     json_option,
     log_format_option,
     options_of,
@@ -75,6 +76,7 @@ def cli(context: click.Context, config: Path | None) -> None:
 @cli.command("build-sequences", cls=JobCommand)
 @click.option(
     "--ratings",
+    type=Text(),
     multiple=True,
     metavar="PATH",
     help="File, folder, glob or URL (s3://, gs://, az://, https://) of CSV, JSON lines (both also .gz, .zst) or "

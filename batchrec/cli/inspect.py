@@ -13,11 +13,7 @@ from batchrec.config import SequencesConfig
 from batchrec.system.terminal import format_table
 
 
-@cli.command(
-    "inspect",
-    cls=JobCommand,
-    examples="batchrec inspect ratings.csv\nbatchrec inspect model\nbatchrec inspect nights/run_date=2026-11-24 --json",
-)
+@cli.command("inspect", cls=JobCommand)
 @click.argument("path", type=click.Path())
 @log_format_option
 @json_option
