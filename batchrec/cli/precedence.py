@@ -14,7 +14,7 @@ from batchrec.errors import ConfigError, nearest
 from batchrec.system import logs
 
 # Commands that people start by hand.
-_NOT_IN_FILE = {"init", "inspect", "models", "rollback"}
+_NOT_IN_FILE = {"init", "models", "rollback"}
 # Read by batchrec's own tests, and set where they run.
 _OF_THE_TESTS = {"BATCHREC_DATA", "BATCHREC_FAULTS"}
 

@@ -1,4 +1,4 @@
-"""What inspect found out about a file or a folder."""
+"""The result of inspect."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

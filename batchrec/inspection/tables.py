@@ -87,7 +87,7 @@ def _read(file: Path) -> tuple[pq.ParquetFile, list[dict[str, Any]]]:
 def _figures_of_lists(con: duckdb.DuckDBPyConnection, file: Path, name: str) -> dict[str, Any]:
     """Return the figures of lists of recommendations or similar items. Raises InputError if they break the contract."""
     if name == "recs":
-        # What users may not get depends on their histories: only a night knows them.
+        # Which items are blocked depends on the histories, which only a night knows.
         nothing = pa.schema([("user_id", pa.string()), ("item_ids", pa.list_(pa.string()))]).empty_table()
         con.from_arrow(nothing).create_view("blocked_items")
         (faults,) = rows_of(con, "nightly/recs_faults", recs=literal(file), blanks=BLANKS)

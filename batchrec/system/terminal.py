@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: tables that fit its width, and colours. Pipes and files get plain text."""
+"""Tables that fit the width of a terminal, and colours. Pipes and files get plain text."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What helps at a terminal: examples, completion, suggestions in place of wrong names, colours."""
+"""The help at a terminal: examples, completion, suggestions in place of wrong names, colours."""
 
 import io
 import os
@@ -152,7 +152,7 @@ def test_columns_are_guessed_by_their_usual_names(columns: list[str], expected: 
     assert tuple(guess_column(option, columns) for option in options) == expected
 
 
-# What people did, and what the line says beyond the name of the thing.
+# A command line that people typed, and a part of the answer.
 MISTAKES = {
     "build-sequences log.csv": "pass every value with its option, as in --ratings VALUE",
     "build-sequences --ratings log.csv --item-column userId": "three different columns",

@@ -1,4 +1,4 @@
-"""What inspect says about each kind of file and folder, and that it refuses each that is damaged."""
+"""Each kind of file and folder is described, and refused if it is damaged."""
 
 import json
 import shutil
