@@ -46,14 +46,10 @@ _EXIT_CODES = (
     "cannot be used; 99 nothing to do; 130 interrupted; 143 terminated."
 )
 
-_SETTINGS = {
-    "max_content_width": 110,
-    "auto_envvar_prefix": "BATCHREC",
-    "help_option_names": ["-h", "--help"],
-}
 
-
-@click.group(cls=Group, context_settings=_SETTINGS, epilog=_EXIT_CODES)
+@click.group(
+    cls=Group, context_settings={"max_content_width": 110, "auto_envvar_prefix": "BATCHREC"}, epilog=_EXIT_CODES
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),

@@ -139,6 +139,8 @@ class _WithExamples(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **({"epilog": SEE_EXIT_CODES} | kwargs))
+        # Of each command itself: it keeps its option of help even if it is first parsed without its group.
+        self.context_settings = {"help_option_names": ["-h", "--help"], **self.context_settings}
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, then the exit codes."""
