@@ -160,6 +160,8 @@ MISTAKES = {
     "build-sequences --ratings log.csv --min-rating 6": "of 1 rows, 1 (below --min-rating) are left out",
     "build-sequences --query log.sql --min-rating 3": "no column 'rating' for --min-rating",
     "build-sequences --ratings postgresql://ann@host/shop": "expected ?table=schema.name, or ?query= with one SELECT",
+    "build-sequences --query scan.sql": "write LOAD and its name before the SELECT",
+    "run --run-date yesterday": "expected one like 2026-11-24. See batchrec run --help",
     "train --sequences log.csv": "Pass a file of batchrec build-sequences, which reads logs",
     "train --objective sasrec": "causal: predict each next item from the items before it (SASRec). masked: ",
     "train --device gpu": "cuda: an NVIDIA GPU",
@@ -174,6 +176,7 @@ def test_typical_mistakes_are_one_line_that_says_what_to_do(
     Path("log.csv").write_text("userId,movieId,rating,timestamp\n1,2,3,1700000000\n", encoding="utf-8")
     query = "select userId as user_id, movieId as item_id, timestamp from 'log.csv'"
     Path("log.sql").write_text(query, encoding="utf-8")
+    Path("scan.sql").write_text("select * from postgres_scan('host=h', 'public', 't')", encoding="utf-8")
     assert MISTAKES[line] in said_by(capsys, *line.split())
 
 
@@ -199,6 +202,10 @@ def test_colours_and_the_width_are_for_terminals_only(monkeypatch: pytest.Monkey
     without = format_table(*table, right=[1], alarms=[1])
     assert "\x1b" not in without
     assert max(map(len, without.splitlines())) <= 60
+    # A word is not broken, such as a date, even if the terminal is narrower than the row.
+    monkeypatch.setenv("COLUMNS", "20")
+    narrow = format_table(["night", "rows"], [["2026-11-24", "1,234,567,890,123"]])
+    assert [line.split() for line in narrow.splitlines()] == [["night", "rows"], ["2026-11-24", "1,234,567,890,123"]]
 
 
 def test_a_table_shows_no_secret() -> None:
