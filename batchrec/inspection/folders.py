@@ -37,8 +37,8 @@ def folder_inspector(folder: Path) -> Callable[[Path], Inspection] | None:
         return _inspect_registry
     if checkpoints_in(folder):
         return _inspect_checkpoints
-    files = list(folder.rglob("*.parquet"))
-    return _inspect_tables if files and all(contract_of(file) for file in files) else None
+    files = _tables_in(folder)
+    return _inspect_tables if files and all(map(contract_of, files)) else None
 
 
 def _inspect_model(folder: Path) -> Inspection:
@@ -103,13 +103,15 @@ def _inspect_checkpoints(folder: Path) -> Inspection:
 
 
 def _inspect_tables(folder: Path) -> Inspection:
-    files = sorted(folder.rglob("*.parquet"))
-    tables = [inspect_table(file, contract_of(file) or "") for file in files]
-    figures = {
-        str(Path(table.path).relative_to(folder)): f"{table.kind}, {table.figures['rows']:,} rows" for table in tables
-    }
+    tables = [inspect_table(file, contract_of(file) or "") for file in _tables_in(folder)]
+    named = [f"{Path(table.path).relative_to(folder)} ({table.kind})" for table in tables]
+    figures = {"tables": named, "rows": sum(table.figures["rows"] for table in tables), "bytes": n_bytes(folder)}
     last = tables[-1]
     return Inspection(str(folder), "a folder of tables", last.checks, figures, last.columns, last.head)
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*.parquet")) if path.is_file()]
 
 
 def _date_of(folder: Path) -> date | None:

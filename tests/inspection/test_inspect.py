@@ -173,6 +173,21 @@ def test_checkpoints_are_described(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "epoch-2: is damaged" in refused(capsys, folder)
 
 
+def test_a_folder_of_tables_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shop = Company(two_nights())
+    folder = tmp_path / "parts"
+    # A folder may have the suffix of a file.
+    (folder / "more.parquet").mkdir(parents=True)
+    tables = [folder / "a.parquet", folder / "more.parquet" / "b.parquet"]
+    for number, table in enumerate(tables):
+        shutil.copyfile(shop.archive.table(night(number)), table)
+    figures = inspected(capsys, folder)["figures"]
+    assert figures["tables"] == ["a.parquet (recommendations)", "more.parquet/b.parquet (recommendations)"]
+    assert figures["rows"] == len(shop.rows(night(0))) + len(shop.rows(night(1)))
+    flip_a_bit(tables[1])
+    assert f"{tables[1]}: cannot be read: is not the file that was written" in refused(capsys, folder)
+
+
 def test_what_is_nothing_of_all_this_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.csv").touch()
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
