@@ -13,6 +13,7 @@ from batchrec.cli.config_template import template
 from batchrec.cli.options import (
     Group,
     JobCommand,
+    Text,
     json_option,
     log_format_option,
     options_of,
@@ -45,14 +46,10 @@ _EXIT_CODES = (
     "cannot be used; 99 nothing to do; 130 interrupted; 143 terminated."
 )
 
-_SETTINGS = {
-    "max_content_width": 110,
-    "auto_envvar_prefix": "BATCHREC",
-    "help_option_names": ["-h", "--help"],
-}
 
-
-@click.group(cls=Group, context_settings=_SETTINGS, epilog=_EXIT_CODES)
+@click.group(
+    cls=Group, context_settings={"max_content_width": 110, "auto_envvar_prefix": "BATCHREC"}, epilog=_EXIT_CODES
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -75,6 +72,7 @@ def cli(context: click.Context, config: Path | None) -> None:
 @cli.command("build-sequences", cls=JobCommand)
 @click.option(
     "--ratings",
+    type=Text(),
     multiple=True,
     metavar="PATH",
     help="File, folder, glob or URL (s3://, gs://, az://, https://) of CSV, JSON lines (both also .gz, .zst) or "

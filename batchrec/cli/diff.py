@@ -16,11 +16,7 @@ if TYPE_CHECKING:
     from batchrec.nightly.diff import Compared, DiffReport
 
 
-@cli.command(
-    "diff",
-    cls=JobCommand,
-    examples="batchrec diff\nbatchrec diff 2026-11-23 2026-11-24\nbatchrec diff before.parquet after.parquet --lists 3",
-)
+@cli.command("diff", cls=JobCommand)
 @click.argument("nights", nargs=-1, metavar="[NIGHT NIGHT]")
 @options_of(DiffConfig)
 @log_format_option

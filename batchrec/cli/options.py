@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
+from click.shell_completion import CompletionItem
 
+from batchrec.cli.examples import EXAMPLES
 from batchrec.config.options import Bounds, meaning_of, parse_date
 from batchrec.errors import nearest
 from batchrec.system import logs
@@ -31,6 +33,14 @@ class ConfigOption(click.Option):
         if self.bounds.inequality:
             extra["range"] = self.bounds.inequality
         return extra
+
+
+class Text(click.types.StringParamType):
+    """The type of an option that is a text: most name files, which the shell then completes."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Leave the completion to the shell."""
+        return [CompletionItem(incomplete, type="file")]
 
 
 class Choice(click.Choice[str]):
@@ -90,7 +100,8 @@ def _option_type(hint: Any) -> Any:
     if get_origin(hint) is Literal:
         return Choice(get_args(hint))
     # A field that may be None is an option that may be left out.
-    return next((part for part in get_args(hint) if part is not type(None)), hint)
+    kind = next((part for part in get_args(hint) if part is not type(None)), hint)
+    return Text() if kind is str else kind
 
 
 def path_option(name: str, default: str, text: str) -> Callable[[Function], Function]:
@@ -100,7 +111,7 @@ def path_option(name: str, default: str, text: str) -> Callable[[Function], Func
 
 def target_option(default: str, text: str) -> Callable[[Function], Function]:
     """Add the option --out of a command that publishes a table."""
-    return click.option("--out", default=default, show_default=True, metavar="TARGET", help=text)
+    return click.option("--out", type=Text(), default=default, show_default=True, metavar="TARGET", help=text)
 
 
 json_option = click.option("--json", is_flag=True, default=False, help="Print the report as one line of JSON.")
@@ -123,19 +134,25 @@ log_format_option = click.option(
 )
 
 
-class Command(click.Command):
-    """A command whose help ends with examples, and refers to the list of exit codes in that of batchrec itself."""
+class _WithExamples(click.Command):
+    """A command or group whose help ends with its examples and the exit codes."""
 
-    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **({"epilog": SEE_EXIT_CODES} | kwargs))
-        self.examples = examples.split("\n") if examples else []
+        # Of each command itself: it keeps its option of help even if it is first parsed without its group.
+        self.context_settings = {"help_option_names": ["-h", "--help"], **self.context_settings}
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples, a line each, then the exit codes."""
-        if self.examples:
-            with formatter.section("Examples"):
-                formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in self.examples))
+        """Write the examples, then the exit codes."""
+        name = ctx.command_path.removeprefix(ctx.find_root().command_path).strip()
+        with formatter.section("Examples"):
+            # As they are: a line that is wrapped could not be copied.
+            formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in EXAMPLES[name]))
         super().format_epilog(ctx, formatter)
+
+
+class Command(_WithExamples):
+    """A command that takes its values by options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does; if there are too many arguments, say how values are passed."""
@@ -150,7 +167,7 @@ class Command(click.Command):
             raise
 
 
-class Group(click.Group):
+class Group(_WithExamples, click.Group):
     """A group of such commands."""
 
     command_class = Command

@@ -43,7 +43,9 @@ def _exit_code(error: BaseException) -> int:
         return ConfigError.exit_code
     if isinstance(error, click.ClickException):
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "batchrec"
-        return _write_error(f"{error.format_message()} See {command} --help", ConfigError.exit_code)
+        message = error.format_message()
+        stop = "" if message.endswith((".", "?")) else "."
+        return _write_error(f"{message}{stop} See {command} --help", ConfigError.exit_code)
     if logs.is_json() and isinstance(error, Exception):
         _log.error("a bug: %s", error, exc_info=error, extra={"exit_code": 1})
         return 1

@@ -18,7 +18,7 @@ class BenchConfig:
     items: int | None = option(None, "Number of items in the catalogue.", minimum=1)
     ratings: int | None = option(None, "Number of ratings of all users.", minimum=1)
     top_k: int = option(100, "Recommendations per user.", minimum=1)
-    device: Literal["auto", "cuda", "cpu"] = option("auto", "Device to score on.")
+    device: Literal["auto", "cuda", "cpu"] = option("auto", "Device to score on. cuda: an NVIDIA GPU.")
     precision: ScoringPrecision = option("fp32", "Number format of the model's arithmetic.")
     repeats: int = option(3, "Runs of each stage; the median is reported.", minimum=1)
     seed: int = option(0, "Random seed of the generated ratings.", minimum=0, maximum=MAX_SEED)

@@ -133,7 +133,9 @@ class RecommendConfig(CatalogueConfig):
 class VectorsConfig:
     """Options of `export-vectors`."""
 
-    device: Literal["auto", "cuda", "cpu"] = option("auto", "Device to compute the users' vectors on.")
+    device: Literal["auto", "cuda", "cpu"] = option(
+        "auto", "Device to compute the users' vectors on. cuda: an NVIDIA GPU."
+    )
     precision: Literal["fp32", "fp16"] = option("fp32", "Number format of the model's arithmetic.")
 
     def __post_init__(self) -> None:

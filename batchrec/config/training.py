@@ -103,7 +103,7 @@ class TrainingConfig:
         "popularity and, with --repeat-items, the user's habit. none: only the encoder's score.",
     )
     seed: int = option(0, "Random seed: the same seed repeats a run on the same machine.", minimum=0, maximum=MAX_SEED)
-    device: Device = option("auto", "Device to train on.")
+    device: Device = option("auto", "Device to train on. cuda: an NVIDIA GPU. mps: an Apple GPU.")
     threads: int | None = option(
         None,
         "Number of CPU threads. Default: OMP_NUM_THREADS, or the CPU cores or the CPU quota of the process.",

@@ -36,7 +36,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class DiffReport:
-    """What changed from the table `before` to the table `after`, which are named as they were asked for.
+    """The changes from the table `before` to the table `after`, which are named as they were asked for.
 
     changed_share: of the users in both, those whose list holds other items; None without any. sources: rows by source.
     figures: of the reports of both nights, none for files. titles: by item id, of the items in the lists that moved

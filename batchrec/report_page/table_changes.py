@@ -1,4 +1,4 @@
-"""What changed between two tables of recommendations: users, items, and the lists that moved most."""
+"""The changes between two tables of recommendations: users, items, and the lists that moved most."""
 
 from dataclasses import dataclass
 from pathlib import Path

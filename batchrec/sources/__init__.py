@@ -30,6 +30,7 @@ from batchrec.sources.records import (
 )
 from batchrec.sources.store_tables import is_table_url, local_path_of, open_tables, split_tables, table_columns
 from batchrec.sources.stores import Since
+from batchrec.sources.usual_columns import guess_column
 
 __all__ = [
     "InputFile",
@@ -45,6 +46,7 @@ __all__ = [
     "describe_error",
     "fetch",
     "find_files",
+    "guess_column",
     "has_quoted_fields",
     "is_query",
     "is_table_url",

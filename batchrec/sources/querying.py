@@ -46,7 +46,9 @@ def open_query(
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     except duckdb.ProgrammingError as error:
-        raise ConfigError(f"{file}: {error}") from error
+        is_of_extension = "Function with name" in str(error) and "does not exist" in str(error)
+        advice = ". If an extension has it, write LOAD and its name before the SELECT" if is_of_extension else ""
+        raise ConfigError(f"{file}: {error}{advice}") from error
     con.sql("from batchrec_query.main.result").create_view("query")
     names = {name.lower(): name for name in con.view("query").columns}
     names |= {name: names[name.lower()] for name in wanted if name.lower() in names}

@@ -40,6 +40,21 @@ def fingerprint_of(depends_on: Mapping[str, object], *packages: ModuleType) -> b
     return sha256(json.dumps([depends_on, versions], sort_keys=True).encode()).digest()
 
 
+def checkpoints_in(folder: Path) -> list[str]:
+    """List the names of the checkpoints in a folder."""
+    return sorted(file.stem for file in folder.glob(f"*{_SUFFIX}"))
+
+
+def broken_checkpoints(folder: Path) -> list[str]:
+    """List the names of the checkpoints in a folder whose seal does not match. Raises OSError if one is unreadable."""
+    broken = []
+    for name in checkpoints_in(folder):
+        stored = (folder / f"{name}{_SUFFIX}").read_bytes()
+        if stored[:_DIGEST] != _seal_of(name, stored[_DIGEST : 2 * _DIGEST], stored[2 * _DIGEST :]):
+            broken.append(name)
+    return broken
+
+
 class CheckpointStore:
     """The checkpoints of a job by name, each a file in `folder`, which is made with the first checkpoint.
 
@@ -63,7 +78,7 @@ class CheckpointStore:
             self._folder.mkdir(0o700, exist_ok=True)
             unfinished.touch(0o600)
             with unfinished.open("wb") as opened:
-                opened.write(self._seal(name, self._fingerprint, contents) + self._fingerprint)
+                opened.write(_seal_of(name, self._fingerprint, contents) + self._fingerprint)
                 opened.write(contents)
             # Not forced to the disk: after a power cut the seal shows whether the file is complete.
             unfinished.replace(file)
@@ -83,7 +98,7 @@ class CheckpointStore:
             _log.warning("%s: cannot be read: %s. Computing it again", file, error.strerror)
             return None
         seal, fingerprint, contents = stored[:_DIGEST], stored[_DIGEST : 2 * _DIGEST], stored[2 * _DIGEST :]
-        if seal != self._seal(name, fingerprint, contents):
+        if seal != _seal_of(name, fingerprint, contents):
             _log.warning("%s: damaged: its seal does not match. Computing it again", file)
             return None
         if fingerprint != self._fingerprint:
@@ -107,8 +122,8 @@ class CheckpointStore:
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}{_SUFFIX}"
 
-    @staticmethod
-    def _seal(name: str, fingerprint: bytes, contents: bytes) -> bytes:
-        digest = sha256(json.dumps(name).encode() + fingerprint)
-        digest.update(contents)
-        return digest.digest()
+
+def _seal_of(name: str, fingerprint: bytes, contents: bytes) -> bytes:
+    digest = sha256(json.dumps(name).encode() + fingerprint)
+    digest.update(contents)
+    return digest.digest()

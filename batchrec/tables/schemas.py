@@ -21,6 +21,17 @@ MODEL_VERSION = 5
 # Version 2 adds question.
 EVALUATION_VERSION = 2
 
+# Name of a contract -> the versions that are read.
+CONTRACTS = {
+    "sequences": (1, SEQUENCES_VERSION, WEIGHED_SEQUENCES_VERSION),
+    "items": (CONTRACT_VERSION, WEIGHED_ITEMS_VERSION),
+    "recs": (CONTRACT_VERSION,),
+    "recs-shard": (CONTRACT_VERSION,),
+    "similar": (CONTRACT_VERSION,),
+    "vectors": (CONTRACT_VERSION,),
+    "evaluation": (EVALUATION_VERSION,),
+}
+
 # Timestamps of all tables are Unix seconds.
 DAY_S = 86_400
 

@@ -11,6 +11,7 @@ from batchrec.cli import cli
 from batchrec.cli.options import ConfigOption
 from batchrec.config import (
     BenchConfig,
+    DiffConfig,
     EvaluationConfig,
     ExploreConfig,
     PublishingConfig,
@@ -45,6 +46,8 @@ CONFIGS: dict[str, list[type[Any]]] = {
     "run": [RunConfig],
     "rollback": [],
     "models": [],
+    "diff": [DiffConfig],
+    "inspect": [],
 }
 OF_THE_COMMAND = {
     "build-sequences": {"ratings", "out", "log_format", "json"},
@@ -64,6 +67,8 @@ OF_THE_COMMAND = {
     "run": {"config", "run_date", "metrics_file", "dry_run", "log_format", "json"},
     "rollback": {"to"},
     "models": set(),
+    "diff": {"nights", "log_format", "json"},
+    "inspect": {"path", "log_format", "json"},
 }
 DEFAULTS = {"sequences": "sequences.parquet", "model": "model"}
 OUTS = {

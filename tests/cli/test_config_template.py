@@ -23,7 +23,9 @@ def uncommented() -> str:
 def settings(defaults: dict[str, dict[str, object]] | None) -> dict[str, dict[str, object]]:
     with cli.make_context("batchrec", ["doctor"]) as root:
         root.default_map = defaults
-        return {name: resolve_options(root, name) for name in in_file(cli) if name not in ("recommend", "commit")}
+        return {
+            name: resolve_options(root, name) for name in in_file(cli) if name not in ("recommend", "commit", "inspect")
+        }
 
 
 def test_the_generated_file_changes_nothing() -> None:

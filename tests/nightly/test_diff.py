@@ -1,4 +1,4 @@
-"""What changed between two tables, compared with the lists themselves."""
+"""The changes between two tables, compared with the lists themselves."""
 
 import json
 from collections.abc import Sequence
