@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from batchrec.arrays import Floats
 from batchrec.config import RecommendConfig, ScoringConfig
+from batchrec.config.arguments import checked
 from batchrec.errors import ConfigError
 from batchrec.model.directory import load_model
 from batchrec.model.ranker import Ranker
@@ -65,6 +66,7 @@ class Recommendations:
     recommendations: list[Recommendation]
 
 
+@checked
 def recommend(
     wanted: Sequence[str | int] | str = (),
     model: Path | str = Path("model"),

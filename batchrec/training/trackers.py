@@ -21,7 +21,7 @@ def tracker(target: str, config: TrainingConfig = TrainingConfig()) -> AbstractC
 
     target: tensorboard:FOLDER, or mlflow:URI of a tracking server or folder. config: MLflow shows its options.
     Raises ConfigError for another target, or if the package of its extra is not installed; StoreError if MLflow cannot
-    be reached at the start. If it cannot be reached later, there is a warning and the training goes on.
+    be reached at the start. If it cannot be reached later, there is a warning and the training continues.
     """
     kind, _, place = target.partition(":")
     if kind not in _KINDS or not place:
