@@ -20,6 +20,7 @@ def test_the_notebook_holds_no_outputs() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_export")
 def test_the_code_of_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A notebook runs in its own folder.
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
