@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from batchrec.sequences.build import build_sequences
     from batchrec.similarity.similar import similar
     from batchrec.training.loop import Epoch
+    from batchrec.training.trackers import tracker
     from batchrec.training.train import train
 
 _HOMES = {
@@ -57,6 +58,7 @@ _HOMES = {
     "run": "nightly.run",
     "score": "scoring.score",
     "similar": "similarity.similar",
+    "tracker": "training.trackers",
     "train": "training.train",
 }
 
@@ -82,6 +84,7 @@ __all__ = [
     "run",
     "score",
     "similar",
+    "tracker",
     "train",
 ]
 

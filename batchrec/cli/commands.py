@@ -98,16 +98,25 @@ def build_sequences_command(context: click.Context, /, out: Path, json: bool, **
 @path_option("--sequences", "sequences.parquet", "Histories to train on.")
 @options_of(TrainingConfig)
 @path_option("--out", "model", "Model directory to write; it replaces an older one once it is complete.")
+@click.option(
+    "--track",
+    metavar="TARGET",
+    help="Where to send the figures of each epoch: tensorboard:FOLDER, or mlflow:URI of a tracking server.",
+)
 @log_format_option
 @json_option
-def train_command(sequences: Path, out: Path, json: bool, **options: Any) -> None:
+def train_command(sequences: Path, out: Path, track: str | None, json: bool, **options: Any) -> None:
     """Train a SASRec or BERT4Rec encoder on the histories and export it to ONNX."""
     config = TrainingConfig(**options)
     from batchrec.system.resume import open_checkpoint_dir
+    from batchrec.training.trackers import tracker
     from batchrec.training.train import train
 
-    with open_checkpoint_dir(out) if is_first_process() else nullcontext() as checkpoint_dir:
-        report = train(sequences, config, out, checkpoint_dir)
+    with (
+        open_checkpoint_dir(out) if is_first_process() else nullcontext() as checkpoint_dir,
+        tracker(track, config) if track and is_first_process() else nullcontext() as on_epoch,
+    ):
+        report = train(sequences, config, out, checkpoint_dir, on_epoch)
     if is_first_process():
         print_report(report, json)
 

@@ -1,26 +1,38 @@
 """The arguments that Python hands to a job: one line for a data frame or a path in the wrong place."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import is_dataclass
+from functools import wraps
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from batchrec.errors import ConfigError
 
-
-def as_path(given: object, name: str) -> Path:
-    """Return the path that a job is given; name: of the argument. Raises ConfigError for anything but a path."""
-    if isinstance(given, str | PathLike):
-        return Path(given)
-    raise ConfigError(f"{name}: found {_kind(given)}; expected a path{_advice(given)}")
+Arguments = ParamSpec("Arguments")
+Report = TypeVar("Report")
 
 
-def check_config(given: object, expected: type) -> None:
-    """Raise ConfigError for a config of another class than a job's, such as a path in its place."""
-    if not isinstance(given, expected):
-        raise ConfigError(
-            f"found {_kind(given)} {given!r:.60}; expected a {expected.__name__}. Pass paths by name, as out="
-        )
+def checked(job: Callable[Arguments, Report]) -> Callable[Arguments, Report]:
+    """Check the paths and configs that a job is given: those of parameters whose default is a path or a config.
+
+    The job then also raises ConfigError for a path that is another thing, such as a data frame, and for another config.
+    """
+    parameters = inspect.signature(job)
+
+    @wraps(job)
+    def checked_job(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Report:
+        try:
+            given = parameters.bind(*args, **kwargs).arguments
+        except TypeError:
+            # Python's own words name the job.
+            return job(*args, **kwargs)
+        for name, value in given.items():
+            _check(name, value, parameters.parameters[name].default)
+        return job(*args, **kwargs)
+
+    return checked_job
 
 
 def as_sources(given: object, name: str) -> list[str]:
@@ -31,6 +43,14 @@ def as_sources(given: object, name: str) -> list[str]:
         if not isinstance(source, str | PathLike):
             raise ConfigError(f"{name}: found {_kind(source)}; expected files, folders, globs or URLs{_advice(source)}")
     return list(map(fspath, sources))
+
+
+def _check(name: str, given: object, default: object) -> None:
+    if isinstance(default, Path) and not isinstance(given, str | PathLike):
+        raise ConfigError(f"{name}: found {_kind(given)}; expected a path{_advice(given)}")
+    if is_dataclass(default) and not isinstance(given, type(default)):
+        expected = type(default).__name__
+        raise ConfigError(f"{name}: found {_kind(given)}; expected a {expected}. Pass paths by name, like out=")
 
 
 def _kind(given: object) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchrec.config import EvaluationConfig, ScoringConfig, TrainingConfig, Validation
-from batchrec.config.arguments import as_path, check_config
+from batchrec.config.arguments import checked
 from batchrec.errors import ConfigError
 from batchrec.evaluation import als
 from batchrec.evaluation.baselines import Baselines
@@ -43,6 +43,7 @@ _MODEL = "model"
 Lists = dict[str, Iterator[pa.RecordBatch]]
 
 
+@checked
 def evaluate(
     sequences: Path | str = Path("sequences.parquet"),
     evaluation: EvaluationConfig = EvaluationConfig(),
@@ -57,9 +58,7 @@ def evaluate(
     Then `out` stays as it was.
     """
     started = time.monotonic()
-    sequences, out = as_path(sequences, "sequences"), as_path(out, "out")
-    check_config(evaluation, EvaluationConfig)
-    check_config(training, TrainingConfig)
+    sequences, out = Path(sequences), Path(out)
     json_out = _check_outs(out)
     if training.init_from is not None:
         raise ConfigError("--init-from: that model may have learned the test items. Evaluate without it")

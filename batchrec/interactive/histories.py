@@ -58,11 +58,9 @@ def read_histories(given: GivenHistories, vocabulary: Vocabulary) -> Sequences |
     try:
         # A series has no columns: it is a list.
         table = pa.table(given if hasattr(given, "columns") else {"item_ids": _lists(given)})
-    except (pa.ArrowException, TypeError) as error:
+        table = _with_id_types(table, vocabulary.item_ids.type)
+    except (pa.ArrowException, TypeError, OverflowError) as error:
         raise InputError(f"{_WHERE}: {one_line(error)}; expected a list of ids for each") from error
-    if "item_ids" not in table.column_names or table.column_names.count("item_ids") > 1:
-        raise InputError(f"{_WHERE}: expected one column 'item_ids'; found {', '.join(table.column_names) or 'none'}")
-    table = _with_id_types(table, vocabulary.item_ids.type)
     items = table["item_ids"].combine_chunks().flatten().drop_null()
     if len(items) and (vocabulary.indexes(items) == PAD).all():
         raise none_known(vocabulary, items[:10].to_pylist())
@@ -82,7 +80,10 @@ def _lists(given: Iterable[Any]) -> pa.Array:
 
 def _with_id_types(table: pa.Table, item_type: pa.DataType) -> pa.Table:
     """Return the table with item_ids as lists of int64 or string; item_type: of ids if all histories are empty."""
-    place, lists = table.column_names.index("item_ids"), table["item_ids"]
+    names = table.column_names
+    if names.count("item_ids") != 1:
+        raise InputError(f"{_WHERE}: expected one column 'item_ids'; found {', '.join(names) or 'none'}")
+    place, lists = names.index("item_ids"), table["item_ids"]
     if not is_list(lists.type):
         raise InputError(f"{_WHERE}: column 'item_ids' is {lists.type}; expected lists of ids")
     is_empty = pa.types.is_null(lists.type.value_type)

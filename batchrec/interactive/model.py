@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchrec.arrays import Floats
-from batchrec.config import CatalogueConfig, ScoringConfig
+from batchrec.config import CatalogueConfig, ScoringConfig, SimilarConfig
 from batchrec.errors import ConfigError, InputError, one_line
 from batchrec.interactive.histories import GivenHistories, HistoriesTable, read_histories
 from batchrec.interactive.rows import Rows
@@ -144,19 +144,20 @@ class Model:
     def similar(self, items: Iterable[int | str] | int | str, k: int = 10) -> Rows:
         """Return the rows that `similar` writes for some items: item_id, rank, similar_item_id, score and source.
 
-        Raises ConfigError for an item that the model does not know.
+        Raises ConfigError for an item that the model does not know, and a k below 1.
         """
+        top_k = SimilarConfig(top_k=k).top_k
         asked = list(items) if isinstance(items, Iterable) and not isinstance(items, str) else [items]
         try:
             item_ids = pa.array(asked) if asked else self.item_ids[:0]
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OverflowError) as error:
             raise InputError(f"items: {one_line(error)}; expected ids") from error
         indexes = self._loaded.vocabulary.indexes(item_ids)
         if (indexes == PAD).any():
             raise none_known(self._loaded.vocabulary, item_ids.filter(pa.array(indexes == PAD)).to_pylist())
         titles = None if self._catalogue is None else self._catalogue.values_of(self.item_ids)
         columns = SimilarColumns(self._loaded, {}, titles)
-        chunks = self._similar_lists.chunks(indexes.astype(np.int64), k)
+        chunks = self._similar_lists.chunks(indexes.astype(np.int64), top_k)
         return _rows(map(columns.rows, chunks), columns.schema)
 
     @cached_property

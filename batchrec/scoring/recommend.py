@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchrec.config import RecommendConfig
+from batchrec.config.arguments import checked
 from batchrec.errors import ConfigError
 from batchrec.scoring.known_items import none_known
 from batchrec.scoring.recommender import NamedItem, Recommendation, open_recommender
@@ -20,6 +21,7 @@ class Recommendations:
     recommendations: list[Recommendation]
 
 
+@checked
 def recommend(
     wanted: Sequence[str | int] | str = (),
     model: Path | str = Path("model"),

@@ -15,7 +15,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from batchrec.config import ScoringConfig
-from batchrec.config.arguments import as_path, check_config
+from batchrec.config.arguments import checked
 from batchrec.errors import ConfigError, GateError
 from batchrec.model.directory import model_files
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
@@ -43,6 +43,7 @@ _TITLED_ROW_BYTES = 16
 _REASONS_ROW_BYTES = 16
 
 
+@checked
 def score(  # noqa: PLR0913, PLR0917 - the same at every caller
     sequences: Path | str = Path("sequences.parquet"),
     model: Path | str = Path("model"),
@@ -62,8 +63,7 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
     table that breaks a rule. Then `out` stays as it was.
     """
     started = time.monotonic()
-    sequences, model, out = as_path(sequences, "sequences"), as_path(model, "model"), as_path(out, "out")
-    check_config(config, ScoringConfig)
+    sequences, model, out = Path(sequences), Path(model), Path(out)
     check_no_input(out, [sequences, *model_files(model), *map(local_path_of, config.files.values())])
     check_writable_file(out)
     if engine is None and config.engine != "local":

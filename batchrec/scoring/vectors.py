@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from batchrec.arrays import Floats
 from batchrec.config import ScoringConfig, VectorsConfig
+from batchrec.config.arguments import checked
 from batchrec.model.batching import Histories, scoring_tokens, token_batches
 from batchrec.model.directory import Model, load_model
 from batchrec.model.ranker import Ranker
@@ -51,6 +52,7 @@ class UserVectors:
     n_users: int
 
 
+@checked
 def export_vectors(
     sequences: Path | str = Path("sequences.parquet"),
     model: Path | str = Path("model"),

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from batchrec.config import SequencesConfig
-from batchrec.config.arguments import as_path, as_sources, check_config
+from batchrec.config.arguments import as_sources, checked
 from batchrec.errors import ConfigError, InputError
 from batchrec.sequences.events import LoadedEvents, load_events
 from batchrec.sequences.filters import HistoryEvents, remembers_left_out
@@ -85,6 +85,7 @@ class Builder(Protocol):
         """Write the table `out`. Raises as `build_sequences`."""
 
 
+@checked
 def build_sequences(
     ratings: Sequence[str | Path] | str | Path,
     config: SequencesConfig = SequencesConfig(),
@@ -100,8 +101,7 @@ def build_sequences(
     was.
     """
     started = time.monotonic()
-    check_config(config, SequencesConfig)
-    sources, out = as_sources(ratings, "ratings"), as_path(out, "out")
+    sources, out = as_sources(ratings, "ratings"), Path(out)
     if builder is None and config.engine != "local":
         name = config.engine
         raise ConfigError(

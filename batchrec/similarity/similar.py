@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrec.config import SimilarConfig, SimilarMethod
-from batchrec.config.arguments import as_path, check_config
+from batchrec.config.arguments import checked
 from batchrec.errors import ConfigError
 from batchrec.model.directory import Model, load_model, model_files
 from batchrec.rules.known_ids import KnownIds
@@ -56,6 +56,7 @@ class SimilarReport(ReportTable):
     seconds: float
 
 
+@checked
 def similar(
     model: Path | str = Path("model"),
     config: SimilarConfig = SimilarConfig(),
@@ -70,8 +71,7 @@ def similar(
     breaks its contract or a rule. Then `out` stays as it was.
     """
     started = time.monotonic()
-    model, out = as_path(model, "model"), as_path(out, "out")
-    check_config(config, SimilarConfig)
+    model, out = Path(model), Path(out)
     histories = [] if sequences is None else [sequences]
     check_no_input(out, [*histories, *model_files(model), *map(local_path_of, config.files.values())])
     check_writable_file(out)

@@ -82,8 +82,10 @@ def is_json() -> bool:
 
 def hides_bars() -> bool | None:
     """Return tqdm's `disable`: None hides bars unless stderr is a terminal, True hides them between JSON lines."""
+    if is_json():
+        return True
     # A notebook has no terminal, but tqdm.auto draws its own bars there.
-    return True if is_json() else False if _is_notebook() else None
+    return False if _is_notebook() else None
 
 
 def _is_notebook() -> bool:

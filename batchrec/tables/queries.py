@@ -4,7 +4,7 @@ import errno
 import glob
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from itertools import count
@@ -70,10 +70,18 @@ def is_disk_full(error: duckdb.Error) -> bool:
 
 def use_settings(con: duckdb.DuckDBPyConnection) -> None:
     """Set what every query relies on: UTC, the macros, and errors for unknown names."""
-    con.execute("set enable_progress_bar = false; set timezone = 'UTC'; set python_enable_replacements = false")
+    hide_progress_bar(con)
+    con.execute("set timezone = 'UTC'; set python_enable_replacements = false")
     con.execute("reset default_order; reset default_null_order; set preserve_insertion_order = false")
     for macro in ("tables/plain_text", "tables/plain_number", "tables/shard_of"):
         con.execute(query_text(macro))
+
+
+def hide_progress_bar(con: duckdb.DuckDBPyConnection) -> None:
+    """Hide DuckDB's progress bar, which would be drawn among our own."""
+    # In a notebook without ipywidgets DuckDB draws no bar, and refuses the setting.
+    with suppress(duckdb.InvalidInputException):
+        con.execute("set enable_progress_bar = false")
 
 
 def spill_folder(con: duckdb.DuckDBPyConnection) -> Path:

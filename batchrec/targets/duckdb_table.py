@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.atomic import check_writable_file
+from batchrec.tables.queries import hide_progress_bar
 from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
 from batchrec.targets.stores import TableTarget
 from batchrec.targets.target import PublishedTable
@@ -108,7 +109,8 @@ class DuckdbTable(TableTarget):
                     raise StoreError(f"{self.url}: cannot be opened: {one_line(error)}") from error
                 time.sleep(0.05)
         try:
-            con.execute("set enable_progress_bar = false; set python_enable_replacements = false")
+            hide_progress_bar(con)
+            con.execute("set python_enable_replacements = false")
             yield con
         except duckdb.Error as error:
             raise StoreError(f"{self.url}: cannot be written: {one_line(error)}") from error

@@ -12,7 +12,7 @@ import torch
 
 from batchrec.arrays import Bools
 from batchrec.config import TrainingConfig
-from batchrec.config.arguments import as_path, check_config
+from batchrec.config.arguments import checked
 from batchrec.model.batching import Histories
 from batchrec.model.blend import Blend
 from batchrec.model.directory import ENCODER, TRAINING_LOG, load_model, replacing_model, write_manifest
@@ -78,6 +78,7 @@ class TrainingReport:
     seconds: float
 
 
+@checked
 def train(
     sequences: Path | str = Path("sequences.parquet"),
     config: TrainingConfig = TrainingConfig(),
@@ -93,10 +94,7 @@ def train(
     Raises InputError if the table breaks its contract or has nothing to learn from, DeviceError if the device is
     missing, ConfigError if `out` cannot be written or the loss diverges. Then `out` stays as it was.
     """
-    sequences, out = as_path(sequences, "sequences"), as_path(out, "out")
-    check_config(config, TrainingConfig)
-    for option in config.unused:
-        _log.warning("--objective %s does not use %s", config.objective, option)
+    sequences, out = Path(sequences), Path(out)
     device = chosen_device(config.device)
     with (
         limited_threads(config.threads),
@@ -164,6 +162,8 @@ def _train(  # noqa: PLR0913, PLR0917 - the arguments of train, the device and t
     on_epoch: OnEpoch | None,
 ) -> _Trained:
     """Choose an encoder by what is held out, and refit it. The encoders are on the CPU, in evaluation mode."""
+    for option in config.unused if group.is_first else ():
+        _log.warning("--objective %s does not use %s", config.objective, option)
     # The clocks of the processes differ, but all must hold out the same events.
     corpus = read_corpus(sequences, config.seed, group.broadcast(ahead_from()), config.half_life)
     cut, split = _split(sequences, corpus, config)

@@ -51,7 +51,7 @@ CONFIGS: dict[str, list[type[Any]]] = {
 }
 OF_THE_COMMAND = {
     "build-sequences": {"ratings", "out", "log_format", "json"},
-    "train": {"sequences", "out", "log_format", "json"},
+    "train": {"sequences", "out", "track", "log_format", "json"},
     "score": {"sequences", "model", "out", "log_format", "json"},
     "commit": {"shards", "out", "log_format", "json"},
     "similar": {"model", "out", "log_format", "json"},

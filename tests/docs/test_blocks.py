@@ -220,8 +220,13 @@ def test_python_blocks_run(block: Block, sample: Path, capsys: pytest.CaptureFix
         exec(compile(block.text, block.page, "exec"), {})  # noqa: S102 - the example is ours
         assert pq.read_metadata(sample / "similar.parquet").num_rows > 0
         return
+    if "Model.load" in block.text:
+        exec(compile(block.text, block.page, "exec"), {})  # noqa: S102 - the example is ours
+        assert capsys.readouterr().out.startswith("Model(causal encoder")
+        return
     assert "max_epochs=5" in block.text
-    (sample / "recs.parquet").unlink()
+    if "recs.parquet" in block.text:
+        (sample / "recs.parquet").unlink()
     small = block.text.replace("max_epochs=5", "max_epochs=1, min_epoch_steps=1")
     exec(compile(small, block.page, "exec"), {})  # noqa: S102 - the example is ours
     assert (sample / "recs.parquet").is_file()

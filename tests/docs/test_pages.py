@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from cogapp import Cog
 
+import batchrec
 from batchrec import errors
 from batchrec.cli import cli
 from batchrec.tables.schemas import SOURCES, recs_schema
@@ -33,6 +34,12 @@ def test_every_command_and_option_is_documented() -> None:
                 if name not in {"init", "rollback", "models"}:
                     variable = f"BATCHREC_{name.replace('-', '_')}_{option.name}".upper()
                     assert f"`{variable}`" in configuration, variable
+
+
+def test_the_page_of_python_lists_what_is_public() -> None:
+    section = text_of("docs/python.md").split("## Public names\n", 1)[1]
+    rows = re.findall(r"^\| (`.*?) \|", section, flags=re.MULTILINE)
+    assert sorted(name.strip("`") for row in rows for name in row.split(", ")) == sorted(batchrec.__all__)
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:

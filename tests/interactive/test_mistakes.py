@@ -1,4 +1,4 @@
-"""What people try who know other libraries: each ends in what they wanted, or in one line that says what to do."""
+"""Mistakes of people who know other libraries: each ends as they wanted, or in one line that says what to do."""
 
 import logging
 from collections.abc import Callable
@@ -46,12 +46,12 @@ def call(job: Any, *arguments: Any, **options: Any) -> Callable[[], Any]:
         ),
         (
             call(batchrec.train, "s.parquet", "model"),
-            "found a str 'model'; expected a TrainingConfig. Pass paths by name, as out=",
+            "config: found a str; expected a TrainingConfig. Pass paths by name, like out=",
         ),
         (call(batchrec.score, "s.parquet", ScoringConfig()), "model: found a ScoringConfig; expected a path"),
         (
             call(batchrec.score, "s.parquet", "model", {"top_k": 5}),
-            "found a dict {'top_k': 5}; expected a ScoringConfig. Pass paths by name, as out=",
+            "config: found a dict; expected a ScoringConfig. Pass paths by name, like out=",
         ),
         (call(TrainingConfig, objective="bert4rec"), "--objective 'bert4rec': expected causal or masked"),
         (call(TrainingConfig, max_epochs="5"), "--max-epochs '5': expected an integer"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -48,7 +49,8 @@ def test_every_form_of_histories_gets_the_lists_of_score(model: Model, tmp_path:
     expected = lists_by_score(scored(training_sequences(), trained_model(), tmp_path / "recs.parquet", top_k=5))
     table = pq.read_table(training_sequences())
     frame: pd.DataFrame = table.to_pandas()
-    for histories in (training_sequences(), str(training_sequences()), table, table.to_batches()[0], frame):
+    forms = training_sequences(), str(training_sequences()), table, table.to_batches()[0], frame, pl.from_arrow(table)
+    for histories in forms:
         assert model.recommend(histories, 5).table.equals(expected)
     # Users of a list are numbered from 0; those of the table from 1.
     numbered = expected.set_column(0, expected.schema.field(0), pa.array(expected["user_id"].to_numpy() - 1))
@@ -154,6 +156,7 @@ UNKNOWN = "the model knows none of 5, 6. Pass ids that are int64 like "
         ([[1003.5]], InputError, "histories: column 'item_ids' is double; expected int64 or string"),
         ([[1003, None]], InputError, "histories: 1 null(s) in column 'item_ids'; expected none"),
         ([[1003, "a"]], InputError, "histories: Could not convert 'a'"),
+        ([[2**63]], InputError, "histories: Python int too large"),
         (7, InputError, "histories: 'int' object is not iterable; expected a list of ids for each"),
         (pd.DataFrame({"item": [1003]}), InputError, "histories: expected one column 'item_ids'; found item"),
         (
@@ -183,8 +186,9 @@ def test_unknown_items_and_too_many_are_refused_as_by_recommend(model: Model) ->
         model.similar([1003, 5, 6])
     with pytest.raises(ConfigError, match=r"^k 41: the model knows 40 items\. Pass 40 or less$"):
         model.recommend(HISTORIES, 41)
-    with pytest.raises(ConfigError, match=r"^--top-k 0: expected 1 or more$"):
-        model.recommend(HISTORIES, 0)
+    for job in (model.recommend, model.similar):
+        with pytest.raises(ConfigError, match=r"^--top-k 0: expected 1 or more$"):
+            job([], 0)
 
 
 def test_text_ids_are_shown_as_they_are() -> None:
