@@ -1,10 +1,13 @@
 """Rows that a notebook shows: an Arrow table with its views."""
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
-from tabulate import tabulate
+
+from batchrec.system.terminal import format_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,14 +30,25 @@ class Rows:
         return len(self.table)
 
     def __repr__(self) -> str:
-        return self._shown(tablefmt="simple")
+        heads, cells = self._shown()
+        is_number = [pa.types.is_floating(field.type) for field in self.table.schema]
+        return "\n".join([format_table(heads, cells, np.flatnonzero(is_number).tolist()), *self._rest()])
 
     def _repr_html_(self) -> str:
-        return self._shown(tablefmt="html")
+        heads, cells = self._shown()
+        rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in cells]
+        head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+        body = "".join(f"<tr>{row}</tr>" for row in [head, *rows])
+        return "\n".join([f"<table>{body}</table>", *self._rest()])
 
-    def _shown(self, **options: Any) -> str:
-        # Ids of digits stay as they are written.
-        texts = [place for place, field in enumerate(self.table.schema) if not pa.types.is_floating(field.type)]
-        shown = self.table[:_SHOWN].to_pydict()
-        rows = tabulate(shown, headers="keys", disable_numparse=texts, floatfmt=".4f", **options)
-        return f"{rows}\n{len(self):,} rows" if len(self) > _SHOWN else str(rows)
+    def _shown(self) -> tuple[list[str], list[list[str]]]:
+        """Return the names of the columns, and the cells of the first rows."""
+        rows = [[_cell(value) for value in row.values()] for row in self.table[:_SHOWN].to_pylist()]
+        return self.table.column_names, rows
+
+    def _rest(self) -> list[str]:
+        return [f"{len(self):,} rows"] if len(self) > _SHOWN else []
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
