@@ -1,10 +1,9 @@
-"""What the page shows for a request: the history, and the list of each view with its moves."""
+"""The content of the page for a request: the history, and the list of each view with its moves."""
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
-from threading import Lock
 
 import pyarrow as pa
 
@@ -85,11 +84,10 @@ class Page:
 
 
 class Explorer:
-    """What is open: the histories, None without any, and one or two views. Answers one request at a time."""
+    """The histories that are open, None without any, and one or two views."""
 
     def __init__(self, views: list[View], sequences: Sequences | None) -> None:
         self.views, self._sequences = views, sequences
-        self._lock = Lock()
         self._list_of = lru_cache(_N_KEPT)(self._list)
         self._examples = () if sequences is None else _first_users(sequences)
 
@@ -98,25 +96,24 @@ class Explorer:
 
         Raises BatchrecError for files that cannot be read any more.
         """
-        with self._lock:
-            try:
-                asked = Asked.of(query)
-                user = self._user(asked.state.user)
-            except ConfigError as error:
-                return Page(error=str(error), examples=self._examples)
-            problem = None
-            try:
-                state = asked.state
-                for text in asked.add:
-                    state = state.adding(self.views[0].recommender.find(text.strip()))
-                if asked.add:
-                    asked = replace(asked, state=state, was=asked.was or asked.state)
-            except ConfigError as error:
-                problem, asked = str(error), replace(asked, was=None)
-            typed = " ".join(asked.add) if problem else ""
-            if asked.state.is_empty:
-                return Page(error=problem, examples=self._examples, typed=typed)
-            return replace(self._filled(asked, user), error=problem, typed=typed)
+        try:
+            asked = Asked.of(query)
+            user = self._user(asked.state.user)
+        except ConfigError as error:
+            return Page(error=str(error), examples=self._examples)
+        problem = None
+        try:
+            state = asked.state
+            for text in asked.add:
+                state = state.adding(self.views[0].recommender.find(text.strip()))
+            if asked.add:
+                asked = replace(asked, state=state, was=asked.was or asked.state)
+        except ConfigError as error:
+            problem, asked = str(error), replace(asked, was=None)
+        typed = " ".join(asked.add) if problem else ""
+        if asked.state.is_empty:
+            return Page(error=problem, examples=self._examples, typed=typed)
+        return replace(self._filled(asked, user), error=problem, typed=typed)
 
     def _filled(self, asked: Asked, user: pa.RecordBatch | None) -> Page:
         state = asked.state
