@@ -140,21 +140,25 @@ class Explorer:
 
     def _column(self, number: int, asked: Asked, explains: bool) -> Column:
         view, state, was = self.views[number], asked.state, asked.was
-        shows_table = view.files.recs is not None and not state.is_changed
+        shows_table = self._shows_table(number, state)
         rows = self._list_of(number, state, shows_table, explains)
         made = "As published." if shows_table else "By the model, without rules."
+        if shows_table and not view.files.fits_histories:
+            made += " Its histories are not kept, so its reasons are not known."
         if not rows:
             made = self._why_empty(view, state, shows_table)
         # A change is compared with the model's own list: the published one has rules.
         if was is not None and not was.is_empty and was != state and not shows_table:
             before, compared = self._list_of(number, was, False, False), _BEFORE
         elif number > 0:
-            first = self.views[0].files
-            before = self._list_of(0, state, first.recs is not None and not state.is_changed, False)
-            compared = first.label
+            before = self._list_of(0, state, self._shows_table(0, state), False)
+            compared = self.views[0].files.label
         else:
             return Column(view.files.label, made, rows, None, None)
         return Column(view.files.label, made, rows, moves(before, rows), compared)
+
+    def _shows_table(self, number: int, state: State) -> bool:
+        return self.views[number].files.recs is not None and not state.is_changed
 
     def _why_empty(self, view: View, state: State, shows_table: bool) -> str:
         if shows_table:
