@@ -18,15 +18,10 @@ if TYPE_CHECKING:
 
 
 @cli.command("explore", cls=JobCommand)
-@click.option(
-    "--sequences",
-    type=click.Path(path_type=Path),
-    help="Histories of the users. Default: those of the newest night, or sequences.parquet with --model.",
-)
 @options_of(ExploreConfig)
 @log_format_option
 @click.pass_context
-def explore_command(context: click.Context, /, sequences: Path | None, **options: Any) -> None:
+def explore_command(context: click.Context, /, **options: Any) -> None:
     """Open a page on this machine: find users, see their lists and why, change a history and see the list move.
 
     It needs the packages of batchrec[explore]. It shows published nights with their models, or any models. It only
@@ -44,9 +39,8 @@ def explore_command(context: click.Context, /, sequences: Path | None, **options
     from batchrec.explorer.views import open_view
     from batchrec.tables.sequences_table import open_sequences
 
-    file = sequences or histories
     # Without histories the page still recommends after items.
-    table = open_sequences(file) if sequences is not None or file.is_file() else None
+    table = open_sequences(histories) if config.sequences is not None or histories.is_file() else None
     explorer = Explorer([open_view(files, config) for files in views], table)
     serve(explorer, config.port, lambda url: echo(f"{url}  (Ctrl-C ends it)"))
 
@@ -56,8 +50,10 @@ def _files(context: click.Context, config: ExploreConfig) -> "tuple[list[ViewFil
     from batchrec.explorer.views import ViewFiles
     from batchrec.nightly.explored import histories_of, night_views
 
-    default, archive = Path("sequences.parquet"), open_archive(context)
+    archive = open_archive(context)
     nights = config.nights or ([] if config.model else archive.dates()[-1:])
+    default = histories_of(archive) if nights else None
+    histories = Path(config.sequences or default or "sequences.parquet")
     if not nights:
-        return [ViewFiles(model, Path(model)) for model in config.model or ["model"]], default
-    return night_views(archive, open_registry(context), nights), histories_of(archive) or default
+        return [ViewFiles(model, Path(model)) for model in config.model or ["model"]], histories
+    return night_views(archive, open_registry(context), nights, histories), histories

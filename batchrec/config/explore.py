@@ -20,6 +20,9 @@ class ExploreConfig(CatalogueConfig):
         "Run date of a published night; repeat it to see two nights side by side. Default: the newest one, without "
         "--model.",
     )
+    sequences: str | None = option(
+        None, "Histories of the users. Default: those of the newest night, or sequences.parquet with --model."
+    )
     top_k: int = option(10, "Recommendations to show per list.", minimum=1)
     port: int = option(0, "Port of 127.0.0.1 to listen on; 0: any free one.", minimum=0, maximum=65535)
 

@@ -1,17 +1,20 @@
 """The application: read-only pages for a browser on this machine."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from batchrec.errors import BatchrecError, ConfigError
 from batchrec.explorer.content import Explorer, Page
 from batchrec.report_page.templating import template_environment
+from batchrec.system.signals import Terminated, interrupted_by_signals, signals_waiting
 from batchrec.system.stores import needs_extra
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
+    from starlette.responses import Response
 
 _HOST = "127.0.0.1"
 # Other names that lead here come from a page elsewhere that wants to read this one (DNS rebinding).
@@ -24,7 +27,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-# Seconds that requests have to end after a signal.
+# Seconds that answers have to be sent after a signal.
 _GRACE_S = 1
 
 
@@ -43,7 +46,14 @@ def serve(explorer: Explorer, port: int, tell: Callable[[str], None]) -> None:
     """
     import uvicorn
 
-    # Neither its own lines on stderr, nor one per request: what is left are bugs, with their traceback.
+    class Server(uvicorn.Server):
+        """A server that leaves signals to batchrec."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    # Neither its own lines on stderr, nor one per request: only bugs are left, with their traceback.
     options: dict[str, Any] = {"log_config": None, "log_level": "warning", "access_log": False}
     config = uvicorn.Config(
         make_app(explorer), timeout_graceful_shutdown=_GRACE_S, server_header=False, lifespan="off", **options
@@ -56,7 +66,10 @@ def serve(explorer: Explorer, port: int, tell: Callable[[str], None]) -> None:
         except OSError as error:
             raise ConfigError(f"--port {port}: {error.strerror or error}. Pass another one, or 0") from error
         tell(f"http://{_HOST}:{listening.getsockname()[1]}/")
-        uvicorn.Server(config).run(sockets=[listening])
+        server = Server(config)
+        # The server would catch what a signal raises, and log it as an error of the application.
+        with interrupted_by_signals(lambda: setattr(server, "should_exit", True)), signals_waiting(True):
+            server.run(sockets=[listening])
 
 
 def make_app(explorer: Explorer) -> "Starlette":
@@ -65,44 +78,56 @@ def make_app(explorer: Explorer) -> "Starlette":
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.responses import Response
     from starlette.routing import Route
 
-    environment = template_environment("batchrec.explorer")
-    known = {
-        "labels": [view.files.label for view in explorer.views],
-        "has_titles": explorer.views[0].recommender.catalogue is not None,
-    }
-
-    def respond(text: str, kind: str = "text/html", code: int = 200) -> Response:
-        # An id or the name of a file may hold bytes that are not UTF-8.
-        content = text.encode("utf-8", "backslashreplace")
-        return Response(content, code, _HEADERS, f"{kind}; charset=utf-8")
-
-    def html(page: Page, code: int = 200) -> Response:
-        return respond(environment.get_template("explore.html").render(page=page, **known), code=code)
-
-    def show(request: "Request") -> Response:
-        return html(explorer.page(request.url.query))
-
-    def style(_: "Request") -> Response:
-        return respond(environment.get_template("explore.css").render(), "text/css")
-
-    def script(_: "Request") -> Response:
-        return respond(environment.get_template("explore.js").render(), "text/javascript")
-
-    def unreadable(_: "Request", error: Exception) -> Response:
-        return html(Page(error=str(error)), 500)
-
-    def refused(_: "Request", error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101 - it is the handler of these
-        return html(Page(error=error.detail), error.status_code)
-
-    def bug(_: "Request", __: Exception) -> Response:
-        return html(Page(error="This is a bug in batchrec. The terminal shows where."), 500)
-
+    pages = _Pages(explorer)
     return Starlette(
-        routes=[Route("/", show), Route("/explore.css", style), Route("/explore.js", script)],
+        routes=[Route("/", pages.show), Route("/explore.css", pages.style), Route("/explore.js", pages.script)],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False)],
-        exception_handlers={BatchrecError: unreadable, HTTPException: refused, Exception: bug},
+        exception_handlers={BatchrecError: pages.unreadable, HTTPException: pages.refused, Exception: pages.bug},
     )
+
+
+class _Pages:
+    """The answers. They are coroutines that wait for nothing: others would run in a thread, which no signal reaches."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        self._explorer = explorer
+        self._environment = template_environment("batchrec.explorer")
+        self._known = {
+            "labels": [view.files.label for view in explorer.views],
+            "has_titles": explorer.views[0].recommender.catalogue is not None,
+        }
+
+    async def show(self, request: "Request") -> "Response":
+        try:
+            with signals_waiting(False):
+                page = self._explorer.page(request.url.query)
+            return self._html(page)
+        except Terminated as signal:
+            return self._html(Page(error=signal.message), 503)
+
+    async def style(self, _: "Request") -> "Response":
+        return self._filled("explore.css", "text/css")
+
+    async def script(self, _: "Request") -> "Response":
+        return self._filled("explore.js", "text/javascript")
+
+    async def unreadable(self, _: "Request", error: Exception) -> "Response":
+        return self._html(Page(error=str(error)), 500)
+
+    async def refused(self, _: "Request", error: Any) -> "Response":
+        return self._html(Page(error=error.detail), error.status_code)
+
+    async def bug(self, _: "Request", __: Exception) -> "Response":
+        return self._html(Page(error="This is a bug in batchrec. The terminal shows its traceback."), 500)
+
+    def _html(self, page: Page, code: int = 200) -> "Response":
+        return self._filled("explore.html", "text/html", code, page=page, **self._known)
+
+    def _filled(self, template: str, kind: str, code: int = 200, **values: Any) -> "Response":
+        from starlette.responses import Response
+
+        text = self._environment.get_template(template).render(**values)
+        # An id or the name of a file may hold bytes that are not UTF-8.
+        return Response(text.encode("utf-8", "backslashreplace"), code, _HEADERS, f"{kind}; charset=utf-8")

@@ -1,10 +1,9 @@
-"""What the page shows for a request: the history, and the list of each view with its moves."""
+"""The content of the page for a request: the history, and the list of each view with its moves."""
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
-from threading import Lock
 
 import pyarrow as pa
 
@@ -85,11 +84,10 @@ class Page:
 
 
 class Explorer:
-    """What is open: the histories, None without any, and one or two views. Answers one request at a time."""
+    """The histories that are open, None without any, and one or two views."""
 
     def __init__(self, views: list[View], sequences: Sequences | None) -> None:
         self.views, self._sequences = views, sequences
-        self._lock = Lock()
         self._list_of = lru_cache(_N_KEPT)(self._list)
         self._examples = () if sequences is None else _first_users(sequences)
 
@@ -98,25 +96,24 @@ class Explorer:
 
         Raises BatchrecError for files that cannot be read any more.
         """
-        with self._lock:
-            try:
-                asked = Asked.of(query)
-                user = self._user(asked.state.user)
-            except ConfigError as error:
-                return Page(error=str(error), examples=self._examples)
-            problem = None
-            try:
-                state = asked.state
-                for text in asked.add:
-                    state = state.adding(self.views[0].recommender.find(text.strip()))
-                if asked.add:
-                    asked = replace(asked, state=state, was=asked.was or asked.state)
-            except ConfigError as error:
-                problem, asked = str(error), replace(asked, was=None)
-            typed = " ".join(asked.add) if problem else ""
-            if asked.state.is_empty:
-                return Page(error=problem, examples=self._examples, typed=typed)
-            return replace(self._filled(asked, user), error=problem, typed=typed)
+        try:
+            asked = Asked.of(query)
+            user = self._user(asked.state.user)
+        except ConfigError as error:
+            return Page(error=str(error), examples=self._examples)
+        problem = None
+        try:
+            state = asked.state
+            for text in asked.add:
+                state = state.adding(self.views[0].recommender.find(text.strip()))
+            if asked.add:
+                asked = replace(asked, state=state, was=asked.was or asked.state)
+        except ConfigError as error:
+            problem, asked = str(error), replace(asked, was=None)
+        typed = " ".join(asked.add) if problem else ""
+        if asked.state.is_empty:
+            return Page(error=problem, examples=self._examples, typed=typed)
+        return replace(self._filled(asked, user), error=problem, typed=typed)
 
     def _filled(self, asked: Asked, user: pa.RecordBatch | None) -> Page:
         state = asked.state
@@ -143,21 +140,25 @@ class Explorer:
 
     def _column(self, number: int, asked: Asked, explains: bool) -> Column:
         view, state, was = self.views[number], asked.state, asked.was
-        shows_table = view.files.recs is not None and not state.is_changed
+        shows_table = self._shows_table(number, state)
         rows = self._list_of(number, state, shows_table, explains)
         made = "As published." if shows_table else "By the model, without rules."
+        if shows_table and not view.files.fits_histories:
+            made += " Its histories are not kept, so its reasons are not known."
         if not rows:
             made = self._why_empty(view, state, shows_table)
         # A change is compared with the model's own list: the published one has rules.
         if was is not None and not was.is_empty and was != state and not shows_table:
             before, compared = self._list_of(number, was, False, False), _BEFORE
         elif number > 0:
-            first = self.views[0].files
-            before = self._list_of(0, state, first.recs is not None and not state.is_changed, False)
-            compared = first.label
+            before = self._list_of(0, state, self._shows_table(0, state), False)
+            compared = self.views[0].files.label
         else:
             return Column(view.files.label, made, rows, None, None)
         return Column(view.files.label, made, rows, moves(before, rows), compared)
+
+    def _shows_table(self, number: int, state: State) -> bool:
+        return self.views[number].files.recs is not None and not state.is_changed
 
     def _why_empty(self, view: View, state: State, shows_table: bool) -> str:
         if shows_table:

@@ -1,4 +1,4 @@
-"""What the page shows, as it is in its address: a user or none, and the changes to the history."""
+"""The state of the page, as it is in its address: a user or none, and the changes to the history."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -83,7 +83,7 @@ def address(state: State, was: State | None = None, more: Iterable[str] = ()) ->
     fields = state.fields()
     if was is not None:
         fields.append(("was", urlencode(was.fields())))
-    return f"/?{urlencode([*fields, *((name, '1') for name in more)])}"
+    return f"/?{urlencode([*fields, *((name, '1') for name in sorted(more))])}"
 
 
 def _values(query: str) -> list[tuple[str, str]]:

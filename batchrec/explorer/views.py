@@ -16,7 +16,7 @@ from batchrec.tables.queries import connect, literal, select
 from batchrec.tables.schemas import BY_MODEL, SOURCES
 from batchrec.tables.sequences_table import OF_EVENTS
 
-# What an event by hand has besides its item and time.
+# The values of an event that is added, besides its item and time.
 _EVENT = {"weights": 1.0, "is_seen": True}
 
 

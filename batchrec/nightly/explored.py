@@ -10,8 +10,11 @@ from batchrec.nightly.archive import HISTORIES, Archive
 from batchrec.nightly.registry import ModelRegistry
 
 
-def night_views(archive: Archive, registry: ModelRegistry, nights: Sequence[date]) -> list[ViewFiles]:
-    """Return the views of published nights. Raises ConfigError if a night or its model is missing."""
+def night_views(archive: Archive, registry: ModelRegistry, nights: Sequence[date], histories: Path) -> list[ViewFiles]:
+    """Return the views of published nights; histories: those that the page shows.
+
+    Raises ConfigError if a night or its model is missing.
+    """
     published = archive.dates()
     views = []
     for night in nights:
@@ -23,7 +26,7 @@ def night_views(archive: Archive, registry: ModelRegistry, nights: Sequence[date
                 f"found {shown}"
             )
         model = registry.find(report["model"]).folder
-        fits = histories_of(archive) == archive.night(night) / HISTORIES
+        fits = histories == archive.night(night) / HISTORIES
         views.append(ViewFiles(f"Night {night}", model, archive.table(night), fits))
     return views
 

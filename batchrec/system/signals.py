@@ -11,6 +11,8 @@ _INTERRUPT_EVERY_S = 0.1
 _to_interrupt: list[Callable[[], None]] = []
 _resumable: list[None] = []
 _raised: list["Terminated"] = []
+# Whether signals wait, innermost block last.
+_waiting: list[bool] = []
 
 
 class Terminated(SystemExit):
@@ -44,6 +46,21 @@ def interrupted_by_signals(interrupt: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
+def signals_waiting(wait: bool) -> Iterator[None]:
+    """With wait, raise nothing for a signal in the block, whose program would catch it; without it, raise again.
+
+    Use it within `interrupted_by_signals`, which ends that program, and raises Terminated after it.
+    """
+    _waiting.append(wait)
+    try:
+        if _raised and not wait:
+            raise _raised[0]
+        yield
+    finally:
+        _waiting.pop()
+
+
+@contextmanager
 def can_resume() -> Iterator[None]:
     """If a signal ends the block, let its message say that the same command resumes."""
     _resumable.append(None)
@@ -72,7 +89,8 @@ def stopped_by_signals() -> Iterator[None]:
             return
         _raised.append(Terminated(number))
         has_arrived.set()
-        raise _raised[0]
+        if not any(_waiting[-1:]):
+            raise _raised[0]
 
     # Started before any signal: a handler may interrupt the start of a thread.
     interrupter = threading.Thread(target=keep_interrupting, daemon=True)

@@ -1,4 +1,5 @@
--- One row per recommendation at $recs of the user $user, an id as text, up to rank $k: its rank, item, score and source.
+-- One row per recommendation at $recs of the user $user, an id as text, up to rank $k: its rank, item, score and
+-- source.
 select
     rank,
     item_id,

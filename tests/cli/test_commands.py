@@ -63,7 +63,7 @@ OF_THE_COMMAND = {
     "init": {"out"},
     "nights": {"log_format", "json"},
     "report": {"run_date", "out", "log_format"},
-    "explore": {"sequences", "log_format"},
+    "explore": {"log_format"},
     "run": {"config", "run_date", "metrics_file", "dry_run", "log_format", "json"},
     "rollback": {"to"},
     "models": set(),

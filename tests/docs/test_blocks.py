@@ -38,7 +38,7 @@ SMALLER = {
 # Read once, so that nights are the same on both sides of a midnight.
 TODAY = datetime.now(UTC).date()
 # Dates of nights in the docs, and how many days before today the tests put them: no run date may be in the future.
-NIGHTS = {"2026-11-24": 1, "2026-11-20": 8}
+NIGHTS = {"2026-11-24": 1, "2026-11-20": 8, "2026-11-19": 9}
 # The page of each block of text, and the test that checks such blocks.
 TEXTS = {
     "CONTRIBUTING.md": "test_the_layers_are_those_of_the_import_contract",
@@ -134,6 +134,8 @@ def sample(two_nights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no
     shutil.copytree(two_nights, tmp_path, dirs_exist_ok=True, symlinks=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BATCHREC_RUN_TRAIN_EVERY", "30d")
+    # It would serve until a signal arrives; tests/explorer has one sent.
+    monkeypatch.setattr("batchrec.explorer.app.serve", lambda *_: None)
     count_as_better_than_popularity(monkeypatch)
     return tmp_path
 

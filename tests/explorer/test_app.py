@@ -169,7 +169,7 @@ def test_a_title_that_is_not_found_leaves_the_page_as_it_was(typed: str, said: s
     assert shown.items == [list(best(HISTORY))]
     assert said in shown.html.replace("&#39;", "'")
     assert len(shown.texts["alarm"].splitlines()) == 1
-    # What was typed can be corrected.
+    # The text can be corrected.
     assert typed.replace("<", "&lt;").replace(">", "&gt;") in shown.html
 
 

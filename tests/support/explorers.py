@@ -55,9 +55,9 @@ def one_model() -> Explorer:
 def explored_nights() -> Explorer:
     """Open the two nights of `two_nights`."""
     shop = Company(two_nights())
-    files = night_views(shop.archive, shop.registry, [night(0), night(1)])
     histories = histories_of(shop.archive)
     assert histories is not None
+    files = night_views(shop.archive, shop.registry, [night(0), night(1)], histories)
     config = ExploreConfig(top_k=5, items=str(titles()))
     return Explorer([open_view(one, config) for one in files], open_sequences(histories))
 

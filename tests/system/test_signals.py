@@ -13,7 +13,14 @@ import pyarrow as pa
 import pytest
 
 from batchrec.errors import InputError
-from batchrec.system.signals import Terminated, can_resume, signals_first, stopped_by_signals
+from batchrec.system.signals import (
+    Terminated,
+    can_resume,
+    interrupted_by_signals,
+    signals_first,
+    signals_waiting,
+    stopped_by_signals,
+)
 from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import connect
 from tests.support.models import names_in, trained_model, training_sequences, write_sequences
@@ -240,3 +247,19 @@ def test_a_signal_after_the_command_does_not_change_its_exit_code() -> None:
     ended = subprocess.run([sys.executable, "-c", _SIGNAL_AT_THE_END], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("batchrec")
+
+
+def test_a_signal_that_waits_ends_the_work_by_its_interrupt() -> None:
+    interrupted = threading.Event()
+    interrupt = interrupted_by_signals(interrupted.set)
+    with stopped_by_signals(), pytest.raises(Terminated), interrupt, signals_waiting(True):  # noqa: PT012 - in this order
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted.wait(PATIENCE_S)
+        # A part of the work that can be broken off is not begun.
+        with pytest.raises(Terminated), signals_waiting(False):
+            pytest.fail("the part has begun")
+
+
+def test_a_signal_breaks_off_a_part_of_work_that_waits() -> None:
+    with stopped_by_signals(), signals_waiting(True), pytest.raises(Terminated), signals_waiting(False):
+        signal.raise_signal(signal.SIGTERM)
