@@ -53,9 +53,17 @@ def call(job: Any, *arguments: Any, **options: Any) -> Callable[[], Any]:
             call(batchrec.score, "s.parquet", "model", {"top_k": 5}),
             "config: found a dict; expected a ScoringConfig. Pass paths by name, like out=",
         ),
-        (call(TrainingConfig, objective="bert4rec"), "--objective 'bert4rec': expected causal or masked"),
+        (
+            call(TrainingConfig, objective="bert4rec"),
+            "--objective 'bert4rec': expected causal or masked. causal: predict each next item from the items "
+            "before it (SASRec). masked: predict masked items from all others (BERT4Rec)",
+        ),
         (call(TrainingConfig, max_epochs="5"), "--max-epochs '5': expected an integer"),
-        (call(TrainingConfig, device="gpu"), "--device 'gpu': expected auto, cuda, mps or cpu"),
+        (
+            call(TrainingConfig, device="gpu"),
+            "--device 'gpu': expected auto, cuda, mps or cpu. Device to train on. cuda: an NVIDIA GPU. "
+            "mps: an Apple GPU",
+        ),
         (call(ScoringConfig, precision="float16"), "--precision 'float16': expected fp32, fp16 or int8"),
         (call(TrainingConfig, dropout=1.5), "--dropout 1.5: expected 0 or more, and less than 1"),
         (call(TrainingConfig, hidden_size=64, n_heads=3), "--n-heads 3: expected a divisor of --hidden-size 64"),
