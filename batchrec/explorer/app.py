@@ -54,10 +54,10 @@ def serve(explorer: Explorer, port: int, tell: Callable[[str], None]) -> None:
             yield
 
     # Neither its own lines on stderr, nor one per request: only bugs are left, with their traceback.
-    options: dict[str, Any] = {"log_config": None, "log_level": "warning", "access_log": False}
-    config = uvicorn.Config(
-        make_app(explorer), timeout_graceful_shutdown=_GRACE_S, server_header=False, lifespan="off", **options
-    )
+    quiet: dict[str, Any] = {"log_config": None, "log_level": "warning", "access_log": False, "server_header": False}
+    # The parts that are tested, whatever else is installed. Nothing stands between a browser and this server.
+    plain: dict[str, Any] = {"http": "h11", "ws": "none", "lifespan": "off", "proxy_headers": False}
+    config = uvicorn.Config(make_app(explorer), timeout_graceful_shutdown=_GRACE_S, **quiet, **plain)
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
