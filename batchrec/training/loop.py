@@ -2,8 +2,10 @@
 
 import logging
 import math
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -55,6 +57,10 @@ class Epoch:
         )
 
 
+# Called after each epoch; if it returns True, the training ends.
+OnEpoch: TypeAlias = Callable[[Epoch], object]
+
+
 @dataclass(frozen=True)
 class FitResult:
     """The epochs of a training, the number of the best one, whose weights are kept, and the option that ended it.
@@ -74,12 +80,13 @@ class FitResult:
         return seconds * _REFIT_SHARE if self.ended_by == "max_minutes" else seconds - _seconds(self.epochs)
 
 
-def fit(
+def fit(  # noqa: PLR0913, PLR0917 - train passes what it was given
     encoder: Encoder,
     split: Split,
     config: TrainingConfig,
     group: ProcessGroup = ProcessGroup(),
     checkpoints: CheckpointStore | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> FitResult:
     """Train the encoder, and leave it with the averaged weights of the epoch that ranks held-out items best.
 
@@ -89,7 +96,7 @@ def fit(
     `checkpoints` of another does exactly what that one would have done. The first process reads and writes them.
     torch's global generator is seeded, because dropout draws from no other.
     An epoch in which the time limit is reached is discarded, except the first: that one is measured as far as it got,
-    since there is no other model.
+    since there is no other model. on_epoch: called by the first process; what it raises ends the training.
     Raises ConfigError if the loss is not finite or climbs far above the best so far.
     """
     trainer = Trainer(encoder, config, group)
@@ -124,6 +131,9 @@ def fit(
             best_weights = {name: weight.clone() for name, weight in trainer.averaged.state_dict().items()}
         if checkpoints is not None and group.is_first:
             _save_checkpoint(checkpoints, trainer, epochs, best_weights)
+        if group.broadcast(group.is_first and on_epoch is not None and on_epoch(epochs[-1]) is True):
+            ended_by = "on_epoch"
+            break
     if ended_by == "max_minutes":
         _warn_of_limit(epochs, config)
     if epochs:

@@ -34,7 +34,7 @@ from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, write_encoder
 from batchrec.training.holdout import Accuracy, Split, encoder_accuracy, hold_out
 from batchrec.training.holdout_by_time import hold_out_after
-from batchrec.training.loop import FitResult, fit
+from batchrec.training.loop import FitResult, OnEpoch, fit
 from batchrec.training.refit import refit
 from batchrec.training.signals import Signals, read_signals
 from batchrec.training.warm_start import read_warm_start
@@ -47,8 +47,8 @@ class TrainingReport:
     """The training data and the result; the accuracies are those of the best epoch, blended.
 
     validation: temporal or last-item; cut: the time from which items are held out, None if only last items are.
-    encoder: its shape. negatives: negatives sampled per step, 0 for the full softmax. ended_by: patience, max_epochs or
-    max_minutes. blend: the weight of each signal, 0 for one that does not help; none without a blend.
+    encoder: its shape. negatives: negatives sampled per step, 0 for the full softmax. ended_by: patience, max_epochs,
+    max_minutes or on_epoch. blend: the weight of each signal, 0 for one that does not help; none without a blend.
     blend_ndcg_gains: how much each signal adds to NDCG@10 on the users of the fit. blend_shares: the share of their top
     10 that each part carries. onnx_difference: the largest difference of a score between the ONNX graph and torch.
     """
@@ -84,11 +84,13 @@ def train(
     config: TrainingConfig = TrainingConfig(),
     out: Path | str = Path("model"),
     checkpoint_dir: Path | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> TrainingReport:
     """Train on a sequences table and write the model directory `out`, replacing an older one only when all is done.
 
     checkpoint_dir: a folder, created if missing, for a checkpoint of every epoch. After a run was killed, the same call
-    resumes from there. The caller removes it.
+    resumes from there. The caller removes it. on_epoch: called with the figures of each epoch, such as print; if it
+    returns True, training ends and the best epoch is kept. An error that it raises leaves `out` as it was.
     Raises InputError if the table breaks its contract or has nothing to learn from, DeviceError if the device is
     missing, ConfigError if `out` cannot be written or the loss diverges. Then `out` stays as it was.
     """
@@ -100,7 +102,7 @@ def train(
         replacing_model(out) if group.is_first else nullcontext() as folder,
     ):
         started = time.monotonic()
-        trained = _train(sequences, config, checkpoint_dir, device, group)
+        trained = _train(sequences, config, checkpoint_dir, device, group, on_epoch)
         report = None
         if folder is not None:
             corpus, cut, fitted = trained.corpus, trained.cut, trained.fitted
@@ -151,8 +153,13 @@ class _Trained:
     final: Encoder
 
 
-def _train(
-    sequences: Path, config: TrainingConfig, checkpoint_dir: Path | None, device: torch.device, group: ProcessGroup
+def _train(  # noqa: PLR0913, PLR0917 - the arguments of train, the device and the group
+    sequences: Path,
+    config: TrainingConfig,
+    checkpoint_dir: Path | None,
+    device: torch.device,
+    group: ProcessGroup,
+    on_epoch: OnEpoch | None,
 ) -> _Trained:
     """Choose an encoder by what is held out, and refit it. The encoders are on the CPU, in evaluation mode."""
     # The clocks of the processes differ, but all must hold out the same events.
@@ -167,7 +174,7 @@ def _train(
         if config.max_epochs:
             _log.info("training on %s, %s: %s, %s", device, workers, encoder.shape, sizes)
         checkpoints = _open_checkpoints(checkpoint_dir, sequences, cut, config, device, group)
-        fitted = fit(encoder.to(device), split, config, group, checkpoints)
+        fitted = fit(encoder.to(device), split, config, group, checkpoints, on_epoch)
         is_final = split.refit is None or not fitted.epochs
         final = encoder if is_final else refit(encoder, fitted, split, config, group)
     return _Trained(corpus, cut, split, sizes, fitted, encoder.cpu().eval(), final.cpu().eval())
