@@ -20,6 +20,7 @@ from batchrec.config import (
     SequencesConfig,
     SimilarConfig,
     TrainingConfig,
+    TuneConfig,
     VectorsConfig,
 )
 from batchrec.config.options import Exclusive
@@ -40,6 +41,7 @@ CONFIGS: dict[str, list[type[Any]]] = {
     "init": [],
     "nights": [],
     "report": [ReportConfig],
+    "tune": [TuneConfig],
     "run": [RunConfig],
     "rollback": [],
     "models": [],
@@ -58,6 +60,7 @@ OF_THE_COMMAND = {
     "init": {"out"},
     "nights": {"log_format", "json"},
     "report": {"run_date", "out", "log_format"},
+    "tune": {"sequences", "write", "log_format", "json"},
     "run": {"config", "run_date", "metrics_file", "dry_run", "log_format", "json"},
     "rollback": {"to"},
     "models": set(),
