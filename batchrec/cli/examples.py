@@ -37,6 +37,7 @@ EXAMPLES = {
     "nights": ("batchrec nights",),
     "report": ("batchrec report --run-date 2026-11-24 --out night.html",),
     "diff": ("batchrec diff", "batchrec diff 2026-11-23 2026-11-24", "batchrec diff before.parquet after.parquet"),
+    "tune": ("batchrec tune --max-minutes 60", "batchrec tune --search objective --write"),
     "explore": ("batchrec explore", "batchrec explore --model model --model masked-model --items movies.csv"),
     "inspect": ("batchrec inspect ratings.csv", "batchrec inspect nights --json"),
 }

@@ -25,8 +25,10 @@ from batchrec.config.sequences import IdType, SequencesConfig, SequencesEngineNa
 from batchrec.config.shard import Shard
 from batchrec.config.similar import SimilarConfig, SimilarMethod
 from batchrec.config.training import Device, EncoderShape, Objective, Precision, TrainingConfig, Validation
+from batchrec.config.tune import SPACE, TuneConfig
 
 __all__ = [
+    "SPACE",
     "BenchConfig",
     "CatalogueConfig",
     "CsvOptions",
@@ -55,6 +57,7 @@ __all__ = [
     "TargetLayout",
     "TimestampUnit",
     "TrainingConfig",
+    "TuneConfig",
     "Validation",
     "VectorsConfig",
     "end_of_day",

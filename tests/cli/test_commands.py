@@ -22,6 +22,7 @@ from batchrec.config import (
     SequencesConfig,
     SimilarConfig,
     TrainingConfig,
+    TuneConfig,
     VectorsConfig,
 )
 from batchrec.config.options import Exclusive
@@ -43,6 +44,7 @@ CONFIGS: dict[str, list[type[Any]]] = {
     "nights": [],
     "report": [ReportConfig],
     "explore": [ExploreConfig],
+    "tune": [TuneConfig],
     "run": [RunConfig],
     "rollback": [],
     "models": [],
@@ -64,6 +66,7 @@ OF_THE_COMMAND = {
     "nights": {"log_format", "json"},
     "report": {"run_date", "out", "log_format"},
     "explore": {"log_format"},
+    "tune": {"sequences", "write", "log_format", "json"},
     "run": {"config", "run_date", "metrics_file", "dry_run", "log_format", "json"},
     "rollback": {"to"},
     "models": set(),

@@ -24,6 +24,7 @@ from batchrec.cli import cli, run
 from batchrec.cli.precedence import read_defaults
 from batchrec.nightly.gates.model import HeldOutItems
 from batchrec.nightly.report import ModelFigures
+from batchrec.training.export import export_encoder
 from examples.generate import generate
 from tests.support.pages import ROOT, Block, blocks, text_of
 from tests.support.params import slow_except
@@ -33,6 +34,7 @@ SMALL_TRAINING = " --max-epochs 2 --min-epoch-steps 2"
 SMALLER = {
     "train": SMALL_TRAINING,
     "evaluate": SMALL_TRAINING,
+    "tune": " --max-trials 1 --trial-minutes 0.0001",
     "bench": " --users 80 --items 220 --ratings 2000 --repeats 1",
 }
 # Read once, so that nights are the same on both sides of a midnight.
@@ -47,6 +49,8 @@ TEXTS = {
     "docs/benchmarks.md": "test_the_printed_benchmark_has_the_layout_of_a_real_one",
     "docs/cli.md": "tests/docs/test_pages.py::test_generated_parts_are_up_to_date",
     "docs/recommend.md": "test_the_printed_recommendations_have_the_layout_of_real_ones",
+    "docs/tune.md": "test_the_printed_trials_agree_with_each_other",
+    "docs/tutorial.md": "test_shell_blocks_run",
     "docs/thirty-nights.md": "test_the_printed_nights_agree_with_their_summary",
 }
 
@@ -89,6 +93,7 @@ def write_inputs(folder: Path) -> None:
     )
     write_csv(folder / "out-of-stock.csv", ("item_id",), *[(item,) for item in items[:9]])
     (folder / "stock.sql").write_text("select movieId as item_id from read_csv('movies.csv')", encoding="utf-8")
+    write_csv(folder / "block.csv", ("item_id",), (items[30],))
     write_csv(folder / "campaign.csv", ("item_id", "factor"), (items[20], 2.5))
     write_csv(folder / "campaign-pins.csv", ("item_id", "position"), (items[21], 1))
     write_csv(folder / "users.csv", ("user_id", "country", "segment"), *[(user, "DE", "new") for user in range(1, 41)])
@@ -136,6 +141,8 @@ def sample(two_nights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no
     monkeypatch.setenv("BATCHREC_RUN_TRAIN_EVERY", "30d")
     # It would serve until a signal arrives; tests/explorer has one sent.
     monkeypatch.setattr("batchrec.explorer.app.serve", lambda *_: None)
+    # tune has no option for it.
+    monkeypatch.setenv("BATCHREC_TRAIN_MIN_EPOCH_STEPS", "2")
     count_as_better_than_popularity(monkeypatch)
     return tmp_path
 
@@ -161,6 +168,13 @@ def check_other_command(line: str) -> None:
     if words[0] == "make":
         # A target makes environments, downloads or trains for minutes; `make` itself is tried by .ci/run.
         assert re.search(rf"^{re.escape(words[1])}:|^\$\(INSTALLED\):", text_of("Makefile"), flags=re.MULTILINE), line
+    elif words[:2] == ["python", "-c"]:
+        exec(compile(words[2], line, "exec"), {})  # noqa: S102 - the example is ours
+    elif words[0] == "head":
+        print(Path(words[2]).read_text(encoding="utf-8").splitlines()[0])  # noqa: T201 - as the command does
+    elif words[0] in {"cd", "curl", "git", ".", "printf"} or words[1] == "-m":
+        # They clone, download, make an environment, and a file that the sample has.
+        assert words[0] not in {"python", "python3"} or words[2] in {"venv", "zipfile"}, line
     elif words[:2] == ["pip", "install"]:
         # Installing changes the environment of the tests.
         check_install(words[2:])
@@ -179,7 +193,7 @@ def check_install(arguments: list[str]) -> None:
     for argument in arguments:
         if argument.startswith("-") or argument == "." or (ROOT / argument).is_file():
             continue
-        requirement = Requirement(argument)
+        requirement = Requirement(re.sub(r"^\.(?=\[)", project["name"], argument))
         assert requirement.name == project["name"]
         assert requirement.extras <= project["optional-dependencies"].keys()
 
@@ -190,16 +204,28 @@ def test_every_block_has_a_check() -> None:
         assert block.language != "text" or block.page in TEXTS, f"{block}: no test for this text"
 
 
+# The queries of the how-tos read other logs, which tests/docs/test_howtos.py makes.
+LOG_QUERIES = [block for block in blocks("sql") if "howto" not in block.page]
 # Pages whose commands train more than once are slow.
 WITH_COMMANDS = sorted({block.page for block in blocks("sh")})
-SLOW_PAGES = {"CONTRIBUTING.md", "docs/evaluation.md"}
+SLOW_PAGES = {"CONTRIBUTING.md", "docs/evaluation.md", "docs/tutorial.md"}
 
 
 @pytest.mark.parametrize("page", slow_except(WITH_COMMANDS, *{*WITH_COMMANDS} - SLOW_PAGES))
-def test_shell_blocks_run(page: str, sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (sample / "events.sql").write_text(next(blocks("sql")).text, encoding="utf-8")
-    for block in blocks("sh"):
-        for line in block.text.splitlines() if block.page == page else ():
+def test_shell_blocks_run(
+    page: str, sample: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sample / "events.sql").write_text(LOG_QUERIES[0].text, encoding="utf-8")
+    if page == "docs/tutorial.md":
+        # It scores with the model that it trains.
+        monkeypatch.setattr("batchrec.training.export.export_encoder", export_encoder)
+    for block in [block for block in blocks() if block.page == page]:
+        if block.language == "toml" and page == "docs/tutorial.md":
+            (sample / "batchrec.toml").write_text(block.text, encoding="utf-8")
+        if block.language == "text" and TEXTS[page] == "test_shell_blocks_run":
+            # The block before it has printed these lines, from another log: their names are the same.
+            assert labels_of(block.text) <= labels_of(capsys.readouterr().out) or "$ batchrec" in block.text, block
+        for line in block.text.splitlines() if block.language == "sh" else ():
             if line.startswith("batchrec bench"):
                 assert block.page in TEXTS  # Run once, by the test of its output.
             elif re.match(r"([A-Z_]+=\S+ )*batchrec ", line):
@@ -207,6 +233,12 @@ def test_shell_blocks_run(page: str, sample: Path, monkeypatch: pytest.MonkeyPat
                 assert run_as_printed(line, monkeypatch) in ({0, 99} if " run " in line else {0}), f"{block}: {line}"
             else:
                 check_other_command(line)
+
+
+def labels_of(text: str) -> set[str]:
+    """Return how the lines begin: the names before a value, without rows of values and frames of tables."""
+    starts = [re.split(r" {2,}|: | against ", line.strip())[0] for line in text.splitlines()]
+    return {start for start in starts if re.search("[a-z]", start)}
 
 
 @pytest.mark.parametrize("block", list(blocks("python")), ids=str)
@@ -234,7 +266,7 @@ def test_python_blocks_run(block: Block, sample: Path, capsys: pytest.CaptureFix
     assert (sample / "recs.parquet").is_file()
 
 
-@pytest.mark.parametrize("block", list(blocks("sql")), ids=str)
+@pytest.mark.parametrize("block", LOG_QUERIES, ids=str)
 def test_queries_run(block: Block, sample: Path) -> None:
     (sample / "query.sql").write_text(block.text, encoding="utf-8")
     assert run(["build-sequences", "--query", "query.sql"]) == 0
@@ -284,7 +316,9 @@ def test_the_printed_recommendations_have_the_layout_of_real_ones(
     # The printed ones need ml-latest-small and a long training: titles and scores differ, the lines do not.
     with (sample / "movies.csv").open(encoding="utf-8") as opened:
         titles = [row["title"] for row in csv.DictReader(opened)]
-    for block in texts("test_the_printed_recommendations_have_the_layout_of_real_ones"):
+    for block in blocks("text"):
+        if not block.text.startswith("$ batchrec recommend"):
+            continue
         command, *printed = block.text.splitlines()
         words = shlex.split(command.removeprefix("$ batchrec "))
         params = cli.commands["recommend"].make_context("recommend", words[1:], parent=click.Context(cli)).params
@@ -296,6 +330,19 @@ def test_the_printed_recommendations_have_the_layout_of_real_ones(
         assert [bool(re.search(r"  \(\d+\.\d\d\)$", line)) for line in printed] == [
             bool(re.search(r"  \(-?\d+\.\d\d\)$", line)) for line in real
         ], block
+
+
+def test_the_printed_trials_agree_with_each_other() -> None:
+    # The printed search takes minutes; tests/tuning has small ones.
+    for block in texts("test_the_printed_trials_agree_with_each_other"):
+        table, _, changed = block.text.partition("\n\n[train]\n")
+        head, *rows = [re.split(r" {2,}", line.lstrip("* ")) for line in table.splitlines()]
+        trials = [dict(zip(head, row, strict=True)) for row in rows]
+        (best,) = [line.split()[1] for line in table.splitlines() if line.startswith("*")]
+        assert max(trials, key=lambda trial: float(trial["NDCG@10"]))["trial"] == best
+        options = {name: value for name, value in trials[int(best)].items() if name in head[1:-4]}
+        expected = {f"{name} = {value}" for name, value in options.items() if value != trials[0][name]}
+        assert set(changed.split("\n\n")[0].splitlines()) == expected, block
 
 
 def test_the_printed_nights_agree_with_their_summary() -> None:

@@ -1,0 +1,96 @@
+"""The command tune."""
+
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchrec.cli.commands import cli
+from batchrec.cli.config_edit import set_options
+from batchrec.cli.config_file import DEFAULT_FILE
+from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of, path_option
+from batchrec.cli.output import echo, print_report
+from batchrec.cli.precedence import resolve_options
+from batchrec.cli.torchrun import is_one_of_several
+from batchrec.config import TrainingConfig, TuneConfig
+from batchrec.errors import ConfigError
+from batchrec.system.atomic import check_writable_file
+from batchrec.system.json_text import to_json
+from batchrec.system.stores import needs_extra
+
+if TYPE_CHECKING:
+    from batchrec.tuning.tune import TuneReport
+
+
+@cli.command("tune", cls=JobCommand)
+@path_option("--sequences", "sequences.parquet", "Histories to train on.")
+@options_of(TuneConfig)
+@click.option(
+    "--write", is_flag=True, default=False, help="Write what the best trial changed into [train] of batchrec.toml."
+)
+@log_format_option
+@json_option
+@click.pass_context
+def tune_command(context: click.Context, /, sequences: Path, write: bool, json: bool, **options: Any) -> None:
+    """Look for options of train that rank held-out items better.
+
+    It needs the packages of batchrec[tune]. Each trial is a training that keeps no model, with the options of train in
+    batchrec.toml or the environment, except those that are tried.
+    """
+    if is_one_of_several():
+        raise ConfigError("tune runs in one process: start it without torchrun")
+    config, given = TuneConfig(**options), resolve_options(context, "train")
+    training = TrainingConfig(**{field.name: given[field.name] for field in fields(TrainingConfig)})
+    file = context.find_root().params["config"] or Path(DEFAULT_FILE)
+    if write:
+        # Now, not after an hour of trials.
+        check_writable_file(file, "--config")
+        with needs_extra("--write", "tune"):
+            import_module("tomlkit")
+    from batchrec.tuning.tune import tune
+
+    report = tune(sequences, config, training)
+    if json:
+        print_report(report, json)
+    else:
+        echo(_format(report))
+    if write and report.options:
+        set_options(file, "train", report.options)
+    if not json and report.options:
+        echo(f"\n{file}: written" if write else f"\nPass --write to have this written to {file}")
+
+
+def _format(report: "TuneReport") -> str:
+    """Format the trials as a table with a mark at the best one, and what it changed as a table of batchrec.toml."""
+    from tabulate import tabulate
+
+    names = list(report.trials[0].options)
+    rows = [
+        [
+            "*" if trial.number == report.best else "",
+            trial.number,
+            *(_shown(value) for value in trial.options.values()),
+            "none" if trial.ndcg_at_10 is None else f"{trial.ndcg_at_10:.4f}",
+            f"{trial.best_epoch} of {trial.epochs}",
+            trial.ended_by,
+            f"{trial.seconds:.0f}",
+        ]
+        for trial in report.trials
+    ]
+    heads = ["", "trial", *names, "NDCG@10", "best epoch", "ended by", "seconds"]
+    aligned = ("left", *["right"] * (len(heads) - 1))
+    table = tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=aligned)
+    if not report.options:
+        return f"{table}\n\nNo trial is better than the options as they are"
+    changed = [_toml(name, value) for name, value in report.options.items()]
+    return "\n".join([table, "", "[train]", *changed])
+
+
+def _shown(value: Any) -> str:
+    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _toml(name: str, value: Any) -> str:
+    return f"# remove {name}" if value is None else f"{name} = {to_json(value)}"
