@@ -159,7 +159,8 @@ def test_columns_that_cannot_be_used_are_refused_as_those_of_files(
 
 def test_a_missing_column_names_those_that_exist(build: BuildSequences, stand_in: type[StandIn]) -> None:
     StandIn.table = stand_in_log().rename_columns(["user", "movieId", "timestamp"])
-    fails(build("--ratings", "standin://a"), "no column 'userId'; found user, movieId, timestamp. Pass --user-column")
+    found = "no column 'userId'; found user, movieId, timestamp; did you mean 'user'? Pass --user-column"
+    fails(build("--ratings", "standin://a"), found)
     StandIn.table = stand_in_log().rename_columns(["userId", "movieId", "movieId"])
     fails(build("--ratings", "standin://a"), "2 columns 'movieId'")
 

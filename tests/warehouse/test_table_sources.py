@@ -195,7 +195,8 @@ def test_lists_and_unknown_columns_are_refused(build: BuildSequences, store: Sto
     assert "column 'movieId' of --item-column has values of type list" in lists.stderr
     unknown = build("--ratings", store.url("plays", plays()), "--user-column", "user")
     assert (unknown.exit_code, unknown.stderr.count("\n")) == (3, 1)
-    assert "no column 'user'; found userId, movieId, rating, timestamp. Pass --user-column" in unknown.stderr
+    found = "no column 'user'; found userId, movieId, rating, timestamp; did you mean 'userId'? Pass --user-column"
+    assert found in unknown.stderr
 
 
 def test_rows_before_a_time_are_not_read(store: Store) -> None:
