@@ -1,9 +1,10 @@
 """batchrec: a nightly table of top-k recommendations for every user.
 
-The jobs and their options: build_sequences with SequencesConfig, train with TrainingConfig, score with ScoringConfig,
-similar with SimilarConfig, evaluate with EvaluationConfig, recommend with RecommendConfig, bench with BenchConfig. run
-runs a whole night of Jobs, with RunConfig. diagnose checks the machine. Model is a trained model in memory, with titles
-by CatalogueConfig. Each loads when it is first used: `import batchrec` loads none of torch, onnxruntime and duckdb.
+The jobs and their options: build_sequences with SequencesConfig, train with TrainingConfig, tune with TuneConfig,
+score with ScoringConfig, similar with SimilarConfig, evaluate with EvaluationConfig, recommend with RecommendConfig,
+bench with BenchConfig. run runs a whole night of Jobs, with RunConfig. diagnose checks the machine. Model is a trained
+model in memory, with titles by CatalogueConfig. Each loads when it is first used: `import batchrec` loads none of
+torch, onnxruntime and duckdb.
 """
 
 from importlib import import_module
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         SequencesConfig,
         SimilarConfig,
         TrainingConfig,
+        TuneConfig,
     )
     from batchrec.doctor import diagnose
     from batchrec.errors import BatchrecError
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from batchrec.training.loop import Epoch
     from batchrec.training.trackers import tracker
     from batchrec.training.train import train
+    from batchrec.tuning.tune import tune
 
 _HOMES = {
     "BatchrecError": "errors",
@@ -50,6 +53,7 @@ _HOMES = {
     "SequencesConfig": "config",
     "SimilarConfig": "config",
     "TrainingConfig": "config",
+    "TuneConfig": "config",
     "bench": "benchmark.bench",
     "build_sequences": "sequences.build",
     "diagnose": "doctor",
@@ -60,6 +64,7 @@ _HOMES = {
     "similar": "similarity.similar",
     "tracker": "training.trackers",
     "train": "training.train",
+    "tune": "tuning.tune",
 }
 
 __all__ = [
@@ -76,6 +81,7 @@ __all__ = [
     "SequencesConfig",
     "SimilarConfig",
     "TrainingConfig",
+    "TuneConfig",
     "bench",
     "build_sequences",
     "diagnose",
@@ -86,6 +92,7 @@ __all__ = [
     "similar",
     "tracker",
     "train",
+    "tune",
 ]
 
 
