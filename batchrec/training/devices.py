@@ -1,13 +1,17 @@
-"""The device of a training, and its threads."""
+"""The device of a training, its threads and its memory."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from batchrec.config import Device
-from batchrec.errors import DeviceError
+from batchrec.errors import ConfigError, DeviceError, one_line
 from batchrec.system.machine import n_cores
+
+# torch raises a class of its own for CUDA alone.
+_IS_FULL = re.compile("out of memory|can't allocate memory|not enough memory")
 
 
 def chosen_device(name: Device) -> torch.device:
@@ -29,3 +33,16 @@ def limited_threads(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(former)
+
+
+@contextmanager
+def full_memory_reported(device: torch.device) -> Iterator[None]:
+    """Raise ConfigError, which names the options that need less, where torch finds the memory of the device full."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _IS_FULL.search(str(error)):
+            raise
+        raise ConfigError(
+            f"--device {device.type}: {one_line(error)}. Pass a smaller --batch-size, --negatives or --hidden-size"
+        ) from error

@@ -27,7 +27,7 @@ from batchrec.training.blend import blend_accuracy, fit_blend, make_blend
 from batchrec.training.blend_fit import FittedWeights
 from batchrec.training.corpus import Corpus, read_corpus
 from batchrec.training.default_sizes import batch_size, encoder_shape, n_negatives
-from batchrec.training.devices import chosen_device, limited_threads
+from batchrec.training.devices import chosen_device, full_memory_reported, limited_threads
 from batchrec.training.distributed import ProcessGroup, join_process_group
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, write_encoder
@@ -92,12 +92,13 @@ def train(
     resumes from there. The caller removes it. on_epoch: called with the figures of each epoch, such as print; if it
     returns True, training ends and the best epoch is kept. An error that it raises leaves `out` as it was.
     Raises InputError if the table breaks its contract or has nothing to learn from, DeviceError if the device is
-    missing, ConfigError if `out` cannot be written or the loss diverges. Then `out` stays as it was.
+    missing, ConfigError if `out` cannot be written, the loss diverges or memory is full. Then `out` stays as it was.
     """
     sequences, out = Path(sequences), Path(out)
     device = chosen_device(config.device)
     with (
         limited_threads(config.threads),
+        full_memory_reported(device),
         join_process_group(device) as group,
         replacing_model(out) if group.is_first else nullcontext() as folder,
     ):
