@@ -20,13 +20,13 @@ from batchrec.model.directory import Manifest, load_model
 from batchrec.model.ranker import Ranker
 from batchrec.rules.known_ids import KnownIds
 from batchrec.scoring.chunks import in_order, n_workers, read_chunks
-from batchrec.scoring.known_items import check_knows, check_knows_catalogue, none_known
+from batchrec.scoring.known_items import check_knows, none_known, read_known_catalogue
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Scorer
 from batchrec.scoring.vectors import UserEncoder, item_vectors
 from batchrec.similarity.lists import SimilarLists
 from batchrec.similarity.similar import SimilarColumns, method_for
-from batchrec.sources.catalogue import Catalogue, read_catalogue
+from batchrec.sources.catalogue import Catalogue
 from batchrec.tables.schemas import FIRST_ITEM, PAD
 from batchrec.tables.sequences_table import Sequences
 
@@ -68,9 +68,7 @@ class Model:
         catalogue that cannot be read.
         """
         config, loaded = ScoringConfig(device=device, workers=threads), load_model(Path(folder))
-        titles = read_catalogue(catalogue, loaded.vocabulary.item_ids.type)
-        if titles is not None:
-            check_knows_catalogue(loaded.vocabulary, Path(folder), titles.item_ids, str(catalogue.items))
+        titles = read_known_catalogue(catalogue, loaded.vocabulary, Path(folder))
         return cls(loaded, Path(folder), config, titles)
 
     def __repr__(self) -> str:

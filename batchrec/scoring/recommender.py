@@ -16,11 +16,11 @@ from batchrec.model.reasons import N_BECAUSE
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.known_ids import KnownIds
 from batchrec.scoring.find_item import find_item
-from batchrec.scoring.known_items import check_knows_catalogue
+from batchrec.scoring.known_items import read_known_catalogue
 from batchrec.scoring.leave_one_out import lost_scores
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Scorer
-from batchrec.sources.catalogue import Catalogue, read_catalogue
+from batchrec.sources.catalogue import Catalogue
 from batchrec.tables.schemas import FIRST_ITEM, PAD, sequences_schema
 from batchrec.tables.sequences_table import no_items
 
@@ -126,9 +126,7 @@ def open_recommender(model: Path, config: CatalogueConfig, top_k: int) -> Recomm
     vocabulary = loaded.vocabulary
     if top_k > len(vocabulary):
         raise ConfigError(f"--top-k {top_k}: the model knows {len(vocabulary)} items")
-    catalogue = read_catalogue(config, vocabulary.item_ids.type)
-    if catalogue is not None:
-        check_knows_catalogue(vocabulary, model, catalogue.item_ids, str(config.items))
+    catalogue = read_known_catalogue(config, vocabulary, model)
     scoring = ScoringConfig(top_k=top_k)
     offer = replace(read_offer(KnownIds(vocabulary, pa.int64()), scoring), catalogue=catalogue)
     scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, offer)
