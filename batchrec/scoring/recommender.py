@@ -22,7 +22,7 @@ from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Scorer
 from batchrec.sources.catalogue import Catalogue
 from batchrec.tables.schemas import FIRST_ITEM, PAD, sequences_schema
-from batchrec.tables.sequences_table import no_items
+from batchrec.tables.sequences_table import checked_batch
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,12 @@ class Recommender:
         """Return a row of sequences: a user with the known ones of some items, all at one time."""
         indexes = self.vocabulary.indexes(pa.array(item_ids, pa.string()))
         known = self.vocabulary.item_ids.take(pa.array(indexes[indexes != PAD] - FIRST_ITEM))
-        schema = sequences_schema(pa.int64(), known.type)
-        history = pa.ListArray.from_arrays([0, len(known)], known)
         columns = {
             "user_id": pa.array([0]),
-            "item_ids": history,
+            "item_ids": pa.ListArray.from_arrays([0, len(known)], known),
             "timestamps": pa.array([[0] * len(known)], pa.list_(pa.int64())),
-            "also_seen": no_items(1, history.type),
         }
-        return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+        return checked_batch(pa.record_batch(columns), sequences_schema(pa.int64(), known.type), "items")
 
     def recommend(self, user: pa.RecordBatch) -> list[Recommendation]:
         """Recommend after a history: a row of sequences, whose user id may be of any type."""
