@@ -153,10 +153,8 @@ class Model:
         indexes = self._loaded.vocabulary.indexes(item_ids)
         if (indexes == PAD).any():
             raise none_known(self._loaded.vocabulary, item_ids.filter(pa.array(indexes == PAD)).to_pylist())
-        titles = None if self._catalogue is None else self._catalogue.values_of(self.item_ids)
-        columns = SimilarColumns(self._loaded, {}, titles)
         chunks = self._similar_lists.chunks(indexes.astype(np.int64), top_k)
-        return _rows(map(columns.rows, chunks), columns.schema)
+        return _rows(map(self._similar_columns.rows, chunks), self._similar_columns.schema)
 
     @cached_property
     def _vectors(self) -> Floats:
@@ -166,6 +164,11 @@ class Model:
     def _similar_lists(self) -> SimilarLists:
         is_eligible = np.arange(self._loaded.vocabulary.size) >= FIRST_ITEM
         return SimilarLists.of_model(self._loaded, method_for(self._loaded, self._folder, "auto"), is_eligible)
+
+    @cached_property
+    def _similar_columns(self) -> SimilarColumns:
+        titles = None if self._catalogue is None else self._catalogue.values_of(self.item_ids)
+        return SimilarColumns(self._loaded, {}, titles)
 
     def _read(self, histories: GivenHistories) -> Sequences | HistoriesTable:
         users = read_histories(histories, self._loaded.vocabulary)
