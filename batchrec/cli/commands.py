@@ -2,7 +2,7 @@
 
 import os
 from contextlib import nullcontext
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from batchrec.cli.options import (
     Group,
     JobCommand,
     Text,
+    config_of,
     json_option,
     log_format_option,
     options_of,
@@ -200,9 +201,7 @@ def evaluate_command(sequences: Path, out: Path, json: bool, **options: Any) -> 
     """
     if is_one_of_several():
         raise ConfigError("evaluate runs in one process: start it without torchrun")
-    names = {field.name for field in fields(EvaluationConfig)}
-    evaluation = EvaluationConfig(**{name: value for name, value in options.items() if name in names})
-    training = TrainingConfig(**{name: value for name, value in options.items() if name not in names})
+    evaluation, training = config_of(EvaluationConfig, options), config_of(TrainingConfig, options)
     from batchrec.evaluation.evaluate import evaluate
     from batchrec.evaluation.report_text import format_report
 

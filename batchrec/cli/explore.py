@@ -1,17 +1,16 @@
 """The command explore."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchrec.cli.commands import cli
-from batchrec.cli.nightly import open_archive, open_registry
+from batchrec.cli.nightly import catalogue_of, open_archive, open_registry
 from batchrec.cli.options import JobCommand, log_format_option, options_of
 from batchrec.cli.output import echo
-from batchrec.cli.precedence import resolve_options
-from batchrec.config import CatalogueConfig, ExploreConfig
+from batchrec.config import ExploreConfig
 
 if TYPE_CHECKING:
     from batchrec.explorer.views import ViewFiles
@@ -32,8 +31,7 @@ def explore_command(context: click.Context, /, **options: Any) -> None:
 
     check_installed()
     if config.items is None:
-        scoring = resolve_options(context, "score")
-        config = replace(config, **{field.name: scoring[field.name] for field in fields(CatalogueConfig)})
+        config = replace(config, **vars(catalogue_of(context)))
     views, histories = _files(context, config)
     from batchrec.explorer.content import Explorer
     from batchrec.explorer.views import open_view

@@ -1,12 +1,11 @@
 """The command inspect."""
 
-from dataclasses import fields
 from typing import Any
 
 import click
 
 from batchrec.cli.commands import cli
-from batchrec.cli.options import JobCommand, json_option, log_format_option
+from batchrec.cli.options import JobCommand, config_of, json_option, log_format_option
 from batchrec.cli.output import echo, print_figures, print_report
 from batchrec.cli.precedence import resolve_options
 from batchrec.config import SequencesConfig
@@ -24,8 +23,7 @@ def inspect_command(context: click.Context, /, path: str, json: bool) -> None:
     PATH: a log, histories, a table, a model, a night, or a folder of nights, models, tables or checkpoints. A log is
     read by the options of build-sequences, and columns that it lacks are guessed by their usual names.
     """
-    options = resolve_options(context, "build-sequences")
-    config = SequencesConfig(**{field.name: options[field.name] for field in fields(SequencesConfig)})
+    config = config_of(SequencesConfig, resolve_options(context, "build-sequences"))
     from batchrec.inspection.inspect import inspect
 
     found = inspect(path, config)

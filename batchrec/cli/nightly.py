@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from batchrec.cli.options import (
     Date,
     Group,
     JobCommand,
+    config_of,
     json_option,
     last_value,
     log_format_option,
@@ -160,22 +161,20 @@ def _jobs(context: click.Context) -> "Jobs":
     """Make the jobs of a night from their options in the environment and the file."""
     from batchrec.nightly.jobs import Jobs
 
-    values = {name: resolve_options(context, name) for name in ("build-sequences", "train", "score", "similar")}
-
-    def config(config_class: Any, command: str) -> Any:
-        return config_class(**{field.name: values[command][field.name] for field in fields(config_class)})
-
-    training, scoring = config(TrainingConfig, "train"), config(ScoringConfig, "score")
+    sequences, train, score, similar = (
+        resolve_options(context, name) for name in ("build-sequences", "train", "score", "similar")
+    )
+    training, scoring = config_of(TrainingConfig, train), config_of(ScoringConfig, score)
     # The model is chosen for the lists that score writes.
     is_repeating = training.repeat_items or scoring.seen_policy != "block"
     return Jobs(
-        ratings=values["build-sequences"]["ratings"] or ("ratings.csv",),
-        sequences=config(SequencesConfig, "build-sequences"),
+        ratings=sequences["ratings"] or ("ratings.csv",),
+        sequences=config_of(SequencesConfig, sequences),
         training=replace(training, repeat_items=is_repeating),
         scoring=scoring,
-        out=values["score"]["out"],
-        similar=config(SimilarConfig, "similar"),
-        similar_out=values["similar"]["out"],
+        out=score["out"],
+        similar=config_of(SimilarConfig, similar),
+        similar_out=similar["out"],
     )
 
 
@@ -281,8 +280,7 @@ def open_archive(context: click.Context) -> "Archive":
 
 def catalogue_of(context: click.Context) -> CatalogueConfig:
     """Return where score reads the titles of items from."""
-    scoring = resolve_options(context, "score")
-    return CatalogueConfig(**{field.name: scoring[field.name] for field in fields(CatalogueConfig)})
+    return config_of(CatalogueConfig, resolve_options(context, "score"))
 
 
 def open_registry(context: click.Context) -> "ModelRegistry":

@@ -1,11 +1,11 @@
 """The options of commands: made from the fields of configs, or shared by several commands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import click
 from click.shell_completion import CompletionItem
@@ -17,6 +17,7 @@ from batchrec.system import logs
 
 SEE_EXIT_CODES = "Exit codes: see batchrec --help."
 
+Config = TypeVar("Config")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -94,6 +95,11 @@ def options_of(config_class: type) -> Callable[[Function], Function]:
         return command
 
     return decorate
+
+
+def config_of(config_class: type[Config], options: Mapping[str, Any]) -> Config:
+    """Return a config with the values of its options; `options` may hold others too."""
+    return config_class(**{field.name: options[field.name] for field in fields(cast(Any, config_class))})
 
 
 def _option_type(hint: Any) -> Any:

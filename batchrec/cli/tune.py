@@ -1,6 +1,5 @@
 """The command tune."""
 
-from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import click
 from batchrec.cli.commands import cli
 from batchrec.cli.config_edit import set_options
 from batchrec.cli.config_file import DEFAULT_FILE
-from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of, path_option
+from batchrec.cli.options import JobCommand, config_of, json_option, log_format_option, options_of, path_option
 from batchrec.cli.output import echo, print_report
 from batchrec.cli.precedence import resolve_options
 from batchrec.cli.torchrun import is_one_of_several
@@ -42,8 +41,7 @@ def tune_command(context: click.Context, /, sequences: Path, write: bool, json: 
     """
     if is_one_of_several():
         raise ConfigError("tune runs in one process: start it without torchrun")
-    config, given = TuneConfig(**options), resolve_options(context, "train")
-    training = TrainingConfig(**{field.name: given[field.name] for field in fields(TrainingConfig)})
+    config, training = TuneConfig(**options), config_of(TrainingConfig, resolve_options(context, "train"))
     file = context.find_root().params["config"] or Path(DEFAULT_FILE)
     if write:
         # Now, not after an hour of trials.

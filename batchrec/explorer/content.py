@@ -77,10 +77,8 @@ class Page:
         """A sentence for those who do not see the lists move."""
         if self.error:
             return self.error
-        compared = [column for column in self.columns if column.moves is not None and column.compared is not None]
-        if compared:
-            return ". ".join(f"{column.label}: {column.moves.summary}" for column in compared if column.moves)
-        return ". ".join(f"{column.label}: {len(column.rows)} items" for column in self.columns)
+        moved = [f"{column.label}: {column.moves.summary}" for column in self.columns if column.moves]
+        return ". ".join(moved or [f"{column.label}: {len(column.rows)} items" for column in self.columns])
 
 
 class Explorer:
@@ -89,6 +87,8 @@ class Explorer:
     def __init__(self, views: list[View], sequences: Sequences | None) -> None:
         self.views, self._sequences = views, sequences
         self._list_of = lru_cache(_N_KEPT)(self._list)
+        # A page needs the row several times, and it is searched for among all users.
+        self._user = lru_cache(1)(self._find_user)
         self._examples = () if sequences is None else _first_users(sequences)
 
     def page(self, query: str) -> Page:
@@ -176,7 +176,7 @@ class Explorer:
         user = self._user(state.user)
         return changed(view.recommender.history_of([]) if user is None else user, state)
 
-    def _user(self, user: str | None) -> pa.RecordBatch | None:
+    def _find_user(self, user: str | None) -> pa.RecordBatch | None:
         """Return a row of sequences, None without a user. Raises ConfigError for a user who is missing."""
         if user is None:
             return None
@@ -201,16 +201,13 @@ class Explorer:
                 shown.append((item, _day(time), "left out" if is_out else "", changes))
         ids = [item for item, *_ in shown]
         named = self.views[0].recommender.named(ids)
-        labels, is_known = (
-            [view.files.label for view in self.views],
-            [view.recommender.knows(ids) for view in self.views],
-        )
+        known = [(view.files.label, view.recommender.knows(ids)) for view in self.views]
         return [
             Event(
                 item,
                 on,
                 kind,
-                [label for label, known in zip(labels, is_known, strict=True) if not known[place]],
+                [label for label, is_known in known if not is_known[place]],
                 address(changes, state, asked.more),
             )
             for place, (item, (_, on, kind, changes)) in enumerate(zip(named, shown, strict=True))

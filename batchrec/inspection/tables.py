@@ -12,7 +12,7 @@ from batchrec.inspection.inspection import N_ROWS, Inspection, n_bytes
 from batchrec.tables.ids import BLANKS
 from batchrec.tables.queries import connect, literal, rows_of
 from batchrec.tables.schemas import CONTRACTS
-from batchrec.tables.sealed_parquet import open_parquet, parquet_of
+from batchrec.tables.sealed_parquet import open_parquet, parquet_of, schema_in
 from batchrec.tables.sequences_table import open_sequences
 
 _KINDS = {
@@ -38,12 +38,9 @@ def contract_of(file: Path) -> str | None:
 
     Raises InputError if the file was sealed and has changed.
     """
-    try:
-        schema = parquet_of(open_parquet(file)).schema_arrow
-    except pa.ArrowException:
+    schema = schema_in(file)
+    if schema is None:
         return None
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {one_line(error)}. Restore it, or make it again") from error
     written = (schema.metadata or {}).get(b"batchrec.contract")
     if written is not None:
         return str(written, errors="replace")

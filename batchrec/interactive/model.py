@@ -20,13 +20,13 @@ from batchrec.model.directory import Manifest, load_model
 from batchrec.model.ranker import Ranker
 from batchrec.rules.known_ids import KnownIds
 from batchrec.scoring.chunks import in_order, n_workers, read_chunks
-from batchrec.scoring.known_items import check_knows, check_knows_catalogue, none_known
+from batchrec.scoring.known_items import check_knows, none_known, read_known_catalogue
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Scorer
 from batchrec.scoring.vectors import UserEncoder, item_vectors
 from batchrec.similarity.lists import SimilarLists
 from batchrec.similarity.similar import SimilarColumns, method_for
-from batchrec.sources.catalogue import Catalogue, read_catalogue
+from batchrec.sources.catalogue import Catalogue
 from batchrec.tables.schemas import FIRST_ITEM, PAD
 from batchrec.tables.sequences_table import Sequences
 
@@ -68,9 +68,7 @@ class Model:
         catalogue that cannot be read.
         """
         config, loaded = ScoringConfig(device=device, workers=threads), load_model(Path(folder))
-        titles = read_catalogue(catalogue, loaded.vocabulary.item_ids.type)
-        if titles is not None:
-            check_knows_catalogue(loaded.vocabulary, Path(folder), titles.item_ids, str(catalogue.items))
+        titles = read_known_catalogue(catalogue, loaded.vocabulary, Path(folder))
         return cls(loaded, Path(folder), config, titles)
 
     def __repr__(self) -> str:
@@ -155,10 +153,8 @@ class Model:
         indexes = self._loaded.vocabulary.indexes(item_ids)
         if (indexes == PAD).any():
             raise none_known(self._loaded.vocabulary, item_ids.filter(pa.array(indexes == PAD)).to_pylist())
-        titles = None if self._catalogue is None else self._catalogue.values_of(self.item_ids)
-        columns = SimilarColumns(self._loaded, {}, titles)
         chunks = self._similar_lists.chunks(indexes.astype(np.int64), top_k)
-        return _rows(map(columns.rows, chunks), columns.schema)
+        return _rows(map(self._similar_columns.rows, chunks), self._similar_columns.schema)
 
     @cached_property
     def _vectors(self) -> Floats:
@@ -168,6 +164,11 @@ class Model:
     def _similar_lists(self) -> SimilarLists:
         is_eligible = np.arange(self._loaded.vocabulary.size) >= FIRST_ITEM
         return SimilarLists.of_model(self._loaded, method_for(self._loaded, self._folder, "auto"), is_eligible)
+
+    @cached_property
+    def _similar_columns(self) -> SimilarColumns:
+        titles = None if self._catalogue is None else self._catalogue.values_of(self.item_ids)
+        return SimilarColumns(self._loaded, {}, titles)
 
     def _read(self, histories: GivenHistories) -> Sequences | HistoriesTable:
         users = read_histories(histories, self._loaded.vocabulary)

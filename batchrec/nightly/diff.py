@@ -17,7 +17,7 @@ from batchrec.report_page.titles import titles_in
 from batchrec.sources.catalogue import read_catalogue
 from batchrec.sources.text_tables import read_text_table
 from batchrec.tables.queries import connect, literal, rows_of, spill_folder
-from batchrec.tables.sealed_parquet import open_parquet
+from batchrec.tables.sealed_parquet import schema_in
 
 # In the names of the gates, which have these figures too, or in the head.
 _NAMED_OTHERWISE = ("Night", "Items recommended", "Overlap")
@@ -124,15 +124,8 @@ def _comparable(before: _Side, after: _Side, folder: Path) -> tuple[Path, Path]:
 
 def _is_recs(file: Path) -> bool:
     """Return whether a file is Parquet with the columns of a table. Raises InputError if it was sealed and changed."""
-    if not file.is_file():
-        return False
-    try:
-        opened = open_parquet(file)
-        return set(_COLUMNS) <= set(pq.read_schema(opened).names)
-    except pa.ArrowException:
-        return False
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {one_line(error)}. Restore it, or make it again") from error
+    schema = schema_in(file) if file.is_file() else None
+    return schema is not None and set(_COLUMNS) <= set(schema.names)
 
 
 def _as_text(side: _Side, out: Path) -> Path:

@@ -8,8 +8,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchrec.config import CatalogueConfig
 from batchrec.errors import ConfigError, InputError, ModelError, one_line
 from batchrec.model.vocabulary import Vocabulary
+from batchrec.sources.catalogue import Catalogue, read_catalogue
 from batchrec.tables.ids import without_blanks
 from batchrec.tables.queries import connect, literal, select
 from batchrec.tables.schemas import PAD
@@ -46,14 +48,19 @@ def check_knows(vocabulary: Vocabulary, model: Path, table: Sequences) -> None:
         _log.warning("%s. Check that it is the model of this log; if it is, train again", summary)
 
 
-def check_knows_catalogue(vocabulary: Vocabulary, model: Path, item_ids: pa.Array, where: str) -> None:
-    """Raise ModelError if a model knows no item of a catalogue; its ids are text, so 1 and "1" are the same."""
-    if len(item_ids) and (vocabulary.indexes(item_ids) == PAD).all():
-        known = vocabulary.item_ids
+def read_known_catalogue(config: CatalogueConfig, vocabulary: Vocabulary, model: Path) -> Catalogue | None:
+    """Read the catalogue as `read_catalogue` does; None without one.
+
+    Also raises ModelError if a model knows no item of it; its ids are text, so 1 and "1" are the same.
+    """
+    known, catalogue = vocabulary.item_ids, read_catalogue(config, vocabulary.item_ids.type)
+    if catalogue is not None and (vocabulary.indexes(catalogue.item_ids) == PAD).all():
         raise ModelError(
-            f"{model}: knows none of the {len(item_ids):,} items of {where}: its ids are {known.type}{_example(known)}"
-            f", theirs{_example(item_ids, '')}. Pass the catalogue of the log that it was trained on, or train again"
+            f"{model}: knows none of the {len(catalogue.item_ids):,} items of {config.items}: its ids are {known.type}"
+            f"{_example(known)}, theirs{_example(catalogue.item_ids, '')}. Pass the catalogue of the log that it was "
+            "trained on, or train again"
         )
+    return catalogue
 
 
 def none_known(vocabulary: Vocabulary, given: Iterable[int | str], or_pass: str = "") -> ConfigError:

@@ -16,13 +16,13 @@ from batchrec.model.reasons import N_BECAUSE
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.rules.known_ids import KnownIds
 from batchrec.scoring.find_item import find_item
-from batchrec.scoring.known_items import check_knows_catalogue
+from batchrec.scoring.known_items import read_known_catalogue
 from batchrec.scoring.leave_one_out import lost_scores
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import Scorer
-from batchrec.sources.catalogue import Catalogue, read_catalogue
+from batchrec.sources.catalogue import Catalogue
 from batchrec.tables.schemas import FIRST_ITEM, PAD, sequences_schema
-from batchrec.tables.sequences_table import no_items
+from batchrec.tables.sequences_table import checked_batch
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,12 @@ class Recommender:
         """Return a row of sequences: a user with the known ones of some items, all at one time."""
         indexes = self.vocabulary.indexes(pa.array(item_ids, pa.string()))
         known = self.vocabulary.item_ids.take(pa.array(indexes[indexes != PAD] - FIRST_ITEM))
-        schema = sequences_schema(pa.int64(), known.type)
-        history = pa.ListArray.from_arrays([0, len(known)], known)
         columns = {
             "user_id": pa.array([0]),
-            "item_ids": history,
+            "item_ids": pa.ListArray.from_arrays([0, len(known)], known),
             "timestamps": pa.array([[0] * len(known)], pa.list_(pa.int64())),
-            "also_seen": no_items(1, history.type),
         }
-        return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+        return checked_batch(pa.record_batch(columns), sequences_schema(pa.int64(), known.type), "items")
 
     def recommend(self, user: pa.RecordBatch) -> list[Recommendation]:
         """Recommend after a history: a row of sequences, whose user id may be of any type."""
@@ -126,9 +123,7 @@ def open_recommender(model: Path, config: CatalogueConfig, top_k: int) -> Recomm
     vocabulary = loaded.vocabulary
     if top_k > len(vocabulary):
         raise ConfigError(f"--top-k {top_k}: the model knows {len(vocabulary)} items")
-    catalogue = read_catalogue(config, vocabulary.item_ids.type)
-    if catalogue is not None:
-        check_knows_catalogue(vocabulary, model, catalogue.item_ids, str(config.items))
+    catalogue = read_known_catalogue(config, vocabulary, model)
     scoring = ScoringConfig(top_k=top_k)
     offer = replace(read_offer(KnownIds(vocabulary, pa.int64()), scoring), catalogue=catalogue)
     scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, offer)

@@ -33,11 +33,6 @@ class Catalogue(ItemColumn):
         """The titles, in the order of item_ids."""
         return self.values
 
-    def title_of(self, item_id: str) -> str:
-        """Return the title of one item, empty if it has none."""
-        place = pc.index(self.item_ids, item_id).as_py()
-        return self.values[place].as_py() if place >= 0 else ""
-
 
 def read_catalogue(config: CatalogueConfig, id_type: pa.DataType, run_date: date | None = None) -> Catalogue | None:
     """Return the titles in `config.items`: CSV, Parquet or a .sql file; None if the option is not set.

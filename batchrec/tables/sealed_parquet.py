@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchrec.errors import InputError, one_line
+
 _KEY = "batchrec.seal"
 _ZEROS = b"0" * 64
 # In Thrift's compact protocol these two bytes announce a text of 64 bytes.
@@ -70,6 +72,19 @@ def open_parquet(path: Path) -> pa.NativeFile:
     if place and seal != _sum_without(file, place):
         raise OSError("is not the file that was written: its SHA-256 has changed")
     return file
+
+
+def schema_in(path: Path) -> pa.Schema | None:
+    """Return the schema of a Parquet file; None for a file that is not Parquet.
+
+    Raises InputError if it cannot be opened, or has changed since it was sealed.
+    """
+    try:
+        return parquet_of(open_parquet(path)).schema_arrow
+    except pa.ArrowException:
+        return None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {one_line(error)}. Restore it, or make it again") from error
 
 
 def digest_of(file: pa.NativeFile) -> str:

@@ -108,7 +108,7 @@ def fit(  # noqa: PLR0913, PLR0917 - train passes what it was given
     checkpoint = group.broadcast(_read_checkpoint(checkpoints) if group.is_first else None)
     if checkpoint is not None:
         epochs, best_weights = _restore(checkpoint, trainer)
-    while (ended_by := group.broadcast(_end(epochs, config, max_seconds))) is None:
+    while (ended_by := group.broadcast(end_of(epochs, config, max_seconds))) is None:
         limit = TimeLimit(max_seconds - _seconds(epochs), group)
         number = len(epochs) + 1
         generator = epoch_generator(config.seed, number, group.rank)
@@ -127,7 +127,7 @@ def fit(  # noqa: PLR0913, PLR0917 - train passes what it was given
         seconds = math.ceil(1000 * limit.elapsed) / 1000
         epochs.append(Epoch(number, loss, model.ndcg, model.hit_rate, popularity.ndcg, popularity.hit_rate, seconds))
         _log.info("%s", epochs[-1])
-        if _best(epochs) is epochs[-1]:
+        if best_of(epochs) is epochs[-1]:
             best_weights = {name: weight.clone() for name, weight in trainer.averaged.state_dict().items()}
         if checkpoints is not None and group.is_first:
             _save_checkpoint(checkpoints, trainer, epochs, best_weights)
@@ -138,7 +138,7 @@ def fit(  # noqa: PLR0913, PLR0917 - train passes what it was given
         _warn_of_limit(epochs, config)
     if epochs:
         encoder.load_state_dict(best_weights)
-    return FitResult(epochs, _best(epochs).epoch if epochs else 0, ended_by, popularity)
+    return FitResult(epochs, best_of(epochs).epoch if epochs else 0, ended_by, popularity)
 
 
 def _accuracy(encoder: Encoder, split: Split, epochs: list[Epoch], limit: TimeLimit) -> Accuracy | None:
@@ -176,13 +176,14 @@ def _restore(checkpoint: Checkpoint, trainer: Trainer) -> tuple[list[Epoch], dic
     return epochs, tensors_of(checkpoint.arrays, "best.")
 
 
-def _best(epochs: list[Epoch]) -> Epoch:
+def best_of(epochs: list[Epoch]) -> Epoch:
+    """Return the epoch that ranks held-out items best: the first one of several."""
     return max(epochs, key=lambda epoch: epoch.ndcg_at_10)
 
 
-def _end(epochs: list[Epoch], config: TrainingConfig, max_seconds: float) -> str | None:
+def end_of(epochs: list[Epoch], config: TrainingConfig, max_seconds: float) -> str | None:
     """Return the option that ends the training here; None if another epoch follows."""
-    if epochs and len(epochs) - _best(epochs).epoch >= config.patience:
+    if epochs and len(epochs) - best_of(epochs).epoch >= config.patience:
         return "patience"
     if len(epochs) >= config.max_epochs:
         return "max_epochs"
@@ -198,9 +199,9 @@ def _warn_of_limit(epochs: list[Epoch], config: TrainingConfig) -> None:
         config.max_minutes,
         len(epochs),
         config.patience,
-        _best(earlier).ndcg_at_10,
+        best_of(earlier).ndcg_at_10,
         len(earlier),
-        _best(epochs).ndcg_at_10,
+        best_of(epochs).ndcg_at_10,
     )
 
 

@@ -16,7 +16,7 @@ from batchrec.config import SPACE, TrainingConfig, TuneConfig
 from batchrec.errors import ConfigError
 from batchrec.system.stores import needs_extra
 from batchrec.system.temporaries import temporary_folder
-from batchrec.training.loop import Epoch
+from batchrec.training.loop import Epoch, best_of, end_of
 from batchrec.training.train import train
 
 if TYPE_CHECKING:
@@ -129,31 +129,27 @@ class _Watch:
 
     def __init__(self, limits: _Limits, drawn: "optuna.Trial") -> None:
         self.limits, self.drawn = limits, drawn
-        self.figures: list[float] = []
+        self.epochs: list[Epoch] = []
         # The time limit of train itself, which only the first epoch can reach.
         self.ended_by = "max_minutes"
 
     def __call__(self, epoch: Epoch) -> None:
-        """Keep the figure of an epoch, and raise _TrialEnded if it is the last one."""
-        self.figures.append(epoch.ndcg_at_10)
+        """Keep an epoch, and raise _TrialEnded if it is the last one."""
+        self.epochs.append(epoch)
         self.drawn.report(epoch.ndcg_at_10, epoch.epoch)
-        now, training = time.monotonic(), self.limits.training
-        reasons = {
-            "patience": len(self.figures) - self.best_epoch >= training.patience,
-            "max_epochs": len(self.figures) >= training.max_epochs,
-            "max_minutes": now >= self.limits.ends,
-            "trial_minutes": now >= self.limits.trial_ends,
-            "pruned": self.drawn.should_prune(),
-        }
-        for reason, holds in reasons.items():
-            if holds:
-                self.ended_by = reason
-                raise _TrialEnded
+        ended_by = end_of(self.epochs, self.limits.training, math.inf) or self._limit()
+        if ended_by is not None:
+            self.ended_by = ended_by
+            raise _TrialEnded
 
-    @property
-    def best_epoch(self) -> int:
-        """The number of the best epoch, from 1; 0 without an epoch."""
-        return self.figures.index(max(self.figures)) + 1 if self.figures else 0
+    def _limit(self) -> str | None:
+        """Return what ends a trial that its training would not end; None if nothing does."""
+        now = time.monotonic()
+        if now >= self.limits.ends:
+            return "max_minutes"
+        if now >= self.limits.trial_ends:
+            return "trial_minutes"
+        return "pruned" if self.drawn.should_prune() else None
 
 
 def _train(  # noqa: PLR0913, PLR0917 - what a trial is made of
@@ -173,13 +169,14 @@ def _train(  # noqa: PLR0913, PLR0917 - what a trial is made of
         if number == 0:
             raise
         _log.warning("trial %d: %s", number, error)
-        watch.ended_by, watch.figures = "error", []
+        watch.ended_by, watch.epochs = "error", []
+    best = best_of(watch.epochs) if watch.epochs else None
     return Trial(
         number=number,
         options={name.replace("_", "-"): value for name, value in values.items()},
-        ndcg_at_10=max(watch.figures, default=None),
-        best_epoch=watch.best_epoch,
-        epochs=len(watch.figures),
+        ndcg_at_10=None if best is None else best.ndcg_at_10,
+        best_epoch=0 if best is None else best.epoch,
+        epochs=len(watch.epochs),
         ended_by=watch.ended_by,
         seconds=round(time.monotonic() - started, 3),
     )

@@ -62,13 +62,10 @@ def test_a_user_gets_the_models_best_with_the_items_that_carry_them() -> None:
     assert shown.items == [list(best(HISTORY))]
     assert [float(row.texts["number"]) for row in shown.lists[0]] == pytest.approx([*best(HISTORY).values()], abs=0.006)
     assert [row.texts["title"] for row in shown.events] == [f"Film {item - 1000}, The" for item in HISTORY[::-1][:10]]
+    model = load_model(trained_model())
+    without = {item: torch_scores([x for x in HISTORY if x != item], model) for item in HISTORY}
     for row in shown.lists[0]:
-        full = best(HISTORY)[row.item]
-        without = {
-            item: torch_scores([x for x in HISTORY if x != item], load_model(trained_model()))[row.item]
-            for item in HISTORY
-        }
-        lost = {item: full - score for item, score in without.items()}
+        lost = {item: best(HISTORY)[row.item] - scores[row.item] for item, scores in without.items()}
         carrying = [item for item in sorted(lost, key=lambda item: -lost[item]) if lost[item] >= 0.005][:3]
         said = row.texts["because"].split()
         assert [word for word in said if "." in word] == [f"{lost[item]:.2f}" for item in carrying]

@@ -196,8 +196,8 @@ def test_training_with_a_change_starts_over(change: str, tmp_path: Path, monkeyp
 
 def test_minutes_of_all_attempts_count() -> None:
     epochs = [fitting.Epoch(n, 1.0, n / 10, 1.0, 0.0, 0.0, seconds=30.0) for n in (1, 2, 3)]
-    assert fitting._end(epochs, TrainingConfig(), 90.0) == "max_minutes"
-    assert fitting._end(epochs, TrainingConfig(), 96.0) is None
+    assert fitting.end_of(epochs, TrainingConfig(), 90.0) == "max_minutes"
+    assert fitting.end_of(epochs, TrainingConfig(), 96.0) is None
 
 
 def options(config: TrainingConfig) -> list[str]:

@@ -112,7 +112,7 @@ def test_rule_tables_users_and_a_catalogue_are_read(s3: str) -> None:
     assert read_user_list(f"{s3}/users.parquet", pa.int64()).to_pylist() == [3, 4]
     catalogue = read_catalogue(CatalogueConfig(items=f"{s3}/movies.jsonl"), pa.int64())
     assert catalogue is not None
-    assert catalogue.title_of("7") == "Seven"
+    assert catalogue.values_of(pa.array([7])).to_pylist() == ["Seven"]
 
 
 def test_a_table_of_a_lake_is_refused(build: BuildSequences, s3: str) -> None:
