@@ -12,6 +12,7 @@ import pytest
 
 from batchrec.model.directory import load_model
 from batchrec.system.checkpoints import CheckpointStore, fingerprint_of
+from tests.support.damage import flip_a_bit
 from tests.support.models import run_cli, trained_model, training_histories, write_sequences
 from tests.support.night_pages import two_nights
 from tests.support.nights import Company, night
@@ -33,12 +34,6 @@ def refused(capsys: pytest.CaptureFixture[str], path: object) -> str:
     assert said.out == ""
     (line,) = said.err.splitlines()
     return line
-
-
-def flip_a_bit(file: Path) -> None:
-    contents = bytearray(file.read_bytes())
-    contents[len(contents) // 2] ^= 1
-    file.write_bytes(contents)
 
 
 def test_a_log_is_described_by_its_columns_events_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The changes between two tables, compared with the lists themselves."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.damage import flip_a_bit
 from tests.support.models import run_cli
 from tests.support.night_pages import COLD, two_nights
 from tests.support.nights import Company, night
@@ -141,9 +143,7 @@ def test_a_table_that_has_changed_since_it_was_published_is_not_compared(
     in_two_nights: Company, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = in_two_nights.archive.table(night(0))
-    contents = bytearray(table.read_bytes())
-    contents[len(contents) // 2] ^= 1
-    changed = tmp_path / "changed.parquet"
-    changed.write_bytes(contents)
+    changed = Path(shutil.copyfile(table, tmp_path / "changed.parquet"))
+    flip_a_bit(changed)
     assert run_cli("diff", changed, table) == 3
     assert "its SHA-256 has changed" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import plan, run
 from batchrec.scoring.score import score
 from batchrec.sequences.build import build_sequences
+from tests.support.damage import flip_a_bit
 from tests.support.models import names_in, training_histories
 from tests.support.nights import FIRST, Company, ids, later, rows_of
 from tests.support.params import slow_except
@@ -142,11 +143,7 @@ def test_a_lost_table_is_restored_by_the_next_run(shop: Company) -> None:
 
 def test_a_damaged_table_of_last_night_is_not_carried_over(shop: Company) -> None:
     shop.run()
-    table = shop.archive.table(FIRST)
-    contents = bytearray(table.read_bytes())
-    contents[len(contents) // 2] ^= 1
-    table.unlink()
-    table.write_bytes(contents)
+    flip_a_bit(shop.archive.table(FIRST))
     report = shop.run(1)
     assert report.users_carried_over == 0
     assert shop.rows() == all_scored(shop, shop.folder)

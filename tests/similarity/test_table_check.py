@@ -11,6 +11,7 @@ from batchrec.rules.rulebook import read_rule_tables
 from batchrec.similarity.table_check import measure_similar, refuse_broken
 from batchrec.tables.parquet import write_parquet
 from batchrec.tables.schemas import similar_schema
+from tests.support.damage import flip_a_bit
 
 Row = tuple[int, int, int, float]
 RIGHT: list[Row] = [(1, 1, 2, 0.5), (1, 2, 3, 0.25), (2, 1, 1, 0.5)]
@@ -63,8 +64,6 @@ def test_rows_that_break_a_rule_are_counted_with_an_example(tmp_path: Path) -> N
 
 def test_a_changed_table_is_an_error(tmp_path: Path) -> None:
     table = write_similar(tmp_path / "s.parquet", RIGHT)
-    contents = bytearray(table.read_bytes())
-    contents[len(contents) // 2] ^= 1
-    table.write_bytes(contents)
+    flip_a_bit(table)
     with pytest.raises(InputError, match=r"s\.parquet: cannot be read"):
         measure_similar(table, SimilarConfig())

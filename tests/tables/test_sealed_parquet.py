@@ -20,6 +20,7 @@ from batchrec.tables.queries import select
 from batchrec.tables.schemas import sequences_schema
 from batchrec.tables.sealed_parquet import parquet_of
 from batchrec.tables.sequences_table import Sequences, no_items, open_sequences
+from tests.support.damage import flip_a_bit
 from tests.support.models import SMALL, run_cli, sequences_table, trained_model, training_histories, write_sequences
 
 SCHEMA = sequences_schema(pa.int64(), pa.int64())
@@ -71,10 +72,7 @@ def test_a_night_does_not_measure_a_table_with_a_flipped_bit(name: str, table: P
     for out in (recs, previous):
         score(table, trained_model(), ScoringConfig(device="cpu"), out)
     assert measure_table(recs, table, previous, ScoringConfig()).overlap == 1
-    changed = tmp_path / f"{name}.parquet"
-    contents = bytearray(changed.read_bytes())
-    contents[len(contents) // 2] ^= 1
-    changed.write_bytes(contents)
+    flip_a_bit(tmp_path / f"{name}.parquet")
     with pytest.raises(InputError, match=f"{name}.parquet: cannot be read: is not the file that was written"):
         measure_table(recs, table, previous, ScoringConfig())
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from batchrec.targets import open_target
+from tests.support.damage import flip_a_bit
 from tests.support.recs import recs_rows, write_recs
 
 
@@ -17,7 +18,5 @@ def test_a_nested_file_knows_the_table_it_was_made_from(tmp_path: Path) -> None:
     assert target.sha256() == table.sha256
     metadata = pq.read_schema(tmp_path / "nested.parquet").metadata
     assert (metadata[b"batchrec.run_id"], metadata[b"batchrec.model_id"]) == (b"r1", b"m1")
-    contents = bytearray((tmp_path / "nested.parquet").read_bytes())
-    contents[20] ^= 1
-    (tmp_path / "nested.parquet").write_bytes(contents)
+    flip_a_bit(tmp_path / "nested.parquet", 20)
     assert target.sha256() is None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from batchrec.errors import ConfigError, InputError
 from batchrec.targets.rows import check_columns, open_rows
+from tests.support.damage import flip_a_bit
 from tests.support.models import examples
 from tests.support.recs import NIGHT, recs_rows, write_recs
 
@@ -90,9 +91,7 @@ def test_rows_have_no_nulls_where_recs_have_none(tmp_path: Path) -> None:
 
 def test_a_damaged_table_is_an_input_error(tmp_path: Path) -> None:
     table = write_recs(tmp_path / "recs.parquet", recs_rows({1: [7]}))
-    contents = bytearray(table.recs.read_bytes())
-    contents[20] ^= 1
-    table.recs.write_bytes(contents)
+    flip_a_bit(table.recs, 20)
     with pytest.raises(InputError, match="SHA-256 has changed"), open_rows(table, "long", is_dated=False):
         pass
 
