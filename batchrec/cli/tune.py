@@ -19,6 +19,7 @@ from batchrec.errors import ConfigError
 from batchrec.system.atomic import check_writable_file
 from batchrec.system.json_text import to_json
 from batchrec.system.stores import needs_extra
+from batchrec.system.terminal import format_table
 
 if TYPE_CHECKING:
     from batchrec.tuning.tune import TuneReport
@@ -64,13 +65,11 @@ def tune_command(context: click.Context, /, sequences: Path, write: bool, json: 
 
 def _format(report: "TuneReport") -> str:
     """Format the trials as a table with a mark at the best one, and what it changed as a table of batchrec.toml."""
-    from tabulate import tabulate
-
     names = list(report.trials[0].options)
     rows = [
         [
             "*" if trial.number == report.best else "",
-            trial.number,
+            str(trial.number),
             *(_shown(value) for value in trial.options.values()),
             "none" if trial.ndcg_at_10 is None else f"{trial.ndcg_at_10:.4f}",
             f"{trial.best_epoch} of {trial.epochs}",
@@ -80,8 +79,7 @@ def _format(report: "TuneReport") -> str:
         for trial in report.trials
     ]
     heads = ["", "trial", *names, "NDCG@10", "best epoch", "ended by", "seconds"]
-    aligned = ("left", *["right"] * (len(heads) - 1))
-    table = tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=aligned)
+    table = format_table(heads, rows, range(1, len(heads)))
     if not report.options:
         return f"{table}\n\nNo trial is better than the options as they are"
     changed = [_toml(name, value) for name, value in report.options.items()]
