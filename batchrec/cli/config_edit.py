@@ -18,15 +18,16 @@ def set_options(file: Path, command: str, values: Mapping[str, Any]) -> None:
     with needs_extra(file, "tune"):
         import tomlkit
     try:
-        document = tomlkit.parse(file.read_text(encoding="utf-8")) if file.exists() else tomlkit.document()
+        document = tomlkit.parse(file.read_bytes()) if file.exists() else tomlkit.document()
     except tomlkit.exceptions.ParseError as error:
         raise ConfigError(f"{file}: not TOML: {error}") from error
     table = document.setdefault(command, tomlkit.table())
     for name, value in values.items():
-        for spelling in (name, name.replace("-", "_")):
-            if value is None or spelling != name:
-                table.pop(spelling, None)
-        if value is not None:
-            table[name] = value
+        spelling = name.replace("-", "_")
+        key = spelling if spelling in table else name
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value
     with replacing(file) as temporary:
-        temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
+        temporary.write_bytes(tomlkit.dumps(document).encode())

@@ -39,5 +39,5 @@ def inspect_command(context: click.Context, /, path: str, json: bool) -> None:
 
 
 def _cell(value: Any) -> str:
-    text = "–" if value is None else str(value)
+    text = "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -7,6 +7,7 @@ import click
 
 from batchrec.system.json_text import to_json
 from batchrec.system.logs import redacted, redacted_values
+from batchrec.system.terminal import on_one_line
 
 
 def echo(text: str) -> None:
@@ -25,7 +26,7 @@ def print_report(report: Any, as_json: bool) -> None:
 def print_figures(values: dict[str, Any]) -> None:
     """Print figures by name, one per line."""
     for name, value in values.items():
-        echo(f"{name.replace('_', ' '):30} {_format_value(value)}")
+        echo(on_one_line(f"{name.replace('_', ' '):30} {_format_value(value)}"))
 
 
 def _format_value(value: Any) -> str:

@@ -12,7 +12,7 @@ from batchrec.cli.torchrun import is_first_process
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.system import logs
 from batchrec.system.signals import Terminated, ignore_signals, signals_first, stopped_by_signals
-from batchrec.system.terminal import shows_colours
+from batchrec.system.terminal import on_one_line, shows_colours
 
 _log = logging.getLogger("batchrec")
 
@@ -59,7 +59,7 @@ def _write_error(message: str, exit_code: int, level: int = logging.ERROR) -> in
 
 def _write_line(message: str, exit_code: int, level: int = logging.ERROR) -> int:
     # Names of files and columns may hold control characters: keep the message on one line, and the terminal safe.
-    line = logs.redacted("".join(c if c.isprintable() else " " for c in " ".join(message.split())))
+    line = logs.redacted(on_one_line(" ".join(message.split())))
     if logs.is_json():
         _log.log(level, "%s", line, extra={"exit_code": exit_code})
     else:

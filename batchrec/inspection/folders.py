@@ -13,7 +13,7 @@ from batchrec.errors import InputError
 from batchrec.inspection.inspection import N_ROWS, Inspection, n_bytes
 from batchrec.inspection.tables import contract_of, inspect_table
 from batchrec.model.directory import ITEMS, MANIFEST, load_model
-from batchrec.nightly.archive import RECS, SIMILAR, similar_sha256
+from batchrec.nightly.archive import HISTORIES, RECS, SIMILAR, similar_sha256
 from batchrec.nightly.decision_files import REPORT
 from batchrec.nightly.failed_nights import FailedNights
 from batchrec.nightly.registry import ModelRegistry
@@ -62,9 +62,12 @@ def _inspect_night(folder: Path) -> Inspection:
         if sha256 is not None and not ((folder / name).is_file() and file_sha256(folder / name) == sha256):
             raise InputError(f"{folder / name}: is lost, or not the table that was published: its SHA-256 has changed")
     table = inspect_table(folder / RECS, contract_of(folder / RECS) or "recs")
+    checks = ["seal of the report", "SHA-256 of the tables, by the report", *table.checks]
+    if (folder / HISTORIES).is_file():
+        contract_of(folder / HISTORIES)
+        checks.append("SHA-256 of the histories")
     figures = dict(zip(NIGHT_COLUMNS, night_row(report), strict=True))
     figures |= {"model": report["model"], **table.figures, "bytes": n_bytes(folder)}
-    checks = ["seal of the report", "SHA-256 of the tables, by the report", *table.checks]
     return Inspection(str(folder), "a published night", checks, figures, table.columns, table.head)
 
 

@@ -67,7 +67,9 @@ def _events(path: str, config: SequencesConfig) -> dict[str, Any]:
         except duckdb.Error as error:
             raise InputError(f"{path}: {describe_error(error)}") from error
     if not figures["events"]:
-        raise InputError(f"{loaded.rejects[0] if loaded.rejects else path}; no row of the log can be used")
+        raise InputError(
+            f"{loaded.rejects[0]}; no row of the log can be used" if loaded.rejects else f"{path}: no rows"
+        )
     figures["rows that cannot be used"] = len(loaded.rejects)
     return figures | ({"first of these": str(loaded.rejects[0])} if loaded.rejects else {})
 

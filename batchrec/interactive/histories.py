@@ -74,7 +74,11 @@ def read_histories(given: GivenHistories, vocabulary: Vocabulary) -> Sequences |
 def _lists(given: Iterable[Any]) -> pa.Array:
     lists = list(given)
     if lists and isinstance(lists[0], str | Integral):
-        raise InputError(f"{_WHERE}: found ids; expected a list of ids for each history, like [[{lists[0]!r}]]")
+        first = lists[0] if isinstance(lists[0], str) else int(lists[0])
+        raise InputError(f"{_WHERE}: found ids; expected a list of ids for each history, like [[{first!r}]]")
+    # Arrow reads neither its own arrays within a list, nor ranges and the like.
+    read = str | np.ndarray
+    lists = [list(ids) if isinstance(ids, Iterable) and not isinstance(ids, read) else ids for ids in lists]
     return pa.array(lists) if lists else pa.array([], pa.list_(pa.null()))
 
 

@@ -20,6 +20,11 @@ def shows_colours(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
+def on_one_line(text: str) -> str:
+    """Return text with spaces in place of what may break a line or control a terminal; names and ids may hold it."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def format_table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = (), alarms: Collection[int] = ()
 ) -> str:
@@ -36,10 +41,10 @@ def format_table(
     widths = [max(map(_longest_word, cells)) for cells in zip(heads, *rows, strict=True)]
     for number, head in enumerate(heads):
         justify: Literal["left", "right"] = "right" if number in right else "left"
-        table.add_column(Text(head), justify=justify, min_width=widths[number], overflow="fold")
+        table.add_column(Text(on_one_line(head)), justify=justify, min_width=widths[number], overflow="fold")
     for number, row in enumerate(rows):
         # Redacted here, because a terminal may break a secret over two lines.
-        table.add_row(*(Text(redacted(cell)) for cell in row), style="red" if number in alarms else None)
+        table.add_row(*(Text(on_one_line(redacted(cell))) for cell in row), style="red" if number in alarms else None)
     written = io.StringIO()
     # Words such as dates are not broken, even if the terminal then breaks the lines.
     least = sum(widths) + 2 * len(widths)

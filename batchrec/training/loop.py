@@ -131,7 +131,9 @@ def fit(  # noqa: PLR0913, PLR0917 - train passes what it was given
             best_weights = {name: weight.clone() for name, weight in trainer.averaged.state_dict().items()}
         if checkpoints is not None and group.is_first:
             _save_checkpoint(checkpoints, trainer, epochs, best_weights)
-        if group.broadcast(group.is_first and on_epoch is not None and on_epoch(epochs[-1]) is True):
+        answer = on_epoch(epochs[-1]) if group.is_first and on_epoch is not None else None
+        # NumPy's True too, which comparing figures often gives; not any answer that counts as true.
+        if group.broadcast(isinstance(answer, bool | np.bool_) and bool(answer)):
             ended_by = "on_epoch"
             break
     if ended_by == "max_minutes":

@@ -23,7 +23,7 @@ select
     min(histories.n_events) as shortest_history,
     median(histories.n_events) as median_history,
     max(histories.n_events) as longest_history,
-    cast(to_timestamp(min(histories.oldest)) as varchar) as oldest,
-    cast(to_timestamp(max(histories.newest)) as varchar) as newest
+    cast(make_timestamp(1000000 * min(histories.oldest)) as varchar) as oldest,
+    cast(make_timestamp(1000000 * max(histories.newest)) as varchar) as newest
 from histories
 cross join items

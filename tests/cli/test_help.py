@@ -208,6 +208,11 @@ def test_colours_and_the_width_are_for_terminals_only(monkeypatch: pytest.Monkey
     assert [line.split() for line in narrow.splitlines()] == [["night", "rows"], ["2026-11-24", "1,234,567,890,123"]]
 
 
+def test_a_row_of_a_table_is_one_line_that_does_not_control_the_terminal() -> None:
+    shown = format_table(["a\nb", "id"], [["one\u2028two\r\n", "\x1b]0;title\x07x\u202e"]])
+    assert [line.split() for line in shown.split("\n")] == [["a", "b", "id"], ["one", "two", "]0;title", "x"]]
+
+
 def test_a_table_shows_no_secret() -> None:
     assert "hunter2" not in format_table(["url"], [["postgresql://ann:hunter2@host/shop"]])
 

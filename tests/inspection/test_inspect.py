@@ -87,7 +87,7 @@ def test_histories_are_described(tmp_path: Path, capsys: pytest.CaptureFixture[s
     names = ("users", "events", "items", "shortest_history", "longest_history", "oldest", "newest")
     assert [found["figures"][name] for name in names] == [
         *(2, 4, 3, 1, 3),
-        *("1970-01-01 00:00:00+00", "1970-01-01 00:00:02+00"),
+        *("1970-01-01 00:00:00", "1970-01-01 00:00:02"),
     ]
     times = pa.array([[3, 2, 1], [0]], pa.list_(pa.int64()))
     pq.write_table(pq.read_table(file).set_column(2, "timestamps", times), file)
@@ -144,6 +144,15 @@ def test_a_damaged_night_is_refused(name: str, tmp_path: Path, capsys: pytest.Ca
     flip_a_bit(damaged)
     for path in (damaged.parent, nights):
         assert f"{damaged}: is lost" in refused(capsys, path)
+
+
+def test_a_night_with_damaged_histories_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nights = tmp_path / "nights"
+    shutil.copytree(Company(two_nights()).archive.folder, nights)
+    damaged = nights / f"run_date={night(1)}" / "sequences.parquet"
+    flip_a_bit(damaged)
+    for path in (damaged.parent, nights):
+        assert f"{damaged}: cannot be read: is not the file that was written" in refused(capsys, path)
 
 
 def test_lists_that_break_their_contract_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,8 @@ def test_every_form_of_histories_gets_the_lists_of_score(model: Model, tmp_path:
     # Users of a list are numbered from 0; those of the table from 1.
     numbered = expected.set_column(0, expected.schema.field(0), pa.array(expected["user_id"].to_numpy() - 1))
     texts = [[str(item) for item in history] for history in HISTORIES]
-    for histories in (HISTORIES, frame[["item_ids"]], frame["item_ids"], texts, iter(HISTORIES)):
+    arrays = [pa.array(history) for history in HISTORIES]
+    for histories in (HISTORIES, frame[["item_ids"]], frame["item_ids"], texts, map(iter, HISTORIES), arrays):
         assert model.recommend(histories, 5).table.equals(numbered)
 
 

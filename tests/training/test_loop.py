@@ -64,12 +64,15 @@ def fit_with(
     return encoder, fitted, biases
 
 
-def test_each_epoch_is_told_and_a_callback_that_returns_true_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("true", [True, np.True_])
+def test_each_epoch_is_told_and_a_callback_that_returns_true_ends_the_training(
+    true: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[Epoch] = []
 
-    def on_epoch(epoch: Epoch) -> bool:
+    def on_epoch(epoch: Epoch) -> object:
         told.append(epoch)
-        return epoch.epoch == 2
+        return epoch.epoch == 2 and true
 
     encoder, accuracies = small_encoder(N_ITEMS + 2), iter([0.3, 0.2, 0.9])
     monkeypatch.setattr("batchrec.training.loop.encoder_accuracy", lambda *_: Accuracy(next(accuracies), 1.0))

@@ -188,6 +188,13 @@ def test_a_default_that_is_better_is_removed_from_the_file(file: Path) -> None:
     assert tomllib.loads(file.read_text(encoding="utf-8")) == {"train": {"hidden-size": 256}, "score": {"top-k": 5}}
 
 
+def test_a_value_keeps_its_spelling_its_comment_and_the_ends_of_the_lines(file: Path) -> None:
+    text = "[train]\r\nhidden_size = 32  # ours\r\n"
+    file.write_bytes(text.encode())
+    assert run_cli(*SEARCH, "--write") == 0
+    assert file.read_bytes() == text.replace("32", "256").encode()
+
+
 def test_a_missing_file_is_created(file: Path) -> None:
     file.unlink()
     assert run_cli(*SEARCH, "--write") == 0
