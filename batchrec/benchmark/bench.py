@@ -16,6 +16,7 @@ from batchrec.benchmark.models import write_instant, write_untrained
 from batchrec.benchmark.polars_sequences import is_installed, polars_sequences
 from batchrec.benchmark.synthetic import SHAPES, Shape, shorten_histories, write_ratings
 from batchrec.config import BenchConfig, EncoderShape, ScoringConfig, SequencesConfig
+from batchrec.config.arguments import checked
 from batchrec.model.directory import load_model
 from batchrec.model.ranker import Ranker
 from batchrec.scoring.score import score
@@ -96,6 +97,7 @@ class _Log:
         return self.folder / name
 
 
+@checked
 def bench(config: BenchConfig = BenchConfig()) -> BenchReport:
     """Time the stages of a night on a generated log, each repeat together with its limits.
 

@@ -46,7 +46,7 @@ def explore_command(context: click.Context, /, **options: Any) -> None:
 def _files(context: click.Context, config: ExploreConfig) -> "tuple[list[ViewFiles], Path]":
     """Return the files of the views, and the histories."""
     from batchrec.explorer.views import ViewFiles
-    from batchrec.nightly.explored import histories_of, night_views
+    from batchrec.nightly.night_views import histories_of, night_views
 
     archive = open_archive(context)
     nights = config.nights or ([] if config.model else archive.dates()[-1:])

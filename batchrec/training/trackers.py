@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 
 from batchrec.config import TrainingConfig
+from batchrec.config.arguments import checked
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.training.loop import Epoch, OnEpoch
 
@@ -16,6 +17,7 @@ _log = logging.getLogger(__name__)
 _EXPERIMENT = "batchrec"
 
 
+@checked
 def tracker(target: str, config: TrainingConfig = TrainingConfig()) -> AbstractContextManager[OnEpoch]:
     """Yield a callback for `train(on_epoch=...)` that sends the figures of each epoch to a target.
 

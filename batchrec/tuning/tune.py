@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrec.config import SPACE, TrainingConfig, TuneConfig
+from batchrec.config.arguments import checked
 from batchrec.errors import ConfigError
 from batchrec.system.stores import needs_extra
 from batchrec.system.temporaries import temporary_folder
@@ -63,6 +64,7 @@ class TuneReport:
     seconds: float
 
 
+@checked
 def tune(
     sequences: Path | str = Path("sequences.parquet"),
     config: TuneConfig = TuneConfig(),

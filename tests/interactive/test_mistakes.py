@@ -1,7 +1,9 @@
 """Mistakes of people who know other libraries: each ends as they wanted, or in one line that says what to do."""
 
+import inspect
 import logging
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from batchrec.errors import BatchrecError
 from tests.support.models import trained_model, training_sequences
 
 FRAME = pd.DataFrame({"userId": [1], "movieId": [2]})
+JOBS = [getattr(batchrec, name) for name in batchrec.__all__ if inspect.isfunction(getattr(batchrec, name))]
 ADVICE = ". Write it to a Parquet file and pass its path"
 
 
@@ -82,6 +85,23 @@ def test_a_mistake_is_one_line(
     with pytest.raises(BatchrecError) as refused:
         attempt()
     assert str(refused.value) == line
+
+
+@pytest.mark.parametrize(
+    ("job", "name"),
+    [
+        (job, parameter.name)
+        for job in JOBS
+        for parameter in inspect.signature(job).parameters.values()
+        if isinstance(parameter.default, Path) or is_dataclass(parameter.default)
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_every_job_refuses_what_is_no_path_or_no_config(job: Any, name: str) -> None:
+    parameters = inspect.signature(job).parameters.values()
+    required = ["text" for parameter in parameters if parameter.default is parameter.empty]
+    with pytest.raises(BatchrecError, match=f"^{name}: found a list; expected a"):
+        job(*required, **{name: []})
 
 
 def test_completion_shows_the_jobs_and_the_model() -> None:

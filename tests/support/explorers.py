@@ -10,7 +10,7 @@ from typing import Any
 from batchrec.config import ExploreConfig
 from batchrec.explorer.content import Explorer
 from batchrec.explorer.views import ViewFiles, open_view
-from batchrec.nightly.explored import histories_of, night_views
+from batchrec.nightly.night_views import histories_of, night_views
 from batchrec.tables.sequences_table import open_sequences
 from tests.support.models import N_ITEMS, model_of, training_sequences
 from tests.support.night_pages import two_nights
