@@ -57,7 +57,7 @@ class Epoch:
         )
 
 
-# Called after each epoch; if it returns True, the training ends.
+# Called after each epoch; if it returns True, the training ends. NumPy's True too, which comparing figures often gives.
 OnEpoch: TypeAlias = Callable[[Epoch], object]
 
 
@@ -132,7 +132,6 @@ def fit(  # noqa: PLR0913, PLR0917 - train passes what it was given
         if checkpoints is not None and group.is_first:
             _save_checkpoint(checkpoints, trainer, epochs, best_weights)
         answer = on_epoch(epochs[-1]) if group.is_first and on_epoch is not None else None
-        # NumPy's True too, which comparing figures often gives; not any answer that counts as true.
         if group.broadcast(isinstance(answer, bool | np.bool_) and bool(answer)):
             ended_by = "on_epoch"
             break
