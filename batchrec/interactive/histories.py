@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchrec.errors import InputError, one_line
 from batchrec.model.vocabulary import Vocabulary
@@ -66,6 +67,8 @@ def read_histories(given: GivenHistories, vocabulary: Vocabulary) -> Sequences |
         raise none_known(vocabulary, items[:10].to_pylist())
     if "user_id" not in table.column_names:
         table = table.add_column(0, "user_id", pa.array(np.arange(len(table))))
+    elif (n_rows := pc.value_counts(table["user_id"]).field("counts").to_numpy()).max(initial=1) > 1:
+        raise InputError(f"{_WHERE}: a user has {n_rows.max()} rows; expected one row per user")
     weighed = [name for name in WEIGHED_COLUMNS if name in table.column_names]
     user_type = id_type(table.schema.field("user_id").type, "user_id", _WHERE)
     return HistoriesTable(table, sequences_schema(user_type, table.schema.field("item_ids").type.value_type, weighed))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -58,16 +58,18 @@ class Model:
         *,
         device: Literal["auto", "cuda", "cpu"] = "auto",
         threads: int | None = None,
-        catalogue: CatalogueConfig = CatalogueConfig(),
+        catalogue: CatalogueConfig | PathLike[str] | str = CatalogueConfig(),
     ) -> "Model":
         """Load a model directory.
 
-        threads: chunks of histories that are computed at a time, by default one per core. catalogue: with its file, the
-        rows of `recommend` and `similar` have titles.
+        threads: chunks of histories that are computed at a time, by default one per core. catalogue: with its file, or
+        a config that names it, the rows of `recommend` and `similar` have titles.
         Raises ModelError for a broken directory, DeviceError if the device is cuda and no GPU works, InputError for a
         catalogue that cannot be read.
         """
         config, loaded = ScoringConfig(device=device, workers=threads), load_model(Path(folder))
+        if not isinstance(catalogue, CatalogueConfig):
+            catalogue = CatalogueConfig(items=fspath(catalogue))
         titles = read_known_catalogue(catalogue, loaded.vocabulary, Path(folder))
         return cls(loaded, Path(folder), config, titles)
 

@@ -37,7 +37,7 @@ def limited_threads(threads: int | None) -> Iterator[None]:
 
 @contextmanager
 def full_memory_reported(device: torch.device) -> Iterator[None]:
-    """Raise ConfigError, which names the options that need less, where torch finds the memory of the device full."""
+    """Raise ConfigError, with the options that need less, if torch finds the memory of the device full."""
     try:
         yield
     except RuntimeError as error:

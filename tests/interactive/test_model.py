@@ -134,6 +134,12 @@ def test_similar_items_are_those_of_similar(model: Model, tmp_path: Path) -> Non
     assert len(model.similar([])) == 0
 
 
+def test_a_user_with_two_histories_is_refused(model: Model) -> None:
+    table = pa.table({"user_id": ["a", "b", "a"], "item_ids": HISTORIES[:3]})
+    with pytest.raises(InputError, match=r"^histories: a user has 2 rows; expected one row per user$"):
+        model.recommend(table)
+
+
 def test_a_catalogue_gives_titles(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("sku,name\n" + "".join(f"{item},Item {item}\n" for item in range(1000, 1040)))
     catalogue = CatalogueConfig(items=str(tmp_path / "items.csv"), item_column="sku", title_column="name")
@@ -142,6 +148,13 @@ def test_a_catalogue_gives_titles(tmp_path: Path) -> None:
         assert [f"Item {row[item]}" for row in rows.table.to_pylist()] == rows.table["title"].to_pylist()
     with pytest.raises(ModelError, match="knows none of the 40 items"):
         Model.load(string_model(), device="cpu", catalogue=catalogue)
+
+
+def test_a_catalogue_of_the_usual_columns_is_a_path(tmp_path: Path) -> None:
+    (tmp_path / "movies.csv").write_text("movieId,title\n1003,Heat\n")
+    model = Model.load(trained_model(), device="cpu", catalogue=tmp_path / "movies.csv")
+    rows = model.similar(1004, N_ITEMS).table.to_pylist()
+    assert [row["title"] for row in rows if row["similar_item_id"] == 1003] == ["Heat"]
 
 
 ONE_LIST = "histories: found ids; expected a list of ids for each history, like [[1003]]"
