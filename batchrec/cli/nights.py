@@ -7,9 +7,7 @@ import click
 from batchrec.cli.commands import cli
 from batchrec.cli.nightly import open_archive
 from batchrec.cli.options import JobCommand, json_option, log_format_option
-from batchrec.cli.output import echo
-from batchrec.system.json_text import to_json
-from batchrec.system.logs import redacted_values
+from batchrec.cli.output import echo, echo_json
 from batchrec.system.terminal import format_table
 
 
@@ -29,7 +27,7 @@ def nights_command(context: click.Context, /, json: bool) -> None:
     reports |= {night: report for night, report in failed.items() if report is not None}
     nights = [reports[night] | {"is_out": date.fromisoformat(night) in current} for night in sorted(reports)]
     if json:
-        click.echo(to_json(redacted_values(nights)))
+        echo_json(nights)
         return
     rows = [["*" if night["is_out"] else "", *map(shown, night_row(night))] for night in nights]
     failures = {number for number, night in enumerate(nights) if night["failed"] is not None}

@@ -1,5 +1,7 @@
 """Reports on stdout, as text or as JSON, without secrets."""
 
+import os
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -12,13 +14,26 @@ from batchrec.system.terminal import on_one_line
 
 def echo(text: str) -> None:
     """Print text, its secrets redacted."""
-    click.echo(redacted(text))
+    _print(redacted(text))
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as one line of JSON, its secrets redacted."""
+    _print(to_json(redacted_values(value)))
+
+
+def _print(text: str) -> None:
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        # The job is done, and its reader, such as head, has seen enough. Python would try again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_report(report: Any, as_json: bool) -> None:
     """Print a report: one figure per line, or one line of JSON."""
     if as_json:
-        click.echo(to_json(redacted_values(asdict(report))))
+        echo_json(asdict(report))
     else:
         print_figures(asdict(report))
 
