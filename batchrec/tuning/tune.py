@@ -8,6 +8,8 @@ import logging
 import math
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +74,7 @@ def tune(
 ) -> TuneReport:
     """Train with the values of some options of `training`, and return the trials; nothing is written.
 
+    Ctrl-C ends the search early: the trials so far are returned.
     Raises ConfigError if optuna is not installed or no encoder is to be trained, and what `train` raises with the
     options as they are. A later training that fails is a trial without a figure.
     """
@@ -94,7 +97,7 @@ def tune(
     }
     tried: dict[tuple[Any, ...], Trial] = {}
     ends = started + 60 * config.max_minutes
-    with temporary_folder(Path(tempfile.gettempdir()) / "batchrec-tune") as folder:
+    with temporary_folder(Path(tempfile.gettempdir()) / "batchrec-tune") as folder, _ended_by_hand(tried):
         for _ in range(_DRAWS_PER_TRIAL * config.max_trials):
             is_done = len(tried) in {config.max_trials, math.prod(map(len, choices.values()))}
             if is_done or (tried and time.monotonic() >= ends):
@@ -111,6 +114,17 @@ def tune(
     best = max(trials, key=lambda trial: trial.ndcg_at_10 or 0.0)
     changed = {name: value for name, value in best.options.items() if value != trials[0].options[name]}
     return TuneReport(str(sequences), trials, best.number, changed, round(time.monotonic() - started, 3))
+
+
+@contextmanager
+def _ended_by_hand(tried: Mapping[Any, Trial]) -> Iterator[None]:
+    """Let Ctrl-C end the search once a trial has been measured: an hour of trials is not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not tried:
+            raise
+        _log.warning("interrupted: the search ends with the %d trial(s) so far", len(tried))
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,26 @@ def test_a_training_that_collapses_is_a_trial_without_a_figure(scripted: Scripte
         tune("sequences", RATE, TINY)
 
 
+def test_an_interrupted_search_returns_the_trials_so_far(scripted: Scripted) -> None:
+    def interrupted(config: TrainingConfig, _: int) -> float:
+        if config.learning_rate != TINY.learning_rate:
+            raise KeyboardInterrupt
+        return 0.1
+
+    scripted(interrupted)
+    report = tune("sequences", RATE, TINY)
+    assert ([trial.ndcg_at_10 for trial in report.trials], report.options) == ([0.1], {})
+
+
+def test_a_search_that_is_interrupted_in_its_first_trial_has_nothing_to_return(scripted: Scripted) -> None:
+    def interrupted(_config: TrainingConfig, _epoch: int) -> float:
+        raise KeyboardInterrupt
+
+    scripted(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune("sequences", RATE, TINY)
+
+
 def test_what_cannot_be_tuned_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no encoder to tune"):
         tune("sequences", RATE, TrainingConfig(max_epochs=0))
