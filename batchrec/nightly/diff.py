@@ -74,11 +74,13 @@ def diff(
     catalogue: where the titles of items are read from. Raises ConfigError if there is no such night, InputError for a
     table that cannot be read or has changed since it was published.
     """
+    advice = ""
     if not names:
-        names = tuple(map(str, archive.dates()[-2:]))
+        names, advice = tuple(map(str, archive.dates()[-2:])), ". Run another night first, or name two"
     if len(names) != 2:
         raise ConfigError(
             f"{archive.folder}: found {', '.join(names) or 'no night'} to compare; expected two run dates or tables"
+            f"{advice}"
         )
     before, after = (_side(name, archive) for name in names)
     with connect() as con:

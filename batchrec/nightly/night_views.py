@@ -20,10 +20,10 @@ def night_views(archive: Archive, registry: ModelRegistry, nights: Sequence[date
     for night in nights:
         report = archive.report(night)
         if night not in published or report is None or not archive.is_intact(night):
-            shown = ", ".join(map(str, published[-10:])) or "none"
+            intact = [str(other) for other in published[-10:] if archive.is_intact(other)]
             raise ConfigError(
                 f"{archive.folder}: night {night} is not published, or was damaged since. Pass another --night; "
-                f"found {shown}"
+                f"found {', '.join(intact) or 'none'}"
             )
         model = registry.find(report["model"]).folder
         fits = histories == archive.night(night) / HISTORIES

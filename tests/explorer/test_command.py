@@ -1,5 +1,6 @@
 """The command explore: what it opens, and how it ends."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from batchrec.explorer.content import Explorer
+from tests.support.damage import flip_a_bit
 from tests.support.explorers import titles
 from tests.support.models import model_of, run_cli, trained_model, training_sequences
 from tests.support.night_pages import two_nights
@@ -80,6 +82,16 @@ def test_nights_are_opened_oldest_first(opened: list[Explorer], monkeypatch: pyt
     monkeypatch.chdir(two_nights())
     assert run_cli("explore", "--night", night(1), "--night", night(0)) == 0
     assert labels(opened[0]) == [f"Night {night(0)}", f"Night {night(1)}"]
+
+
+def test_a_damaged_night_is_not_among_those_to_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(two_nights(), tmp_path, dirs_exist_ok=True, symlinks=True)
+    monkeypatch.chdir(tmp_path)
+    flip_a_bit(tmp_path / "nights" / f"run_date={night(1)}" / "recs.parquet")
+    assert run_cli("explore") == 2
+    assert capsys.readouterr().err.endswith(f"Pass another --night; found {night(0)}\n")
 
 
 def test_models_are_opened_with_histories_or_without(

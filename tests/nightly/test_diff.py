@@ -139,6 +139,15 @@ def test_what_cannot_be_compared_is_one_line(
     assert says in said[0]
 
 
+def test_without_two_nights_the_line_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_cli("diff") == 2
+    assert "found no night to compare" in (said := capsys.readouterr().err)
+    assert "Run another night first, or name two" in said
+
+
 def test_a_table_that_has_changed_since_it_was_published_is_not_compared(
     in_two_nights: Company, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
