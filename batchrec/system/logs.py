@@ -106,6 +106,8 @@ def logging_to_stderr(level: int) -> Iterator[None]:
     root.addHandler(handler)
     ours.setLevel(level)
     set_log_format("text")
+    # A night that ran in this process from Python leaves its fields.
+    _lines.fields = {}
     try:
         yield
     finally:

@@ -64,6 +64,8 @@ def json_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 def test_a_json_line_has_the_fields_of_the_run_in_every_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    # Left by a night that was run from Python.
+    logs.add_log_fields(run_date="2024-03-01")
     with logs.logging_to_stderr(logging.INFO):
         logs.set_log_format("json")
         with logs.log_fields(run_id="r1"), logs.log_fields(stage="score"):
