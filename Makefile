@@ -53,7 +53,7 @@ $(BROWSER): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'
 	touch $@
 
-test-browser: $(BROWSER)  ## look at the page of a night and at explore in a headless Chromium: layout, colours, accessibility
+test-browser: $(BROWSER)  ## look at the pages of report and explore in a headless Chromium: layout, colours, accessibility
 	$(PYTEST) tests/browser
 
 $(WAREHOUSE): $(INSTALLED)

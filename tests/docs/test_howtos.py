@@ -63,6 +63,7 @@ def pairs(query: str) -> set[tuple[Any, ...]]:
     return set(CON.sql(query).fetchall())
 
 
+@pytest.mark.slow
 def test_the_shop_of_the_page_has_its_night(folder: Path) -> None:
     write_files_of("docs/howto-shop.md")
     # The last days have events of every kind; customer 41 has none.

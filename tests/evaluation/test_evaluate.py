@@ -94,6 +94,7 @@ def test_without_json_a_table_and_a_verdict_are_printed(tmp_path: Path, capsys: 
     assert names_in(tmp_path) == {"evaluation", "evaluation.json"}
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_blend_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "evaluation.parquet"
     options = ("--sequences", training_sequences(), "--n-resamples", 100, "--out", out)
@@ -157,6 +158,7 @@ def test_popularity_equals_a_computation_by_hand() -> None:
     assert by_method(evaluated())["popular"].ndcg == pytest.approx(sum(expected) / len(expected))
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_evaluation(tmp_path: Path) -> None:
     again = evaluate(training_sequences(), EvaluationConfig(n_resamples=100), QUICK, tmp_path / "e.parquet")
     assert again.methods == evaluated().methods
@@ -182,6 +184,7 @@ def log_of_order() -> dict[str, list[tuple[str, int]]]:
     return {user: [(item, place * DAY) for place, item in enumerate(items)] for user, items in histories.items()}
 
 
+@pytest.mark.slow
 def test_a_model_of_sequences_beats_every_baseline(tmp_path: Path) -> None:
     sequences = write_log(tmp_path / "log.parquet", log_of_order())
     learned = TrainingConfig(
@@ -303,6 +306,7 @@ def test_without_model_and_tables_only_simple_methods_are_compared(
     assert methods == [result.method for result in evaluated().methods[1:]]
 
 
+@pytest.mark.slow
 def test_the_model_is_compared_with_every_table(tmp_path: Path) -> None:
     recs = write_recs(tmp_path / "r.parquet", {user: items[-1:] for user, items in training_histories().items()})
     config = EvaluationConfig(recs=(str(recs),), n_resamples=100)
@@ -359,6 +363,7 @@ def test_the_question_is_named_in_words(options: dict[str, Any], question: str) 
     assert question_of(EvaluationConfig(**options)) == question
 
 
+@pytest.mark.slow
 def test_a_sample_of_the_users_is_tested(tmp_path: Path) -> None:
     report = evaluate(
         training_sequences(), EvaluationConfig(test_users=5, n_resamples=100), QUICK, tmp_path / "e.parquet"
@@ -448,7 +453,7 @@ def test_an_out_that_cannot_be_written_is_refused_before_training(
     assert message in assert_refused(arguments, 2, tmp_path, capsys)
 
 
-@pytest.mark.parametrize("step", ["train", "score", "compare", "write_parquet"])
+@pytest.mark.parametrize("step", slow_except(["train", "score", "compare", "write_parquet"], "write_parquet"))
 def test_a_failing_step_leaves_only_the_older_files(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("e.parquet", "e.json"):
         (tmp_path / name).write_text("older", encoding="utf-8")

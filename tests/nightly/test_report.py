@@ -53,6 +53,7 @@ def test_a_pipe_in_place_of_a_report_is_not_waited_for(tmp_path: Path) -> None:
     assert read_report(tmp_path / "report.json", FIRST) is None
 
 
+@pytest.mark.slow
 def test_a_rollback_skips_a_report_that_is_nested_too_deeply(shop: Company) -> None:
     for number in range(3):
         shop.run(number)

@@ -191,6 +191,7 @@ def save(folder: Path, config: ScoringConfig, users: Mapping[int, User] = USERS,
 N_KNOWN = 4
 
 
+@pytest.mark.slow
 def test_the_next_day_scores_the_users_whose_items_may_come_back(tmp_path: Path) -> None:
     config = config_of(tmp_path, seen="30d", top_k=len(ITEMS))
     save(tmp_path, config)

@@ -215,6 +215,7 @@ def test_seen_items_are_the_history_then_also_seen_per_user(users: list[tuple[li
     assert both.offsets.tolist() == expected.offsets.tolist()
 
 
+@pytest.mark.slow
 def test_users_who_have_seen_more_since_last_night_are_scored_again(tmp_path: Path) -> None:
     earlier = tmp_path / "earlier.parquet"
 

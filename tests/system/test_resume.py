@@ -205,6 +205,7 @@ def options(config: TrainingConfig) -> list[str]:
     return [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_export")
 def test_training_that_was_killed_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

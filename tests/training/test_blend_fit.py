@@ -31,6 +31,7 @@ def test_the_weights_behind_the_choices_are_recovered() -> None:
     assert list(fitted.values()) == pytest.approx([1.5, -0.8, 0.4], abs=0.12)
 
 
+@pytest.mark.slow
 def test_scales_of_signals_do_not_matter() -> None:
     candidates = drawn([1.5, -0.8], 1500)
     factors = np.array([100.0, 0.01], np.float32)
@@ -70,6 +71,7 @@ def saturated(n_users: int, n_relevant: int, below: float = 0) -> Candidates:
     return candidates_of(values, (order < n_relevant).ravel())
 
 
+@pytest.mark.slow
 def test_weights_are_moved_if_that_helps_the_top_of_other_users() -> None:
     candidates = saturated(300, 25)
     names = ["low", "high"]
@@ -78,6 +80,7 @@ def test_weights_are_moved_if_that_helps_the_top_of_other_users() -> None:
     assert candidates.ndcg(fitted).mean() > candidates.ndcg(plain).mean() + 0.005
 
 
+@pytest.mark.slow
 def test_a_signal_that_decides_only_at_the_top_is_kept() -> None:
     candidates = saturated(300, 40, below=-2)
     names = ["low", "high"]
