@@ -9,12 +9,13 @@ def nearest(wanted: str, names: Iterable[str]) -> str | None:
 
     Only letters and digits are compared, in any case.
     """
-    by_letters = {_letters(name): name for name in sorted(names, reverse=True)}
-    near = difflib.get_close_matches(_letters(wanted), by_letters, n=1, cutoff=0.7)
+    by_letters = {letters_of(name): name for name in sorted(names, reverse=True)}
+    near = difflib.get_close_matches(letters_of(wanted), by_letters, n=1, cutoff=0.7)
     return by_letters[near[0]] if near else None
 
 
-def _letters(name: str) -> str:
+def letters_of(name: str) -> str:
+    """Return the letters and digits of a name, which are the same in any spelling of it."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 

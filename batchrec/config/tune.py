@@ -20,6 +20,7 @@ SPACE: Mapping[str, tuple[Any, ...]] = {
     "negatives": (0, 1000, 3000, 10000),
 }
 _DEFAULT = ("hidden_size", "n_layers", "dropout", "learning_rate")
+_OPTIONS, _DEFAULT_OPTIONS = (", ".join(name.replace("_", "-") for name in names) for names in (SPACE, _DEFAULT))
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,7 @@ class TuneConfig:
 
     search: tuple[str, ...] = option(
         (),
-        "Option of train to try values of: " + ", ".join(name.replace("_", "-") for name in SPACE) + ". Repeat for "
-        "more options. Default: " + ", ".join(name.replace("_", "-") for name in _DEFAULT) + ".",
+        f"Option of train to try values of: {_OPTIONS}. Repeat for more options. Default: {_DEFAULT_OPTIONS}.",
     )
     max_minutes: float = option(
         60.0, "Maximum time of all trials in minutes. The epoch in progress is finished.", minimum=Exclusive(0)
@@ -48,7 +48,7 @@ class TuneConfig:
         check_values(self)
         for name in self.search:
             known = name.replace("-", "_") in SPACE
-            check(known, "search", name, "one of " + ", ".join(name.replace("_", "-") for name in SPACE))
+            check(known, "search", name, f"one of {_OPTIONS}")
 
     @property
     def searched(self) -> tuple[str, ...]:

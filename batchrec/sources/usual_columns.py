@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from batchrec.errors import nearest
+from batchrec.errors import letters_of, nearest
 from batchrec.sources.file_format import show_names
 
 # The option that names a column -> its usual names, most telling first, in the letters and digits of any spelling.
@@ -25,7 +25,7 @@ _USUAL = {
 
 def guess_column(option: str, columns: Sequence[str]) -> str | None:
     """Return the column that an option most likely means, by the usual names; None if no column has one."""
-    letters = {"".join(c for c in name.casefold() if c.isalnum()): name for name in reversed(columns)}
+    letters = {letters_of(name): name for name in reversed(columns)}
     return next((letters[name] for name in _USUAL.get(option, "").split() if name in letters), None)
 
 

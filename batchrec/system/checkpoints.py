@@ -49,8 +49,7 @@ def broken_checkpoints(folder: Path) -> list[str]:
     """List the names of the checkpoints in a folder whose seal does not match. Raises OSError if one is unreadable."""
     broken = []
     for name in checkpoints_in(folder):
-        stored = (folder / f"{name}{_SUFFIX}").read_bytes()
-        if stored[:_DIGEST] != _seal_of(name, stored[_DIGEST : 2 * _DIGEST], stored[2 * _DIGEST :]):
+        if _opened(name, (folder / f"{name}{_SUFFIX}").read_bytes()) is None:
             broken.append(name)
     return broken
 
@@ -97,10 +96,11 @@ class CheckpointStore:
         except OSError as error:
             _log.warning("%s: cannot be read: %s. Computing it again", file, error.strerror)
             return None
-        seal, fingerprint, contents = stored[:_DIGEST], stored[_DIGEST : 2 * _DIGEST], stored[2 * _DIGEST :]
-        if seal != _seal_of(name, fingerprint, contents):
+        opened = _opened(name, stored)
+        if opened is None:
             _log.warning("%s: damaged: its seal does not match. Computing it again", file)
             return None
+        fingerprint, contents = opened
         if fingerprint != self._fingerprint:
             _log.warning("%s: made with other input, options or versions. Computing it again", file)
             return None
@@ -121,6 +121,12 @@ class CheckpointStore:
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}{_SUFFIX}"
+
+
+def _opened(name: str, stored: bytes) -> tuple[bytes, bytes] | None:
+    """Return the fingerprint and the contents of a stored checkpoint; None if its seal does not match."""
+    seal, fingerprint, contents = stored[:_DIGEST], stored[_DIGEST : 2 * _DIGEST], stored[2 * _DIGEST :]
+    return (fingerprint, contents) if seal == _seal_of(name, fingerprint, contents) else None
 
 
 def _seal_of(name: str, fingerprint: bytes, contents: bytes) -> bytes:
