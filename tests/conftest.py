@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from _pytest.assertion.rewrite import AssertionRewritingHook
 from batchrec.cli import run
 from batchrec.config import Objective
 from batchrec.model.ranker import CPU, CUDA
+from batchrec.tables.queries import one_database
 from tests.support.models import OBJECTIVES, write_graph
 from tests.support.shared import shared
 
@@ -73,6 +74,13 @@ def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     folder = str(tmp_path_factory.mktemp("system"))
     monkeypatch.setenv("TMPDIR", folder)
     monkeypatch.setattr(tempfile, "tempdir", folder)
+
+
+@pytest.fixture(scope="module")
+def one_duckdb() -> Iterator[None]:
+    """Let the jobs of a module's tests share a DuckDB: to start one takes longer than the queries of a tiny log."""
+    with one_database():
+        yield
 
 
 @pytest.fixture(params=OBJECTIVES, scope="session")

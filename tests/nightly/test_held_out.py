@@ -92,7 +92,8 @@ def held_out_by_training(corpus: Corpus, split: Split) -> list[tuple[list[int], 
     return list(zip(lists(held_out.histories), map(set, lists(held_out.later)), strict=True))
 
 
-@settings(max_examples=examples(100))
+@pytest.mark.usefixtures("one_duckdb")
+@settings(max_examples=examples(60))
 @given(case=cases())
 def test_the_gate_and_training_hold_out_the_same_items_of_the_same_users(case: Case) -> None:
     with tonight(case) as (corpus, held_out, split):

@@ -268,7 +268,8 @@ nights = st.builds(
 )
 
 
-@settings(max_examples=examples(120))
+@pytest.mark.usefixtures("one_duckdb")
+@settings(max_examples=examples(60))
 @given(logs, nights, st.data(), st.integers(1, 8))
 def test_any_rules_equal_a_plain_loop_over_the_catalogue(
     lists: list[list[int]], night: Night, data: st.DataObject, chunk_size: int
@@ -279,7 +280,8 @@ def test_any_rules_equal_a_plain_loop_over_the_catalogue(
     assert_as_by_hand(night, dict(enumerate(lists)), chunk_size=chunk_size)
 
 
-@settings(max_examples=examples(40))
+@pytest.mark.usefixtures("one_duckdb")
+@settings(max_examples=examples(20))
 @given(logs, nights, st.sampled_from([0.1, 0.5, 0.9, 1.0]))
 def test_any_diversity_equals_a_plain_loop(lists: list[list[int]], night: Night, diversity: float) -> None:
     assert_as_by_hand(replace(night, diversity=diversity, pins={ITEMS[5]: 1}), dict(enumerate(lists)))

@@ -137,7 +137,8 @@ any_users = st.lists(
 ).filter(lambda users: any(item in ITEMS for user in users for item, *_ in user.events))
 
 
-@settings(max_examples=examples(30))
+@pytest.mark.usefixtures("one_duckdb")
+@settings(max_examples=examples(20))
 @given(any_users, st.sampled_from(POLICIES))
 def test_any_histories_and_dislikes_are_blocked_as_by_hand(users: list[User], policy: str) -> None:
     with TemporaryDirectory() as folder:

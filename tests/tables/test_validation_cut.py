@@ -62,7 +62,8 @@ def logs(draw: st.DrawFn) -> Log:
     return log
 
 
-@settings(max_examples=examples(200))
+@pytest.mark.usefixtures("one_duckdb")
+@settings(max_examples=examples(80))
 @given(logs(), st.booleans(), st.sampled_from([AHEAD, NEVER + 1]))
 def test_the_cut_equals_that_of_plain_loops(log: Log, repeat_items: bool, until: int) -> None:
     assert cut_of(log, until, TrainingConfig(repeat_items=repeat_items)) == plain_cut(log, until, repeat_items)

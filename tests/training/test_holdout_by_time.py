@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -56,7 +57,8 @@ def items_of(log: Log, users: Sequence[int], until: int) -> list[list[int]]:
     return [[item for item, moment in log[user] if moment < until] for user in users]
 
 
-@settings(max_examples=examples(200))
+@pytest.mark.usefixtures("one_duckdb")
+@settings(max_examples=examples(80))
 @given(logs(), st.integers(0, 9), st.integers(1, 12), st.booleans())
 def test_the_split_equals_that_of_plain_loops(log: Log, seed: int, most: int, repeat_items: bool) -> None:
     corpus = corpus_of(log, seed)
