@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 # Import each module from scratch, and record the policy whenever one asks for torch; torch itself is not loaded.
 PROGRAM = """
 import importlib, json, os, pkgutil, sys
@@ -33,6 +35,7 @@ print(json.dumps(by_module))
 """
 
 
+@pytest.mark.slow
 def test_waiting_threads_sleep_in_every_module_that_loads_torch() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     policies = json.loads(done.stdout)

@@ -206,12 +206,11 @@ def test_every_block_has_a_check() -> None:
 
 # The queries of the how-tos read other logs, which tests/docs/test_howtos.py makes.
 LOG_QUERIES = [block for block in blocks("sql") if "howto" not in block.page]
-# Pages whose commands train more than once are slow.
 WITH_COMMANDS = sorted({block.page for block in blocks("sh")})
-SLOW_PAGES = {"CONTRIBUTING.md", "docs/evaluation.md", "docs/tutorial.md"}
+QUICK_PAGES = {"README.md", "docs/quickstart.md"}
 
 
-@pytest.mark.parametrize("page", slow_except(WITH_COMMANDS, *{*WITH_COMMANDS} - SLOW_PAGES))
+@pytest.mark.parametrize("page", slow_except(WITH_COMMANDS, *QUICK_PAGES))
 def test_shell_blocks_run(
     page: str, sample: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

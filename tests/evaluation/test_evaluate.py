@@ -372,6 +372,7 @@ def test_a_sample_of_the_users_is_tested(tmp_path: Path) -> None:
     assert report.training_events == evaluated().training_events
 
 
+@pytest.mark.slow
 def test_without_implicit_als_is_left_out_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -453,6 +454,7 @@ def test_an_out_that_cannot_be_written_is_refused_before_training(
     assert message in assert_refused(arguments, 2, tmp_path, capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", slow_except(["train", "score", "compare", "write_parquet"], "write_parquet"))
 def test_a_failing_step_leaves_only_the_older_files(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("e.parquet", "e.json"):

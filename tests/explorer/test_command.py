@@ -31,6 +31,7 @@ def labels(explorer: Explorer) -> list[str]:
     return [view.files.label for view in explorer.views]
 
 
+@pytest.mark.slow
 def test_the_address_is_printed_and_ctrl_c_ends_the_command() -> None:
     arguments = ["explore", "--model", trained_model(), "--sequences", training_sequences(), "--items", titles()]
     program = [sys.executable, "-m", "batchrec", *map(str, arguments)]

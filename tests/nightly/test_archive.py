@@ -44,6 +44,7 @@ def test_a_table_with_a_changed_byte_is_not_rolled_back_to(shop: Company) -> Non
     assert shop.rows() == expected
 
 
+@pytest.mark.slow
 def test_old_nights_and_models_are_deleted_but_never_what_is_in_use(shop: Company) -> None:
     with pytest.raises(GateError):
         shop.run(0, gate_min_coverage=1.0)
@@ -58,6 +59,7 @@ def test_old_nights_and_models_are_deleted_but_never_what_is_in_use(shop: Compan
     assert shop.archive.dates() == [FIRST + timedelta(days=15), FIRST + timedelta(days=22)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", slow_except(["{", '{"stages": {}}', None], "{"))
 def test_a_damaged_report_does_not_fail_later_nights(
     shop: Company, damage: str | None, caplog: pytest.LogCaptureFixture
@@ -173,6 +175,7 @@ def test_a_published_night_does_not_fail_if_old_files_cannot_be_deleted(
     assert not (shop.folder / "nights/failed").exists()
 
 
+@pytest.mark.slow
 def test_the_report_of_a_failure_is_removed_when_there_is_nothing_to_do(shop: Company) -> None:
     shop.run()
     with pytest.raises(GateError):

@@ -72,6 +72,7 @@ def test_an_earlier_night_replaces_only_its_own_date(
     assert "stay as they are, and so does the model in use: a later night is published" in caplog.text
 
 
+@pytest.mark.slow
 def test_an_earlier_night_does_not_undo_a_rollback(dated: Place, shop: Company) -> None:
     for number in range(3):
         shop.write_log(later(5 + number))

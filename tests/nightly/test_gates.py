@@ -46,6 +46,7 @@ def test_a_log_that_no_longer_grows_is_logged_as_a_warning(shop: Company, caplog
     assert "the newest event is last night's" in caplog.text
 
 
+@pytest.mark.slow
 def test_users_whose_ids_have_become_text_are_other_users(shop: Company) -> None:
     shop.run()
     shop.write_log({f"user {user}": items for user, items in training_histories().items()})
@@ -173,6 +174,7 @@ def test_the_night_fails_if_every_report_is_damaged_until_the_option_is_passed(
     shop.run(2)
 
 
+@pytest.mark.slow
 def test_the_night_fails_if_every_table_is_damaged_until_the_option_is_passed(
     shop: Company, caplog: pytest.LogCaptureFixture
 ) -> None:

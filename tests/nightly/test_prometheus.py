@@ -104,6 +104,7 @@ def test_the_metrics_tell_success_from_failure(shop: Company) -> None:
     assert success in read
 
 
+@pytest.mark.slow
 def test_the_metrics_say_whether_the_newest_night_is_current(shop: Company) -> None:
     shop.run()
     assert metric(shop, "out_is_newest") == 1

@@ -216,6 +216,7 @@ def test_a_full_disk_at_out_is_found_before_anything_is_switched(
     assert shop.run(7).resumed
 
 
+@pytest.mark.slow
 def test_repeating_an_earlier_night_does_not_switch_the_model_in_use(
     shop: Company, caplog: pytest.LogCaptureFixture
 ) -> None:

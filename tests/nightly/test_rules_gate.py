@@ -94,6 +94,7 @@ def test_rule_tables_are_not_compared_with_a_report_without_their_row_counts(
     assert "last night's report has no row counts of rule tables" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_query_sees_the_date_of_the_night(shop: Company) -> None:
     write_table(shop.folder / "days.csv", "day,item_id", [(FIRST + timedelta(days=n), ITEMS[n]) for n in range(3)])
     query = shop.folder / "pins.sql"

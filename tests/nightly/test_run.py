@@ -60,6 +60,7 @@ def test_unchanged_users_are_carried_over(shop: Company) -> None:
     assert shop.archive.dates() == [FIRST, FIRST + timedelta(days=1)]
 
 
+@pytest.mark.slow
 def test_reasons_are_carried_over_and_a_night_without_them_scores_everybody(shop: Company) -> None:
     shop.run()
     plain, shop.scoring = shop.scoring, replace(shop.scoring, explain=True)
@@ -120,6 +121,7 @@ def test_repeating_a_night_without_changes_is_nothing_to_do(shop: Company) -> No
     assert names_in(shop.folder / "nights") == {".lock", f"run_date={FIRST}"}
 
 
+@pytest.mark.slow
 def test_repeating_a_night_with_a_new_log_replaces_only_its_own_table(shop: Company) -> None:
     for number in range(3):
         shop.run(number)

@@ -69,6 +69,7 @@ def test_a_night_that_is_not_asked_makes_no_similar_items(shop: Company) -> None
     assert not (shop.archive.night(FIRST) / SIMILAR).exists()
 
 
+@pytest.mark.slow
 def test_a_published_night_is_published_again_if_its_similar_items_are_missing(pair: Company) -> None:
     pair.config = LENIENT
     pair.run()
@@ -191,6 +192,7 @@ def test_a_decided_night_is_finished_without_its_similar_items_if_these_are_no_l
     assert similar_rows(pair, 0)
 
 
+@pytest.mark.slow
 def test_a_rollback_puts_both_tables_back_even_if_it_is_killed_in_between(
     pair: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ def run_from(shop: Company, ratings: str, block: str) -> NightReport:
     return run(jobs, shop.run_config, FIRST, shop.folder / "metrics.prom")
 
 
+@pytest.mark.slow
 def test_a_night_from_tables_equals_the_night_from_files(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shop.folder)
     with duckdb.connect("shop.db") as con:

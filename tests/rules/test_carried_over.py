@@ -64,6 +64,7 @@ def test_all_users_are_scored_if_a_rule_changes(rule: str, previous: str, tmp_pa
     assert report.users_carried_over == 0
 
 
+@pytest.mark.slow
 def test_all_users_are_scored_on_the_first_day_of_a_rule(tmp_path: Path) -> None:
     table = write_table(tmp_path / "days.csv", "item_id,valid_from", [(ITEMS[13], "2024-06-02"), (ITEMS[14], "")])
     carried = []

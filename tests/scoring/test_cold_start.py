@@ -160,6 +160,7 @@ def test_rules_apply_to_new_users_too() -> None:
 WEIGHTS = {"view": 1.0, "cart": 2.5, "buy": 5.0, "skip": 0.0, "hate": -1.0}
 
 
+@pytest.mark.slow
 def test_popular_items_count_by_the_weights_of_their_events(tmp_path: Path) -> None:
     """The lists of cold users equal sums in plain loops: of the segment, of the last 3 days, and of the training."""
     generator = random.Random(3)  # noqa: S311 - no secret

@@ -210,6 +210,7 @@ def test_the_next_day_scores_the_users_whose_items_may_come_back(tmp_path: Path)
     assert sorted(set(n_carried)) == [2, 3]
 
 
+@pytest.mark.slow
 def test_with_block_a_list_does_not_depend_on_the_date(tmp_path: Path) -> None:
     for policy in ("block", "allow"):
         config = config_of(tmp_path, seen=policy)
@@ -225,6 +226,7 @@ def test_nothing_is_carried_over_from_another_policy(other: str, tmp_path: Path)
     assert made_by(pq.read_schema(tmp_path / "recs.parquet").metadata)["seen"] == other.replace("13w", "91d")
 
 
+@pytest.mark.slow
 def test_a_change_of_what_counts_as_seen_or_is_disliked_scores_the_user_again(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     save(tmp_path, config)

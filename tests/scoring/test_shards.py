@@ -101,7 +101,7 @@ CASES: Mapping[str, Sequence[str]] = {
 
 
 @pytest.mark.parametrize("n_shards", slow_except([1, 4, 7], 4))
-@pytest.mark.parametrize("names", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("names", slow_except(CASES, "plain", "rules"))
 def test_shards_give_the_table_and_counts_of_one_scoring(
     n_shards: int, names: Sequence[str], sequences: Path, tables: dict[str, str]
 ) -> None:

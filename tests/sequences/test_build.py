@@ -24,6 +24,7 @@ from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
 from batchrec.sequences.build import build_sequences
 from tests.support.models import examples
+from tests.support.params import slow_except
 
 COLUMNS = ["userId", "movieId", "rating", "timestamp"]
 
@@ -255,7 +256,10 @@ def test_left_out_events_may_span_batches(tmp_path: Path, monkeypatch: pytest.Mo
     assert report["users_without_history"] == sum(not items for items in table["item_ids"].to_pylist()) >= 90
 
 
-@pytest.mark.parametrize("options", [{}, {"min_rating": 3.0, "min_item_events": 30}], ids=["all", "some left out"])
+TIGHT = {"all": {}, "some left out": {"min_rating": 3.0, "min_item_events": 30}}
+
+
+@pytest.mark.parametrize("options", slow_except(TIGHT, "some left out"))
 def test_a_tight_memory_limit_changes_nothing(options: dict[str, Any], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [

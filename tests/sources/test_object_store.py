@@ -217,6 +217,7 @@ def test_only_the_wanted_columns_of_parquet_are_copied(
     assert pq.read_table(copy, columns=columns).equals(table.select(columns))
 
 
+@pytest.mark.slow
 def test_damaged_parquet_is_copied_as_it_is(bucket: str, tmp_path: Path) -> None:
     store = ObjectStore(f"{bucket}/x.parquet")
     for number in (*range(0, 400, 7), 174, 3348):

@@ -160,6 +160,7 @@ def test_training_is_terminated_and_the_old_model_stays(folder: Path, numbers: l
     assert (folder / "model" / "manifest.json").read_bytes() == manifest
 
 
+@pytest.mark.slow
 def test_terminated_scoring_logs_a_json_line(folder: Path) -> None:
     sequences = write_sequences(folder.parent / "s.parquet", {user: [1000 + user % 40] for user in range(200_000)})
     (folder / "recs.parquet").write_text("old", encoding="utf-8")

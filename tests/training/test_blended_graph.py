@@ -102,6 +102,7 @@ def test_a_blended_score_is_the_sum_of_its_parts(
         assert ranking.scores[row].tolist() == pytest.approx(best, abs=1e-4)
 
 
+@pytest.mark.slow
 @masked_is_slow
 def test_seen_items_are_masked_after_the_blend_and_asked_scores_are_not(objective: Objective) -> None:
     table, users = indexed([2, 3, 4, 5], [6]), np.arange(2)
