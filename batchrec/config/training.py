@@ -148,3 +148,9 @@ class EncoderShape:
     n_layers: int
     n_heads: int
     dropout: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.objective} encoder, {self.n_layers} layers of {self.hidden_size} hidden and {self.n_heads} heads, "
+            f"newest {self.max_len} events"
+        )

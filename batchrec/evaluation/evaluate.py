@@ -24,6 +24,7 @@ from batchrec.evaluation.given_tables import given_lists
 from batchrec.evaluation.metrics import MethodMetrics, measure_lists
 from batchrec.evaluation.report import EvaluatedModel, EvaluationReport, pairs, question_of, results
 from batchrec.evaluation.splits import LogSplit, split_sequences
+from batchrec.evaluation.verdicts import verdicts
 from batchrec.scoring.score import score
 from batchrec.system import logs
 from batchrec.system.atomic import check_writable_file, replacing
@@ -83,6 +84,8 @@ def evaluate(
     methods += baselines
     values = np.stack([method.metrics for method in methods])
     comparisons = compare(values, evaluation.n_resamples, np.random.default_rng(training.seed))
+    compared, best = pairs(methods, comparisons), baselines[0].method
+    contenders = [method.method for method in methods[:reference]]
     report = EvaluationReport(
         out=str(out),
         protocol=evaluation.protocol,
@@ -92,9 +95,10 @@ def evaluate(
         cut=None if split.cut is None else iso_time(split.cut),
         model=trained,
         tables=list(tables),
-        best_baseline=baselines[0].method,
+        best_baseline=best,
         methods=results(methods, comparisons, split.counts.training_items, reference),
-        pairs=pairs(methods, comparisons),
+        pairs=compared,
+        verdicts=verdicts(compared, contenders, best, evaluation.top_k),
         seconds=round(time.monotonic() - started, 3),
         **asdict(split.counts),
     )
@@ -142,7 +146,7 @@ def _baselines(con: duckdb.DuckDBPyConnection, schema: pa.Schema, config: Evalua
     if als.is_installed():
         methods["als"] = als.als_lists(con, schema, config, seed)
     else:
-        _log.warning("als is left out: the package implicit is missing. Install it with pip install 'batchrec[als]'")
+        _log.info("als is left out: the package implicit is not installed (pip install 'batchrec[als]')")
     return methods
 
 

@@ -74,6 +74,7 @@ class EvaluationReport(ReportTable):
     question: in words. users_tested and users_not_tested (by reason) add up to all users of the log. cut: the first
     time of the test, None if each user has their own. unknown_test_items: test items that nobody has in the training
     part. model: None with --no-model. tables: the methods that are tables of --recs. pairs: every two methods.
+    verdicts: in words, of the model and the tables against the best baseline and each other.
     """
 
     out: str
@@ -94,6 +95,7 @@ class EvaluationReport(ReportTable):
     best_baseline: str
     methods: list[MethodResult]
     pairs: list[MethodPair]
+    verdicts: list[str]
     seconds: float
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from batchrec.evaluation.report import EvaluationReport, MethodPair, MethodResult
+from batchrec.evaluation.report import EvaluationReport, MethodResult
+from batchrec.evaluation.verdicts import decimals
 from batchrec.system.terminal import format_table
 
 _METRICS = {"ndcg": "NDCG", "hit_rate": "HR", "recall": "recall", "mrr": "MRR"}
@@ -10,7 +11,7 @@ _METRICS = {"ndcg": "NDCG", "hit_rate": "HR", "recall": "recall", "mrr": "MRR"}
 
 def format_report(report: EvaluationReport) -> str:
     """Format the report as text: a head, a table with 95 % intervals, and a verdict per pair of interest."""
-    return "\n".join([*_head(report), "", _table(report), "", *_verdicts(report)]).rstrip()
+    return "\n".join([*_head(report), "", _table(report), "", *report.verdicts]).rstrip()
 
 
 def _head(report: EvaluationReport) -> Iterator[str]:
@@ -42,38 +43,9 @@ def _table(report: EvaluationReport) -> str:
 
 def _cells(result: MethodResult) -> list[str]:
     intervals = [
-        f"{_decimals(getattr(result, metric))} [{_decimals(getattr(result, f'{metric}_low'))}, "
-        f"{_decimals(getattr(result, f'{metric}_high'))}]"
+        f"{decimals(getattr(result, metric))} [{decimals(getattr(result, f'{metric}_low'))}, "
+        f"{decimals(getattr(result, f'{metric}_high'))}]"
         for metric in _METRICS
     ]
     rank = result.mean_popularity_rank
     return [result.method, *intervals, f"{result.coverage:.1%}", "none" if rank is None else f"{rank:,.1f}"]
-
-
-def _verdicts(report: EvaluationReport) -> Iterator[str]:
-    """Compare the model and each table with the best baseline, then with each other."""
-    contenders = [*([] if report.model is None else [report.methods[0].method]), *report.tables]
-    others = {report.best_baseline, *contenders}
-    chosen = [pair for pair in report.pairs if pair.method in contenders and pair.other in others]
-    for pair in sorted(chosen, key=lambda pair: pair.other != report.best_baseline):
-        yield _verdict(pair, report.k)
-
-
-def _verdict(pair: MethodPair, k: int) -> str:
-    if pair.ndcg_gain_low > 0:
-        verdict = "better"
-    elif pair.ndcg_gain_high < 0:
-        verdict = "worse"
-    else:
-        verdict = "no difference that these users can show"
-    low, high = _signed(pair.ndcg_gain_low), _signed(pair.ndcg_gain_high)
-    return f"{pair.method} against {pair.other}: NDCG@{k} {_signed(pair.ndcg_gain)} [{low}, {high}]: {verdict}"
-
-
-def _decimals(value: float) -> str:
-    """Format a share from 0 to 1 without a leading zero: .1234, 1.0000."""
-    return f"{value:.4f}".removeprefix("0")
-
-
-def _signed(value: float) -> str:
-    return f"{'-' if value < 0 else '+'}{_decimals(abs(value))}"

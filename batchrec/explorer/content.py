@@ -184,7 +184,7 @@ class Explorer:
             raise ConfigError("no histories are open. Pass --sequences FILE to batchrec explore")
         row = find_user(self._sequences, user)
         if row is None:
-            raise ConfigError(f"user {user!r} is not in {self._sequences.path}")
+            raise ConfigError(f"there is no user {user!r} in the histories, {self._sequences.path}")
         return row
 
     def _events(self, asked: Asked, user: pa.RecordBatch | None) -> list[Event]:

@@ -103,8 +103,8 @@ def evaluation(files: NightFiles) -> list[Block]:
                     f"{method[name]:.4f} [{method[name + '_low']:.4f}, {method[name + '_high']:.4f}]"
                     for name in metrics
                 ),
-                method["coverage"],
-                method["mean_popularity_rank"],
+                f"{method['coverage']:.1%}",
+                None if method["mean_popularity_rank"] is None else round(method["mean_popularity_rank"], 1),
             ]
             for method in methods
         ]
@@ -116,12 +116,16 @@ def evaluation(files: NightFiles) -> list[Block]:
             ("Best simple method", report["best_baseline"]),
         ]
         chart = intervals("NDCG with 95 % intervals", gains, f"NDCG@{report['k']}")
+        notes = [Note(f"{verdict}.") for verdict in report["verdicts"]]
+        if report["model"] is not None:
+            model_id = report["model"]["model_id"]
+            notes.append(Note(f"The model of this section is {model_id}, which was trained without the test items."))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise MissingError(
             f"{files.evaluation}: cannot be read as the JSON that batchrec evaluate writes ({type(error).__name__})."
         ) from error
     columns = ["Method", "NDCG", "Hit rate", "Recall", "MRR", "Coverage", "Mean popularity rank"]
-    return [Facts(facts), Charts([chart]), Table("Each method, with 95 % intervals", columns, rows)]
+    return [Facts(facts), *notes, Charts([chart]), Table("Each method, with 95 % intervals", columns, rows)]
 
 
 def model_card(files: NightFiles) -> list[Block]:

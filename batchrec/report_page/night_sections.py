@@ -74,7 +74,7 @@ def _gates_table(caption: str, checks: Sequence[dict[str, Any]]) -> Table:
 def trend(files: NightFiles) -> list[Block]:
     """Return charts of the last nights' figures, tonight's last."""
     if not files.earlier:
-        raise MissingError("No report of an earlier night is kept.")
+        return [Note("No trend yet: no report of an earlier night is kept.")]
     reports = [*files.earlier, files.report]
     share = ".2~%"
     drawn = [

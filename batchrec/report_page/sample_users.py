@@ -10,6 +10,11 @@ from batchrec.tables.schemas import REASON_COLUMNS
 
 _N_EVENTS = 10
 _K = 10
+_REASONS = (
+    "Because of: items of the history, with the share of each in what the history adds to the score. Where the encoder "
+    "carries an item they are approximated, for the whole table; batchrec explore and recommend --why score again "
+    "without each item, and may name others."
+)
 
 
 def sample_users(tables: NightTables) -> list[Block]:
@@ -32,6 +37,8 @@ def sample_users(tables: NightTables) -> list[Block]:
     }
     titles = read_titles(tables, shown)
     blocks: list[Block] = [Note(f"Without titles: {titles.problem}")] if titles.problem else []
+    if "carried_by" in tables.columns:
+        blocks.append(Note(_REASONS))
     for row in chosen:
         user = row["user_id"]
         heading = f"User {user}: {row['chosen_as']}, {row['n_events']:,} events"

@@ -113,7 +113,7 @@ def _blend_shares(files: NightFiles) -> dict[str, float]:
 def changes(tables: NightTables) -> list[Block]:
     """Return what is different from the table of the published night before."""
     if tables.files.previous is None:
-        raise MissingError("No earlier night has an intact table to compare with.")
+        return [Note("Nothing to compare with: no earlier night has an intact table.")]
     night, previous = tables.files.previous
     recs = tables.files.table
     if not same_id_types(recs, previous):

@@ -28,8 +28,6 @@ _log = logging.getLogger(__name__)
 _COLLAPSE = 1.0
 # The share of the time limit that is left to a refit.
 _REFIT_SHARE = 0.2
-# A training that the time limit ends says what this many epochs gained.
-_LAST_EPOCHS = 5
 # The name of the checkpoint written after every epoch.
 _CHECKPOINT = "training"
 
@@ -192,17 +190,18 @@ def end_of(epochs: list[Epoch], config: TrainingConfig, max_seconds: float) -> s
 
 
 def _warn_of_limit(epochs: list[Epoch], config: TrainingConfig) -> None:
-    """Warn that the time limit ended the training, and say what the last epochs gained."""
-    earlier = epochs[: max(1, len(epochs) - _LAST_EPOCHS)]
+    """Warn that the time limit ended the training, and say whether the last epoch was the best one."""
+    best = best_of(epochs)
     _log.warning(
-        "--max-minutes %g ended the training after epoch %d, before --patience %d did: the best NDCG@10 was %.4f after "
-        "epoch %d and %.4f in the end. If it still rises, raise --max-minutes",
+        "--max-minutes %g ended the training after epoch %d, before --patience %d did: NDCG@10 was best after epoch "
+        "%d, %.4f, and is %.4f now. %s --max-minutes",
         config.max_minutes,
         len(epochs),
         config.patience,
-        best_of(earlier).ndcg_at_10,
-        len(earlier),
-        best_of(epochs).ndcg_at_10,
+        best.epoch,
+        best.ndcg_at_10,
+        epochs[-1].ndcg_at_10,
+        "It still rises: raise" if best is epochs[-1] else "It may rise again with more",
     )
 
 

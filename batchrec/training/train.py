@@ -175,7 +175,8 @@ def _train(  # noqa: PLR0913, PLR0917 - the arguments of train, the device and t
         sizes = _step_sizes(config, split.training, encoder)
         workers = f"{group.size} process(es) of {torch.get_num_threads()} thread(s)"
         if config.max_epochs:
-            _log.info("training on %s, %s: %s, %s", device, workers, encoder.shape, sizes)
+            of_step = ", ".join(f"{name} {value}".replace("_", " ") for name, value in sizes.items())
+            _log.info("training on %s, %s: %s, %s", device, workers, encoder.shape, of_step)
         checkpoints = _open_checkpoints(checkpoint_dir, sequences, cut, config, device, group)
         fitted = fit(encoder.to(device), split, config, group, checkpoints, on_epoch)
         is_final = split.refit is None or not fitted.epochs

@@ -118,7 +118,7 @@ def test_an_unknown_user_is_said_in_one_line(show: Any) -> None:
     page = show("start")
     page.get_by_label("User id").fill("<b>nobody</b>")
     page.get_by_role("button", name="Find").click()
-    said(page, "user '<b>nobody</b>' is not in ")
+    said(page, "there is no user '<b>nobody</b>' in the histories")
     assert page.locator(".alarm").text_content() == page.locator("#status").text_content()
 
 

@@ -4,7 +4,6 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -20,6 +19,7 @@ from batchrec.evaluation.evaluate import evaluate
 from batchrec.evaluation.metrics import MethodMetrics, measure_lists
 from batchrec.evaluation.report import EvaluationReport, MethodPair, question_of
 from batchrec.evaluation.report_text import format_report
+from batchrec.evaluation.verdicts import verdicts
 from batchrec.model.directory import load_model
 from batchrec.training.train import TrainingReport, train
 from tests.support.logs import write_log
@@ -373,14 +373,14 @@ def test_a_sample_of_the_users_is_tested(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_without_implicit_als_is_left_out_with_a_warning(
+def test_without_implicit_als_is_left_out_with_a_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("batchrec.evaluation.als.find_spec", lambda _: None)
-    with caplog.at_level(logging.WARNING, "batchrec"):
+    with caplog.at_level(logging.INFO, "batchrec"):
         report = evaluate(training_sequences(), EvaluationConfig(n_resamples=100), QUICK, tmp_path / "e.parquet")
     assert "als" not in by_method(report)
-    (line,) = [record.getMessage() for record in caplog.records if "als" in record.getMessage()]
+    (line,) = [record.getMessage() for record in caplog.records if "als is" in record.getMessage()]
     assert "pip install 'batchrec[als]'" in line
 
 
@@ -479,9 +479,8 @@ def test_a_failing_step_leaves_only_the_older_files(step: str, tmp_path: Path, m
     ],
 )
 def test_the_verdict_depends_on_the_interval_of_the_gain(low: float, high: float, verdict: str) -> None:
-    pair = MethodPair("model", evaluated().best_baseline, (low + high) / 2, low, high)
-    report = replace(evaluated(), pairs=[pair])
-    assert format_report(report).splitlines()[-1] == f"model against {report.best_baseline}: {verdict}"
+    pair = MethodPair("model", "popular", (low + high) / 2, low, high)
+    assert verdicts([pair], ["model"], "popular", 10) == [f"model against popular: {verdict}"]
 
 
 def test_the_package_offers_the_job() -> None:

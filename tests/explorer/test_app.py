@@ -150,7 +150,7 @@ def test_an_unknown_user_is_one_line(user: str) -> None:
     answer = client(one_model()).get("/", params={"user": user.encode("utf-8", "surrogatepass")})
     shown = Shown(answer.text)
     assert answer.status_code == 200
-    assert shown.texts["alarm"].startswith("user ")
+    assert shown.texts["alarm"].startswith("there is no user ")
     assert shown.texts["alarm"].endswith("sequences.parquet")
     assert len(shown.texts["alarm"].splitlines()) == 1
     assert shown.lists == []

@@ -175,10 +175,12 @@ def test_the_evaluation_shows_intervals(page: Page, tmp_path: Path) -> None:
     assert page.tables["Each method, with 95 % intervals"][1] == [
         "model",
         *["0.2500 [0.1250, 0.5000]"] * 4,
-        "0.75",
+        "75.0%",
         "3.5",
     ]
     assert page.figures["evaluation"]["Users tested"] == "1,234"
+    assert "model against popular: NDCG@10 +.1000 [+.0500, +.1500]: better." in page.texts["evaluation"]
+    assert "0123456789ab, which was trained without the test items" in page.texts["evaluation"]
     assert "evaluation" not in page_of(last_night(), tmp_path).texts
 
 
@@ -218,8 +220,6 @@ MISSING: list[tuple[Callable[[NightFiles], NightFiles], set[str]]] = [
     (lambda files: replace(files, recs=None), {"changes", "users", "sources", "popularity"}),
     (lambda files: replace(files, histories=None), {"users", "popularity", "histories"}),
     (lambda files: replace(files, model=None), {"training", "card"}),
-    (lambda files: replace(files, previous=None), {"changes"}),
-    (lambda files: replace(files, earlier=[]), {"trend"}),
     (lambda files: replace(files, evaluation=Path("none.json")), {"evaluation"}),
     (
         lambda files: replace(files, report={**files.report, "stages": {}, "checks": [], "models": []}),
@@ -234,6 +234,13 @@ def test_a_section_says_what_is_missing(
 ) -> None:
     page = page_of(without(last_night()), tmp_path)
     assert {section for section, text in page.texts.items() if "Missing. " in text} == sections
+
+
+def test_nothing_is_missing_on_a_first_night(tmp_path: Path) -> None:
+    page = page_of(replace(last_night(), previous=None, earlier=[]), tmp_path)
+    assert "no earlier night has an intact table" in page.texts["changes"]
+    assert "no report of an earlier night is kept" in page.texts["trend"]
+    assert "Missing." not in "".join(page.texts.values())
 
 
 def damaged(file: Path, folder: Path) -> Path:

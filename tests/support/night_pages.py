@@ -108,6 +108,8 @@ def write_evaluation(folder: Path) -> Path:
         "k": 10,
         "best_baseline": "popular",
         "methods": methods,
+        "model": {"model_id": "0123456789ab"},
+        "verdicts": ["model against popular: NDCG@10 +.1000 [+.0500, +.1500]: better"],
     }
     file = folder / "evaluation.json"
     file.write_text(json.dumps(report), encoding="utf-8")
