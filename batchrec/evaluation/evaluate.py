@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -71,21 +72,14 @@ def evaluate(
         for name in tables.keys() & {_MODEL, *simple}:
             raise ConfigError(f"--recs {name}: a method has that name. Pass ./{name}")
         # Tables first: one that cannot be used is an error before anything takes long.
-        methods = _measure(con, tables, schema, evaluation, folder)
+        contenders = _measure(con, tables, schema, evaluation, folder)
         baselines = _measure(con, simple, schema, evaluation, folder)
         trained = None
         if not evaluation.no_model:
             # Only the test items and the items are needed from here on; training needs the memory.
             con.execute("drop table split; drop table training_events; drop table user_items")
             trained = _train_and_score(split, evaluation, training, folder)
-            methods.insert(0, measure_lists(con, _MODEL, folder / "recs.parquet", evaluation.top_k))
-    baselines.sort(key=lambda measured: -measured.metrics[:, 0].mean())
-    reference = len(methods)
-    methods += baselines
-    values = np.stack([method.metrics for method in methods])
-    comparisons = compare(values, evaluation.n_resamples, np.random.default_rng(training.seed))
-    compared, best = pairs(methods, comparisons), baselines[0].method
-    contenders = [method.method for method in methods[:reference]]
+            contenders.insert(0, measure_lists(con, _MODEL, folder / "recs.parquet", evaluation.top_k))
     report = EvaluationReport(
         out=str(out),
         protocol=evaluation.protocol,
@@ -95,15 +89,28 @@ def evaluate(
         cut=None if split.cut is None else iso_time(split.cut),
         model=trained,
         tables=list(tables),
-        best_baseline=best,
-        methods=results(methods, comparisons, split.counts.training_items, reference),
-        pairs=compared,
-        verdicts=verdicts(compared, contenders, best, evaluation.top_k),
+        **_compared(contenders, baselines, split.counts.training_items, evaluation, training.seed),
         seconds=round(time.monotonic() - started, 3),
         **asdict(split.counts),
     )
     _write(report, out, json_out)
     return report
+
+
+def _compared(
+    contenders: list[MethodMetrics], baselines: list[MethodMetrics], n_items: int, config: EvaluationConfig, seed: int
+) -> dict[str, Any]:
+    """Return the results, pairs and verdicts of the report: contenders first, then the baselines, best first."""
+    methods = [*contenders, *sorted(baselines, key=lambda measured: -measured.metrics[:, 0].mean())]
+    values = np.stack([method.metrics for method in methods])
+    comparisons = compare(values, config.n_resamples, np.random.default_rng(seed))
+    best, compared = methods[len(contenders)].method, pairs(methods, comparisons)
+    return {
+        "best_baseline": best,
+        "methods": results(methods, comparisons, n_items, len(contenders)),
+        "pairs": compared,
+        "verdicts": verdicts(compared, [method.method for method in contenders], best, config.top_k),
+    }
 
 
 def _train_and_score(
