@@ -1,18 +1,17 @@
 """Untrained models for timing: scoring with them takes as long as with a trained model."""
 
-from collections.abc import Mapping
+import io
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import load
 
 from batchrec.config import EncoderShape, TrainingConfig
-from batchrec.model.directory import ENCODER, WEIGHTS, load_model, replacing_model, write_manifest
-from batchrec.model.graph_check import initializer_name
+from batchrec.model.directory import ENCODER, load_model, replacing_model, write_manifest
+from batchrec.model.graph import PER_ITEM, WEIGHTS, external_tensor, initializer_name
+from batchrec.model.parts import weight_offsets, weight_views
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
@@ -37,21 +36,28 @@ def write_instant(model: Path, out: Path) -> None:
     loaded = load_model(model)
     with replacing_model(out) as folder:
         (folder / WEIGHTS).write_bytes(loaded.weights)
-        onnx.save(instant_graph(load(loaded.weights)), folder / ENCODER)
+        write_instant_graph(folder)
         sizes = loaded.manifest.blend_sizes
         write_manifest(folder, loaded.vocabulary, loaded.manifest.shape, TrainingConfig(), {}, sizes)
 
 
-def instant_graph(weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
-    """Build a graph that holds the weights of an encoder but does not rank by them."""
+def write_instant_graph(folder: Path) -> None:
+    """Write a graph that has the weights of the folder's weights file but does not rank by them."""
+    contents = (folder / WEIGHTS).read_bytes()
+    weights, offsets = weight_views(contents), weight_offsets(io.BytesIO(contents))
     vocabulary_size, hidden_size = weights["item_embeddings.weight"].shape
-    biases = weights["item_biases"].copy()
-    biases[:FIRST_ITEM] = -np.inf
-    held = {**weights, "item_biases": biases}
     constants = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in _numbers(vocabulary_size)]
-    constants += [numpy_helper.from_array(array, initializer_name(name)) for name, array in held.items()]
+    for name, array in weights.items():
+        full_name = initializer_name(name)
+        if name in PER_ITEM:
+            constants.append(external_tensor(full_name, array, offsets[name]))
+        elif array.shape == (vocabulary_size,):
+            biases = np.concatenate([np.full(FIRST_ITEM, -np.inf, np.float32), array[FIRST_ITEM:]])
+            constants.append(numpy_helper.from_array(biases, full_name))
+        else:
+            constants.append(numpy_helper.from_array(array, full_name))
     graph = helper.make_graph(_nodes(), "instant", *_inputs_and_outputs(vocabulary_size, hidden_size), constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), folder / ENCODER)
 
 
 def _numbers(vocabulary_size: int) -> list[tuple[str, object]]:

@@ -1,6 +1,6 @@
-"""Check that the ONNX graph of a model has the model's weights and refers to nothing outside its file."""
+"""Check that the ONNX graph of a model has the model's weights and refers to no other file than theirs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from batchrec.errors import one_line
 from batchrec.model.blend import PREFIX as BLEND_PREFIX
+from batchrec.model.graph import PER_ITEM, WEIGHTS, external_tensor, initializer_name, is_external
 from batchrec.model.parts import MisfitError, Weights
 from batchrec.tables.schemas import FIRST_ITEM
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 # Type and sizes; None for a dynamic size.
 Argument = tuple[str, tuple[int | None, ...]]
 
-_PREFIX = "encoder."
 _BIASES, _BLEND_BIASES = "item_biases", BLEND_PREFIX + "biases"
 # The types that training writes.
 _VALUE_BYTES = {"FLOAT": 4, "DOUBLE": 8, "INT32": 4, "INT64": 8, "BOOL": 1}
@@ -25,10 +25,10 @@ _VALUE_BYTES = {"FLOAT": 4, "DOUBLE": 8, "INT32": 4, "INT64": 8, "BOOL": 1}
 _OF_STATES = ("item_embeddings.weight", "position_embeddings.weight")
 
 
-def check_graph(encoder: bytes, weights: Weights) -> None:
+def check_graph(encoder: bytes, weights: Weights, offsets: Mapping[str, int]) -> None:
     """Raise MisfitError unless a graph has the arguments of the contract and the weights of its encoder.
 
-    The graph is parsed here, before onnxruntime sees it, because onnxruntime opens files that any tensor of the graph,
+    offsets: where each weight begins in the weights file, the only file that the graph may refer to. The graph is parsed here, before onnxruntime sees it, because onnxruntime opens files that any tensor of the graph,
     its subgraphs and functions names as external data.
     """
     import onnx
@@ -38,12 +38,16 @@ def check_graph(encoder: bytes, weights: Weights) -> None:
         model = onnx.ModelProto.FromString(encoder)
     except DecodeError as error:
         raise MisfitError(f"not an ONNX file: {one_line(error)}") from error
+    references = [external_tensor(initializer_name(n), weights[n], offsets[n]) for n in PER_ITEM if n in weights]
+    outside = [tensor for tensor in model.graph.initializer if tensor in references]
+    for tensor in outside:
+        model.graph.initializer.remove(tensor)
     for tensor in _tensors(model):
         _check_tensor(tensor)
     vocabulary_size, hidden_size = weights["item_embeddings.weight"].shape
     _check_arguments("input", model.graph.input, _inputs(vocabulary_size))
     _check_arguments("output", model.graph.output, _outputs(hidden_size))
-    _check_weights(model.graph.initializer, weights)
+    _check_weights([*outside, *model.graph.initializer], weights)
 
 
 def _tensors(message: Any) -> "Iterator[onnx.TensorProto]":
@@ -64,10 +68,8 @@ def _tensors(message: Any) -> "Iterator[onnx.TensorProto]":
 
 def _check_tensor(tensor: "onnx.TensorProto") -> None:
     """Raise MisfitError unless a tensor holds as many values as its shape says, all of them in this file."""
-    import onnx
-
-    if tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data):
-        raise MisfitError(f"tensor {tensor.name!r:.60} is in another file, which the manifest does not cover")
+    if is_external(tensor):
+        raise MisfitError(f"tensor {tensor.name!r:.60} is external data; expected only those of {WEIGHTS}, as they are")
     n_values = prod(tensor.dims)
     kind = _spell_type(tensor.data_type)
     if kind not in _VALUE_BYTES or min(tensor.dims, default=0) < 0:
@@ -130,13 +132,8 @@ def _spell(argument: Argument) -> str:
     return f"{kind} ({', '.join('any' if size is None else str(size) for size in sizes)})"
 
 
-def initializer_name(weight: str) -> str:
-    """Return the name that a weight of the weights file has in the graph."""
-    return weight if weight.startswith(BLEND_PREFIX) else _PREFIX + weight
-
-
 def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> None:
-    """Raise MisfitError unless the graph's weights equal those of the weights file bit for bit.
+    """Raise MisfitError unless the graph's weights equal those of the weights file bit for bit, or are the file's own.
 
     In the graph PAD and MASK, which are never recommended, have a bias of -inf.
     """
@@ -157,8 +154,11 @@ def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> N
             if name in needed:
                 raise MisfitError(f"lacks the weight {full_name}")
             continue
-        dtype = onnx.TensorProto.INT32 if expected.dtype == np.int32 else onnx.TensorProto.FLOAT
-        if tensor.data_type != dtype or tuple(tensor.dims) != expected.shape:
+        if name in PER_ITEM:
+            if not is_external(tensor):
+                raise MisfitError(f"weight {full_name} is in the graph; expected a reference to {WEIGHTS}")
+            continue
+        if tensor.data_type != onnx.TensorProto.FLOAT or tuple(tensor.dims) != expected.shape:
             raise MisfitError(
                 f"weight {tensor.name} is {tuple(tensor.dims)!s:.60}; expected {expected.dtype} {expected.shape}"
             )

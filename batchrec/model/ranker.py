@@ -17,6 +17,7 @@ from batchrec.config import ScoringPrecision
 from batchrec.errors import DeviceError, ModelError, one_line
 from batchrec.model.batching import NO_PAIRS, SeenPairs
 from batchrec.model.blend import NO_HABITS, ScoredPairs
+from batchrec.model.graph import Graph
 from batchrec.model.precision import at_precision
 from batchrec.system.machine import has_nvidia_device
 from batchrec.tables.schemas import FIRST_ITEM
@@ -60,14 +61,14 @@ class Ranker:
 
     def __init__(
         self,
-        encoder: bytes,
+        graph: Graph,
         device: Literal["auto", "cuda", "cpu"],
         precision: ScoringPrecision = "fp32",
         item_offsets: Floats | None = None,
         *,
         keeps_states: bool = False,
     ) -> None:
-        """Open the ONNX graph; int8 always runs on the CPU.
+        """Open a graph; int8 always runs on the CPU.
 
         item_offsets: (vocabulary,) float32, added to the scores; -inf for items that nobody may get. None adds nothing.
         keeps_states: whether rankings have the states of the encoder.
@@ -76,8 +77,9 @@ class Ranker:
         if precision == "int8":
             device = "cpu"
         self._states = ("states",) if keeps_states else ()
-        graph = at_precision(encoder, precision)
-        self._session, problem = open_session(graph, CPU if device == "cpu" else CUDA)
+        # Kept, because the session computes with its tensors where they are.
+        self._graph = at_precision(graph, precision)
+        self._session, problem = open_session(self._graph, CPU if device == "cpu" else CUDA)
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
         if self.device == "cpu" and device == "cuda":
             raise DeviceError(f"--device cuda: no GPU works: {problem}. Install batchrec[cuda], or pass --device cpu")
@@ -230,10 +232,10 @@ def providers_of(provider: str) -> list[str | tuple[str, dict[str, str]]]:
     return [(CUDA, {"use_tf32": "0"}), CPU] if provider == CUDA else [CPU]
 
 
-def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, str]:
+def open_session(graph: Graph, provider: str) -> tuple[ort.InferenceSession, str]:
     """Open an ONNX graph with CUDA or the CPU; if CUDA does not start, on the CPU. The second value says why.
 
-    Raises ModelError if the graph is broken. Only the session's own providers show what started: onnxruntime lists CUDA
+    The session refers to the graph's tensors and does not keep them: the caller does. Raises ModelError if the graph is broken. Only the session's own providers show what started: onnxruntime lists CUDA
     as available even without a GPU.
     """
     options = ort.SessionOptions()
@@ -242,8 +244,10 @@ def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, s
     options.inter_op_num_threads = 1
     # Lengths differ from run to run, so a memory plan for one shape does not fit the next.
     options.enable_mem_pattern = False
-    # A graph with external weights must find nothing, especially not in the working directory.
+    # External data are these tensors. Of files it must find none, especially not in the working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    values = [ort.OrtValue.ortvalue_from_numpy(tensor) for tensor in graph.tensors.values()]
+    options.add_external_initializers(list(graph.tensors), values)
     wants_cuda = provider == CUDA and CUDA in ort.get_available_providers()
     stdout = io.StringIO()
     # If CUDA does not start, onnxruntime floods stderr and prints the reason to stdout, where the report belongs.
@@ -252,7 +256,7 @@ def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, s
         with contextlib.redirect_stdout(stdout):
             if wants_cuda:
                 ort.preload_dlls()  # the CUDA libraries from PyPI's packages
-            session = ort.InferenceSession(encoder, options, providers=providers_of(CUDA if wants_cuda else CPU))
+            session = ort.InferenceSession(graph.proto, options, providers=providers_of(CUDA if wants_cuda else CPU))
     except Exception as error:  # onnxruntime's errors share no base class of their own
         raise ModelError(f"encoder.onnx: onnxruntime cannot open the graph: {one_line(error)}") from error
     finally:

@@ -1,0 +1,59 @@
+"""The ONNX graph of a model: its protobuf, and the large tensors that it leaves in the weights file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from batchrec.model.blend import PREFIX as BLEND_PREFIX
+from batchrec.model.parts import Weights, weight_views
+
+if TYPE_CHECKING:
+    import onnx
+
+WEIGHTS = "weights.safetensors"
+# The weights with a row per item, which would soon exceed a protobuf's 2 GiB. A bias per item stays in the graph: there
+# those of PAD and MASK are -inf.
+PER_ITEM = ("item_embeddings.weight", BLEND_PREFIX + "neighbours", BLEND_PREFIX + "similarities")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX graph. tensors: those that its protobuf names as external data, by name; nothing reads them from a file."""
+
+    proto: bytes
+    tensors: Weights = field(default_factory=dict)
+
+
+def graph_of(encoder: bytes, weights: bytes) -> Graph:
+    """Return the graph of a model with views of its tensors; encoder, weights: the contents of its two files."""
+    import onnx
+
+    initializers = onnx.ModelProto.FromString(encoder).graph.initializer
+    names = {tensor.name for tensor in initializers if is_external(tensor)}
+    views = {initializer_name(name): view for name, view in weight_views(weights).items()}
+    return Graph(encoder, {name: view for name, view in views.items() if name in names})
+
+
+def initializer_name(weight: str) -> str:
+    """Return the name that a weight of the weights file has in the graph."""
+    return weight if weight.startswith(BLEND_PREFIX) else f"encoder.{weight}"
+
+
+def is_external(tensor: "onnx.TensorProto") -> bool:
+    """Return whether a tensor names a file that holds its values."""
+    import onnx
+
+    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data))
+
+
+def external_tensor(name: str, array: NDArray[Any], offset: int = 0) -> "onnx.TensorProto":
+    """Return a tensor of a graph with the values of an array that begins at `offset` of the weights file."""
+    import onnx
+
+    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    tensor = onnx.TensorProto(name=name, data_type=kind, dims=array.shape, data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in (("location", WEIGHTS), ("offset", offset), ("length", array.nbytes)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
