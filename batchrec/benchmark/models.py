@@ -10,9 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.model.directory import ENCODER, load_model, replacing_model, write_manifest
-from batchrec.model.graph import PER_ITEM, WEIGHTS, external_tensor, initializer_name
+from batchrec.model.graph import BIASES, PER_ITEM, WEIGHTS, biases_in_graph, external_tensor, initializer_name
 from batchrec.model.parts import weight_offsets, weight_views
-from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import write_encoder
@@ -51,11 +50,9 @@ def write_instant_graph(folder: Path) -> None:
         full_name = initializer_name(name)
         if name in PER_ITEM:
             constants.append(external_tensor(full_name, array, offsets[name]))
-        elif array.shape == (vocabulary_size,):
-            biases = np.concatenate([np.full(FIRST_ITEM, -np.inf, np.float32), array[FIRST_ITEM:]])
-            constants.append(numpy_helper.from_array(biases, full_name))
         else:
-            constants.append(numpy_helper.from_array(array, full_name))
+            held = biases_in_graph(array) if name in BIASES else array
+            constants.append(numpy_helper.from_array(held, full_name))
     graph = helper.make_graph(_nodes(), "instant", *_inputs_and_outputs(vocabulary_size, hidden_size), constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), folder / ENCODER)
 

@@ -177,6 +177,11 @@ def _assemble(manifest: Manifest, contents: dict[str, bytes], folder: Path) -> M
     return Model(manifest, vocabulary, contents[ENCODER], contents[WEIGHTS], blend_of(weights))
 
 
+def read_graph(folder: Path) -> Graph:
+    """Read the graph of a model directory without its checks; the directory may lack a manifest."""
+    return graph_of((folder / ENCODER).read_bytes(), (folder / WEIGHTS).read_bytes())
+
+
 def model_files(folder: Path) -> list[Path]:
     """List the files of a model directory, which no job may overwrite."""
     return [folder / name for name in (MANIFEST, ENCODER, ITEMS, WEIGHTS, TRAINING_LOG)]
@@ -233,7 +238,7 @@ def _check_manifest(manifest: Manifest) -> None:
 
 
 def _read(file: Path) -> bytes:
-    """Read a file of a model. Raises OSError if it is a link, a pipe or a device, or too large for its format or memory."""
+    """Read a file of a model. Raises OSError if it is a link, a pipe or a device, or too large."""
     status = file.lstat()
     if stat.S_ISLNK(status.st_mode):
         raise OSError(errno.EINVAL, "is a link; expected a file", str(file))

@@ -1,26 +1,29 @@
 """The ONNX graph of a model: its protobuf, and the large tensors that it leaves in the weights file."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from batchrec.arrays import Floats
 from batchrec.model.blend import PREFIX as BLEND_PREFIX
 from batchrec.model.parts import Weights, weight_views
+from batchrec.tables.schemas import FIRST_ITEM
 
 if TYPE_CHECKING:
     import onnx
 
 WEIGHTS = "weights.safetensors"
-# The weights with a row per item, which would soon exceed a protobuf's 2 GiB. A bias per item stays in the graph: there
-# those of PAD and MASK are -inf.
+# The weights with a row per item, which would soon exceed a protobuf's 2 GiB.
 PER_ITEM = ("item_embeddings.weight", BLEND_PREFIX + "neighbours", BLEND_PREFIX + "similarities")
+# These are in the graph too, because there they differ.
+BIASES = ("item_biases", BLEND_PREFIX + "biases")
 
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX graph. tensors: those that its protobuf names as external data, by name; nothing reads them from a file."""
+    """An ONNX graph. tensors: those that its protobuf calls external data, by their names in the graph."""
 
     proto: bytes
     tensors: Weights = field(default_factory=dict)
@@ -39,6 +42,11 @@ def graph_of(encoder: bytes, weights: bytes) -> Graph:
 def initializer_name(weight: str) -> str:
     """Return the name that a weight of the weights file has in the graph."""
     return weight if weight.startswith(BLEND_PREFIX) else f"encoder.{weight}"
+
+
+def biases_in_graph(biases: Floats) -> Floats:
+    """Return biases as the graph has them: those of PAD and MASK, which are never recommended, are -inf."""
+    return np.concatenate([np.full(FIRST_ITEM, -np.inf, np.float32), biases[FIRST_ITEM:]])
 
 
 def is_external(tensor: "onnx.TensorProto") -> bool:

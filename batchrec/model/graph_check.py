@@ -5,12 +5,20 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchrec.errors import one_line
 from batchrec.model.blend import PREFIX as BLEND_PREFIX
-from batchrec.model.graph import PER_ITEM, WEIGHTS, external_tensor, initializer_name, is_external
+from batchrec.model.graph import (
+    BIASES,
+    PER_ITEM,
+    WEIGHTS,
+    biases_in_graph,
+    external_tensor,
+    initializer_name,
+    is_external,
+)
 from batchrec.model.parts import MisfitError, Weights
-from batchrec.tables.schemas import FIRST_ITEM
 
 if TYPE_CHECKING:
     import onnx
@@ -18,7 +26,6 @@ if TYPE_CHECKING:
 # Type and sizes; None for a dynamic size.
 Argument = tuple[str, tuple[int | None, ...]]
 
-_BIASES, _BLEND_BIASES = "item_biases", BLEND_PREFIX + "biases"
 # The types that training writes.
 _VALUE_BYTES = {"FLOAT": 4, "DOUBLE": 8, "INT32": 4, "INT64": 8, "BOOL": 1}
 # The weights behind the states, which a graph lacks if the scale of the encoder is 0.
@@ -28,7 +35,8 @@ _OF_STATES = ("item_embeddings.weight", "position_embeddings.weight")
 def check_graph(encoder: bytes, weights: Weights, offsets: Mapping[str, int]) -> None:
     """Raise MisfitError unless a graph has the arguments of the contract and the weights of its encoder.
 
-    offsets: where each weight begins in the weights file, the only file that the graph may refer to. The graph is parsed here, before onnxruntime sees it, because onnxruntime opens files that any tensor of the graph,
+    offsets: where each weight begins in the weights file, the only file that the graph may refer to.
+    The graph is parsed here, before onnxruntime sees it, because onnxruntime opens files that any tensor of the graph,
     its subgraphs and functions names as external data.
     """
     import onnx
@@ -133,13 +141,8 @@ def _spell(argument: Argument) -> str:
 
 
 def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> None:
-    """Raise MisfitError unless the graph's weights equal those of the weights file bit for bit, or are the file's own.
-
-    In the graph PAD and MASK, which are never recommended, have a bias of -inf.
-    """
-    import onnx
-
-    biases = _BLEND_BIASES if _BLEND_BIASES in weights else _BIASES
+    """Raise MisfitError unless the graph's weights are those of the weights file."""
+    biases = [name for name in BIASES if name in weights][-1]
     has_states = weights.get(BLEND_PREFIX + "scale", np.ones(1))[0] != 0
     needed = {biases, *(_OF_STATES if has_states else ())}
     by_name: dict[str, onnx.TensorProto] = {}
@@ -148,23 +151,26 @@ def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> N
             raise MisfitError(f"weight {initializer.name!r:.60} occurs twice")
         by_name[initializer.name] = initializer
     for name, expected in weights.items():
-        full_name = initializer_name(name)
-        tensor = by_name.get(full_name)
-        if tensor is None:
-            if name in needed:
-                raise MisfitError(f"lacks the weight {full_name}")
-            continue
-        if name in PER_ITEM:
-            if not is_external(tensor):
-                raise MisfitError(f"weight {full_name} is in the graph; expected a reference to {WEIGHTS}")
-            continue
-        if tensor.data_type != onnx.TensorProto.FLOAT or tuple(tensor.dims) != expected.shape:
-            raise MisfitError(
-                f"weight {tensor.name} is {tuple(tensor.dims)!s:.60}; expected {expected.dtype} {expected.shape}"
-            )
-        bits = expected.ravel()
-        if name in (_BIASES, _BLEND_BIASES):
-            bits = np.concatenate([np.full(FIRST_ITEM, -np.inf, np.float32), bits[FIRST_ITEM:]])
-        raw = tensor.raw_data
-        if len(raw) != bits.nbytes or not np.array_equal(np.frombuffer(raw, np.uint32), bits.view(np.uint32)):
-            raise MisfitError(f"weight {tensor.name} differs from the weights file")
+        tensor = by_name.get(initializer_name(name))
+        if tensor is not None:
+            _check_weight(tensor, name, expected)
+        elif name in needed:
+            raise MisfitError(f"lacks the weight {initializer_name(name)}")
+
+
+def _check_weight(tensor: "onnx.TensorProto", name: str, expected: NDArray[Any]) -> None:
+    """Raise MisfitError unless a weight equals that of the weights file bit for bit, or, if it is per item, is there."""
+    import onnx
+
+    if name in PER_ITEM:
+        if not is_external(tensor):
+            raise MisfitError(f"weight {tensor.name} is in the graph; expected a reference to {WEIGHTS}")
+        return
+    if tensor.data_type != onnx.TensorProto.FLOAT or tuple(tensor.dims) != expected.shape:
+        raise MisfitError(
+            f"weight {tensor.name} is {tuple(tensor.dims)!s:.60}; expected {expected.dtype} {expected.shape}"
+        )
+    bits = biases_in_graph(expected) if name in BIASES else expected.ravel()
+    raw = tensor.raw_data
+    if len(raw) != bits.nbytes or not np.array_equal(np.frombuffer(raw, np.uint32), bits.view(np.uint32)):
+        raise MisfitError(f"weight {tensor.name} differs from the weights file")

@@ -77,9 +77,7 @@ class Ranker:
         if precision == "int8":
             device = "cpu"
         self._states = ("states",) if keeps_states else ()
-        # Kept, because the session computes with its tensors where they are.
-        self._graph = at_precision(graph, precision)
-        self._session, problem = open_session(self._graph, CPU if device == "cpu" else CUDA)
+        self._session, problem = open_session(at_precision(graph, precision), CPU if device == "cpu" else CUDA)
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
         if self.device == "cpu" and device == "cuda":
             raise DeviceError(f"--device cuda: no GPU works: {problem}. Install batchrec[cuda], or pass --device cpu")
@@ -235,8 +233,9 @@ def providers_of(provider: str) -> list[str | tuple[str, dict[str, str]]]:
 def open_session(graph: Graph, provider: str) -> tuple[ort.InferenceSession, str]:
     """Open an ONNX graph with CUDA or the CPU; if CUDA does not start, on the CPU. The second value says why.
 
-    The session refers to the graph's tensors and does not keep them: the caller does. Raises ModelError if the graph is broken. Only the session's own providers show what started: onnxruntime lists CUDA
-    as available even without a GPU.
+    If CUDA is not asked for, the session computes with the graph's tensors where they are, without a copy. Raises
+    ModelError if the graph is broken. Only the session's own providers show what started: onnxruntime lists CUDA as
+    available even without a GPU.
     """
     options = ort.SessionOptions()
     # Several threads share the session, each on its own core.
@@ -246,9 +245,12 @@ def open_session(graph: Graph, provider: str) -> tuple[ort.InferenceSession, str
     options.enable_mem_pattern = False
     # External data are these tensors. Of files it must find none, especially not in the working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    values = [ort.OrtValue.ortvalue_from_numpy(tensor) for tensor in graph.tensors.values()]
-    options.add_external_initializers(list(graph.tensors), values)
+    values = {name: ort.OrtValue.ortvalue_from_numpy(tensor) for name, tensor in graph.tensors.items()}
+    options.add_external_initializers(list(values), list(values.values()))
     wants_cuda = provider == CUDA and CUDA in ort.get_available_providers()
+    for name, value in () if wants_cuda else values.items():
+        # Otherwise the session would copy them; CUDA needs a copy.
+        options.add_initializer(name, value)
     stdout = io.StringIO()
     # If CUDA does not start, onnxruntime floods stderr and prints the reason to stdout, where the report belongs.
     ort.set_default_logger_severity(4)
@@ -261,6 +263,8 @@ def open_session(graph: Graph, provider: str) -> tuple[ort.InferenceSession, str
         raise ModelError(f"encoder.onnx: onnxruntime cannot open the graph: {one_line(error)}") from error
     finally:
         ort.set_default_logger_severity(2)
+    # The session refers to the values but does not keep them.
+    session.batchrec_values = values
     if not wants_cuda:
         return session, "onnxruntime was built without CUDA"
     reasons = (line for line in stdout.getvalue().splitlines() if not line.startswith("***"))

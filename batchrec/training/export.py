@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from batchrec.model.batching import Histories, scoring_tokens, seen_pairs
 from batchrec.model.blend import Blend
-from batchrec.model.directory import ENCODER
-from batchrec.model.graph import PER_ITEM, WEIGHTS, external_tensor, graph_of, initializer_name
+from batchrec.model.directory import ENCODER, read_graph
+from batchrec.model.graph import PER_ITEM, WEIGHTS, external_tensor, initializer_name
 from batchrec.model.parts import weight_offsets
 from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
@@ -111,8 +111,7 @@ def check_parity(encoder: Encoder, folder: Path, histories: Histories, blend: Bl
     users = np.arange(min(len(histories), _CHECKED_USERS))
     tokens, seen = scoring_tokens(histories, users, encoder.shape), seen_pairs(histories, users)
     top_k = min(100, encoder.item_biases.numel() - FIRST_ITEM)
-    graph = graph_of((folder / ENCODER).read_bytes(), (folder / WEIGHTS).read_bytes())
-    ranking = Ranker(graph, "cpu").rank(tokens, seen, top_k)
+    ranking = Ranker(read_graph(folder), "cpu").rank(tokens, seen, top_k)
     with torch.inference_mode():
         scores, _ = NextItemRanker(encoder, blend).score(
             torch.from_numpy(tokens), torch.zeros_like(encoder.item_biases)

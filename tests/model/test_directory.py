@@ -62,8 +62,8 @@ def assert_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 def write_model(folder: Path, vocabulary: Vocabulary) -> None:
     encoder = small_encoder(vocabulary.size, max_len=8, n_layers=1)
-    write_graph(encoder, folder / "encoder.onnx")
     (folder / "weights.safetensors").write_bytes(save(encoder.state_dict()))
+    write_graph(encoder, folder)
     write_manifest(folder, vocabulary, SHAPE, CONFIG, {"ndcg_at_10": 0.5})
 
 
