@@ -48,8 +48,9 @@ ENCODER = "encoder.onnx"
 ITEMS = "items.parquet"
 TRAINING_LOG = "training.jsonl"
 
-# The graph has the limit of a protobuf.
-_MAX_BYTES = {MANIFEST: 1 << 20, ENCODER: 2**31 - 1}
+# The size limit of a protobuf. Of the other files, only the weights may need more.
+_MAX_BYTES = 2**31 - 1
+_MAX_MANIFEST_BYTES = 1 << 20
 _RESTORE = "Train again, or restore the directory"
 
 
@@ -126,7 +127,7 @@ class Model:
         return self.blend is not None and self.blend.has_habit
 
     def encoder_weights(self, needed_by: str) -> dict[str, Any]:
-        """Return the weights of the encoder by name: arrays, float32.
+        """Return the weights of the encoder by name: views, float32, which cannot be written to.
 
         Raises ModelError, which names what needs the embeddings of items, if no encoder was trained.
         """
@@ -148,7 +149,7 @@ def load_model(folder: Path) -> Model:
         contents: dict[str, bytes] = {}
         try:
             for name in manifest.files:
-                contents[name] = _read(folder / name)
+                contents[name] = _read(folder / name, None if name == WEIGHTS else _MAX_BYTES)
         except OSError as error:
             problem = f"{folder}: cannot read {name}: {error.strerror}"
         else:
@@ -193,7 +194,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such model directory. Run batchrec train, or pass --model FOLDER")
     try:
-        contents = _read(file)
+        contents = _read(file, _MAX_MANIFEST_BYTES)
         fields = json.loads(contents)
         version = fields["contract_version"]
         if type(version) is not int or version != MODEL_VERSION:
@@ -237,7 +238,7 @@ def _check_manifest(manifest: Manifest) -> None:
         raise MisfitError(f"config is {manifest.config!r:.60}; expected the options of the training")
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path, max_bytes: int | None) -> bytes:
     """Read a file of a model. Raises OSError if it is a link, a pipe or a device, or too large."""
     status = file.lstat()
     if stat.S_ISLNK(status.st_mode):
@@ -245,8 +246,7 @@ def _read(file: Path) -> bytes:
     # Reading a pipe would wait for a writer.
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EINVAL, "is not a regular file", str(file))
-    max_bytes = _MAX_BYTES.get(file.name, status.st_size)
-    if status.st_size > max_bytes:
+    if max_bytes is not None and status.st_size > max_bytes:
         raise OSError(errno.EFBIG, f"has {status.st_size:,} bytes; expected {max_bytes:,} at most", str(file))
     try:
         return file.read_bytes()

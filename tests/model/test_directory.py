@@ -138,6 +138,22 @@ def test_a_truncated_file_is_found(name: str, model: Path, capsys: pytest.Captur
     assert name in assert_refused(model, capsys)
 
 
+def test_weights_that_do_not_fit_into_memory_are_one_line(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_bytes = Path.read_bytes
+
+    def read(file: Path) -> bytes:
+        if file.name == "weights.safetensors":
+            raise MemoryError
+        return read_bytes(file)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    line = assert_refused(model, capsys)
+    assert "cannot read weights.safetensors: has " in line
+    assert "more than the free memory" in line
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_found(name: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model / name).unlink()

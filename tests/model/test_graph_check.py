@@ -136,9 +136,11 @@ GRAPHS: dict[str, tuple[Change, str]] = {
     "embeddings of 32-bit integers": (embeddings(lambda t: setattr(t, "data_type", TensorProto.INT32)), ELSEWHERE),
     "transposed embeddings": (embeddings(lambda t: t.dims.reverse()), ELSEWHERE),
     "embeddings with values": (embeddings(lambda t: setattr(t, "raw_data", bytes(4))), ELSEWHERE),
-    "biases of the weights file": (
-        graph(lambda p: p.graph.initializer.append(external_tensor("x", np.zeros(42, np.float32)))),
-        "tensor 'x' is external data",
+    "biases in the other file": (
+        graph(
+            lambda p: tensor_of(p, "item_biases").CopyFrom(external_tensor("encoder.item_biases", np.zeros(42, "f4")))
+        ),
+        "tensor 'encoder.item_biases' is external data",
     ),
     "embeddings twice": (
         graph(lambda p: p.graph.initializer.append(tensor_of(p, "item_embeddings.weight"))),

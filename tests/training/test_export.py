@@ -1,4 +1,6 @@
+import gc
 import shutil
+import weakref
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -94,6 +96,23 @@ def test_batches_and_lengths_may_have_any_size(n_users: int, length: int, object
     histories = [[FIRST_ITEM + (user + 3 * place) % N_ITEMS for place in range(length)] for user in range(n_users)]
     assert_ranks_like_torch(objective, histories, 5)
     assert_ranks_like_torch(objective, histories, 5, keep_seen=True)
+
+
+def test_a_ranker_computes_with_the_weights_of_its_graph_and_keeps_them() -> None:
+    graph = read_graph(folder("causal"))
+    ((name, tensor),) = graph.tensors.items()
+    weights = tensor.copy()
+    kept, opened = weakref.ref(weights), Ranker(Graph(graph.proto, {name: weights}), "cpu")
+    tokens = np.array([[3]], np.int32)
+    before = opened.encode(tokens)
+    weights[3] += 1
+    assert not np.array_equal(opened.encode(tokens), before)
+    del weights
+    gc.collect()
+    assert kept() is not None
+    del opened
+    gc.collect()
+    assert kept() is None
 
 
 def test_top_k_goes_up_to_the_catalogue(objective: Objective) -> None:
