@@ -1,9 +1,9 @@
 """The model directory: written all at once, and read only if every byte is as it was written.
 
 manifest.json        contract version, model id, options, metrics, the SHA-256 of every other file, and of itself
-encoder.onnx         the encoder with the masking of seen items and the top-k; the weights per item are in the next file
-weights.safetensors  the weights of the encoder, and of the blend if there is one
+encoder.onnx         the encoder with the masking of seen items and the top-k, without the weights per item
 items.parquet        the vocabulary
+weights.safetensors  the weights of the encoder, and of the blend if there is one
 training.jsonl       one line per epoch
 """
 

@@ -92,12 +92,11 @@ def _to_int8(graph: Graph) -> Graph:
 
 def _quantized_columns(name: str, matrix: Floats) -> dict[str, NDArray[Any]]:
     """Transpose and quantize a matrix (items, size) by quantize_dynamic's rule and names, with a scale per item."""
-    scales = np.abs(matrix).max(axis=1).astype(np.float64) / 64
-    scales[scales < np.finfo(np.float32).tiny] = 1
-    scales = scales.astype(np.float32)
-    columns = np.empty(matrix.shape[::-1], np.int8)
+    columns, scales = np.empty(matrix.shape[::-1], np.int8), np.empty(len(matrix), np.float32)
     for first in range(0, len(matrix), _ITEMS):
         items = slice(first, first + _ITEMS)
+        exact = np.abs(matrix[items]).max(axis=1).astype(np.float64) / 64
+        scales[items] = np.where(exact < np.finfo(np.float32).tiny, 1, exact)
         columns[:, items] = np.rint(matrix[items] / scales[items, None]).T
     zeros = np.zeros(len(matrix), np.int8)
     return {f"{name}_quantized": columns, f"{name}_scale": scales, f"{name}_zero_point": zeros}

@@ -6,12 +6,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from batchrec.errors import one_line
 from batchrec.model.batching import Histories, scoring_tokens, seen_pairs
 from batchrec.model.blend import Blend
 from batchrec.model.directory import ENCODER, read_graph
@@ -35,11 +38,17 @@ _OPSET = 23
 
 
 def write_encoder(encoder: Encoder, folder: Path, blend: Blend | None = None) -> None:
-    """Write the weights and the graph of an encoder and its blend into a model directory."""
+    """Write the weights and the graph of an encoder and its blend into a model directory.
+
+    Raises OSError if it cannot.
+    """
     weights = encoder.state_dict()
     if blend is not None:
         weights |= {name: torch.from_numpy(array) for name, array in blend.arrays().items()}
-    save_file(weights, folder / WEIGHTS)
+    try:
+        save_file(weights, folder / WEIGHTS)
+    except SafetensorError as error:
+        raise OSError(one_line(error)) from error
     export_encoder(encoder, folder, blend)
     # safetensors makes a file that only its owner may read.
     shutil.copymode(folder / ENCODER, folder / WEIGHTS)
@@ -69,16 +78,23 @@ def export_encoder(encoder: Encoder, folder: Path, blend: Blend | None = None) -
             verbose=False,
         )
     assert program is not None  # noqa: S101 - None only if exported straight to a file
+    onnx.save(_without_weights(program, ranker, folder), folder / ENCODER)
+
+
+def _without_weights(program: Any, ranker: NextItemRanker, folder: Path) -> onnx.ModelProto:
+    """Return the protobuf of an exported graph that refers to the weights file for the weights per item."""
     with (folder / WEIGHTS).open("rb") as file:
         offsets = weight_offsets(file)
     arrays = {name: tensor.numpy() for name, tensor in ranker.state_dict().items()}
-    # Taken out before the graph becomes a protobuf, which holds 2 GiB at most.
-    taken = [name for name in PER_ITEM if program.model.graph.initializers.pop(initializer_name(name), None)]
-    model = program.model_proto
+    references = []
+    for name, full_name in zip(PER_ITEM, map(initializer_name, PER_ITEM), strict=True):
+        # Taken out before the graph becomes a protobuf, which holds 2 GiB at most.
+        if program.model.graph.initializers.pop(full_name, None) is not None:
+            references.append(external_tensor(full_name, arrays[full_name], offsets[name]))
+    model: onnx.ModelProto = program.model_proto
     _strip_metadata(model)
-    for full_name, offset in ((initializer_name(name), offsets[name]) for name in taken):
-        model.graph.initializer.append(external_tensor(full_name, arrays[full_name], offset))
-    onnx.save(model, folder / ENCODER)
+    model.graph.initializer.extend(references)
+    return model
 
 
 def _strip_metadata(model: onnx.ModelProto) -> None:

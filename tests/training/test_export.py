@@ -13,13 +13,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import save
 
 import batchrec
 from batchrec.config import Objective
-from batchrec.errors import DeviceError, ModelError
+from batchrec.errors import ConfigError, DeviceError, ModelError
 from batchrec.model.batching import SeenPairs, scoring_tokens, seen_pairs
-from batchrec.model.directory import read_graph
+from batchrec.model.directory import read_graph, replacing_model
 from batchrec.model.graph import Graph
 from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
@@ -234,6 +235,18 @@ def test_parity_fails_if_scores_are_not_finite(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(save(broken.state_dict()))
     with pytest.raises(ModelError, match="not a finite number"):
         check_parity(broken, tmp_path, indexed([2, 3, 4], [5]))
+
+
+def test_weights_that_the_disk_does_not_take_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(export, "save_file", fail)
+    with (
+        pytest.raises(ConfigError, match=r"model: cannot be written: .* No space left on device"),
+        replacing_model(tmp_path / "model") as made,
+    ):
+        export.write_encoder(encoder("causal"), made)
 
 
 @pytest.mark.usefixtures("no_export")
