@@ -16,6 +16,8 @@ from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import write_encoder
 
+_EMBEDDINGS = initializer_name("item_embeddings.weight")
+
 
 def write_untrained(sequences: Path, shape: EncoderShape, out: Path) -> None:
     """Write a model directory with the items of a sequences table and untrained weights."""
@@ -46,13 +48,11 @@ def write_instant_graph(folder: Path) -> None:
     weights, offsets = weight_views(contents), weight_offsets(io.BytesIO(contents))
     vocabulary_size, hidden_size = weights["item_embeddings.weight"].shape
     constants = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in _numbers(vocabulary_size)]
-    for name, array in weights.items():
-        full_name = initializer_name(name)
-        if name in PER_ITEM:
-            constants.append(external_tensor(full_name, array, offsets[name]))
-        else:
-            held = biases_in_graph(array) if name in BIASES else array
-            constants.append(numpy_helper.from_array(held, full_name))
+    # The only external data: onnxruntime takes none that the graph does not use.
+    constants.append(external_tensor(_EMBEDDINGS, weights["item_embeddings.weight"], offsets["item_embeddings.weight"]))
+    for name in sorted(weights.keys() - {*PER_ITEM}):
+        held = biases_in_graph(weights[name]) if name in BIASES else weights[name]
+        constants.append(numpy_helper.from_array(held, initializer_name(name)))
     graph = helper.make_graph(_nodes(), "instant", *_inputs_and_outputs(vocabulary_size, hidden_size), constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), folder / ENCODER)
 
@@ -82,9 +82,9 @@ def _nodes() -> list[onnx.NodeProto]:
         helper.make_node("Sub", ["firsts", "following"], ["falling"]),
         helper.make_node("Cast", ["falling"], ["scores"], to=TensorProto.FLOAT),
         helper.make_node("Squeeze", ["firsts", "second_axis"], ["first_items"]),
-        helper.make_node("Gather", ["encoder.item_embeddings.weight", "first_items"], ["states"]),
+        helper.make_node("Gather", [_EMBEDDINGS, "first_items"], ["states"]),
         helper.make_node("Gather", ["states", "asked_rows"], ["asked_states"]),
-        helper.make_node("Gather", ["encoder.item_embeddings.weight", "asked_items"], ["asked_embeddings"]),
+        helper.make_node("Gather", [_EMBEDDINGS, "asked_items"], ["asked_embeddings"]),
         helper.make_node("Mul", ["asked_states", "asked_embeddings"], ["asked_products"]),
         helper.make_node("ReduceSum", ["asked_products", "second_axis"], ["asked_scores"], keepdims=0),
     ]

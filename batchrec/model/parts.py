@@ -137,7 +137,7 @@ def weight_views(contents: bytes) -> Weights:
 
 
 def weight_offsets(file: BinaryIO) -> dict[str, int]:
-    """Return the byte of a safetensors file at which each weight begins. Raises MisfitError if it is no such file."""
+    """Return the byte of a safetensors file at which each weight begins. Raises MisfitError for another file."""
     header, begin = _read_header(file)
     return {name: begin + entry["data_offsets"][0] for name, entry in header.items()}
 
