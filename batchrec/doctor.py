@@ -120,9 +120,10 @@ def _try_onnxruntime() -> _Trial:
         import numpy as np
         import onnxruntime as ort
 
+        from batchrec.model.graph import Graph
         from batchrec.model.ranker import CUDA, open_session
 
-        session, why_not = open_session(_small_graph(), CUDA)
+        session, why_not = open_session(Graph(_small_graph()), CUDA)
     except (ImportError, AttributeError, OSError, ModelError) as error:  # AttributeError: a package partly overwritten
         return _Trial([], [], failure=_first_line(error))
     session.disable_fallback()  # as in score

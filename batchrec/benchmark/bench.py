@@ -137,7 +137,7 @@ def bench(config: BenchConfig = BenchConfig()) -> BenchReport:
 
 
 def _device(model: Path, wanted: Literal["auto", "cuda", "cpu"]) -> str:
-    return Ranker(load_model(model).encoder, wanted).device
+    return Ranker(load_model(model).graph, wanted).device
 
 
 def _run_once(

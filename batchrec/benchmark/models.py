@@ -1,22 +1,22 @@
 """Untrained models for timing: scoring with them takes as long as with a trained model."""
 
-from collections.abc import Mapping
+import io
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import load
 
 from batchrec.config import EncoderShape, TrainingConfig
-from batchrec.model.directory import ENCODER, WEIGHTS, load_model, replacing_model, write_manifest
-from batchrec.model.graph_check import initializer_name
-from batchrec.tables.schemas import FIRST_ITEM
+from batchrec.model.directory import ENCODER, load_model, replacing_model, write_manifest
+from batchrec.model.graph import BIASES, PER_ITEM, WEIGHTS, biases_in_graph, external_tensor, initializer_name
+from batchrec.model.parts import weight_offsets, weight_views
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import write_encoder
+
+_EMBEDDINGS = initializer_name("item_embeddings.weight")
 
 
 def write_untrained(sequences: Path, shape: EncoderShape, out: Path) -> None:
@@ -37,21 +37,24 @@ def write_instant(model: Path, out: Path) -> None:
     loaded = load_model(model)
     with replacing_model(out) as folder:
         (folder / WEIGHTS).write_bytes(loaded.weights)
-        onnx.save(instant_graph(load(loaded.weights)), folder / ENCODER)
+        write_instant_graph(folder)
         sizes = loaded.manifest.blend_sizes
         write_manifest(folder, loaded.vocabulary, loaded.manifest.shape, TrainingConfig(), {}, sizes)
 
 
-def instant_graph(weights: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
-    """Build a graph that holds the weights of an encoder but does not rank by them."""
+def write_instant_graph(folder: Path) -> None:
+    """Write a graph that has the weights of the folder's weights file but does not rank by them."""
+    contents = (folder / WEIGHTS).read_bytes()
+    weights, offsets = weight_views(contents), weight_offsets(io.BytesIO(contents))
     vocabulary_size, hidden_size = weights["item_embeddings.weight"].shape
-    biases = weights["item_biases"].copy()
-    biases[:FIRST_ITEM] = -np.inf
-    held = {**weights, "item_biases": biases}
     constants = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in _numbers(vocabulary_size)]
-    constants += [numpy_helper.from_array(array, initializer_name(name)) for name, array in held.items()]
+    # The only external data: onnxruntime takes none that the graph does not use.
+    constants.append(external_tensor(_EMBEDDINGS, weights["item_embeddings.weight"], offsets["item_embeddings.weight"]))
+    for name in sorted(weights.keys() - {*PER_ITEM}):
+        held = biases_in_graph(weights[name]) if name in BIASES else weights[name]
+        constants.append(numpy_helper.from_array(held, initializer_name(name)))
     graph = helper.make_graph(_nodes(), "instant", *_inputs_and_outputs(vocabulary_size, hidden_size), constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), folder / ENCODER)
 
 
 def _numbers(vocabulary_size: int) -> list[tuple[str, object]]:
@@ -79,9 +82,9 @@ def _nodes() -> list[onnx.NodeProto]:
         helper.make_node("Sub", ["firsts", "following"], ["falling"]),
         helper.make_node("Cast", ["falling"], ["scores"], to=TensorProto.FLOAT),
         helper.make_node("Squeeze", ["firsts", "second_axis"], ["first_items"]),
-        helper.make_node("Gather", ["encoder.item_embeddings.weight", "first_items"], ["states"]),
+        helper.make_node("Gather", [_EMBEDDINGS, "first_items"], ["states"]),
         helper.make_node("Gather", ["states", "asked_rows"], ["asked_states"]),
-        helper.make_node("Gather", ["encoder.item_embeddings.weight", "asked_items"], ["asked_embeddings"]),
+        helper.make_node("Gather", [_EMBEDDINGS, "asked_items"], ["asked_embeddings"]),
         helper.make_node("Mul", ["asked_states", "asked_embeddings"], ["asked_products"]),
         helper.make_node("ReduceSum", ["asked_products", "second_axis"], ["asked_scores"], keepdims=0),
     ]

@@ -49,7 +49,7 @@ class Model:
     ) -> None:
         """Open the model's graph; `load` calls this. config: its device and workers."""
         self._loaded, self._folder, self._config, self._catalogue = loaded, folder, config, catalogue
-        self._ranker = Ranker(loaded.encoder, config.device)
+        self._ranker = Ranker(loaded.graph, config.device)
 
     @classmethod
     def load(

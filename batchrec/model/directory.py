@@ -1,7 +1,7 @@
 """The model directory: written all at once, and read only if every byte is as it was written.
 
 manifest.json        contract version, model id, options, metrics, the SHA-256 of every other file, and of itself
-encoder.onnx         the encoder with the masking of seen items and the top-k
+encoder.onnx         the encoder with the masking of seen items and the top-k, without the weights per item
 items.parquet        the vocabulary
 weights.safetensors  the weights of the encoder, and of the blend if there is one
 training.jsonl       one line per epoch
@@ -9,6 +9,7 @@ training.jsonl       one line per epoch
 
 import errno
 import hashlib
+import io
 import json
 import re
 import stat
@@ -19,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from safetensors.numpy import load
 
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.errors import ModelError
 from batchrec.model.blend import Blend, BlendSizes
+from batchrec.model.graph import WEIGHTS, Graph, graph_of
 from batchrec.model.graph_check import check_graph
 from batchrec.model.parts import (
     MisfitError,
@@ -33,19 +34,21 @@ from batchrec.model.parts import (
     is_number,
     read_vocabulary,
     read_weights,
+    weight_offsets,
+    weight_views,
 )
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.system.atomic import replacing_folder
+from batchrec.system.disk import file_sha256
 from batchrec.system.json_text import to_json
 from batchrec.tables.schemas import FIRST_ITEM, MODEL_VERSION
 
 MANIFEST = "manifest.json"
 ENCODER = "encoder.onnx"
 ITEMS = "items.parquet"
-WEIGHTS = "weights.safetensors"
 TRAINING_LOG = "training.jsonl"
 
-# The size limit of a protobuf; weights and vocabulary are no larger than the graph.
+# The size limit of a protobuf. Of the other files, only the weights may need more.
 _MAX_BYTES = 2**31 - 1
 _MAX_MANIFEST_BYTES = 1 << 20
 _RESTORE = "Train again, or restore the directory"
@@ -102,7 +105,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model directory; `encoder` is the ONNX graph, `weights` the safetensors of its weights.
+    """A loaded model directory; `encoder` is the ONNX protobuf, `weights` the safetensors of its weights.
 
     blend: None if the score is the encoder's.
     """
@@ -114,12 +117,17 @@ class Model:
     blend: Blend | None
 
     @property
+    def graph(self) -> Graph:
+        """The graph for a Ranker. Its large tensors are views of `weights`."""
+        return graph_of(self.encoder, self.weights)
+
+    @property
     def needs_days(self) -> bool:
         """Whether the score depends on the days of the events, so that scoring reads their timestamps."""
         return self.blend is not None and self.blend.has_habit
 
     def encoder_weights(self, needed_by: str) -> dict[str, Any]:
-        """Return the weights of the encoder by name: arrays, float32.
+        """Return the weights of the encoder by name: views, float32, which cannot be written to.
 
         Raises ModelError, which names what needs the embeddings of items, if no encoder was trained.
         """
@@ -128,8 +136,7 @@ class Model:
                 f"model {self.manifest.model_id}: was trained with --max-epochs 0 and has no embeddings of items, "
                 f"which {needed_by} needs. Train without --max-epochs 0"
             )
-        weights: dict[str, Any] = load(self.weights)
-        return weights
+        return dict(weight_views(self.weights))
 
 
 def load_model(folder: Path) -> Model:
@@ -142,7 +149,7 @@ def load_model(folder: Path) -> Model:
         contents: dict[str, bytes] = {}
         try:
             for name in manifest.files:
-                contents[name] = _read(folder / name)
+                contents[name] = _read(folder / name, None if name == WEIGHTS else _MAX_BYTES)
         except OSError as error:
             problem = f"{folder}: cannot read {name}: {error.strerror}"
         else:
@@ -165,10 +172,15 @@ def _assemble(manifest: Manifest, contents: dict[str, bytes], folder: Path) -> M
         part = ITEMS
         vocabulary = read_vocabulary(contents[ITEMS], manifest.n_items)
         part = ENCODER
-        check_graph(contents[ENCODER], weights)
+        check_graph(contents[ENCODER], weights, weight_offsets(io.BytesIO(contents[WEIGHTS])))
     except MisfitError as error:
         raise ModelError(f"{folder}: {part}: {error}. {_RESTORE}") from error
     return Model(manifest, vocabulary, contents[ENCODER], contents[WEIGHTS], blend_of(weights))
+
+
+def read_graph(folder: Path) -> Graph:
+    """Read the graph of a model directory without its checks; the directory may lack a manifest."""
+    return graph_of((folder / ENCODER).read_bytes(), (folder / WEIGHTS).read_bytes())
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -226,7 +238,7 @@ def _check_manifest(manifest: Manifest) -> None:
         raise MisfitError(f"config is {manifest.config!r:.60}; expected the options of the training")
 
 
-def _read(file: Path, max_bytes: int = _MAX_BYTES) -> bytes:
+def _read(file: Path, max_bytes: int | None) -> bytes:
     """Read a file of a model. Raises OSError if it is a link, a pipe or a device, or too large."""
     status = file.lstat()
     if stat.S_ISLNK(status.st_mode):
@@ -234,9 +246,12 @@ def _read(file: Path, max_bytes: int = _MAX_BYTES) -> bytes:
     # Reading a pipe would wait for a writer.
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EINVAL, "is not a regular file", str(file))
-    if status.st_size > max_bytes:
+    if max_bytes is not None and status.st_size > max_bytes:
         raise OSError(errno.EFBIG, f"has {status.st_size:,} bytes; expected {max_bytes:,} at most", str(file))
-    return file.read_bytes()
+    try:
+        return file.read_bytes()
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, f"has {status.st_size:,} bytes, more than the free memory", str(file)) from error
 
 
 def _model_id(files: Mapping[str, str]) -> str:
@@ -266,7 +281,7 @@ def write_manifest(  # noqa: PLR0913, PLR0917 - each part of a manifest comes fr
 ) -> Manifest:
     """Write the vocabulary, then the manifest with the SHA-256 of every file in the folder."""
     pq.write_table(vocabulary.to_table(), folder / ITEMS, write_page_checksum=True)
-    files = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     manifest = Manifest(
         MODEL_VERSION,
         _model_id(files),

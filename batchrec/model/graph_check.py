@@ -1,15 +1,24 @@
-"""Check that the ONNX graph of a model has the model's weights and refers to nothing outside its file."""
+"""Check that the ONNX graph of a model has the model's weights and refers to no other file than theirs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchrec.errors import one_line
 from batchrec.model.blend import PREFIX as BLEND_PREFIX
+from batchrec.model.graph import (
+    BIASES,
+    PER_ITEM,
+    WEIGHTS,
+    biases_in_graph,
+    external_tensor,
+    initializer_name,
+    is_external,
+)
 from batchrec.model.parts import MisfitError, Weights
-from batchrec.tables.schemas import FIRST_ITEM
 
 if TYPE_CHECKING:
     import onnx
@@ -17,17 +26,16 @@ if TYPE_CHECKING:
 # Type and sizes; None for a dynamic size.
 Argument = tuple[str, tuple[int | None, ...]]
 
-_PREFIX = "encoder."
-_BIASES, _BLEND_BIASES = "item_biases", BLEND_PREFIX + "biases"
 # The types that training writes.
 _VALUE_BYTES = {"FLOAT": 4, "DOUBLE": 8, "INT32": 4, "INT64": 8, "BOOL": 1}
 # The weights behind the states, which a graph lacks if the scale of the encoder is 0.
 _OF_STATES = ("item_embeddings.weight", "position_embeddings.weight")
 
 
-def check_graph(encoder: bytes, weights: Weights) -> None:
+def check_graph(encoder: bytes, weights: Weights, offsets: Mapping[str, int]) -> None:
     """Raise MisfitError unless a graph has the arguments of the contract and the weights of its encoder.
 
+    offsets: where each weight begins in the weights file, the only file that the graph may refer to.
     The graph is parsed here, before onnxruntime sees it, because onnxruntime opens files that any tensor of the graph,
     its subgraphs and functions names as external data.
     """
@@ -38,12 +46,16 @@ def check_graph(encoder: bytes, weights: Weights) -> None:
         model = onnx.ModelProto.FromString(encoder)
     except DecodeError as error:
         raise MisfitError(f"not an ONNX file: {one_line(error)}") from error
+    references = [external_tensor(initializer_name(n), weights[n], offsets[n]) for n in PER_ITEM if n in weights]
+    outside = [tensor for tensor in model.graph.initializer if tensor in references]
+    for tensor in outside:
+        model.graph.initializer.remove(tensor)
     for tensor in _tensors(model):
         _check_tensor(tensor)
     vocabulary_size, hidden_size = weights["item_embeddings.weight"].shape
     _check_arguments("input", model.graph.input, _inputs(vocabulary_size))
     _check_arguments("output", model.graph.output, _outputs(hidden_size))
-    _check_weights(model.graph.initializer, weights)
+    _check_weights([*outside, *model.graph.initializer], weights)
 
 
 def _tensors(message: Any) -> "Iterator[onnx.TensorProto]":
@@ -64,10 +76,8 @@ def _tensors(message: Any) -> "Iterator[onnx.TensorProto]":
 
 def _check_tensor(tensor: "onnx.TensorProto") -> None:
     """Raise MisfitError unless a tensor holds as many values as its shape says, all of them in this file."""
-    import onnx
-
-    if tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data):
-        raise MisfitError(f"tensor {tensor.name!r:.60} is in another file, which the manifest does not cover")
+    if is_external(tensor):
+        raise MisfitError(f"tensor {tensor.name!r:.60} is external data; expected only those of {WEIGHTS}, as they are")
     n_values = prod(tensor.dims)
     kind = _spell_type(tensor.data_type)
     if kind not in _VALUE_BYTES or min(tensor.dims, default=0) < 0:
@@ -130,19 +140,9 @@ def _spell(argument: Argument) -> str:
     return f"{kind} ({', '.join('any' if size is None else str(size) for size in sizes)})"
 
 
-def initializer_name(weight: str) -> str:
-    """Return the name that a weight of the weights file has in the graph."""
-    return weight if weight.startswith(BLEND_PREFIX) else _PREFIX + weight
-
-
 def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> None:
-    """Raise MisfitError unless the graph's weights equal those of the weights file bit for bit.
-
-    In the graph PAD and MASK, which are never recommended, have a bias of -inf.
-    """
-    import onnx
-
-    biases = _BLEND_BIASES if _BLEND_BIASES in weights else _BIASES
+    """Raise MisfitError unless the graph's weights are those of the weights file."""
+    biases = [name for name in BIASES if name in weights][-1]
     has_states = weights.get(BLEND_PREFIX + "scale", np.ones(1))[0] != 0
     needed = {biases, *(_OF_STATES if has_states else ())}
     by_name: dict[str, onnx.TensorProto] = {}
@@ -151,20 +151,26 @@ def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> N
             raise MisfitError(f"weight {initializer.name!r:.60} occurs twice")
         by_name[initializer.name] = initializer
     for name, expected in weights.items():
-        full_name = initializer_name(name)
-        tensor = by_name.get(full_name)
-        if tensor is None:
-            if name in needed:
-                raise MisfitError(f"lacks the weight {full_name}")
-            continue
-        dtype = onnx.TensorProto.INT32 if expected.dtype == np.int32 else onnx.TensorProto.FLOAT
-        if tensor.data_type != dtype or tuple(tensor.dims) != expected.shape:
-            raise MisfitError(
-                f"weight {tensor.name} is {tuple(tensor.dims)!s:.60}; expected {expected.dtype} {expected.shape}"
-            )
-        bits = expected.ravel()
-        if name in (_BIASES, _BLEND_BIASES):
-            bits = np.concatenate([np.full(FIRST_ITEM, -np.inf, np.float32), bits[FIRST_ITEM:]])
-        raw = tensor.raw_data
-        if len(raw) != bits.nbytes or not np.array_equal(np.frombuffer(raw, np.uint32), bits.view(np.uint32)):
-            raise MisfitError(f"weight {tensor.name} differs from the weights file")
+        tensor = by_name.get(initializer_name(name))
+        if tensor is not None:
+            _check_weight(tensor, name, expected)
+        elif name in needed:
+            raise MisfitError(f"lacks the weight {initializer_name(name)}")
+
+
+def _check_weight(tensor: "onnx.TensorProto", name: str, expected: NDArray[Any]) -> None:
+    """Raise MisfitError unless a weight equals that of the weights file bit for bit or, if it is per item, is there."""
+    import onnx
+
+    if name in PER_ITEM:
+        if not is_external(tensor):
+            raise MisfitError(f"weight {tensor.name} is in the graph; expected a reference to {WEIGHTS}")
+        return
+    if tensor.data_type != onnx.TensorProto.FLOAT or tuple(tensor.dims) != expected.shape:
+        raise MisfitError(
+            f"weight {tensor.name} is {tuple(tensor.dims)!s:.60}; expected {expected.dtype} {expected.shape}"
+        )
+    bits = biases_in_graph(expected) if name in BIASES else expected.ravel()
+    raw = tensor.raw_data
+    if len(raw) != bits.nbytes or not np.array_equal(np.frombuffer(raw, np.uint32), bits.view(np.uint32)):
+        raise MisfitError(f"weight {tensor.name} differs from the weights file")

@@ -1,10 +1,11 @@
 """Check the parts of a model directory against each other: the shape, the weights and the vocabulary."""
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from math import prod
-from typing import Any, get_args
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ Weights = Mapping[str, NDArray[Any]]
 _NEIGHBOURS = PREFIX + "neighbours"
 # The limit of the safetensors format.
 _MAX_HEADER_BYTES = 100_000_000
+_DTYPES = {"F32": np.float32, "I32": np.int32}
 
 
 class MisfitError(ValueError):
@@ -87,7 +89,8 @@ def read_weights(
     Raises MisfitError unless it is a safetensors file with the weights of an encoder of this shape and a blend of these
     sizes, all of them finite, and the neighbours indexes of the vocabulary.
     """
-    header, data = _split(contents)
+    header, begin = _read_header(io.BytesIO(contents))
+    data = memoryview(contents)[begin:]
     # Checked before that many shapes are made.
     if shape.n_layers > len(header):
         raise MisfitError(f"holds {len(header)} weights; expected those of {shape.n_layers} layers")
@@ -99,12 +102,12 @@ def read_weights(
         raise MisfitError(f"{'lacks the' if strange in expected else 'has an unexpected'} weight {strange!r:.60}")
     weights, spans = {}, []
     for name, sizes in expected.items():
-        dtype, spelled = (np.int32, "I32") if name == _NEIGHBOURS else (np.float32, "F32")
-        start, end = _span(name, header[name], sizes, spelled)
+        dtype = "I32" if name == _NEIGHBOURS else "F32"
+        start, end = _span(name, header[name], sizes, dtype)
         spans.append((start, end))
         if end > len(data):
             raise MisfitError(f"weight {name} ends at byte {end} of {len(data)}")
-        weights[name] = np.frombuffer(data[start:end], dtype).reshape(sizes)
+        weights[name] = np.frombuffer(data[start:end], _DTYPES[dtype]).reshape(sizes)
         # A sum of finite float32 numbers is a finite float64.
         with np.errstate(invalid="ignore"):
             total = weights[name].sum(dtype=np.float64)
@@ -113,10 +116,30 @@ def read_weights(
     spans.sort()
     if [start for start, _ in spans] + [len(data)] != [0] + [end for _, end in spans]:
         raise MisfitError("the weights do not fill the file")
+    if begin % 8:
+        # onnxruntime computes with them where they are.
+        raise MisfitError(f"the weights begin at byte {begin}; expected a multiple of 8")
     neighbours = weights.get(_NEIGHBOURS, np.empty(0))
     if neighbours.size and not 0 <= neighbours.min() <= neighbours.max() < vocabulary_size:
         raise MisfitError("a neighbour is not an index of the vocabulary")
     return weights
+
+
+def weight_views(contents: bytes) -> Weights:
+    """Return views of the weights in a safetensors file that `read_weights` has checked."""
+    header, begin = _read_header(io.BytesIO(contents))
+    views = {}
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        values = memoryview(contents)[begin + start : begin + end]
+        views[name] = np.frombuffer(values, _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return views
+
+
+def weight_offsets(file: BinaryIO) -> dict[str, int]:
+    """Return the byte of a safetensors file at which each weight begins. Raises MisfitError for another file."""
+    header, begin = _read_header(file)
+    return {name: begin + entry["data_offsets"][0] for name, entry in header.items()}
 
 
 def blend_of(weights: Weights) -> Blend | None:
@@ -126,20 +149,19 @@ def blend_of(weights: Weights) -> Blend | None:
     return Blend(**{name: weights[PREFIX + name] for name in ARRAYS})
 
 
-def _split(contents: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Split a safetensors file into the header's entries and the bytes of the weights."""
-    n_bytes = int.from_bytes(contents[:8], "little")
-    if not 2 <= n_bytes <= min(len(contents) - 8, _MAX_HEADER_BYTES):
+def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """Read the header of a safetensors file: the entry of each weight, and the byte at which the first one begins."""
+    n_bytes = int.from_bytes(file.read(8), "little")
+    text = file.read(n_bytes) if n_bytes <= _MAX_HEADER_BYTES else b""
+    if not 2 <= n_bytes == len(text):
         raise MisfitError("not a safetensors file")
     try:
-        header = json.loads(contents[8 : 8 + n_bytes])
+        header = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MisfitError(f"not a safetensors file: {one_line(error)}") from error
     if not isinstance(header, dict):
         raise MisfitError("not a safetensors file: its header is not an object")
-    return {name: entry for name, entry in header.items() if name != "__metadata__"}, memoryview(contents)[
-        8 + n_bytes :
-    ]
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}, 8 + n_bytes
 
 
 def _span(name: str, entry: object, sizes: tuple[int, ...], dtype: str) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from batchrec.config import ScoringPrecision
 from batchrec.errors import DeviceError, ModelError, one_line
 from batchrec.model.batching import NO_PAIRS, SeenPairs
 from batchrec.model.blend import NO_HABITS, ScoredPairs
+from batchrec.model.graph import Graph
 from batchrec.model.precision import at_precision
 from batchrec.system.machine import has_nvidia_device
 from batchrec.tables.schemas import FIRST_ITEM
@@ -60,14 +61,14 @@ class Ranker:
 
     def __init__(
         self,
-        encoder: bytes,
+        graph: Graph,
         device: Literal["auto", "cuda", "cpu"],
         precision: ScoringPrecision = "fp32",
         item_offsets: Floats | None = None,
         *,
         keeps_states: bool = False,
     ) -> None:
-        """Open the ONNX graph; int8 always runs on the CPU.
+        """Open a graph; int8 always runs on the CPU.
 
         item_offsets: (vocabulary,) float32, added to the scores; -inf for items that nobody may get. None adds nothing.
         keeps_states: whether rankings have the states of the encoder.
@@ -76,8 +77,7 @@ class Ranker:
         if precision == "int8":
             device = "cpu"
         self._states = ("states",) if keeps_states else ()
-        graph = at_precision(encoder, precision)
-        self._session, problem = open_session(graph, CPU if device == "cpu" else CUDA)
+        self._session, problem = open_session(at_precision(graph, precision), CPU if device == "cpu" else CUDA)
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
         if self.device == "cpu" and device == "cuda":
             raise DeviceError(f"--device cuda: no GPU works: {problem}. Install batchrec[cuda], or pass --device cpu")
@@ -230,11 +230,12 @@ def providers_of(provider: str) -> list[str | tuple[str, dict[str, str]]]:
     return [(CUDA, {"use_tf32": "0"}), CPU] if provider == CUDA else [CPU]
 
 
-def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, str]:
+def open_session(graph: Graph, provider: str) -> tuple[ort.InferenceSession, str]:
     """Open an ONNX graph with CUDA or the CPU; if CUDA does not start, on the CPU. The second value says why.
 
-    Raises ModelError if the graph is broken. Only the session's own providers show what started: onnxruntime lists CUDA
-    as available even without a GPU.
+    If CUDA is not asked for, the session computes with the graph's tensors where they are, without a copy. Raises
+    ModelError if the graph is broken. Only the session's own providers show what started: onnxruntime lists CUDA as
+    available even without a GPU.
     """
     options = ort.SessionOptions()
     # Several threads share the session, each on its own core.
@@ -242,9 +243,14 @@ def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, s
     options.inter_op_num_threads = 1
     # Lengths differ from run to run, so a memory plan for one shape does not fit the next.
     options.enable_mem_pattern = False
-    # A graph with external weights must find nothing, especially not in the working directory.
+    # External data are these tensors. Of files it must find none, especially not in the working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    values = {name: ort.OrtValue.ortvalue_from_numpy(tensor) for name, tensor in graph.tensors.items()}
+    options.add_external_initializers(list(values), list(values.values()))
     wants_cuda = provider == CUDA and CUDA in ort.get_available_providers()
+    for name, value in () if wants_cuda else values.items():
+        # Otherwise the session would copy them; CUDA needs a copy.
+        options.add_initializer(name, value)
     stdout = io.StringIO()
     # If CUDA does not start, onnxruntime floods stderr and prints the reason to stdout, where the report belongs.
     ort.set_default_logger_severity(4)
@@ -252,11 +258,13 @@ def open_session(encoder: bytes, provider: str) -> tuple[ort.InferenceSession, s
         with contextlib.redirect_stdout(stdout):
             if wants_cuda:
                 ort.preload_dlls()  # the CUDA libraries from PyPI's packages
-            session = ort.InferenceSession(encoder, options, providers=providers_of(CUDA if wants_cuda else CPU))
+            session = ort.InferenceSession(graph.proto, options, providers=providers_of(CUDA if wants_cuda else CPU))
     except Exception as error:  # onnxruntime's errors share no base class of their own
         raise ModelError(f"encoder.onnx: onnxruntime cannot open the graph: {one_line(error)}") from error
     finally:
         ort.set_default_logger_severity(2)
+    # The session refers to the values but does not keep them.
+    session.batchrec_values = values
     if not wants_cuda:
         return session, "onnxruntime was built without CUDA"
     reasons = (line for line in stdout.getvalue().splitlines() if not line.startswith("***"))

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from safetensors.numpy import load
 
 from batchrec.arrays import Codes, Floats, Ints
 from batchrec.model.blend import Blend, ScoredPairs
+from batchrec.model.parts import weight_views
 from batchrec.tables.schemas import FIRST_ITEM, MASK, NOT_CARRIED, PAD, PARTS
 
 # History items named per row.
@@ -55,7 +55,7 @@ class Explainer:
 
     def __init__(self, weights: bytes, blend: Blend | None) -> None:
         """Read the embeddings and biases of items; weights: the safetensors of a model."""
-        arrays = load(weights)
+        arrays = weight_views(weights)
         self._embeddings: Floats = arrays["item_embeddings.weight"]
         self._mean = self._embeddings[FIRST_ITEM:].mean(axis=0)
         lengths = np.linalg.norm(self._embeddings, axis=1)

@@ -126,7 +126,7 @@ def open_recommender(model: Path, config: CatalogueConfig, top_k: int) -> Recomm
     catalogue = read_known_catalogue(config, vocabulary, model)
     scoring = ScoringConfig(top_k=top_k)
     offer = replace(read_offer(KnownIds(vocabulary, pa.int64()), scoring), catalogue=catalogue)
-    scorer = Scorer(loaded, Ranker(loaded.encoder, "cpu"), pa.int64(), scoring, offer)
+    scorer = Scorer(loaded, Ranker(loaded.graph, "cpu"), pa.int64(), scoring, offer)
     return Recommender(vocabulary, scorer, catalogue)
 
 

@@ -87,7 +87,7 @@ def open_scorer(parts: ScorerParts) -> "Scorer":
     """
     model, config, offer = parts.model, parts.config, parts.offer
     offsets = offer.item_offsets
-    ranker = Ranker(model.encoder, config.device, config.precision, offsets, keeps_states=config.explain)
+    ranker = Ranker(model.graph, config.device, config.precision, offsets, keeps_states=config.explain)
     return Scorer(model, ranker, parts.user_type, config, offer)
 
 

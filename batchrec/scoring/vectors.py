@@ -72,7 +72,7 @@ def export_vectors(
         loaded = load_model(model)
         table = open_sequences(sequences)
         check_knows(loaded.vocabulary, model, table)
-        encoder = UserEncoder(loaded, Ranker(loaded.encoder, config.device, config.precision), table.user_type)
+        encoder = UserEncoder(loaded, Ranker(loaded.graph, config.device, config.precision), table.user_type)
         scoring = ScoringConfig(device=config.device)
         items = item_vectors(loaded)
         report = VectorsReport(

@@ -17,7 +17,7 @@ WEIGHED_SEQUENCES_VERSION = 3
 WEIGHED_COLUMNS = ("weights", "is_seen", "disliked")
 # Version 2 of the items adds weight.
 WEIGHED_ITEMS_VERSION = 2
-MODEL_VERSION = 5
+MODEL_VERSION = 6
 # Version 2 adds question.
 EVALUATION_VERSION = 2
 

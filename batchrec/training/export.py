@@ -1,19 +1,25 @@
 """Export the encoder as an ONNX graph that ranks items, and check the graph against torch."""
 
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
+from batchrec.errors import one_line
 from batchrec.model.batching import Histories, scoring_tokens, seen_pairs
 from batchrec.model.blend import Blend
-from batchrec.model.directory import ENCODER, WEIGHTS
+from batchrec.model.directory import ENCODER, read_graph
+from batchrec.model.graph import PER_ITEM, WEIGHTS, external_tensor, initializer_name
+from batchrec.model.parts import weight_offsets
 from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
@@ -32,16 +38,27 @@ _OPSET = 23
 
 
 def write_encoder(encoder: Encoder, folder: Path, blend: Blend | None = None) -> None:
-    """Write the weights and the graph of an encoder and its blend into a model directory."""
+    """Write the weights and the graph of an encoder and its blend into a model directory.
+
+    Raises OSError if it cannot.
+    """
     weights = encoder.state_dict()
     if blend is not None:
         weights |= {name: torch.from_numpy(array) for name, array in blend.arrays().items()}
-    (folder / WEIGHTS).write_bytes(save(weights))
-    export_encoder(encoder, folder / ENCODER, blend)
+    try:
+        save_file(weights, folder / WEIGHTS)
+    except SafetensorError as error:
+        raise OSError(one_line(error)) from error
+    export_encoder(encoder, folder, blend)
+    # safetensors makes a file that only its owner may read.
+    shutil.copymode(folder / ENCODER, folder / WEIGHTS)
 
 
-def export_encoder(encoder: Encoder, file: Path, blend: Blend | None = None) -> None:
-    """Write the encoder as a NextItemRanker graph; rows, their length, pairs and top_k are dynamic."""
+def export_encoder(encoder: Encoder, folder: Path, blend: Blend | None = None) -> None:
+    """Write the encoder as a NextItemRanker graph; rows, their length, pairs and top_k are dynamic.
+
+    The folder has the weights file, to which the graph refers for the weights per item.
+    """
     ranker = NextItemRanker(encoder, blend)
     # Trace with sizes other than 0 and 1, which torch.export would treat as constants.
     tokens = torch.full((2, 2), FIRST_ITEM, dtype=torch.int32)
@@ -61,9 +78,23 @@ def export_encoder(encoder: Encoder, file: Path, blend: Blend | None = None) -> 
             verbose=False,
         )
     assert program is not None  # noqa: S101 - None only if exported straight to a file
-    model = program.model_proto
+    onnx.save(_without_weights(program, ranker, folder), folder / ENCODER)
+
+
+def _without_weights(program: Any, ranker: NextItemRanker, folder: Path) -> onnx.ModelProto:
+    """Return the protobuf of an exported graph that refers to the weights file for the weights per item."""
+    with (folder / WEIGHTS).open("rb") as file:
+        offsets = weight_offsets(file)
+    arrays = {name: tensor.numpy() for name, tensor in ranker.state_dict().items()}
+    references = []
+    for name, full_name in zip(PER_ITEM, map(initializer_name, PER_ITEM), strict=True):
+        # Taken out before the graph becomes a protobuf, which holds 2 GiB at most.
+        if program.model.graph.initializers.pop(full_name, None) is not None:
+            references.append(external_tensor(full_name, arrays[full_name], offsets[name]))
+    model: onnx.ModelProto = program.model_proto
     _strip_metadata(model)
-    onnx.save(model, file)
+    model.graph.initializer.extend(references)
+    return model
 
 
 def _strip_metadata(model: onnx.ModelProto) -> None:
@@ -88,15 +119,15 @@ def _quiet(logger: str) -> Iterator[None]:
         logging.getLogger(logger).setLevel(level)
 
 
-def check_parity(encoder: Encoder, file: Path, histories: Histories, blend: Blend | None = None) -> float:
-    """Compare the graph with torch on real histories and return the largest difference of a score.
+def check_parity(encoder: Encoder, folder: Path, histories: Histories, blend: Blend | None = None) -> float:
+    """Compare the graph in a model directory with torch on real histories and return the largest difference of a score.
 
     Raises RuntimeError if they differ by more than rounding: that is a bug.
     """
     users = np.arange(min(len(histories), _CHECKED_USERS))
     tokens, seen = scoring_tokens(histories, users, encoder.shape), seen_pairs(histories, users)
     top_k = min(100, encoder.item_biases.numel() - FIRST_ITEM)
-    ranking = Ranker(file.read_bytes(), "cpu").rank(tokens, seen, top_k)
+    ranking = Ranker(read_graph(folder), "cpu").rank(tokens, seen, top_k)
     with torch.inference_mode():
         scores, _ = NextItemRanker(encoder, blend).score(
             torch.from_numpy(tokens), torch.zeros_like(encoder.item_biases)

@@ -15,7 +15,7 @@ from batchrec.config import TrainingConfig
 from batchrec.config.arguments import checked
 from batchrec.model.batching import Histories
 from batchrec.model.blend import Blend
-from batchrec.model.directory import ENCODER, TRAINING_LOG, load_model, replacing_model, write_manifest
+from batchrec.model.directory import TRAINING_LOG, load_model, replacing_model, write_manifest
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.system.checkpoints import CheckpointStore, fingerprint_of
 from batchrec.system.disk import file_sha256
@@ -234,7 +234,7 @@ def _write(folder: Path, trained: _Trained, blend: Blend | None) -> float:
     write_encoder(encoder, folder, blend)
     lines = [to_json(asdict(epoch)) + "\n" for epoch in trained.fitted.epochs]
     (folder / TRAINING_LOG).write_text("".join(lines), encoding="utf-8")
-    return check_parity(encoder, folder / ENCODER, split.held_out.histories, blend)
+    return check_parity(encoder, folder, split.held_out.histories, blend)
 
 
 def _open_checkpoints(  # noqa: PLR0913, PLR0917 - each is something that the checkpoints depend on

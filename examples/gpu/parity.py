@@ -18,7 +18,8 @@ from batchrec.config import EncoderShape, Objective, ScoringConfig, SequencesCon
 from batchrec.errors import BatchrecError
 from batchrec.model.batching import SeenPairs
 from batchrec.model.blend import Blend
-from batchrec.model.directory import load_model
+from batchrec.model.directory import load_model, read_graph
+from batchrec.model.graph import Graph
 from batchrec.model.ranker import Ranker
 from batchrec.scoring.score import score
 from batchrec.sequences.build import build_sequences
@@ -26,7 +27,7 @@ from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.blend import make_blend
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
-from batchrec.training.export import export_encoder
+from batchrec.training.export import write_encoder
 from batchrec.training.signals import read_signals
 from batchrec.training.train import train
 from examples.gpu.workspace import Row, Workspace, write_model
@@ -141,7 +142,7 @@ def ties(workspace: Workspace) -> Iterator[Row]:
     generator = np.random.default_rng(0)
     shares = []
     for width in workspace.sizes.widths:
-        graph = _graph_of_offsets(workspace.folder / "ties.onnx", width + FIRST_ITEM)
+        graph = _graph_of_offsets(workspace.folder / "ties", width + FIRST_ITEM)
         offsets = generator.integers(0, 50, width + FIRST_ITEM).astype(np.float32)
         rows = max(2, min(256, (1 << 25) // width))
         tokens = np.full((rows, 1), FIRST_ITEM, np.int32)
@@ -155,10 +156,11 @@ def ties(workspace: Workspace) -> Iterator[Row]:
         raise RuntimeError("items of equal score are in another order than on the CPU")
 
 
-def _graph_of_offsets(file: Path, vocabulary_size: int) -> bytes:
+def _graph_of_offsets(folder: Path, vocabulary_size: int) -> Graph:
     """Export a graph whose scores are the item_offsets alone, so that ties are exact."""
     encoder = Encoder(vocabulary_size, EncoderShape("causal", 2, 2, 1, 1, 0.0))
-    zeros = np.zeros((vocabulary_size, 1), np.float32)
-    no_habit, none = np.zeros(2, np.float32), np.zeros(1, np.float32)
-    export_encoder(encoder, file, Blend(none, zeros[:, 0], zeros.astype(np.int32), zeros, none, no_habit))
-    return file.read_bytes()
+    shapes = (1, vocabulary_size, (vocabulary_size, 1), (vocabulary_size, 1), 1, 2)
+    scale, biases, neighbours, *others = (np.zeros(shape, np.float32) for shape in shapes)
+    folder.mkdir(exist_ok=True)
+    write_encoder(encoder, folder, Blend(scale, biases, neighbours.astype(np.int32), *others))
+    return read_graph(folder)

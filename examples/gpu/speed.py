@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from batchrec.arrays import Longs
 from batchrec.config import EncoderShape, ScoringConfig, TrainingConfig
 from batchrec.model.batching import Histories, scoring_tokens, seen_pairs, token_batches
+from batchrec.model.directory import read_graph
 from batchrec.model.ranker import Ranker, Ranking
 from batchrec.scoring.inputs import read_inputs
 from batchrec.scoring.scorer import batch_limits, open_scorer
@@ -24,7 +25,7 @@ from batchrec.tables.parquet import write_parquet
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.default_sizes import encoder_shape
 from batchrec.training.encoder import Encoder
-from batchrec.training.export import export_encoder
+from batchrec.training.export import write_encoder
 from batchrec.training.trainer import Trainer
 from batchrec.training.windows import Batch, draw_batches
 from examples.gpu.workspace import Row, Workspace, timed, watched
@@ -199,15 +200,17 @@ def many_items(workspace: Workspace) -> Iterator[Row]:
     histories = Histories(items, np.concatenate([[0], np.cumsum(lengths)]))
     if workspace.device == "cuda":
         torch.cuda.empty_cache()
-    file, (_, rows) = workspace.folder / "many.onnx", batch_limits(workspace.device, size)
+    folder, (_, rows) = workspace.folder / "many", batch_limits(workspace.device, size)
+    folder.mkdir(exist_ok=True)
     for hidden_size in (64, 128):
         shape = EncoderShape("causal", 128, hidden_size, 2, 4, 0.0)
         name = f"{workspace.sizes.many_items:,} items, d{hidden_size}"
         torch.manual_seed(0)
-        seconds, _ = timed(export_encoder, Encoder(size, shape).eval(), file)
-        yield Row(f"{name}: export", f"{seconds:.1f} s, {file.stat().st_size / 1e9:.2f} GB", seconds)
+        seconds, _ = timed(write_encoder, Encoder(size, shape).eval(), folder)
+        n_bytes = sum(file.stat().st_size for file in folder.iterdir())
+        yield Row(f"{name}: export", f"{seconds:.1f} s, {n_bytes / 1e9:.2f} GB", seconds)
         with watched("memory.used") as used:
-            seconds, ranker = timed(lambda: Ranker(file.read_bytes(), workspace.device))
+            seconds, ranker = timed(lambda: Ranker(read_graph(folder), workspace.device))
             yield Row(f"{name}: open the graph", f"{seconds:.1f} s", seconds)
             for top_k in (_TOP_K, 10):
                 yield _ranked(name, ranker, histories, shape, top_k, rows)

@@ -23,6 +23,7 @@ from safetensors.numpy import load
 from batchrec.config import ScoringConfig
 from batchrec.errors import ModelError
 from batchrec.model.directory import load_model
+from batchrec.model.graph import is_external
 from batchrec.scoring.score import score
 from tests.faults.byte_mutations import MUTATIONS
 
@@ -69,7 +70,7 @@ def mutate(files: dict[str, bytes], chance: random.Random) -> tuple[str, dict[st
 
 
 def mutate_weights(files: dict[str, bytes], chance: random.Random) -> dict[str, bytes]:
-    """Flip the same bits of weights in the weights and in the graph, which gives another model that is consistent."""
+    """Flip bits of weights, the same ones in the graph where it has copies: another model that is consistent."""
     contents = bytearray(files["weights.safetensors"])
     start = 8 + int.from_bytes(contents[:8], "little")
     for _ in range(chance.choice([1, 5, 100])):
@@ -80,7 +81,7 @@ def mutate_weights(files: dict[str, bytes], chance: random.Random) -> dict[str, 
     weights = load(bytes(contents))
     for tensor in graph.graph.initializer:
         name = tensor.name.removeprefix("encoder.")
-        if name in weights:
+        if name in weights and not is_external(tensor):
             values = weights[name].copy()
             if name == "item_biases":
                 values[:2] = -np.inf

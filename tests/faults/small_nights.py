@@ -13,7 +13,8 @@ import pytest
 
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ModelError
-from batchrec.model.directory import ENCODER, ITEMS, MANIFEST, WEIGHTS, Manifest, read_manifest, replacing_model
+from batchrec.model.directory import ENCODER, ITEMS, MANIFEST, Manifest, read_manifest, replacing_model
+from batchrec.model.graph import WEIGHTS
 from batchrec.nightly import night as night_module
 from batchrec.nightly import registry
 from batchrec.nightly.archive import Archive

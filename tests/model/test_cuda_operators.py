@@ -25,6 +25,7 @@ from onnx import TensorProto, helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from batchrec.config import Objective
+from batchrec.model.graph import Graph
 from batchrec.model.ranker import CPU, CUDA, open_session
 from tests.support.params import masked_is_slow
 from tests.training.test_export import graph
@@ -101,7 +102,7 @@ def uncovered(model: onnx.ModelProto) -> set[str]:
 
 
 def as_exported(file: Path, _: Path) -> onnx.ModelProto:
-    return onnx.load(file)
+    return onnx.load(file, load_external_data=False)
 
 
 def as_assigned_to_devices(file: Path, folder: Path) -> onnx.ModelProto:
@@ -110,7 +111,7 @@ def as_assigned_to_devices(file: Path, folder: Path) -> onnx.ModelProto:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folder / "optimized.onnx")
     ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return onnx.load(folder / "optimized.onnx")
+    return onnx.load(folder / "optimized.onnx", load_external_data=False)
 
 
 def in_half_precision(file: Path, _: Path) -> onnx.ModelProto:
@@ -147,14 +148,14 @@ def test_products_of_fp32_on_cuda_are_not_rounded_to_tf32(monkeypatch: pytest.Mo
 
     def start(_: bytes, __: ort.SessionOptions, providers: list[Any]) -> ort.InferenceSession:
         asked_for.append(providers)
-        return create(graph("causal").read_bytes(), providers=[CPU])
+        return create(graph("causal"), providers=[CPU])
 
     create = ort.InferenceSession
     monkeypatch.setattr(ort, "InferenceSession", start)
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(ort, "preload_dlls", lambda: None)
-    open_session(b"", CUDA)
-    open_session(b"", CPU)
+    open_session(Graph(b""), CUDA)
+    open_session(Graph(b""), CPU)
     assert asked_for == [[(CUDA, {"use_tf32": "0"}), CPU], [CPU]]
 
 

@@ -62,8 +62,8 @@ def assert_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 def write_model(folder: Path, vocabulary: Vocabulary) -> None:
     encoder = small_encoder(vocabulary.size, max_len=8, n_layers=1)
-    write_graph(encoder, folder / "encoder.onnx")
     (folder / "weights.safetensors").write_bytes(save(encoder.state_dict()))
+    write_graph(encoder, folder)
     write_manifest(folder, vocabulary, SHAPE, CONFIG, {"ndcg_at_10": 0.5})
 
 
@@ -136,6 +136,22 @@ def test_a_truncated_file_is_found(name: str, model: Path, capsys: pytest.Captur
     contents = (model / name).read_bytes()
     (model / name).write_bytes(contents[: len(contents) // 2])
     assert name in assert_refused(model, capsys)
+
+
+def test_weights_that_do_not_fit_into_memory_are_one_line(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_bytes = Path.read_bytes
+
+    def read(file: Path) -> bytes:
+        if file.name == "weights.safetensors":
+            raise MemoryError
+        return read_bytes(file)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    line = assert_refused(model, capsys)
+    assert "cannot read weights.safetensors: has " in line
+    assert "more than the free memory" in line
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from batchrec.errors import ModelError
 from batchrec.model.batching import SeenPairs
 from batchrec.model.directory import load_model
+from batchrec.model.graph import Graph, external_tensor
 from batchrec.model.ranker import CPU, Ranker, open_session
 from tests.support.models import run_cli, trained_model, training_sequences
 from tests.support.strangers import Change, assert_refused, reseal
@@ -26,7 +27,7 @@ def model(tmp_path: Path) -> Path:
 
 def graph(change: Callable[[onnx.ModelProto], object]) -> Change:
     def changed(model: Path) -> None:
-        proto = onnx.load(model / "encoder.onnx")
+        proto = onnx.load(model / "encoder.onnx", load_external_data=False)
         change(proto)
         (model / "encoder.onnx").write_bytes(proto.SerializeToString())
 
@@ -60,9 +61,32 @@ def fewer_places(proto: onnx.ModelProto) -> None:
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[:-1], tensor.name))
 
 
-def other_embeddings(proto: onnx.ModelProto) -> None:
-    tensor = tensor_of(proto, "item_embeddings.weight")
+def other_places(proto: onnx.ModelProto) -> None:
+    tensor = tensor_of(proto, "position_embeddings.weight")
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[::-1].copy(), tensor.name))
+
+
+def embeddings_within(model: Path) -> None:
+    proto = onnx.load(model / "encoder.onnx")
+    (model / "encoder.onnx").write_bytes(proto.SerializeToString())
+
+
+def reference(**changes: str | None) -> Change:
+    """Change what the graph says of the place of the embeddings; None takes it out."""
+
+    def changed(proto: onnx.ModelProto) -> None:
+        tensor = tensor_of(proto, "item_embeddings.weight")
+        entries = {entry.key: entry.value for entry in tensor.external_data} | changes
+        tensor.ClearField("external_data")
+        for key, value in entries.items():
+            if value is not None:
+                tensor.external_data.add(key=key, value=value)
+
+    return graph(changed)
+
+
+def embeddings(change: Callable[[onnx.TensorProto], object]) -> Change:
+    return graph(lambda proto: change(tensor_of(proto, "item_embeddings.weight")))
 
 
 def listed_pad(proto: onnx.ModelProto) -> None:
@@ -72,6 +96,7 @@ def listed_pad(proto: onnx.ModelProto) -> None:
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
+ELSEWHERE = "tensor 'encoder.item_embeddings.weight' is external data; expected only those of weights.safetensors"
 GRAPHS: dict[str, tuple[Change, str]] = {
     "nothing": (lambda model: (model / "encoder.onnx").write_bytes(b""), "its inputs are ; expected tokens"),
     "text": (lambda model: (model / "encoder.onnx").write_bytes(b"graph"), "not an ONNX file"),
@@ -98,7 +123,29 @@ GRAPHS: dict[str, tuple[Change, str]] = {
     "other states": (argument("states", lambda v: set_dim(v, 1, 7)), "is FLOAT (any, 7); expected FLOAT (any, 8)"),
     "one user": (argument("tokens", lambda v: set_dim(v, 0, 1)), "tokens is INT32 (1, any); expected INT32 (any, any)"),
     "fewer places": (graph(fewer_places), "encoder.position_embeddings.weight is (7, 8); expected float32 (8, 8)"),
-    "other embeddings": (graph(other_embeddings), "item_embeddings.weight differs from the weights file"),
+    "other places": (graph(other_places), "position_embeddings.weight differs from the weights file"),
+    "embeddings within": (embeddings_within, "item_embeddings.weight is in the graph; expected a reference to weights"),
+    "embeddings of another file": (reference(location="other.safetensors"), ELSEWHERE),
+    "embeddings above the folder": (reference(location="../model/weights.safetensors"), ELSEWHERE),
+    "embeddings of an absolute path": (reference(location="/proc/self/environ"), ELSEWHERE),
+    "embeddings in memory": (reference(location="*/_ORT_MEM_ADDR_/*"), ELSEWHERE),
+    "embeddings of another offset": (reference(offset="0"), ELSEWHERE),
+    "embeddings without an offset": (reference(offset=None), ELSEWHERE),
+    "embeddings of another length": (reference(length="4"), ELSEWHERE),
+    "embeddings with a checksum": (reference(checksum="0" * 40), ELSEWHERE),
+    "embeddings of 32-bit integers": (embeddings(lambda t: setattr(t, "data_type", TensorProto.INT32)), ELSEWHERE),
+    "transposed embeddings": (embeddings(lambda t: t.dims.reverse()), ELSEWHERE),
+    "embeddings with values": (embeddings(lambda t: setattr(t, "raw_data", bytes(4))), ELSEWHERE),
+    "biases in the other file": (
+        graph(
+            lambda p: tensor_of(p, "item_biases").CopyFrom(external_tensor("encoder.item_biases", np.zeros(42, "f4")))
+        ),
+        "tensor 'encoder.item_biases' is external data",
+    ),
+    "embeddings twice": (
+        graph(lambda p: p.graph.initializer.append(tensor_of(p, "item_embeddings.weight"))),
+        "occurs twice",
+    ),
     "PAD recommended": (graph(listed_pad), "item_biases differs from the weights file"),
     "a weight renamed": (
         graph(lambda p: setattr(tensor_of(p, "item_biases"), "name", "x")),
@@ -177,7 +224,7 @@ def test_a_graph_with_external_data_is_refused(
     graph(lambda proto: PLACES[place](proto, elsewhere(location)))(model)
     reseal(model)
     line = assert_refused(model, capsys)
-    assert ("is sparse" if "sparse" in place else "is in another file, which the manifest does not cover") in line
+    assert ("is sparse" if "sparse" in place else "is external data") in line
 
 
 def test_a_location_without_its_flag_is_refused_too(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +232,19 @@ def test_a_location_without_its_flag_is_refused_too(model: Path, capsys: pytest.
     secret.data_location = TensorProto.DEFAULT
     graph(lambda proto: proto.graph.initializer.append(secret))(model)
     reseal(model)
-    assert "is in another file" in assert_refused(model, capsys)
+    assert "is external data" in assert_refused(model, capsys)
+
+
+@pytest.mark.parametrize("place", sorted(set(PLACES) - {"initializer", "sparse initializer", "sparse constant"}))
+def test_only_an_initializer_of_the_graph_itself_is_in_the_weights_file(
+    place: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def move(proto: onnx.ModelProto) -> None:
+        PLACES[place](proto, tensor_of(proto, "item_embeddings.weight"))
+
+    graph(move)(model)
+    reseal(model)
+    assert ELSEWHERE in assert_refused(model, capsys)
 
 
 def test_onnxruntime_itself_finds_nothing_in_the_working_directory(
@@ -203,7 +262,7 @@ def test_onnxruntime_itself_finds_nothing_in_the_working_directory(
     # Without that setting it would find the file.
     assert ort.InferenceSession(contents, providers=[CPU]).get_inputs()
     with pytest.raises(ModelError, match=r"secret\.bin"):
-        open_session(contents, CPU)
+        open_session(Graph(contents), CPU)
 
 
 def test_a_model_is_the_same_from_any_folder(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -265,7 +324,7 @@ RANKINGS: dict[str, tuple[list[list[float]], list[list[int]], str | None]] = {
 def test_outputs_that_are_not_a_ranking_are_refused(
     scores: list[list[float]], items: list[list[int]], said: str | None
 ) -> None:
-    ranker = Ranker(answering(scores, items), "cpu")
+    ranker = Ranker(Graph(answering(scores, items)), "cpu")
     nothing = SeenPairs(np.empty(0, np.int64), np.empty(0, np.int64))
     tokens = np.array([[2], [3]], np.int32)
     if said is None:

@@ -136,6 +136,15 @@ def raw_weights(contents: bytes) -> Change:
     return lambda model: (model / "weights.safetensors").write_bytes(contents)
 
 
+def longer_header(model: Path) -> None:
+    """Pad the header of the safetensors file with one blank more."""
+    contents = (model / "weights.safetensors").read_bytes()
+    end = 8 + int.from_bytes(contents[:8], "little")
+    (model / "weights.safetensors").write_bytes(
+        (end - 7).to_bytes(8, "little") + contents[8:end] + b" " + contents[end:]
+    )
+
+
 WEIGHTS: dict[str, tuple[Change, str]] = {
     "a weight less": (weights(lambda w: w.pop("norm.bias")), "lacks the weight 'norm.bias'"),
     "a weight more": (weights(lambda w: w.update(x=w["norm.bias"])), "has an unexpected weight 'x'"),
@@ -156,6 +165,7 @@ WEIGHTS: dict[str, tuple[Change, str]] = {
     "nothing": (raw_weights(b""), "not a safetensors file"),
     "a header beyond the end": (raw_weights((1 << 62).to_bytes(8, "little") + b"{}"), "not a safetensors file"),
     "a deep header": (raw_weights((100_000).to_bytes(8, "little") + b"[" * 100_000), "not a safetensors file"),
+    "weights at any byte": (longer_header, "; expected a multiple of 8"),
     "a list as header": (raw_weights((2).to_bytes(8, "little") + b"[]"), "its header is not an object"),
     "a number as weight": (
         header(lambda h: h.update({"norm.bias": 7})),

@@ -10,22 +10,24 @@ from numpy.typing import NDArray
 
 from batchrec.model.batching import NO_PAIRS, SeenPairs
 from batchrec.model.blend import NO_HABITS, Blend, ScoredPairs
+from batchrec.model.directory import read_graph
+from batchrec.model.graph import Graph
 from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
-from batchrec.training.export import export_encoder
 from tests.support.models import small_encoder
-from tests.support.shared import made_once
+from tests.support.shared import exported
 
 N_ITEMS = 40
 
 
 @cache
-def graph() -> bytes:
+def graph() -> Graph:
     """A graph whose scores are the item_offsets alone."""
     size = N_ITEMS + FIRST_ITEM
-    zeros, none = np.zeros((size, 1), np.float32), np.zeros(1, np.float32)
-    blend = Blend(none, zeros[:, 0], zeros.astype(np.int32), zeros, none, np.zeros(2, np.float32))
-    return made_once("ties.onnx", lambda file: export_encoder(small_encoder(size), file, blend)).read_bytes()
+    shapes = (1, size, (size, 1), (size, 1), 1, 2)
+    scale, biases, neighbours, *others = (np.zeros(shape, np.float32) for shape in shapes)
+    blend = Blend(scale, biases, neighbours.astype(np.int32), *others)
+    return read_graph(exported(small_encoder(size), blend))
 
 
 class AnyOrder(Ranker):

@@ -18,14 +18,15 @@ from hypothesis import settings
 from safetensors.torch import load
 
 from batchrec.arrays import Longs
-from batchrec.benchmark.models import instant_graph
+from batchrec.benchmark.models import write_instant_graph
 from batchrec.cli import run
 from batchrec.config import EncoderShape, Objective, TrainingConfig
 from batchrec.model.batching import Histories
 from batchrec.model.blend import Blend
-from batchrec.model.directory import ENCODER, TRAINING_LOG, WEIGHTS, Model, load_model, write_manifest
+from batchrec.model.directory import ENCODER, TRAINING_LOG, Model, load_model, write_manifest
+from batchrec.model.graph import WEIGHTS
 from batchrec.model.vocabulary import Vocabulary
-from batchrec.tables.schemas import FIRST_ITEM, MASK, PAD
+from batchrec.tables.schemas import MASK, PAD
 from batchrec.training.encoder import Encoder
 from batchrec.training.train import train
 from tests.support.shared import made_once
@@ -98,14 +99,9 @@ def indexed(*histories: Sequence[int]) -> Histories:
     )
 
 
-def write_graph(encoder: Encoder, file: Path, blend: Blend | None = None) -> None:
-    """Write the instant graph of an encoder and its blend: it has their weights but ranks without computing."""
-    weights = {name: weight.cpu().numpy() for name, weight in encoder.state_dict().items()}
-    if blend is not None:
-        arrays = blend.arrays()
-        arrays["blend.biases"] = np.concatenate([np.full(FIRST_ITEM, -np.inf, np.float32), blend.biases[FIRST_ITEM:]])
-        weights |= arrays
-    file.write_bytes(instant_graph(weights).SerializeToString())
+def write_graph(_: Encoder, folder: Path, __: Blend | None = None) -> None:
+    """Write the instant graph, which ranks without computing, in the place of export_encoder."""
+    write_instant_graph(folder)
 
 
 def longs(values: Iterable[int]) -> Longs:

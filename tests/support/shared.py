@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import pytest
 from filelock import FileLock
 from safetensors.torch import save
 
+from batchrec.model.blend import Blend
 from batchrec.training.encoder import Encoder
-from batchrec.training.export import export_encoder
+from batchrec.training.export import export_encoder, write_encoder
 
 # The variable that tells the folder to the other processes: pytest-xdist's workers, and programs that tests start.
 _FOLDER = "SHARED_BY_TESTS"
@@ -54,13 +55,21 @@ def made_once(name: str, make: Callable[[Path], object]) -> Path:
     return made
 
 
-def exported(encoder: Encoder) -> Path:
-    """Return the graph of an encoder; an export takes seconds, and equal encoders have equal graphs."""
-    digest = sha256(repr(encoder.shape).encode() + save(encoder.state_dict())).hexdigest()
-    return made_once(f"{digest[:16]}.onnx", partial(export_encoder, encoder))
+def exported(encoder: Encoder, blend: Blend | None = None) -> Path:
+    """Return a folder with the weights and the graph of an encoder.
+
+    An export takes seconds, and equal encoders with equal blends have equal graphs.
+    """
+    parts = [repr(encoder.shape).encode(), save(encoder.state_dict())]
+    parts += [] if blend is None else [array.tobytes() for array in blend.arrays().values()]
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        write_encoder(encoder, folder, blend)
+
+    return made_once(f"exported-{sha256(b''.join(parts)).hexdigest()[:16]}", write)
 
 
 def write_exported(encoder: Encoder, folder: Path) -> None:
     """Write the weights and the graph of an encoder into a model directory, as write_encoder does."""
-    (folder / "weights.safetensors").write_bytes(save(encoder.state_dict()))
-    shutil.copyfile(exported(encoder), folder / "encoder.onnx")
+    shutil.copytree(exported(encoder), folder, dirs_exist_ok=True)

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save
 
 from batchrec.model.blend import Blend
-from batchrec.model.directory import ENCODER, WEIGHTS, write_manifest
+from batchrec.model.directory import write_manifest
+from batchrec.model.graph import WEIGHTS
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.signals import count_neighbours
@@ -40,7 +41,7 @@ def write_model_of(histories: Mapping[Any, Sequence[Any]], folder: Path, **optio
     folder.mkdir()
     weights = encoder.state_dict() | {name: torch.from_numpy(array) for name, array in blend.arrays().items()}
     (folder / WEIGHTS).write_bytes(save(weights))
-    write_graph(encoder, folder / ENCODER, blend)
+    write_graph(encoder, folder, blend)
     write_manifest(folder, vocabulary, encoder.shape, replace(CONFIG, blend="auto", **options), {}, blend.sizes)
     return folder
 

@@ -1,7 +1,6 @@
 """The graph of a blend against a plain loop that adds its parts one by one."""
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,13 +11,15 @@ from hypothesis import strategies as st
 from batchrec.config import Objective
 from batchrec.model.batching import NO_PAIRS, SeenPairs, scoring_tokens, seen_pairs
 from batchrec.model.blend import Blend, habits
+from batchrec.model.directory import read_graph
+from batchrec.model.graph import Graph
 from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
-from batchrec.training.export import check_parity, export_encoder
+from batchrec.training.export import check_parity
 from tests.support.models import examples, indexed, next_item_scores, small_encoder
 from tests.support.params import masked_is_slow
-from tests.support.shared import made_once
+from tests.support.shared import exported
 
 SIZE, N_NEIGHBOURS, MAX_LEN = 17, 4, 6
 
@@ -47,11 +48,8 @@ def blend(scale: float) -> Blend:
 
 
 @cache
-def graph(objective: Objective, scale: float) -> bytes:
-    def export(file: Path) -> None:
-        export_encoder(encoder(objective), file, blend(scale))
-
-    return made_once(f"blended-{objective}-{scale}.onnx", export).read_bytes()
+def graph(objective: Objective, scale: float) -> Graph:
+    return read_graph(exported(encoder(objective), blend(scale)))
 
 
 def plain_scores(objective: Objective, scale: float, history: list[int]) -> list[float]:
@@ -128,15 +126,14 @@ def test_other_precisions_rank_nearly_the_same(objective: Objective, precision: 
 
 
 @masked_is_slow
-def test_parity_is_checked_with_the_blend(objective: Objective, tmp_path: Path) -> None:
-    file = tmp_path / "graph.onnx"
-    file.write_bytes(graph(objective, 0.6))
+def test_parity_is_checked_with_the_blend(objective: Objective) -> None:
+    folder = exported(encoder(objective), blend(0.6))
     table = indexed([2, 3, 4], [5, 6, 7, 8, 9, 10, 11])
-    assert check_parity(encoder(objective), file, table, blend(0.6)) < 1e-4
+    assert check_parity(encoder(objective), folder, table, blend(0.6)) < 1e-4
     with pytest.raises(RuntimeError, match="differ"):
-        check_parity(encoder(objective), file, table)
+        check_parity(encoder(objective), folder, table)
 
 
 def test_a_graph_without_the_encoder_has_none_of_its_products() -> None:
-    operators = {node.op_type for node in onnx.load_model_from_string(graph("causal", 0.0)).graph.node}
+    operators = {node.op_type for node in onnx.load_model_from_string(graph("causal", 0.0).proto).graph.node}
     assert operators.isdisjoint({"MatMul", "Gemm", "Attention", "LayerNormalization"})

@@ -1,3 +1,6 @@
+import gc
+import shutil
+import weakref
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -5,15 +8,20 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
+from safetensors.torch import save
 
 import batchrec
 from batchrec.config import Objective
-from batchrec.errors import DeviceError, ModelError
+from batchrec.errors import ConfigError, DeviceError, ModelError
 from batchrec.model.batching import SeenPairs, scoring_tokens, seen_pairs
+from batchrec.model.directory import read_graph, replacing_model
+from batchrec.model.graph import Graph
 from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training import export
@@ -32,13 +40,17 @@ def encoder(objective: Objective) -> Encoder:
 
 
 @cache
-def graph(objective: Objective) -> Path:
+def folder(objective: Objective) -> Path:
     return exported(encoder(objective))
+
+
+def graph(objective: Objective) -> Path:
+    return folder(objective) / "encoder.onnx"
 
 
 @cache
 def ranker(objective: Objective) -> Ranker:
-    return Ranker(graph(objective).read_bytes(), "cpu")
+    return Ranker(read_graph(folder(objective)), "cpu")
 
 
 def assert_ranks_like_torch(
@@ -87,6 +99,23 @@ def test_batches_and_lengths_may_have_any_size(n_users: int, length: int, object
     assert_ranks_like_torch(objective, histories, 5, keep_seen=True)
 
 
+def test_a_ranker_computes_with_the_weights_of_its_graph_and_keeps_them() -> None:
+    graph = read_graph(folder("causal"))
+    ((name, tensor),) = graph.tensors.items()
+    weights = tensor.copy()
+    kept, opened = weakref.ref(weights), Ranker(Graph(graph.proto, {name: weights}), "cpu")
+    tokens = np.array([[3]], np.int32)
+    before = opened.encode(tokens)
+    weights[3] += 1
+    assert not np.array_equal(opened.encode(tokens), before)
+    del weights
+    gc.collect()
+    assert kept() is not None
+    del opened
+    gc.collect()
+    assert kept() is None
+
+
 def test_top_k_goes_up_to_the_catalogue(objective: Objective) -> None:
     for top_k in (1, N_ITEMS - 1, N_ITEMS):
         assert_ranks_like_torch(objective, [[2, 3], [4]], top_k, keep_seen=True)
@@ -102,7 +131,7 @@ def test_offsets_are_added_to_the_scores_of_items(objective: Objective) -> None:
     history = [5, 6, 7]
     table, users = indexed(history), np.arange(1)
     tokens = scoring_tokens(table, users, encoder(objective).shape)
-    ranking = Ranker(graph(objective).read_bytes(), "cpu", item_offsets=offsets).rank(
+    ranking = Ranker(read_graph(folder(objective)), "cpu", item_offsets=offsets).rank(
         tokens, seen_pairs(table, users), N_ITEMS
     )
     own = np.array(next_item_scores(encoder(objective), history)) + offsets
@@ -125,7 +154,7 @@ def test_scores_follow_from_the_returned_states(objective: Objective) -> None:
 
 
 def test_the_catalogue_is_scored_by_one_product(objective: Objective) -> None:
-    model = onnx.load(graph(objective)).graph
+    model = onnx.load(graph(objective), load_external_data=False).graph
     of_all_items = {tensor.name for tensor in model.initializer if SIZE in tensor.dims and len(tensor.dims) == 2}
     users = [node for node in model.node if of_all_items & set(node.input)]
     assert sorted(node.op_type for node in users) == ["Gather", "Gemm"]
@@ -136,22 +165,48 @@ def test_an_item_seen_many_times_is_excluded_like_one_seen_once(objective: Objec
 
 
 def test_every_operator_is_a_standard_one(objective: Objective) -> None:
+    onnx.checker.check_model(graph(objective), full_check=True)
     model = onnx.load(graph(objective))
-    onnx.checker.check_model(model, full_check=True)
     nodes = [node for function in model.functions for node in function.node] + list(model.graph.node)
     assert {node.domain for node in nodes} <= {"", "ai.onnx"}
     assert [opset.domain for opset in model.opset_import if opset.domain not in {"", "ai.onnx"}] == []
     assert len(model.functions) == 0
 
 
-def test_the_graph_is_one_file(objective: Objective) -> None:
+def test_only_the_embeddings_are_in_the_other_file(objective: Objective) -> None:
     model = onnx.load(graph(objective), load_external_data=False)
-    assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
+    external = [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    assert [tensor.name for tensor in external] == ["encoder.item_embeddings.weight"]
+    assert external[0].external_data[0].value == "weights.safetensors"
+
+
+def test_the_graph_grows_by_a_bias_per_item() -> None:
+    larger = exported(small_encoder(SIZE + 1000)) / "encoder.onnx"
+    assert larger.stat().st_size - graph("causal").stat().st_size == pytest.approx(4 * 1000, abs=100)
+
+
+def test_any_runtime_finds_the_weights_next_to_the_graph(objective: Objective) -> None:
+    table, users = indexed([3, 4, 5], [6]), np.arange(2)
+    tokens, seen = scoring_tokens(table, users, encoder(objective).shape), seen_pairs(table, users)
+    inputs = {
+        "tokens": tokens,
+        "seen_rows": seen.rows,
+        "seen_items": seen.items,
+        **dict.fromkeys(("habit_rows", "habit_items", "asked_rows", "asked_items"), np.empty(0, np.int64)),
+        "habit_scores": np.empty(0, np.float32),
+        "item_offsets": np.zeros(SIZE, np.float32),
+        "top_k": np.array(5),
+    }
+    session = onnxruntime.InferenceSession(graph(objective), providers=["CPUExecutionProvider"])
+    scores, items = session.run(["scores", "items"], inputs)
+    expected = ranker(objective).rank(tokens, seen, 5)
+    assert np.array_equal(items, expected.items)
+    assert np.array_equal(scores, expected.scores)
 
 
 def test_the_graph_says_nothing_of_where_it_was_exported(objective: Objective) -> None:
     assert str(Path(batchrec.__file__).parent).encode() not in graph(objective).read_bytes()
-    parts = list(messages(onnx.load(graph(objective))))
+    parts = list(messages(onnx.load(graph(objective), load_external_data=False)))
     assert {type(part).__name__ for part in parts} >= {"ModelProto", "GraphProto", "NodeProto", "ValueInfoProto"}
     assert not [part for part in parts if getattr(part, "doc_string", "") or len(getattr(part, "metadata_props", ()))]
 
@@ -167,23 +222,31 @@ def messages(message: Any) -> Iterator[Any]:
 
 def test_parity_holds_only_for_the_exported_weights(objective: Objective) -> None:
     histories = indexed([2, 3, 4], [5], [6, 7, 8, 9, 10, 11, 12])
-    assert check_parity(encoder(objective), graph(objective), histories) < 1e-4
+    assert check_parity(encoder(objective), folder(objective), histories) < 1e-4
     with pytest.raises(RuntimeError, match="differ"):
-        check_parity(small_encoder(SIZE, seed=1, objective=objective), graph(objective), histories)
+        check_parity(small_encoder(SIZE, seed=1, objective=objective), folder(objective), histories)
 
 
 def test_parity_fails_if_scores_are_not_finite(tmp_path: Path) -> None:
     broken = small_encoder(SIZE, objective="causal")
     with torch.no_grad():
         broken.item_embeddings.weight.fill_(float("nan"))
-    model = onnx.load(graph("causal"))
-    for tensor in model.graph.initializer:
-        if tuple(tensor.dims) == broken.item_embeddings.weight.shape:
-            values = np.full(tensor.dims, np.nan, np.float32)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    onnx.save(model, tmp_path / "broken.onnx")
+    shutil.copy(graph("causal"), tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(save(broken.state_dict()))
     with pytest.raises(ModelError, match="not a finite number"):
-        check_parity(broken, tmp_path / "broken.onnx", indexed([2, 3, 4], [5]))
+        check_parity(broken, tmp_path, indexed([2, 3, 4], [5]))
+
+
+def test_weights_that_the_disk_does_not_take_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(export, "save_file", fail)
+    with (
+        pytest.raises(ConfigError, match=r"model: cannot be written: .* No space left on device"),
+        replacing_model(tmp_path / "model") as made,
+    ):
+        export.write_encoder(encoder("causal"), made)
 
 
 @pytest.mark.usefixtures("no_export")
@@ -200,10 +263,10 @@ def test_a_broken_graph_is_a_model_error(contents: bytes | None) -> None:
     if contents is None:
         contents = graph("causal").read_bytes()[:-1000]
     with pytest.raises(ModelError):
-        Ranker(contents, "cpu")
+        Ranker(Graph(contents), "cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_an_error() -> None:
     with pytest.raises(DeviceError, match="--device cpu"):
-        Ranker(graph("causal").read_bytes(), "cuda")
+        Ranker(read_graph(folder("causal")), "cuda")

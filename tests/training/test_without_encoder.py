@@ -44,7 +44,7 @@ def test_the_reported_accuracy_is_that_of_the_blended_graph(max_epochs: int, tmp
     model = load_model(tmp_path / "model")
     users = np.arange(len(held_out.later))
     tokens = scoring_tokens(held_out.histories, users, model.manifest.shape)
-    ranking = Ranker(model.encoder, "cpu").rank(tokens, seen_pairs(held_out.histories, users), 10)
+    ranking = Ranker(model.graph, "cpu").rank(tokens, seen_pairs(held_out.histories, users), 10)
     is_later = ranking.items == held_out.later.items[:, None]
     ranks = np.where(is_later.any(axis=1), 1 + is_later.argmax(axis=1), 11)
     assert report.ndcg_at_10 == pytest.approx(ndcg(ranks, 10), abs=1e-6)

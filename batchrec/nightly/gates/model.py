@@ -51,7 +51,7 @@ class HeldOutItems:
         """
         loaded = load_model(model)
         check_knows(loaded.vocabulary, model, self.table)
-        ranker = Ranker(loaded.encoder, scoring.device, scoring.precision)
+        ranker = Ranker(loaded.graph, scoring.device, scoring.precision)
         config = ScoringConfig(top_k=min(_K, len(loaded.vocabulary)), keep_seen=self.keep_seen)
         scorer = Scorer(
             loaded,
