@@ -3,11 +3,12 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, topk
+
+from batchrec.model.runs import GROUP
 
 # Rows of more scores than this are wide: the figures are in docs/decisions/top-k-in-the-graph.md.
 WIDE = 500_000
-GROUP = 32
 
 
 def padded(scores: Tensor) -> Tensor:
@@ -34,16 +35,16 @@ def top_items(scores: Tensor, n_items: int, k: Any) -> tuple[Tensor, Tensor]:
     The idea is that of the delegates of Gaihre et al., "Dr. Top-k" (SC 2021).
     """
     if not is_wide(n_items):
-        best, places = torch.topk(scores, k)
-        return best, places
+        ranked = topk(scores, k)
+        return ranked.values, ranked.indices
     groups = scores.unflatten(1, (-1, GROUP))
     n_chosen = torch.sym_min(k, groups.shape[1])
-    chosen = torch.topk(groups.amax(dim=2), n_chosen).indices
-    chosen = torch.topk(chosen, n_chosen, largest=False).values
+    chosen = topk(groups.amax(dim=2), n_chosen).indices
+    chosen = topk(chosen, n_chosen, largest=False).values
     places = (chosen[:, :, None] * GROUP + torch.arange(GROUP)).flatten(1)
-    best, at = torch.topk(scores.gather(1, places), k)
+    ranked = topk(scores.gather(1, places), k)
     # Only a -inf can stand behind the last item, where the device does not prefer the lower place.
-    return best, places.gather(1, at).clamp(max=n_items - 1)
+    return ranked.values, places.gather(1, ranked.indices).clamp(max=n_items - 1)
 
 
 def is_wide(n_items: int) -> bool:
