@@ -31,8 +31,9 @@ def top_items(scores: Tensor, n_items: int, k: Any) -> tuple[Tensor, Tensor]:
     ONNX's TopK takes the lower place of equal scores, and so does this way for wide rows: Every group of places that
     comes before another, by its maximum and then by its places, has an item that comes before all items of the other.
     So an item of a group beyond the k first groups has k items before it. The groups' scores are laid out in the order
-    of their places, so that the last TopK too takes the lower place. (CUDA's TopK does not: see model/ranker.py.)
-    The idea is that of the delegates of Gaihre et al., "Dr. Top-k" (SC 2021).
+    of their places, so that the last TopK too takes the lower place. CUDA's TopK takes any of equal scores or maxima:
+    then the scores are the same, and model/ranker.py chooses the items. The idea is that of the delegates of Gaihre et
+    al., "Dr. Top-k" (SC 2021).
     """
     if not is_wide(n_items):
         ranked = topk(scores, k)
