@@ -172,7 +172,7 @@ def _run_once(
 
     def run(stage: str, log: int, function: Callable[..., Any], *arguments: Any) -> None:
         turn[stage, log] = measured = run_isolated(function, *arguments)
-        _log.info("repeat %s: %s, %d users: %.2f s", number, stage, logs[log].shape.users, measured.seconds)
+        _log.info("repeat %s: %s, a log of %d users: %.2f s", number, stage, logs[log].shape.users, measured.seconds)
 
     for n, log in enumerate(logs):
         run(

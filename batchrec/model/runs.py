@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 GROUP = 32
 # Kernels of onnxruntime and cuDNN count the elements of a tensor in 32 bits.
 _MAX_SCORES = 2**31 - 1
-# What onnxruntime's arena, CUDA, cuBLAS and cuDNN say if the memory of the device is full.
+# The errors of onnxruntime's arena, CUDA, cuBLAS and cuDNN if the memory of the device is full.
 _IS_FULL = re.compile(
     "Failed to allocate memory|is smaller than requested bytes|out of memory|ALLOC_FAILED|ALLOCATION_FAILED"
 )
