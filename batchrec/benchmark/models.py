@@ -19,14 +19,15 @@ from batchrec.training.export import write_encoder
 _EMBEDDINGS = initializer_name("item_embeddings.weight")
 
 
-def write_untrained(sequences: Path, shape: EncoderShape, out: Path) -> None:
-    """Write a model directory with the items of a sequences table and untrained weights."""
+def write_untrained(sequences: Path, shape: EncoderShape, out: Path) -> int:
+    """Write a model directory with the items of a sequences table and untrained weights; return their number."""
     vocabulary = read_corpus(sequences, seed=0).vocabulary
     torch.manual_seed(0)
     encoder = Encoder(vocabulary.size, shape).eval()
     with replacing_model(out) as folder:
         write_encoder(encoder, folder)
         write_manifest(folder, vocabulary, shape, TrainingConfig(), {})
+    return len(vocabulary)
 
 
 def write_instant(model: Path, out: Path) -> None:

@@ -8,7 +8,7 @@ from batchrec.system.terminal import format_table
 
 def format_report(report: BenchReport) -> str:
     """Format the report as text."""
-    return "\n".join([*_head(report), "", _stages(report.stages), "", *map(_growth, report.growth)])
+    return "\n".join([*_head(report), "", _stages(report.stages), "", *map(_growth, report.growth), _share(report)])
 
 
 def _head(report: BenchReport) -> Iterator[str]:
@@ -18,6 +18,8 @@ def _head(report: BenchReport) -> Iterator[str]:
         f"top {report.top_k}, histories filtered, {encoder['n_layers']} blocks, {encoder['hidden_size']} hidden, "
         f"{encoder['n_heads']} heads, {encoder['max_len']} items, {report.precision} on {report.device}"
     )
+    if report.scored_users < report.users:
+        yield f"{report.scored_users:,} of the users are scored"
     yield f"{report.cores} cores, median of {report.repeats}"
 
 
@@ -43,3 +45,11 @@ def _growth(growth: Growth) -> str:
         for n, seconds, peak in zip(growth.users, growth.seconds, growth.peak_mib, strict=True)
     )
     return f"{growth.name} by users: {steps}; time grows as users^{growth.exponent:.2f}"
+
+
+def _share(report: BenchReport) -> str:
+    (ratio,) = (stage.ratio for stage in report.stages if stage.name == "score")
+    way = "the maxima of groups" if report.has_groups else "TopK alone"
+    return (
+        f"score takes the top {report.top_k} by {way}, and reaches {1 / ratio:.0%} of the speed that its limit allows"
+    )

@@ -5,6 +5,7 @@ Popularity here answers: how often is an item drawn? By Zipf's law over a random
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,8 @@ SHAPES = {
     "ml-1m": Shape(6_040, 3_706, 1_000_209),
     "ml-20m": Shape(138_493, 26_744, 20_000_263),
     "ml-25m": Shape(162_541, 62_423, 25_000_095),
+    # Of its items 3 million are drawn at least once: those that a model has.
+    "3m-items": Shape(200_000, 6_300_000, 24_000_000),
 }
 
 
@@ -104,6 +107,12 @@ def _ratings(first_user: int, lengths: Longs, item_ids: Longs, generator: np.ran
     }
     order = np.lexsort((columns["movieId"], users))
     return pa.record_batch({name: column[order] for name, column in columns.items()}).cast(_SCHEMA)
+
+
+def take_users(sequences: Path, n_users: int, out: Path) -> None:
+    """Copy the first `n_users` rows of a sequences table."""
+    table = open_sequences(sequences)
+    write_parquet(islice(table.batches(n_users), 1), table.schema, out)
 
 
 def shorten_histories(sequences: Path, every: int, out: Path) -> None:

@@ -11,8 +11,10 @@ from batchrec.config.scoring import ScoringPrecision
 class BenchConfig:
     """Options of `bench`."""
 
-    shape: Literal["ml-1m", "ml-20m", "ml-25m"] = option(
-        "ml-25m", "MovieLens dataset whose numbers of users, items and ratings to generate."
+    shape: Literal["ml-1m", "ml-20m", "ml-25m", "3m-items"] = option(
+        "ml-25m",
+        "MovieLens dataset whose numbers of users, items and ratings to generate. "
+        "3m-items: a wide catalogue, of which 4,000 users are scored.",
     )
     users: int | None = option(None, "Number of users, with --items and --ratings, instead of --shape.", minimum=1)
     items: int | None = option(None, "Number of items in the catalogue.", minimum=1)

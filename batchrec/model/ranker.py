@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from batchrec.model.batching import NO_PAIRS, SeenPairs
 from batchrec.model.blend import NO_HABITS, ScoredPairs
 from batchrec.model.graph import Graph
 from batchrec.model.precision import at_precision
+from batchrec.model.runs import RunInputs, Runs
 from batchrec.system.machine import has_nvidia_device
 from batchrec.tables.schemas import FIRST_ITEM
 
@@ -87,6 +89,7 @@ class Ranker:
         self._is_exact = precision != "fp16"
         sizes = {argument.name: argument.shape for argument in self._session.get_inputs()}
         (self._n_indexes,) = sizes["item_offsets"]
+        self._runs = Runs(self._run_once, self._n_indexes)
         if item_offsets is None:
             item_offsets = np.zeros(self._n_indexes, np.float32)
         # Copied to the device once, because every run uses the same offsets.
@@ -178,28 +181,31 @@ class Ranker:
     def _run(
         self, tokens: Ints, seen: SeenPairs, top_k: int, habits: ScoredPairs, asked: SeenPairs, *outputs: str
     ) -> list[NDArray[Any]]:
+        try:
+            return self._runs(RunInputs(tokens, seen, top_k, habits, asked), outputs)
+        except Exception as error:  # onnxruntime's errors share no base class of their own
+            if self.device == "cuda":
+                raise DeviceError(f"onnxruntime cannot run the model on the GPU: {one_line(error)}") from error
+            raise ModelError(f"encoder.onnx: onnxruntime cannot run the graph: {one_line(error)}") from error
+
+    def _run_once(self, inputs: RunInputs, outputs: Sequence[str]) -> list[NDArray[Any]]:
         binding = self._session.io_binding()
         for name, values in (
-            ("tokens", tokens),
-            ("seen_rows", seen.rows),
-            ("seen_items", seen.items),
-            ("habit_rows", habits.rows),
-            ("habit_items", habits.items),
-            ("habit_scores", habits.scores),
-            ("asked_rows", asked.rows),
-            ("asked_items", asked.items),
-            ("top_k", np.array(top_k)),
+            ("tokens", inputs.tokens),
+            ("seen_rows", inputs.seen.rows),
+            ("seen_items", inputs.seen.items),
+            ("habit_rows", inputs.habits.rows),
+            ("habit_items", inputs.habits.items),
+            ("habit_scores", inputs.habits.scores),
+            ("asked_rows", inputs.asked.rows),
+            ("asked_items", inputs.asked.items),
+            ("top_k", np.array(inputs.top_k)),
         ):
             binding.bind_cpu_input(name, values)
         binding.bind_ortvalue_input("item_offsets", self._item_offsets)
         for name in outputs:
             binding.bind_output(name)
-        try:
-            self._session.run_with_iobinding(binding)
-        except Exception as error:  # onnxruntime's errors share no base class of their own
-            if self.device == "cuda":
-                raise DeviceError(f"onnxruntime cannot run the model on the GPU: {one_line(error)}") from error
-            raise ModelError(f"encoder.onnx: onnxruntime cannot run the graph: {one_line(error)}") from error
+        self._session.run_with_iobinding(binding)
         arrays: list[NDArray[Any]] = binding.copy_outputs_to_cpu()
         return arrays
 

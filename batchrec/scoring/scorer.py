@@ -34,6 +34,9 @@ _log = logging.getLogger(__name__)
 # Tokens in one run of the model, and scores of items: few on a CPU, to fit its cache; a GPU needs more work at a time.
 _BATCH_TOKENS = {"cpu": 1 << 11, "cuda": 1 << 18}
 _BATCH_SCORES = {"cpu": 1 << 22, "cuda": 1 << 27}
+# Every run reads all embeddings. So one has this many users if the catalogue is wide, up to so many scores.
+_WIDE_BATCH_USERS = {"cpu": 16, "cuda": 512}
+_WIDE_BATCH_SCORES = {"cpu": 1 << 26, "cuda": 1 << 30}
 
 
 @dataclass(frozen=True)
@@ -260,7 +263,8 @@ class Scorer:
 
 def batch_limits(device: str, vocabulary_size: int) -> tuple[int, int]:
     """Return the maximum numbers of tokens and of users in one run of the model."""
-    return _BATCH_TOKENS[device], max(1, _BATCH_SCORES[device] // vocabulary_size)
+    wide = min(_WIDE_BATCH_USERS[device], _WIDE_BATCH_SCORES[device] // vocabulary_size)
+    return _BATCH_TOKENS[device], max(1, _BATCH_SCORES[device] // vocabulary_size, wide)
 
 
 def _open_previous(config: ScoringConfig, schema: pa.Schema) -> PreviousRecs | None:

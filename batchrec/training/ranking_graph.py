@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from batchrec.model.blend import ARRAYS, Blend
 from batchrec.tables.schemas import FIRST_ITEM, MASK
 from batchrec.training.encoder import Encoder
+from batchrec.training.wide_top_k import padded, top_items
 
 
 class BlendArrays(nn.Module):
@@ -98,12 +99,13 @@ class NextItemRanker(nn.Module):
         """
         # Stays a torch.SymInt: int() would fix top_k at the traced value.
         k: Any = top_k.item()
+        n_items = self.encoder.item_biases.numel()
         torch._check(k >= 1)
-        torch._check(k <= self.encoder.item_biases.numel())
+        torch._check(k <= n_items)
         scores, states = self.score(tokens, item_offsets)
         if self._has_habit:
             scores = scores.index_put((habit_rows, habit_items), habit_scores, accumulate=True)
         asked = scores[asked_rows, asked_items]
-        unseen = scores.index_put((seen_rows, seen_items), scores.new_tensor(-torch.inf))
-        best, items = torch.topk(unseen, k)
+        unseen = padded(scores).index_put((seen_rows, seen_items), scores.new_tensor(-torch.inf))
+        best, items = top_items(unseen, n_items, k)
         return best, items.to(torch.int32), states, asked

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from batchrec.scoring.inputs import read_inputs
 from batchrec.scoring.scorer import batch_limits, open_scorer
 from batchrec.tables.parquet import write_parquet
 from batchrec.tables.schemas import FIRST_ITEM
+from batchrec.training import wide_top_k
 from batchrec.training.default_sizes import encoder_shape
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import write_encoder
@@ -217,9 +219,13 @@ def many_items(workspace: Workspace) -> Iterator[Row]:
         peak = max(used, default=0.0)
         yield Row(f"{name}: peak GPU memory", f"{peak:,.0f} MiB" if used else "not measured", peak)
         if hidden_size == 128:
-            for factor in (4, 8):
-                yield _ranked(name, ranker, histories, shape, _TOP_K, factor * rows)
+            for other_rows in (max(1, rows // 8), 2 * rows):
+                yield _ranked(name, ranker, histories, shape, _TOP_K, other_rows)
         del ranker
+    with patch.object(wide_top_k, "WIDE", size):
+        export_encoder(Encoder(size, shape).eval(), file)
+    ranker = Ranker(file.read_bytes(), workspace.device)
+    yield _ranked(f"{name}, by TopK alone", ranker, histories, shape, _TOP_K, rows)
 
 
 def _ranked(  # noqa: PLR0913, PLR0917 - the sizes of a run

@@ -1,6 +1,10 @@
 import json
 import math
+import re
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -9,17 +13,18 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from batchrec.benchmark import limits
+from batchrec.benchmark import bench, limits
 from batchrec.benchmark.bench import ENCODER
-from batchrec.benchmark.isolated import run_isolated
+from batchrec.benchmark.isolated import Measurement, run_isolated
 from batchrec.benchmark.models import write_instant
 from batchrec.benchmark.polars_sequences import polars_sequences
-from batchrec.benchmark.synthetic import SHAPES, Shape, shorten_histories, write_ratings
+from batchrec.benchmark.synthetic import SHAPES, Shape, shorten_histories, take_users, write_ratings
 from batchrec.config import EncoderShape, Objective, ScoringConfig, SequencesConfig
 from batchrec.errors import ConfigError
 from batchrec.model.directory import load_model
 from batchrec.scoring.score import score
 from batchrec.sequences.build import build_sequences
+from batchrec.training import wide_top_k
 from batchrec.training.encoder import Encoder
 from tests.support.models import longs, run_cli, trained_model, training_histories, training_sequences
 
@@ -120,6 +125,12 @@ def test_every_nth_user_loses_the_newest_item(tmp_path: Path) -> None:
         assert new == {**old, **shortened, "also_seen": []}
 
 
+def test_the_first_users_are_scored(tmp_path: Path) -> None:
+    take_users(training_sequences(), 7, tmp_path / "first.parquet")
+    before, after = (pq.read_table(path).to_pylist() for path in (training_sequences(), tmp_path / "first.parquet"))
+    assert after == [{**row, "also_seen": []} for row in before[:7]]
+
+
 def _hold(mib: int) -> int:
     return len(bytearray(b"x") * (mib << 20))
 
@@ -150,11 +161,39 @@ def test_bench_reports_each_stage_next_to_its_limit(capsys: pytest.CaptureFixtur
         assert stage["ratio"] == pytest.approx(stage["seconds"] / stage["limit_seconds"])
         assert stage["peak_mib"] > 50
     assert (stages["build-sequences"]["n"], stages["score"]["n"]) == (4000, 160)
+    assert (report["users"], report["scored_users"], report["has_groups"]) == (160, 160, False)
+    assert report["items"] <= 150
     for growth in report["growth"]:
         assert growth["users"] == [10, 40, 160]
         slope = math.log(growth["seconds"][2] / growth["seconds"][0]) / math.log(16)
         assert growth["exponent"] == pytest.approx(slope)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_few_users_of_a_wide_catalogue_are_scored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def in_this_process(function: Callable[..., Any], *arguments: Any) -> Measurement:
+        started = time.perf_counter()
+        value = function(*arguments)
+        return Measurement(time.perf_counter() - started, 1.0, value)
+
+    monkeypatch.setattr(bench, "run_isolated", in_this_process)
+    monkeypatch.setitem(SHAPES, "3m-items", Shape(160, 150, 4000))
+    monkeypatch.setitem(bench._SCORED_USERS, "3m-items", 30)
+    monkeypatch.setattr(wide_top_k, "WIDE", 20)
+    monkeypatch.setattr(bench, "is_installed", lambda: False)
+    options = ("--shape", "3m-items", "--top-k", 5, "--repeats", 1, "--folder", tmp_path)
+    assert run_cli("bench", *options) == 0
+    text = capsys.readouterr().out
+    assert "4,000 ratings of 160 users and" in text
+    assert "30 of the users are scored" in text
+    (scored,) = re.findall(r"^score  .* users .*$", text, re.MULTILINE)
+    (ratio,) = re.findall(r"MiB +([\d.]+)", scored)
+    (share,) = re.findall(r"score takes the top 5 by the maxima of groups, and reaches (\d+)% of the speed", text)
+    assert float(share) == pytest.approx(100 / float(ratio), rel=0.1, abs=1)
+    assert "by users:" not in text
 
 
 @pytest.mark.parametrize(

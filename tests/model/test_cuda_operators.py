@@ -3,7 +3,8 @@
 onnxruntime lists its kernels only if CUDA's libraries are installed. Therefore cuda_kernels.csv holds the kernels for
 tensors that the graph may use, from opset 18 on. They are from docs/OperatorKernels.md of
 github.com/microsoft/onnxruntime, "Operators implemented by CUDAExecutionProvider", at commit
-001d12d2623fd411ce0f83d05abb5e82304a3389 of early 2026; kernels that were added later are missing.
+001d12d2623fd411ce0f83d05abb5e82304a3389 of early 2026; kernels that were added later are missing, but for ReduceMax-20
+(pull request 27755): the CUDA providers of onnxruntime-gpu 1.29.0 and 1.31.1 take that node of a wide graph.
 
 Shapes may be computed on the CPU all the same: onnxruntime prefers that (onnxruntime/core/framework/
 fallback_cpu_capability.cc).
