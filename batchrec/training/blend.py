@@ -89,7 +89,7 @@ def blend_accuracy(encoder: Encoder, blend: Blend, held_out: HeldOut) -> Accurac
         scores[torch.from_numpy(added.rows), torch.from_numpy(added.items)] += torch.from_numpy(added.scores)
         return scores
 
-    return measure_accuracy(held_out, score_users)
+    return measure_accuracy(held_out, encoder.item_biases.numel(), score_users)
 
 
 def _recency_columns() -> tuple[Floats, Floats]:

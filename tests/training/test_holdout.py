@@ -103,7 +103,7 @@ def test_measure_equals_a_plain_reference(histories: list[list[int]], data: st.D
         )
     )
     held_out = HeldOut(indexed(*histories), indexed(*([item] for item in held)))
-    accuracy = measure_accuracy(held_out, lambda users: torch.tensor(scores)[torch.from_numpy(users)])
+    accuracy = measure_accuracy(held_out, len(scores[0]), lambda users: torch.tensor(scores)[torch.from_numpy(users)])
     assert_close(accuracy, plain_accuracy(histories, held, scores))
 
 
@@ -139,7 +139,7 @@ def many_held_out(n_users: int) -> HeldOut:
 @pytest.mark.parametrize("score", [0.0, -5.0, 7.0, float("nan")])
 def test_equal_scores_have_accuracy_0(score: float) -> None:
     size = 30
-    accuracy = measure_accuracy(many_held_out(300), lambda users: torch.full((len(users), size), score))
+    accuracy = measure_accuracy(many_held_out(300), size, lambda users: torch.full((len(users), size), score))
     assert accuracy == Accuracy(0.0, 0.0)
 
 
@@ -150,4 +150,4 @@ def test_a_perfect_ranking_has_accuracy_1() -> None:
     def score_users(users: Longs) -> torch.Tensor:
         return best.repeat(len(users), 1)
 
-    assert measure_accuracy(many_held_out(300), score_users) == Accuracy(1.0, 1.0)
+    assert measure_accuracy(many_held_out(300), 30, score_users) == Accuracy(1.0, 1.0)

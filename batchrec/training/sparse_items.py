@@ -1,0 +1,105 @@
+"""Steps that cost what a batch touches, not what the catalogue holds, if negatives are sampled.
+
+A step gathers the weights of its items, learns as if these items were the whole vocabulary, and writes them back. Items
+move by Adam without momentum (Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, with beta1 = 0; but
+for the correction of the bias, RMSProp), and have no weight decay. What would happen to an untouched item in a step, the
+decay of its moment and the move of its average towards the same weight, happens for all such steps at once when the item
+is touched again. docs/decisions/sparse-steps.md has what was tried.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from batchrec.tables.schemas import FIRST_ITEM
+from batchrec.training.encoder import Encoder
+from batchrec.training.windows import Batch
+
+# The weights with a row per item, by their names in the encoder.
+ITEM_WEIGHTS = ("item_embeddings.weight", "item_biases")
+# Those of torch's AdamW.
+_BETA, _EPSILON = 0.999, 1e-8
+# Rows that are brought up to date at a time when all are.
+_ROWS_AT_A_TIME = 1 << 16
+
+
+class SparseItems:
+    """The weights of items, the moments of their gradients, and the running averages of the weights."""
+
+    def __init__(self, encoder: Encoder, averaged: Encoder) -> None:
+        self._weights = {name: encoder.get_parameter(name) for name in ITEM_WEIGHTS}
+        self._averages = {name: averaged.get_parameter(name) for name in ITEM_WEIGHTS}
+        self._moments = {name: torch.zeros_like(weight) for name, weight in self._weights.items()}
+        self._n_steps = 0
+        self._log_decay = 0.0
+        # The step of each row, and the sum of the logs of the averages' decays at it. float64, because it grows.
+        self._steps = torch.zeros_like(encoder.item_biases, dtype=torch.int32, requires_grad=False)
+        self._log_decays = torch.zeros_like(encoder.item_biases, dtype=torch.float64, requires_grad=False)
+        self._touched = torch.empty(0, dtype=torch.int64)
+
+    def gather(self, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
+        """Return the batch with its items numbered from 0, and the weights of these items, by name, to learn.
+
+        PAD and MASK keep their numbers, and items their order.
+        """
+        assert batch.negatives is not None  # noqa: S101 - else a step touches all items
+        parts = np.arange(FIRST_ITEM), batch.tokens.ravel(), batch.labels.ravel(), batch.negatives
+        rows, numbers = np.unique(np.concatenate(parts), return_inverse=True)
+        _, tokens, labels, negatives = np.split(numbers, np.cumsum([len(part) for part in parts[:-1]]))
+        self._touched = torch.from_numpy(rows).to(self._steps.device)
+        self._catch_up(self._touched)
+        gathered = {name: weight.detach()[self._touched].requires_grad_() for name, weight in self._weights.items()}
+        tokens, labels = (part.reshape(batch.tokens.shape).astype(np.int32) for part in (tokens, labels))
+        return Batch(tokens, labels, negatives, batch.weights), gathered
+
+    @torch.no_grad()
+    def step(self, gathered: dict[str, Tensor], learning_rate: float) -> None:
+        """Move the weights that `gather` returned by their gradients."""
+        self._n_steps += 1
+        correction = 1 - _BETA**self._n_steps
+        for name, weight in self._weights.items():
+            gradients = gathered[name].grad
+            assert gradients is not None  # noqa: S101 - the loss depends on all of them
+            moments = self._moments[name][self._touched].mul_(_BETA).addcmul_(gradients, gradients, value=1 - _BETA)
+            self._moments[name][self._touched] = moments
+            moved = gradients / moments.div_(correction).sqrt_().add_(_EPSILON)
+            weight.index_add_(0, self._touched, moved, alpha=-learning_rate)
+        self._steps[self._touched] = self._n_steps
+
+    def move_averages(self, decay: float) -> None:
+        """Move the averages of the touched items after a step: decay, above 0, is what they keep."""
+        self._log_decay += math.log(decay)
+        self._catch_up(self._touched)
+
+    def settle(self) -> None:
+        """Bring all items up to date."""
+        for rows in torch.arange(len(self._steps), device=self._steps.device).split(_ROWS_AT_A_TIME):
+            self._catch_up(rows)
+        self._log_decay = 0.0
+        self._log_decays.zero_()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the moments by the names of the weights. All items must be up to date."""
+        return dict(self._moments)
+
+    def restore(self, moments: dict[str, Tensor], n_steps: int) -> None:
+        """Resume from the state after some steps."""
+        for name, values in moments.items():
+            self._moments[name] = values.to(self._steps.device)
+        self._n_steps = n_steps
+        self._steps.fill_(n_steps)
+
+    @torch.no_grad()
+    def _catch_up(self, rows: Tensor) -> None:
+        """Bring some rows up to date: what the steps that did not touch them would have done to them."""
+        kept = _BETA ** (self._n_steps - self._steps[rows])
+        shares = -torch.expm1(self._log_decay - self._log_decays[rows]).float()
+        for name, weight in self._weights.items():
+            columns = (-1, *[1] * (weight.dim() - 1))
+            self._moments[name][rows] *= kept.view(columns)
+            averages = self._averages[name]
+            averages[rows] = averages[rows].lerp_(weight[rows], shares.view(columns))
+        self._steps[rows] = self._n_steps
+        self._log_decays[rows] = self._log_decay
