@@ -1,10 +1,11 @@
 """Steps that cost what a batch touches, not what the catalogue holds, if negatives are sampled.
 
 A step gathers the weights of its items, learns as if these items were the whole vocabulary, and writes them back. Items
-move by Adam without momentum (Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, with beta1 = 0; but
-for the correction of the bias, RMSProp), and have no weight decay. What would happen to an untouched item in a step, the
-decay of its moment and the move of its average towards the same weight, happens for all such steps at once when the item
-is touched again. docs/decisions/sparse-steps.md has what was tried.
+move by Adam (Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015) without momentum, weight decay, and
+with one moment for the embedding of an item instead of one for each dimension, as in FBGEMM's partial row-wise Adam.
+What would happen to an untouched item in a step, the decay of its moment and the move of its average towards the same
+weight, happens for all such steps at once when the item is touched again. docs/decisions/sparse-steps.md has what was
+tried.
 """
 
 import math
@@ -31,10 +32,11 @@ class SparseItems:
     def __init__(self, encoder: Encoder, averaged: Encoder) -> None:
         self._weights = {name: encoder.get_parameter(name) for name in ITEM_WEIGHTS}
         self._averages = {name: averaged.get_parameter(name) for name in ITEM_WEIGHTS}
-        self._moments = {name: torch.zeros_like(weight) for name, weight in self._weights.items()}
+        # Of each row: the running mean of its squared gradients.
+        self._moments = {name: torch.zeros_like(encoder.item_biases.detach()) for name in ITEM_WEIGHTS}
         self._n_steps = 0
         self._log_decay = 0.0
-        # The step of each row, and the sum of the logs of the averages' decays at it. float64, because it grows.
+        # The step up to which each row is, and the sum of the logs of the decays at it. float64, because it grows.
         self._steps = torch.zeros_like(encoder.item_biases, dtype=torch.int32, requires_grad=False)
         self._log_decays = torch.zeros_like(encoder.item_biases, dtype=torch.float64, requires_grad=False)
         self._touched = torch.empty(0, dtype=torch.int64)
@@ -62,10 +64,11 @@ class SparseItems:
         for name, weight in self._weights.items():
             gradients = gathered[name].grad
             assert gradients is not None  # noqa: S101 - the loss depends on all of them
-            moments = self._moments[name][self._touched].mul_(_BETA).addcmul_(gradients, gradients, value=1 - _BETA)
+            squares = gradients.square().view(len(gradients), -1).mean(dim=1)
+            moments = self._moments[name][self._touched].mul_(_BETA).add_(squares, alpha=1 - _BETA)
             self._moments[name][self._touched] = moments
-            moved = gradients / moments.div_(correction).sqrt_().add_(_EPSILON)
-            weight.index_add_(0, self._touched, moved, alpha=-learning_rate)
+            steps = gradients / _by_row(moments.div_(correction).sqrt_().add_(_EPSILON), gradients)
+            weight.index_add_(0, self._touched, steps, alpha=-learning_rate)
         self._steps[self._touched] = self._n_steps
 
     def move_averages(self, decay: float) -> None:
@@ -97,9 +100,13 @@ class SparseItems:
         kept = _BETA ** (self._n_steps - self._steps[rows])
         shares = -torch.expm1(self._log_decay - self._log_decays[rows]).float()
         for name, weight in self._weights.items():
-            columns = (-1, *[1] * (weight.dim() - 1))
-            self._moments[name][rows] *= kept.view(columns)
+            self._moments[name][rows] *= kept
             averages = self._averages[name]
-            averages[rows] = averages[rows].lerp_(weight[rows], shares.view(columns))
+            averages[rows] = averages[rows].lerp_(weight[rows], _by_row(shares, weight))
         self._steps[rows] = self._n_steps
         self._log_decays[rows] = self._log_decay
+
+
+def _by_row(values: Tensor, weight: Tensor) -> Tensor:
+    """Lay out a value per row so that it meets each dimension of a weight."""
+    return values.view(-1, *[1] * (weight.dim() - 1))

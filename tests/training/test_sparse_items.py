@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from batchrec.system.checkpoints import CheckpointStore
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.default_sizes import has_sparse_steps
 from batchrec.training.encoder import Encoder
-from batchrec.training.holdout import Split, hold_out
-from batchrec.training.loop import fit
+from batchrec.training.holdout import Accuracy, Split, TrainingPart, hold_out
+from batchrec.training.loop import FitResult, fit
 from batchrec.training.refit import refit
 from batchrec.training.sparse_items import ITEM_WEIGHTS, SparseItems
 from batchrec.training.train import train
@@ -34,9 +35,9 @@ def sparse_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrec.training.default_sizes._MIN_SPARSE_ITEMS", 1)
 
 
-def split() -> Split:
-    histories = indexed(*([2 + (user + place) % N_ITEMS for place in range(5)] for user in range(20)))
-    return hold_out(histories, 5, longs(range(20)))
+def split(n_users: int = 20) -> Split:
+    histories = indexed(*([2 + (user + place) % N_ITEMS for place in range(5)] for user in range(n_users)))
+    return hold_out(histories, 5, longs(range(n_users)))
 
 
 def batches(objective: Objective) -> Iterator[Batch]:
@@ -101,41 +102,51 @@ def test_a_step_changes_only_the_items_that_it_touches(objective: Objective) -> 
         assert moved.view(len(batch.negatives), -1).any(dim=1).all()
 
 
+def adam_by_row(weight: Tensor, gradient: Tensor, moment: Tensor, step: int) -> None:
+    """Take a step of 0.1 by Adam with beta1 = 0 and one moment for each row, over all rows."""
+    for row, own in enumerate(gradient):
+        moment[row] = 0.999 * moment[row] + 0.001 * own.square().mean()
+        weight[row] -= 0.1 * own / (torch.sqrt(moment[row] / (1 - 0.999**step)) + 1e-8)
+
+
 @given(st.lists(st.tuples(st.sets(st.integers(2, 11), min_size=1), st.floats(0.1, 0.998)), max_size=12), st.data())
-def test_lazy_items_equal_dense_adam_and_an_average_of_every_step(
+def test_lazy_items_equal_steps_and_averages_of_all_items(
     steps: list[tuple[set[int], float]], data: st.DataObject
 ) -> None:
-    encoder, averaged, plain = (small_encoder() for _ in range(3))
+    encoder, averaged = small_encoder(), small_encoder()
     items, generator = SparseItems(encoder, averaged), torch.Generator().manual_seed(1)
-    weights = [plain.get_parameter(name) for name in ITEM_WEIGHTS]
-    optimizer = torch.optim.Adam(weights, lr=0.1, betas=(0.0, 0.999))
-    averages = [weight.detach().clone() for weight in weights]
-    for touched, decay in steps:
+    weights = {name: encoder.get_parameter(name).detach().clone() for name in ITEM_WEIGHTS}
+    averages = {name: weight.clone() for name, weight in weights.items()}
+    moments = {name: torch.zeros(12) for name in ITEM_WEIGHTS}
+    for number, (touched, decay) in enumerate(steps, start=1):
         rows = sorted(touched)
-        batch = Batch(np.array([rows], np.int32), np.array([rows], np.int32), longs(rows))
-        numbered, gathered = items.gather(batch)
+        numbered, gathered = items.gather(Batch(*np.array([[rows], [rows]], np.int32), longs(rows)))
         assert numbered.negatives is not None
-        assert numbered.tokens.tolist() == numbered.labels.tolist() == [numbered.negatives.tolist()]
-        for name, weight in zip(ITEM_WEIGHTS, weights, strict=True):
-            # PAD and MASK are always among the rows.
+        assert [numbered.negatives.tolist()] == numbered.tokens.tolist() == numbered.labels.tolist()
+        for name, weight in weights.items():
             assert torch.equal(gathered[name][numbered.negatives], encoder.get_parameter(name)[rows])
             gathered[name].grad = torch.randn(gathered[name].shape, generator=generator)
-            weight.grad = torch.zeros_like(weight).index_copy_(0, torch.tensor([0, 1, *rows]), gathered[name].grad)
+            # PAD and MASK are always among the gathered rows.
+            gradient = torch.zeros_like(weight).index_copy_(0, torch.tensor([0, 1, *rows]), gathered[name].grad)
+            adam_by_row(weight, gradient, moments[name], number)
+            averages[name] = averages[name] * decay + weight * (1 - decay)
         items.step(gathered, 0.1)
         items.move_averages(decay)
-        optimizer.step()
-        for average, weight in zip(averages, weights, strict=True):
-            average.lerp_(weight.detach(), 1 - decay)
         if data.draw(st.booleans()):
             items.settle()
     items.settle()
-    for name, weight, average in zip(ITEM_WEIGHTS, weights, averages, strict=True):
+    for name, weight in weights.items():
         assert torch.allclose(encoder.get_parameter(name), weight, rtol=1e-4, atol=1e-5)
-        assert torch.allclose(averaged.get_parameter(name), average, rtol=1e-4, atol=1e-5)
+        assert torch.allclose(averaged.get_parameter(name), averages[name], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("sparse_steps")
-def test_a_resumed_training_equals_an_uninterrupted_one(objective: Objective, tmp_path: Path) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(
+    objective: Objective, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The last epoch is always the best.
+    rising = count()
+    monkeypatch.setattr("batchrec.training.loop.encoder_accuracy", lambda *_: Accuracy(next(rising), 1.0))
     checkpoints = CheckpointStore(tmp_path / "progress", b"\1" * 32)
     config = replace(SPARSE, objective=objective)
     whole, stopped, resumed = (small_encoder(SIZE, objective=objective) for _ in range(3))
@@ -154,3 +165,18 @@ def test_what_always_follows_is_learned_by_sparse_steps(tmp_path: Path) -> None:
     report = train(succession_sequences(), config, tmp_path / "model")
     assert report.ndcg_at_10 > 0.95
     assert report.popularity_ndcg_at_10 < 0.5
+
+
+@pytest.mark.usefixtures("sparse_steps")
+def test_a_refit_takes_sparse_steps_from_the_chosen_model(objective: Objective) -> None:
+    # No item is new: new ones start elsewhere.
+    whole = split(N_ITEMS)
+    part = replace(whole, refit=TrainingPart(whole.training, whole.kept))
+    chosen = small_encoder(SIZE, objective=objective)
+    before = {name: weight.clone() for name, weight in chosen.state_dict().items()}
+    fitted = FitResult([], 1, "max_epochs", Accuracy(0.1, 0.1))
+    encoder = refit(chosen, fitted, part, replace(SPARSE, objective=objective, learning_rate=1e-4))
+    for name, weight in encoder.state_dict().items():
+        assert torch.equal(chosen.state_dict()[name], before[name]), name
+        # A step moves a row by 1e-4 in the mean.
+        assert 0 < (weight - before[name]).abs().max() < 0.05, name
