@@ -13,7 +13,7 @@ from batchrec.tables.schemas import FIRST_ITEM
 _MAX_FULL_SOFTMAX_ITEMS = 5_000
 _NEGATIVES = 3_000
 # From this many items a step moves only those that it touches: docs/decisions/sparse-steps.md.
-_MIN_SPARSE_ITEMS = 500_000
+_MIN_SPARSE_ITEMS = 200_000
 _FEW_EVENTS, _MANY_EVENTS = 500_000, 5_000_000
 
 

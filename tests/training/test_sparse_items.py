@@ -53,11 +53,11 @@ def new_trainer(objective: Objective) -> tuple[Trainer, Encoder]:
 @pytest.mark.parametrize(
     ("n_items", "options", "n_processes", "expected"),
     [
-        (500_000, {}, 1, True),
-        (499_999, {}, 1, False),
-        (500_000, {"negatives": 0}, 1, False),
-        (500_000, {"negatives": 10}, 1, True),
-        (500_000, {}, 2, False),
+        (200_000, {}, 1, True),
+        (199_999, {}, 1, False),
+        (200_000, {"negatives": 0}, 1, False),
+        (200_000, {"negatives": 10}, 1, True),
+        (200_000, {}, 2, False),
     ],
 )
 def test_steps_are_sparse_with_many_items_negatives_and_one_process(
