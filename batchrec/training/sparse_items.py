@@ -36,9 +36,11 @@ class SparseItems:
         self._moments = {name: torch.zeros_like(encoder.item_biases.detach()) for name in ITEM_WEIGHTS}
         self._n_steps = 0
         self._log_decay = 0.0
-        # The step up to which each row is, and the sum of the logs of the decays at it. float64, because it grows.
-        self._steps = torch.zeros_like(encoder.item_biases, dtype=torch.int32, requires_grad=False)
-        self._log_decays = torch.zeros_like(encoder.item_biases, dtype=torch.float64, requires_grad=False)
+        # The step up to which each row is, and the sum of the logs of the decays at it. float64, because it grows, and
+        # on the CPU, because Apple's GPUs have none.
+        self._steps = torch.zeros(len(encoder.item_biases), dtype=torch.int32)
+        self._log_decays = torch.zeros(len(encoder.item_biases), dtype=torch.float64)
+        self._device = encoder.item_biases.device
         self._touched = torch.empty(0, dtype=torch.int64)
 
     def gather(self, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
@@ -50,9 +52,10 @@ class SparseItems:
         parts = np.arange(FIRST_ITEM), batch.tokens.ravel(), batch.labels.ravel(), batch.negatives
         rows, numbers = np.unique(np.concatenate(parts), return_inverse=True)
         _, tokens, labels, negatives = np.split(numbers, np.cumsum([len(part) for part in parts[:-1]]))
-        self._touched = torch.from_numpy(rows).to(self._steps.device)
+        self._touched = torch.from_numpy(rows)
         self._catch_up(self._touched)
-        gathered = {name: weight.detach()[self._touched].requires_grad_() for name, weight in self._weights.items()}
+        at = self._touched.to(self._device)
+        gathered = {name: weight.detach()[at].requires_grad_() for name, weight in self._weights.items()}
         tokens, labels = (part.reshape(batch.tokens.shape).astype(np.int32) for part in (tokens, labels))
         return Batch(tokens, labels, negatives, batch.weights), gathered
 
@@ -61,14 +64,15 @@ class SparseItems:
         """Move the weights that `gather` returned by their gradients."""
         self._n_steps += 1
         correction = 1 - _BETA**self._n_steps
+        at = self._touched.to(self._device)
         for name, weight in self._weights.items():
             gradients = gathered[name].grad
             assert gradients is not None  # noqa: S101 - the loss depends on all of them
             squares = gradients.square().view(len(gradients), -1).mean(dim=1)
-            moments = self._moments[name][self._touched].mul_(_BETA).add_(squares, alpha=1 - _BETA)
-            self._moments[name][self._touched] = moments
+            moments = self._moments[name][at].mul_(_BETA).add_(squares, alpha=1 - _BETA)
+            self._moments[name][at] = moments
             steps = gradients / _by_row(moments.div_(correction).sqrt_().add_(_EPSILON), gradients)
-            weight.index_add_(0, self._touched, steps, alpha=-learning_rate)
+            weight.index_add_(0, at, steps, alpha=-learning_rate)
         self._steps[self._touched] = self._n_steps
 
     def move_averages(self, decay: float) -> None:
@@ -78,7 +82,7 @@ class SparseItems:
 
     def settle(self) -> None:
         """Bring all items up to date."""
-        for rows in torch.arange(len(self._steps), device=self._steps.device).split(_ROWS_AT_A_TIME):
+        for rows in torch.arange(len(self._steps)).split(_ROWS_AT_A_TIME):
             self._catch_up(rows)
         self._log_decay = 0.0
         self._log_decays.zero_()
@@ -90,19 +94,20 @@ class SparseItems:
     def restore(self, moments: dict[str, Tensor], n_steps: int) -> None:
         """Resume from the state after some steps."""
         for name, values in moments.items():
-            self._moments[name] = values.to(self._steps.device)
+            self._moments[name] = values.to(self._device)
         self._n_steps = n_steps
         self._steps.fill_(n_steps)
 
     @torch.no_grad()
     def _catch_up(self, rows: Tensor) -> None:
         """Bring some rows up to date: what the steps that did not touch them would have done to them."""
-        kept = _BETA ** (self._n_steps - self._steps[rows])
-        shares = -torch.expm1(self._log_decay - self._log_decays[rows]).float()
+        at = rows.to(self._device)
+        kept = (_BETA ** (self._n_steps - self._steps[rows])).to(self._device)
+        shares = -torch.expm1(self._log_decay - self._log_decays[rows]).float().to(self._device)
         for name, weight in self._weights.items():
-            self._moments[name][rows] *= kept
+            self._moments[name][at] *= kept
             averages = self._averages[name]
-            averages[rows] = averages[rows].lerp_(weight[rows], _by_row(shares, weight))
+            averages[at] = averages[at].lerp_(weight[at], _by_row(shares, weight))
         self._steps[rows] = self._n_steps
         self._log_decays[rows] = self._log_decay
 
