@@ -120,14 +120,16 @@ def test_lazy_items_equal_steps_and_averages_of_all_items(
     moments = {name: torch.zeros(12) for name in ITEM_WEIGHTS}
     for number, (touched, decay) in enumerate(steps, start=1):
         rows = sorted(touched)
-        numbered, gathered = items.gather(Batch(*np.array([[rows], [rows]], np.int32), longs(rows)))
+        places = np.array([rows], np.int32)
+        numbered, gathered = items.gather(Batch(places, places, longs(rows)))
         assert numbered.negatives is not None
         assert [numbered.negatives.tolist()] == numbered.tokens.tolist() == numbered.labels.tolist()
         for name, weight in weights.items():
             assert torch.equal(gathered[name][numbered.negatives], encoder.get_parameter(name)[rows])
-            gathered[name].grad = torch.randn(gathered[name].shape, generator=generator)
+            of_rows = torch.randn(gathered[name].shape, generator=generator)
+            gathered[name].grad = of_rows
             # PAD and MASK are always among the gathered rows.
-            gradient = torch.zeros_like(weight).index_copy_(0, torch.tensor([0, 1, *rows]), gathered[name].grad)
+            gradient = torch.zeros_like(weight).index_copy_(0, torch.tensor([0, 1, *rows]), of_rows)
             adam_by_row(weight, gradient, moments[name], number)
             averages[name] = averages[name] * decay + weight * (1 - decay)
         items.step(gathered, 0.1)
