@@ -82,6 +82,8 @@ class SparseItems:
 
     def settle(self) -> None:
         """Bring all items up to date."""
+        if self._log_decay == 0:
+            return
         for rows in torch.arange(len(self._steps)).split(_ROWS_AT_A_TIME):
             self._catch_up(rows)
         self._log_decay = 0.0
