@@ -3,9 +3,8 @@
 A step gathers the weights of its items, learns as if these items were the whole vocabulary, and writes them back. Items
 move by Adam (Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015) without momentum, weight decay, and
 with one moment for the embedding of an item instead of one for each dimension, as in FBGEMM's partial row-wise Adam.
-What would happen to an untouched item in a step, the decay of its moment and the move of its average towards the same
-weight, happens for all such steps at once when the item is touched again. docs/decisions/sparse-steps.md has what was
-tried.
+In a step the moment of an untouched item decays, and its average moves towards the same weight. Both happen for all
+such steps at once when the item is touched again. docs/decisions/sparse-steps.md has the alternatives.
 """
 
 import math
