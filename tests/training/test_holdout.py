@@ -151,3 +151,16 @@ def test_a_perfect_ranking_has_accuracy_1() -> None:
         return best.repeat(len(users), 1)
 
     assert measure_accuracy(many_held_out(300), 30, score_users) == Accuracy(1.0, 1.0)
+
+
+def test_many_items_are_scored_for_fewer_users_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchrec.training.holdout._SCORES_AT_A_TIME", 100)
+    best, scored = torch.zeros(30), []
+    best[11] = 1.0
+
+    def score_users(users: Longs) -> torch.Tensor:
+        scored.append(len(users))
+        return best.repeat(len(users), 1)
+
+    assert measure_accuracy(many_held_out(10), 30, score_users) == Accuracy(1.0, 1.0)
+    assert scored == [3, 3, 3, 1]
