@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
+import mmap
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
 
 from batchrec.errors import ConfigError
 
@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 _SUFFIX = ".part"
 _DIGEST = 32
+# Arrays start at multiples of this many bytes, as numpy's own files do.
+_ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def broken_checkpoints(folder: Path) -> list[str]:
     """List the names of the checkpoints in a folder whose seal does not match. Raises OSError if one is unreadable."""
     broken = []
     for name in checkpoints_in(folder):
-        if _opened(name, (folder / f"{name}{_SUFFIX}").read_bytes()) is None:
+        if _opened(name, _mapped(folder / f"{name}{_SUFFIX}")) is None:
             broken.append(name)
     return broken
 
@@ -57,8 +59,10 @@ def broken_checkpoints(folder: Path) -> list[str]:
 class CheckpointStore:
     """The checkpoints of a job by name, each a file in `folder`, which is made with the first checkpoint.
 
-    A file holds a seal, the fingerprint of what the checkpoints depend on, and arrays and metadata as safetensors. The
-    seal is the SHA-256 of the checkpoint's name and of everything after the seal.
+    A file holds a seal, the fingerprint of what the checkpoints depend on, and the contents: the length of a header, 8
+    bytes, the header as JSON, and the arrays. The seal is the SHA-256 of the checkpoint's name and of everything after
+    the seal. Arrays are written from where they are and mapped when they are read, because they may be half of the
+    machine's memory.
     """
 
     def __init__(self, folder: Path, fingerprint: bytes) -> None:
@@ -67,9 +71,8 @@ class CheckpointStore:
 
     def write(self, name: str, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, object]) -> None:
         """Write a checkpoint, replacing an older one. Raises ConfigError if it cannot be written."""
-        # safetensors stores a transposed view in the order of its memory.
         laid_out = {key: np.require(array, requirements="C") for key, array in arrays.items()}
-        contents = save(laid_out, {"json": json.dumps(metadata)})
+        contents = list(_contents(laid_out, metadata))
         file = self._file(name)
         # One name for all attempts: with new names every kill would leave a file.
         unfinished = file.with_suffix(".new")
@@ -77,8 +80,8 @@ class CheckpointStore:
             self._folder.mkdir(0o700, exist_ok=True)
             unfinished.touch(0o600)
             with unfinished.open("wb") as opened:
-                opened.write(_seal_of(name, self._fingerprint, contents) + self._fingerprint)
-                opened.write(contents)
+                opened.write(_seal_of(name, self._fingerprint, *contents) + self._fingerprint)
+                opened.writelines(contents)
             # Not forced to the disk: after a power cut the seal shows whether the file is complete.
             unfinished.replace(file)
         except OSError as error:
@@ -90,7 +93,7 @@ class CheckpointStore:
         """Return a checkpoint; None if it does not exist, or, with a warning, if it is damaged or does not fit."""
         file = self._file(name)
         try:
-            stored = file.read_bytes()
+            stored = _mapped(file)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -104,8 +107,7 @@ class CheckpointStore:
         if fingerprint != self._fingerprint:
             _log.warning("%s: made with other input, options or versions. Computing it again", file)
             return None
-        header = json.loads(contents[8 : 8 + int.from_bytes(contents[:8], "little")])
-        return Checkpoint(load(contents), json.loads(header["__metadata__"]["json"]))
+        return _checkpoint_of(contents)
 
     def remove(self, name: str) -> None:
         """Remove a checkpoint if it exists."""
@@ -123,13 +125,46 @@ class CheckpointStore:
         return self._folder / f"{name}{_SUFFIX}"
 
 
-def _opened(name: str, stored: bytes) -> tuple[bytes, bytes] | None:
+def _mapped(file: Path) -> memoryview:
+    """Map a file into memory, read-only. Raises OSError."""
+    with file.open("rb") as opened:
+        # An empty file cannot be mapped.
+        is_empty = not opened.seek(0, 2)
+        return memoryview(b"" if is_empty else mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _contents(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, object]) -> Iterator[bytes | memoryview]:
+    """Yield the parts of a checkpoint's contents: the header, and each array and what fills the space before it."""
+    described = {key: (array.dtype.str, array.shape) for key, array in arrays.items()}
+    header = json.dumps({"arrays": described, "metadata": metadata}).encode()
+    yield len(header).to_bytes(8, "little") + header
+    end = 8 + len(header)
+    for array in arrays.values():
+        yield bytes(-end % _ALIGNMENT)
+        yield array.reshape(-1).view(np.uint8).data
+        end += -end % _ALIGNMENT + array.nbytes
+
+
+def _checkpoint_of(contents: memoryview) -> Checkpoint:
+    """Read what `_contents` yields; the arrays are those of the memory."""
+    end = 8 + int.from_bytes(contents[:8], "little")
+    header = json.loads(bytes(contents[8:end]))
+    arrays: dict[str, NDArray[Any]] = {}
+    for key, (dtype, shape) in header["arrays"].items():
+        start = end + -end % _ALIGNMENT
+        arrays[key] = np.ndarray(shape, dtype, contents, start)
+        end = start + arrays[key].nbytes
+    return Checkpoint(arrays, header["metadata"])
+
+
+def _opened(name: str, stored: memoryview) -> tuple[bytes, memoryview] | None:
     """Return the fingerprint and the contents of a stored checkpoint; None if its seal does not match."""
-    seal, fingerprint, contents = stored[:_DIGEST], stored[_DIGEST : 2 * _DIGEST], stored[2 * _DIGEST :]
+    seal, fingerprint, contents = stored[:_DIGEST], bytes(stored[_DIGEST : 2 * _DIGEST]), stored[2 * _DIGEST :]
     return (fingerprint, contents) if seal == _seal_of(name, fingerprint, contents) else None
 
 
-def _seal_of(name: str, fingerprint: bytes, contents: bytes) -> bytes:
+def _seal_of(name: str, fingerprint: bytes, *contents: bytes | memoryview) -> bytes:
     digest = sha256(json.dumps(name).encode() + fingerprint)
-    digest.update(contents)
+    for part in contents:
+        digest.update(part)
     return digest.digest()

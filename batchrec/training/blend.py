@@ -26,6 +26,8 @@ _RECENT_EVENTS = 20
 _USERS = 1000
 _BEST, _OTHERS = 50, 200
 _SCORES = 1 << 22
+# Scores of each signal in all, which make the users fewer beyond 2 million items: every user then takes a second.
+_ALL_SCORES = 1 << 31
 
 _ENCODER, _NEIGHBOURS, _NEWEST_NEIGHBOURS = "encoder", "neighbours", "neighbours_of_the_newest"
 _TIMES_TAKEN, _DAYS_TAKEN = "times_taken", "days_taken"
@@ -48,7 +50,8 @@ def fit_blend(
     """
     generator = np.random.default_rng(seed)
     n_users = len(held_out.later)
-    users = np.sort(generator.permutation(n_users)[:_USERS])
+    n_fitted = min(_USERS, max(1, _ALL_SCORES // encoder.item_biases.numel()))
+    users = np.sort(generator.permutation(n_users)[:n_fitted])
     sources = _Sources(encoder.eval(), signals, held_out, has_encoder)
     parts = [sources.candidates(int(user), values, generator) for user, values in sources.values(users)]
     values, is_relevant, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -89,7 +92,7 @@ def blend_accuracy(encoder: Encoder, blend: Blend, held_out: HeldOut) -> Accurac
         scores[torch.from_numpy(added.rows), torch.from_numpy(added.items)] += torch.from_numpy(added.scores)
         return scores
 
-    return measure_accuracy(held_out, score_users, offsets.numel())
+    return measure_accuracy(held_out, encoder.item_biases.numel(), score_users)
 
 
 def _recency_columns() -> tuple[Floats, Floats]:

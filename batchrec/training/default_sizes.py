@@ -12,6 +12,8 @@ from batchrec.tables.schemas import FIRST_ITEM
 # 3,000.
 _MAX_FULL_SOFTMAX_ITEMS = 5_000
 _NEGATIVES = 3_000
+# From this many items a step moves only those that it touches: docs/decisions/sparse-steps.md.
+_MIN_SPARSE_ITEMS = 200_000
 _FEW_EVENTS, _MANY_EVENTS = 500_000, 5_000_000
 
 
@@ -48,3 +50,10 @@ def n_negatives(config: TrainingConfig, vocabulary_size: int) -> int:
     n_items = vocabulary_size - FIRST_ITEM
     wanted = (_NEGATIVES if n_items > _MAX_FULL_SOFTMAX_ITEMS else 0) if config.negatives is None else config.negatives
     return wanted if wanted < n_items else 0
+
+
+def has_sparse_steps(config: TrainingConfig, vocabulary_size: int, n_processes: int) -> bool:
+    """Choose whether a step moves only the items that it touches: in one process, of many items, with negatives."""
+    # torch averages sparse gradients over processes only on CPUs.
+    is_large = vocabulary_size - FIRST_ITEM >= _MIN_SPARSE_ITEMS
+    return n_processes == 1 and is_large and n_negatives(config, vocabulary_size) > 0

@@ -20,8 +20,8 @@ from batchrec.model.metrics import user_ndcg
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
 
-# Users whose scores are computed at a time, and the number of their scores: 1 GB.
-_USERS_AT_A_TIME, _SCORES_AT_A_TIME = 128, 1 << 28
+# Beyond a million items, fewer users: 512 MiB of scores.
+_USERS_AT_A_TIME, _SCORES_AT_A_TIME = 128, 1 << 27
 _K = 10
 
 # Score the vocabulary for users given by their row numbers: (users, vocabulary).
@@ -136,7 +136,7 @@ def popularity_accuracy(split: Split, vocabulary_size: int) -> Accuracy:
     places = np.empty(vocabulary_size, dtype=np.float32)
     places[np.argsort(-counts, kind="stable")] = np.arange(vocabulary_size)
     scores = -torch.from_numpy(places)
-    return measure_accuracy(split.held_out, lambda users: scores.repeat(len(users), 1), vocabulary_size)
+    return measure_accuracy(split.held_out, vocabulary_size, lambda users: scores.repeat(len(users), 1))
 
 
 def encoder_accuracy(encoder: Encoder, held_out: HeldOut, check: Callable[[], None] | None = None) -> Accuracy:
@@ -153,13 +153,13 @@ def encoder_accuracy(encoder: Encoder, held_out: HeldOut, check: Callable[[], No
         tokens = torch.from_numpy(scoring_tokens(held_out.histories, users, encoder.shape)).to(device)
         return encoder.score_last_place(tokens).float()
 
-    return measure_accuracy(held_out, score_users, encoder.item_biases.numel())
+    return measure_accuracy(held_out, encoder.item_biases.numel(), score_users)
 
 
-def measure_accuracy(held_out: HeldOut, score_users: ScoreUsers, vocabulary_size: int) -> Accuracy:
+def measure_accuracy(held_out: HeldOut, vocabulary_size: int, score_users: ScoreUsers) -> Accuracy:
     """Rank each user's later items among all items that the user may get."""
-    ndcgs, hits = np.zeros(len(held_out.later)), np.zeros(len(held_out.later))
     n_users = max(1, min(_USERS_AT_A_TIME, _SCORES_AT_A_TIME // vocabulary_size))
+    ndcgs, hits = np.zeros(len(held_out.later)), np.zeros(len(held_out.later))
     with torch.inference_mode():
         for users in length_sorted(held_out.histories.lengths, n_users):
             scores = score_users(users)

@@ -126,7 +126,7 @@ def fit(  # noqa: PLR0913, PLR0917 - train passes what it was given
         epochs.append(Epoch(number, loss, model.ndcg, model.hit_rate, popularity.ndcg, popularity.hit_rate, seconds))
         _log.info("%s", epochs[-1])
         if best_of(epochs) is epochs[-1]:
-            best_weights = {name: weight.clone() for name, weight in trainer.averaged.state_dict().items()}
+            _keep_weights(trainer.averaged, best_weights)
         if checkpoints is not None and group.is_first:
             _save_checkpoint(checkpoints, trainer, epochs, best_weights)
         answer = on_epoch(epochs[-1]) if group.is_first and on_epoch is not None else None
@@ -152,6 +152,13 @@ def epoch_generator(seed: int, epoch: int, rank: int) -> np.random.Generator:
     """Seed the generators of an epoch: all processes draw the same batches, but each its own dropout."""
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0]))
     return np.random.default_rng([seed, epoch])
+
+
+def _keep_weights(encoder: Encoder, kept: dict[str, Tensor]) -> None:
+    """Replace the weights that are kept, one after the other: millions of items leave no room for both."""
+    for name, weight in encoder.state_dict().items():
+        kept.pop(name, None)
+        kept[name] = weight.clone()
 
 
 def _save_checkpoint(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from batchrec.arrays import Floats, Ints, Longs
@@ -81,15 +82,29 @@ def count_neighbours(histories: Histories, vocabulary_size: int) -> tuple[Ints, 
         keys = cosines.view(np.uint32).astype(np.uint64) << np.uint64(32) | (
             _MAX_INDEX - shared.indices.astype(np.uint64)
         )
-        for item, start, end in zip(range(block.start, block.stop), shared.indptr, shared.indptr[1:], strict=False):
-            own = keys[start:end]
-            if len(own) > n_neighbours:
-                own = np.partition(own, len(own) - n_neighbours)[-n_neighbours:]
-            best = np.sort(own)[::-1]
-            best = best[best > _MAX_INDEX]
-            neighbours[item, : len(best)] = _MAX_INDEX - (best & _MAX_INDEX)
-            similarities[item, : len(best)] = (best >> np.uint64(32)).astype(np.uint32).view(np.float32)
+        best = _best_of_rows(keys, shared.indptr, n_neighbours)
+        of_best = rows[best]
+        places = np.arange(len(best)) - np.searchsorted(of_best, of_best)
+        neighbours[of_best, places] = _MAX_INDEX - (keys[best] & _MAX_INDEX)
+        similarities[of_best, places] = (keys[best] >> np.uint64(32)).astype(np.uint32).view(np.float32)
     return neighbours, similarities
+
+
+def _best_of_rows(keys: NDArray[np.uint64], starts: Ints, n: int) -> Longs:
+    """Return the places of the n greatest keys of each row, row by row, greatest first; none of similarity 0.
+
+    keys: of all rows, no two of a row alike. starts: (rows + 1,), where each row starts, and the last one ends.
+    """
+    is_kept = keys > _MAX_INDEX
+    lengths = np.diff(starts)
+    # Only long rows are looked at one by one: of millions of items most have few neighbours.
+    for row in np.flatnonzero(lengths > n):
+        own = slice(starts[row], starts[row + 1])
+        is_kept[own] &= keys[own] >= np.partition(keys[own], lengths[row] - n)[lengths[row] - n]
+    kept = np.flatnonzero(is_kept)
+    rows = np.repeat(np.arange(len(lengths)), lengths)[kept]
+    best: Longs = kept[np.lexsort((~keys[kept], rows))]
+    return best
 
 
 def _blocks(n_pairs: Longs) -> Iterator[slice]:

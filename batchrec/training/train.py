@@ -1,5 +1,6 @@
 """The train job: fit the encoder, keep its best epoch, export it and write the model directory."""
 
+import gc
 import logging
 import time
 from contextlib import nullcontext
@@ -179,8 +180,11 @@ def _train(  # noqa: PLR0913, PLR0917 - the arguments of train, the device and t
             _log.info("training on %s, %s: %s, %s", device, workers, encoder.shape, of_step)
         checkpoints = _open_checkpoints(checkpoint_dir, sequences, cut, config, device, group)
         fitted = fit(encoder.to(device), split, config, group, checkpoints, on_epoch)
+        # A trainer holds the weights several times, and is part of a circle of references.
+        gc.collect()
         is_final = split.refit is None or not fitted.epochs
         final = encoder if is_final else refit(encoder, fitted, split, config, group)
+        gc.collect()
     return _Trained(corpus, cut, split, sizes, fitted, encoder.cpu().eval(), final.cpu().eval())
 
 
@@ -221,6 +225,8 @@ def _blend(trained: _Trained, config: TrainingConfig) -> tuple[FittedWeights, Bl
     accuracy = blend_accuracy(trained.chosen, make_blend(fitted.weights, trained.chosen, signals), split.held_out)
     _log.info("blend: held out: NDCG@10 %.4f, HR@10 %.4f", accuracy.ndcg, accuracy.hit_rate)
     if split.refit is not None:
+        # Neighbours take 400 bytes per item: millions of items leave room for one of the two.
+        del signals
         signals = signals_of(split.refit.histories, split.refit.kept)
     blend = make_blend(fitted.weights, trained.final, signals)
     if has_encoder and not blend.has_encoder:

@@ -1,20 +1,27 @@
-"""Training steps: AdamW on the item loss, with warm-up and a running average of the weights."""
+"""Training steps: AdamW on the item loss, with warm-up and a running average of the weights.
+
+Of many items a step moves only those that it touches (sparse_items.py).
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel
 
 from batchrec.config import TrainingConfig
 from batchrec.errors import ConfigError
+from batchrec.training.default_sizes import has_sparse_steps
 from batchrec.training.distributed import ProcessGroup
 from batchrec.training.encoder import Encoder
 from batchrec.training.loss import ItemLoss
+from batchrec.training.sparse_items import ITEM_WEIGHTS, SparseItems
 from batchrec.training.windows import Batch
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -41,9 +48,12 @@ class Trainer:
         self._device = encoder.item_biases.device
         self._dtype = _matrix_dtype(self._device, config)
         self._item_loss = group.data_parallel(ItemLoss(encoder))
+        is_sparse = has_sparse_steps(config, encoder.item_biases.numel(), group.size)
+        # Whether each weight is moved whole in every step.
+        self._is_dense = [not (is_sparse and name in ITEM_WEIGHTS) for name, _ in encoder.named_parameters()]
         # Decay matrices only: shrinking biases and norm scales does not regularise.
-        matrices = [weight for weight in encoder.parameters() if weight.dim() > 1]
-        others = [weight for weight in encoder.parameters() if weight.dim() <= 1]
+        matrices = [weight for weight in self._dense(encoder.parameters()) if weight.dim() > 1]
+        others = [weight for weight in self._dense(encoder.parameters()) if weight.dim() <= 1]
         self._optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=config.learning_rate,
@@ -56,6 +66,7 @@ class Trainer:
         self._average = AveragedModel(encoder, multi_avg_fn=self._move_averages).requires_grad_(False)
         # The first update only copies: the average starts from the weights before the first step.
         self._average.update_parameters(encoder)
+        self._items = SparseItems(encoder, cast(Encoder, self._average.module)) if is_sparse else None
 
     def decay_over(self, n_steps: int) -> None:
         """Let the learning rate fall to 0 over the next steps. The state to resume from does not hold this."""
@@ -66,6 +77,8 @@ class Trainer:
     @property
     def averaged(self) -> Encoder:
         """Return the encoder with the averaged weights."""
+        if self._items is not None:
+            self._items.settle()
         return cast(Encoder, self._average.module)
 
     def take_steps(self, batches: Iterable[Batch], ends_after: Callable[[int], bool] = lambda _: False) -> float:
@@ -94,6 +107,8 @@ class Trainer:
         tensors = {f"encoder.{name}": weight for name, weight in self._encoder.state_dict().items()}
         tensors |= {f"averaged.{name}": weight for name, weight in self.averaged.state_dict().items()}
         tensors |= {f"adamw.{i}.{name}": value for i, state in states.items() for name, value in state.items()}
+        if self._items is not None:
+            tensors |= {f"items.{name}": value for name, value in self._items.state().items()}
         schedule = {
             "n_steps": int(self._average.n_averaged) - 1,
             "warm_up": self._warm_up.state_dict(),
@@ -116,21 +131,31 @@ class Trainer:
         self._optimizer.load_state_dict(optimizer)
         self._warm_up.load_state_dict(state.schedule["warm_up"])
         self._average.n_averaged.fill_(state.schedule["n_steps"] + 1)
+        if self._items is not None:
+            self._items.restore(tensors_of(state.arrays, "items."), state.schedule["n_steps"])
 
     def _step(self, batch: Batch) -> Tensor:
         """Take a step and return this process's share of the loss."""
         mine = batch.share(self._group.rank, self._group.size)
+        gathered: dict[str, Tensor] = {}
+        if self._items is not None:
+            mine, gathered = self._items.gather(mine)
         tokens, labels, negatives, weights = (
             None if array is None else torch.from_numpy(array).to(self._device)
             for array in (mine.tokens, mine.labels, mine.negatives, mine.weights)
         )
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-            loss: Tensor = self._item_loss(tokens, labels, negatives, weights) * (mine.n_labels / batch.n_labels)
+            of_items = {f"encoder.{name}": weight for name, weight in gathered.items()}
+            mean: Tensor = functional_call(self._item_loss, of_items, (tokens, labels, negatives, weights))
+            loss = mean * (mine.n_labels / batch.n_labels)
         self._optimizer.zero_grad()
         # DDP averages gradients over the processes, and each loss is a share of the batch's: multiply by their number.
         (loss * self._group.size).backward()
-        nn.utils.clip_grad_norm_(self._encoder.parameters(), _MAX_GRADIENT_NORM)
+        learned = [*self._dense(self._encoder.parameters()), *gathered.values()]
+        nn.utils.clip_grad_norm_(learned, _MAX_GRADIENT_NORM)
         self._optimizer.step()
+        if self._items is not None:
+            self._items.step(gathered, self._optimizer.param_groups[0]["lr"])
         self._warm_up.step()
         if self._decay is not None:
             self._decay.step()
@@ -141,8 +166,14 @@ class Trainer:
         """Move the averages towards the weights: fast at first, because the first weights are poor."""
         # The argument is a copy of this count on the weights' device: reading it would wait for a GPU.
         n_steps = int(self._average.n_averaged)
-        share = 1 - min(_AVERAGE_DECAY, n_steps / (n_steps + 9))
-        torch._foreach_lerp_(averages, weights, share)
+        decay = min(_AVERAGE_DECAY, n_steps / (n_steps + 9))
+        torch._foreach_lerp_(self._dense(averages), self._dense(weights), 1 - decay)
+        if self._items is not None:
+            self._items.move_averages(decay)
+
+    def _dense(self, weights: Iterable[Tensor]) -> list[Tensor]:
+        """Return the weights that are moved whole in every step, of weights in the order of the encoder's."""
+        return list(compress(weights, self._is_dense))
 
 
 def tensors_of(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ def start_new_items(encoder: Encoder, is_known: NDArray[np.bool_], histories: Hi
     """
     known, new = np.flatnonzero(is_known)[FIRST_ITEM:], np.flatnonzero(~is_known)
     embeddings, biases = encoder.item_embeddings.weight.data, encoder.item_biases.data
-    embeddings[new] = _mean_of_neighbours(embeddings, is_known, histories)[new]
+    embeddings[new] = _mean_of_neighbours(embeddings, is_known, histories)
     # Indexes are in the order of frequency.
     biases[new] = torch.from_numpy(np.interp(new, known, biases[known].numpy())).float()
     return len(new)
@@ -83,14 +83,19 @@ def read_warm_start(folder: Path, config: TrainingConfig) -> WarmStart:
 
 
 def _mean_of_neighbours(embeddings: Tensor, is_known: NDArray[np.bool_], histories: Histories) -> Tensor:
-    """Average, for each item, the known items right before and after it; all known items if there are none."""
+    """Average, for each new item, the known items right before and after it; all known items if there are none.
+
+    *Shape:* embeddings (vocabulary, size). Returns (new items, size).
+    """
     users = np.repeat(np.arange(len(histories)), histories.lengths)
     is_pair = users[1:] == users[:-1]
     before, after = histories.items[:-1][is_pair], histories.items[1:][is_pair]
     items, neighbours = np.concatenate([before, after]), np.concatenate([after, before])
-    counted = is_known[neighbours]
-    at = torch.from_numpy(items[counted])
-    sums = torch.zeros_like(embeddings).index_add_(0, at, embeddings[torch.from_numpy(neighbours[counted])])
-    n_neighbours = torch.bincount(at, minlength=len(embeddings))[:, None]
+    counted = is_known[neighbours] & ~is_known[items]
+    numbers = np.cumsum(~is_known) - 1
+    at = torch.from_numpy(numbers[items[counted]])
+    sums = embeddings.new_zeros(int(numbers[-1]) + 1, embeddings.shape[1])
+    sums.index_add_(0, at, embeddings[torch.from_numpy(neighbours[counted])])
+    n_neighbours = torch.bincount(at, minlength=len(sums))[:, None]
     everything = embeddings[torch.from_numpy(is_known)][FIRST_ITEM:].mean(dim=0)
     return torch.where(n_neighbours > 0, sums / n_neighbours.clamp(min=1), everything)
