@@ -223,8 +223,8 @@ def many_items(workspace: Workspace) -> Iterator[Row]:
                 yield _ranked(name, ranker, histories, shape, _TOP_K, other_rows)
         del ranker
     with patch.object(wide_top_k, "WIDE", size):
-        export_encoder(Encoder(size, shape).eval(), file)
-    ranker = Ranker(file.read_bytes(), workspace.device)
+        write_encoder(Encoder(size, shape).eval(), folder)
+    ranker = Ranker(read_graph(folder), workspace.device)
     yield _ranked(f"{name}, by TopK alone", ranker, histories, shape, _TOP_K, rows)
 
 

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from batchrec.config import ScoringPrecision
 from batchrec.model.batching import SeenPairs, scoring_tokens, seen_pairs
 from batchrec.model.blend import Blend, ScoredPairs
+from batchrec.model.directory import ENCODER, read_graph
 from batchrec.model.ranker import Ranker
 from batchrec.model.runs import GROUP
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training import wide_top_k
 from batchrec.training.encoder import Encoder
-from batchrec.training.export import check_parity, export_encoder
+from batchrec.training.export import check_parity, write_encoder
 from batchrec.training.wide_top_k import is_wide, padded, top_items
 from tests.model.test_cuda_operators import as_assigned_to_devices, as_exported, in_half_precision, uncovered
 from tests.support.models import examples, indexed, small_encoder
@@ -32,22 +33,23 @@ SIZES = (3 * GROUP, 325)
 
 
 def wide_graph(name: str, encoder: Encoder, blend: Blend | None = None) -> Path:
-    """The graph of an encoder as if its vocabulary were wide."""
+    """A folder with the graph of an encoder as if its vocabulary were wide."""
 
-    def export(file: Path) -> None:
+    def export(folder: Path) -> None:
+        folder.mkdir()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(wide_top_k, "WIDE", 0)
-            export_encoder(encoder, file, blend)
+            write_encoder(encoder, folder, blend)
 
-    return made_once(f"wide-{name}.onnx", export)
+    return made_once(f"wide-{name}", export)
 
 
 @cache
 def of_habits(size: int) -> Ranker:
     """A ranker whose scores are the habits alone: any that a test passes."""
-    zeros, none = np.zeros((size, 1), np.float32), np.zeros(1, np.float32)
-    blend = Blend(none, zeros[:, 0], zeros.astype(np.int32), zeros, none, np.ones(2, np.float32))
-    return Ranker(wide_graph(f"habits-{size}", small_encoder(size), blend).read_bytes(), "cpu")
+    scale, biases, similarities, recency = (np.zeros(shape, np.float32) for shape in ((1,), size, (size, 1), (1,)))
+    blend = Blend(scale, biases, np.zeros((size, 1), np.int32), similarities, recency, np.ones(2, np.float32))
+    return Ranker(read_graph(wide_graph(f"habits-{size}", small_encoder(size), blend)), "cpu")
 
 
 @cache
@@ -79,14 +81,14 @@ def test_groups_rank_like_a_plain_loop_over_the_row(size: int, data: st.DataObje
 
 
 def test_one_graph_takes_lists_of_any_length_and_any_number_of_rows() -> None:
-    encoder, file = of_encoder()
-    ranker, table = Ranker(file.read_bytes(), "cpu"), indexed([5, 6, 7], [2], [90, 3, 100])
+    encoder, folder = of_encoder()
+    ranker, table = Ranker(read_graph(folder), "cpu"), indexed([5, 6, 7], [2], [90, 3, 100])
     for n_users in (1, 3):
         users = np.arange(n_users)
         tokens = scoring_tokens(table, users, encoder.shape)
         for top_k in (1, 4, 5, 99):
             assert ranker.rank(tokens, seen_pairs(table, users), top_k).items.shape == (n_users, top_k)
-    assert check_parity(encoder, file, table) < 1e-4
+    assert check_parity(encoder, folder, table) < 1e-4
 
 
 def test_places_beyond_the_row_are_never_returned_whichever_of_equal_scores_the_device_takes(
@@ -116,17 +118,17 @@ def test_only_wide_rows_are_padded_to_whole_groups() -> None:
 def test_cuda_implements_each_operator_of_a_wide_graph(
     form: Callable[[Path, Path], onnx.ModelProto], tmp_path: Path
 ) -> None:
-    model = form(of_encoder()[1], tmp_path)
+    model = form(of_encoder()[1] / ENCODER, tmp_path)
     assert uncovered(model) == set()
     assert [node.op_type for node in model.graph.node].count("TopK") == 3
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_wide_graph_ranks_nearly_the_same_in_fewer_bits(precision: ScoringPrecision) -> None:
-    encoder, file = of_encoder()
+    encoder, folder = of_encoder()
     histories, users = indexed(*([2 + 3 * user, 5, 9 + user] for user in range(20))), np.arange(20)
     tokens, seen = scoring_tokens(histories, users, encoder.shape), seen_pairs(histories, users)
-    exact, other = (Ranker(file.read_bytes(), "cpu", bits).rank(tokens, seen, 99) for bits in ("fp32", precision))
+    exact, other = (Ranker(read_graph(folder), "cpu", bits).rank(tokens, seen, 99) for bits in ("fp32", precision))
     assert other.is_item.tolist() == exact.is_item.tolist()
     spread = float(exact.scores[:, 0].max() - exact.scores[exact.is_item].min())
     assert np.abs(exact.scores[exact.is_item] - other.scores[exact.is_item]).max() < 0.05 * spread
