@@ -27,7 +27,8 @@ from batchrec.training.ranking_graph import NextItemRanker
 
 # Both compute in float32, but add in different orders.
 _TOLERANCE = 1e-4
-_CHECKED_USERS = 64
+# Users that are checked, fewer beyond a million items.
+_CHECKED_USERS, _CHECKED_SCORES = 64, 1 << 26
 _INPUTS = [
     *("tokens", "seen_rows", "seen_items", "habit_rows", "habit_items", "habit_scores", "asked_rows", "asked_items"),
     *("item_offsets", "top_k"),
@@ -124,7 +125,8 @@ def check_parity(encoder: Encoder, folder: Path, histories: Histories, blend: Bl
 
     Raises RuntimeError if they differ by more than rounding: that is a bug.
     """
-    users = np.arange(min(len(histories), _CHECKED_USERS))
+    n_users = min(_CHECKED_USERS, max(1, _CHECKED_SCORES // encoder.item_biases.numel()))
+    users = np.arange(min(len(histories), n_users))
     tokens, seen = scoring_tokens(histories, users, encoder.shape), seen_pairs(histories, users)
     top_k = min(100, encoder.item_biases.numel() - FIRST_ITEM)
     ranking = Ranker(read_graph(folder), "cpu").rank(tokens, seen, top_k)

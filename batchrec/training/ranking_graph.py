@@ -25,7 +25,8 @@ class BlendArrays(nn.Module):
     def __init__(self, blend: Blend) -> None:
         super().__init__()
         for name in ARRAYS:
-            self.register_buffer(name, torch.from_numpy(getattr(blend, name).copy()))
+            self.register_buffer(name, torch.from_numpy(getattr(blend, name)))
+        self.biases = self.biases.clone()
         self.biases[:FIRST_ITEM] = -torch.inf
 
 
@@ -34,7 +35,10 @@ class NextItemRanker(nn.Module):
 
     def __init__(self, encoder: Encoder, blend: Blend | None = None) -> None:
         super().__init__()
-        self.encoder = copy.deepcopy(encoder).eval().cpu().requires_grad_(False)
+        # A copy that shares the embeddings: those of millions of items take gigabytes.
+        embeddings = encoder.item_embeddings.weight
+        shared = nn.Parameter(embeddings.detach(), requires_grad=False)
+        self.encoder = copy.deepcopy(encoder, {id(embeddings): shared}).eval().cpu().requires_grad_(False)
         self.encoder.item_biases[:FIRST_ITEM] = -torch.inf
         self.blend = None if blend is None else BlendArrays(blend)
         self._has_encoder = blend is None or blend.has_encoder
