@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from batchrec.evaluation.report import EvaluationReport, MethodResult
-from batchrec.evaluation.verdicts import decimals
+from batchrec.model.metrics import decimals
 from batchrec.system.terminal import format_table
 
 _METRICS = {"ndcg": "NDCG", "hit_rate": "HR", "recall": "recall", "mrr": "MRR"}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from batchrec.evaluation.report import MethodPair
+from batchrec.model.metrics import decimals
 
 
 def verdicts(pairs: Sequence[MethodPair], contenders: Sequence[str], best_baseline: str, k: int) -> list[str]:
@@ -21,11 +22,6 @@ def _verdict(pair: MethodPair, k: int) -> str:
         verdict = "no difference that these users can show"
     low, high = _signed(pair.ndcg_gain_low), _signed(pair.ndcg_gain_high)
     return f"{pair.method} against {pair.other}: NDCG@{k} {_signed(pair.ndcg_gain)} [{low}, {high}]: {verdict}"
-
-
-def decimals(value: float) -> str:
-    """Format a share from 0 to 1 without a leading zero: .1234, 1.0000."""
-    return f"{value:.4f}".removeprefix("0")
 
 
 def _signed(value: float) -> str:

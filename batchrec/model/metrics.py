@@ -29,6 +29,11 @@ def user_ndcg(ranks: Longs, users: Longs, n_relevant: Longs, k: int) -> Doubles:
     return per_user
 
 
+def decimals(metric: float) -> str:
+    """Format a metric from 0 to 1 without a leading zero: .1234, 1.0000."""
+    return f"{metric:.4f}".removeprefix("0")
+
+
 def ideal_gains(n_relevant: Longs, k: int) -> Doubles:
     """Return the gain of a list that begins with all relevant items: (users,). n_relevant: (users,), 1 or more."""
     gains: Doubles = np.cumsum(1 / np.log2(np.arange(k) + 2))[np.minimum(n_relevant, k) - 1]

@@ -126,7 +126,9 @@ def lines(
 def intervals(title: str, values: Sequence[Interval], axis: str) -> Chart:
     """Return a chart with a point per value and a line from its lower to its upper bound."""
     rows = [vars(value) for value in values]
-    y = {"field": "name", "type": "nominal", "sort": None, "title": None}
+    # Long names take a line per part.
+    axis_of_names = {"labelExpr": "split(datum.label, ', ')"}
+    y = {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": axis_of_names}
     layers = [
         {
             "mark": {"type": "rule", "strokeDash": [1, 0], "color": _SERIES[0]},
@@ -137,7 +139,7 @@ def intervals(title: str, values: Sequence[Interval], axis: str) -> Chart:
         },
         {"mark": "point", "encoding": {"x": {"field": "value", "type": "quantitative"}}},
     ]
-    spec = {"layer": layers, "encoding": {"y": y}, "height": {"step": 24}}
+    spec = {"layer": layers, "encoding": {"y": y}, "height": {"step": 30}}
     texts = [f"{value.name} {value.value:.4f}, from {value.low:.4f} to {value.high:.4f}" for value in values]
     return _drawn(title, "; ".join(texts), spec, rows)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from batchrec.model.directory import TRAINING_LOG, Manifest, read_manifest
+from batchrec.model.metrics import decimals
 from batchrec.report_page.blocks import Block, Cell, Charts, Facts, Group, MissingError, Note, Table
 from batchrec.report_page.charts import Interval, Point, intervals, lines
 from batchrec.report_page.night_files import NightFiles
@@ -100,7 +101,7 @@ def evaluation(files: NightFiles) -> list[Block]:
             [
                 method["method"],
                 *(
-                    f"{method[name]:.4f} [{method[name + '_low']:.4f}, {method[name + '_high']:.4f}]"
+                    f"{decimals(method[name])} [{decimals(method[name + '_low'])}, {decimals(method[name + '_high'])}]"
                     for name in metrics
                 ),
                 f"{method['coverage']:.1%}",
@@ -124,7 +125,7 @@ def evaluation(files: NightFiles) -> list[Block]:
         raise MissingError(
             f"{files.evaluation}: cannot be read as the JSON that batchrec evaluate writes ({type(error).__name__})."
         ) from error
-    columns = ["Method", "NDCG", "Hit rate", "Recall", "MRR", "Coverage", "Mean popularity rank"]
+    columns = ["Method", "NDCG", "Hit rate", "Recall", "MRR", "Coverage", "Popularity rank"]
     return [Facts(facts), *notes, Charts([chart]), Table("Each method, with 95 % intervals", columns, rows)]
 
 

@@ -174,7 +174,7 @@ def test_titles_are_escaped(page: Page) -> None:
 def test_the_evaluation_shows_intervals(page: Page, tmp_path: Path) -> None:
     assert page.tables["Each method, with 95 % intervals"][1] == [
         "model",
-        *["0.2500 [0.1250, 0.5000]"] * 4,
+        *[".2500 [.1250, .5000]"] * 4,
         "75.0%",
         "3.5",
     ]
