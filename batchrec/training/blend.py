@@ -49,10 +49,15 @@ def fit_blend(
     has_encoder: whether the encoder is trained; if not, it has no weight.
     """
     generator = np.random.default_rng(seed)
-    n_users = len(held_out.later)
+    # An item is in the vocabulary before its first event only because it is taken later: it would look relevant for
+    # being unknown. Without any other item there is nothing else to fit on.
+    is_known = signals.popularity["popular"] > 0
+    if not is_known[held_out.later.items].any():
+        is_known[FIRST_ITEM:] = True
+    held_out = replace(held_out, later=held_out.later.keep(is_known[held_out.later.items]))
     n_fitted = min(_USERS, max(1, _ALL_SCORES // encoder.item_biases.numel()))
-    users = np.sort(generator.permutation(n_users)[:n_fitted])
-    sources = _Sources(encoder.eval(), signals, held_out, has_encoder)
+    users = np.sort(generator.permutation(np.flatnonzero(held_out.later.lengths))[:n_fitted])
+    sources = _Sources(encoder.eval(), signals, held_out, is_known, has_encoder)
     parts = [sources.candidates(int(user), values, generator) for user, values in sources.values(users)]
     values, is_relevant, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     lengths = np.array([len(part[0]) for part in parts])
@@ -103,9 +108,11 @@ def _recency_columns() -> tuple[Floats, Floats]:
 class _Sources:
     """The values of every signal, for users whose later items are known."""
 
-    def __init__(self, encoder: Encoder, signals: Signals, held_out: HeldOut, has_encoder: bool) -> None:
+    def __init__(
+        self, encoder: Encoder, signals: Signals, held_out: HeldOut, is_known: Bools, has_encoder: bool
+    ) -> None:
         self._encoder, self._signals, self._held_out = encoder, signals, held_out
-        self._has_encoder = has_encoder
+        self._is_known, self._has_encoder = is_known, has_encoder
         self._size = len(signals.neighbours)
         starts = np.arange(self._size + 1) * signals.neighbours.shape[1]
         self._similar = csr_matrix(
@@ -135,8 +142,7 @@ class _Sources:
 
         Returns their values (candidates, signals), whether they are relevant, and counts, as in Candidates.
         """
-        may_get = np.ones(self._size, bool)
-        may_get[:FIRST_ITEM] = False
+        may_get = self._is_known.copy()
         may_get[self._held_out.excluded(np.array([user])).items] = False
         allowed = np.flatnonzero(may_get)
         later = self._held_out.later.items[slice(*self._held_out.later.offsets[user : user + 2])]
