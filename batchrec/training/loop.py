@@ -106,6 +106,8 @@ def fit(  # noqa: PLR0913, PLR0917 - train passes what it was given
     checkpoint = group.broadcast(_read_checkpoint(checkpoints) if group.is_first else None)
     if checkpoint is not None:
         epochs, best_weights = _restore(checkpoint, trainer)
+    # As long as its arrays are mapped, the file takes disk space, also after the next epoch has replaced it.
+    del checkpoint
     while (ended_by := group.broadcast(end_of(epochs, config, max_seconds))) is None:
         limit = TimeLimit(max_seconds - _seconds(epochs), group)
         number = len(epochs) + 1
