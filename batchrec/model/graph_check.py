@@ -48,6 +48,9 @@ def check_graph(encoder: bytes, weights: Weights, offsets: Mapping[str, int]) ->
         raise MisfitError(f"not an ONNX file: {one_line(error)}") from error
     references = [external_tensor(initializer_name(n), weights[n], offsets[n]) for n in PER_ITEM if n in weights]
     outside = [tensor for tensor in model.graph.initializer if tensor in references]
+    if len(outside) > len(references):
+        # Each removal moves all that follow, which takes hours for millions of them.
+        raise MisfitError("a weight with a row per item occurs twice")
     for tensor in outside:
         model.graph.initializer.remove(tensor)
     for tensor in _tensors(model):

@@ -168,7 +168,8 @@ def _span(name: str, entry: object, sizes: tuple[int, ...], dtype: str) -> tuple
     """Return where the bytes of a weight start and end. Raises MisfitError unless it has this dtype and these sizes."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise MisfitError(f"weight {name} is {entry!r:.60}; expected dtype, shape and data_offsets")
-    if entry["dtype"] != dtype or entry["shape"] != list(sizes):
+    # In Python 8.0 and true equal numbers too, but no array has such sizes.
+    if entry["dtype"] != dtype or repr(entry["shape"]) != repr(list(sizes)):
         spelled = f"{entry['dtype']!r:.20} {entry['shape']!r:.60}"
         raise MisfitError(
             f"weight {name} is {spelled}; expected {dtype!r} {list(sizes)}, by the manifest's shape and items"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Items that are converted at a time, so that what is computed on the way takes little memory.
 _ITEMS = 1 << 16
+_LEAST_HALF, _GREATEST_HALF = np.finfo(np.float16).smallest_subnormal, np.finfo(np.float16).max
 
 
 def at_precision(graph: Graph, precision: ScoringPrecision) -> Graph:
@@ -46,11 +47,18 @@ def _to_fp16(graph: Graph) -> Graph:
 
 
 def _halves(tensor: Floats) -> NDArray[np.float16]:
-    from onnxruntime.transformers.float16 import convert_np_to_float16
-
+    """Round to fp16, but neither to 0 nor to infinity: as onnxruntime's convert_np_to_float16, ten times as fast."""
     halves = np.empty(tensor.shape, np.float16)
     for first in range(0, len(tensor), _ITEMS):
-        halves[first : first + _ITEMS] = convert_np_to_float16(tensor[first : first + _ITEMS])
+        values, rounded = tensor[first : first + _ITEMS], halves[first : first + _ITEMS]
+        with np.errstate(over="ignore"):
+            rounded[:] = values
+        sizes = np.abs(values)
+        for limit, is_beyond in (
+            (_LEAST_HALF, (sizes > 0) & (sizes < _LEAST_HALF)),
+            (_GREATEST_HALF, (sizes > _GREATEST_HALF) & (sizes < np.inf)),
+        ):
+            rounded[is_beyond] = np.copysign(limit, values[is_beyond])
     return halves
 
 

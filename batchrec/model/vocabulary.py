@@ -6,6 +6,7 @@ number of these events orders the indexes.
 
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +14,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchrec.arrays import Doubles, Longs
+from batchrec.model.id_index import IdIndex
 from batchrec.tables.ids import is_text, without_blanks
 from batchrec.tables.schemas import FIRST_ITEM, PAD, items_schema
 
 # The id range per item up to which a lookup table over the whole range is worth its 4 bytes per id.
 _MAX_IDS_PER_ITEM = 64
+# With fewer items per id that is looked up, a new hash table is faster than the index that is kept.
+_MIN_KNOWN_PER_ID = 4
+_INDEX_LOCK = Lock()
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,6 @@ class Vocabulary:
         if item_ids.type != self.item_ids.type:
             # Ids became text, or integers, since training: 1 and "1" are the same item.
             item_ids = item_ids.cast(pa.string())
-            known: pa.Array = self.item_ids.cast(pa.string())
-        else:
-            known = self.item_ids
         if self._index_by_id is not None and pa.types.is_integer(item_ids.type):
             lowest, index_by_id = self._index_by_id
             # An id outside the table is clipped to its first or last entry: both are PAD.
@@ -76,17 +78,41 @@ class Vocabulary:
                 np.clip(item_ids.to_numpy(), lowest, lowest + len(index_by_id) - 1) - lowest
             ]
             return by_id
-        indexes = _hashed_indexes(item_ids, known)
+        is_same_type = item_ids.type == self.item_ids.type
+        indexes = self._indexes_among(self.item_ids if is_same_type else self._without_blanks, item_ids)
         if is_text(item_ids) and (indexes == PAD).any():
             # Padded ids of a log and the trimmed ones of a rule table are the same.
             unknown = np.flatnonzero(indexes == PAD)
             trimmed = without_blanks(item_ids.take(pa.array(unknown)))
-            indexes[unknown] = _hashed_indexes(trimmed, self._without_blanks)
+            indexes[unknown] = self._indexes_among(self._without_blanks, trimmed)
+        return indexes
+
+    def _indexes_among(self, known: pa.Array, item_ids: pa.Array) -> NDArray[np.int32]:
+        """Look up ids in `item_ids` or `_without_blanks` of the vocabulary: (n,) int32, PAD if unknown."""
+        index: IdIndex | None = None
+        if len(item_ids) * _MIN_KNOWN_PER_ID < len(known) and not item_ids.null_count:
+            # One thread makes the index, and the others wait for it.
+            with _INDEX_LOCK:
+                index = self._id_index if known is self.item_ids else self._index_without_blanks
+        if index is not None and index.is_exact:
+            places = index.places(item_ids)
+        else:
+            places = pc.index_in(item_ids, value_set=known).fill_null(-1).to_numpy()
+        indexes: NDArray[np.int32] = np.where(places < 0, PAD, places + FIRST_ITEM).astype(np.int32)
         return indexes
 
     @cached_property
+    def _id_index(self) -> IdIndex:
+        return IdIndex(self.item_ids)
+
+    @cached_property
+    def _index_without_blanks(self) -> IdIndex:
+        return self._id_index if self._without_blanks is self.item_ids else IdIndex(self._without_blanks)
+
+    @cached_property
     def _without_blanks(self) -> pa.Array:
-        return without_blanks(self.item_ids.cast(pa.string()))
+        trimmed = without_blanks(self.item_ids.cast(pa.string()))
+        return self.item_ids if trimmed.equals(self.item_ids) else trimmed
 
     @cached_property
     def _index_by_id(self) -> tuple[int, NDArray[np.int32]] | None:
@@ -110,10 +136,3 @@ class Vocabulary:
         counts = [self.n_events] if self.weights is None else [self.n_events, self.weights]
         schema = items_schema(self.item_ids.type, is_weighed=self.weights is not None)
         return pa.table([self.item_ids, pa.array(indexes), *map(pa.array, counts)], schema=schema)
-
-
-def _hashed_indexes(item_ids: pa.Array, known: pa.Array) -> NDArray[np.int32]:
-    """Look up ids among the known ones, in the order of their indexes, by a hash table: (n,) int32, PAD if unknown."""
-    places = pc.index_in(item_ids, value_set=known).fill_null(PAD - FIRST_ITEM).to_numpy()
-    indexes: NDArray[np.int32] = (places + FIRST_ITEM).astype(np.int32)
-    return indexes

@@ -23,6 +23,8 @@ _SUFFIX = ".part"
 _DIGEST = 32
 # Arrays start at multiples of this many bytes, as numpy's own files do.
 _ALIGNMENT = 64
+# Changes with the layout of the contents, so that a checkpoint of another layout does not fit.
+_LAYOUT = b"2"
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,16 @@ def broken_checkpoints(folder: Path) -> list[str]:
 class CheckpointStore:
     """The checkpoints of a job by name, each a file in `folder`, which is made with the first checkpoint.
 
-    A file holds a seal, the fingerprint of what the checkpoints depend on, and the contents: the length of a header, 8
-    bytes, the header as JSON, and the arrays. The seal is the SHA-256 of the checkpoint's name and of everything after
-    the seal. Arrays are written from where they are and mapped when they are read, because they may be half of the
-    machine's memory.
+    A file holds a seal, the fingerprint of its layout and of what the checkpoints depend on, and the contents: the
+    length of a header, 8 bytes, the header as JSON, and the arrays. The seal is the SHA-256 of the checkpoint's name
+    and of everything after the seal. Arrays are written from where they are and mapped when they are read, because they
+    may be half of the machine's memory. A file is replaced by another one, never changed, so arrays stay as they were
+    read. The old file takes disk space until its arrays are gone; before that, Windows would refuse to replace it.
     """
 
     def __init__(self, folder: Path, fingerprint: bytes) -> None:
         self._folder = folder
-        self._fingerprint = fingerprint
+        self._fingerprint = sha256(_LAYOUT + fingerprint).digest()
 
     def write(self, name: str, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, object]) -> None:
         """Write a checkpoint, replacing an older one. Raises ConfigError if it cannot be written."""

@@ -14,7 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from batchrec.config import TrainingConfig
 from batchrec.errors import ConfigError
-from batchrec.system.checkpoints import Checkpoint, CheckpointStore
+from batchrec.system.checkpoints import CheckpointStore
 from batchrec.training.distributed import ProcessGroup
 from batchrec.training.encoder import Encoder
 from batchrec.training.holdout import Accuracy, Split, encoder_accuracy, popularity_accuracy
@@ -101,11 +101,7 @@ def fit(  # noqa: PLR0913, PLR0917 - train passes what it was given
     max_seconds = 60 * config.max_minutes * (1 if split.refit is None else 1 - _REFIT_SHARE)
     vocabulary_size = encoder.item_biases.numel()
     popularity = popularity_accuracy(split, vocabulary_size)
-    epochs: list[Epoch] = []
-    best_weights: dict[str, Tensor] = {}
-    checkpoint = group.broadcast(_read_checkpoint(checkpoints) if group.is_first else None)
-    if checkpoint is not None:
-        epochs, best_weights = _restore(checkpoint, trainer)
+    epochs, best_weights = _resume(checkpoints, trainer, group)
     while (ended_by := group.broadcast(end_of(epochs, config, max_seconds))) is None:
         limit = TimeLimit(max_seconds - _seconds(epochs), group)
         number = len(epochs) + 1
@@ -170,12 +166,18 @@ def _save_checkpoint(
     checkpoints.write(_CHECKPOINT, state.arrays | best, metadata)
 
 
-def _read_checkpoint(checkpoints: CheckpointStore | None) -> Checkpoint | None:
-    return None if checkpoints is None else checkpoints.read(_CHECKPOINT)
+def _resume(
+    checkpoints: CheckpointStore | None, trainer: Trainer, group: ProcessGroup
+) -> tuple[list[Epoch], dict[str, Tensor]]:
+    """Restore the trainer from its checkpoint, if there is one; return the epochs so far and the best weights.
 
-
-def _restore(checkpoint: Checkpoint, trainer: Trainer) -> tuple[list[Epoch], dict[str, Tensor]]:
-    """Restore the trainer from a checkpoint; return the epochs so far and the best weights."""
+    All arrays are copied, and the checkpoint is let go: as long as they are mapped, its file takes disk space, also
+    after the next epoch has replaced it.
+    """
+    stored = checkpoints.read(_CHECKPOINT) if checkpoints is not None and group.is_first else None
+    checkpoint = group.broadcast(stored)
+    if checkpoint is None:
+        return [], {}
     trainer.restore(TrainerState(checkpoint.arrays, checkpoint.metadata["schedule"]))
     epochs = [Epoch(**epoch) for epoch in checkpoint.metadata["epochs"]]
     _log.info("resuming after epoch %d of an earlier run", len(epochs))

@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
 from batchrec.config import EncoderShape, TrainingConfig
-from batchrec.errors import ConfigError, ModelError
+from batchrec.errors import ConfigError
 from batchrec.model.batching import Histories
 from batchrec.model.blend import PREFIX as BLEND_PREFIX
 from batchrec.model.directory import load_model
+from batchrec.model.parts import weight_views
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
@@ -74,11 +73,12 @@ def read_warm_start(folder: Path, config: TrainingConfig) -> WarmStart:
             )
     if config.dropout is not None:
         shape = replace(shape, dropout=config.dropout)
-    try:
-        weights = load(model.weights)
-    except SafetensorError as error:
-        raise ModelError(f"{folder}: the weights are not a safetensors file: {error}. Train again") from error
-    of_encoder = {name: weight for name, weight in weights.items() if not name.startswith(BLEND_PREFIX)}
+    # Without copies of the blend's arrays, which are gigabytes with millions of items.
+    of_encoder = {
+        name: torch.from_numpy(weight.copy())
+        for name, weight in weight_views(model.weights).items()
+        if not name.startswith(BLEND_PREFIX)
+    }
     return WarmStart(shape, model.vocabulary, of_encoder)
 
 

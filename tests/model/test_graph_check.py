@@ -144,7 +144,7 @@ GRAPHS: dict[str, tuple[Change, str]] = {
     ),
     "embeddings twice": (
         graph(lambda p: p.graph.initializer.append(tensor_of(p, "item_embeddings.weight"))),
-        "occurs twice",
+        "a weight with a row per item occurs twice",
     ),
     "PAD recommended": (graph(listed_pad), "item_biases differs from the weights file"),
     "a weight renamed": (

@@ -171,6 +171,10 @@ WEIGHTS: dict[str, tuple[Change, str]] = {
         header(lambda h: h.update({"norm.bias": 7})),
         "norm.bias is 7; expected dtype, shape and data_offsets",
     ),
+    "sizes of floats": (
+        header(lambda h: h["norm.bias"].update(shape=[8.0])),
+        "norm.bias is 'F32' [8.0]; expected 'F32' [8]",
+    ),
     "a place before": (header(lambda h: h["norm.bias"].update(data_offsets=[-32, 0])), "norm.bias is at [-32, 0]"),
     "a place beyond": (header(lambda h: h["norm.bias"].update(data_offsets=[1 << 40, (1 << 40) + 32])), "ends at byte"),
     "a place that is text": (header(lambda h: h["norm.bias"].update(data_offsets="x")), "norm.bias is at 'x'"),

@@ -8,14 +8,17 @@ import onnx
 import onnxruntime
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnxruntime import quantization
+from onnxruntime.transformers.float16 import convert_np_to_float16
 
 from batchrec.config import Objective, ScoringConfig, ScoringPrecision
 from batchrec.model.batching import NO_PAIRS, Histories, scoring_tokens, seen_pairs
 from batchrec.model.directory import load_model, read_graph
 from batchrec.model.graph import Graph
-from batchrec.model.precision import at_precision
+from batchrec.model.precision import _halves, at_precision
 from batchrec.model.ranker import Ranker, Ranking
 from batchrec.scoring.score import score
 from batchrec.tables.schemas import FIRST_ITEM
@@ -36,6 +39,8 @@ from tests.support.shared import exported
 FEWER_BITS: list[ScoringPrecision] = ["fp16", "int8"]
 fewer_bits = pytest.mark.parametrize("precision", slow_except(FEWER_BITS, "int8"))
 SIZE = 200
+# Where fp16 ends: at 0, at half of its least number, at that, and at infinity.
+EDGES = [sign * edge for sign in (1, -1) for edge in (0.0, 2.0**-25, 2.0**-24, 65504.0, 65520.0)]
 
 
 def random_histories() -> Histories:
@@ -123,6 +128,18 @@ def test_items_are_quantized_as_onnxruntime_does() -> None:
         assert (zeros[item], scales[item]) == (zero, scale)
         assert columns[:, item].tolist() == expected.tolist()
         assert columns.dtype == expected.dtype
+
+
+@given(
+    st.lists(
+        st.floats(width=32) | st.floats(-(2.0**-20), 2.0**-20, width=32) | st.floats(-7e4, 7e4, width=32), min_size=1
+    )
+)
+def test_items_are_rounded_to_fp16_as_onnxruntime_does(values: list[float]) -> None:
+    edges = [np.nextafter(np.float32(edge), np.float32(to)) for edge in EDGES for to in (edge, -np.inf, np.inf)]
+    tensor = np.array([*values, *edges], np.float32)[:, None]
+    own, expected = _halves(tensor), convert_np_to_float16(tensor)
+    assert own.view(np.uint16).tolist() == expected.view(np.uint16).tolist()
 
 
 def saturating_product(states: NDArray[np.uint8], weights: NDArray[np.int8]) -> NDArray[np.int32]:

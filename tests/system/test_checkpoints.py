@@ -1,20 +1,23 @@
 """Checkpoints, their folder, and the temporary files and folders of outputs."""
 
+import json
 import os
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from batchrec.errors import ConfigError
 from batchrec.model.directory import replacing_model
 from batchrec.system.atomic import replacing
-from batchrec.system.checkpoints import CheckpointStore
+from batchrec.system.checkpoints import CheckpointStore, broken_checkpoints
 from batchrec.system.resume import checkpoint_dir_of, open_checkpoint_dir
 from batchrec.tables.queries import connect
 from tests.support.models import names_in
@@ -89,6 +92,27 @@ def test_a_checkpoint_of_another_fingerprint_or_name_is_not_used(
     (folder / "two.part").write_bytes((folder / "one.part").read_bytes())
     assert store(folder).read("two") is None
     assert store(folder).read("one") is not None
+
+
+def test_a_checkpoint_of_an_earlier_layout_is_computed_again(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # As version cc634ae wrote it: safetensors after the fingerprint of the input.
+    fingerprint, contents = b"\1" * 32, save(ARRAYS, {"json": json.dumps(METADATA)})
+    seal = sha256(json.dumps("one").encode() + fingerprint + contents).digest()
+    folder.mkdir()
+    (folder / "one.part").write_bytes(seal + fingerprint + contents)
+    assert broken_checkpoints(folder) == []
+    assert store(folder, fingerprint).read("one") is None
+    assert "made with other input, options or versions. Computing it again" in caplog.text
+
+
+def test_arrays_stay_as_they_were_read_if_the_checkpoint_is_replaced_or_removed(folder: Path) -> None:
+    store(folder).write("one", ARRAYS, METADATA)
+    checkpoint = store(folder).read("one")
+    assert checkpoint is not None
+    store(folder).write("one", {"scores": np.zeros((2, 3), np.float32)}, {})
+    assert np.array_equal(checkpoint.arrays["scores"], ARRAYS["scores"])
+    store(folder).remove("one")
+    assert np.array_equal(checkpoint.arrays["scores"], ARRAYS["scores"])
 
 
 def test_a_checkpoint_replaces_an_older_one_and_leaves_no_other_file(folder: Path) -> None:
