@@ -1,6 +1,5 @@
 """Untrained models for timing: scoring with them takes as long as with a trained model."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +45,7 @@ def write_instant(model: Path, out: Path) -> None:
 def write_instant_graph(folder: Path) -> None:
     """Write a graph that has the weights of the folder's weights file but does not rank by them."""
     contents = (folder / WEIGHTS).read_bytes()
-    weights, offsets = weight_views(contents), weight_offsets(io.BytesIO(contents))
+    weights, offsets = weight_views(contents), weight_offsets(contents)
     vocabulary_size, hidden_size = weights["item_embeddings.weight"].shape
     constants = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in _numbers(vocabulary_size)]
     # The only external data: onnxruntime takes none that the graph does not use.

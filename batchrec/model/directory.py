@@ -9,7 +9,6 @@ training.jsonl       one line per epoch
 
 import errno
 import hashlib
-import io
 import json
 import re
 import stat
@@ -39,7 +38,7 @@ from batchrec.model.parts import (
 )
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.system.atomic import replacing_folder
-from batchrec.system.disk import file_sha256
+from batchrec.system.disk import file_sha256, mapped
 from batchrec.system.json_text import to_json
 from batchrec.tables.schemas import FIRST_ITEM, MODEL_VERSION
 
@@ -172,15 +171,15 @@ def _assemble(manifest: Manifest, contents: dict[str, bytes], folder: Path) -> M
         part = ITEMS
         vocabulary = read_vocabulary(contents[ITEMS], manifest.n_items)
         part = ENCODER
-        check_graph(contents[ENCODER], weights, weight_offsets(io.BytesIO(contents[WEIGHTS])))
+        check_graph(contents[ENCODER], weights, weight_offsets(contents[WEIGHTS]))
     except MisfitError as error:
         raise ModelError(f"{folder}: {part}: {error}. {_RESTORE}") from error
     return Model(manifest, vocabulary, contents[ENCODER], contents[WEIGHTS], blend_of(weights))
 
 
 def read_graph(folder: Path) -> Graph:
-    """Read the graph of a model directory without its checks; the directory may lack a manifest."""
-    return graph_of((folder / ENCODER).read_bytes(), (folder / WEIGHTS).read_bytes())
+    """Read the graph of a model directory unchecked, and map its weights; the directory may lack a manifest."""
+    return graph_of((folder / ENCODER).read_bytes(), mapped(folder / WEIGHTS))
 
 
 def model_files(folder: Path) -> list[Path]:

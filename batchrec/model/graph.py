@@ -29,7 +29,7 @@ class Graph:
     tensors: Weights = field(default_factory=dict)
 
 
-def graph_of(encoder: bytes, weights: bytes) -> Graph:
+def graph_of(encoder: bytes, weights: bytes | memoryview) -> Graph:
     """Return the graph of a model with views of its tensors; encoder, weights: the contents of its two files."""
     import onnx
 

@@ -1,11 +1,10 @@
 """Check the parts of a model directory against each other: the shape, the weights and the vocabulary."""
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from math import prod
-from typing import Any, BinaryIO, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -89,7 +88,7 @@ def read_weights(
     Raises MisfitError unless it is a safetensors file with the weights of an encoder of this shape and a blend of these
     sizes, all of them finite, and the neighbours indexes of the vocabulary.
     """
-    header, begin = _read_header(io.BytesIO(contents))
+    header, begin = _read_header(contents)
     data = memoryview(contents)[begin:]
     # Checked before that many shapes are made.
     if shape.n_layers > len(header):
@@ -125,9 +124,9 @@ def read_weights(
     return weights
 
 
-def weight_views(contents: bytes) -> Weights:
+def weight_views(contents: bytes | memoryview) -> Weights:
     """Return views of the weights in a safetensors file that `read_weights` has checked."""
-    header, begin = _read_header(io.BytesIO(contents))
+    header, begin = _read_header(contents)
     views = {}
     for name, entry in header.items():
         start, end = entry["data_offsets"]
@@ -136,9 +135,9 @@ def weight_views(contents: bytes) -> Weights:
     return views
 
 
-def weight_offsets(file: BinaryIO) -> dict[str, int]:
+def weight_offsets(contents: bytes | memoryview) -> dict[str, int]:
     """Return the byte of a safetensors file at which each weight begins. Raises MisfitError for another file."""
-    header, begin = _read_header(file)
+    header, begin = _read_header(contents)
     return {name: begin + entry["data_offsets"][0] for name, entry in header.items()}
 
 
@@ -149,10 +148,10 @@ def blend_of(weights: Weights) -> Blend | None:
     return Blend(**{name: weights[PREFIX + name] for name in ARRAYS})
 
 
-def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
+def _read_header(contents: bytes | memoryview) -> tuple[dict[str, Any], int]:
     """Read the header of a safetensors file: the entry of each weight, and the byte at which the first one begins."""
-    n_bytes = int.from_bytes(file.read(8), "little")
-    text = file.read(n_bytes) if n_bytes <= _MAX_HEADER_BYTES else b""
+    n_bytes = int.from_bytes(contents[:8], "little")
+    text = bytes(contents[8 : 8 + n_bytes]) if n_bytes <= _MAX_HEADER_BYTES else b""
     if not 2 <= n_bytes == len(text):
         raise MisfitError("not a safetensors file")
     try:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchrec.errors import ConfigError
+from batchrec.system.disk import mapped
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def broken_checkpoints(folder: Path) -> list[str]:
     """List the names of the checkpoints in a folder whose seal does not match. Raises OSError if one is unreadable."""
     broken = []
     for name in checkpoints_in(folder):
-        if _opened(name, _mapped(folder / f"{name}{_SUFFIX}")) is None:
+        if _opened(name, mapped(folder / f"{name}{_SUFFIX}")) is None:
             broken.append(name)
     return broken
 
@@ -96,7 +96,7 @@ class CheckpointStore:
         """Return a checkpoint; None if it does not exist, or, with a warning, if it is damaged or does not fit."""
         file = self._file(name)
         try:
-            stored = _mapped(file)
+            stored = mapped(file)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -126,14 +126,6 @@ class CheckpointStore:
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}{_SUFFIX}"
-
-
-def _mapped(file: Path) -> memoryview:
-    """Map a file into memory, read-only. Raises OSError."""
-    with file.open("rb") as opened:
-        # An empty file cannot be mapped.
-        is_empty = not opened.seek(0, 2)
-        return memoryview(b"" if is_empty else mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _contents(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, object]) -> Iterator[bytes | memoryview]:

@@ -1,9 +1,10 @@
-"""Calls to the disk that the standard library lacks: sync, link or copy, exchange and remove; hash a file."""
+"""Calls to the disk that the standard library lacks: sync, link or copy, exchange and remove; hash or map a file."""
 
 import ctypes
 import errno
 import hashlib
 import logging
+import mmap
 import os
 import shutil
 import sys
@@ -101,6 +102,14 @@ def remove(path: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         _log.warning("%s: cannot be removed: %s", path, error.strerror)
+
+
+def mapped(file: Path) -> memoryview:
+    """Map a file into memory, read-only: it takes memory only while there is some to spare. Raises OSError."""
+    with file.open("rb") as opened:
+        # An empty file cannot be mapped.
+        is_empty = not opened.seek(0, os.SEEK_END)
+        return memoryview(b"" if is_empty else mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def file_sha256(file: Path) -> str:

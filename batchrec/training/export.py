@@ -21,6 +21,7 @@ from batchrec.model.directory import ENCODER, read_graph
 from batchrec.model.graph import PER_ITEM, WEIGHTS, external_tensor, initializer_name
 from batchrec.model.parts import weight_offsets
 from batchrec.model.ranker import Ranker
+from batchrec.system.disk import mapped
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
 from batchrec.training.ranking_graph import NextItemRanker
@@ -84,8 +85,7 @@ def export_encoder(encoder: Encoder, folder: Path, blend: Blend | None = None) -
 
 def _without_weights(program: Any, ranker: NextItemRanker, folder: Path) -> onnx.ModelProto:
     """Return the protobuf of an exported graph that refers to the weights file for the weights per item."""
-    with (folder / WEIGHTS).open("rb") as file:
-        offsets = weight_offsets(file)
+    offsets = weight_offsets(mapped(folder / WEIGHTS))
     arrays = {name: tensor.numpy() for name, tensor in ranker.state_dict().items()}
     references = []
     for name, full_name in zip(PER_ITEM, map(initializer_name, PER_ITEM), strict=True):
