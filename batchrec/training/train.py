@@ -27,7 +27,7 @@ from batchrec.tables.validation_cut import validation_cut
 from batchrec.training.blend import blend_accuracy, fit_blend, make_blend
 from batchrec.training.blend_fit import FittedWeights
 from batchrec.training.corpus import Corpus, read_corpus
-from batchrec.training.default_sizes import batch_size, encoder_shape, n_negatives
+from batchrec.training.default_sizes import batch_size, encoder_shape, has_sparse_steps, n_negatives
 from batchrec.training.devices import chosen_device, full_memory_reported, limited_threads
 from batchrec.training.distributed import ProcessGroup, join_process_group
 from batchrec.training.encoder import Encoder
@@ -180,11 +180,11 @@ def _train(  # noqa: PLR0913, PLR0917 - the arguments of train, the device and t
             _log.info("training on %s, %s: %s, %s", device, workers, encoder.shape, of_step)
         checkpoints = _open_checkpoints(checkpoint_dir, sequences, cut, config, device, group)
         fitted = fit(encoder.to(device), split, config, group, checkpoints, on_epoch)
-        # A trainer holds the weights several times, and is part of a circle of references.
-        gc.collect()
+        if has_sparse_steps(config, encoder.item_biases.numel(), group.size):
+            # torch loads modules within the first trainer, and keeps it, with its copies of the weights, in a circle.
+            gc.collect()
         is_final = split.refit is None or not fitted.epochs
         final = encoder if is_final else refit(encoder, fitted, split, config, group)
-        gc.collect()
     return _Trained(corpus, cut, split, sizes, fitted, encoder.cpu().eval(), final.cpu().eval())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, cast
+from weakref import WeakMethod
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class Trainer:
             self._optimizer, start_factor=1 / (config.warmup_steps + 1), total_iters=config.warmup_steps
         )
         self._decay: torch.optim.lr_scheduler.LinearLR | None = None
-        self._average = AveragedModel(encoder, multi_avg_fn=self._move_averages).requires_grad_(False)
+        self._average = AveragedModel(encoder, multi_avg_fn=_weakly(self._move_averages)).requires_grad_(False)
         # The first update only copies: the average starts from the weights before the first step.
         self._average.update_parameters(encoder)
         self._items = SparseItems(encoder, cast(Encoder, self._average.module)) if is_sparse else None
@@ -174,6 +175,18 @@ class Trainer:
     def _dense(self, weights: Iterable[Tensor]) -> list[Tensor]:
         """Return the weights that are moved whole in every step, of weights in the order of the encoder's."""
         return list(compress(weights, self._is_dense))
+
+
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """Return a function that calls a method and does not keep its object: gigabytes, in a circle of references."""
+    weak = WeakMethod(method)
+
+    def call(*given: object) -> None:
+        alive = weak()
+        assert alive is not None  # noqa: S101 - the object itself calls it
+        alive(*given)
+
+    return call
 
 
 def tensors_of(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, Tensor]:

@@ -1,3 +1,5 @@
+import gc
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
@@ -182,3 +184,16 @@ def test_a_refit_takes_sparse_steps_from_the_chosen_model(objective: Objective) 
         assert torch.equal(chosen.state_dict()[name], before[name]), name
         # A step moves a row by 1e-4 in the mean.
         assert 0 < (weight - before[name]).abs().max() < 0.05, name
+
+
+def test_a_trainer_is_freed_with_its_last_reference() -> None:
+    # torch loads modules within the first trainer of a process, which stays until Python collects circles.
+    trainers = [Trainer(small_encoder(N_ITEMS + FIRST_ITEM), SPARSE) for _ in range(2)]
+    trainers[1].decay_over(3)
+    averaged = weakref.ref(trainers[1].averaged)
+    gc.disable()
+    try:
+        trainers.pop()
+        assert averaged() is None
+    finally:
+        gc.enable()
