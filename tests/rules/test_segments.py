@@ -71,7 +71,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("others", slow_except(OTHERS, "alone", "with candidates", "with pins"))
+@pytest.mark.parametrize("others", slow_except(OTHERS, "with candidates", "with pins"))
 @pytest.mark.parametrize("option", slow_except(["allow", "block"], "block"))
 def test_a_segment_list_equals_the_same_list_for_all(option: str, others: dict[str, Any], tmp_path: Path) -> None:
     headers = {"pins": "item_id,position", "candidates": "user_id,item_id"}

@@ -18,7 +18,7 @@ from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity
 from tests.support.models import examples, indexed, next_item_scores, small_encoder
-from tests.support.params import masked_is_slow
+from tests.support.params import masked_is_slow, slow_except
 from tests.support.shared import exported
 
 SIZE, N_NEIGHBOURS, MAX_LEN = 17, 4, 6
@@ -114,7 +114,7 @@ def test_seen_items_are_masked_after_the_blend_and_asked_scores_are_not(objectiv
 
 
 @masked_is_slow
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", slow_except(["fp16", "int8"], "int8"))
 def test_other_precisions_rank_nearly_the_same(objective: Objective, precision: str) -> None:
     generator = np.random.default_rng(1)
     table = indexed(*(generator.integers(FIRST_ITEM, SIZE, 6).tolist() for _ in range(20)))

@@ -163,6 +163,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
         assert torch.equal(resumed.state_dict()[name], weight), name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sparse_steps", "no_export")
 def test_what_always_follows_is_learned_by_sparse_steps(tmp_path: Path) -> None:
     config = replace(LEARNING, negatives=10, blend="none")

@@ -80,6 +80,7 @@ def test_groups_rank_like_a_plain_loop_over_the_row(size: int, data: st.DataObje
         assert ranking.scores[row].tolist() == [*scores[row, best], *[-np.inf] * (top_k - len(best))]
 
 
+@pytest.mark.slow
 def test_one_graph_takes_lists_of_any_length_and_any_number_of_rows() -> None:
     encoder, folder = of_encoder()
     ranker, table = Ranker(read_graph(folder), "cpu"), indexed([5, 6, 7], [2], [90, 3, 100])
