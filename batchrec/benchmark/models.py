@@ -11,6 +11,7 @@ from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.model.directory import ENCODER, load_model, replacing_model, write_manifest
 from batchrec.model.graph import BIASES, PER_ITEM, WEIGHTS, biases_in_graph, external_tensor, initializer_name
 from batchrec.model.parts import weight_offsets, weight_views
+from batchrec.system.disk import mapped
 from batchrec.training.corpus import read_corpus
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import write_encoder
@@ -44,7 +45,7 @@ def write_instant(model: Path, out: Path) -> None:
 
 def write_instant_graph(folder: Path) -> None:
     """Write a graph that has the weights of the folder's weights file but does not rank by them."""
-    contents = (folder / WEIGHTS).read_bytes()
+    contents = mapped(folder / WEIGHTS)
     weights, offsets = weight_views(contents), weight_offsets(contents)
     vocabulary_size, hidden_size = weights["item_embeddings.weight"].shape
     constants = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in _numbers(vocabulary_size)]

@@ -162,7 +162,7 @@ def _check_weights(tensors: "Iterable[onnx.TensorProto]", weights: Weights) -> N
 
 
 def _check_weight(tensor: "onnx.TensorProto", name: str, expected: NDArray[Any]) -> None:
-    """Raise MisfitError unless a weight equals that of the weights file bit for bit or, if it is per item, is there."""
+    """Raise MisfitError unless a weight equals the file's bit for bit or, with a row per item, refers to the file."""
     import onnx
 
     if name in PER_ITEM:

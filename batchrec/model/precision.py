@@ -35,8 +35,7 @@ def _to_fp16(graph: Graph) -> Graph:
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    model = onnx.ModelProto.FromString(graph.proto)
-    _put(model, {name: onnx.numpy_helper.from_array(tensor[:1], name) for name, tensor in graph.tensors.items()})
+    model = _with_placeholders(graph)
     # onnxruntime's CPU cannot add fp16 numbers into a tensor: the neighbours and habits of a blend.
     adding = [node.name for node in model.graph.node if any(part.name == "reduction" for part in node.attribute)]
     # The export has already inferred the shapes, and of one row others would follow.
@@ -75,8 +74,7 @@ def _to_int8(graph: Graph) -> Graph:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-    model = onnx.ModelProto.FromString(graph.proto)
-    _put(model, {name: onnx.numpy_helper.from_array(tensor[:1], name) for name, tensor in graph.tensors.items()})
+    model = _with_placeholders(graph)
     copies = _untie_weights(model)
     # onnxruntime expects shapes to be inferred first; the export has already done that.
     add_pre_process_metadata(model)
@@ -125,6 +123,15 @@ def _untie_weights(model: "onnx.ModelProto") -> dict[str, str]:
             copies[own.name] = node.input[1]
             node.input[1] = own.name
     return copies
+
+
+def _with_placeholders(graph: Graph) -> "onnx.ModelProto":
+    """Return the graph with the first row of each external tensor in its place."""
+    import onnx
+
+    model: onnx.ModelProto = onnx.ModelProto.FromString(graph.proto)
+    _put(model, {name: onnx.numpy_helper.from_array(tensor[:1], name) for name, tensor in graph.tensors.items()})
+    return model
 
 
 def _refer(model: "onnx.ModelProto", tensors: Weights) -> Graph:

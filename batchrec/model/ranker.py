@@ -103,7 +103,7 @@ class Ranker:
         same score are in the order of their indexes, on every device.
         Raises ModelError if the outputs are not a ranking.
         """
-        return self._best(tokens, seen, top_k, habits, NO_PAIRS)[0]
+        return self._best(RunInputs(tokens, seen, top_k, habits, NO_PAIRS))[0]
 
     def rank_and_score(
         self, tokens: Ints, seen: SeenPairs, top_k: int, asked: SeenPairs, habits: ScoredPairs = NO_HABITS
@@ -112,36 +112,34 @@ class Ranker:
 
         Returns the ranking and the scores (pairs,) float32. Raises ModelError also for scores that are not finite.
         """
-        ranking, (asked_scores,) = self._best(tokens, seen, top_k, habits, asked, "asked_scores")
+        ranking, (asked_scores,) = self._best(RunInputs(tokens, seen, top_k, habits, asked), "asked_scores")
         check_scores(asked_scores)
         return ranking, asked_scores
 
     def score(self, tokens: Ints, asked: SeenPairs, habits: ScoredPairs = NO_HABITS) -> tuple[Floats, Floats | None]:
         """Return the scores of some pairs of a row and an item, as `rank_and_score` does, and the states if kept."""
         # Only these scores are needed: of the catalogue one item is ranked.
-        scores, *states = self._run(tokens, NO_PAIRS, 1, habits, asked, "asked_scores", *self._states)
+        scores, *states = self._run(RunInputs(tokens, NO_PAIRS, 1, habits, asked), "asked_scores", *self._states)
         check_scores(scores)
         return scores, next(iter(states), None)
 
     def encode(self, tokens: Ints) -> Floats:
         """Return the states of the encoder at the last places: (rows, hidden_size) float32."""
         # Only the states are needed: of the catalogue one item is ranked.
-        (states,) = self._run(tokens, NO_PAIRS, 1, NO_HABITS, NO_PAIRS, "states")
+        (states,) = self._run(RunInputs(tokens, NO_PAIRS, 1, NO_HABITS, NO_PAIRS), "states")
         return states
 
-    def _best(
-        self, tokens: Ints, seen: SeenPairs, top_k: int, habits: ScoredPairs, asked: SeenPairs, *outputs: str
-    ) -> tuple[Ranking, list[NDArray[Any]]]:
+    def _best(self, inputs: RunInputs, *outputs: str) -> tuple[Ranking, list[NDArray[Any]]]:
         """Return the ranking, with states if they are kept, and other outputs of the graph.
 
         The CPU orders items of the same score by their indexes. CUDA's kernels do not, and if the last item of a list
         has the same score as others, they choose any of these. So one more item is ranked, to see such ties, and the
         rows that have them are ranked deeper.
         """
-        n_rows, n_items = len(tokens), self._n_indexes - FIRST_ITEM
+        top_k, n_rows, n_items = inputs.top_k, len(inputs.tokens), self._n_indexes - FIRST_ITEM
         depth = top_k if self.device == "cpu" else min(top_k + 1, n_items)
         names = "scores", "items", *outputs, *self._states
-        scores, items, *others = self._run(tokens, seen, depth, habits, asked, *names)
+        scores, items, *others = self._run(replace(inputs, top_k=depth), *names)
         states = others.pop() if self._states else None
         ranking = self._checked(scores, items, (n_rows, depth))
         if self.device == "cpu":
@@ -155,8 +153,8 @@ class Ranker:
             if len(rows) == 0:
                 break
             depth = min(2 * depth, n_items)
-            pairs = seen.of_rows(rows, n_rows), depth, habits.of_rows(rows, n_rows), NO_PAIRS
-            scores, items = self._run(tokens[rows], *pairs, "scores", "items")
+            deeper = replace(inputs, top_k=depth, asked=NO_PAIRS).of_rows(rows)
+            scores, items = self._run(deeper, "scores", "items")
             ranking = self._checked(scores, items, (len(rows), depth)).of_ordered_ties()
             best.scores[rows], best.items[rows] = ranking.scores[:, :top_k], ranking.items[:, :top_k]
         return best, others
@@ -178,11 +176,9 @@ class Ranker:
             raise ModelError("encoder.onnx: the graph ranks an item twice, or not by score. Train again")
         return ranking
 
-    def _run(
-        self, tokens: Ints, seen: SeenPairs, top_k: int, habits: ScoredPairs, asked: SeenPairs, *outputs: str
-    ) -> list[NDArray[Any]]:
+    def _run(self, inputs: RunInputs, *outputs: str) -> list[NDArray[Any]]:
         try:
-            return self._runs(RunInputs(tokens, seen, top_k, habits, asked), outputs)
+            return self._runs(inputs, outputs)
         except Exception as error:  # onnxruntime's errors share no base class of their own
             if self.device == "cuda":
                 raise DeviceError(f"onnxruntime cannot run the model on the GPU: {one_line(error)}") from error

@@ -44,7 +44,7 @@ def top_items(scores: Tensor, n_items: int, k: Any) -> tuple[Tensor, Tensor]:
     chosen = topk(chosen, n_chosen, largest=False).values
     places = (chosen[:, :, None] * GROUP + torch.arange(GROUP)).flatten(1)
     ranked = topk(scores.gather(1, places), k)
-    # Only a -inf can stand behind the last item, where the device does not prefer the lower place.
+    # Places beyond the last item hold -inf. Among scores of -inf, a device may choose one of them.
     return ranked.values, places.gather(1, ranked.indices).clamp(max=n_items - 1)
 
 

@@ -39,7 +39,7 @@ def test_numbers_are_found_at_their_first_place(known: list[int], asked: list[in
 
 
 def lettered(n_items: int) -> Vocabulary:
-    """Items of the ids "a0", "a1", ..., of which the first one is padded with blanks."""
+    """Return a vocabulary with the ids "a0", "a1" and so on; the first one is padded with blanks."""
     ids = [" a0 ", *(f"a{number}" for number in range(1, n_items))]
     return Vocabulary(pa.array(ids), np.zeros(n_items, np.int64))
 

@@ -1,5 +1,6 @@
 """Items of the same score on a device whose top k leaves their order open, as CUDA's does."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from batchrec.model.batching import NO_PAIRS, SeenPairs
-from batchrec.model.blend import NO_HABITS, Blend, ScoredPairs
+from batchrec.model.blend import NO_HABITS, Blend
 from batchrec.model.directory import read_graph
 from batchrec.model.graph import Graph
 from batchrec.model.ranker import Ranker
+from batchrec.model.runs import RunInputs
 from batchrec.tables.schemas import FIRST_ITEM
 from tests.support.models import small_encoder
 from tests.support.shared import exported
@@ -39,14 +41,12 @@ class AnyOrder(Ranker):
         self.depths: list[int] = []
         self._generator = np.random.default_rng(seed)
 
-    def _run(
-        self, tokens: Any, seen: SeenPairs, top_k: int, habits: ScoredPairs, asked: SeenPairs, *outputs: str
-    ) -> list[NDArray[Any]]:
+    def _run(self, inputs: RunInputs, *outputs: str) -> list[NDArray[Any]]:
         if "items" not in outputs:
-            return super()._run(tokens, seen, top_k, habits, asked, *outputs)
-        self.depths.append(top_k)
-        scores, items, *others = super()._run(tokens, seen, N_ITEMS, habits, asked, *outputs)
-        order = np.lexsort((self._generator.random(scores.shape), -scores))[:, :top_k]
+            return super()._run(inputs, *outputs)
+        self.depths.append(inputs.top_k)
+        scores, items, *others = super()._run(replace(inputs, top_k=N_ITEMS), *outputs)
+        order = np.lexsort((self._generator.random(scores.shape), -scores))[:, : inputs.top_k]
         return [*(np.take_along_axis(values, order, axis=1) for values in (scores, items)), *others]
 
 
