@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from batchrec.model.batching import NO_PAIRS, SeenPairs
-from batchrec.model.blend import NO_HABITS, Blend
+from batchrec.model.blend import NO_HABITS
 from batchrec.model.directory import read_graph
 from batchrec.model.graph import Graph
 from batchrec.model.ranker import Ranker
 from batchrec.model.runs import RunInputs
 from batchrec.tables.schemas import FIRST_ITEM
-from tests.support.models import small_encoder
+from tests.support.models import small_encoder, zero_blend
 from tests.support.shared import exported
 
 N_ITEMS = 40
@@ -26,10 +26,7 @@ N_ITEMS = 40
 def graph() -> Graph:
     """A graph whose scores are the item_offsets alone."""
     size = N_ITEMS + FIRST_ITEM
-    shapes = (1, size, (size, 1), (size, 1), 1, 2)
-    scale, biases, neighbours, *others = (np.zeros(shape, np.float32) for shape in shapes)
-    blend = Blend(scale, biases, neighbours.astype(np.int32), *others)
-    return read_graph(exported(small_encoder(size), blend))
+    return read_graph(exported(small_encoder(size), zero_blend(size)))
 
 
 class AnyOrder(Ranker):

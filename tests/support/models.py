@@ -22,9 +22,10 @@ from batchrec.benchmark.models import write_instant_graph
 from batchrec.cli import run
 from batchrec.config import EncoderShape, Objective, TrainingConfig
 from batchrec.model.batching import Histories
-from batchrec.model.blend import Blend
+from batchrec.model.blend import Blend, BlendSizes
 from batchrec.model.directory import ENCODER, TRAINING_LOG, Model, load_model, write_manifest
 from batchrec.model.graph import WEIGHTS
+from batchrec.model.parts import blend_of
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.tables.schemas import MASK, PAD
 from batchrec.training.encoder import Encoder
@@ -106,6 +107,17 @@ def write_graph(_: Encoder, folder: Path, __: Blend | None = None) -> None:
 
 def longs(values: Iterable[int]) -> Longs:
     return np.array(list(values), dtype=np.int64)
+
+
+def zero_blend(vocabulary_size: int) -> Blend:
+    """A blend that adds nothing: the scores are those of item_offsets and habits."""
+    arrays: dict[str, Any] = {
+        name: np.zeros(shape, np.int32 if name.endswith("neighbours") else np.float32)
+        for name, shape in BlendSizes(1, 1).shapes(vocabulary_size).items()
+    }
+    blend = blend_of(arrays)
+    assert blend is not None
+    return blend
 
 
 def small_encoder(vocabulary_size: int = 12, seed: int = 0, **options: Any) -> Encoder:

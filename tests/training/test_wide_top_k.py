@@ -1,6 +1,7 @@
 """The top k by the maxima of groups against a plain loop over each row, and what else runs the graph of a wide row."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity, write_encoder
 from batchrec.training.wide_top_k import is_wide, padded, top_items
 from tests.model.test_cuda_operators import as_assigned_to_devices, as_exported, in_half_precision, uncovered
-from tests.support.models import examples, indexed, small_encoder
+from tests.support.models import examples, indexed, small_encoder, zero_blend
 from tests.support.shared import made_once
 
 # Whole groups, and a rest beyond more groups than some lists are long.
@@ -47,8 +48,7 @@ def wide_graph(name: str, encoder: Encoder, blend: Blend | None = None) -> Path:
 @cache
 def of_habits(size: int) -> Ranker:
     """A ranker whose scores are the habits alone: any that a test passes."""
-    scale, biases, similarities, recency = (np.zeros(shape, np.float32) for shape in ((1,), size, (size, 1), (1,)))
-    blend = Blend(scale, biases, np.zeros((size, 1), np.int32), similarities, recency, np.ones(2, np.float32))
+    blend = replace(zero_blend(size), habit=np.ones(2, np.float32))
     return Ranker(read_graph(wide_graph(f"habits-{size}", small_encoder(size), blend)), "cpu")
 
 
