@@ -35,7 +35,7 @@ $(INSTALLED): $(PACKAGE)
 demo: $(PACKAGE)  ## generate a sample of ratings, run the whole job on it, show what users get
 	$(BIN)/python examples/generate.py $(SAMPLE)
 	cd $(SAMPLE) && ../$(BIN)/batchrec build-sequences
-	cd $(SAMPLE) && ../$(BIN)/batchrec train --max-epochs 20
+	cd $(SAMPLE) && ../$(BIN)/batchrec train --max-epochs 8
 	cd $(SAMPLE) && ../$(BIN)/batchrec score --items movies.csv --out recs.parquet
 	$(BIN)/python examples/show.py $(SAMPLE)
 
@@ -74,7 +74,7 @@ check: $(INSTALLED)  ## format, lint, types, import rules, SQL, docs, tests exce
 	$(MAKE) docs
 	$(MAKE) test
 
-wheel-test: $(INSTALLED)  ## build the wheel, and run the job with it in a clean environment away from the checkout
+wheel-test: $(PACKAGE)  ## build the wheel, and run the job with it in a clean environment away from the checkout
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	PYTHON=$(PYTHON) GENERATE=$(CURDIR)/examples/generate.py CONSTRAINTS=$(CURDIR)/constraints.txt \

@@ -87,7 +87,7 @@ def _blended_model(workspace: Workspace, sequences: Path, objective: Objective) 
         hidden_size=64,
         max_len=64,
         max_epochs=2,
-        max_minutes=0.15,
+        max_minutes=workspace.sizes.parity_minutes,
         validate="last-item",
         blend="none",
         device=workspace.device,

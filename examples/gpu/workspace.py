@@ -44,10 +44,12 @@ class Row(NamedTuple):
 class Sizes:
     """Sizes of the sections: parity's log, widths with ties, the log of score and train, repeats, and many items.
 
-    steps: of warm-up and of a profile. seconds: of timed training. many_users: scored with many_items.
+    parity_minutes: of training one of parity's models. steps: of warm-up and of a profile. seconds: of timed training.
+    many_users: scored with many_items.
     """
 
     parity: Shape
+    parity_minutes: float
     widths: tuple[int, ...]
     log: Shape
     repeats: int
@@ -57,8 +59,8 @@ class Sizes:
     many_users: int
 
 
-FULL = Sizes(Shape(20_000, 5_000, 1_000_000), (62_423, 1_000_000), SHAPES["ml-25m"], 3, 20, 20.0, 3_000_000, 2048)
-TINY = Sizes(Shape(150, 400, 3_000), (300,), Shape(300, 500, 9_000), 1, 2, 0.5, 2_000, 32)
+FULL = Sizes(Shape(20_000, 5_000, 1_000_000), 0.15, (62_423, 1_000_000), SHAPES["ml-25m"], 3, 20, 20.0, 3_000_000, 2048)
+TINY = Sizes(Shape(150, 400, 3_000), 0.01, (300,), Shape(300, 500, 9_000), 1, 2, 0.5, 2_000, 32)
 
 
 @dataclass(frozen=True)
