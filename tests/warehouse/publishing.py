@@ -14,7 +14,10 @@ from batchrec.errors import BatchrecError
 from batchrec.targets import PublishedTable, open_target
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["batchrec.targets", "s3fs", "tests.warehouse.publishing"])
+# Missing ones are skipped. Those of pyiceberg and ADBC take a second that each writer would spend again.
+_context.set_forkserver_preload(
+    ["batchrec.targets", "s3fs", "pyiceberg.catalog.sql", "adbc_driver_postgresql.dbapi", "tests.warehouse.publishing"]
+)
 # Made now, where the process may, not in the folder of one test.
 multiprocessing.util.get_temp_dir()
 
@@ -64,6 +67,10 @@ def _publish(  # noqa: PLR0917 - what a new process does not share
 ) -> None:
     os.chdir(folder)
     os.environ.update(environment)
+    if "pyiceberg.catalog" in sys.modules:
+        catalog = sys.modules["pyiceberg.catalog"]
+        # It has read the environment of the server.
+        catalog._ENV_CONFIG = catalog.Config()
     try:
         target = open_target(out)
         target.check_writable()
