@@ -20,7 +20,8 @@ _log = logging.getLogger(__name__)
 class NightJournal:
     """The stages, checks and models of a night so far.
 
-    decided: report of a run killed while publishing; this run only finishes that.
+    decided: report of a run killed while publishing; this run only finishes that. finished_first: other nights that
+    such runs had left and this run has published.
     """
 
     run_date: date
@@ -35,6 +36,7 @@ class NightJournal:
     model: str | None = None
     recs_sha256: str | None = None
     decided: NightReport | None = None
+    finished_first: list[date] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:

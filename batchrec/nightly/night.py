@@ -72,6 +72,7 @@ class Night:
             target.sync()
         put_on_disk(folder for folder in (self.archive.folder, self.registry.folder) if folder.is_dir())
         finished = [night for night in self._decided() if night.finish()]
+        self.journal.finished_first += [night.journal.run_date for night in finished if night is not self]
         if any(night is self for night in finished):
             return
         self.archive.discard_work_before(self._run_date)

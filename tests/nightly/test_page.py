@@ -12,6 +12,7 @@ import vl_convert
 from batchrec.errors import GateError, InputError
 from batchrec.nightly import page as page_module
 from batchrec.nightly import publish_steps
+from batchrec.nightly.registry import ModelRegistry
 from batchrec.system.signals import Terminated
 from tests.support.models import names_in, run_cli
 from tests.support.night_pages import Page, pages_of
@@ -41,6 +42,18 @@ def test_a_night_writes_its_page_and_keeps_the_newest_histories(reported: Compan
     assert page_of(reported, 0).read_bytes() == first
     assert names_in(page_of(reported, 0).parent) == {"recs.parquet", "report.json", "report.html"}
     assert (page_of(reported, 1).parent / "sequences.parquet").exists()
+
+
+def test_a_killed_night_that_another_date_finishes_gets_its_page(
+    reported: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported.run_killed(monkeypatch, ModelRegistry, "use", ends="after")
+    assert not page_of(reported, 0).exists()
+    reported.run(1)
+    assert [Page(page_of(reported, number)).figures["night"]["Run date"] for number in (0, 1)] == [
+        str(night(0)),
+        str(night(1)),
+    ]
 
 
 def test_without_report_a_night_writes_no_page_and_keeps_no_histories(shop: Company) -> None:
