@@ -62,11 +62,15 @@ def check_graph(encoder: bytes, weights: Weights, offsets: Mapping[str, int]) ->
 
 
 def _tensors(message: Any) -> "Iterator[onnx.TensorProto]":
-    """Yield the tensors in a protobuf message, at any depth. Raises MisfitError for a sparse one."""
+    """Yield the tensors in a protobuf message, at any depth. Raises MisfitError for a sparse one and invalid text."""
     import onnx
 
     for field, value in message.ListFields():
-        if field.message_type is not None:
+        if field.type == field.TYPE_STRING:
+            # protobuf returns text that is not UTF-8 as bytes.
+            if any(isinstance(text, bytes) for text in ([value] if isinstance(value, str | bytes) else value)):
+                raise MisfitError(f"its {field.name} is not UTF-8")
+        elif field.message_type is not None:
             for part in [value] if hasattr(value, "ListFields") else value:
                 if isinstance(part, onnx.SparseTensorProto):
                     # It may claim any amount of memory, and training writes none.

@@ -66,6 +66,16 @@ def other_places(proto: onnx.ModelProto) -> None:
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[::-1].copy(), tensor.name))
 
 
+def misspelled(text: str) -> Change:
+    """End each occurrence of a text in a byte that UTF-8 does not have."""
+
+    def changed(model: Path) -> None:
+        file = model / "encoder.onnx"
+        file.write_bytes(file.read_bytes().replace(text.encode(), text.encode()[:-1] + b"\xff"))
+
+    return changed
+
+
 def embeddings_within(model: Path) -> None:
     proto = onnx.load(model / "encoder.onnx")
     (model / "encoder.onnx").write_bytes(proto.SerializeToString())
@@ -156,6 +166,9 @@ GRAPHS: dict[str, tuple[Change, str]] = {
         graph(lambda p: p.graph.initializer.add(name="huge", data_type=1, dims=[1 << 40], raw_data=b"1234")),
         "tensor 'huge' holds 1 values; expected 1099511627776",
     ),
+    "an input that is no text": (misspelled("top_k"), "its input is not UTF-8"),
+    "an operator that is no text": (misspelled("TopK"), "its op_type is not UTF-8"),
+    "a weight that is no text": (misspelled("encoder.item_embeddings.weight"), "is not UTF-8"),
     "a tensor of texts": (
         graph(lambda p: p.graph.initializer.append(numpy_helper.from_array(np.array(["x"], object), "t"))),
         "tensor 't' is STRING [1]",
