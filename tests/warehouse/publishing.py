@@ -68,7 +68,7 @@ def _publish(  # noqa: PLR0917 - what a new process does not share
     os.chdir(folder)
     os.environ.update(environment)
     if "pyiceberg.catalog" in sys.modules:
-        catalog = sys.modules["pyiceberg.catalog"]
+        catalog: Any = sys.modules["pyiceberg.catalog"]
         # It has read the environment of the server.
         catalog._ENV_CONFIG = catalog.Config()
     try:
