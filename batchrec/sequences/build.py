@@ -102,6 +102,7 @@ def build_sequences(
     """
     started = time.monotonic()
     sources, out = as_sources(ratings, "ratings"), Path(out)
+    inputs = [] if config.query is None else [config.query]
     if builder is None and config.engine != "local":
         name = config.engine
         raise ConfigError(
@@ -110,9 +111,11 @@ def build_sequences(
     if config.query is None:
         files, tables = split_tables(sources)
         local_files = find_files([path for path in files if not is_url(path)], "--ratings")
-        check_no_input(out, [*map(str, local_files), *map(local_path_of, tables)])
+        inputs = [*map(str, local_files), *map(local_path_of, tables)]
+    check_no_input(out, inputs)
     check_writable_file(out)
     rejects_file = rejects_of(out)
+    check_no_input(rejects_file, inputs)
     check_writable_file(rejects_file)
     where = where_of(sources, config)
     with connect(out.parent, config.memory_limit, config.threads) as con:
