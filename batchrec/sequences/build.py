@@ -112,11 +112,7 @@ def build_sequences(
         files, tables = split_tables(sources)
         local_files = find_files([path for path in files if not is_url(path)], "--ratings")
         inputs = [*map(str, local_files), *map(local_path_of, tables)]
-    check_no_input(out, inputs)
-    check_writable_file(out)
-    rejects_file = rejects_of(out)
-    check_no_input(rejects_file, inputs)
-    check_writable_file(rejects_file)
+    rejects_file = _check_outs(out, inputs)
     where = where_of(sources, config)
     with connect(out.parent, config.memory_limit, config.threads) as con:
         try:
@@ -146,6 +142,16 @@ def build_sequences(
         seconds=round(time.monotonic() - started, 3),
         **counts,
     )
+
+
+def _check_outs(out: Path, inputs: Sequence[str]) -> Path:
+    """Return the path of the rejects. Raises ConfigError if it or `out` is an input, or cannot be written."""
+    check_no_input(out, inputs)
+    check_writable_file(out)
+    rejects_file = rejects_of(out)
+    check_no_input(rejects_file, inputs)
+    check_writable_file(rejects_file)
+    return rejects_file
 
 
 def where_of(ratings: Sequence[str], config: SequencesConfig) -> str:
