@@ -6,7 +6,7 @@ their events in the training part (sql/evaluation/training_items.sql).
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from batchrec.evaluation.report import EvaluatedModel, EvaluationReport, pairs, 
 from batchrec.evaluation.splits import LogSplit, split_sequences
 from batchrec.evaluation.verdicts import verdicts
 from batchrec.scoring.score import score
+from batchrec.sources import local_path_of
 from batchrec.system import logs
-from batchrec.system.atomic import check_writable_file, replacing
+from batchrec.system.atomic import check_no_input, check_writable_file, replacing
 from batchrec.system.json_text import to_json
 from batchrec.system.temporaries import temporary_folder
 from batchrec.tables.log_end import iso_time
@@ -61,7 +62,8 @@ def evaluate(
     """
     started = time.monotonic()
     sequences, out = Path(sequences), Path(out)
-    json_out = _check_outs(out)
+    inputs = [str(sequences), *evaluation.recs, *([] if evaluation.split is None else [evaluation.split])]
+    json_out = _check_outs(out, [local_path_of(file) for file in inputs])
     if training.init_from is not None:
         raise ConfigError("--init-from: that model may have learned the test items. Evaluate without it")
     log = open_sequences(sequences)
@@ -133,12 +135,14 @@ def _train_and_score(
     )
 
 
-def _check_outs(out: Path) -> Path:
+def _check_outs(out: Path, inputs: Sequence[str]) -> Path:
     """Return the path of the JSON next to the table. Raises ConfigError if one of the two cannot be written."""
+    check_no_input(out, inputs)
     check_writable_file(out)
     json_out = out.with_suffix(".json")
     if json_out == out:
         raise ConfigError(f"--out {out}: that name is for the JSON next to the table. Pass one that ends in .parquet")
+    check_no_input(json_out, inputs)
     check_writable_file(json_out)
     return json_out
 

@@ -150,9 +150,9 @@ class Model:
         asked = list(items) if isinstance(items, Iterable) and not isinstance(items, str) else [items]
         try:
             item_ids = pa.array(asked) if asked else self.item_ids[:0]
+            indexes = self._loaded.vocabulary.indexes(item_ids)
         except (pa.ArrowException, OverflowError) as error:
             raise InputError(f"items: {one_line(error)}; expected ids") from error
-        indexes = self._loaded.vocabulary.indexes(item_ids)
         if (indexes == PAD).any():
             raise none_known(self._loaded.vocabulary, item_ids.filter(pa.array(indexes == PAD)).to_pylist())
         chunks = self._similar_lists.chunks(indexes.astype(np.int64), top_k)

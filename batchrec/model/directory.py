@@ -265,9 +265,9 @@ def _sha256(contents: bytes) -> str:
 def replacing_model(out: Path) -> AbstractContextManager[Path]:
     """Yield a new folder to fill, which replaces the model directory `out` if the block ends without an error.
 
-    Raises ConfigError if `out` cannot be written, or exists and is not a model directory.
+    Raises ConfigError if `out` cannot be written, or exists and is not a model directory, or holds other files too.
     """
-    return replacing_folder(out, marked_by=[MANIFEST])
+    return replacing_folder(out, marked_by=[MANIFEST], holds=[path.name for path in model_files(out)])
 
 
 def write_manifest(  # noqa: PLR0913, PLR0917 - each part of a manifest comes from elsewhere

@@ -9,6 +9,7 @@ from pathlib import Path
 from batchrec.config import RunConfig
 from batchrec.errors import ConfigError
 from batchrec.nightly.jobs import Jobs
+from batchrec.nightly.prometheus import METRICS_START
 from batchrec.sources import local_path_of
 from batchrec.system.urls import Url, is_url
 from batchrec.targets import LocalFolder, local_path, open_target
@@ -95,11 +96,19 @@ def _is_read_by_url(out: Url, read: Url) -> bool:
 
 
 def check_metrics_path(jobs: Jobs, config: RunConfig, metrics_file: Path | None) -> None:
-    """Raise ConfigError if a night reads, or would read, the metrics file, or writes a table to it."""
+    """Raise ConfigError if a night reads, or would read, the metrics file, or writes a table to it.
+
+    Also if the file holds anything other than metrics of batchrec, such as batchrec.toml.
+    """
     # In a folder, files are read by their suffix, and a metrics file's is not a table's.
     files_read = [read for read in [*_outs(jobs, config).values(), *_inputs(jobs, config)] if not Path(read).is_dir()]
     if metrics_file is not None and any(_is_read(metrics_file, read) for read in files_read):
         raise ConfigError(f"{metrics_file}: is also an input. Pass another --metrics-file")
+    if metrics_file is not None and metrics_file.is_file():
+        with metrics_file.open("rb") as opened:
+            start = opened.read(len(METRICS_START))
+        if start not in {b"", METRICS_START.encode()}:
+            raise ConfigError(f"{metrics_file}: does not hold metrics of batchrec. Pass another --metrics-file")
 
 
 def _inputs(jobs: Jobs, config: RunConfig) -> Iterator[str]:

@@ -24,6 +24,9 @@ _ARCHIVE_METRICS = {
     "batchrec_out_is_newest": "Whether the current table is that of the newest published night.",
 }
 
+# The first line of the file begins with it.
+METRICS_START = "# HELP batchrec_"
+
 
 def write_metrics(file: Path, report: NightReport, exit_code: int, archive: Archive) -> None:
     """Write the metrics of a night, whether it was published or not, in one step.
@@ -67,7 +70,7 @@ def write_failure(file: Path, exit_code: int, archive: Archive | None = None) ->
     """
     try:
         former = file.read_text(encoding="utf-8") if file.is_file() else ""
-        if file.exists() and not former.startswith("# HELP batchrec_"):
+        if file.exists() and not former.startswith(METRICS_START):
             _log.warning("%s: does not hold metrics of batchrec, so it is not replaced", file)
             return
         archive_metrics = _archive_metrics(archive) if archive is not None else _archive_metrics_in(former)

@@ -91,7 +91,8 @@ class ModelRegistry:
         version = ModelVersion(self.folder / f"{run_date}-{manifest.model_id}")
         # Replaces the copy of a run that was killed after this step, or one that was damaged since.
         with replacing_folder(version.folder, marked_by=(MANIFEST, *manifest.files)) as folder:
-            shutil.copytree(model, folder, dirs_exist_ok=True)
+            for name in (MANIFEST, *manifest.files):
+                shutil.copy2(model / name, folder)
         return version
 
     def use(self, version: ModelVersion) -> None:

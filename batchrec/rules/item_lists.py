@@ -118,11 +118,13 @@ def _read_table(file: str, option: str, config: RulesConfig) -> RuleTable:
     rows = table.rows.select(["item_id", segment, *_DATES]).rename_columns(["item_id", SEGMENT, *_DATES])
     read = {"item_id", segment.lower(), *_DATES}
     unread = tuple(name for name in table.names if name.lower() not in read)
-    table = replace(table, rows=rows, unread=unread).without_null_words(SEGMENT)
+    table = replace(table, rows=rows, unread=unread)
+    for column in (SEGMENT, *_DATES):
+        table = table.without_null_words(column)
     if config.segments is None and table.rows[SEGMENT].null_count < len(table.rows):
         raise ConfigError(
-            f"{option} {file}: has rows with a segment; expected --segments, a table that says which user is in which "
-            "segment, or rows without a segment"
+            f"{option} {file}: has rows with a segment; expected --segments of score, a table that says which user is "
+            "in which segment, or rows without a segment"
         )
     return table
 

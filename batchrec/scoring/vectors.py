@@ -68,7 +68,7 @@ def export_vectors(
     """
     started = time.monotonic()
     sequences, model, out = Path(sequences), Path(model), Path(out)
-    with replacing_folder(out, marked_by=[ITEMS]) as folder:
+    with replacing_folder(out, marked_by=[USERS], holds=[ITEMS, USERS]) as folder:
         loaded = load_model(model)
         table = open_sequences(sequences)
         check_knows(loaded.vocabulary, model, table)

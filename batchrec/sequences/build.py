@@ -102,6 +102,7 @@ def build_sequences(
     """
     started = time.monotonic()
     sources, out = as_sources(ratings, "ratings"), Path(out)
+    inputs = [] if config.query is None else [config.query]
     if builder is None and config.engine != "local":
         name = config.engine
         raise ConfigError(
@@ -110,10 +111,8 @@ def build_sequences(
     if config.query is None:
         files, tables = split_tables(sources)
         local_files = find_files([path for path in files if not is_url(path)], "--ratings")
-        check_no_input(out, [*map(str, local_files), *map(local_path_of, tables)])
-    check_writable_file(out)
-    rejects_file = rejects_of(out)
-    check_writable_file(rejects_file)
+        inputs = [*map(str, local_files), *map(local_path_of, tables)]
+    rejects_file = _check_outs(out, inputs)
     where = where_of(sources, config)
     with connect(out.parent, config.memory_limit, config.threads) as con:
         try:
@@ -143,6 +142,16 @@ def build_sequences(
         seconds=round(time.monotonic() - started, 3),
         **counts,
     )
+
+
+def _check_outs(out: Path, inputs: Sequence[str]) -> Path:
+    """Return the path of the rejects. Raises ConfigError if it or `out` is an input, or cannot be written."""
+    check_no_input(out, inputs)
+    check_writable_file(out)
+    rejects_file = rejects_of(out)
+    check_no_input(rejects_file, inputs)
+    check_writable_file(rejects_file)
+    return rejects_file
 
 
 def where_of(ratings: Sequence[str], config: SequencesConfig) -> str:

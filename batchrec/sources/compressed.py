@@ -3,6 +3,7 @@
 import gzip
 import io
 import zlib
+from codecs import BOM_UTF8
 from typing import BinaryIO, Literal, cast
 
 import pyarrow as pa
@@ -14,6 +15,8 @@ _COMPRESSIONS = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 
 
 _BLOCK = 1 << 20
+# A file of blanks only is shorter.
+_SHORT = 1 << 12
 # Errors of reading a damaged compressed file, in addition to OSError.
 DAMAGE_ERRORS = (EOFError, zlib.error, pa.ArrowException)
 
@@ -30,11 +33,17 @@ def first_bytes(file: InputFile) -> bytes:
 
 
 def is_empty(file: InputFile) -> bool:
-    """Return whether a file has no bytes. Raises InputError if it cannot be read."""
+    """Return whether a file holds nothing, or only blanks, also if compressed. Raises InputError if it cannot be read.
+
+    Programs that write in parts compress a part without rows too.
+    """
     try:
-        return file.path.stat().st_size == 0
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+        with open_bytes(file) as opened:
+            start = opened.read(_SHORT)
+    except (*DAMAGE_ERRORS, OSError):
+        # The reader of its format says what is wrong.
+        return False
+    return len(start) < _SHORT and not start.removeprefix(BOM_UTF8).strip()
 
 
 def open_bytes(file: InputFile) -> BinaryIO:

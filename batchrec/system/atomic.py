@@ -5,7 +5,7 @@ and then moved to its place by one rename. A target other than a local file belo
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,9 @@ def check_writable(out: Path, option: str = "--out") -> None:
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}. Pass another {option}") from error
     if not has_folder:
-        raise ConfigError(f"{out}: folder {out.parent} does not exist. Create it, or pass another {option}")
+        # A link may lead into another folder.
+        folder = probe.parent if out.is_symlink() else out.parent
+        raise ConfigError(f"{out}: folder {folder} does not exist. Create it, or pass another {option}")
 
 
 def check_no_input(out: Path, inputs: Iterable[str | Path], option: str = "--out") -> None:
@@ -41,6 +43,9 @@ def check_writable_file(out: Path, option: str = "--out") -> None:
     check_writable(out, option)
     if out.is_dir():
         raise ConfigError(f"{out}: is a folder; expected the name of a file. Pass another {option}")
+    if out.exists() and not out.is_file():
+        # A rename would replace it: root would take /dev/null from the whole machine.
+        raise ConfigError(f"{out}: is a device, a pipe or a socket; expected the name of a file. Pass another {option}")
 
 
 @contextmanager
@@ -65,17 +70,23 @@ def replacing(out: Path, contents: Path | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(out: Path, marked_by: Sequence[str]) -> Iterator[Path]:
+def replacing_folder(out: Path, marked_by: Sequence[str], holds: Collection[str] | None = None) -> Iterator[Path]:
     """Yield a new folder next to `out`, which replaces `out` if the block ends without an error.
 
     The block puts only files into it. After the block a power cut cannot undo or tear the replacement.
-    marked_by: file names; only a folder that holds one of them, or nothing, is replaced.
+    marked_by: file names; only a folder that holds one of them, or nothing, is replaced. holds: all names that it may
+    hold, apart from hidden ones; None for any, if nobody else writes there.
     Raises ConfigError if `out` cannot be written or is something else than such a folder.
     """
     check_writable(out)
     is_marked = any((out / name).is_file() for name in marked_by)
     if out.exists() and not is_marked and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: exists and holds no {' or '.join(marked_by)}. Move it away, or pass another --out")
+    if holds is not None and out.is_dir():
+        names = [path.name for path in out.iterdir()]
+        others = sorted(name for name in names if name not in holds and not name.startswith("."))
+        if others:
+            raise ConfigError(f"{out}: holds {others[0]}, which would be lost. Move it away, or pass another --out")
     try:
         _, mode = modes_by_umask(out)
         with temporary_folder(out) as temporary:

@@ -111,6 +111,9 @@ class DuckdbTable(TableTarget):
         try:
             hide_progress_bar(con)
             con.execute("set python_enable_replacements = false")
+            # DuckDB opens CSV, JSON and Parquet files too, as a database in memory: what is written there is lost.
+            if (None,) in con.execute("select path from duckdb_databases() where not internal").fetchall():
+                raise StoreError(f"{self.url}: {self.file} is not a database of DuckDB. Pass another --out")
             yield con
         except duckdb.Error as error:
             raise StoreError(f"{self.url}: cannot be written: {one_line(error)}") from error

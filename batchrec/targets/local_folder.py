@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrec.config import TargetLayout, parse_date
-from batchrec.errors import ConfigError
+from batchrec.errors import ConfigError, one_line
 from batchrec.system.atomic import check_writable, switch_folder
 from batchrec.system.disk import link_or_copy, make_folder, put_on_disk
 from batchrec.system.temporaries import temporary_folder
@@ -53,7 +54,13 @@ class LocalFolder:
                     "Pass another --out"
                 )
         for part in self._newest_parts()[:1]:
-            check_columns([*pq.read_schema(part).names, RUN_DATE], self.layout, self)
+            try:
+                names = pq.read_schema(part).names
+            except pa.ArrowException as error:
+                raise ConfigError(
+                    f"{part}: is not a Parquet file: {one_line(error)}. Move it away, or pass another --out"
+                ) from error
+            check_columns([*names, RUN_DATE], self.layout, self)
         # The new rows are written next to the folder: a glob like */*.parquet must not find them.
         if not os.access(self._root, os.W_OK) or self._root.stat().st_dev != self._root.parent.stat().st_dev:
             raise ConfigError(

@@ -443,6 +443,8 @@ def test_missing_sequences_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
         ("folder", "is a folder"),
         ("taken.parquet", "taken.json: is a folder"),
         ("evaluation.json", "that name is for the JSON"),
+        ("none.parquet", "none.parquet: is also an input"),
+        ("theirs.parquet", "theirs.json: is also an input"),
     ],
 )
 def test_an_out_that_cannot_be_written_is_refused_before_training(
@@ -450,7 +452,8 @@ def test_an_out_that_cannot_be_written_is_refused_before_training(
 ) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "taken.json").mkdir()
-    arguments = ("--sequences", tmp_path / "none.parquet", "--out", tmp_path / out)
+    inputs = ("--sequences", tmp_path / "none.parquet", "--recs", tmp_path / "theirs.json")
+    arguments = (*inputs, "--out", tmp_path / out)
     assert message in assert_refused(arguments, 2, tmp_path, capsys)
 
 

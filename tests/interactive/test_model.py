@@ -198,6 +198,8 @@ def test_histories_that_cannot_be_used_are_one_line(
 def test_unknown_items_and_too_many_are_refused_as_by_recommend(model: Model) -> None:
     with pytest.raises(ConfigError, match=r"^the model knows none of 5, 6\. Pass ids that are int64 like \d+$"):
         model.similar([1003, 5, 6])
+    with pytest.raises(InputError, match=r"^items: .*; expected ids$"):
+        model.similar([[1003]])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match=r"^k 41: the model knows 40 items\. Pass 40 or less$"):
         model.recommend(HISTORIES, 41)
     for job in (model.recommend, model.similar):

@@ -87,6 +87,11 @@ def test_a_file_that_is_not_a_metrics_file_is_not_replaced(
         assert run_cli("run", "--metrics-file", "ratings.csv", *options) == 2
     assert (shop.folder / "ratings.csv").read_bytes() == before
     assert "ratings.csv: does not hold metrics of batchrec, so it is not replaced" in caplog.text
+    # Neither by a night that would pass.
+    notes = shop.folder / "notes.txt"
+    notes.write_text("mine", encoding="utf-8")
+    assert run_cli("run", "--metrics-file", notes) == 2
+    assert notes.read_text(encoding="utf-8") == "mine"
 
 
 def test_the_metrics_tell_success_from_failure(shop: Company) -> None:

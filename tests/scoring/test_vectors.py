@@ -92,7 +92,11 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
     sequences = write_sequences(tmp_path / "sequences.parquet", HISTORIES)
     (tmp_path / "vectors").mkdir()
     (tmp_path / "vectors" / "thesis.txt").touch()
-    with pytest.raises(ConfigError, match=r"exists and holds no items\.parquet"):
+    with pytest.raises(ConfigError, match=r"exists and holds no users\.parquet"):
+        exported(sequences, trained_model())
+    for name in ("items.parquet", "users.parquet"):
+        (tmp_path / "vectors" / name).touch()
+    with pytest.raises(ConfigError, match=r"vectors: holds thesis\.txt, which would be lost"):
         exported(sequences, trained_model())
 
 

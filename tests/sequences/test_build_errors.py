@@ -235,12 +235,14 @@ def test_a_query_that_fails(build: BuildSequences, query: str, words: list[str])
         (["--out", ""], ["folder", "--out"]),
         (["--out", "h" * 300], ["hhh", "too long"]),
         (["--out", "taken.parquet"], ["taken.rejects.csv", "folder"]),
+        (["--ratings", "fixed.rejects.csv", "--out", "fixed.parquet"], ["fixed.rejects.csv", "is also an input"]),
     ],
 )
 def test_wrong_use(build: BuildSequences, arguments: list[str], words: list[str]) -> None:
     Path("folder").mkdir()
     Path("taken.rejects.csv").mkdir()
-    Path("ratings.csv").write_text(GOOD)
+    for log in ("ratings.csv", "fixed.rejects.csv"):
+        Path(log).write_text(GOOD)
     Path("q.sql").write_text(SELECT)
     assert_fails_and_touches_nothing(build, arguments, 2, words)
 

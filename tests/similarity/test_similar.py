@@ -196,7 +196,7 @@ def test_a_rule_table_without_any_effect_is_an_error(series: Path, tmp_path: Pat
 
 def test_segments_are_refused(series: Path, tmp_path: Path) -> None:
     block = write_rows(tmp_path / "block.csv", "item_id,segment", "1,new")
-    with pytest.raises(ConfigError, match=r"has rows with a segment; expected --segments, .*or rows without a segment"):
+    with pytest.raises(ConfigError, match=r"has rows with a segment; expected --segments of score, .*or rows without"):
         made(series, tmp_path, block=block)
 
 

@@ -84,6 +84,23 @@ def test_zstandard_is_read_and_compression_is_detected_from_the_bytes(build: Bui
     assert build("--ratings", "*.csv*").histories == {1: [2, 3, 4, 5]}
 
 
+@pytest.mark.parametrize(
+    ("name", "contents"),
+    [
+        ("b.csv.gz", gzip.compress(b"", mtime=0)),
+        ("b.csv.zst", pa.Codec("zstd").compress(b"\n", asbytes=True)),
+        ("b.csv", b"\xef\xbb\xbf\r\n"),
+        ("b.jsonl", b"\n \n"),
+    ],
+)
+def test_a_part_without_text_is_empty_too(build: BuildSequences, name: str, contents: bytes) -> None:
+    write("d/a.csv", f"{HEADER}1,2,{T}\n")
+    write(f"d/{name}", contents)
+    outcome = build("--ratings", "d")
+    assert outcome.histories == {1: [2]}
+    assert f"empty files are skipped: d/{name}" in outcome.stderr
+
+
 def test_an_empty_file_among_others_is_skipped_with_a_warning(build: BuildSequences) -> None:
     write("d/a.csv", f"{HEADER}1,2,{T}\n")
     write("d/b.csv", "")

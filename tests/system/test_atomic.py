@@ -11,7 +11,7 @@ import pytest
 from batchrec.errors import ConfigError
 from batchrec.model.directory import replacing_model
 from batchrec.system import temporaries
-from batchrec.system.atomic import replacing
+from batchrec.system.atomic import check_writable_file, replacing
 
 
 def test_an_unfinished_copy_is_private_and_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,3 +89,29 @@ def test_a_replaced_folder_is_synced_before_and_after_the_rename(
     with replacing_model(tmp_path / "model") as folder:
         (folder / "weights").write_bytes(b"w")
     assert steps == ["weights", "new", tmp_path.name, "rename", tmp_path.name]
+
+
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match=f"{pipe}: is a device, a pipe or a socket"):
+        check_writable_file(pipe)
+
+
+def test_the_folder_that_a_link_lacks_is_named(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "none" / "table")
+    with pytest.raises(ConfigError, match=f"folder {tmp_path / 'none'} does not exist"):
+        check_writable_file(link)
+
+
+def test_only_a_folder_without_files_of_others_is_replaced_by_a_model(tmp_path: Path) -> None:
+    # dbt and browser extensions have a manifest.json too.
+    for name in ("manifest.json", "encoder.onnx", ".hidden"):
+        (tmp_path / name).touch()
+    with replacing_model(tmp_path) as folder:
+        (folder / "manifest.json").write_text("{}")
+    (tmp_path / "stock.sql").touch()
+    with pytest.raises(ConfigError, match=r"holds stock\.sql, which would be lost"), replacing_model(tmp_path):
+        pass
+    assert (tmp_path / "stock.sql").exists()

@@ -113,3 +113,15 @@ def test_a_url_that_cannot_be_used_is_refused(out: str, message: str) -> None:
     Path("there").mkdir()
     with pytest.raises(ConfigError, match=message):
         open_target(out).check_writable()
+
+
+@pytest.mark.parametrize("name", ["recs.csv", "recs.parquet", "recs.json", "damaged.db"])
+def test_a_file_of_another_format_is_refused_and_stays(name: str) -> None:
+    Path("recs.csv").write_text("user_id,item_id\n1,2\n", encoding="utf-8")
+    Path("recs.json").write_text('{"user_id": 1, "item_id": 2}\n', encoding="utf-8")
+    Path("damaged.db").write_bytes(b"x" * 5000)
+    write_recs(Path("recs.parquet"), recs_rows({1: [1, 2]}))
+    before = Path(name).read_bytes()
+    with pytest.raises(StoreError, match=r"not a (valid DuckDB )?database"):
+        open_target(f"duckdb://{name}?table=recs").check_writable()
+    assert Path(name).read_bytes() == before

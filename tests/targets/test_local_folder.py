@@ -68,6 +68,14 @@ def test_a_folder_with_something_else_is_refused(folder: Path, name: str) -> Non
         open_target("recs/").check_writable()
 
 
+def test_a_damaged_part_is_refused_by_its_name(folder: Path) -> None:
+    publish("recs/")
+    part = next(folder.glob("*/*.parquet"))
+    part.write_bytes(b"junk")
+    with pytest.raises(ConfigError, match=rf"{part.name}: is not a Parquet file: .*Move it away"):
+        open_target("recs/").check_writable()
+
+
 def test_a_file_and_a_missing_parent_are_refused(folder: Path) -> None:
     folder.touch()
     with pytest.raises(ConfigError, match=r"recs: is a file; expected a folder\. Pass another --out"):
