@@ -59,11 +59,14 @@ class RuleTable(TextTable):
         return pa.array(days, pa.date32()).take(coded.indices)
 
     def is_valid_on(self, night: date) -> pa.Array:
-        """Return whether each row is valid on a date: from valid_from to valid_to, both included, open if null."""
-        is_valid = pa.array([True] * len(self.rows), pa.bool_())
-        for column, compare in (("valid_from", pc.less_equal), ("valid_to", pc.greater_equal)):
-            is_valid = pc.and_(is_valid, pc.fill_null(compare(self.days(column), pa.scalar(night)), True))
-        return is_valid
+        """Return whether each row is valid on a date: from valid_from to valid_to, both included, open if null.
+
+        Raises InputError for a row that is never valid, or a value that is not a date or time.
+        """
+        first, last = self.days("valid_from"), self.days("valid_to")
+        self.refuse(pc.greater(first, last), "valid_from", "item_id", "a day that is not after valid_to")
+        has_begun = pc.fill_null(pc.less_equal(first, pa.scalar(night)), True)
+        return pc.and_(has_begun, pc.fill_null(pc.greater_equal(last, pa.scalar(night)), True))
 
 
 # Option -> its table.

@@ -37,6 +37,11 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
     "two pins in one place": ("--pins", "item_id,position\n1001,1\n1002,1\n", ["position 1 has 2 rows"]),
     "an item pinned twice": ("--pins", "item_id,position\n1001,1\n1001,2\n", ["item_id 1001 has 2 rows"]),
     "no date": ("--block", "item_id,valid_from\n1001,soon\n", ["valid_from 'soon' of item_id 1001", "an ISO date"]),
+    "a row that is never valid": (
+        "--block",
+        "item_id,valid_from,valid_to\n1001,2024-05-01,2024-05-01\n1002,2024-06-01,2024-05-31\n",
+        ["valid_from '2024-06-01' of item_id 1002; expected a day that is not after valid_to"],
+    ),
     "no such day": ("--allow", "item_id,valid_to\n1001,2024-02-30\n", ["valid_to '2024-02-30'"]),
     "two segments": ("--segments", "user_id,segment\n1,a\n1,b\n", ["user_id 1 has 2 rows"]),
     "no segment": ("--segments", "user_id,segment\n1,\n", ["1 of 1 rows have no segment"]),
