@@ -24,10 +24,10 @@ from batchrec.cli import cli, run
 from batchrec.cli.precedence import read_defaults
 from batchrec.nightly.gates.model import HeldOutItems
 from batchrec.nightly.report import ModelFigures
-from batchrec.training.export import export_encoder
 from examples.generate import generate
 from tests.support.pages import ROOT, Block, blocks, text_of
 from tests.support.params import slow_except
+from tests.support.shared import EXPORT, export_by_shape
 
 SMALL_TRAINING = " --max-epochs 2 --min-epoch-steps 2"
 # Appended to commands that take minutes as they are printed.
@@ -217,7 +217,7 @@ def test_shell_blocks_run(
     (sample / "events.sql").write_text(LOG_QUERIES[0].text, encoding="utf-8")
     if page == "docs/tutorial.md":
         # It scores with the model that it trains.
-        monkeypatch.setattr("batchrec.training.export.export_encoder", export_encoder)
+        monkeypatch.setattr(EXPORT, export_by_shape)
     for block in [block for block in blocks() if block.page == page]:
         if block.language == "toml" and page == "docs/tutorial.md":
             (sample / "batchrec.toml").write_text(block.text, encoding="utf-8")
