@@ -8,11 +8,13 @@ import pyarrow.dataset as ds
 import torch
 
 import batchrec.nightly.run
+import tests.faults.children
+import tests.support.ranks
 from batchrec.config import EncoderShape
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import write_encoder
 
-LOADED = (pd, ds, batchrec.nightly.run)
+LOADED = (pd, ds, batchrec.nightly.run, tests.faults.children, tests.support.ranks)
 
 torch.set_num_threads(1)
 SHAPE = EncoderShape(objective="causal", max_len=4, hidden_size=4, n_layers=1, n_heads=1, dropout=0.0)
