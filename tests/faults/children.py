@@ -37,11 +37,13 @@ class Limits:
 
 @dataclass
 class Child:
-    """A running process, and its stderr so far."""
+    """A running process, its stderr so far, and the JSON lines in the first n_parsed characters of it."""
 
     process: Any
     said_by: int
     said: str = ""
+    parsed: list[dict[str, Any]] = field(default_factory=list)
+    n_parsed: int = 0
     is_over: bool = False
     started: float = field(default_factory=time.monotonic)
 
@@ -55,8 +57,10 @@ class Child:
             if not more:
                 break
             self.said += more.decode()
-        whole = self.said[: self.said.rfind("\n") + 1]
-        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+        end = self.said.rfind("\n") + 1
+        new, self.n_parsed = self.said[self.n_parsed : end], end
+        self.parsed += [json.loads(line) for line in new.splitlines() if line.startswith("{")]
+        return self.parsed
 
     @property
     def stage(self) -> str:

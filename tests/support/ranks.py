@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,9 @@ def run_together(*arguments: object, is_killed: bool = False) -> Ended:
         if processes[0].exitcode != 0:
             process.kill()
         process.join(PATIENCE_S)
-    return Ended([process.exitcode for process in processes], *[(folder / name).read_text() for name in ("out", "err")])
+    return Ended(
+        [process.exitcode or 0 for process in processes], *[(folder / name).read_text() for name in ("out", "err")]
+    )
 
 
 def _be_rank(variables: dict[str, str], arguments: Sequence[str], folder: Path, is_killed: bool) -> None:
@@ -64,7 +67,7 @@ def _be_rank(variables: dict[str, str], arguments: Sequence[str], folder: Path, 
         if is_killed:
             save_checkpoint = loop._save_checkpoint
 
-            def save_and_die(*saved: object) -> None:
+            def save_and_die(*saved: Any) -> None:
                 save_checkpoint(*saved)
                 os.kill(os.getpid(), signal.SIGKILL)
 
