@@ -49,13 +49,14 @@ def run_together(*arguments: object, is_killed: bool = False) -> Ended:
         process.start()
         processes.append(process)
     processes[0].join(PATIENCE_S)
+    if processes[0].exitcode == 0:
+        processes[1].join(PATIENCE_S)
     for process in processes:
-        if processes[0].exitcode != 0:
-            process.kill()
-        process.join(PATIENCE_S)
-    return Ended(
-        [process.exitcode or 0 for process in processes], *[(folder / name).read_text() for name in ("out", "err")]
-    )
+        # One that has ended keeps its exit code.
+        process.kill()
+        process.join()
+    codes = [process.exitcode for process in processes if process.exitcode is not None]
+    return Ended(codes, *[(folder / name).read_text() for name in ("out", "err")])
 
 
 def _be_rank(variables: dict[str, str], arguments: Sequence[str], folder: Path, is_killed: bool) -> None:
