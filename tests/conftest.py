@@ -18,8 +18,9 @@ from batchrec.cli import run
 from batchrec.config import Objective
 from batchrec.model.ranker import CPU, CUDA
 from batchrec.tables.queries import one_database
+from batchrec.training.export import export_encoder
 from tests.support.models import OBJECTIVES, write_graph
-from tests.support.shared import shared
+from tests.support.shared import EXPORT, export_by_shape, shared
 
 # Libraries that would start a thread per core in every worker.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
@@ -90,10 +91,24 @@ def objective(request: pytest.FixtureRequest) -> Objective:
     return chosen
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_export_per_shape() -> Iterator[None]:
+    """Let the trainings of all tests share the exports of graphs of one shape, which take most of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EXPORT, export_by_shape)
+        yield
+
+
+@pytest.fixture
+def every_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export each graph of a test on its own, as a user's training does."""
+    monkeypatch.setattr(EXPORT, export_encoder)
+
+
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the export of the graph, which takes most of the time of a training and has tests of its own."""
-    monkeypatch.setattr("batchrec.training.export.export_encoder", write_graph)
+    monkeypatch.setattr(EXPORT, write_graph)
     monkeypatch.setattr("batchrec.training.train.check_parity", lambda *_: 0.0)
 
 

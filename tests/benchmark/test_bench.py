@@ -13,7 +13,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from batchrec.benchmark import bench, limits
+from batchrec.benchmark import bench, isolated, limits
 from batchrec.benchmark.bench import ENCODER
 from batchrec.benchmark.isolated import Measurement, run_isolated
 from batchrec.benchmark.models import write_instant
@@ -26,6 +26,8 @@ from batchrec.scoring.score import score
 from batchrec.sequences.build import build_sequences
 from batchrec.training import wide_top_k
 from batchrec.training.encoder import Encoder
+from tests.support.forkserver import CONTEXT, start_server
+from tests.support.holding import hold
 from tests.support.models import longs, run_cli, trained_model, training_histories, training_sequences
 
 SMALL = Shape(users=300, items=200, ratings=12_000)
@@ -131,20 +133,21 @@ def test_the_first_users_are_scored(tmp_path: Path) -> None:
     assert after == [{**row, "also_seen": []} for row in before[:7]]
 
 
-def _hold(mib: int) -> int:
-    return len(bytearray(b"x") * (mib << 20))
-
-
 @pytest.mark.slow
 def test_a_stage_is_measured_in_its_own_process() -> None:
-    small, large = run_isolated(_hold, 1), run_isolated(_hold, 300)
+    small, large = run_isolated(hold, 1), run_isolated(hold, 300)
     assert large.value == 300 << 20
     assert 250 < large.peak_mib - small.peak_mib < 400
     assert large.seconds > 0
 
 
 @pytest.mark.slow
-def test_bench_reports_each_stage_next_to_its_limit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_bench_reports_each_stage_next_to_its_limit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # A process that is forked measures the same as one that first imports torch.
+    start_server()
+    monkeypatch.setattr(isolated, "get_context", lambda _: CONTEXT)
     options = ("--users", 160, "--items", 150, "--ratings", 4000, "--top-k", 5, "--repeats", 1)
     assert run_cli("bench", *options, "--folder", tmp_path, "--json") == 0
     report = json.loads(capsys.readouterr().out)

@@ -24,10 +24,10 @@ from batchrec.cli import cli, run
 from batchrec.cli.precedence import read_defaults
 from batchrec.nightly.gates.model import HeldOutItems
 from batchrec.nightly.report import ModelFigures
-from batchrec.training.export import export_encoder
 from examples.generate import generate
 from tests.support.pages import ROOT, Block, blocks, text_of
 from tests.support.params import slow_except
+from tests.support.shared import EXPORT, export_by_shape, made_once
 
 SMALL_TRAINING = " --max-epochs 2 --min-epoch-steps 2"
 # Appended to commands that take minutes as they are printed.
@@ -116,10 +116,9 @@ def count_as_better_than_popularity(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HeldOutItems, "measure", lambda _, model, scoring: ModelFigures(model.name, 0.2, 0.1, 0.0))
 
 
-@pytest.fixture(scope="module")
-def two_nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with all inputs, two published nights, their models, and one more in model/."""
-    folder = tmp_path_factory.mktemp("docs")
+def write_two_nights(folder: Path) -> None:
+    """Make a folder with all inputs, two published nights, their models, and one more in model/."""
+    folder.mkdir()
     write_inputs(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -130,12 +129,12 @@ def two_nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert run(["run", "--run-date", night(days_ago), "--train-every", "1d"]) == 0
         assert run(["build-sequences"]) == 0
     shutil.copytree((folder / "models" / "current").resolve(), folder / "model")
-    return folder
 
 
 @pytest.fixture
-def sample(two_nights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_export: None) -> Path:
+def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_export: None) -> Path:
     """Make a copy of that folder the current one, and return it; `run` no longer trains, `train` exports no graph."""
+    two_nights = made_once(f"two-nights-{TODAY}", write_two_nights)
     shutil.copytree(two_nights, tmp_path, dirs_exist_ok=True, symlinks=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BATCHREC_RUN_TRAIN_EVERY", "30d")
@@ -217,7 +216,7 @@ def test_shell_blocks_run(
     (sample / "events.sql").write_text(LOG_QUERIES[0].text, encoding="utf-8")
     if page == "docs/tutorial.md":
         # It scores with the model that it trains.
-        monkeypatch.setattr("batchrec.training.export.export_encoder", export_encoder)
+        monkeypatch.setattr(EXPORT, export_by_shape)
     for block in [block for block in blocks() if block.page == page]:
         if block.language == "toml" and page == "docs/tutorial.md":
             (sample / "batchrec.toml").write_text(block.text, encoding="utf-8")

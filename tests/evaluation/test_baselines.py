@@ -18,6 +18,8 @@ from batchrec.tables.queries import materialize
 from tests.support.logs import Log, SplitLog, logs, split_log
 from tests.support.models import examples
 
+pytestmark = pytest.mark.usefixtures("one_duckdb")
+
 K = 3
 # Small, so that few events exceed them.
 LIMITS = {"_PAIRED_ITEMS": 3, "_NEIGHBOURS": 2, "_QUERY_ITEMS": 2, "_USERS_AT_A_TIME": 3}

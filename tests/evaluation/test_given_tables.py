@@ -19,6 +19,8 @@ from batchrec.evaluation.given_tables import given_lists
 from tests.support.logs import Log, SplitLog, split_log
 from tests.support.models import examples
 
+pytestmark = pytest.mark.usefixtures("one_duckdb")
+
 K = 3
 OPTIONS = EvaluationConfig(top_k=K)
 # By leave-one-out, 1 and 2 are tested and the items 10 to 13 trained on; 14 and 15 are the test items.

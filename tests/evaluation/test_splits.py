@@ -16,6 +16,8 @@ from batchrec.errors import BatchrecError, ConfigError, InputError
 from tests.support.logs import Events, Log, logs, split_log
 from tests.support.models import examples
 
+pytestmark = pytest.mark.usefixtures("one_duckdb")
+
 DAY = 86_400
 
 

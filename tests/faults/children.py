@@ -1,7 +1,6 @@
 """Processes that run batchrec and can be killed: forked from one that has imported it, or started as a user does."""
 
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -11,16 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+from tests.support.forkserver import CONTEXT, start_server
 from tests.support.shared import scratch
 
-ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 120.0
-# Prefix of the variables that are removed, so that the environment of the tests sets no option of a night.
-_OURS = "BATCHREC_"
 _CHANGES = {"os.rename", "os.remove", "os.link", "os.symlink", "os.mkdir", "os.rmdir", "os.chmod", "ctypes.dlopen"}
 
 
@@ -41,11 +37,13 @@ class Limits:
 
 @dataclass
 class Child:
-    """A running process, and its stderr so far."""
+    """A running process, its stderr so far, and the JSON lines in the first n_parsed characters of it."""
 
     process: Any
     said_by: int
     said: str = ""
+    parsed: list[dict[str, Any]] = field(default_factory=list)
+    n_parsed: int = 0
     is_over: bool = False
     started: float = field(default_factory=time.monotonic)
 
@@ -59,8 +57,10 @@ class Child:
             if not more:
                 break
             self.said += more.decode()
-        whole = self.said[: self.said.rfind("\n") + 1]
-        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+        end = self.said.rfind("\n") + 1
+        new, self.n_parsed = self.said[self.n_parsed : end], end
+        self.parsed += [json.loads(line) for line in new.splitlines() if line.startswith("{")]
+        return self.parsed
 
     @property
     def stage(self) -> str:
@@ -117,16 +117,13 @@ class Child:
         return int(code)
 
 
-_context = multiprocessing.get_context("forkserver")
-
-
 def start(folder: Path, arguments: Sequence[object], limits: Limits = Limits()) -> Child:
     """Start `batchrec` in a folder."""
-    _start_server()
+    start_server()
     pipe = scratch() / f"said-{random.getrandbits(64):x}"
     os.mkfifo(pipe)
     said_by = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    process = _context.Process(target=_be_batchrec, args=(folder, [str(a) for a in arguments], pipe, limits))
+    process = CONTEXT.Process(target=_be_batchrec, args=(folder, [str(a) for a in arguments], pipe, limits))
     process.start()
     return Child(process, said_by)
 
@@ -135,20 +132,6 @@ def run(folder: Path, arguments: Sequence[object], limits: Limits = Limits()) ->
     """Run `batchrec` in a folder until it ends; return its exit code and the process."""
     child = start(folder, arguments, limits)
     return child.wait(), child
-
-
-def _start_server() -> None:
-    """Start the process that the others are forked from, if it is not running yet; it uses one thread."""
-    before = dict(os.environ)
-    for name in [name for name in before if name.startswith(_OURS)]:
-        del os.environ[name]
-    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    try:
-        _context.set_forkserver_preload(["tests.faults.preloaded"])
-        forkserver.ensure_running()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _be_batchrec(folder: Path, arguments: list[str], pipe: Path, limits: Limits) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import counts
-from tests.faults.children import ROOT
+from tests.support.forkserver import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import counts
-from tests.faults.children import ROOT
+from tests.support.forkserver import ROOT
 from tests.support.models import trained_model, training_sequences
 
 pytestmark = pytest.mark.slow

@@ -197,6 +197,10 @@ def scored_with(**options: Any) -> Change:
     )
 
 
+def by_another_model(sequences: Path, shards: Path, tables: dict[str, str]) -> None:
+    scored_with(model=model_of("masked"))(sequences, shards, tables)
+
+
 def of_other_histories(sequences: Path, _: Path, __: dict[str, str]) -> None:
     write_sequences(sequences, HISTORIES | {1: [1000, 1001]})
     score_shard(sequences, "2/4")
@@ -241,7 +245,7 @@ def foreign(_: Path, shards: Path, __: dict[str, str]) -> None:
         (scored_with(segments=""), "in its rule and user tables: "),
         (scored_with(items=""), "in its titles: "),
         (scored_with(users=""), "in its rule and user tables: "),
-        (scored_with(model=model_of("masked")), "in its model_id: "),
+        (by_another_model, "in its model_id: "),
         (of_other_histories, "shard-2-of-4.parquet: differs from shard-0-of-4.parquet in its sequences: "),
         (with_another_number, "shard-2-of-5.parquet: differs from shard-0-of-4.parquet in its n_shards: 5; expected 4"),
         (without_some, "shards: lacks 2 of 4 shards: 1/4, 3/4. Score them with --shard 1/4"),

@@ -66,8 +66,10 @@ def expected(
         kept = [(row.user, row.item, row.time, weight, row.type in seen_types) for row, weight in usable]
     else:
         choose = min if options["repeats"] == "first" else max
-        for user, item in sorted({(row.user, row.item) for row, _ in usable}, key=repr):
-            own = [(row, weight) for row, weight in usable if (row.user, row.item) == (user, item)]
+        pairs: dict[tuple[Any, Any], list[tuple[Event, float]]] = {}
+        for row, weight in usable:
+            pairs.setdefault((row.user, row.item), []).append((row, weight))
+        for (user, item), own in pairs.items():
             time, weight = choose(row.time for row, _ in own), max(weight for _, weight in own)
             kept.append((user, item, time, weight, any(row.type in seen_types for row, _ in own)))
     per_item = Counter(item for _, item, *_ in kept)

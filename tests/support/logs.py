@@ -53,7 +53,7 @@ class SplitLog:
 
 @contextmanager
 def split_log(log: Log, config: EvaluationConfig, seed: int = 0) -> Iterator[SplitLog]:
-    with tempfile.TemporaryDirectory() as folder, connect(threads=1) as con:
+    with tempfile.TemporaryDirectory() as folder, connect() as con:
         sequences = open_sequences(write_log(Path(folder, "log.parquet"), log))
         parts = split_sequences(con, sequences, config, seed, Path(folder))
         yield SplitLog(con, parts, lists_schema(sequences.user_type, sequences.item_type))

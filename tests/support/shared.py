@@ -9,13 +9,20 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+import onnx
 import pytest
 from filelock import FileLock
 from safetensors.torch import save
 
 from batchrec.model.blend import Blend
+from batchrec.model.directory import ENCODER
+from batchrec.model.graph import WEIGHTS, is_external
+from batchrec.training import wide_top_k
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import export_encoder, write_encoder
+from batchrec.training.ranking_graph import NextItemRanker
+
+EXPORT = "batchrec.training.export.export_encoder"
 
 # The variable that tells the folder to the other processes: pytest-xdist's workers, and programs that tests start.
 _FOLDER = "SHARED_BY_TESTS"
@@ -49,14 +56,37 @@ def made_once(name: str, make: Callable[[Path], object]) -> Path:
             partial_name = scratch() / name
             with pytest.MonkeyPatch.context() as patch:
                 # The first process may be in a test under no_export, but other tests need the real graph.
-                patch.setattr("batchrec.training.export.export_encoder", export_encoder)
+                patch.setattr(EXPORT, export_by_shape)
                 make(partial_name)
             partial_name.rename(made)
     return made
 
 
+def export_by_shape(encoder: Encoder, folder: Path, blend: Blend | None = None) -> None:
+    """Write what export_encoder writes, but export only once per test run for encoders of one shape.
+
+    An export takes seconds, and graphs of one shape differ only in their weights: tests/training/test_blended_graph.py.
+    """
+    weights = NextItemRanker(encoder, blend).state_dict()
+    sizes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    parts = None if blend is None else (blend.has_encoder, blend.has_neighbours, blend.has_habit)
+    shape = (encoder.shape.objective, encoder.shape.n_heads, sizes, parts, wide_top_k.WIDE)
+
+    def write(template: Path) -> None:
+        template.mkdir()
+        shutil.copy(folder / WEIGHTS, template)
+        export_encoder(encoder, template, blend)
+
+    template = made_once(f"graph-{sha256(repr(shape).encode()).hexdigest()[:16]}", write)
+    graph = onnx.load(template / ENCODER, load_external_data=False)
+    for tensor in graph.graph.initializer:
+        if tensor.name in weights and not is_external(tensor):
+            tensor.raw_data = weights[tensor.name].numpy().tobytes()
+    onnx.save(graph, folder / ENCODER)
+
+
 def exported(encoder: Encoder, blend: Blend | None = None) -> Path:
-    """Return a folder with the weights and the graph of an encoder.
+    """Return a folder with the weights and the graph of an encoder, as export_encoder makes it.
 
     An export takes seconds, and equal encoders with equal blends have equal graphs.
     """
@@ -65,7 +95,9 @@ def exported(encoder: Encoder, blend: Blend | None = None) -> Path:
 
     def write(folder: Path) -> None:
         folder.mkdir()
-        write_encoder(encoder, folder, blend)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(EXPORT, export_encoder)
+            write_encoder(encoder, folder, blend)
 
     return made_once(f"exported-{sha256(b''.join(parts)).hexdigest()[:16]}", write)
 

@@ -1,6 +1,9 @@
 """The graph of a blend against a plain loop that adds its parts one by one."""
 
+import shutil
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from batchrec.config import Objective
 from batchrec.model.batching import NO_PAIRS, SeenPairs, scoring_tokens, seen_pairs
 from batchrec.model.blend import Blend, habits
-from batchrec.model.directory import read_graph
+from batchrec.model.directory import ENCODER, read_graph
 from batchrec.model.graph import Graph
 from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
@@ -19,7 +22,7 @@ from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity
 from tests.support.models import examples, indexed, next_item_scores, small_encoder
 from tests.support.params import masked_is_slow, slow_except
-from tests.support.shared import exported
+from tests.support.shared import export_by_shape, exported
 
 SIZE, N_NEIGHBOURS, MAX_LEN = 17, 4, 6
 
@@ -137,3 +140,20 @@ def test_parity_is_checked_with_the_blend(objective: Objective) -> None:
 def test_a_graph_without_the_encoder_has_none_of_its_products() -> None:
     operators = {node.op_type for node in onnx.load_model_from_string(graph("causal", 0.0).proto).graph.node}
     assert operators.isdisjoint({"MatMul", "Gemm", "Attention", "LayerNormalization"})
+
+
+@masked_is_slow
+def test_graphs_of_one_shape_differ_only_in_their_weights(objective: Objective, tmp_path: Path) -> None:
+    expected = exported(encoder(objective), blend(0.6))
+    other, other_blend = (
+        small_encoder(SIZE, seed=1, objective=objective),
+        replace(blend(0.3), recency=np.ones(3, np.float32)),
+    )
+    for name, own, parts in (("other", other, other_blend), ("own", encoder(objective), blend(0.6))):
+        shutil.copytree(expected, tmp_path / name)
+        export_by_shape(own, tmp_path / name, parts)
+    graphs = [
+        onnx.load(folder / ENCODER, load_external_data=False) for folder in (expected, *sorted(tmp_path.iterdir()))
+    ]
+    assert graphs[0] != graphs[1]
+    assert graphs[0] == graphs[2]

@@ -27,8 +27,8 @@ from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training import export
 from batchrec.training.encoder import Encoder
 from batchrec.training.export import check_parity
-from tests.support.models import examples, indexed, next_item_scores, small_encoder
-from tests.support.shared import exported, made_once
+from tests.support.models import examples, indexed, next_item_scores, small_encoder, write_graph
+from tests.support.shared import export_by_shape, exported, made_once
 
 SIZE, MAX_LEN = 23, 6
 N_ITEMS = SIZE - FIRST_ITEM
@@ -252,10 +252,10 @@ def test_weights_that_the_disk_does_not_take_are_one_line(tmp_path: Path, monkey
 @pytest.mark.usefixtures("no_export")
 def test_shared_models_get_a_real_graph_even_without_export() -> None:
     def write_origin(file: Path) -> None:
-        file.write_text(export.export_encoder.__module__, encoding="utf-8")
+        file.write_text(export.export_encoder.__name__, encoding="utf-8")
 
-    assert made_once("origin-of-graphs", write_origin).read_text(encoding="utf-8") == export.__name__
-    assert export.export_encoder.__module__ != export.__name__
+    assert made_once("origin-of-graphs", write_origin).read_text(encoding="utf-8") == export_by_shape.__name__
+    assert export.export_encoder.__name__ == write_graph.__name__
 
 
 @pytest.mark.parametrize("contents", [b"", b"no graph", None], ids=["empty", "text", "truncated"])

@@ -224,6 +224,7 @@ def test_the_blend_is_fitted_before_the_cut_and_made_of_all_that_is_not_held_out
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("every_export")
 def test_a_model_with_a_blend_and_a_refit_ranks_in_the_graph_as_in_torch(sequences: Path, tmp_path: Path) -> None:
     report = train(sequences, replace(CONFIG, blend="auto"), tmp_path / "model")
     assert report.onnx_difference < 1e-4

@@ -23,11 +23,11 @@ from batchrec.model.runs import GROUP
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training import wide_top_k
 from batchrec.training.encoder import Encoder
-from batchrec.training.export import check_parity, write_encoder
+from batchrec.training.export import check_parity, export_encoder, write_encoder
 from batchrec.training.wide_top_k import is_wide, padded, top_items
 from tests.model.test_cuda_operators import as_assigned_to_devices, as_exported, in_half_precision, uncovered
 from tests.support.models import examples, indexed, small_encoder, zero_blend
-from tests.support.shared import made_once
+from tests.support.shared import EXPORT, made_once
 
 # Whole groups, and a rest beyond more groups than some lists are long.
 SIZES = (3 * GROUP, 325)
@@ -40,6 +40,7 @@ def wide_graph(name: str, encoder: Encoder, blend: Blend | None = None) -> Path:
         folder.mkdir()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(wide_top_k, "WIDE", 0)
+            patch.setattr(EXPORT, export_encoder)
             write_encoder(encoder, folder, blend)
 
     return made_once(f"wide-{name}", export)
