@@ -166,9 +166,9 @@ GRAPHS: dict[str, tuple[Change, str]] = {
         graph(lambda p: p.graph.initializer.add(name="huge", data_type=1, dims=[1 << 40], raw_data=b"1234")),
         "tensor 'huge' holds 1 values; expected 1099511627776",
     ),
-    "an input that is no text": (misspelled("top_k"), "its input is not UTF-8"),
-    "an operator that is no text": (misspelled("TopK"), "its op_type is not UTF-8"),
-    "a weight that is no text": (misspelled("encoder.item_embeddings.weight"), "is not UTF-8"),
+    "an input that is not UTF-8": (misspelled("top_k"), "its input is not UTF-8"),
+    "an operator that is not UTF-8": (misspelled("TopK"), "its op_type is not UTF-8"),
+    "a weight that is not UTF-8": (misspelled("encoder.item_embeddings.weight"), "is not UTF-8"),
     "a tensor of texts": (
         graph(lambda p: p.graph.initializer.append(numpy_helper.from_array(np.array(["x"], object), "t"))),
         "tensor 't' is STRING [1]",
