@@ -1,9 +1,10 @@
-"""A process that publishes a prepared table, to be killed, or to fail."""
+"""A process that publishes a prepared table, and is killed, or fails."""
 
 import multiprocessing
 import multiprocessing.util
 import os
 import resource
+import signal
 import sys
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -23,33 +24,37 @@ multiprocessing.util.get_temp_dir()
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What ends a writer before its time; file_bytes: no file of it grows beyond; seconds: until it is killed."""
+
+    file_bytes: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class Writer:
     """A process that publishes a table. messages: from it."""
 
     process: Any
     messages: Connection
 
-    def kill(self) -> int:
-        """Kill it; return its exit code, which is 0 if it has ended before."""
-        self.process.kill()
-        return self._end()
-
     def error(self) -> tuple[int, str]:
         """Wait for the end; return the exit code and the message of the error."""
         message = self.messages.recv()
-        return self._end(), message
+        return self.wait(), message
 
-    def _end(self) -> int:
+    def wait(self) -> int:
+        """Wait for the end; return the exit code."""
         self.process.join()
         self.messages.close()
         return int(self.process.exitcode)
 
 
-def start(out: str, table: PublishedTable, file_bytes: int | None = None) -> Writer:
-    """Start a process that publishes a table, and wait until it begins; no file of it grows beyond file_bytes."""
+def start(out: str, table: PublishedTable, limits: Limits = Limits()) -> Writer:
+    """Start a process that publishes a table, and wait until it begins."""
     messages, sender = _context.Pipe(duplex=False)
     process = _context.Process(
-        target=_publish, args=(out, table, Path.cwd(), dict(os.environ), sender, file_bytes), daemon=True
+        target=_publish, args=(out, table, Path.cwd(), dict(os.environ), sender, limits), daemon=True
     )
     process.start()
     sender.close()
@@ -63,7 +68,7 @@ def _publish(  # noqa: PLR0917 - what a new process does not share
     folder: Path,
     environment: dict[str, str],
     sender: Connection,
-    file_bytes: int | None,
+    limits: Limits,
 ) -> None:
     os.chdir(folder)
     os.environ.update(environment)
@@ -75,8 +80,11 @@ def _publish(  # noqa: PLR0917 - what a new process does not share
         target = open_target(out)
         target.check_writable()
         sender.send("begins")
-        if file_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+        if limits.file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
+        if limits.seconds is not None:
+            # A signal that nobody handles, from the kernel: at its time also if the test is busy with its polls.
+            signal.setitimer(signal.ITIMER_REAL, limits.seconds)
         with target.replacing(table):
             pass
     except BatchrecError as error:

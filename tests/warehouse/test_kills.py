@@ -17,7 +17,7 @@ from batchrec.errors import ConfigError, StoreError
 from batchrec.targets import PublishedTable, open_target
 from tests.support.recs import NIGHT, moderate_recs
 from tests.warehouse import readers
-from tests.warehouse.publishing import start
+from tests.warehouse.publishing import Limits, start
 
 N_KILLS = 20
 N_USERS = {"old": 10_000, "new": 15_000, "other": 5_000}
@@ -111,8 +111,8 @@ def test_a_reader_sees_old_or_new_rows_whenever_the_writer_is_killed(polled: Pol
         publish(polled.out, table)
     before, after = counts(polled, *other, old), counts(polled, *other, new)
     assert polled.read(polled.out) == before
-    started = time.monotonic()
-    publish(polled.out, new)
+    writer, started = start(polled.out, new), time.monotonic()
+    assert writer.wait() == 0
     duration = time.monotonic() - started
     publish(polled.out, old)
     chance = random.Random(20)  # noqa: S311 - a sample, no secret
@@ -121,10 +121,8 @@ def test_a_reader_sees_old_or_new_rows_whenever_the_writer_is_killed(polled: Pol
         # More tries than kills: some writers end before their time.
         for number in range(3 * N_KILLS):
             table = (new, old)[number % 2]
-            writer = start(polled.out, table)
-            time.sleep(chance.uniform(0, duration))
-            exit_code = writer.kill()
-            assert exit_code in {0, -signal.SIGKILL}
+            exit_code = start(polled.out, table, Limits(seconds=chance.uniform(1e-6, duration))).wait()
+            assert exit_code in {0, -signal.SIGALRM}
             n_kills += exit_code != 0
             if n_kills == N_KILLS:
                 break
@@ -146,7 +144,7 @@ def test_a_full_disk_leaves_the_old_rows(name: str, tmp_path: Path, monkeypatch:
     full = max(file.stat().st_size for file in Path().rglob("*") if file.suffix in {".db", ".parquet"})
     with polling(polled, before):
         for file_bytes in (1 << 12, full // 3, full // 2):
-            exit_code, message = start(polled.out, new, file_bytes).error()
+            exit_code, message = start(polled.out, new, Limits(file_bytes)).error()
             assert exit_code in {ConfigError.exit_code, StoreError.exit_code}
             assert message.startswith(f"{open_target(polled.out)}: cannot be ")
             assert "\n" not in message
