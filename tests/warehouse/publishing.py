@@ -25,7 +25,7 @@ multiprocessing.util.get_temp_dir()
 
 @dataclass(frozen=True)
 class Limits:
-    """What ends a writer before its time; file_bytes: no file of it grows beyond; seconds: until it is killed."""
+    """Limits of a writer. file_bytes: no file of it grows beyond; seconds: until it is killed."""
 
     file_bytes: int | None = None
     seconds: float | None = None
