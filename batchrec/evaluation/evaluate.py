@@ -29,7 +29,7 @@ from batchrec.evaluation.verdicts import verdicts
 from batchrec.scoring.score import score
 from batchrec.sources import local_path_of
 from batchrec.system import logs
-from batchrec.system.atomic import check_no_input, check_writable_file, replacing
+from batchrec.system.atomic import check_output_file, replacing
 from batchrec.system.json_text import to_json
 from batchrec.system.temporaries import temporary_folder
 from batchrec.tables.log_end import iso_time
@@ -136,14 +136,12 @@ def _train_and_score(
 
 
 def _check_outs(out: Path, inputs: Sequence[str]) -> Path:
-    """Return the path of the JSON next to the table. Raises ConfigError if one of the two cannot be written."""
-    check_no_input(out, inputs)
-    check_writable_file(out)
+    """Return the path of the JSON next to the table. Raises ConfigError if either is an input or cannot be written."""
+    check_output_file(out, inputs)
     json_out = out.with_suffix(".json")
     if json_out == out:
         raise ConfigError(f"--out {out}: that name is for the JSON next to the table. Pass one that ends in .parquet")
-    check_no_input(json_out, inputs)
-    check_writable_file(json_out)
+    check_output_file(json_out, inputs)
     return json_out
 
 

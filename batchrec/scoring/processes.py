@@ -19,7 +19,7 @@ from batchrec.scoring.report import ScoringReport
 from batchrec.scoring.score import score
 from batchrec.sources import local_path_of
 from batchrec.system import logs
-from batchrec.system.atomic import check_no_input, check_writable_file
+from batchrec.system.atomic import check_output_file
 from batchrec.system.temporaries import temporary_folder
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -56,8 +56,7 @@ def score_in_processes(
     sequences: Path, model: Path, config: ScoringConfig, out: Path, gpus: Sequence[str]
 ) -> ScoringReport:
     """Score one shard per GPU, each in its own process, and merge them into `out`; gpus: the process's GPU each."""
-    check_no_input(out, [sequences, *model_files(model), *map(local_path_of, config.files.values())])
-    check_writable_file(out)
+    check_output_file(out, [sequences, *model_files(model), *map(local_path_of, config.files.values())])
     with temporary_folder(out) as folder:
         tasks = []
         for index, gpu in enumerate(gpus):

@@ -27,7 +27,7 @@ from batchrec.scoring.report import ScoringReport
 from batchrec.scoring.scorer import Counts, ScoredChunk, open_scorer
 from batchrec.scoring.shards import ShardUsers, shard_metadata, shard_schema, with_positions
 from batchrec.sources import local_path_of
-from batchrec.system.atomic import check_no_input, check_writable_file
+from batchrec.system.atomic import check_output_file
 from batchrec.system.checkpoints import CheckpointStore
 from batchrec.system.logs import hides_bars
 from batchrec.tables.parquet import write_parquet
@@ -64,8 +64,7 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
     """
     started = time.monotonic()
     sequences, model, out = Path(sequences), Path(model), Path(out)
-    check_no_input(out, [sequences, *model_files(model), *map(local_path_of, config.files.values())])
-    check_writable_file(out)
+    check_output_file(out, [sequences, *model_files(model), *map(local_path_of, config.files.values())])
     if engine is None and config.engine != "local":
         name = config.engine
         raise ConfigError(f"--engine {name}: no engine is given. Pass engine=batchrec.engines.scoring_engine({name!r})")

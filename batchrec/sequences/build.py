@@ -18,7 +18,7 @@ from batchrec.sequences.events import LoadedEvents, load_events
 from batchrec.sequences.filters import HistoryEvents, remembers_left_out
 from batchrec.sequences.histories import Written, histories
 from batchrec.sources import Reject, describe_error, find_files, local_path_of, split_tables
-from batchrec.system.atomic import check_no_input, check_writable_file, replacing
+from batchrec.system.atomic import check_output_file, replacing
 from batchrec.system.urls import is_url
 from batchrec.tables.log_end import EventsAhead, ahead_from
 from batchrec.tables.parquet import write_parquet
@@ -112,7 +112,8 @@ def build_sequences(
         files, tables = split_tables(sources)
         local_files = find_files([path for path in files if not is_url(path)], "--ratings")
         inputs = [*map(str, local_files), *map(local_path_of, tables)]
-    rejects_file = _check_outs(out, inputs)
+    check_output_file(out, inputs)
+    check_output_file(rejects_of(out), inputs)
     where = where_of(sources, config)
     with connect(out.parent, config.memory_limit, config.threads) as con:
         try:
@@ -131,7 +132,7 @@ def build_sequences(
         out=str(out),
         rows_read=loaded.n_rows,
         rejected=rejected,
-        rejects_file=_write_rejects(loaded.rejects, rejects_file),
+        rejects_file=_write_rejects(loaded.rejects, rejects_of(out)),
         left_out=left_out,
         duplicates_folded=loaded.n_rows - len(loaded.rejects) - sum(left_out.values()) - counts["events"],
         user_id_type=str(built.schema.field("user_id").type),
@@ -142,16 +143,6 @@ def build_sequences(
         seconds=round(time.monotonic() - started, 3),
         **counts,
     )
-
-
-def _check_outs(out: Path, inputs: Sequence[str]) -> Path:
-    """Return the path of the rejects. Raises ConfigError if it or `out` is an input, or cannot be written."""
-    check_no_input(out, inputs)
-    check_writable_file(out)
-    rejects_file = rejects_of(out)
-    check_no_input(rejects_file, inputs)
-    check_writable_file(rejects_file)
-    return rejects_file
 
 
 def where_of(ratings: Sequence[str], config: SequencesConfig) -> str:

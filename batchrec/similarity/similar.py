@@ -21,7 +21,7 @@ from batchrec.similarity.lists import SimilarLists, SimilarRows
 from batchrec.similarity.table_check import refuse_broken
 from batchrec.sources import local_path_of
 from batchrec.sources.catalogue import read_catalogue
-from batchrec.system.atomic import check_no_input, check_writable_file
+from batchrec.system.atomic import check_output_file
 from batchrec.tables.parquet import write_parquet
 from batchrec.tables.queries import one_database
 from batchrec.tables.report_table import ReportTable
@@ -73,8 +73,7 @@ def similar(
     started = time.monotonic()
     model, out = Path(model), Path(out)
     histories = [] if sequences is None else [sequences]
-    check_no_input(out, [*histories, *model_files(model), *map(local_path_of, config.files.values())])
-    check_writable_file(out)
+    check_output_file(out, [*histories, *model_files(model), *map(local_path_of, config.files.values())])
     loaded = load_model(model)
     method = method_for(loaded, model, config.method)
     vocabulary = loaded.vocabulary

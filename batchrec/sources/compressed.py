@@ -33,9 +33,9 @@ def first_bytes(file: InputFile) -> bytes:
 
 
 def is_empty(file: InputFile) -> bool:
-    """Return whether a file holds nothing, or only blanks, also if compressed. Raises InputError if it cannot be read.
+    """Return whether a file holds nothing, or only blanks, also if compressed.
 
-    Programs that write in parts compress a part without rows too.
+    Programs that write in parts compress a part without rows too. A file that cannot be read is not empty.
     """
     try:
         with open_bytes(file) as opened:

@@ -48,6 +48,12 @@ def check_writable_file(out: Path, option: str = "--out") -> None:
         raise ConfigError(f"{out}: is a device, a pipe or a socket; expected the name of a file. Pass another {option}")
 
 
+def check_output_file(out: Path, inputs: Iterable[str | Path]) -> None:
+    """Raise ConfigError if the file `out` is one of the inputs, or cannot be created. To be called before any work."""
+    check_no_input(out, inputs)
+    check_writable_file(out)
+
+
 @contextmanager
 def replacing(out: Path, contents: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path next to `out`, which is renamed to `out` if the block ends without an error.

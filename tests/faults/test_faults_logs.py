@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import counts
-from tests.support.forkserver import ROOT
+from tests.support.pages import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults import counts
-from tests.support.forkserver import ROOT
 from tests.support.models import trained_model, training_sequences
+from tests.support.pages import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -268,13 +268,6 @@ def test_a_new_model_replaces_the_old_one_at_once(model: Path) -> None:
     assert names_in(model.parent) == {"model"}
 
 
-def test_a_folder_that_holds_other_files_too_is_not_replaced(model: Path) -> None:
-    (model / "thesis.txt").write_text("no model", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"model: holds thesis\.txt, which would be lost"), replacing_model(model):
-        raise AssertionError("the block must not begin")
-    assert (model / "thesis.txt").exists()
-
-
 def test_a_model_is_replaced_without_an_exchange_of_folders(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrec.system.atomic.exchange", lambda one, other: False)
     with replacing_model(model) as folder:

@@ -3,9 +3,9 @@
 import multiprocessing
 import os
 from multiprocessing import forkserver
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.support.pages import ROOT
+
 CONTEXT = multiprocessing.get_context("forkserver")
 # Prefix of the variables that are removed, so that the environment of the tests sets no option of a job.
 _OURS = "BATCHREC_"
