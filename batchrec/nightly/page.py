@@ -9,6 +9,7 @@ from batchrec.config import CatalogueConfig, ReportConfig
 from batchrec.errors import ConfigError, ModelError
 from batchrec.model.directory import model_files
 from batchrec.nightly.archive import HISTORIES, PAGE, RECS, Archive
+from batchrec.nightly.decision_files import REPORT
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.report_page.night_files import NightFiles
 from batchrec.report_page.page import check_installed, write_page
@@ -42,6 +43,14 @@ class NightPages:
         out = self.archive.night(run_date) / PAGE if is_published else self.archive.failed.page(run_date)
         # Spilled next to the nights, so that the next page removes what a killed run left.
         write_page(files, out, self.archive.folder)
+
+    def is_written(self, run_date: date) -> bool:
+        """Return whether a published night has a page that is not older than its report."""
+        page, report = self.archive.night(run_date) / PAGE, self.archive.night(run_date) / REPORT
+        try:
+            return page.stat().st_mtime_ns >= report.stat().st_mtime_ns
+        except OSError:
+            return False
 
     def write_to(self, out: Path, run_date: date | None, config: ReportConfig) -> date:
         """Write the page of a night to `out`; run_date: None for the newest night. Returns its run date.

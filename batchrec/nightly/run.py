@@ -134,20 +134,23 @@ def _run(night: Night, metrics_file: Path | None) -> NightReport:
         if metrics_file is not None:
             with _only_warning():
                 write_metrics(metrics_file, report, exit_code, archive)
-        for run_date in _shown_nights(night, exit_code) if night.config.report else []:
+        pages = NightPages(archive, night.registry, night.jobs.scoring)
+        for run_date in _shown_nights(night, pages, exit_code) if night.config.report else []:
             with _only_warning():
-                NightPages(archive, night.registry, night.jobs.scoring).write_next_to_report(run_date)
+                pages.write_next_to_report(run_date)
     return report
 
 
-def _shown_nights(night: Night, exit_code: int) -> list[date]:
+def _shown_nights(night: Night, pages: NightPages, exit_code: int) -> list[date]:
     """Return the nights whose page is due; none if a signal asked the run to stop."""
     if exit_code > NothingToDo.exit_code:
         return []
     kept = set(night.archive.dates())
     finished = [run_date for run_date in night.journal.finished_first if run_date in kept]
-    # If the same table is published already, so is its page.
-    return finished if exit_code == NothingToDo.exit_code else [*finished, night.journal.run_date]
+    tonight = night.journal.run_date
+    # If the same table is published already, so is its page, unless that run was killed before it.
+    is_due = exit_code != NothingToDo.exit_code or not pages.is_written(tonight)
+    return [*finished, tonight] if is_due else finished
 
 
 @contextmanager

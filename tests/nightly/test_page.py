@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import vl_convert
 
-from batchrec.errors import GateError, InputError
+from batchrec.errors import GateError, InputError, NothingToDo
 from batchrec.nightly import page as page_module
 from batchrec.nightly import publish_steps
 from batchrec.nightly.registry import ModelRegistry
@@ -54,6 +54,25 @@ def test_a_killed_night_that_another_date_finishes_gets_its_page(
         str(night(0)),
         str(night(1)),
     ]
+
+
+@pytest.mark.parametrize("is_repeated", [False, True])
+def test_a_night_killed_before_its_page_gets_it_from_the_next_run(
+    is_repeated: bool, reported: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_repeated:
+        reported.run(0)
+        reported.write_log(later())
+    reported.run_killed(monkeypatch, page_module, "write_page")
+    dead = reported.folder / "nights/.batchrec.0123abcd.tmp"
+    dead.mkdir()
+    page, times = page_of(reported, 0), []
+    for _ in range(2):
+        with pytest.raises(NothingToDo):
+            reported.run(0)
+        times.append(page.stat().st_mtime_ns)
+    assert not dead.exists()
+    assert times[0] == times[1] >= page.with_name("report.json").stat().st_mtime_ns
 
 
 def test_without_report_a_night_writes_no_page_and_keeps_no_histories(shop: Company) -> None:
