@@ -46,12 +46,23 @@ class Check:
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """How well a model ranks tonight's held-out items, and the share of the newest events with items unknown to it."""
+    """How well a model ranks tonight's held-out items, and the share of the newest events with items unknown to it.
+
+    *_margin: what chance may take from NDCG@10 against popularity, and against the model that was measured before: two
+    standard errors of the difference over the held-out users.
+    """
 
     model_id: str
     ndcg_at_10: float
     popularity_ndcg_at_10: float
     unknown_share: float
+    popularity_margin: float = 0.0
+    in_use_margin: float = 0.0
+
+    @property
+    def minimum_ndcg(self) -> float:
+        """The NDCG@10 below which the model ranks worse than popularity, and not by chance."""
+        return max(0.0, self.popularity_ndcg_at_10 - self.popularity_margin)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def due_by_parts(in_use: ModelVersion | None, jobs: Jobs, config: RunConfig) -> 
 
 def due_by_figures(figures: ModelFigures, config: RunConfig) -> str | None:
     """Return why a training is due by the figures of the model in use; None if it is not."""
-    if figures.ndcg_at_10 < figures.popularity_ndcg_at_10:
+    if figures.ndcg_at_10 < figures.minimum_ndcg:
         return (
             f"gate: NDCG@10 of the model in use is {figures.ndcg_at_10:.4f}, that of popularity "
             f"{figures.popularity_ndcg_at_10:.4f}"

@@ -121,6 +121,16 @@ def test_a_new_model_that_ranks_badly_is_not_used(shop: Company, ndcg: float, sa
     assert [check["figure"] for check in report["checks"] if not check["passed"]]
 
 
+@pytest.mark.parametrize("ndcg", [0.05, 0.17])
+def test_a_new_model_that_ranks_worse_by_chance_is_used(shop: Company, ndcg: float) -> None:
+    shop.run()
+    shop.figures[ids()[1]] = ModelFigures(ids()[1], ndcg, 0.1, 0.0, popularity_margin=0.06, in_use_margin=0.14)
+    shop.run(7)
+    in_use = shop.registry.current
+    assert in_use is not None
+    assert in_use.manifest.model_id == ids()[1]
+
+
 def test_half_a_log_is_not_published_and_the_next_complete_one_is(shop: Company) -> None:
     shop.run()
     before = shop.state()

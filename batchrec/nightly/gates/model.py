@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from batchrec.arrays import Doubles
 from batchrec.config import RunConfig, ScoringConfig, TrainingConfig
 from batchrec.model.directory import load_model
 from batchrec.model.metrics import user_ndcg
@@ -34,14 +35,16 @@ _K = 10
 class HeldOutItems:
     """Tonight's held-out items: some users' last item, or what they took after a point in time.
 
-    until: the time before which events count. keep_seen: whether items of the history may be recommended.
+    until: the time before which events count. popularity: NDCG@10 of each user, (users,), by popularity. measured: the
+    same by each model so far. keep_seen: whether items of the history may be recommended.
     """
 
     con: duckdb.DuckDBPyConnection
     table: Sequences
     until: int
-    popularity_ndcg: float
+    popularity: Doubles
     keep_seen: bool
+    measured: list[Doubles] = field(default_factory=list)
 
     def measure(self, model: Path, scoring: ScoringConfig) -> ModelFigures:
         """Rank each user's held-out items among all items that the model knows and the user may get.
@@ -68,11 +71,16 @@ class HeldOutItems:
         counted = newest.to_arrow_table().combine_chunks()
         n_events = counted["n_events"].to_numpy()
         is_unknown = loaded.vocabulary.indexes(counted["item_id"].combine_chunks()) == PAD
+        ndcg = _user_ndcg(select(self.con, "nightly/model_ranks"))
+        in_use = self.measured[-1] if self.measured else ndcg
+        self.measured.append(ndcg)
         return ModelFigures(
             model_id=loaded.manifest.model_id,
-            ndcg_at_10=_ndcg(select(self.con, "nightly/model_ranks")),
-            popularity_ndcg_at_10=self.popularity_ndcg,
+            ndcg_at_10=_mean(ndcg),
+            popularity_ndcg_at_10=_mean(self.popularity),
             unknown_share=float(n_events[is_unknown].sum() / n_events.sum()),
+            popularity_margin=_margin(ndcg - self.popularity),
+            in_use_margin=_margin(ndcg - in_use),
         )
 
 
@@ -92,23 +100,35 @@ def held_out_items(sequences: Path, training: TrainingConfig, run_date: date | N
         }
         users = {"seed": training.seed, "max_users": training.validation_users, "until": until}
         materialize(con, "nightly/held_out", **rule, **users)
-        popularity = _ndcg(select(con, "nightly/popularity_ranks", **rule))
+        popularity = _user_ndcg(select(con, "nightly/popularity_ranks", **rule))
         until = log_end(con, sequences, ahead_from(run_date))
         yield HeldOutItems(con, open_sequences(sequences), until, popularity, keep_seen)
 
 
-def _ndcg(ranks: duckdb.DuckDBPyRelation) -> float:
-    """Return the mean NDCG@10 of the users, 0 without any. A null rank means that the item is not in the list."""
+def _user_ndcg(ranks: duckdb.DuckDBPyRelation) -> Doubles:
+    """Return NDCG@10 of each user by number, (users,). A null rank means that the item is not in the list."""
     columns = ranks.fetchnumpy()
     users = columns["number"].astype(np.int64)
     filled = np.ma.filled(columns["rank"].astype(np.int64), _K + 1)
-    return float(user_ndcg(filled, users, np.bincount(users), _K).mean()) if len(users) else 0.0
+    return user_ndcg(filled, users, np.bincount(users), _K)
+
+
+def _mean(ndcg: Doubles) -> float:
+    return float(ndcg.mean()) if len(ndcg) else 0.0
+
+
+def _margin(differences: Doubles) -> float:
+    """Return two standard errors of the mean of the users' differences, or 1, the greatest one, for a single user."""
+    return float(2 * differences.std(ddof=1) / np.sqrt(len(differences))) if len(differences) > 1 else 1.0
 
 
 def model_checks(tonight: ModelFigures, in_use: ModelFigures | None, config: RunConfig) -> list[Check]:
-    """Check tonight's model against popularity and, if it is a new one, against the model in use."""
-    checks = [Check("model", "NDCG@10", tonight.ndcg_at_10, minimum=tonight.popularity_ndcg_at_10)]
+    """Check tonight's model against popularity and, if it is a new one, against the model in use.
+
+    The bounds allow for chance: a small log has few users with held-out items.
+    """
+    checks = [Check("model", "NDCG@10", tonight.ndcg_at_10, minimum=tonight.minimum_ndcg)]
     if in_use is not None and in_use.model_id != tonight.model_id:
-        minimum = (1 - config.gate_max_ndcg_drop) * in_use.ndcg_at_10
+        minimum = max(0.0, (1 - config.gate_max_ndcg_drop) * in_use.ndcg_at_10 - tonight.in_use_margin)
         checks.append(Check("model", "NDCG@10 against the model in use", tonight.ndcg_at_10, minimum=minimum))
     return checks
