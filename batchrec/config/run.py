@@ -42,7 +42,7 @@ class RunConfig:
     gate_max_rejected: float = option(0.01, "Maximum share of unusable input rows.", minimum=0, maximum=1)
     gate_max_ndcg_drop: float = option(
         0.1,
-        "Maximum relative drop in NDCG@10 of a new model against the model in use; what chance explains does not count.",
+        "Maximum relative drop in NDCG@10 of a new model against the model in use, besides chance.",
         minimum=0,
         maximum=1,
     )

@@ -15,7 +15,7 @@ from batchrec.report_page.night_sections import gates, summary, trend
 from batchrec.report_page.sample_users import sample_users
 from batchrec.report_page.table_sections import changes, coverage, histories, popularity, sources
 from batchrec.report_page.templating import template_environment
-from batchrec.system.atomic import check_writable_file, replacing
+from batchrec.system.atomic import PAGE, check_writable_file, replacing
 from batchrec.system.stores import needs_extra
 from batchrec.tables.queries import connect
 
@@ -48,7 +48,7 @@ def write_page(files: NightFiles, out: Path, spill_folder: Path | None = None) -
     `out`. Raises ConfigError if `out` cannot be written, or as check_installed does.
     """
     check_installed()
-    check_writable_file(out)
+    check_writable_file(out, kind=PAGE)
     with connect(spill_folder or out.parent) as con:
         html = _html(files, _sections(NightTables(con, files)))
     with replacing(out) as temporary:

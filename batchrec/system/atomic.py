@@ -7,11 +7,25 @@ and then moved to its place by one rename. A target other than a local file belo
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from batchrec.errors import ConfigError
 from batchrec.system.disk import exchange, put_on_disk
 from batchrec.system.temporaries import modes_by_umask, probe_path, temporary_file, temporary_folder
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of output: its name for messages, the suffix of its files and their first bytes."""
+
+    name: str
+    suffix: str
+    start: bytes
+
+
+TABLE = FileKind("a Parquet table", ".parquet", b"PAR1")
+PAGE = FileKind("a page", ".html", b"<!doctype html>")
 
 
 def check_writable(out: Path, option: str = "--out") -> None:
@@ -38,20 +52,29 @@ def check_no_input(out: Path, inputs: Iterable[str | Path], option: str = "--out
         raise ConfigError(f"{out}: is also an input. Pass another {option}")
 
 
-def check_writable_file(out: Path, option: str = "--out") -> None:
-    """Raise ConfigError if the file `out` cannot be created. To be called before any work is done."""
+def check_writable_file(out: Path, option: str = "--out", kind: FileKind | None = None) -> None:
+    """Raise ConfigError if the file `out` cannot be created. To be called before any work is done.
+
+    kind: that of the new file. A file that by its name and its first bytes is of another kind is not replaced.
+    """
     check_writable(out, option)
     if out.is_dir():
         raise ConfigError(f"{out}: is a folder; expected the name of a file. Pass another {option}")
     if out.exists() and not out.is_file():
         # A rename would replace it: root would take /dev/null from the whole machine.
         raise ConfigError(f"{out}: is a device, a pipe or a socket; expected the name of a file. Pass another {option}")
+    # By its name a damaged one is of the kind too.
+    if kind is not None and out.suffix != kind.suffix and out.exists():
+        with out.open("rb") as opened:
+            start = opened.read(len(kind.start))
+        if start not in {b"", kind.start}:
+            raise ConfigError(f"{out}: holds something other than {kind.name}. Pass another {option}, or remove it")
 
 
 def check_output_file(out: Path, inputs: Iterable[str | Path]) -> None:
-    """Raise ConfigError if the file `out` is one of the inputs, or cannot be created. To be called before any work."""
+    """Raise ConfigError if the table `out` is one of the inputs, or cannot be created. To be called before any work."""
     check_no_input(out, inputs)
-    check_writable_file(out)
+    check_writable_file(out, kind=TABLE)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from batchrec.config import TargetLayout
-from batchrec.system.atomic import check_writable_file, replacing
+from batchrec.system.atomic import TABLE, check_writable_file, replacing
 from batchrec.system.disk import file_sha256, put_on_disk
 from batchrec.tables.sealed_parquet import open_parquet, parquet_of, sealed_writer
 from batchrec.targets.rows import open_rows
@@ -28,8 +28,8 @@ class LocalFile:
         return str(self.file)
 
     def check_writable(self) -> None:
-        """Raise ConfigError if the file cannot be created."""
-        check_writable_file(self.file)
+        """Raise ConfigError if the file cannot be created, or is not a Parquet table."""
+        check_writable_file(self.file, kind=TABLE)
 
     def sync(self) -> None:
         """Sync the folder of the file, if it exists."""

@@ -11,7 +11,7 @@ import pytest
 from batchrec.errors import ConfigError
 from batchrec.model.directory import replacing_model
 from batchrec.system import temporaries
-from batchrec.system.atomic import check_writable_file, replacing
+from batchrec.system.atomic import PAGE, TABLE, FileKind, check_writable_file, replacing
 
 
 def test_an_unfinished_copy_is_private_and_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +96,19 @@ def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with pytest.raises(ConfigError, match=f"{pipe}: is a device, a pipe or a socket"):
         check_writable_file(pipe)
+
+
+@pytest.mark.parametrize("kind", [TABLE, PAGE], ids=["table", "page"])
+def test_only_a_file_of_the_kind_is_replaced(kind: FileKind, tmp_path: Path) -> None:
+    file = tmp_path / "batchrec.toml"
+    for start in (b"", kind.start + b"\0"):
+        file.write_bytes(start)
+        check_writable_file(file, kind=kind)
+    file.write_bytes(b"[score]\n")
+    with pytest.raises(ConfigError, match=f"batchrec.toml: holds something other than {kind.name}"):
+        check_writable_file(file, kind=kind)
+    damaged = file.rename(tmp_path / f"damaged{kind.suffix}")
+    check_writable_file(damaged, kind=kind)
 
 
 def test_the_folder_that_a_link_lacks_is_named(tmp_path: Path) -> None:
