@@ -62,7 +62,7 @@ def list_files(paths: Sequence[str], option: str) -> Listing:
 def _list_path(path: str, option: str) -> Listing:
     try:
         if Path(path).is_file():
-            return Listing([InputFile(Path(path))], [])
+            return Listing([_input_file(Path(path))], [])
         # An empty path, for example from an unset shell variable, does not mean the current folder.
         is_folder = path != "" and Path(path).is_dir()
     except OSError as error:
@@ -83,7 +83,12 @@ def _list_path(path: str, option: str) -> Listing:
         expected = f"a file, a folder or a glob. Pass {option}"
     if not files:
         raise InputError(f"{path}: no file found; expected {expected}")
-    return Listing(list(map(InputFile, files)), unread)
+    return Listing(list(map(_input_file, files)), unread)
+
+
+def _input_file(path: Path) -> InputFile:
+    # DuckDB takes a leading ~ for the home folder.
+    return InputFile(path.absolute() if str(path).startswith("~") else path)
 
 
 def _list_url(url: str, option: str) -> Listing:

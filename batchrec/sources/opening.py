@@ -187,11 +187,11 @@ def describe_error(error: duckdb.Error) -> str:
         return f"cannot be read, probably because a file is damaged. Download it again. DuckDB says: {first_line}"
     if "state machine reached an invalid state" in text:
         file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)
-        where = file[1] if file else "a CSV file"
-        return f"{where}: line ends are mixed, or a quote is misplaced. Use one kind of line end, or pass --quote"
+        where = file[1] if file else "a file"
+        return f"line ends are mixed in {where}, or a quote is misplaced. Use one kind of line end, or pass --quote"
     bytes_ = re.search(r'Invalid string encoding found in Parquet file "(.*?)": value', text)
     if bytes_:
-        return f"{bytes_[1]}: a column has bytes that are not UTF-8 text. Pass a query that converts them to text"
+        return f"a column of {bytes_[1]} has bytes that are not UTF-8 text. Pass a query that converts them to text"
     return text
 
 

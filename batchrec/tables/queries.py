@@ -59,8 +59,8 @@ def table_of(name: str) -> str:
 
 
 def literal(path: Path) -> str:
-    """Return a path escaped so that DuckDB, which expands globs, reads only that file."""
-    return glob.escape(str(path))
+    """Return a path escaped so that DuckDB, which expands globs and a leading ~, reads only that file."""
+    return glob.escape(str(path.absolute() if str(path).startswith("~") else path))
 
 
 def is_disk_full(error: duckdb.Error) -> bool:

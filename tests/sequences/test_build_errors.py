@@ -91,7 +91,7 @@ BAD_CSV: dict[str, tuple[str | bytes, list[str]]] = {
     "UTF-16": (GOOD.encode("utf-16"), ["ratings.csv", "UTF-16"]),
     "line ends of two kinds": (
         "userId,movieId,rating,timestamp\r\n1,2,3,4\n1,3,3,5\n",
-        ["ratings.csv: line ends are mixed"],
+        ["ratings.csv: line ends are mixed in "],
     ),
     "an image": (bytes(range(256)).replace(b"\n", b"").replace(b"\r", b"") * 1000, ["ratings.csv", "not text"]),
     "a zip": (b"PK\x03\x04" + bytes(100), ["ratings.csv", "zip archive"]),

@@ -42,6 +42,14 @@ def test_a_partition_without_a_value_is_a_missing_value(build: BuildSequences) -
     assert (outcome.histories, outcome.report["rejected"]) == ({5: [1]}, {"no user": 1})
 
 
+def test_a_name_may_begin_with_a_tilde(build: BuildSequences) -> None:
+    write("~plays/~p.csv", f"{HEADER}1,2,{T}\n")
+    write("~plays/~p.jsonl", f'{{"userId": 1, "movieId": 3, "timestamp": {T}}}\n')
+    write_parquet("~plays/~p.parquet", movieId=[4])
+    for ratings in ("~plays", "~plays/*"):
+        assert sorted(build("--ratings", ratings, "--out", "~out.parquet").histories[1]) == [2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("mark", "kind"),
     [
