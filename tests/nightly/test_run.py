@@ -112,6 +112,12 @@ def test_a_model_is_retrained_if_the_one_in_use_fails(shop: Company, figures: di
     assert shop.manifest().model_id == ids()[1]
 
 
+def test_a_model_that_ranks_worse_by_chance_is_kept(shop: Company) -> None:
+    shop.run()
+    shop.figures[ids()[0]] = ModelFigures(ids()[0], 0.05, 0.1, 0.0, popularity_margin=0.06)
+    assert shop.run(1).trained_because is None
+
+
 def test_repeating_a_night_without_changes_is_nothing_to_do(shop: Company) -> None:
     shop.run()
     before = shop.state()
