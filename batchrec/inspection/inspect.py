@@ -19,7 +19,8 @@ def inspect(path: str, config: SequencesConfig = SequencesConfig()) -> Inspectio
     if is_table_url(path):
         raise ConfigError(f"{path}: is a table of a store; expected a file or a folder. Pass --ratings to read it")
     named = Path(path)
-    inspector = folder_inspector(named) if named.is_dir() else None
+    # An empty path, for example from an unset shell variable, does not mean the current folder.
+    inspector = folder_inspector(named) if path != "" and named.is_dir() else None
     if inspector is not None:
         return inspector(named)
     contract = contract_of(named) if named.is_file() else None

@@ -213,3 +213,4 @@ def test_the_text_has_a_line_per_figure_and_the_first_rows(tmp_path: Path, capsy
         ["ann", "a2", "2024-06-02", "12:00:00"],
         ["bob", "a1", "2024-06-03"],
     ]
+    assert "no file found" in refused(capsys, "")
