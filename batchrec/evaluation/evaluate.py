@@ -29,7 +29,7 @@ from batchrec.evaluation.verdicts import verdicts
 from batchrec.scoring.score import score
 from batchrec.sources import local_path_of
 from batchrec.system import logs
-from batchrec.system.atomic import check_no_input, check_output_file, check_writable_file, replacing
+from batchrec.system.atomic import check_output_file, replacing
 from batchrec.system.json_text import to_json
 from batchrec.system.temporaries import temporary_folder
 from batchrec.tables.log_end import iso_time
@@ -141,8 +141,7 @@ def _check_outs(out: Path, inputs: Sequence[str]) -> Path:
     json_out = out.with_suffix(".json")
     if json_out == out:
         raise ConfigError(f"--out {out}: that name is for the JSON next to the table. Pass one that ends in .parquet")
-    check_no_input(json_out, inputs)
-    check_writable_file(json_out)
+    check_output_file(json_out, inputs, kind=None)
     return json_out
 
 

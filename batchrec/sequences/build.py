@@ -18,7 +18,7 @@ from batchrec.sequences.events import LoadedEvents, load_events
 from batchrec.sequences.filters import HistoryEvents, remembers_left_out
 from batchrec.sequences.histories import Written, histories
 from batchrec.sources import Reject, describe_error, find_files, local_path_of, split_tables
-from batchrec.system.atomic import check_no_input, check_output_file, check_writable_file, replacing
+from batchrec.system.atomic import check_output_file, replacing
 from batchrec.system.urls import is_url
 from batchrec.tables.log_end import EventsAhead, ahead_from
 from batchrec.tables.parquet import write_parquet
@@ -113,8 +113,7 @@ def build_sequences(
         local_files = find_files([path for path in files if not is_url(path)], "--ratings")
         inputs = [*map(str, local_files), *map(local_path_of, tables)]
     check_output_file(out, inputs)
-    check_no_input(rejects_of(out), inputs)
-    check_writable_file(rejects_of(out))
+    check_output_file(rejects_of(out), inputs, kind=None)
     where = where_of(sources, config)
     with connect(out.parent, config.memory_limit, config.threads) as con:
         try:

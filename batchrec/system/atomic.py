@@ -71,10 +71,10 @@ def check_writable_file(out: Path, option: str = "--out", kind: FileKind | None 
             raise ConfigError(f"{out}: holds something other than {kind.name}. Pass another {option}, or remove it")
 
 
-def check_output_file(out: Path, inputs: Iterable[str | Path]) -> None:
-    """Raise ConfigError if the table `out` is one of the inputs, or cannot be created. To be called before any work."""
+def check_output_file(out: Path, inputs: Iterable[str | Path], kind: FileKind | None = TABLE) -> None:
+    """Raise ConfigError if the file `out` is one of the inputs, or as `check_writable_file`; kind: as there."""
     check_no_input(out, inputs)
-    check_writable_file(out, kind=TABLE)
+    check_writable_file(out, kind=kind)
 
 
 @contextmanager
