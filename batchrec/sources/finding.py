@@ -11,6 +11,7 @@ from batchrec.sources.formats import SUFFIXES
 from batchrec.sources.input_files import InputFile
 from batchrec.sources.object_store import ObjectStore, StoredObject
 from batchrec.system.urls import is_url
+from batchrec.tables.queries import not_from_home
 
 # Name of a table format -> the file that marks its folders, and how to read its current rows. The data files of such a
 # table also hold old versions of rows.
@@ -87,8 +88,8 @@ def _list_path(path: str, option: str) -> Listing:
 
 
 def _input_file(path: Path) -> InputFile:
-    # DuckDB takes a leading ~ for the home folder.
-    return InputFile(path.absolute() if str(path).startswith("~") else path)
+    # By the path that DuckDB returns with each row.
+    return InputFile(not_from_home(path))
 
 
 def _list_url(url: str, option: str) -> Listing:

@@ -58,9 +58,14 @@ def table_of(name: str) -> str:
     return name.rpartition("/")[2]
 
 
+def not_from_home(path: Path) -> Path:
+    """Return the same path in a form that DuckDB, which takes a leading ~ for the home folder, takes as it is."""
+    return path.absolute() if str(path).startswith("~") else path
+
+
 def literal(path: Path) -> str:
     """Return a path escaped so that DuckDB, which expands globs and a leading ~, reads only that file."""
-    return glob.escape(str(path.absolute() if str(path).startswith("~") else path))
+    return glob.escape(str(not_from_home(path)))
 
 
 def is_disk_full(error: duckdb.Error) -> bool:

@@ -198,6 +198,7 @@ def test_what_is_nothing_of_all_this_is_one_line(tmp_path: Path, capsys: pytest.
     for name in ("none.csv", "empty.csv", "broken.parquet"):
         assert name in refused(capsys, tmp_path / name)
     assert "is a table of a store" in refused(capsys, "delta:///nights")
+    assert "no file found" in refused(capsys, "")
 
 
 def test_the_text_has_a_line_per_figure_and_the_first_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,4 +214,3 @@ def test_the_text_has_a_line_per_figure_and_the_first_rows(tmp_path: Path, capsy
         ["ann", "a2", "2024-06-02", "12:00:00"],
         ["bob", "a1", "2024-06-03"],
     ]
-    assert "no file found" in refused(capsys, "")
