@@ -23,10 +23,10 @@ from batchrec.training.signals import Signals
 # Newest events of a history whose neighbours are added.
 _RECENT_EVENTS = 20
 # Users to fit on, the best items of each signal per user, and other items drawn at random to stand for the rest.
-_USERS = 1000
+_USERS = 2000
 _BEST, _OTHERS = 50, 200
 _SCORES = 1 << 22
-# Scores of each signal in all, which make the users fewer beyond 2 million items: every user then takes a second.
+# Scores of each signal in all, which make the users fewer beyond a million items: every user then takes a second.
 _ALL_SCORES = 1 << 31
 
 _ENCODER, _NEIGHBOURS, _NEWEST_NEIGHBOURS = "encoder", "neighbours", "neighbours_of_the_newest"
