@@ -13,6 +13,7 @@ from batchrec.sources.text_tables import TextTable, read_text_table
 from batchrec.tables.ids import BLANKS
 from batchrec.tables.parquet import cast_batches
 from batchrec.tables.queries import literal, materialize, select
+from batchrec.tables.repeated_recs import refuse_repeats
 from batchrec.tables.sequences_table import Sequences
 
 _log = logging.getLogger(__name__)
@@ -84,9 +85,7 @@ def _values(table: TextTable, option: str, column: str, type_: pa.DataType) -> p
 
 def _check_lists(con: duckdb.DuckDBPyConnection, file: str) -> None:
     """Raise InputError for lists that hold a rank or an item twice, or for ids of which none is known."""
-    for user, item, rank in select(con, "evaluation/given_repeats").limit(1).fetchall():
-        twice = f"rank {rank}" if item is None else f"item_id {item!r}"
-        raise InputError(f"{file}: --recs user_id {user!r} has {twice} in several rows; expected one")
+    refuse_repeats(con, "given_recs", f"{file}: --recs")
     n_users, n_items, *examples = select(con, "evaluation/given_known", blanks=BLANKS).fetchall()[0]
     given_user, given_item, tested_user, log_item = examples
     n_tested = len(con.table("tested_users"))

@@ -17,6 +17,7 @@ from batchrec.report_page.titles import titles_in
 from batchrec.sources.catalogue import read_catalogue
 from batchrec.sources.text_tables import read_text_table
 from batchrec.tables.queries import connect, literal, rows_of, spill_folder
+from batchrec.tables.repeated_recs import refuse_repeats
 from batchrec.tables.sealed_parquet import schema_in
 
 # In the names of the gates, which have these figures too, or in the head.
@@ -85,6 +86,10 @@ def diff(
     before, after = (_side(name, archive) for name in names)
     with connect() as con:
         previous, recs = _comparable(before, after, spill_folder(con))
+        for name, file in zip(names, (previous, recs), strict=True):
+            rows = con.read_parquet(str(file), hive_partitioning=False).project("user_id, item_id, rank as position")
+            rows.create_view("compared_recs")
+            refuse_repeats(con, "compared_recs", f"{name}:")
         changes = table_changes(con, recs, previous, config.lists, config.items)
         sources = _compared(_sources(con, previous), _sources(con, recs))
         item_type = pq.read_schema(recs).field("item_id").type
@@ -133,7 +138,8 @@ def _is_recs(file: Path) -> bool:
 def _as_text(side: _Side, out: Path) -> Path:
     """Write the columns of any table as Parquet with ids as text; returns `out`."""
     name = str(side.recs) if side.report is not None or side.recs.is_file() else side.name
-    columns = {column: f"a table with the columns {', '.join(_COLUMNS)}" for column in _COLUMNS}
+    advice = f"a table with the columns {', '.join(_COLUMNS)}; if they are nested, a query that unnests them"
+    columns = dict.fromkeys(_COLUMNS, advice)
     table = read_text_table(name, "diff", columns, ("source",))
     ids = {column: table.required(column) for column in ("user_id", "item_id")}
     try:

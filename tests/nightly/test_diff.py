@@ -139,6 +139,18 @@ def test_what_cannot_be_compared_is_one_line(
     assert says in said[0]
 
 
+@pytest.mark.parametrize("name", ["later.csv", "later.parquet"])
+def test_a_table_with_an_item_or_a_rank_twice_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = write_lists(tmp_path / "earlier.parquet", BEFORE)
+    later = write_lists(tmp_path / name, {1: [10, 11, 10]})
+    assert run_cli("diff", earlier, later) == 3
+    id_ = "'10'" if name.endswith("csv") else "10"
+    assert f"{name}: user_id" in (said := capsys.readouterr().err)
+    assert f"has item_id {id_} in several rows" in said
+
+
 def test_without_two_nights_the_line_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
