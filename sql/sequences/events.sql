@@ -45,6 +45,8 @@ with parsed as (
                 and ascii(right(event_time, 2)) > 57
                 and not regexp_matches(event_time, '\d ?(UTC|GMT)$|Z\[UTC\]$|[A-Za-z]/[A-Za-z]')
                 then null
+            -- No place is 15 hours from UTC, but such an offset would be added.
+            when tick is null and regexp_matches(event_time, ':\d\d([.,]\d+)?\s*[+-](1[5-9]|[2-9]\d)') then null
             when tick is null
                 then epoch_us(
                     coalesce(

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.usefixtures("detected_unit")
     [
         ("2024-01-05 10:00:00.000 +0100", 1704445200),
         ("2024-01-05 10:00:00 +01", 1704445200),
+        ("2024-01-05 10:00:00+14:00", 1704398400),
+        ("2024-01-05 10:00:00-1200", 1704492000),
         ("2024-01-05T10", 1704448800),
         ("2024-01-05 10", 1704448800),
         ("2024-01-05T10:00:00,250Z", 1704448800),
@@ -46,6 +48,10 @@ def test_an_unambiguous_time_is_read(build: BuildSequences, text: str, seconds: 
         "2020-07-01 12:00:00 IST",
         "2020-07-01 12:00:00 EST",
         "-99999999999",
+        # No place is that far from UTC.
+        "2024-01-05 10:00:00+25:00",
+        "2024-01-05T10:00:00.5 -1530",
+        "2024-01-05 10:00:00-99",
     ],
 )
 def test_an_ambiguous_time_is_refused(build: BuildSequences, text: str) -> None:
