@@ -13,7 +13,7 @@ from batchrec.sequences.id_types import IdTypes, mixed_types
 from batchrec.sequences.log import find_merged, leave_out_merged, open_log, refuse_lost_digits, refuse_quotes
 from batchrec.sequences.reject_texts import advice_on
 from batchrec.sequences.scans import Scans, Typing
-from batchrec.sources import Reject
+from batchrec.sources import Reject, rejects_of_lines
 from batchrec.tables.ids import BLANKS
 from batchrec.tables.queries import materialize, table_of
 
@@ -100,8 +100,7 @@ def _refuse_times(scans: Scans, times: Sequence[TimesOfKind]) -> None:
 def _check_rejects(scans: Scans, typing: Typing) -> LoadedEvents:
     config, counts = scans.log.config, scans.counts()
     n_used, n_old, n_below = (counts.get(reason, 0) for reason in (None, "before --since", "below --min-rating"))
-    merged = [row for record in scans.merged for row in record.rows]
-    not_parsed = scans.malformed() + merged
+    not_parsed = rejects_of_lines(scans.malformed(), scans.merged)
     n_unusable = sum(counts.values()) - n_used - n_old - n_below
     n_bad, n_rows = n_unusable + len(not_parsed), sum(counts.values()) + len(not_parsed)
     if n_bad <= config.bad_rows_allowed(n_rows):
@@ -109,7 +108,7 @@ def _check_rejects(scans: Scans, typing: Typing) -> LoadedEvents:
         return LoadedEvents(n_rows, n_old, n_below, not_parsed + unusable, typing)
     first = not_parsed[0] if not_parsed else next(scans.unusable(1))
     advice = f"Fix them, or allow as many with --max-bad-rows (now {config.max_bad_rows})"
-    if merged:
+    if scans.merged:
         advice = f"If quotes are ordinary characters in this file pass --quote none. {advice}"
     elif n_bad == n_rows or first.reason == "unknown event type":
         advice = f"{advice_on(first.reason)}{advice}"

@@ -173,15 +173,17 @@ def find_merged(con: duckdb.DuckDBPyConnection, log: Log) -> list[MergedRecord]:
 
 
 def leave_out_merged(con: duckdb.DuckDBPyConnection, log: Log, merged: Sequence[MergedRecord]) -> None:
-    """Remove the records that a stray quote has merged from the view `records`."""
-    if not merged:
-        return
+    """Remove the records that a stray quote has merged from the view `records`; malformed ones are not in it."""
     names = ("user_id", "item_id", "event_time", "rating", "event_type", "event_value")
     rows = []
     for record in merged:
+        if record.fields is None:
+            continue
         fields = dict(partitions_of(record.file)) | record.fields
         values = [fields[column] or None for column in log.columns]
         rows.append({"file": record.file, **dict(zip(names, values, strict=True))})
+    if not rows:
+        return
     schema = pa.schema([(name, pa.string()) for name in ("file", *names)])
     con.from_arrow(pa.Table.from_pylist(rows, schema)).create("merged_records")
     select(con, "sequences/unmerged_records").create_view("records")

@@ -51,10 +51,10 @@ class Scans:
         return Counter(dict(select(self.con, "sequences/event_counts").fetchall()))
 
     def malformed(self) -> list[Reject]:
-        """Return the records that did not parse. Raises InputError if others were lost with them."""
+        """Return the records that did not parse. Raises InputError if others were lost or counted twice with them."""
         malformed = malformed_records(self.con, self.log.sources)
         for source in self.log.sources:
-            check_no_record_lost(self.con, source, malformed)
+            check_no_record_lost(self.con, source, malformed, self.merged)
         return malformed
 
     def unusable(self, n_rows: int) -> Iterator[Reject]:

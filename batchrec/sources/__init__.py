@@ -27,6 +27,7 @@ from batchrec.sources.records import (
     has_quoted_fields,
     line_numbers,
     merged_records,
+    rejects_of_lines,
 )
 from batchrec.sources.store_tables import is_table_url, local_path_of, open_tables, split_tables, table_columns
 from batchrec.sources.stores import Since
@@ -59,6 +60,7 @@ __all__ = [
     "open_sources",
     "open_tables",
     "partitions_of",
+    "rejects_of_lines",
     "show_names",
     "shown_files",
     "split_tables",

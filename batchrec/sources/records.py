@@ -21,6 +21,9 @@ from batchrec.tables.queries import select
 # Maximum length of a value in an error message or a file of rejects.
 _LONGEST_VALUE = 200
 _BLOCK = 1 << 20
+_NOT_UTF_8 = "malformed (invalid encoding)"
+# A longer field is hardly text, and would fill the memory.
+_MOST_LINES = 100_000
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,12 @@ class Readable(Protocol):
 class MergedRecord:
     """Rows of a CSV file that a stray quote has merged into one record.
 
-    fields: the record as it was read, by column. rows: the lines of the record that look like rows.
+    fields: the record as it was read, by column; None if it is malformed, and so was not read. rows: the lines of the
+    record that look like rows.
     """
 
     file: str
-    fields: dict[str, str]
+    fields: dict[str, str] | None
     rows: list[Reject]
 
 
@@ -111,8 +115,9 @@ def merged_records(
 
     A quote that is an ordinary character, as in a title, merges all lines up to the next quote into one record. Text
     of several lines looks the same, so the lines decide: if they are split without regard to quotes and more than one
-    is a complete row, they were merged. A complete row has a value in every wanted column and, if `times` is given, a
-    digit at the start of that column.
+    is a complete row, they were merged. If the quote is never closed one is enough, other than the first. A complete
+    row has a value in every wanted column and, if `times` is given, a digit at the start of that column.
+    Raises InputError for a record of more than 100,000 lines: its quote is probably not closed.
     """
     layout = source.layout
     if layout is None or not layout.quote:
@@ -134,16 +139,23 @@ def merged_records(
     return [record for file in many_lines for record in _merged_records(file, layout, is_row)]
 
 
-def check_no_record_lost(con: duckdb.DuckDBPyConnection, source: "Readable", rejects: Sequence[Reject]) -> None:
-    """Check with Python's reader that each record of a file was either kept or rejected.
+def check_no_record_lost(
+    con: duckdb.DuckDBPyConnection, source: "Readable", malformed: Sequence[Reject], merged: Sequence[MergedRecord]
+) -> None:
+    """Check with Python's reader that each record of a damaged file was either kept or rejected, and none twice.
 
-    If a byte follows a closing quote, DuckDB may lose records nearby and report the wrong ones as malformed.
-    rejects: the records of all files that did not parse.
-    Raises InputError if a file has more records than were kept and rejected.
+    If a byte follows a closing quote, DuckDB may lose records nearby and report the wrong ones as malformed. And it
+    reads a large file in blocks: one that starts within quotes may be read as if it did not.
+    malformed: the records of all files that did not parse. merged: those that a stray quote has merged.
+    Raises InputError if a file has another number of records than were kept and rejected.
     """
     layout = source.layout
-    n_rejects = Counter(reject.file for reject in rejects)
-    damaged = [file for file in source.files if str(file) in n_rejects]
+    # A scan that counts records may take one that is not UTF-8.
+    n_rejects = Counter(reject.file for reject in malformed if reject.reason != _NOT_UTF_8)
+    n_not_utf_8 = Counter(reject.file for reject in malformed if reject.reason == _NOT_UTF_8)
+    bad = [*malformed, *(record.rows[0] for record in merged)]
+    lines = {reject.file: reject.line for reject in reversed(bad)}
+    damaged = [file for file in source.files if str(file) in lines]
     if layout is None or not layout.quote or not damaged:
         return
     n_kept = dict(select(con, "sources/records_per_file", source=source.view).fetchall())
@@ -151,36 +163,55 @@ def check_no_record_lost(con: duckdb.DuckDBPyConnection, source: "Readable", rej
         with open_text(file) as text:
             records = csv_records(text, layout)
             n_records = sum(1 for line, fields in records if fields and line > layout.header_lines)
-        n_lost = n_records - n_kept.get(str(file), 0) - n_rejects[str(file)]
-        if n_lost > 0:
-            first = next(reject for reject in rejects if reject.file == str(file))
+        n_missing = n_records - n_kept.get(str(file), 0) - n_rejects[str(file)]
+        n_unclear = max(n_missing - n_not_utf_8[str(file)], -n_missing)
+        if n_unclear > 0:
             raise InputError(
-                f"{file}: near line {first.line} a quote is misplaced, and {n_lost} more of the file's {n_records} "
-                "rows cannot be separated. Fix the lines, or pass --quote none if quotes are ordinary characters"
+                f"{file}: near line {lines[str(file)]} a quote is misplaced, and {n_unclear} more of the file's "
+                f"{n_records} rows cannot be separated. Fix the lines, or pass --quote none if quotes are ordinary "
+                "characters"
             )
+
+
+def rejects_of_lines(malformed: Sequence[Reject], merged: Sequence[MergedRecord]) -> list[Reject]:
+    """Return the rows that did not parse: a malformed record that merged several rows counts as these."""
+    rows = [row for record in merged for row in record.rows]
+    places = {(row.file, row.line) for row in rows}
+    return [reject for reject in malformed if (reject.file, reject.line) not in places] + rows
 
 
 def _merged_records(file: InputFile, layout: Layout, is_row: Callable[[list[str]], bool]) -> Iterator[MergedRecord]:
     with open_text(file) as text:
         kept: deque[str] = deque()
-        records = csv_records(_keep_lines(text, kept), layout)
+        records = csv_records(_keep_lines(text, kept, file), layout)
         for line, fields in records:
             lines = list(kept)
             kept.clear()
-            # A record with fewer fields has already been rejected as malformed.
-            if len(lines) < 2 or line <= layout.header_lines or len(fields) != len(layout.columns):
+            if len(lines) < 2 or line <= layout.header_lines:
                 continue
-            unquoted = csv_records(lines, replace(layout, quote=""))
-            rows = [number for number, row in unquoted if is_row(row)]
-            if len(rows) > 1:
+            rows = [number for number, row in csv_records(lines, replace(layout, quote="")) if is_row(row)]
+            is_open = bool(rows) and _is_open(lines, layout)
+            if len(rows) > 1 or (is_open and rows != [1]):
+                is_malformed = is_open or len(fields) != len(layout.columns)
                 reason = "a row within quotes that another row opens"
                 rejects = [Reject(str(file), line + row - 1, reason, lines[row - 1].rstrip("\r\n")) for row in rows]
-                yield MergedRecord(str(file), dict(zip(layout.columns, fields, strict=False)), rejects)
+                values = None if is_malformed else dict(zip(layout.columns, fields, strict=True))
+                yield MergedRecord(str(file), values, rejects)
 
 
-def _keep_lines(lines: Iterable[str], kept: deque[str]) -> Iterator[str]:
-    for line in lines:
+def _is_open(lines: Sequence[str], layout: Layout) -> bool:
+    """Return whether the last quote of a record is not closed: then any further line belongs to it too."""
+    return sum(1 for _ in csv_records([*lines, "\n"], layout)) == 1
+
+
+def _keep_lines(lines: Iterable[str], kept: deque[str], file: InputFile) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
         kept.append(line)
+        if len(kept) > _MOST_LINES:
+            raise InputError(
+                f"{file}: line {number - _MOST_LINES}: a quote is not closed within {_MOST_LINES} lines. Fix the line, "
+                "or pass --quote none if quotes are ordinary characters in this file"
+            )
         yield line
 
 

@@ -51,7 +51,7 @@ def outcome(base: Base, contents: bytes, folder: Path, number: int) -> str:
     if isinstance(report, str):
         return _refusal(base, plain, said, options) if report == "refused" else report
     table = events_of(folder / "out.parquet")
-    faults = list(_lost(base, plain, table, folder)) + list(_invented(plain, table))
+    faults = [*_lost(base, plain, table, folder, report.rows_read), *_invented(plain, table)]
     is_certain, expected = _expected(base, plain)
     if expected is not None:
         faults += _wrong_figures(expected, report, table)
@@ -142,23 +142,29 @@ def differences(expected: Expected, report: SequencesReport, table: Table) -> It
         yield f"left out {report.left_out} instead of {expected.n_below}"
 
 
-def _lost(base: Base, plain: bytes, table: Table, folder: Path) -> Iterator[str]:
-    """Yield the lines that are complete events without quotes but neither in the table nor among the rejects."""
+def _lost(base: Base, plain: bytes, table: Table, folder: Path, n_rows: int) -> Iterator[str]:
+    """Yield the lines that are complete events without quotes but neither in the table nor among the rejects.
+
+    n_rows: of the report; each of these lines counts as a row, also within a quote that is never closed.
+    """
     first, *lines = plain.decode("utf-8", "surrogateescape").split("\n")
     columns = list(base.names) or [name.strip('"\ufeff\r') for name in first.split(base.delimiter)]
     places = [columns.index(name) if name in columns else -1 for name in base.wanted]
     if -1 in places:
         return
     pairs = {(spelled(user), spelled(item)) for user, item in table}
-    rejected = _rejected(folder)
+    rejected, n_good = _rejected(folder), 0
     for line in [first, *lines] if base.names else lines:
         fields = _fields_of(base, line.removesuffix("\r"))
         if len(fields) == len(columns):
             user, item, time, *rating = (fields[place] for place in places)
             is_good = moment_of(time)[0] == Verdict.GOOD and not is_missing(user) and not is_missing(item)
+            n_good += is_good
             is_in = (spelled(user), spelled(item)) in pairs or (rating and rating[0][:1] not in "345")
             if is_good and not is_in and not any(value in text for text in rejected for value in (user, item, time)):
                 yield f"lost: {line!r}"
+    if n_good > n_rows:
+        yield f"{n_rows} rows counted of {n_good}"
 
 
 def _fields_of(base: Base, line: str) -> list[str]:

@@ -78,7 +78,7 @@ BAD_CSV: dict[str, tuple[str | bytes, list[str]]] = {
     "long row": (f"{GOOD}1,3,3,4,5\n", ["ratings.csv", "line 3", "too many columns", "1,3,3,4,5"]),
     "cut within a row": (f"{GOOD}1,3", ["ratings.csv", "line 3", "missing columns"]),
     "cut within quotes": (f'{GOOD}1,3,3,"4', ["ratings.csv", "line 3", "malformed"]),
-    "quote that never ends": (f'{GOOD}1,"3,3,4\n1,4,3,5\n', ["ratings.csv", "line 3", "malformed"]),
+    "quote that never ends": (f'{GOOD}1,"3,3,4\n1,4,3,5\n', ["ratings.csv", "line 3", "within quotes", "2 of 3 rows"]),
     "short row after lines in quotes": (
         'note,userId,movieId,timestamp\n"a\nb\nc",1,2,3\n"d\r\n",1,3,3\nx,1\n',
         ["ratings.csv", "line 7", "missing columns"],

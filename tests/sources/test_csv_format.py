@@ -45,6 +45,38 @@ def test_rows_merged_by_a_stray_quote_are_bad_rows(build: BuildSequences, compre
     assert set(build("--ratings", "r.csv*", "--quote", "none").histories) == {1, 2, 3, 4, 5}
 
 
+@pytest.mark.parametrize(
+    ("lines", "n_bad"),
+    [
+        # Never closed, in the last column and in another one.
+        ([f'1,x,5,"{T}', f"2,y,6,{T}", f"3,z,7,{T}"], 3),
+        ([f'1,"x,5,{T}', f"2,y,6,{T}", f"3,z,7,{T}"], 3),
+        # Closed in another column: the record has too few fields, or too many.
+        ([f'1,"x,5,{T}', f"2,y,6,{T}", f'"3,z,7,{T}'], 3),
+        ([f'1,x,"5,{T}', f"2,y,6,{T}", f'3,z",7,{T}'], 3),
+        # The first line has too many fields.
+        ([f'1,"a,b,5,{T}', f"2,y,6,{T}", f"3,z,7,{T}"], 3),
+        # Only the last line: nothing else is lost.
+        ([f"1,x,5,{T}", f"2,y,6,{T}", f'3,"z,7,{T}'], 1),
+    ],
+)
+def test_each_row_within_a_malformed_record_is_a_bad_row(build: BuildSequences, lines: list[str], n_bad: int) -> None:
+    write("r.csv", "\n".join(["userId,title,movieId,timestamp", f"8,x,5,{T}", f'9,"two\nlines",5,{T}', *lines, ""]))
+    fails(build("--ratings", "r.csv", "--max-bad-rows", n_bad - 1), f"{n_bad} of 5 rows")
+    outcome = build("--ratings", "r.csv", "--max-bad-rows", n_bad)
+    assert sum(outcome.report["rejected"].values()) == n_bad
+    assert (outcome.report["rows_read"], {8, 9} <= set(outcome.histories)) == (5, True)
+
+
+def test_a_quote_that_swallows_the_rest_of_a_long_file_is_an_error(
+    build: BuildSequences, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchrec.sources.records._MOST_LINES", 50)
+    rows = [f"{user},x,5,{T}" for user in range(60)]
+    write("r.csv", "\n".join(["userId,title,movieId,timestamp", f"8,x,5,{T}", f'9,"x,5,{T}', *rows]))
+    fails(build("--ratings", "r.csv", "--max-bad-rows", "100%"), "r.csv: line 3", "within 50 lines", "--quote none")
+
+
 def test_rows_lost_after_a_misplaced_quote_are_an_error_whatever_max_bad_rows(build: BuildSequences) -> None:
     rows = [f'"{user}","{item}","{T + item}"\r\n' for user in range(4) for item in range(3)]
     text = '"userId","movieId","timestamp"\r\n' + "".join(rows)
