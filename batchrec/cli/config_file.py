@@ -1,5 +1,6 @@
 """batchrec.toml: one table per command, with the options of its command line."""
 
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -124,6 +125,8 @@ def _scalar(value: Any, option: FileOption, where: str) -> Any:
         value = value.isoformat()
     # In Python a bool is an int.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # It could not be converted to a float.
+    is_number &= not isinstance(value, int) or abs(value) <= sys.float_info.max
     fits = {
         "true or false": isinstance(value, bool),
         "an integer": is_number and isinstance(value, int),

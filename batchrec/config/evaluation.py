@@ -48,7 +48,9 @@ class EvaluationConfig:
         maximum=MAX_DAYS,
     )
     als_factors: int = option(64, "Factors of implicit ALS, if batchrec[als] is installed.", minimum=1)
-    n_resamples: int = option(1000, "Bootstrap resamples of the users, for the 95 % intervals.", minimum=100)
+    n_resamples: int = option(
+        1000, "Bootstrap resamples of the users, for the 95 % intervals.", minimum=100, maximum=100_000
+    )
 
     def __post_init__(self) -> None:
         check_values(self)

@@ -1,7 +1,7 @@
 """How a config declares an option with its help and its range, and checks its value."""
 
-import math
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from datetime import date
@@ -19,6 +19,8 @@ MAX_DAYS = 1_000_000
 # The largest seed of numpy and torch.
 MAX_SEED = 2**63 - 1
 MAX_THREADS = 1024
+# Of integers whose option has no maximum of its own: no count of a log is larger, and arrays may have such a length.
+MAX_INTEGER = 2**31 - 1
 
 
 class Exclusive(float):
@@ -97,9 +99,12 @@ def check_values(config: Any) -> None:
         object.__setattr__(config, name, value)
         expected = _described(hints[name]) + meaning_of(get_args(hints[name]), declared.metadata["help"])
         check(_fits(value, hints[name]), name, repr(value), expected)
-        # No comparison holds for nan, and JSON knows neither nan nor infinity.
-        check(not isinstance(value, float) or math.isfinite(value), name, value, "a finite number")
+        # No comparison holds for nan, and JSON knows neither nan nor infinity; an integer may be too large for a float.
+        is_finite = not isinstance(value, int | float) or abs(value) <= sys.float_info.max
+        check(is_finite, name, value, "a finite number")
         check(value is None or value in bounds, name, value, str(bounds))
+        is_limited = int in (hints[name], *get_args(hints[name])) and bounds.maximum is None
+        check(not is_limited or value is None or value <= MAX_INTEGER, name, value, f"{MAX_INTEGER} or less")
 
 
 def _plain(value: Any) -> Any:

@@ -194,6 +194,7 @@ WRONG = {
     "[score]\nitems = ['a', 'b']": "found a list; expected text",
     "[train]\nlearning-rate = '1e-3'": "expected a number",
     "[train]\nlearning-rate = true": "expected a number",
+    f"[train]\nlearning-rate = 1{'0' * 400}": "expected a number",
     "[build-sequences]\nratings = [1.5]": "expected text, or a list of it",
     "[build-sequences]\nratings = 'r'\nquery = 'q'": "exclude each other",
     "[init]\nout = 'x'": "no command 'init'",
