@@ -131,7 +131,9 @@ def _scalar(value: Any, option: FileOption, where: str) -> Any:
         "true or false": isinstance(value, bool),
         "an integer": is_number and isinstance(value, int),
         "a number": is_number,
-        "text": isinstance(value, str) or (is_number and isinstance(value, int) and not option.choices),
+        # No path or URL has a zero byte.
+        "text": (isinstance(value, str) and "\0" not in value)
+        or (is_number and isinstance(value, int) and not option.choices),
     }[option.kind]
     if not fits or (option.choices and value not in option.choices):
         raise ConfigError(f"{where}: found {_describe(value)}; expected {option.expected}")

@@ -190,6 +190,7 @@ WRONG = {
     "[score]\nkeep-seen = 1": "expected true or false",
     "[score]\ndevice = 'tpu'": "expected one of auto, cuda, cpu",
     "[score]\ndevice = 1": "expected one of auto, cuda, cpu",
+    '[score]\nusers = "a\\u0000"': "found 'a\\x00'; expected text",
     "[score]\nout = true": "found true; expected text",
     "[score]\nitems = ['a', 'b']": "found a list; expected text",
     "[train]\nlearning-rate = '1e-3'": "expected a number",
