@@ -14,11 +14,8 @@ from batchrec.sequences.log import Log
 from batchrec.sequences.reject_texts import shown_value
 from batchrec.sequences.since import first_moment
 from batchrec.sources import MergedRecord, Reject, check_no_record_lost, malformed_records
-from batchrec.tables.ids import BLANKS, WHOLE_NUMBER, null_pattern
+from batchrec.tables.ids import BLANKS, LOST_DIGITS, WHOLE_NUMBER, null_pattern
 from batchrec.tables.queries import materialize, select
-
-# Programs that hold a 64-bit id as a float write it like this: 1.2345678901234568e+18.
-_LOST_DIGITS = r"^\s*-?[0-9](\.[0-9]+)?[eE]\+[0-9]+\s*$"
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ def view_events(con: duckdb.DuckDBPyConnection, config: SequencesConfig, typing:
         has_quotes=typing.has_quotes,
         blanks=BLANKS,
         whole_number=WHOLE_NUMBER,
-        lost_digits=_LOST_DIGITS,
+        lost_digits=LOST_DIGITS,
         timestamp_format=config.timestamp_format,
         timestamp_unit=typing.unit,
         since=first_moment(config),

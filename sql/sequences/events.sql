@@ -181,10 +181,15 @@ select
                 event_time is not null
                 and (moment is null or moment not between -30610224000000000 and 253402300799999999)
                 then 'unreadable time'
-            when not user_is_plain and contains(user_id, '+') and regexp_matches(user_id, $lost_digits)
+            when
+                not user_is_plain
+                and (contains(user_id, '+') or contains(user_id, 'E'))
+                and regexp_matches(user_id, $lost_digits)
                 then 'user id has lost digits'
             when
-                not item_is_plain and contains(item_id, '+') and regexp_matches(item_id, $lost_digits)
+                not item_is_plain
+                and (contains(item_id, '+') or contains(item_id, 'E'))
+                and regexp_matches(item_id, $lost_digits)
                 then 'item id has lost digits'
             when user_is_two_lines then 'user id holds a line end'
             when $users_must_be_integers and not user_fits then 'user id is not an integer'
