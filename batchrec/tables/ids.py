@@ -16,8 +16,8 @@ BLANKS = " \t\n\r\v\f\0\u00a0\u3000\ufeff"
 # Databases and programs write these for a missing value; in lower case.
 NULL_WORDS = ("\\n", "null", "none", "nan", "<na>", "nat")
 
-# Java and Spark write the whole numbers of a column of floats like this: 1.2345678E7. Up to 15 digits are exact. From 13
-# digits on other programs round to about eight, so at most the last three digits may be zeros that are left out.
+# Java and Spark write the whole numbers of a column of floats like this: 1.2345678E7. Up to 15 digits are exact. From
+# 13 digits on other programs round to about eight, so at most the last three may be zeros that are left out.
 WHOLE_FLOAT = "-?(" + "|".join(rf"[1-9]\.[0-9]{{{n - 3 if n > 11 else 1},{n}}}E{n}" for n in range(7, 15)) + ")"
 # Neither 007, nor more than the 19 digits of an int64.
 WHOLE_NUMBER = rf"^(-?(0|[1-9][0-9]{{0,18}})(\.0*)?|{WHOLE_FLOAT})$"
