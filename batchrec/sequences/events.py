@@ -111,6 +111,6 @@ def _check_rejects(scans: Scans, typing: Typing) -> LoadedEvents:
     advice = f"Fix them, or allow as many with --max-bad-rows (now {config.max_bad_rows})"
     if merged:
         advice = f"If quotes are ordinary characters in this file pass --quote none. {advice}"
-    elif n_bad == n_rows or first.reason == "unknown event type":
-        advice = f"{advice_on(first.reason)}{advice}"
+    else:
+        advice = f"{advice_on(first.reason, is_every_row=n_bad == n_rows)}{advice}"
     raise InputError(f"{first}; {n_bad} of {n_rows} rows cannot be used. {advice}")
