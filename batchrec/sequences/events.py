@@ -13,7 +13,7 @@ from batchrec.sequences.id_types import IdTypes, mixed_types
 from batchrec.sequences.log import find_merged, leave_out_merged, open_log, refuse_lost_digits, refuse_quotes
 from batchrec.sequences.reject_texts import advice_on
 from batchrec.sequences.scans import Scans, Typing
-from batchrec.sources import Reject
+from batchrec.sources import Reject, shown_files
 from batchrec.tables.ids import BLANKS
 from batchrec.tables.queries import materialize, table_of
 
@@ -82,6 +82,7 @@ def _decide(scans: Scans, has_quotes: bool) -> tuple[Typing, list[str]]:
         for role in types.to_change:
             warnings.append(types.warning(role, scans.example(role)))
         typing = Typing(types.changed(), needed, has_quotes)
+    _refuse_several_ids(scans, types)
     about_times = warnings_of(times, config.timestamp_unit)
     warnings += [f"{scans.example(kind)}: {warning}" for warning, kind in about_times]
     return Typing(types, needed, has_quotes), [warning for warning in warnings if warning is not None]
@@ -95,6 +96,20 @@ def _refuse_times(scans: Scans, times: Sequence[TimesOfKind]) -> None:
         examples = [scans.example(kind) for kind in kinds]
         others = "".join(f", {example.value!r}" for example in examples[1:])
         raise InputError(f"{examples[0]}{others}: {text}")
+
+
+def _refuse_several_ids(scans: Scans, types: IdTypes) -> None:
+    """Raise InputError if a column holds lists that are written as text."""
+    for role in types.guessed_texts:
+        text = scans.several_ids(role)
+        if text is not None:
+            log = scans.log
+            column, query = log.user if role == "user" else log.item, log.config.query
+            where = query or ", ".join(shown_files(source.places) for source in log.sources)
+            raise InputError(
+                f"{where}: column {column!r} of --{role}-column has several ids per row, like {text[:60]!r}; expected "
+                f"one. Pass a query with unnest, or --{role}-id-type text to confirm that each is one id"
+            )
 
 
 def _check_rejects(scans: Scans, typing: Typing) -> LoadedEvents:

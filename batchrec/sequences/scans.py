@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from batchrec.config import SequencesConfig
-from batchrec.sequences.id_types import IdTypes
+from batchrec.sequences.id_types import SEVERAL_IDS, IdTypes
 from batchrec.sequences.log import Log
 from batchrec.sequences.reject_texts import shown_value
 from batchrec.sequences.since import first_moment
@@ -42,6 +42,11 @@ class Scans:
         materialize(self.con, "sequences/loaded_events", columns=loaded_columns(self.log.config))
         checks: list[dict[str, Any]] = select(self.con, "sequences/load_checks").to_arrow_table().to_pylist()
         return checks
+
+    def several_ids(self, role: str) -> str | None:
+        """Return a text with several ids of a role, if at least half of the first ids that were typed are like it."""
+        rows = select(self.con, "sequences/several_ids", id=f"{role}_id", several=SEVERAL_IDS).fetchall()
+        return str(rows[0][0]) if rows else None
 
     def counts(self) -> Counter[str | None]:
         """Count the events by the reason why they are in no history; None: they are in one."""
