@@ -11,7 +11,7 @@ def advice_on(reason: str, is_every_row: bool) -> str:
     if not is_every_row and reason not in _ABOUT_ONE_ROW:
         return ""
     query = "or read the file with --query. "
-    fields = f"Give the header a name for each field of the rows, {query}"
+    fields = f"Name every field of the rows in the header, {query}"
     return {
         "unreadable time": f"Pass --timestamp-format for times in another format, {query}",
         "no rating": f"Pass --rating-column; a decimal comma may have up to two digits, {query}",

@@ -143,7 +143,10 @@ def test_a_header_below_other_lines_is_named_by_its_line(build: BuildSequences, 
 @pytest.mark.parametrize(
     ("contents", "words"),
     [
-        (f"userId,movieId,timestamp\n1,1,2,{T}\n2,1,3,{T}\n".encode(), ["line 2", "Give the header a name for each"]),
+        (
+            f"userId,movieId,timestamp\n1,1,2,{T}\n2,1,3,{T}\n".encode(),
+            ["line 2", "Name every field of the rows in the header"],
+        ),
         (f"userId,movieId,timestamp\n1,caf\xe9,{T}\n2,x,{T}\n".encode("latin-1"), ["line 2", "to UTF-8"]),
         (f"userId,movieId,timestamp\n1,2,{T}\n".encode("utf-16"), ["UTF-16", "Convert it to UTF-8"]),
     ],
