@@ -18,8 +18,9 @@ class RunDate:
         return datetime.now(UTC).date() if self.run_date is None else date.fromisoformat(self.run_date)
 
     def check_run_date(self) -> None:
-        """Raise ConfigError unless the run date is a date."""
-        check(self.run_date is None or parse_date(self.run_date) is not None, "run_date", self.run_date, DATE)
+        """Raise ConfigError unless the run date is a date after 1970, so that it has a time and earlier days."""
+        day = None if self.run_date is None else parse_date(self.run_date)
+        check(self.run_date is None or (day is not None and day.year > 1970), "run_date", self.run_date, DATE)
 
 
 def end_of_day(day: date) -> int:

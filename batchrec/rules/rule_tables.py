@@ -100,4 +100,8 @@ def _day(text: str) -> date | None:
         time = datetime.fromisoformat(written)
     except ValueError:
         return None
-    return time.date() if time.tzinfo is None else time.astimezone(UTC).date()
+    try:
+        return time.date() if time.tzinfo is None else time.astimezone(UTC).date()
+    except OverflowError:
+        # An end that never comes, such as 9999-12-31T23:59:59-05:00, is after the last day in UTC.
+        return time.date()

@@ -66,6 +66,8 @@ def read_inputs(sequences: Path, model: Path, config: ScoringConfig) -> ScoringI
         known.warn_of_listed("--users")
         rules = read_rule_tables(config)
         offer = read_offer(known, config, rules)
+    if offer.catalogue is not None:
+        offer.catalogue.warn_of_untitled(loaded.vocabulary.item_ids, config.items)
     return ScoringInputs(table, ScorerParts(loaded, table.user_type, config, offer), rules, listed)
 
 

@@ -11,7 +11,8 @@ from batchrec.config import TimestampUnit
 from batchrec.tables.queries import select
 
 # Kinds of times, as in sql/sequences/events.sql. _ROUNDED is added to the kind of a number without its last digits.
-TEXT, SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS, SMALL = range(6)
+# ZERO is the same time in every unit.
+TEXT, SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS, SMALL, ZERO = range(7)
 _ROUNDED = 8
 _UNITS: dict[int, TimestampUnit] = {SECONDS: "s", MILLISECONDS: "ms", MICROSECONDS: "us", NANOSECONDS: "ns"}
 _US_PER_TICK = {SMALL: 10**6, SECONDS: 10**6, MILLISECONDS: 10**3, MICROSECONDS: 1}
@@ -75,9 +76,9 @@ def problem_of(
     con: duckdb.DuckDBPyConnection, times: Sequence[TimesOfKind], is_query: bool
 ) -> tuple[list[int], str] | None:
     """Return the kinds of numeric times that need an explicit unit or format, and why; None if all can be read."""
-    numbers = {of_kind.kind: of_kind for of_kind in times if of_kind.kind != TEXT}
+    numbers = {of_kind.kind: of_kind for of_kind in times if of_kind.kind not in (TEXT, ZERO)}
     units = sorted(numbers.keys() & _UNITS.keys())
-    n_events = sum(of_kind.n_events for of_kind in times)
+    n_events = sum(of_kind.n_events for of_kind in times if of_kind.kind != ZERO)
     for of_kind in numbers.values():
         date_format = _date_format(con, of_kind) if of_kind.n_events >= n_events / 2 else None
         if date_format is not None:
@@ -114,7 +115,8 @@ def warnings_of(times: Sequence[TimesOfKind], unit: str) -> list[tuple[str, int]
     """Return warnings about times that can be read but look wrong, each with the kind of time it is about."""
     if not times:
         return []
-    oldest, newest = times[0].oldest, max(kind.newest for kind in times)
+    oldest = min((of_kind.oldest for of_kind in times if of_kind.kind != ZERO), default=0)
+    newest = max(of_kind.newest for of_kind in times)
     advice = "Check --timestamp-unit and --timestamp-format"
     if newest < _YEAR_1971:
         return [(f"all times are in 1970 or before. {advice}", times[0].kind)]

@@ -13,7 +13,7 @@ from batchrec.sequences.id_types import IdTypes, mixed_types
 from batchrec.sequences.log import find_merged, leave_out_merged, open_log, refuse_lost_digits, refuse_quotes
 from batchrec.sequences.reject_texts import advice_on
 from batchrec.sequences.scans import Scans, Typing
-from batchrec.sources import Reject, rejects_of_lines
+from batchrec.sources import Reject, rejects_of_lines, shown_files
 from batchrec.tables.ids import BLANKS
 from batchrec.tables.queries import materialize, table_of
 
@@ -82,6 +82,7 @@ def _decide(scans: Scans, has_quotes: bool) -> tuple[Typing, list[str]]:
         for role in types.to_change:
             warnings.append(types.warning(role, scans.example(role)))
         typing = Typing(types.changed(), needed, has_quotes)
+    _refuse_several_ids(scans, types)
     about_times = warnings_of(times, config.timestamp_unit)
     warnings += [f"{scans.example(kind)}: {warning}" for warning, kind in about_times]
     return Typing(types, needed, has_quotes), [warning for warning in warnings if warning is not None]
@@ -97,6 +98,20 @@ def _refuse_times(scans: Scans, times: Sequence[TimesOfKind]) -> None:
         raise InputError(f"{examples[0]}{others}: {text}")
 
 
+def _refuse_several_ids(scans: Scans, types: IdTypes) -> None:
+    """Raise InputError if a column holds lists that are written as text."""
+    for role in types.guessed_texts:
+        text = scans.several_ids(role)
+        if text is not None:
+            log = scans.log
+            column, query = log.user if role == "user" else log.item, log.config.query
+            where = query or ", ".join(shown_files(source.places) for source in log.sources)
+            raise InputError(
+                f"{where}: column {column!r} of --{role}-column has several ids per row, like {text[:60]!r}; expected "
+                f"one. Pass a query with unnest, or --{role}-id-type text to confirm that each is one id"
+            )
+
+
 def _check_rejects(scans: Scans, typing: Typing) -> LoadedEvents:
     config, counts = scans.log.config, scans.counts()
     n_used, n_old, n_below = (counts.get(reason, 0) for reason in (None, "before --since", "below --min-rating"))
@@ -110,6 +125,6 @@ def _check_rejects(scans: Scans, typing: Typing) -> LoadedEvents:
     advice = f"Fix them, or allow as many with --max-bad-rows (now {config.max_bad_rows})"
     if scans.merged:
         advice = f"If quotes are ordinary characters in this file pass --quote none. {advice}"
-    elif n_bad == n_rows or first.reason == "unknown event type":
-        advice = f"{advice_on(first.reason)}{advice}"
+    else:
+        advice = f"{advice_on(first.reason, is_every_row=n_bad == n_rows)}{advice}"
     raise InputError(f"{first}; {n_bad} of {n_rows} rows cannot be used. {advice}")

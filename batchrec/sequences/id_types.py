@@ -11,6 +11,8 @@ Role = Literal["user", "item"]
 
 # Up to this whole number a float distinguishes all whole numbers. DuckDB reads Arrow's halffloat as a float.
 FLOATS = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
+# A list that a program has written as text: [10, 20], or numbers between commas, bars or semicolons.
+SEVERAL_IDS = r"^\s*(\[.*\]|\d+(\s*[,|;]\s*\d+)+)\s*$"
 # Ids of these types become integers if every one is an integer; ids of other types are text. Untyped ids can be both.
 _NUMBERS = {"null", "decimal", "hugeint", "uhugeint", *FLOATS}
 _NUMBERS |= {f"{sign}{size}" for sign in ("", "u") for size in ("tinyint", "smallint", "integer", "bigint")}
@@ -63,6 +65,12 @@ class IdTypes:
         return IdTypes(
             *(replace(c, are_integers=c.are_integers and not c.is_to_change) for c in (self.users, self.items))
         )
+
+    @property
+    def guessed_texts(self) -> list[Role]:
+        """The roles whose ids are text without an option that says so."""
+        roles: tuple[Role, Role] = ("user", "item")
+        return [role for role in roles if not self._of(role).are_integers and self._of(role).wanted == "auto"]
 
     def warning(self, role: Role, example: Reject) -> str | None:
         """Return a warning that some ids of a role make all of them text; None if not one is an integer."""

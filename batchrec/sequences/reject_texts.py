@@ -2,13 +2,22 @@
 
 from collections.abc import Sequence
 
+# Reasons whose advice helps even if other rows can be used.
+_ABOUT_ONE_ROW = ("unknown event type", "malformed (invalid encoding)")
 
-def advice_on(reason: str) -> str:
-    """Return advice if no row can be used, because then the format of the file is the likely cause."""
+
+def advice_on(reason: str, is_every_row: bool) -> str:
+    """Return advice if no row can be used, because then the format of the file is the likely cause; or on the row."""
+    if not is_every_row and reason not in _ABOUT_ONE_ROW:
+        return ""
     query = "or read the file with --query. "
+    fields = f"Name every field of the rows in the header, {query}"
     return {
         "unreadable time": f"Pass --timestamp-format for times in another format, {query}",
         "no rating": f"Pass --rating-column; a decimal comma may have up to two digits, {query}",
+        "malformed (too many columns)": fields,
+        "malformed (missing columns)": fields,
+        "malformed (invalid encoding)": "Convert the file to UTF-8, as with iconv -f latin1 -t utf-8. ",
         "unknown event type": "Name every type in --event-weights; 0 makes its items only seen. ",
     }.get(reason, "")
 

@@ -9,16 +9,13 @@ from typing import Any
 import duckdb
 
 from batchrec.config import SequencesConfig
-from batchrec.sequences.id_types import IdTypes
+from batchrec.sequences.id_types import SEVERAL_IDS, IdTypes
 from batchrec.sequences.log import Log
 from batchrec.sequences.reject_texts import shown_value
 from batchrec.sequences.since import first_moment
 from batchrec.sources import MergedRecord, Reject, check_no_record_lost, malformed_records
-from batchrec.tables.ids import BLANKS, WHOLE_NUMBER, null_pattern
+from batchrec.tables.ids import BLANKS, LOST_DIGITS, WHOLE_NUMBER, null_pattern
 from batchrec.tables.queries import materialize, select
-
-# Programs that hold a 64-bit id as a float write it like this: 1.2345678901234568e+18.
-_LOST_DIGITS = r"^\s*-?[0-9](\.[0-9]+)?[eE]\+[0-9]+\s*$"
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,11 @@ class Scans:
         materialize(self.con, "sequences/loaded_events", columns=loaded_columns(self.log.config))
         checks: list[dict[str, Any]] = select(self.con, "sequences/load_checks").to_arrow_table().to_pylist()
         return checks
+
+    def several_ids(self, role: str) -> str | None:
+        """Return a text with several ids of a role, if at least half of the first ids that were typed are like it."""
+        rows = select(self.con, "sequences/several_ids", id=f"{role}_id", several=SEVERAL_IDS).fetchall()
+        return str(rows[0][0]) if rows else None
 
     def counts(self) -> Counter[str | None]:
         """Count the events by the reason why they are in no history; None: they are in one."""
@@ -108,7 +110,7 @@ def view_events(con: duckdb.DuckDBPyConnection, config: SequencesConfig, typing:
         has_quotes=typing.has_quotes,
         blanks=BLANKS,
         whole_number=WHOLE_NUMBER,
-        lost_digits=_LOST_DIGITS,
+        lost_digits=LOST_DIGITS,
         timestamp_format=config.timestamp_format,
         timestamp_unit=typing.unit,
         since=first_moment(config),

@@ -1,5 +1,6 @@
 """Columns of a catalogue by item: titles to show, and categories for the rules."""
 
+import logging
 from dataclasses import dataclass
 from datetime import date
 
@@ -11,6 +12,8 @@ from batchrec.errors import InputError
 from batchrec.sources.text_tables import TextTable, read_text_table
 from batchrec.tables.ids import as_ids, without_blanks
 from batchrec.tables.queries import connect, select
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,19 @@ class Catalogue(ItemColumn):
     def titles(self) -> pa.Array:
         """The titles, in the order of item_ids."""
         return self.values
+
+    def warn_of_untitled(self, item_ids: pa.Array, file: str | None) -> None:
+        """Log a warning if less than half of the items of a model have a title, with an item of each side."""
+        titles = self.values_of(item_ids)
+        if titles.null_count > len(item_ids) / 2:
+            _log.warning(
+                "--items %s: has titles for %d of %d items of the model; none for %r; items with titles look like %r",
+                file,
+                len(item_ids) - titles.null_count,
+                len(item_ids),
+                str(item_ids[pc.index(titles.is_null(), True).as_py()]),
+                self.item_ids[0].as_py(),
+            )
 
 
 def read_catalogue(config: CatalogueConfig, id_type: pa.DataType, run_date: date | None = None) -> Catalogue | None:

@@ -1,6 +1,5 @@
 """CSV files and other delimited text: their delimiter, quotes, header and records."""
 
-import codecs
 import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,28 +10,12 @@ import duckdb
 
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
-from batchrec.sources.compressed import DAMAGE_ERRORS, compression_of, first_bytes, open_text
+from batchrec.sources.compressed import DAMAGE_ERRORS, compression_of, open_text
 from batchrec.sources.file_format import Format, Layout
 from batchrec.sources.input_files import InputFile
 from batchrec.tables.queries import literal, select
 
 _DELIMITERS = (",", ";", "\t", "|", "::", "\x01")
-
-# Formats that are not read: the byte offset and the bytes by which each is recognised.
-_OTHER_FORMATS = {
-    "a zip archive or a spreadsheet": (0, b"PK\x03\x04"),
-    "a DuckDB database": (8, b"DUCK"),
-    "an SQLite database": (0, b"SQLite format 3\0"),
-    "a bzip2 file": (0, b"BZh"),
-    "an xz file": (0, b"\xfd7zXZ\0"),
-    "an ORC file": (0, b"ORC"),
-    "an Avro file": (0, b"Obj\x01"),
-    "an Arrow file": (0, b"ARROW1"),
-    "an old spreadsheet": (0, b"\xd0\xcf\x11\xe0"),
-    "a PDF": (0, b"%PDF"),
-    "text in UTF-16": (0, codecs.BOM_UTF16_LE),
-    "text in UTF-16, big-endian": (0, codecs.BOM_UTF16_BE),
-}
 
 # Python's reader stops at fields of 128 KiB; a review can be longer.
 csv.field_size_limit(2**31 - 1)
@@ -51,12 +34,6 @@ class CsvFormat(Format):
 
     def layout(self, file: InputFile, wanted: dict[str, str], options: CsvOptions) -> Layout:
         """Return the layout with which most of the wanted columns exist."""
-        start = first_bytes(file)
-        for kind, (offset, mark) in _OTHER_FORMATS.items():
-            if start[offset:].startswith(mark):
-                raise InputError(
-                    f"{file}: is {kind}, which batchrec does not read. Convert it to CSV or Parquet, or pass --query"
-                )
         try:
             with open_text(file) as text:
                 # The header is one record. Line ends within quotes can spread it over several lines.
@@ -74,6 +51,8 @@ class CsvFormat(Format):
         delimiters = _DELIMITERS if options.delimiter is None else (options.delimiter,)
         headers = [_header(lines, delimiter, options) for delimiter in delimiters]
         best = max(headers, key=lambda layout: (len(set(wanted) & set(layout.columns)), len(layout.columns)))
+        if wanted and options.names is None and not set(wanted) & set(best.columns):
+            _refuse_late_header(file, lines, wanted, headers)
         if options.names is not None and len(best.columns) != len(options.names):
             raise InputError(
                 f"{file}: --columns names {len(options.names)} columns; the first line has "
@@ -132,6 +111,17 @@ def _header(start: list[str], delimiter: str, options: CsvOptions) -> Layout:
         new_line=ends.get(last_line[len(last_line.rstrip("\r\n")) :], r"\n"),
         header_lines=following - 1 if options.has_header else 0,
     )
+
+
+def _refuse_late_header(file: InputFile, start: list[str], wanted: dict[str, str], layouts: list[Layout]) -> None:
+    """Raise InputError if a line below the first names all wanted columns, as below a title or an empty line."""
+    for layout in layouts:
+        for line, fields in csv_records(start, layout):
+            if set(wanted) <= set(fields):
+                raise InputError(
+                    f"{file}: the header is on line {line}; expected it on line 1. Remove the lines above it, or pass "
+                    f"--query with a SELECT from read_csv('{file}', skip = {line - 1})"
+                )
 
 
 def _quote_of(start: list[str], delimiter: str) -> str:

@@ -1,5 +1,6 @@
 """The file formats that batchrec reads. A new format is added to FORMATS."""
 
+import codecs
 from dataclasses import replace
 
 from batchrec.config import CsvOptions
@@ -17,6 +18,22 @@ FORMATS: tuple[Format, ...] = (ParquetFormat(), JsonLinesFormat(), CsvFormat())
 
 SUFFIXES = tuple(suffix for format_ in reversed(FORMATS) for suffix in format_.suffixes)
 
+# Formats that are not read: the byte offset and the bytes by which each is recognised.
+_OTHER_FORMATS = {
+    "a zip archive or a spreadsheet": (0, b"PK\x03\x04"),
+    "a DuckDB database": (8, b"DUCK"),
+    "an SQLite database": (0, b"SQLite format 3\0"),
+    "a bzip2 file": (0, b"BZh"),
+    "an xz file": (0, b"\xfd7zXZ\0"),
+    "an ORC file": (0, b"ORC"),
+    "an Avro file": (0, b"Obj\x01"),
+    "an Arrow file": (0, b"ARROW1"),
+    "an old spreadsheet": (0, b"\xd0\xcf\x11\xe0"),
+    "a PDF": (0, b"%PDF"),
+    "text in UTF-16": (0, codecs.BOM_UTF16_LE),
+    "text in UTF-16, big-endian": (0, codecs.BOM_UTF16_BE),
+}
+
 
 def format_of(layout: Layout) -> Format:
     """Return the format that made a layout."""
@@ -30,6 +47,10 @@ def layout_of(file: InputFile, wanted: dict[str, str], options: CsvOptions = Csv
     Raises InputError if the file is empty or not a table, or does not have each wanted column exactly once.
     """
     start = first_bytes(file)
+    for kind, (offset, mark) in _OTHER_FORMATS.items():
+        if start[offset:].startswith(mark):
+            advice = "Convert it to UTF-8" if kind.startswith("text") else "Convert it to CSV or Parquet"
+            raise InputError(f"{file}: is {kind}, which batchrec does not read. {advice}, or pass --query")
     format_ = next(format_ for format_ in FORMATS if format_.recognises(file, start))
     layout = format_.layout(file, wanted, options)
     in_path = {key for key, _ in partitions_of(str(file))}

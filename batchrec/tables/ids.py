@@ -16,8 +16,15 @@ BLANKS = " \t\n\r\v\f\0\u00a0\u3000\ufeff"
 # Databases and programs write these for a missing value; in lower case.
 NULL_WORDS = ("\\n", "null", "none", "nan", "<na>", "nat")
 
+# Java and Spark write the whole numbers of a column of floats like this: 1.2345678E7. Up to 15 digits are exact. From
+# 13 digits on other programs round to about eight, so at most the last three may be zeros that are left out.
+WHOLE_FLOAT = "-?(" + "|".join(rf"[1-9]\.[0-9]{{{n - 3 if n > 11 else 1},{n}}}E{n}" for n in range(7, 15)) + ")"
 # Neither 007, nor more than the 19 digits of an int64.
-WHOLE_NUMBER = r"^-?(0|[1-9][0-9]{0,18})(\.0*)?$"
+WHOLE_NUMBER = rf"^(-?(0|[1-9][0-9]{{0,18}})(\.0*)?|{WHOLE_FLOAT})$"
+# Programs that hold a long id as a float, and spreadsheets, write it like this: 1.2345678901234568e+18, 1,23E+15.
+_ROUNDED = [r"[0-9]([.,][0-9]+)?[eE]\+[0-9]+", r"[1-9]\.[0-9]+E(1[5-9]|[2-9][0-9])"]
+_ROUNDED += [rf"[1-9]\.[0-9]{{1,{n - 4}}}E{n}" for n in range(12, 15)]
+LOST_DIGITS = rf"^\s*-?({'|'.join(_ROUNDED)})\s*$"
 _GREATEST = str(2**63 - 1)
 
 
@@ -49,6 +56,7 @@ def as_ids(text: pa.Array, id_type: pa.DataType) -> pa.Array:
     present = pc.if_else(is_missing, pa.scalar(None, pa.string()), trimmed)
     if not pa.types.is_integer(id_type):
         return present
+    present = _without_exponent(present)
     number = pc.replace_substring_regex(present, r"\.0*$", "")
     # Texts of the same length compare as numbers do.
     digits = pc.utf8_lpad(pc.utf8_ltrim(number, "-0"), len(_GREATEST), "0")
@@ -56,3 +64,10 @@ def as_ids(text: pa.Array, id_type: pa.DataType) -> pa.Array:
     # Leading zeros are allowed here: among integers 007 can only mean 7.
     is_integer = pc.and_(pc.match_substring_regex(present, r"^-?[0-9]+(\.0*)?$"), fits)
     return pc.if_else(is_integer, number, pa.scalar(None, pa.string())).cast(id_type)
+
+
+def _without_exponent(text: pa.Array) -> pa.Array:
+    """Return texts with the digits of a whole number in place of a float like 1.2345678E7."""
+    is_float = pc.match_substring_regex(text, f"^{WHOLE_FLOAT}$")
+    floats = pc.if_else(is_float, text, pa.scalar(None, pa.string())).cast(pa.float64())
+    return pc.coalesce(floats.cast(pa.int64()).cast(pa.string()), text)

@@ -42,7 +42,9 @@ class FittedWeights:
 
 def fit_weights(candidates: Candidates, names: list[str]) -> FittedWeights:
     """Fit the weights of signals with these names."""
-    scales = candidates.values.std(axis=0, dtype=np.float64) + 1e-9
+    spreads = candidates.values.std(axis=0, dtype=np.float64)
+    # A signal that is the same for all candidates, but for its rounding, is not blown up: it has nothing to tell.
+    scales = np.where(spreads > 1e-6 * np.abs(candidates.values).max(axis=0), spreads + 1e-9, 1)
     scaled = candidates.with_values((candidates.values / scales).astype(np.float32))
     kept, weights, gains = _eliminate(scaled, _fit_top if _helps_other_users(scaled) else _maximise_likelihood)
     fitted = FittedWeights(dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0))

@@ -2,8 +2,8 @@
 -- If ids are read as integers, user_fits and item_fits are false for an id that is not one; then all ids become text.
 -- If ids are text, both are false for an id with blanks around it; then ids are compared without blanks.
 -- A line end within an id means that a stray quote has merged two records.
--- time_kind: 0 text; numbers by size: 1 s, 2 ms, 3 us, 4 ns, 5 too small to recognise; otherwise null. 8 is added for
--- numbers like 1.7E+09, as spreadsheets show and save them, which have lost the second.
+-- time_kind: 0 text; numbers by size: 1 s, 2 ms, 3 us, 4 ns, 5 too small to recognise, 6 zero; null if unreadable. 8 is
+-- added for numbers like 1.7E+09, as spreadsheets show and save them, which have lost the second.
 -- Reads records. Parameters: users_are_integers, items_are_integers; user_type, item_type, a value of the type of the
 -- ids; users_must_be_integers, items_must_be_integers; null_words, whole_number, lost_digits, regular expressions of
 -- ids; has_null_words, whether the user added null words; has_quotes, whether fields may be quoted; blanks, characters
@@ -183,10 +183,15 @@ select
                 event_time is not null
                 and (moment is null or moment not between -30610224000000000 and 253402300799999999)
                 then 'unreadable time'
-            when not user_is_plain and contains(user_id, '+') and regexp_matches(user_id, $lost_digits)
+            when
+                not user_is_plain
+                and (contains(user_id, '+') or contains(user_id, 'E'))
+                and regexp_matches(user_id, $lost_digits)
                 then 'user id has lost digits'
             when
-                not item_is_plain and contains(item_id, '+') and regexp_matches(item_id, $lost_digits)
+                not item_is_plain
+                and (contains(item_id, '+') or contains(item_id, 'E'))
+                and regexp_matches(item_id, $lost_digits)
                 then 'item id has lost digits'
             when user_is_two_lines then 'user id holds a line end'
             when $users_must_be_integers and not user_fits then 'user id is not an integer'
@@ -225,8 +230,9 @@ select
     item_fits,
     cast(
         case
-            when moment is null or tick = 0 then null
+            when moment is null then null
             when tick is null then 0
+            when tick = 0 then 6
             when abs(tick) < 1e8 then 5
             when abs(tick) < 1e11 then 1
             when abs(tick) < 1e14 then 2

@@ -9,12 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import Enum
 
 BLANKS = " \t\n\r\v\f\0\u00a0\u3000\ufeff"
 NULLS = {"", "\\n", "null", "none", "nan", "<na>", "nat"}
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.0*)?")
-_LOST_DIGITS = re.compile(r"\s*-?[0-9](\.[0-9]+)?[eE]\+[0-9]+\s*")
+_LOST_DIGITS = re.compile(r"\s*-?[0-9]([.,][0-9]+)?[eE]\+[0-9]+\s*")
+_JAVA_FLOAT = re.compile(r"-?[1-9]\.([0-9]+)E([1-9][0-9]?)")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{0,6})?")
 _ISO = re.compile(
     r"([1-9][0-9]{3})-([0-9]{2})-([0-9]{2})"
@@ -165,13 +167,18 @@ def is_missing(text: str | None) -> bool:
 
 def is_integer(text: str) -> bool:
     trimmed = text.strip(BLANKS)
+    if java := _JAVA_FLOAT.fullmatch(trimmed):
+        n_digits, exponent = len(java[1]), int(java[2])
+        return 7 <= exponent <= 14 and n_digits <= exponent and (exponent < 12 or n_digits >= exponent - 3)
     return _WHOLE.fullmatch(trimmed) is not None and -(2**63) <= int(trimmed.partition(".")[0]) < 2**63
 
 
 def spelled(text: object) -> str:
     """Return an id in a form that is equal for ids that are the same integer or the same text."""
     trimmed = str(text).strip(BLANKS)
-    return str(int(trimmed.partition(".")[0])) if is_integer(trimmed) else trimmed
+    if not is_integer(trimmed):
+        return trimmed
+    return str(int(Decimal(trimmed)) if "E" in trimmed else int(trimmed.partition(".")[0]))
 
 
 def stars_of(text: str) -> tuple[Verdict, float]:
@@ -245,4 +252,6 @@ def expected_of(
 
 def _lost(text: str) -> bool:
     """Return whether a text exists but cannot be an id: a float that has lost digits, or text of two records."""
-    return _LOST_DIGITS.fullmatch(text) is not None or re.search("[\r\n]", text.strip(BLANKS)) is not None
+    java = _JAVA_FLOAT.fullmatch(text.strip())
+    is_rounded = java is not None and (int(java[2]) >= 15 or 12 <= int(java[2]) > len(java[1]) + 3)
+    return is_rounded or _LOST_DIGITS.fullmatch(text) is not None or re.search("[\r\n]", text.strip(BLANKS)) is not None

@@ -90,6 +90,7 @@ def test_an_invalid_query_is_named(
     [
         (("--run-date", "2024-02-30"), "--run-date 2024-02-30: expected a date like 2024-06-01"),
         (("--run-date", "yesterday"), "--run-date yesterday"),
+        (("--run-date", "0001-01-01", "--seen", "90d"), "--run-date 0001-01-01"),
         (("--diversity", "1.5"), "--diversity 1.5: expected a number from 0 to 1"),
         (("--max-per-category", "2"), "both or none"),
         (("--category-column", "genre"), "both or none"),

@@ -367,6 +367,19 @@ def test_columns_of_the_catalogue_can_be_named(tmp_path: Path) -> None:
     assert all(row["title"] == f"no. {row['item_id']}" for row in rows)
 
 
+@pytest.mark.parametrize(("titled", "is_warned"), [(["tt1"], True), (ITEMS[:1], True), (ITEMS, False)])
+def test_a_catalogue_without_most_items_of_the_model_is_a_warning(
+    titled: list[object], is_warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = "".join(f"{item},Film\n" for item in titled)
+    (tmp_path / "movies.csv").write_text(f"movieId,title\n{rows}", encoding="utf-8")
+    scored(tmp_path, {1: [1005]}, items=str(tmp_path / "movies.csv"))
+    known = len(set(titled) & set(ITEMS))
+    warning = f"movies.csv: has titles for {known} of {N_ITEMS} items of the model; none for '1"
+    assert (warning in caplog.text) == is_warned
+    assert (f"look like '{titled[0]}'" in caplog.text) == is_warned
+
+
 def test_titles_do_not_change_recommendations(tmp_path: Path) -> None:
     (tmp_path / "movies.csv").write_text("movieId,title\n1001,One\n", encoding="utf-8")
     recs = scored(tmp_path, items=str(tmp_path / "movies.csv"))

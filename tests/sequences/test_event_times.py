@@ -155,6 +155,13 @@ def test_a_number_too_small_for_its_unit_is_read_like_the_others_with_a_warning(
     assert (build().times, build().stderr) == ([0, T], "")
 
 
+def test_a_column_of_zeros_is_a_warning(build: BuildSequences) -> None:
+    log("1,2,0", "1,3,0.0")
+    outcome = build()
+    assert "ratings.csv: line 2: timestamp: '0': all times are in 1970 or before" in outcome.stderr
+    assert outcome.times == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("time", "words"), [("1970-08-22", "1970 or before"), ("1960-08-22", "1970 or before"), ("4821-12-26", "future")]
 )

@@ -112,6 +112,37 @@ def test_whole_decimals_are_spelled_as_integers_next_to_text(build: BuildSequenc
     assert build().histories == {17850: [1]}
 
 
+def test_whole_floats_as_java_writes_them_are_integers(build: BuildSequences) -> None:
+    log(f"1.2345678E7,-1.0E7,{T}", f"12345678.0,1.23456789012345E14,{T + 1}", f"123456.0,1.234567890123E14,{T}")
+    assert build().histories == {12345678: [-(10**7), 123456789012345], 123456: [123456789012300]}
+
+
+@pytest.mark.parametrize("text", ["1.23E+15", '"1,23E+15"', "1e+05", "1.2345678E15", "1.2345679E14", "1.2345678E18"])
+def test_ids_that_a_program_has_rounded_are_bad_rows(build: BuildSequences, text: str) -> None:
+    log(f"17,{text},{T}", f"18,x,{T}")
+    fails(build(), "line 2", "item id has lost digits")
+
+
+@pytest.mark.parametrize("text", ["[10, 20]", "['a', 'b']", "10,20", "10|20|30", "[]"])
+def test_lists_that_are_written_as_text_are_refused(build: BuildSequences, text: str) -> None:
+    log(f'1,"{text}",{T}', f'2,"{text}",{T}', f"3,30,{T}")
+    fails(build(), "ratings.csv: column 'movieId' of --item-column has several ids per row", text, "unnest")
+    assert build("--item-id-type", "text").histories == {1: [text], 2: [text], 3: ["30"]}
+    write_parquet("r.parquet", userId=[text], movieId=[1], timestamp=[T])
+    fails(build("--ratings", "r.parquet"), "r.parquet: column 'userId' of --user-column", "--user-id-type text")
+
+
+def test_a_few_ids_in_brackets_are_ids(build: BuildSequences) -> None:
+    log(f"1,[DEMO],{T}", f"1,game,{T + 1}", f"1,other,{T + 2}", f'1,"1,234",{T + 3}', f"1,x,{T + 4}")
+    assert build().histories == {1: ["[DEMO]", "game", "other", "1,234", "x"]}
+
+
+@pytest.mark.parametrize("text", ["1E15", "12E45678", "1.23456789E7", "1.5E3"])
+def test_other_ids_with_an_e_are_text(build: BuildSequences, text: str) -> None:
+    log(f"17,{text},{T}")
+    assert build().histories == {17: [text]}
+
+
 @pytest.mark.parametrize(
     ("values", "fits"),
     [

@@ -1,6 +1,7 @@
 """Delimiters, quotes and headers of CSV files: each log is read correctly, or refused with a one-line error."""
 
 import gzip
+from pathlib import Path
 
 import pytest
 
@@ -159,6 +160,36 @@ def test_impossible_delimiters_quotes_and_names_are_refused(
 def test_the_error_about_a_missing_header_names_the_options(build: BuildSequences) -> None:
     write("ratings.csv", f"1,1193,5,{T}\n")
     fails(build(), "no column 'userId'", "--header no --columns", "--delimiter", "--query")
+
+
+@pytest.mark.parametrize("above", ["\n", "sep=;\n", "# plays\n# of 2024\n", "Plays, by user\n", '"a\nb",c\n'])
+def test_a_header_below_other_lines_is_named_by_its_line(build: BuildSequences, above: str) -> None:
+    write("ratings.csv", f"{above}userId;movieId;timestamp\n1;2;{T}\n")
+    n_lines = above.count("\n")
+    fails(build(), f"ratings.csv: the header is on line {n_lines + 1}; expected it on line 1", f"skip = {n_lines}")
+    query = "select userId as user_id, movieId as item_id, timestamp from read_csv('ratings.csv', skip = N)"
+    write("query.sql", query.replace("N", str(n_lines)))
+    assert build("--query", "query.sql").histories == {1: [2]}
+
+
+@pytest.mark.parametrize(
+    ("contents", "words"),
+    [
+        (
+            f"userId,movieId,timestamp\n1,1,2,{T}\n2,1,3,{T}\n".encode(),
+            ["line 2", "Name every field of the rows in the header"],
+        ),
+        (f"userId,movieId,timestamp\n1,caf\xe9,{T}\n2,x,{T}\n".encode("latin-1"), ["line 2", "to UTF-8"]),
+        (f"userId,movieId,timestamp\n1,2,{T}\n".encode("utf-16"), ["UTF-16", "Convert it to UTF-8"]),
+    ],
+)
+def test_an_error_about_the_form_of_a_file_says_what_to_do(
+    build: BuildSequences, contents: bytes, words: list[str]
+) -> None:
+    Path("ratings.csv").write_bytes(contents)
+    fails(build(), *words)
+    Path("r.jsonl").write_bytes('{"userId": 1}'.encode("utf-16"))
+    fails(build("--ratings", "r.jsonl"), "UTF-16")
 
 
 def test_errors_quote_column_names_with_blanks(build: BuildSequences) -> None:

@@ -31,6 +31,14 @@ def test_the_weights_behind_the_choices_are_recovered() -> None:
     assert list(fitted.values()) == pytest.approx([1.5, -0.8, 0.4], abs=0.12)
 
 
+def test_signals_that_are_the_same_for_all_candidates_have_finite_weights() -> None:
+    # As in a log in which every user has taken all items but the one that is held out.
+    values = np.tile(np.array([2.4, 0, -6.5], np.float32), (4, 1))
+    candidates = Candidates(values, np.ones(4, bool), np.ones(4, np.float32), np.arange(4), np.ones(4, np.int64))
+    weights = list(fit_weights(candidates, ["a", "b", "c"]).weights.values())
+    assert np.abs(weights).max() < 1
+
+
 @pytest.mark.slow
 def test_scales_of_signals_do_not_matter() -> None:
     candidates = drawn([1.5, -0.8], 1500)
