@@ -80,6 +80,14 @@ class Url:
             raise ConfigError(f"{self}: unknown parameter {unknown[0]}; expected {', '.join(sorted(known)) or 'none'}")
 
 
+def connection_uri(url: Url) -> str:
+    """Return the URI by which libpq connects: its texts are UTF-8, as ADBC takes and returns them.
+
+    By itself libpq leaves them in the encoding of the database, or of PGCLIENTENCODING.
+    """
+    return f"{url.address}?client_encoding=UTF8"
+
+
 def file_system(url: Url) -> "AbstractFileSystem":
     """Return the fsspec file system of an object store, without a cache of its listings.
 
