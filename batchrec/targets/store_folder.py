@@ -48,12 +48,11 @@ class StoreFolder:
                     f"{self.url}: holds rows of the layout {layouts.pop()}; expected {self.layout}. Pass another "
                     f"--out{other_layout(self.layout)}"
                 )
-            if run_dates:
-                return
-            # Consoles make an empty object for a folder, whose name ends with a slash.
+            # Also if there is a manifest: a publication lists the folder too. Consoles make an empty object for a new
+            # folder, whose name ends with a slash.
             names = [path for path in self._list(files) if path and not path.endswith("/")]
             strangers = [path for path in names if not PART_PATH.fullmatch(path) and path != MANIFEST]
-        if strangers:
+        if strangers and not run_dates:
             raise ConfigError(
                 f"{self.url}: holds {strangers[0]}, and no {MANIFEST} of batchrec. Pass another folder as --out"
             )

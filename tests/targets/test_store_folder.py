@@ -122,6 +122,18 @@ def test_the_object_that_a_console_makes_for_a_folder_is_no_stranger(files: Any,
     target.check_writable()
 
 
+def test_a_folder_that_may_not_be_listed_is_found_before_any_work(
+    files: Any, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError("not allowed")
+
+    publish(target)
+    monkeypatch.setattr(MemoryFileSystem, "find", fail)
+    with pytest.raises(StoreError, match="cannot be read: not allowed"):
+        target.check_writable()
+
+
 def test_replaced_parts_are_deleted_whatever_the_name_of_the_folder(files: Any) -> None:
     out = "memory://bucket/[a] *%20b/"
     for _ in range(2):
