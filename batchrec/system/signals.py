@@ -1,6 +1,7 @@
 """SIGTERM and SIGINT: interrupt long queries, then let the command remove its temporary files undisturbed."""
 
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -73,10 +74,15 @@ def can_resume() -> Iterator[None]:
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
     """Raise Terminated for the first SIGTERM or SIGINT in the block; later ones do nothing."""
-    has_arrived, is_over = threading.Event(), threading.Event()
+    numbers, is_over = (signal.SIGTERM, signal.SIGINT), threading.Event()
+    # Python writes the number of each signal at once, also while the main thread waits in the code of a library, such
+    # as a driver for its server, and no handler can run.
+    arrivals, writing = socket.socketpair()
+    writing.setblocking(False)
 
     def keep_interrupting() -> None:
-        has_arrived.wait()
+        while not is_over.is_set() and set(arrivals.recv(64)).isdisjoint(numbers):
+            pass
         while not is_over.is_set():
             for interrupt in _to_interrupt.copy():
                 with suppress(Exception):  # the connection may be closed by now
@@ -88,25 +94,31 @@ def stopped_by_signals() -> Iterator[None]:
         if _raised:
             return
         _raised.append(Terminated(number))
-        has_arrived.set()
+        # A library may have put its own place in place of ours.
+        with suppress(OSError):
+            writing.send(bytes([number]))
         if not any(_waiting[-1:]):
             raise _raised[0]
 
     # Started before any signal: a handler may interrupt the start of a thread.
     interrupter = threading.Thread(target=keep_interrupting, daemon=True)
     interrupter.start()
-    numbers = (signal.SIGTERM, signal.SIGINT)
     # Only the main thread may set handlers, and only it receives signals.
     is_main = threading.current_thread() is threading.main_thread()
     former = {number: signal.signal(number, stop) for number in numbers} if is_main else {}
+    former_writing = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False) if is_main else -1
     try:
         yield
     finally:
+        if is_main:
+            signal.set_wakeup_fd(former_writing)
         for number, handler in former.items():
             signal.signal(number, handler)
         is_over.set()
-        has_arrived.set()
+        # Ends the wait for a signal.
+        writing.close()
         interrupter.join()
+        arrivals.close()
         _raised.clear()
 
 

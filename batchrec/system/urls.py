@@ -43,23 +43,30 @@ class Url:
             raise ConfigError(f"{text}: is not a URL; expected one like s3://bucket/folder/")
         address, _, query = text.partition("?")
         pairs = parse_qsl(query, keep_blank_values=True)
-        url = cls(text, match[1].lower(), address, dict(pairs))
+        scheme = match[1].lower()
+        url = cls(text, scheme, scheme + address[len(scheme) :], dict(pairs))
         try:
             has_password = urlsplit(address).password is not None
         except ValueError as error:
-            raise ConfigError(f"{text}: is not a URL: {error}") from error
+            raise ConfigError(f"{url.place}: is not a URL: {error}") from error
         if has_password or "password" in url.parameters:
             raise ConfigError(
-                f"{url}: holds a password. Leave it out: it is read from the usual places, such as the environment, "
-                "a profile of the store, or .pgpass"
+                f"{url.place}: holds a password. Leave it out: it is read from the usual places, such as the "
+                "environment, a profile of the store, or .pgpass"
             )
         if len(pairs) != len(url.parameters):
-            raise ConfigError(f"{url}: has a parameter twice")
+            raise ConfigError(f"{url.place}: has a parameter twice")
         return url
 
     def __str__(self) -> str:
         """Return the URL without what could be a password."""
-        return re.sub(r"(://[^/@:]*):[^@]*@", r"\1:***@", self.text)
+        return self.place + self.text[len(self.address) :]
+
+    @property
+    def place(self) -> str:
+        """The URL without parameters, which may be secrets, and without what could be a password: a text."""
+        # A password may have a slash or an @ in it. Digits before a slash are a port.
+        return re.sub(r"(://[^/@:]*:)(?!\d*(/|$)).*@", r"\1***@", self.address)
 
     @property
     def path(self) -> str:
@@ -77,7 +84,17 @@ class Url:
         """Raise ConfigError for a parameter that is not known."""
         unknown = sorted(set(self.parameters) - known)
         if unknown:
-            raise ConfigError(f"{self}: unknown parameter {unknown[0]}; expected {', '.join(sorted(known)) or 'none'}")
+            raise ConfigError(
+                f"{self.place}: unknown parameter {unknown[0]}; expected {', '.join(sorted(known)) or 'none'}"
+            )
+
+
+def connection_uri(url: Url) -> str:
+    """Return the URI by which libpq connects: its texts are UTF-8, as ADBC takes and returns them.
+
+    By itself libpq leaves them in the encoding of the database, or of PGCLIENTENCODING.
+    """
+    return f"{url.address}?client_encoding=UTF8"
 
 
 def file_system(url: Url) -> "AbstractFileSystem":

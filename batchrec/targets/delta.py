@@ -7,7 +7,7 @@ ones. On S3 the commit is a conditional put, by which deltalake notices other wr
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,22 @@ if TYPE_CHECKING:
 
 _LOG = "_delta_log"
 _PROBE = ".batchrec-probe"
+# Features of Delta's protocol that demand nothing of who adds and removes whole files of our columns, unless a property
+# turns them on. deltalake commits to tables with these; a table of Databricks often has others.
+_HARMLESS_FEATURES = {
+    "allowColumnDefaults",
+    "appendOnly",
+    "changeDataFeed",
+    "checkConstraints",
+    "columnMapping",
+    "deletionVectors",
+    "generatedColumns",
+    "identityColumns",
+    "invariants",
+    "timestampNtz",
+    "v2Checkpoint",
+    "variantType",
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +91,7 @@ class DeltaTarget(TableTarget):
     @contextmanager
     def _publishing(self, table: PublishedTable, replaced: str) -> Iterator[None]:
         with self._errors(), open_rows(table, self.layout, is_dated=True) as rows:
-            self._open_or_create(rows.schema)
+            schema = self._open_or_create(rows.schema).schema()
             paths = self._write(rows, table)
         try:
             yield
@@ -83,7 +99,7 @@ class DeltaTarget(TableTarget):
             self._delete(paths)
             raise
         with self._errors():
-            self._commit(table, [self._add_action(path, table) for path in paths], replaced)
+            self._commit(table, [self._add_action(path, table) for path in paths], replaced, schema)
             self.sync()
 
     def _write(self, rows: pa.RecordBatchReader, table: PublishedTable) -> list[str]:
@@ -114,9 +130,12 @@ class DeltaTarget(TableTarget):
             n_bytes, statistics = file.size(), json.dumps(_statistics(pq.read_metadata(file)))
         return AddAction(path, n_bytes, {RUN_DATE: str(table.run_date)}, int(time.time() * 1000), True, statistics)
 
-    def _commit(self, table: PublishedTable, added: list[Any], replaced: str) -> None:
-        """Commit files in place of those of the run dates that are `replaced`: "=" or ">=" the table's."""
-        from deltalake import CommitProperties
+    def _commit(self, table: PublishedTable, added: list[Any], replaced: str, schema: Any) -> None:
+        """Commit files in place of those of the run dates that are `replaced`: "=" or ">=" the table's.
+
+        schema: of the table that the files were written for.
+        """
+        from deltalake import CommitProperties, DeltaTable
         from deltalake.exceptions import CommitFailedError
 
         # Every attempt reads the table again, so that it also replaces what another writer has just committed.
@@ -124,8 +143,8 @@ class DeltaTarget(TableTarget):
         run_dates = [(RUN_DATE, replaced, str(table.run_date))]
         for _ in range(ATTEMPTS):
             existing = self._existing()
-            if existing is None:
-                raise StoreError(f"{self}: the table was removed while a run date was written. Run it again")
+            if existing is None or existing.schema() != schema:
+                raise StoreError(f"{self}: the table was removed or changed meanwhile. Run it again")
             # The answer to a commit may have been lost.
             if added and any(file.endswith(added[0].path) for file in existing.file_uris()):
                 return
@@ -139,6 +158,9 @@ class DeltaTarget(TableTarget):
                     commit_properties=properties,
                 )
             except CommitFailedError as error:
+                if existing.version() == DeltaTable(self._uri).version():
+                    # Not because of another writer.
+                    raise
                 reason = error
             else:
                 return
@@ -154,7 +176,7 @@ class DeltaTarget(TableTarget):
         except TableNotFoundError:
             return None
 
-    def _open_or_create(self, rows: pa.Schema) -> None:
+    def _open_or_create(self, rows: pa.Schema) -> "DeltaTable":
         """Create the table if it does not exist. Raises ConfigError if it has other columns or partitions."""
         existing = self._existing()
         if existing is None:
@@ -163,6 +185,7 @@ class DeltaTarget(TableTarget):
             existing = DeltaTable.create(self._uri, rows, mode="ignore", partition_by=[RUN_DATE])
         self._check(existing)
         check_types(types_of(pa.schema(existing.schema().to_arrow())), types_of(rows), self)
+        return existing
 
     def _check(self, existing: "DeltaTable") -> None:
         check_columns([field.name for field in existing.schema().fields], self.layout, self)
@@ -171,6 +194,11 @@ class DeltaTarget(TableTarget):
             raise ConfigError(
                 f"{self}: is partitioned by {', '.join(partitions) or 'nothing'}; expected {RUN_DATE}. "
                 "Pass another --out"
+            )
+        demands = _demands(existing.metadata().configuration, existing.protocol().writer_features or [])
+        if demands:
+            raise ConfigError(
+                f"{self}: demands of its writers {', '.join(demands)}, which batchrec does not do. Pass another --out"
             )
 
     @property
@@ -199,6 +227,18 @@ class DeltaTarget(TableTarget):
         with needs_extra(self, "delta"):
             from deltalake.exceptions import DeltaError
         return store_errors(self, "read or written", DeltaError, OSError, pa.ArrowException)
+
+
+def _demands(configuration: Mapping[str, str], writer_features: Iterable[str]) -> list[str]:
+    """Return what the properties and features of a table demand of a writer beyond adding and removing whole files."""
+    properties = [
+        f"{name}={value}"
+        for name, value in configuration.items()
+        if name.startswith("delta.constraints.")
+        or (name == "delta.appendOnly" and value.lower() == "true")
+        or (name == "delta.columnMapping.mode" and value.lower() != "none")
+    ]
+    return sorted([*properties, *(feature for feature in writer_features if feature not in _HARMLESS_FEATURES)])
 
 
 def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:

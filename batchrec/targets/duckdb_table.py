@@ -20,6 +20,7 @@ from batchrec.targets.target import PublishedTable
 LOCK_PATIENCE_S = 60.0
 _LOCKED = "Could not set lock"
 _ROWS = "batchrec_rows"
+_RUNS_COLUMNS = [RUN_DATE, "run_id", "model_id", "sha256"]
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,28 @@ class DuckdbTable(TableTarget):
         return Path(self.url.path)
 
     def check_writable(self) -> None:
-        """Raise ConfigError if the file cannot be written, or if the table has other columns; StoreError if locked."""
+        """Raise ConfigError if the file cannot be written, or if the table has other columns; StoreError if locked.
+
+        A view, a missing schema and other obstacles are found by the statements of a publication without rows, rolled
+        back.
+        """
         check_writable_file(self.file)
-        if self.file.exists():
-            with self._opened() as con:
-                columns = _columns(con, self._table)
+        schemas = self.url.parameters["table"].split(".")[:-1]
+        if not self.file.exists():
+            if schemas[-1:] not in ([], ["main"]):
+                raise ConfigError(f"{self.url}: {self.file} does not exist. Create it with the schema {schemas[-1]}")
+            return
+        with self._opened() as con:
+            columns = _columns(con, self._table)
             if columns:
                 check_columns(columns, self.layout, self.url)
+            con.begin()
+            # Of a table that is not there yet one column will do.
+            self._make_tables(con, pa.schema([(RUN_DATE, pa.date32())]))
+            for name in (self._table, self._runs):
+                con.execute(f"delete from {name} where false")  # noqa: S608 - quoted
+                con.execute(f"insert into {name} select * from {name} where false")  # noqa: S608 - quoted
+            con.rollback()
 
     def sync(self) -> None:
         """Do nothing: DuckDB waits for the disk when it commits."""
@@ -54,6 +70,7 @@ class DuckdbTable(TableTarget):
         with self._opened(read_only=True) as con:
             if not _columns(con, self._runs):
                 return None
+            self._check_runs(con)
             newest = con.execute(f"select sha256 from {self._runs} order by {RUN_DATE} desc limit 1").fetchone()  # noqa: S608 - quoted
         return None if newest is None else str(newest[0])
 
@@ -70,6 +87,7 @@ class DuckdbTable(TableTarget):
         with self._opened() as con, open_rows(table, self.layout, is_dated=True) as rows:
             con.begin()
             self._make_tables(con, rows.schema)
+            self._check_types(con)
             con.register(_ROWS, rows)
             for name in (self._table, self._runs):
                 con.execute(f"delete from {name} where {RUN_DATE} {replaced} $date", {"date": table.run_date})  # noqa: S608
@@ -80,13 +98,25 @@ class DuckdbTable(TableTarget):
             con.commit()
 
     def _make_tables(self, con: duckdb.DuckDBPyConnection, schema: pa.Schema) -> None:
-        """Make the tables if they do not exist. Raises ConfigError if the table has columns of other types."""
+        """Make the tables if they do not exist. Raises ConfigError if NAME_runs is another table."""
         con.register(_ROWS, schema.empty_table())
         con.execute(f"create table if not exists {self._table} as select * from {_ROWS}")  # noqa: S608 - quoted
         con.execute(
             f"create table if not exists {self._runs} "
             f"({RUN_DATE} date not null, run_id varchar, model_id varchar, sha256 varchar)"
         )
+        self._check_runs(con)
+
+    def _check_runs(self, con: duckdb.DuckDBPyConnection) -> None:
+        runs = list(_columns(con, self._runs))
+        if runs != _RUNS_COLUMNS:
+            raise ConfigError(
+                f"{self.url}: the table {self._runs} exists with columns {', '.join(runs)}; expected "
+                f"{', '.join(_RUNS_COLUMNS)}. Rename it, or pass another table"
+            )
+
+    def _check_types(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Raise ConfigError if the table has other columns than the rows, or columns of other types."""
         columns = _columns(con, self._table)
         check_columns(columns, self.layout, self.url)
         for name, type_ in _columns(con, _ROWS).items():

@@ -23,6 +23,7 @@ from batchrec.targets.target import PublishedTable
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.manifest import DataFile
+    from pyiceberg.schema import Schema
     from pyiceberg.table import Table
 
 
@@ -85,7 +86,7 @@ class IcebergTarget(TableTarget):
             _delete(existing, paths)
             raise
         with self._errors():
-            self._commit(table, added, replaced)
+            self._commit(table, added, replaced, existing.schema())
 
     def _write(self, existing: "Table", rows: pa.RecordBatchReader, table: PublishedTable) -> list[str]:
         """Write the rows to new files; returns their paths."""
@@ -108,8 +109,11 @@ class IcebergTarget(TableTarget):
             raise
         return [created[name] for name, n_rows in parts.items() if n_rows]
 
-    def _commit(self, table: PublishedTable, added: list["DataFile"], replaced: str) -> None:
-        """Commit files in place of those of the run dates that are `replaced`: "=" or ">=" the table's."""
+    def _commit(self, table: PublishedTable, added: list["DataFile"], replaced: str, schema: "Schema") -> None:
+        """Commit files in place of those of the run dates that are `replaced`: "=" or ">=" the table's.
+
+        schema: of the table that the files were written for.
+        """
         from pyiceberg.exceptions import CommitFailedException, ValidationException
         from pyiceberg.expressions.parser import parse
 
@@ -117,8 +121,8 @@ class IcebergTarget(TableTarget):
         # Every attempt reads the table again, so that it also replaces what another writer has just committed.
         for _ in range(ATTEMPTS):
             existing = self._existing()
-            if existing is None:
-                raise StoreError(f"{self}: the table was removed while a run date was written. Run it again")
+            if existing is None or existing.schema() != schema:
+                raise StoreError(f"{self}: the table was removed or changed meanwhile. Run it again")
             removed = [task.file for task in existing.scan(row_filter=run_dates).plan_files()]
             # The answer to a commit may have been lost.
             if added and added[0].file_path in {file.file_path for file in removed}:

@@ -1,7 +1,7 @@
 """Calls to an object store that targets share: errors that name it, a probe, and what killed uploads have left."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
@@ -60,17 +60,22 @@ def discard(file: Any) -> None:
             file.closed = True
 
 
-def remove_uploads(files: Any, url: Url, root: str) -> None:
+def path_of(url: Url) -> str:
+    """Return bucket and key of a URL, as the store spells them."""
+    return url.address.split("://", 1)[1]
+
+
+def remove_uploads(files: Any, url: Url, is_ours: Callable[[str], bool]) -> None:
     """Delete the uploads that killed runs have left: S3 shows them in no listing, and bills them.
 
-    root: the beginning of their paths, bucket and key.
+    is_ours: whether a path, bucket and key, is one of the target. Other programs may be uploading to the bucket.
     """
     if not hasattr(files, "list_multipart_uploads"):
         return
-    bucket, _, prefix = root.partition("/")
+    bucket = path_of(url).partition("/")[0]
     try:
         for upload in files.list_multipart_uploads(bucket):
-            if upload["Key"].startswith(prefix):
+            if is_ours(f"{bucket}/{upload['Key']}"):
                 files.abort_mpu(bucket, upload["Key"], upload["UploadId"])
     except Exception as error:
         _log.warning("%s: uploads of killed runs cannot be listed or deleted: %s", url, one_line(error))

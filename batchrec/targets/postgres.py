@@ -6,13 +6,15 @@ nothing. One transaction then replaces the rows of the run date. A second table,
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from batchrec.errors import ConfigError, StoreError, one_line
+from batchrec.system.signals import interrupted_by_signals
 from batchrec.system.stores import needs_extra, store_errors
+from batchrec.system.urls import connection_uri
 from batchrec.tables.queries import query_text
 from batchrec.targets.rows import check_columns, open_rows
 from batchrec.targets.stores import ATTEMPTS, TableTarget, check_types
@@ -32,6 +34,9 @@ _RUNS = (
     "(run_date date primary key, run_id text not null, model_id text not null, recs_sha256 text not null, "
     "n_rows bigint not null, published_at timestamp with time zone not null)"
 )
+_RUNS_COLUMNS = [column.split()[0] for column in _RUNS.strip("()").split(", ")]
+# Postgres cuts longer names off, so that two tables could be one.
+_NAME_BYTES = 63
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,18 @@ class PostgresTarget(TableTarget):
         self.url.check_parameters({"table"})
         if not all(self._schema_and_name) or "." in self._schema_and_name[1]:
             raise ConfigError(f"{self}: expected a table like ?table=public.recs")
+        for name in (self._schema_and_name[0], f"{self._schema_and_name[1]}_runs"):
+            n_bytes = len(name.encode())
+            if n_bytes > _NAME_BYTES:
+                raise ConfigError(
+                    f"{self}: the name {name} has {n_bytes} bytes; expected at most {_NAME_BYTES}. Pass a shorter one"
+                )
 
     def check_writable(self) -> None:
         """Raise ConfigError or StoreError if the table has other columns, or the database cannot be reached or written.
 
-        That the schema exists and the user has all rights is part of it.
+        That the schema exists and the user has all rights is part of it. A view that cannot be changed, a server that
+        is read-only and other obstacles are found by the statements of a publication without rows, rolled back.
         """
         with self._errors(), self._connected() as connection, connection.cursor() as cursor:
             schema, name = self._schema_and_name
@@ -54,9 +66,19 @@ class PostgresTarget(TableTarget):
             missing = [needed for needed, is_granted in cursor.fetchall() if not is_granted]
             if missing:
                 raise StoreError(f"{self}: missing for this user: {', '.join(missing)}. Create it, or grant it")
-            existing = _columns(cursor, self._table)
+            existing, runs = _columns(cursor, self._table), _columns(cursor, self._runs)
             if existing:
                 check_columns(existing, self.layout, self)
+            self._check_runs(runs)
+            cursor.execute("begin")
+            cursor.execute(f"create temporary table {_ROWS} (run_date date)")
+            for table, columns in ((self._table, existing), (self._runs, runs)):
+                if columns:
+                    cursor.execute(f"delete from {table} where false")  # noqa: S608 - quoted
+                    cursor.execute(f"insert into {table} select * from {table} where false")  # noqa: S608 - quoted
+                else:
+                    cursor.execute(f"create table {table} (run_date date)")
+            cursor.execute("rollback")
 
     def sync(self) -> None:
         """Do nothing: Postgres answers when its commit is safe."""
@@ -64,8 +86,10 @@ class PostgresTarget(TableTarget):
     def sha256(self) -> str | None:
         """Return the SHA-256 of the table of the newest run date, from <name>_runs; None if it is not known."""
         with self._errors(), self._connected() as connection, connection.cursor() as cursor:
-            if not _columns(cursor, self._runs):
+            runs = _columns(cursor, self._runs)
+            if not runs:
                 return None
+            self._check_runs(runs)
             cursor.execute(f"select recs_sha256 from {self._runs} order by run_date desc limit 1")  # noqa: S608 - quoted
             newest = cursor.fetchone()
             return None if newest is None else str(newest[0])
@@ -99,7 +123,11 @@ class PostgresTarget(TableTarget):
         """Copy the rows of a table into a new connection's temporary table."""
         connection = self._connect()
         try:
-            with connection.cursor() as cursor, open_rows(table, "long", is_dated=True) as rows:
+            with (
+                interrupted_by_signals(connection.adbc_cancel),
+                connection.cursor() as cursor,
+                open_rows(table, "long", is_dated=True) as rows,
+            ):
                 cursor.adbc_ingest(_ROWS, rows.schema.empty_table(), mode="create", temporary=True)
                 for batch in rows:
                     cursor.adbc_ingest(_ROWS, batch, mode="append", temporary=True)
@@ -112,7 +140,7 @@ class PostgresTarget(TableTarget):
 
     def _switch(self, connection: "Connection", table: PublishedTable, replaced: str) -> None:
         """Replace the rows of the run dates that are `replaced`, "=" or ">=" the table's, in one transaction."""
-        with connection.cursor() as cursor:
+        with interrupted_by_signals(connection.adbc_cancel), connection.cursor() as cursor:
             cursor.execute("begin")
             # Two runs at the same time would both insert: the later one waits here.
             cursor.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", (self._table,))
@@ -128,11 +156,32 @@ class PostgresTarget(TableTarget):
             for name in (self._table, self._runs):
                 cursor.execute(f"delete from {name} where run_date {replaced} $1", (table.run_date,))  # noqa: S608
             cursor.execute(f"insert into {self._table} ({names}) select {names} from {_VIEW}")  # noqa: S608
+            n_rows = self._count(cursor, table)
             cursor.execute(
-                f"insert into {self._runs} select $1, $2, $3, $4, count(*), now() from {_VIEW}",  # noqa: S608
-                (table.run_date, table.run_id, table.model_id, table.sha256),
+                f"insert into {self._runs} values ($1, $2, $3, $4, $5, now())",  # noqa: S608
+                (table.run_date, table.run_id, table.model_id, table.sha256, n_rows),
             )
             cursor.execute("commit")
+
+    def _count(self, cursor: "Cursor", table: PublishedTable) -> int:
+        """Return the number of rows of a run date. Raises StoreError if it is not that of the copied rows."""
+        of_date = f"select count(*) from {self._table} where run_date = $1"  # noqa: S608 - quoted
+        cursor.execute(f"select ({of_date}), (select count(*) from {_VIEW})", (table.run_date,))  # noqa: S608 - quoted
+        ((n_rows, n_copied),) = cursor.fetchall()
+        if n_rows != n_copied:
+            raise StoreError(
+                f"{self}: holds {n_rows} rows of {table.run_date} after {n_copied} were inserted; expected as many. A "
+                "trigger, a rule or a policy of the table changes what is written. Publish to a table without it"
+            )
+        return int(n_rows)
+
+    def _check_runs(self, columns: Iterable[str]) -> None:
+        """Raise ConfigError if a table with the name of <name>_runs exists that batchrec has not made."""
+        if list(columns) not in ([], _RUNS_COLUMNS):
+            raise ConfigError(
+                f"{self}: the table {self._runs} exists with columns {', '.join(columns)}; expected "
+                f"{', '.join(_RUNS_COLUMNS)}. Rename it, or pass another --out"
+            )
 
     @property
     def _schema_and_name(self) -> tuple[str, str]:
@@ -152,11 +201,13 @@ class PostgresTarget(TableTarget):
     def _connect(self) -> "Connection":
         from adbc_driver_postgresql import dbapi
 
-        connection: Connection = dbapi.connect(self.url.address, autocommit=True)
+        connection: Connection = dbapi.connect(connection_uri(self.url), autocommit=True)
         return connection
 
-    def _connected(self) -> AbstractContextManager["Connection"]:
-        return closing(self._connect())
+    @contextmanager
+    def _connected(self) -> Iterator["Connection"]:
+        with closing(self._connect()) as connection, interrupted_by_signals(connection.adbc_cancel):
+            yield connection
 
     def _errors(self) -> AbstractContextManager[None]:
         with needs_extra(self, "postgres"):
@@ -195,5 +246,5 @@ def _is_temporary(error: "Error") -> bool:
     if not error.sqlstate:
         # The server did not answer.
         return bool(error.status_code == AdbcStatusCode.IO)
-    # Classes of SQLSTATE: connection lost, the server shuts down or starts, a deadlock.
-    return error.sqlstate[:2] in ("08", "57", "40")
+    # SQLSTATE: connection lost, the server shuts down or starts, a deadlock.
+    return error.sqlstate.startswith(("08", "57P", "40"))

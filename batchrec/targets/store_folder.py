@@ -11,7 +11,7 @@ from batchrec.config import TargetLayout
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.json_text import to_json
 from batchrec.system.urls import Url, file_system
-from batchrec.targets.object_store import check_store, client_errors, remove_uploads
+from batchrec.targets.object_store import check_store, client_errors, path_of, remove_uploads
 from batchrec.targets.parts import PART_PATH, write_parts
 from batchrec.targets.rows import open_rows, other_layout
 from batchrec.targets.target import PublishedTable
@@ -23,6 +23,7 @@ _CONTRACT = "recs-folder/1"
 
 # Of each run date: files, rows, layout, run_id, model_id, sha256.
 _RunDates = dict[str, dict[str, Any]]
+_ENTRY = {"files": list, "rows": int, "layout": str, "sha256": str}
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ class StoreFolder:
                     f"{self.url}: holds rows of the layout {layouts.pop()}; expected {self.layout}. Pass another "
                     f"--out{other_layout(self.layout)}"
                 )
-            if run_dates:
-                return
-            strangers = [path for path in self._list(files) if not PART_PATH.fullmatch(path) and path != MANIFEST]
-        if strangers:
+            # Also if there is a manifest: a publication lists the folder too. Consoles make an empty object for a new
+            # folder, whose name ends with a slash.
+            names = [path for path in self._list(files) if path and not path.endswith("/")]
+            strangers = [path for path in names if not PART_PATH.fullmatch(path) and path != MANIFEST]
+        if strangers and not run_dates:
             raise ConfigError(
                 f"{self.url}: holds {strangers[0]}, and no {MANIFEST} of batchrec. Pass another folder as --out"
             )
@@ -78,7 +80,7 @@ class StoreFolder:
             files = file_system(self.url)
             old = self._run_dates(files)
             # Leftovers of killed runs: a store does not fill up, but it bills.
-            remove_uploads(files, self.url, self._path("run_date="))
+            remove_uploads(files, self.url, lambda path: path.startswith(self._path("run_date=")))
             self._remove_unnamed(files, old)
         try:
             with client_errors(self.url):
@@ -86,10 +88,19 @@ class StoreFolder:
                 new[str(table.run_date)] = self._write(files, table)
             yield
             with client_errors(self.url):
+                self._check_alone(files, old, new[str(table.run_date)]["files"])
                 manifest = {"contract": _CONTRACT, "run_dates": dict(sorted(new.items()))}
                 files.pipe_file(self._path(MANIFEST), to_json(manifest, indent=2).encode())
         finally:
             self._clean_up(files)
+
+    def _check_alone(self, files: Any, old: _RunDates, written: list[str]) -> None:
+        """Raise StoreError if another run has replaced the manifest that was read, or deleted what was written."""
+        if self._run_dates(files) != old or not set(written) <= set(self._list(files)):
+            raise StoreError(
+                f"{self.url}: another run publishes here at the same time; expected one. Run it again when the other "
+                "has ended"
+            )
 
     def _write(self, files: Any, table: PublishedTable) -> dict[str, Any]:
         """Write the parts of a run date, and return its entry in the manifest."""
@@ -115,7 +126,12 @@ class StoreFolder:
             raise StoreError(f"{self._path(MANIFEST)}: is not JSON: {one_line(error)}. Restore or delete it") from error
         if not isinstance(manifest, dict) or manifest.get("contract") != _CONTRACT:
             raise StoreError(f"{self._path(MANIFEST)}: is not a manifest of the version {_CONTRACT}. Move it away")
-        run_dates: _RunDates = manifest["run_dates"]
+        run_dates = manifest.get("run_dates")
+        # People delete old run dates in it.
+        if not isinstance(run_dates, dict) or not all(map(_is_entry, run_dates.values())):
+            raise StoreError(
+                f"{self._path(MANIFEST)}: is damaged; expected run_dates, each with {', '.join(_ENTRY)}. Restore it"
+            )
         return run_dates
 
     def _clean_up(self, files: Any) -> None:
@@ -127,9 +143,10 @@ class StoreFolder:
 
     def _remove_unnamed(self, files: Any, run_dates: _RunDates) -> None:
         named = {path for entry in run_dates.values() for path in entry["files"]}
-        unnamed = [path for path in self._list(files) if PART_PATH.fullmatch(path) and path not in named]
-        if unnamed:
-            files.rm([self._path(path) for path in unnamed])
+        for path in self._list(files):
+            if PART_PATH.fullmatch(path) and path not in named:
+                # Not all at once: fsspec takes paths to delete for globs, and a folder may have a bracket in its name.
+                files.rm_file(self._path(path))
 
     def _list(self, files: Any) -> list[str]:
         """List the objects of the folder, as paths within it."""
@@ -138,4 +155,8 @@ class StoreFolder:
 
     def _path(self, name: str) -> str:
         """Return the path of an object within the folder: bucket and key."""
-        return f"{self.url.address.split('://', 1)[1].rstrip('/')}/{name}"
+        return f"{path_of(self.url).rstrip('/')}/{name}"
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), type_) for key, type_ in _ENTRY.items())

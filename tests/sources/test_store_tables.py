@@ -237,6 +237,8 @@ def test_a_query_in_a_url_cannot_write(build: BuildSequences) -> None:
         ("duckdb://no.db?table=plays", 8, ["no.db", "does not exist"]),
         ("duckdb://text.db?table=plays", 8, ["not a valid DuckDB database"]),
         ("postgresql://u:geheim@h/db?table=t", 2, ["holds a password"]),
+        ("postgresql://u:p@ss/geheim@h/db?table=t", 2, ["://u:***@h/db: holds a password"]),
+        ("postgresql://u@h/db?table=t&options=-cpw=geheim", 2, ["postgresql://u@h/db: unknown parameter options"]),
     ],
 )
 def test_errors_of_urls_are_one_line(build: BuildSequences, url: str, exit_code: int, words: list[str]) -> None:

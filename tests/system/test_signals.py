@@ -108,6 +108,19 @@ with stopped_by_signals(), connect(Path()) as con:
     assert names_in(folder) == set()
 
 
+def test_work_is_interrupted_while_the_main_thread_waits_in_a_library() -> None:
+    """There no handler of Python can run. The library of the test cannot be interrupted, so the program ends itself."""
+    program = """
+import hashlib, os, signal, threading
+from batchrec.system.signals import interrupted_by_signals, stopped_by_signals
+with stopped_by_signals(), interrupted_by_signals(lambda: os._exit(7)):
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 20_000_000)
+    os._exit(1)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 7
+
+
 def test_a_signal_at_the_start_of_that_thread_waits_for_its_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,32 @@ def test_the_columns_of_another_table_are_found_before_any_work() -> None:
         open_target(OUT, "nested").check_writable()
 
 
+@pytest.mark.parametrize(
+    ("statement", "out", "said"),
+    [
+        (
+            "create table recs_runs (run_date date, note text)",
+            OUT,
+            "recs_runs.* exists with columns run_date, note; exp",
+        ),
+        ("create table other as {recs}; create view recs as from other", OUT, "Can only delete from base table"),
+        ("create table other (a int)", f"{OUT[:-4]}shop.recs", "Schema with name shop does not exist"),
+        (None, f"{OUT[:-4]}shop.recs", "recs.db does not exist. Create it with the schema shop"),
+    ],
+)
+def test_what_a_publication_could_not_change_is_found_before_any_work(
+    statement: str | None, out: str, said: str
+) -> None:
+    if statement:
+        names = ("user_id", "rank", "item_id", "score", "source", "model_id", "history_digest", "run_date")
+        execute(statement.format(recs="select " + ", ".join(f"1 as {name}" for name in names)))
+    with pytest.raises((ConfigError, StoreError), match=said):
+        open_target(out).check_writable()
+    if statement:
+        with duckdb.connect("recs.db") as con:
+            assert len(con.sql("from duckdb_tables()").fetchall()) == 1
+
+
 def test_ids_of_another_type_are_refused_and_the_rows_stay() -> None:
     target = open_target(OUT)
     sha256 = publish(target)

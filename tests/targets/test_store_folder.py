@@ -3,18 +3,20 @@
 import json
 import logging
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from batchrec.errors import ConfigError, StoreError
 from batchrec.targets import Target, open_target
 from tests.support.recs import NIGHT, recs_rows, write_recs
 
 OUT = "memory://bucket/recs/"
+DATES = {"night": NIGHT, "later": NIGHT + timedelta(days=1)}
 PART = f"{OUT}run_date={NIGHT}/part-00000000-00000.parquet"
 
 
@@ -86,7 +88,7 @@ def test_parts_that_cannot_be_deleted_do_not_fail_the_publication(
         raise PermissionError("not allowed")
 
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
-        patch.setattr(MemoryFileSystem, "rm", fail)
+        patch.setattr(MemoryFileSystem, "rm_file", fail)
         sha256 = publish(target)
     assert "memory://bucket/recs/: old parts are not deleted; the next run does it: not allowed" in caplog.text
     assert target.sha256() == sha256
@@ -99,3 +101,56 @@ def test_parts_that_cannot_be_deleted_do_not_fail_the_publication(
 def test_a_url_of_another_form_is_refused(out: str) -> None:
     with pytest.raises(ConfigError, match=r"^(memory|ftp)://.*(expected a folder|unknown parameter a|no target)"):
         open_target(out)
+
+
+@pytest.mark.parametrize(
+    "run_dates",
+    ["[]", "null", '{"2026-11-20": {}}', '{"2026-11-20": {"files": null, "rows": 0, "layout": "long", "sha256": "x"}}'],
+)
+def test_a_manifest_that_an_editor_has_damaged_is_one_error(files: Any, target: Target, run_dates: str) -> None:
+    files.pipe_file(f"{OUT}_manifest.json", f'{{"contract": "recs-folder/1", "run_dates": {run_dates}}}'.encode())
+    for call in (target.check_writable, target.sha256, lambda: publish(target)):
+        with pytest.raises(StoreError, match=r"_manifest.json: is damaged; expected run_dates, .*Restore it"):
+            call()
+
+
+def test_the_object_that_a_console_makes_for_a_folder_is_no_stranger(files: Any, target: Target) -> None:
+    for name in ("", f"run_date={NIGHT}/"):
+        files.store[f"/bucket/recs/{name}"] = MemoryFile(files, name)
+    target.check_writable()
+    publish(target)
+    target.check_writable()
+
+
+def test_a_folder_that_may_not_be_listed_is_found_before_any_work(
+    files: Any, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError("not allowed")
+
+    publish(target)
+    monkeypatch.setattr(MemoryFileSystem, "find", fail)
+    with pytest.raises(StoreError, match="cannot be read: not allowed"):
+        target.check_writable()
+
+
+def test_replaced_parts_are_deleted_whatever_the_name_of_the_folder(files: Any) -> None:
+    out = "memory://bucket/[a] *%20b/"
+    for _ in range(2):
+        publish(open_target(out))
+    assert len([path for path in files.store if path.endswith(".parquet")]) == 1
+
+
+def test_a_second_run_at_the_same_time_is_an_error_of_the_first(files: Any, target: Target) -> None:
+    table, other = (write_recs(Path(f"{name}.parquet"), recs_rows({1: [1]}), date) for name, date in DATES.items())
+    # The second deletes what it takes for the parts of a killed run.
+    with (
+        pytest.raises(StoreError, match="another run publishes here at the same time"),
+        target.replacing(table),
+        target.replacing(other),
+    ):
+        pass
+    assert json.loads(files.cat_file(f"{OUT}_manifest.json"))["run_dates"].keys() == {str(DATES["later"])}
+    with target.replacing(table):
+        pass
+    assert target.sha256() == other.sha256

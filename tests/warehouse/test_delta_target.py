@@ -1,5 +1,6 @@
 """Delta Lake as target: what a commit holds, other writers, and stores that cannot be used."""
 
+import json
 import os
 from functools import partial
 from itertools import pairwise
@@ -140,6 +141,59 @@ def test_a_table_with_other_partitions_is_refused(place: Place) -> None:
     deltalake.write_deltalake("plain", rows)
     with pytest.raises(ConfigError, match="delta://plain: is partitioned by nothing; expected run_date"):
         open_target("delta://plain").check_writable()
+
+
+@pytest.mark.parametrize(
+    ("features", "properties", "named"),
+    [
+        (["rowTracking", "domainMetadata"], {"delta.enableRowTracking": "true"}, "domainMetadata, rowTracking"),
+        (["appendOnly"], {"delta.appendOnly": "true"}, "delta.appendOnly=true"),
+        (["checkConstraints"], {"delta.constraints.few": "rank < 5"}, "delta.constraints.few=rank < 5"),
+        (["appendOnly", "checkConstraints", "changeDataFeed", "deletionVectors", "v2Checkpoint"], {}, None),
+    ],
+)
+def test_a_table_that_demands_more_of_its_writers_is_found_before_any_work(
+    features: list[str], properties: dict[str, str], named: str | None, place: Place
+) -> None:
+    publish(place, ONE)
+    # As Databricks makes tables; deltalake does not make such ones.
+    protocol = {"minReaderVersion": 3, "minWriterVersion": 7, "writerFeatures": features}
+    protocol["readerFeatures"] = [name for name in features if name in {"deletionVectors", "v2Checkpoint"}]
+    log = Path("recs/_delta_log")
+    actions = [json.loads(line) for line in (log / f"{0:020}.json").read_text(encoding="utf-8").splitlines()]
+    metadata = next(action for action in actions if "metaData" in action)
+    metadata["metaData"]["configuration"] = properties
+    lines = "\n".join(map(json.dumps, [{"protocol": protocol}, metadata]))
+    (log / f"{2:020}.json").write_text(lines, encoding="utf-8")
+    if named is None:
+        place.target.check_writable()
+        publish(place, TWO)
+        return
+    for step in (place.target.check_writable, lambda: publish(place, TWO)):
+        with pytest.raises(ConfigError, match=f"delta://recs: demands of its writers {named}, which"):
+            step()
+
+
+def test_a_commit_that_is_refused_is_not_taken_for_another_writer(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: Any, **options: Any) -> None:
+        raise deltalake.exceptions.CommitFailedError("Unsupported table features required")
+
+    monkeypatch.setattr(deltalake.DeltaTable, "create_write_transaction", refused)
+    with pytest.raises(StoreError, match="cannot be read or written: Unsupported table features required"):
+        publish(place, ONE)
+
+
+def test_a_table_that_is_changed_while_rows_are_written_is_not_written(place: Place) -> None:
+    publish(place, ONE)
+    other = pa.table({"run_date": ["x"], "name": ["y"]})
+    with (
+        pytest.raises(StoreError, match="removed or changed meanwhile"),
+        place.target.replacing(write_recs(Path("recs.parquet"), TWO)),
+    ):
+        deltalake.write_deltalake("recs", other, mode="overwrite", schema_mode="overwrite")
+    assert deltalake.DeltaTable("recs").to_pyarrow_table().num_rows == 1
 
 
 @pytest.mark.parametrize("out", ["delta://", "delta:///", "delta+s3://"])

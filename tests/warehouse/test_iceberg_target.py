@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -143,6 +144,22 @@ def test_a_table_with_other_partitions_is_refused(place: Place, iceberg: str) ->
     assert plain.spec().is_unpartitioned()
     with pytest.raises(ConfigError, match=r"shop.plain: is partitioned by nothing; expected identity\(run_date\)"):
         open_target(f"{iceberg}/shop.plain").check_writable()
+
+
+def test_a_table_that_is_changed_while_rows_are_written_is_not_written(place: Place) -> None:
+    publish(place, ONE)
+    lake = catalogs.load_catalog("lake")
+
+    def make_again() -> None:
+        lake.drop_table("shop.recs")
+        lake.create_table("shop.recs", pa.schema([("name", pa.int64())]))
+
+    with (
+        pytest.raises(StoreError, match="removed or changed meanwhile"),
+        place.target.replacing(write_recs(Path("recs.parquet"), TWO)),
+    ):
+        make_again()
+    assert table().scan().to_arrow().num_rows == 0
 
 
 def test_files_of_an_earlier_partitioning_are_not_dropped(place: Place) -> None:

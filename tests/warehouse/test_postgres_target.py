@@ -1,6 +1,9 @@
 """Postgres as target: its tables, lost connections, and databases that cannot be used."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +20,7 @@ from batchrec.targets import postgres as postgres_module
 from batchrec.targets.postgres import PostgresTarget
 from batchrec.targets.rows import open_rows
 from batchrec.targets.stores import ATTEMPTS
-from tests.support.recs import NIGHT, write_recs
+from tests.support.recs import NIGHT, recs_rows, write_recs
 from tests.support.target_contract import LATER, ONE, TWO, as_float32, publish
 from tests.support.targets import Place
 from tests.warehouse.table_targets import assert_is_one_plain_line, psql, read_postgres
@@ -77,7 +80,7 @@ def test_names_are_quoted(postgres: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert place.target.sha256() == sha256
 
 
-@pytest.mark.parametrize("table", ["", ".recs", "public.", "a.b.c"])
+@pytest.mark.parametrize("table", ["", ".recs", "public.", "a.b.c", "r" * 59, "public." + "é" * 30, "é" * 32 + ".recs"])
 def test_a_name_that_is_not_one_of_a_table_is_refused(table: str) -> None:
     with pytest.raises(ConfigError, match="expected"):
         open_target(f"postgresql://host/db?table={table}")
@@ -168,6 +171,80 @@ def test_a_table_of_other_columns_is_found_before_any_work(place: Place, postgre
     psql(postgres, "create table recs (id bigint, name text)")
     with pytest.raises(ConfigError, match=r"exists with columns id, name; expected history_digest, .*, user_id"):
         place.target.check_writable()
+
+
+READ_ONLY = (
+    "do $$begin execute format('alter database %I set default_transaction_read_only = on', current_database()); end$$"
+)
+OBSTACLES = {
+    "create materialized view recs as select * from other": "cannot change materialized view",
+    "create table recs_runs (run_date date, note text)": "recs_runs.* exists with columns run_date, note; expected",
+    READ_ONLY: "read-only transaction",
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_what_a_publication_could_not_change_is_found_before_any_work(
+    obstacle: str, place: Place, postgres: str
+) -> None:
+    publish(Place(f"{postgres}?table=other", read_postgres), ONE)
+    place.target.check_writable()
+    psql(postgres, obstacle)
+    with pytest.raises((ConfigError, StoreError), match=OBSTACLES[obstacle]) as error:
+        place.target.check_writable()
+    assert_is_one_plain_line(str(error.value))
+
+
+def test_a_trigger_that_drops_rows_is_an_error_and_leaves_the_old_rows(place: Place, postgres: str) -> None:
+    publish(place, ONE)
+    psql(
+        postgres,
+        "create function keep() returns trigger language plpgsql as "
+        "$$begin if new.user_id <> 3 then return new; end if; return null; end$$; "
+        "create trigger keep before insert on recs for each row execute function keep()",
+    )
+    with pytest.raises(StoreError, match=rf"holds 1 rows of {NIGHT} after 3 were inserted; .* trigger"):
+        publish(place, TWO)
+    assert place.read() == {str(NIGHT): as_float32(ONE)}
+
+
+def test_texts_stay_the_same_in_a_database_of_another_encoding(place: Place, postgres: str) -> None:
+    psql(postgres, "create database latin encoding 'LATIN1' lc_collate 'C' lc_ctype 'C' template template0")
+    latin = postgres.rpartition("/")[0] + "/latin"
+    table = recs_rows({"Müller": ["Größe"]})
+    try:
+        publish(Place(f"{latin}?table=recs", read_postgres), table)
+        lengths = "select length(user_id), length(item_id), encode(convert_to(user_id, 'UTF8'), 'hex') from recs"
+        assert psql(latin, lengths) == f"6|5|{'Müller'.encode().hex()}\n"
+    finally:
+        psql(postgres, "drop database latin with (force)")
+
+
+def test_a_signal_ends_the_wait_for_a_lock(place: Place, postgres: str) -> None:
+    publish(place, ONE)
+    write_recs(Path("two.parquet"), TWO)
+    program = f"""
+from datetime import date
+from pathlib import Path
+from batchrec.system.signals import stopped_by_signals
+from batchrec.targets import PublishedTable, open_target
+with stopped_by_signals(), open_target("{place.out}").replacing(
+    PublishedTable(Path("two.parquet"), date(2026, 11, 24), "s", "r", "m")
+):
+    pass
+"""
+    waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    dbapi = pytest.importorskip("adbc_driver_postgresql.dbapi")
+    with dbapi.connect(postgres, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute("begin")
+        cursor.execute("lock table recs")
+        with subprocess.Popen([sys.executable, "-c", program]) as process:
+            while psql(postgres, waits) == "0\n":
+                assert process.poll() is None
+            process.terminate()
+            assert process.wait(20) == 128 + signal.SIGTERM
+        cursor.execute("rollback")
+    assert place.read() == {str(NIGHT): as_float32(ONE)}
 
 
 def test_a_wrong_password_is_named_without_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -362,6 +362,31 @@ def test_types_of_postgres_are_read(build: BuildSequences, postgres: str) -> Non
     assert outcome.histories == {user: ["red"]}
 
 
+def test_texts_of_a_database_of_any_encoding_are_read(build: BuildSequences, postgres: str) -> None:
+    options = ("--user-column", "u", "--timestamp-column", "at")
+    for encoding in ("latin1", "sql_ascii"):
+        execute(
+            postgres, f"create database {encoding} encoding '{encoding}' lc_collate 'C' lc_ctype 'C' template template0"
+        )
+        database = postgres.rpartition("/")[0] + f"/{encoding}"
+        try:
+            execute(
+                f"{database}?client_encoding=UTF8",
+                'create table plays (u text, "größe" text, at timestamptz)',
+                "insert into plays values ('Müller', 'ß', '2024-01-01 00:00Z')",
+            )
+            outcome = build("--ratings", f"{database}?table=plays", "--item-column", "größe", *options)
+            assert outcome.histories == {"Müller": ["ß"]}
+            if encoding == "sql_ascii":
+                # It stores what each program sends.
+                execute(database, "insert into plays values (E'M\\xfcller', 'ß', '2024-01-01 00:00Z')")
+                outcome = build("--ratings", f"{database}?table=plays", "--item-column", "größe", *options)
+                assert outcome.exit_code == 8
+                assert 'invalid byte sequence for encoding "UTF8": 0xfc' in outcome.stderr
+        finally:
+            execute(postgres, f"drop database {encoding} with (force)")
+
+
 def test_a_query_of_postgres_is_read(build: BuildSequences, postgres: str) -> None:
     postgres_store(postgres).write("plays", plays())
     query = quote('select "userId", upper("movieId") as "movieId", timestamp from plays where "userId" = 3')

@@ -99,13 +99,15 @@ def test_an_upload_that_a_killed_run_has_left_is_deleted(place: Place, monkeypat
         raise StoreError
     assert files.list_multipart_uploads(bucket) == []
     path = place.out.removeprefix("s3://") + (f"run_date={NIGHT}/part-x" if place.target.is_dated else "")
-    for key in (path, path.replace("recs", "other")):
+    # An object's name may begin like that of another one.
+    for key in (path, path.replace("recs", "other"), *(() if place.target.is_dated else (f"{path}.other",))):
         upload = files.open(key, "wb")
         upload.write(bytes(6 << 20))
         upload.closed = True
-    assert len(files.list_multipart_uploads(bucket)) == 2
     with place.target.replacing(table):
         pass
-    assert ["other" in upload["Key"] for upload in files.list_multipart_uploads(bucket)] == [True]
+    left = [upload["Key"] for upload in files.list_multipart_uploads(bucket)]
+    assert len(left) == 2 - place.target.is_dated
+    assert all("other" in key for key in left)
     assert place.target.sha256() == table.sha256
     assert sum(map(len, place.read().values())) == 1_000_000

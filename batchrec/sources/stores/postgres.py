@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchrec.sources.stores.adbc import AdbcSource
-from batchrec.system.urls import Url
+from batchrec.system.urls import Url, connection_uri
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class PostgresSource(AdbcSource):
 
         for delay_s in (*_DELAYS_S, None):
             try:
-                connection = dbapi.connect(url.address)
+                connection = dbapi.connect(connection_uri(url))
                 break
             except OperationalError as error:
                 is_refused = _REFUSED in str(error) and _STARTING not in str(error)
