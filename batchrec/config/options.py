@@ -103,7 +103,8 @@ def check_values(config: Any) -> None:
         is_finite = not isinstance(value, int | float) or abs(value) <= sys.float_info.max
         check(is_finite, name, value, "a finite number")
         check(value is None or value in bounds, name, value, str(bounds))
-        is_limited = int in (hints[name], *get_args(hints[name])) and bounds.maximum is None
+        # An id may be an integer too, and may have more digits.
+        is_limited = hints[name] in (int, int | None) and bounds.maximum is None
         check(not is_limited or value is None or value <= MAX_INTEGER, name, value, f"{MAX_INTEGER} or less")
 
 

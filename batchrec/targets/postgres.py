@@ -247,4 +247,4 @@ def _is_temporary(error: "Error") -> bool:
         # The server did not answer.
         return bool(error.status_code == AdbcStatusCode.IO)
     # SQLSTATE: connection lost, the server shuts down or starts, a deadlock.
-    return error.sqlstate.startswith(("08", "57P", "40"))
+    return str(error.sqlstate).startswith(("08", "57P", "40"))
