@@ -20,7 +20,8 @@ class RunDate:
     def check_run_date(self) -> None:
         """Raise ConfigError unless the run date is a date after 1970, so that it has a time and earlier days."""
         day = None if self.run_date is None else parse_date(self.run_date)
-        check(self.run_date is None or (day is not None and day.year > 1970), "run_date", self.run_date, DATE)
+        is_usable = day is not None and day.year > 1970
+        check(self.run_date is None or is_usable, "run_date", self.run_date, f"{DATE}, after 1970")
 
 
 def end_of_day(day: date) -> int:

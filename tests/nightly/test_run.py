@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batchrec.config import SequencesConfig
-from batchrec.errors import NothingToDo
+from batchrec.errors import ConfigError, NothingToDo
 from batchrec.nightly import night as night_module
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.gates.model import HeldOutItems
@@ -208,8 +208,9 @@ def test_a_plan_predicts_the_run_and_writes_nothing(shop: Company) -> None:
     assert shop.state() == before
 
 
-def test_the_first_date_of_the_calendar_can_be_a_run_date(shop: Company) -> None:
-    assert run(shop.jobs, shop.run_config, date.min).run_date == "0001-01-01"
+def test_a_run_date_without_earlier_days_is_refused(shop: Company) -> None:
+    with pytest.raises(ConfigError, match="--run-date 0001-01-01: expected a date like 2024-06-01, after 1970"):
+        run(shop.jobs, shop.run_config, date.min)
 
 
 def test_rejected_rows_are_kept_with_the_night(shop: Company, monkeypatch: pytest.MonkeyPatch) -> None:
