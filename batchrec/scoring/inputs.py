@@ -67,7 +67,7 @@ def read_inputs(sequences: Path, model: Path, config: ScoringConfig) -> ScoringI
         rules = read_rule_tables(config)
         offer = read_offer(known, config, rules)
     if offer.catalogue is not None:
-        offer.catalogue.warn_of_untitled(loaded.vocabulary.item_ids, config.items)
+        offer.catalogue.warn_of_untitled(loaded.vocabulary.item_ids, offer.titles(loaded.vocabulary), config.items)
     return ScoringInputs(table, ScorerParts(loaded, table.user_type, config, offer), rules, listed)
 
 

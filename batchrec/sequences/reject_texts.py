@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from batchrec.sources import NOT_UTF_8
+
 # Reasons whose advice helps even if other rows can be used.
-_ABOUT_ONE_ROW = ("unknown event type", "malformed (invalid encoding)")
+_ABOUT_ONE_ROW = ("unknown event type", NOT_UTF_8)
 
 
 def advice_on(reason: str, is_every_row: bool) -> str:
@@ -17,7 +19,7 @@ def advice_on(reason: str, is_every_row: bool) -> str:
         "no rating": f"Pass --rating-column; a decimal comma may have up to two digits, {query}",
         "malformed (too many columns)": fields,
         "malformed (missing columns)": fields,
-        "malformed (invalid encoding)": "Convert the file to UTF-8, as with iconv -f latin1 -t utf-8. ",
+        NOT_UTF_8: "Convert the file to UTF-8, as with iconv -f latin1 -t utf-8. ",
         "unknown event type": "Name every type in --event-weights; 0 makes its items only seen. ",
     }.get(reason, "")
 

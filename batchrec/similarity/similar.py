@@ -82,10 +82,11 @@ def similar(
         known = KnownIds(vocabulary, pa.string(), sequences, accepts_empty=config.allow_empty_rules)
         is_eligible = read_rules(rules, config.rules, config.top_k, known).compile(vocabulary).is_eligible
         catalogue = read_catalogue(config, vocabulary.item_ids.type, config.night)
+        titles = None if catalogue is None else catalogue.values_of(vocabulary.item_ids)
         if catalogue is not None:
-            catalogue.warn_of_untitled(vocabulary.item_ids, config.items)
+            catalogue.warn_of_untitled(vocabulary.item_ids, titles, config.items)
     made_by = {"model_id": loaded.manifest.model_id, "method": method, "top_k": config.top_k}
-    columns = SimilarColumns(loaded, made_by, None if catalogue is None else catalogue.values_of(vocabulary.item_ids))
+    columns = SimilarColumns(loaded, made_by, titles)
     # By id, so that targets need not sort the rows.
     items = pc.sort_indices(vocabulary.item_ids).to_numpy().astype(np.int64) + FIRST_ITEM
     lists = SimilarLists.of_model(loaded, method, is_eligible).chunks(items, config.top_k)

@@ -20,6 +20,7 @@ from batchrec.sources.opening import (
 )
 from batchrec.sources.querying import is_query, open_query
 from batchrec.sources.records import (
+    NOT_UTF_8,
     MergedRecord,
     Reject,
     check_no_record_lost,
@@ -34,6 +35,7 @@ from batchrec.sources.stores import Since
 from batchrec.sources.usual_columns import guess_column
 
 __all__ = [
+    "NOT_UTF_8",
     "InputFile",
     "MergedRecord",
     "Reject",

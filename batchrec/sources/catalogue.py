@@ -36,9 +36,11 @@ class Catalogue(ItemColumn):
         """The titles, in the order of item_ids."""
         return self.values
 
-    def warn_of_untitled(self, item_ids: pa.Array, file: str | None) -> None:
-        """Log a warning if less than half of the items of a model have a title, with an item of each side."""
-        titles = self.values_of(item_ids)
+    def warn_of_untitled(self, item_ids: pa.Array, titles: pa.Array, file: str | None) -> None:
+        """Log a warning if less than half of the items of a model have a title, with an item of each side.
+
+        titles: of the items, as values_of returns them.
+        """
         if titles.null_count > len(item_ids) / 2:
             _log.warning(
                 "--items %s: has titles for %d of %d items of the model; none for %r; items with titles look like %r",

@@ -21,7 +21,7 @@ from batchrec.tables.queries import select
 # Maximum length of a value in an error message or a file of rejects.
 _LONGEST_VALUE = 200
 _BLOCK = 1 << 20
-_NOT_UTF_8 = "malformed (invalid encoding)"
+NOT_UTF_8 = "malformed (invalid encoding)"
 # A longer field is hardly text, and would fill the memory.
 _MOST_LINES = 100_000
 
@@ -151,8 +151,8 @@ def check_no_record_lost(
     """
     layout = source.layout
     # A scan that counts records may take one that is not UTF-8.
-    n_rejects = Counter(reject.file for reject in malformed if reject.reason != _NOT_UTF_8)
-    n_not_utf_8 = Counter(reject.file for reject in malformed if reject.reason == _NOT_UTF_8)
+    n_rejects = Counter(reject.file for reject in malformed if reject.reason != NOT_UTF_8)
+    n_not_utf_8 = Counter(reject.file for reject in malformed if reject.reason == NOT_UTF_8)
     bad = [*malformed, *(record.rows[0] for record in merged)]
     lines = {reject.file: reject.line for reject in reversed(bad)}
     damaged = [file for file in source.files if str(file) in lines]

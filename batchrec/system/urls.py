@@ -69,9 +69,14 @@ class Url:
         return re.sub(r"(://[^/@:]*:)(?!\d*(/|$)).*@", r"\1***@", self.address)
 
     @property
+    def key(self) -> str:
+        """The part after the scheme: bucket and key, as a store spells them."""
+        return self.address.split("://", 1)[1]
+
+    @property
     def path(self) -> str:
         """The part after the scheme, unquoted: a path in this machine's files for delta:// and duckdb://."""
-        return unquote(self.address.split("://", 1)[1])
+        return unquote(self.key)
 
     def parameter(self, name: str, example: str) -> str:
         """Return a parameter. Raises ConfigError if it is missing; example: the parameter as a user would write it."""

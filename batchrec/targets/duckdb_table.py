@@ -13,7 +13,7 @@ from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.atomic import check_writable_file
 from batchrec.tables.queries import hide_progress_bar
 from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
-from batchrec.targets.stores import TableTarget
+from batchrec.targets.stores import TableTarget, check_runs
 from batchrec.targets.target import PublishedTable
 
 # A query of another process has the file open for seconds: wait for its end rather than lose a night.
@@ -68,9 +68,10 @@ class DuckdbTable(TableTarget):
         if not self.file.exists():
             return None
         with self._opened(read_only=True) as con:
-            if not _columns(con, self._runs):
+            runs = _columns(con, self._runs)
+            if not runs:
                 return None
-            self._check_runs(con)
+            check_runs(runs, _RUNS_COLUMNS, self._runs, self.url)
             newest = con.execute(f"select sha256 from {self._runs} order by {RUN_DATE} desc limit 1").fetchone()  # noqa: S608 - quoted
         return None if newest is None else str(newest[0])
 
@@ -105,15 +106,7 @@ class DuckdbTable(TableTarget):
             f"create table if not exists {self._runs} "
             f"({RUN_DATE} date not null, run_id varchar, model_id varchar, sha256 varchar)"
         )
-        self._check_runs(con)
-
-    def _check_runs(self, con: duckdb.DuckDBPyConnection) -> None:
-        runs = list(_columns(con, self._runs))
-        if runs != _RUNS_COLUMNS:
-            raise ConfigError(
-                f"{self.url}: the table {self._runs} exists with columns {', '.join(runs)}; expected "
-                f"{', '.join(_RUNS_COLUMNS)}. Rename it, or pass another table"
-            )
+        check_runs(_columns(con, self._runs), _RUNS_COLUMNS, self._runs, self.url)
 
     def _check_types(self, con: duckdb.DuckDBPyConnection) -> None:
         """Raise ConfigError if the table has other columns than the rows, or columns of other types."""

@@ -60,11 +60,6 @@ def discard(file: Any) -> None:
             file.closed = True
 
 
-def path_of(url: Url) -> str:
-    """Return bucket and key of a URL, as the store spells them."""
-    return url.address.split("://", 1)[1]
-
-
 def remove_uploads(files: Any, url: Url, is_ours: Callable[[str], bool]) -> None:
     """Delete the uploads that killed runs have left: S3 shows them in no listing, and bills them.
 
@@ -72,7 +67,7 @@ def remove_uploads(files: Any, url: Url, is_ours: Callable[[str], bool]) -> None
     """
     if not hasattr(files, "list_multipart_uploads"):
         return
-    bucket = path_of(url).partition("/")[0]
+    bucket = url.key.partition("/")[0]
     try:
         for upload in files.list_multipart_uploads(bucket):
             if is_ours(f"{bucket}/{upload['Key']}"):

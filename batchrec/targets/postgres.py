@@ -6,7 +6,7 @@ nothing. One transaction then replaces the rows of the run date. A second table,
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -17,7 +17,7 @@ from batchrec.system.stores import needs_extra, store_errors
 from batchrec.system.urls import connection_uri
 from batchrec.tables.queries import query_text
 from batchrec.targets.rows import check_columns, open_rows
-from batchrec.targets.stores import ATTEMPTS, TableTarget, check_types
+from batchrec.targets.stores import ATTEMPTS, TableTarget, check_runs, check_types
 from batchrec.targets.target import PublishedTable
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class PostgresTarget(TableTarget):
             existing, runs = _columns(cursor, self._table), _columns(cursor, self._runs)
             if existing:
                 check_columns(existing, self.layout, self)
-            self._check_runs(runs)
+            check_runs(runs, _RUNS_COLUMNS, self._runs, self)
             cursor.execute("begin")
             cursor.execute(f"create temporary table {_ROWS} (run_date date)")
             for table, columns in ((self._table, existing), (self._runs, runs)):
@@ -89,7 +89,7 @@ class PostgresTarget(TableTarget):
             runs = _columns(cursor, self._runs)
             if not runs:
                 return None
-            self._check_runs(runs)
+            check_runs(runs, _RUNS_COLUMNS, self._runs, self)
             cursor.execute(f"select recs_sha256 from {self._runs} order by run_date desc limit 1")  # noqa: S608 - quoted
             newest = cursor.fetchone()
             return None if newest is None else str(newest[0])
@@ -174,14 +174,6 @@ class PostgresTarget(TableTarget):
                 "trigger, a rule or a policy of the table changes what is written. Publish to a table without it"
             )
         return int(n_rows)
-
-    def _check_runs(self, columns: Iterable[str]) -> None:
-        """Raise ConfigError if a table with the name of <name>_runs exists that batchrec has not made."""
-        if list(columns) not in ([], _RUNS_COLUMNS):
-            raise ConfigError(
-                f"{self}: the table {self._runs} exists with columns {', '.join(columns)}; expected "
-                f"{', '.join(_RUNS_COLUMNS)}. Rename it, or pass another --out"
-            )
 
     @property
     def _schema_and_name(self) -> tuple[str, str]:

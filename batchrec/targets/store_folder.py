@@ -11,7 +11,7 @@ from batchrec.config import TargetLayout
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.json_text import to_json
 from batchrec.system.urls import Url, file_system
-from batchrec.targets.object_store import check_store, client_errors, path_of, remove_uploads
+from batchrec.targets.object_store import check_store, client_errors, remove_uploads
 from batchrec.targets.parts import PART_PATH, write_parts
 from batchrec.targets.rows import open_rows, other_layout
 from batchrec.targets.target import PublishedTable
@@ -155,7 +155,7 @@ class StoreFolder:
 
     def _path(self, name: str) -> str:
         """Return the path of an object within the folder: bucket and key."""
-        return f"{path_of(self.url).rstrip('/')}/{name}"
+        return f"{self.url.key.rstrip('/')}/{name}"
 
 
 def _is_entry(entry: object) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from batchrec.config import TargetLayout
 from batchrec.system.urls import Url, file_system
-from batchrec.targets.object_store import check_store, client_errors, path_of, remove_uploads, uploading
+from batchrec.targets.object_store import check_store, client_errors, remove_uploads, uploading
 from batchrec.targets.parts import parquet_writer, recorded_sha256
 from batchrec.targets.rows import open_rows
 from batchrec.targets.target import PublishedTable
@@ -45,7 +45,7 @@ class StoreObject:
         with ExitStack() as upload:
             with client_errors(self.url):
                 files = file_system(self.url)
-                remove_uploads(files, self.url, path_of(self.url).__eq__)
+                remove_uploads(files, self.url, self.url.key.__eq__)
                 file = upload.enter_context(uploading(files, self.url.address))
                 with (
                     open_rows(table, self.layout, is_dated=False) as rows,

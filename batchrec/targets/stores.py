@@ -1,7 +1,7 @@
 """Shared by targets that are tables: what they are, checks of a table that exists, and its newest SHA-256."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +49,18 @@ def check_types(existing: Mapping[str, str], expected: Mapping[str, str], where:
     if existing != expected:
         raise ConfigError(
             f"{where}: exists with columns {_text(existing)}; expected {_text(expected)}. Pass another --out"
+        )
+
+
+def check_runs(existing: Iterable[str], expected: Sequence[str], table: str, where: object) -> None:
+    """Raise ConfigError if the table of runs exists, with columns `existing`, and batchrec has not made it.
+
+    where: the target, for the message.
+    """
+    if list(existing) not in ([], list(expected)):
+        raise ConfigError(
+            f"{where}: the table {table} exists with columns {', '.join(existing)}; expected {', '.join(expected)}. "
+            "Rename it, or pass another --out"
         )
 
 
