@@ -18,7 +18,8 @@ _BEST = 150
 _USERS_AT_A_TIME = 250
 _STEPS = 100
 _LEARNING_RATE = 0.05
-_PENALTY = 1e-3
+# A prior of the weights, so it counts less the more users there are: with a hundred they hardly move.
+_PENALTY = 10
 # Differences of scores and of ranks over which a step from 0 to 1 is smoothed.
 _SCORE_WIDTH, _RANK_WIDTH = 0.3, 0.5
 
@@ -26,8 +27,8 @@ _SCORE_WIDTH, _RANK_WIDTH = 0.3, 0.5
 def raise_ndcg(candidates: Candidates, weights: Doubles) -> Doubles:
     """Return weights that raise the mean NDCG@10 of the candidates.
 
-    candidates: with signals of unit variance. weights: (signals,), where to start. The weights of the second half of
-    the steps are averaged.
+    candidates: with signals of unit variance. weights: (signals,), where to start; the fewer users, the nearer to it
+    they stay. The weights of the second half of the steps are averaged.
     """
     values, is_relevant, is_candidate = _best_candidates(candidates, weights)
     ideal = torch.from_numpy(ideal_gains(candidates.n_relevant, K)).float()
@@ -40,7 +41,7 @@ def raise_ndcg(candidates: Candidates, weights: Doubles) -> Doubles:
         users = torch.from_numpy(generator.permutation(len(values))[:_USERS_AT_A_TIME])
         scores = (values[users] @ moved).masked_fill(~is_candidate[users], -1e4)
         gains = _smooth_gains(scores, is_relevant[users], ideal[users])
-        loss = _PENALTY * ((moved - start) ** 2).sum() - gains / len(users)
+        loss = _PENALTY / len(values) * ((moved - start) ** 2).sum() - gains / len(users)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
