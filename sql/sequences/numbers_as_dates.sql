@@ -1,4 +1,4 @@
--- One row: how many numbers of a kind of time are dates in a format, as 20231215 is in %Y%m%d; 2024.5 is no date.
+-- One row: how many numbers of a kind of time are dates in a format, as 20231215 is in %Y%m%d; 2024.5 is not.
 -- 9999 is a year without end.
 -- Reads loaded_events. Parameters: time_kind; tick, microseconds per unit of the number; format.
 with dates as (
