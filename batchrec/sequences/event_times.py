@@ -28,8 +28,9 @@ _DATE_NUMBERS = (
     ("%Y%m%d%H%M%S", MILLISECONDS, 19000101000000, 21001231235959),
     ("%Y%m%d%H%M%S%g", MICROSECONDS, 19000101000000000, 21001231235959999),
 )
-# Ticks of 100 ns since the year 1, for the years 1990 to 2060. Read as nanoseconds they are all in 1989 or 1990.
-_DOTNET_TICKS = (627 * 10**12, 650 * 10**12)
+# Ticks of 100 ns since the year 1, and since 1601, for the years 1990 to 2060. Read as nanoseconds they are all in
+# 1989 or 1990, and in 1973 or 1974.
+_TICKS = {".NET ticks": (627 * 10**12, 650 * 10**12), "Windows file times": (1227 * 10**11, 1449 * 10**11)}
 _SECOND = 10**6
 _DAY = 86400 * _SECOND
 _YEAR_1971 = 365 * _DAY
@@ -91,11 +92,13 @@ def problem_of(
     if small is not None and not is_query and small.n_events > n_events / 2:
         return [SMALL], (
             "as seconds these times are before March 1973. Pass --timestamp-unit days for days, excel for times of a "
-            "spreadsheet, s if they are seconds or only their order matters, or --timestamp-format for dates"
+            "spreadsheet, s if they are seconds or only their order matters, or --timestamp-format for dates. "
+            "If several columns make a time pass --query with a SELECT that puts them together"
         )
-    if nanoseconds is not None and _DOTNET_TICKS[0] <= nanoseconds.oldest <= nanoseconds.newest <= _DOTNET_TICKS[1]:
-        advice = "Pass a query that converts them to times, or --timestamp-unit ns"
-        return [NANOSECONDS], f"the numbers look like .NET ticks. {advice}"
+    for name, (lowest, highest) in _TICKS.items():
+        if nanoseconds is not None and lowest <= nanoseconds.oldest <= nanoseconds.newest <= highest:
+            advice = "Pass a query that converts them to times, or --timestamp-unit ns"
+            return [NANOSECONDS], f"the numbers look like {name}. {advice}"
     return None
 
 

@@ -9,10 +9,12 @@ from batchrec.sources import Reject, Source, shown_files
 
 Role = Literal["user", "item"]
 
-# Up to this whole number a float distinguishes all whole numbers. DuckDB reads Arrow's halffloat as a float.
+# Below this whole number a float distinguishes all whole numbers, and the next one becomes this one. DuckDB reads
+# Arrow's halffloat as a float.
 FLOATS = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
-# A list that a program has written as text: [10, 20], or numbers between commas, bars or semicolons.
-SEVERAL_IDS = r"^\s*(\[.*\]|\d+(\s*[,|;]\s*\d+)+)\s*$"
+# A list that a program has written as text: [10, 20], {10,20} as Postgres does, (10, 20), or numbers between commas,
+# bars or semicolons. A GUID in braces has no comma, and a JSON object has colons.
+SEVERAL_IDS = r"^\s*(\[.*\]|\{(\d*|[^{}:]*,[^{}:]*)\}|\([^()]*,[^()]*\)|\d+(\s*[,|;]\s*\d+)+)\s*$"
 # Ids of these types become integers if every one is an integer; ids of other types are text. Untyped ids can be both.
 _NUMBERS = {"null", "decimal", "hugeint", "uhugeint", *FLOATS}
 _NUMBERS |= {f"{sign}{size}" for sign in ("", "u") for size in ("tinyint", "smallint", "integer", "bigint")}

@@ -133,7 +133,7 @@ def _united(con: duckdb.DuckDBPyConnection, sources: list[Source], config: Seque
 
 
 def refuse_lost_digits(con: duckdb.DuckDBPyConnection, log: Log) -> None:
-    """Raise InputError if a column of floats has ids or times beyond the whole numbers that a float can distinguish."""
+    """Raise InputError if a column of floats has ids or times that a float cannot distinguish from others."""
     for column, source in product((log.user, log.item, log.timestamp), log.sources):
         type_ = source.arrow_type_of(column) or source.type_of(column)
         # Times as doubles are exact to a microsecond.
@@ -142,11 +142,11 @@ def refuse_lost_digits(con: duckdb.DuckDBPyConnection, log: Log) -> None:
             continue
         row = select(con, "sequences/greatest_number", source=source.view, number=source.names[column]).fetchall()[0]
         greatest = row[0]
-        if greatest is not None and greatest > limit:
+        if greatest is not None and greatest >= limit:
             values = "times" if column == log.timestamp else "ids"
             raise InputError(
                 f"{shown_files(source.places) or log.config.query}: column {column!r} has {values} as floats, up to "
-                f"{greatest:.0f}: above {limit} they have lost digits. Write them as integers or text"
+                f"{greatest:.0f}: from {limit} on they have lost digits. Write them as integers or text"
             )
 
 

@@ -107,3 +107,10 @@ def partitions_of(name: str) -> list[tuple[str, str]]:
     """Return the columns that are written in the path or URL of a file, and their values."""
     folders = PurePath(name).parts[:-1]
     return [(key, unquote(value)) for key, sep, value in (part.partition("=") for part in folders) if sep]
+
+
+def value_of_nested(column: str, type_: str) -> str:
+    """Return an expression of SQL for the error on nested values, that makes rows of one value each."""
+    if type_ in ("list", "array"):
+        return f"unnest({column})"
+    return f"unnest(map_keys({column}))" if type_ == "map" else f"one field, as {column}.id"

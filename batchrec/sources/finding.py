@@ -83,8 +83,20 @@ def _list_path(path: str, option: str) -> Listing:
         files = [Path(f) for f in glob.glob(path, recursive=True) if Path(f).is_file()]
         expected = f"a file, a folder or a glob. Pass {option}"
     if not files:
-        raise InputError(f"{path}: no file found; expected {expected}")
+        others = _of_other_names(path) if is_folder else ""
+        raise InputError(f"{path}: no file found; expected {expected}{others}")
     return Listing(list(map(_input_file, files)), unread)
+
+
+def _of_other_names(folder: str) -> str:
+    """Return the end of an error on a folder of which no file is read: a file of another name, and how to read it."""
+    files = (file for file in sorted(Path(folder).rglob("*")) if file.is_file() and file.stat().st_size > 0)
+    other = next((file for file in files if _is_shown(file.relative_to(folder).parts)), None)
+    if other is None:
+        return ""
+    return (
+        f"; found {other.name!r}. Pass a glob to read files of other names: '{Path(glob.escape(folder)) / '**' / '*'}'"
+    )
 
 
 def _input_file(path: Path) -> InputFile:

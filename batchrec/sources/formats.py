@@ -62,12 +62,16 @@ def layout_of(file: InputFile, wanted: dict[str, str], options: CsvOptions = Csv
             raise InputError(f"{file}: {times} columns {column!r}; found {show_names(layout.columns)}. Pass {option}")
     if missing:
         hint = f"Pass {wanted[missing[0]]}"
+        if missing == [column for column, option in wanted.items() if option == "--timestamp-column"]:
+            hint += ", or if only the order of the rows is known, --query with row_number() over () as timestamp"
         if len(missing) == len(wanted) and layout.is_csv and "--timestamp-column" in wanted.values():
             hint += (
                 ". If the file has no header pass --header no --columns, for another delimiter --delimiter, and for "
                 "any other format --query with a SELECT that reads the file"
             )
-        found = found_columns(layout.columns, missing[0], wanted[missing[0]])
+        found = found_columns(
+            [*layout.columns, *sorted(in_path.difference(layout.columns))], missing[0], wanted[missing[0]]
+        )
         raise InputError(f"{file}: no column {missing[0]!r}; {found} {hint}")
     return layout
 

@@ -11,7 +11,7 @@ import duckdb
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
 from batchrec.sources.compressed import DAMAGE_ERRORS, compression_of, open_bytes, open_text
-from batchrec.sources.file_format import Format, Layout, RowError, partitions_of
+from batchrec.sources.file_format import Format, Layout, RowError, partitions_of, value_of_nested
 from batchrec.sources.input_files import InputFile
 from batchrec.tables.queries import literal, select
 
@@ -99,7 +99,8 @@ class JsonLinesFormat(Format):
             column, type_ = next(pair for pair in zip(layout.columns, types, strict=True) if pair[1] in _TYPES)
             raise InputError(
                 f"{by_path[path]}: column {column!r} of {wanted.get(column, 'the table')} has values of type "
-                f"{_TYPES[type_]}; expected one value per row. Pass a query with unnest({column})"
+                f"{_TYPES[type_]}; expected one value per row. Pass a query with "
+                f"{value_of_nested(column, _TYPES[type_])}"
             )
         return [error for file, texts in lines.items() for error in _located(file, texts)]
 

@@ -12,7 +12,7 @@ import duckdb
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
 from batchrec.sources.compressed import check_whole, is_empty
-from batchrec.sources.file_format import Layout, RowError
+from batchrec.sources.file_format import Layout, RowError, value_of_nested
 from batchrec.sources.formats import FORMATS, format_of, layout_of
 from batchrec.sources.input_files import InputFile, with_urls
 from batchrec.sources.records import Reject, located
@@ -141,7 +141,7 @@ def check_types(source: Source, wanted: dict[str, str]) -> None:
         if type_ in _NESTED:
             raise InputError(
                 f"{where}: column {column!r} of {option} has values of type {type_}; expected one value per row. "
-                f"Pass a query with unnest({column})"
+                f"Pass a query with {value_of_nested(column, type_)}"
             )
         if type_ == "interval" or source.arrow_type_of(column).startswith("duration"):
             raise InputError(f"{where}: column {column!r} of {option} has durations; expected text or numbers")

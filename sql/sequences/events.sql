@@ -38,7 +38,17 @@ with parsed as (
         if($timestamp_format is null, try_cast(event_time as double), null) as tick,
         case
             when $timestamp_format is not null
-                then epoch_us(cast(try_strptime(event_time, $timestamp_format) as timestamptz))
+                then epoch_us(
+                    cast(
+                        coalesce(
+                            try_strptime(event_time, $timestamp_format),
+                            -- 20231215.0 is a whole number, as in ids.
+                            try_strptime(
+                                regexp_replace(trim(event_time, $blanks), '^(\d+)\.0*$', '\1'), $timestamp_format
+                            )
+                        ) as timestamptz
+                    )
+                )
             -- Letters at the end name a zone. Three letters are ambiguous, except for UTC.
             when
                 tick is null

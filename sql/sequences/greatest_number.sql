@@ -1,4 +1,4 @@
--- One row: the greatest absolute value of a column of floats; null if it has no numbers.
+-- One row: the greatest absolute value of a column of floats, which may be infinite; null if it has no numbers.
 -- Parameters: source, a view; number, a column.
-select max(abs(cast(columns([$number]) as double))) filter (where isfinite(cast(columns([$number]) as double)))
+select max(abs(cast(columns([$number]) as double))) filter (where not isnan(cast(columns([$number]) as double)))
 from query_table($source)

@@ -173,7 +173,7 @@ def _text(value: Any, *, is_single: bool) -> str | None:
 
 
 def _number(value: Any, most: float) -> str | None:
-    if abs(value) <= most and value == int(value):
+    if abs(value) < most and value == int(value):
         return str(int(value))
     # A larger float has lost digits and is refused as an id.
     is_plain = isinstance(value, float) and 1e-3 < abs(value) < min(most, 1e14)

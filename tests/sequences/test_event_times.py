@@ -129,6 +129,10 @@ def test_ambiguous_numbers_are_read_with_an_explicit_format_or_unit(
         (["1", "2", "3", "2024-01-05"], "--timestamp-unit days"),
         (["1", "2", "3", "1700000000000"], "--timestamp-unit days"),
         (["638000000000000000", "638400000000000000"], ".NET ticks"),
+        (["133500000000000000", "133600000000000000"], "Windows file times"),
+        # No year is 5012 or 2024.5: %Y%m%d and %Y would not help.
+        (["05012024", "28012024"], "before March 1973"),
+        (["2024.5", "2023.25"], "before March 1973"),
     ],
 )
 def test_dates_written_as_numbers_are_refused_next_to_other_times(
@@ -136,6 +140,12 @@ def test_dates_written_as_numbers_are_refused_next_to_other_times(
 ) -> None:
     log(*(f"1,{item},{time}" for item, time in enumerate(times)))
     fails(build(), "line 2", times[0], words)
+
+
+def test_dates_written_as_floats_are_read_by_the_format_that_the_error_names(build: BuildSequences) -> None:
+    log("1,10,20240105.0", "1,20,20240106.0", "2,10,20240107.")
+    fails(build(), "line 2", "--timestamp-format %Y%m%d,")
+    assert build("--timestamp-format", "%Y%m%d").times == [1704412800, 1704499200, 1704585600]
 
 
 def test_durations_are_refused_as_times(build: BuildSequences) -> None:

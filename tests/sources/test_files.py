@@ -67,6 +67,25 @@ def test_a_folder_of_a_table_format_is_refused_as_path_and_as_glob(
     fails(build("--ratings", where), "plays", f"table of {kind}", "export")
 
 
+def test_the_error_about_a_folder_without_known_suffixes_gives_the_glob_that_reads_it(build: BuildSequences) -> None:
+    write("plays/dt=2024-01-01/part-00000", "userId,movieId\n1,2\n")
+    write("plays/_SUCCESS", "")
+    fails(build("--ratings", "plays"), "plays: no file found", "'part-00000'", "'plays/**/*'")
+    assert build("--ratings", "plays/**/*", "--timestamp-column", "dt").histories == {1: [2]}
+
+
+def test_the_error_about_a_missing_column_lists_those_in_the_path(build: BuildSequences) -> None:
+    write("plays/dt=2024-01-01/p.csv", "userId,movieId\n1,2\n")
+    fails(build("--ratings", "plays"), "no column 'timestamp'; found userId, movieId, dt")
+
+
+def test_the_error_about_a_log_without_times_gives_the_query_that_reads_it(build: BuildSequences) -> None:
+    write("ratings.csv", "userId,movieId\n1,30\n1,20\n")
+    fails(build(), "no column 'timestamp'", "row_number() over () as timestamp")
+    write("q.sql", "select userId as user_id, movieId as item_id, row_number() over () as timestamp from 'ratings.csv'")
+    assert build("--query", "q.sql").histories == {1: [30, 20]}
+
+
 def test_skipped_files_of_a_folder_are_listed_in_one_warning(build: BuildSequences) -> None:
     for name in ("a.csv", "b.csv.bz2", "c.txt", "_d.csv", ".e.csv"):
         write(f"d/{name}", f"{HEADER}1,2,{T}\n")

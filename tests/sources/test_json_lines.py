@@ -82,10 +82,14 @@ def test_lines_that_are_no_object_are_bad_rows_with_their_lines(build: BuildSequ
     fails(build("--ratings", "a.jsonl", "--max-bad-rows", "6"), "a.jsonl: line 2: malformed", "{bad", "7 of 9 rows")
 
 
-@pytest.mark.parametrize(("value", "type_"), [([1], "list"), ({"a": 1}, "struct")])
-def test_nested_values_of_a_wanted_key_are_refused(build: BuildSequences, value: Any, type_: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "type_", "expression"), [([1], "list", "unnest(movieId)"), ({"a": 1}, "struct", "movieId.id")]
+)
+def test_nested_values_of_a_wanted_key_are_refused(
+    build: BuildSequences, value: Any, type_: str, expression: str
+) -> None:
     write("a.jsonl", event(1, 2, T, other=[1]) + event(1, value, T))
-    fails(build("--ratings", "a.jsonl"), "a.jsonl: column 'movieId' of --item-column", f"type {type_}", "unnest")
+    fails(build("--ratings", "a.jsonl"), "a.jsonl: column 'movieId' of --item-column", f"type {type_}", expression)
 
 
 @pytest.mark.parametrize(
