@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.config import ScoringConfig
-from batchrec.config.scoring import Layout
+from batchrec.config import Layout, ScoringConfig
 from batchrec.errors import ConfigError, StoreError
 from batchrec.scoring import publish
 from batchrec.scoring.publish import score_to

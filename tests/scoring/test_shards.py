@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrec.config import PublishingConfig, ScoringConfig
-from batchrec.config.scoring import Layout
+from batchrec.config import Layout, PublishingConfig, ScoringConfig
 from batchrec.errors import ConfigError, GateError, InputError
 from batchrec.rules.table_check import BrokenRule
 from batchrec.scoring.commit import commit
