@@ -1,6 +1,6 @@
 """Histories as Python has them: lists of item ids, a table or data frame, or the path of a sequences table."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from numbers import Integral
 from os import PathLike
@@ -79,6 +79,9 @@ def _lists(given: Iterable[Any]) -> pa.Array:
     if lists and isinstance(lists[0], str | Integral):
         first = lists[0] if isinstance(lists[0], str) else int(lists[0])
         raise InputError(f"{_WHERE}: found ids; expected a list of ids for each history, like [[{first!r}]]")
+    if any(isinstance(ids, Set) for ids in lists):
+        # Of texts it would be another one in every process.
+        raise InputError(f"{_WHERE}: found a set, which has no order; expected a list of ids for each, oldest first")
     # Arrow reads neither its own arrays within a list, nor ranges and the like.
     read = str | np.ndarray
     lists = [list(ids) if isinstance(ids, Iterable) and not isinstance(ids, read) else ids for ids in lists]

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from batchrec.config import ScoringConfig
 from batchrec.errors import ConfigError
-from batchrec.model.directory import Model, load_model
+from batchrec.model.directory import Model, load_model, model_files
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rule_tables import RuleTables
 from batchrec.rules.rulebook import read_rule_tables
@@ -17,6 +17,7 @@ from batchrec.scoring.known_items import check_knows
 from batchrec.scoring.offer import read_offer
 from batchrec.scoring.scorer import ScorerParts
 from batchrec.scoring.user_list import read_user_list, with_users
+from batchrec.sources import local_path_of
 from batchrec.tables.queries import one_database
 from batchrec.tables.sequences_table import Sequences, open_sequences
 
@@ -50,6 +51,11 @@ class ScoringInputs:
         if segments is not None:
             return with_users(segments.user_ids, chunks, self.table, only=False)
         return chunks
+
+
+def input_files(sequences: Path, model: Path, config: ScoringConfig) -> list[str | Path]:
+    """Return the local files that a scoring reads, which its table must not replace."""
+    return [sequences, *model_files(model), *map(local_path_of, config.files.values())]
 
 
 def read_inputs(sequences: Path, model: Path, config: ScoringConfig) -> ScoringInputs:

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from batchrec.config import ScoringConfig, Shard
 from batchrec.errors import ConfigError
-from batchrec.model.directory import model_files
 from batchrec.scoring.engine import Engine
+from batchrec.scoring.inputs import input_files
 from batchrec.scoring.merging import merge, open_shards
 from batchrec.scoring.report import ScoringReport
 from batchrec.scoring.score import score
-from batchrec.sources import local_path_of
 from batchrec.system import logs
 from batchrec.system.atomic import check_output_file
 from batchrec.system.temporaries import temporary_folder
@@ -56,7 +55,7 @@ def score_in_processes(
     sequences: Path, model: Path, config: ScoringConfig, out: Path, gpus: Sequence[str]
 ) -> ScoringReport:
     """Score one shard per GPU, each in its own process, and merge them into `out`; gpus: the process's GPU each."""
-    check_output_file(out, [sequences, *model_files(model), *map(local_path_of, config.files.values())])
+    check_output_file(out, input_files(sequences, model, config))
     with temporary_folder(out) as folder:
         tasks = []
         for index, gpu in enumerate(gpus):

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import date
 from hashlib import sha256
@@ -11,8 +11,10 @@ from pathlib import Path
 from batchrec.config import ScoringConfig, Shard
 from batchrec.errors import ConfigError
 from batchrec.scoring.engine import Engine
+from batchrec.scoring.inputs import input_files
 from batchrec.scoring.processes import score_file
 from batchrec.scoring.report import ScoringReport
+from batchrec.system.atomic import check_no_input
 from batchrec.system.disk import file_sha256
 from batchrec.system.resume import open_checkpoint_dir
 from batchrec.system.temporaries import temporary_folder
@@ -34,16 +36,24 @@ def score_to(
     def make(recs: Path, checkpoint_dir: Path | None) -> ScoringReport:
         return score_file(sequences, model, config, recs, checkpoint_dir, engine)
 
-    return _make_resumable(_shard_file(out, config.part), make) if config.part else publish_made(out, config, make)
+    if config.part:
+        return _make_resumable(_shard_file(out, config.part), make)
+    return publish_made(out, config, input_files(sequences, model, config), make)
 
 
-def publish_made(out: str, config: ScoringConfig, make: Callable[[Path, Path | None], ScoringReport]) -> ScoringReport:
+def publish_made(
+    out: str, config: ScoringConfig, inputs: Iterable[str | Path], make: Callable[[Path, Path | None], ScoringReport]
+) -> ScoringReport:
     """Make a table as a local file and publish it at the target `out`.
 
-    make: writes the file, with checkpoints in a folder or, if None, without.
-    Raises what `make` raises, and StoreError for a target that cannot be reached or written.
+    inputs: local files that the table must not replace. make: writes the file, with checkpoints in a folder or, if
+    None, without.
+    Raises what `make` raises, ConfigError if `out` is an input, and StoreError for a target that cannot be reached or
+    written.
     """
     target = open_target(out, config.layout)
+    if isinstance(target, LocalFile):
+        check_no_input(target.file, inputs)
     if isinstance(target, LocalFile) and config.layout == "long":
         return _make_resumable(target.file, make)
     target.check_writable()

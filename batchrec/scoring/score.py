@@ -17,16 +17,14 @@ from tqdm.auto import tqdm
 from batchrec.config import ScoringConfig
 from batchrec.config.arguments import checked
 from batchrec.errors import ConfigError, GateError
-from batchrec.model.directory import model_files
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules
 from batchrec.scoring.chunk_checkpoints import RANKING_BYTES, REASONS_BYTES, ChunkCheckpoint, open_checkpoints
 from batchrec.scoring.chunks import in_order, n_workers
 from batchrec.scoring.engine import Engine, ScoredChunks
-from batchrec.scoring.inputs import ScoringInputs, read_inputs
+from batchrec.scoring.inputs import ScoringInputs, input_files, read_inputs
 from batchrec.scoring.report import ScoringReport
 from batchrec.scoring.scorer import Counts, ScoredChunk, open_scorer
 from batchrec.scoring.shards import ShardUsers, shard_metadata, shard_schema, with_positions
-from batchrec.sources import local_path_of
 from batchrec.system.atomic import check_output_file
 from batchrec.system.checkpoints import CheckpointStore
 from batchrec.system.logs import hides_bars
@@ -64,7 +62,7 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
     """
     started = time.monotonic()
     sequences, model, out = Path(sequences), Path(model), Path(out)
-    check_output_file(out, [sequences, *model_files(model), *map(local_path_of, config.files.values())])
+    check_output_file(out, input_files(sequences, model, config))
     if engine is None and config.engine != "local":
         name = config.engine
         raise ConfigError(f"--engine {name}: no engine is given. Pass engine=batchrec.engines.scoring_engine({name!r})")

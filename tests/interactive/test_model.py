@@ -170,6 +170,7 @@ UNKNOWN = "the model knows none of 5, 6. Pass ids that are int64 like "
         ([[1003.5]], InputError, "histories: column 'item_ids' is double; expected int64 or string"),
         ([[1003, None]], InputError, "histories: 1 null(s) in column 'item_ids'; expected none"),
         ([[1003, "a"]], InputError, "histories: Could not convert 'a'"),
+        ([[1003], {1003, 1004}], InputError, "histories: found a set, which has no order; expected a list of ids"),
         ([[2**63]], InputError, "histories: Python int too large"),
         (7, InputError, "histories: 'int' object is not iterable; expected a list of ids for each"),
         (pd.DataFrame({"item": [1003]}), InputError, "histories: expected one column 'item_ids'; found item"),

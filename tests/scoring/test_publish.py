@@ -1,13 +1,15 @@
 """score --out: any target."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.config import ScoringConfig
-from batchrec.errors import StoreError
+from batchrec.config import Layout, ScoringConfig
+from batchrec.errors import ConfigError, StoreError
 from batchrec.scoring import publish
 from batchrec.scoring.publish import score_to
 from batchrec.targets import open_target
@@ -65,3 +67,16 @@ def test_a_target_that_cannot_be_written_is_found_before_any_work(
     with pytest.raises(StoreError, match="not a valid DuckDB"):
         score_to("duckdb://recs.db?table=recs", Path("sequences.parquet"), trained_model(), CONFIG)
     assert names_in(folder) == {"sequences.parquet", "recs.db"}
+
+
+@pytest.mark.parametrize("layout", ["long", "nested"])
+@pytest.mark.parametrize("read", ["sequences.parquet", "block.parquet"])
+def test_a_table_never_replaces_a_file_that_it_is_made_of(folder: Path, layout: Layout, read: str) -> None:
+    pq.write_table(pa.table({"item_id": [1003]}), "block.parquet")
+    Path("link.parquet").symlink_to(read)
+    before = Path(read).read_bytes()
+    config = replace(CONFIG, layout=layout, block="block.parquet")
+    for out in (read, "link.parquet"):
+        with pytest.raises(ConfigError, match=rf"^{out}: is also an input\. Pass another --out"):
+            score_to(out, Path("sequences.parquet"), trained_model(), config)
+    assert Path(read).read_bytes() == before

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrec.config import ScoringConfig
+from batchrec.config import Layout, PublishingConfig, ScoringConfig
 from batchrec.errors import ConfigError, GateError, InputError
 from batchrec.rules.table_check import BrokenRule
 from batchrec.scoring.commit import commit
@@ -273,6 +273,16 @@ def test_a_user_in_the_wrong_shard_is_named(sequences: Path, monkeypatch: pytest
     shards = score_shards(sequences, 2)
     with pytest.raises(InputError, match=r"shard-0-of-2.parquet: holds \d+ users of other shards, such as \d+\. "):
         commit(shards, str(shards.parent / "recs.parquet"))
+
+
+@pytest.mark.parametrize("layout", ["long", "nested"])
+def test_the_merged_table_never_replaces_a_shard(sequences: Path, layout: Layout) -> None:
+    shards = score_shards(sequences, 2)
+    shard = shards / "shard-0-of-2.parquet"
+    with pytest.raises(ConfigError, match=r"shard-0-of-2\.parquet: is also an input\. Pass another --out"):
+        commit(shards, str(shard), PublishingConfig(layout=layout))
+    # It is still whole.
+    committed(shards)
 
 
 def test_a_folder_without_shards_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
