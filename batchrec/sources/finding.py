@@ -22,8 +22,11 @@ _TABLE_FORMATS = {
         "by a URL like iceberg://catalog/db.table, or with a query over iceberg_scan (--query, or a .sql file)",
     ),
     "Apache Hudi": (".hoodie", "with an engine that supports the format"),
+    "Apache Paimon": ("snapshot/snapshot-*", "with an engine that supports the format"),
 }
-_MARK = re.compile(r"^(.*)/(?:(_delta_log)/.*|metadata/[^/]*(\.metadata\.json)|(\.hoodie)/.*)$")
+_MARK = re.compile(
+    r"^(.*)/(?:(_delta_log)/.*|metadata/[^/]*(\.metadata\.json)|(\.hoodie)/.*|snapshot/(snapshot-)[^/]*)$"
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ def find_files(paths: Sequence[str], option: str) -> list[InputFile | StoredObje
 def list_files(paths: Sequence[str], option: str) -> Listing:
     """List the files and objects that paths, folders, globs and URLs name.
 
-    Raises InputError if a path names no file, or if a file belongs to a Delta Lake, Iceberg or Hudi table; StoreError
-    if an object store cannot be asked.
+    Raises InputError if a path names no file, or if a file belongs to a Delta Lake, Iceberg, Hudi or Paimon table;
+    StoreError if an object store cannot be asked.
     """
     listings = [_list_url(path, option) if is_url(path) else _list_path(path, option) for path in paths]
     files = {

@@ -159,7 +159,7 @@ def test_other_ids_with_an_e_are_text(build: BuildSequences, text: str) -> None:
     ("values", "fits"),
     [
         (pa.array([2.0**53 - 1]), True),
-        # What 2**53 + 1 has become.
+        # 2**53 + 1 has become this one.
         (pa.array([2.0**53]), False),
         (pa.array([float("inf")]), False),
         (pa.array([1.2345678901234568e18]), False),

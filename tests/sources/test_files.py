@@ -55,6 +55,7 @@ def test_a_name_may_begin_with_a_tilde(build: BuildSequences) -> None:
     [
         ("_delta_log/00.json", "Delta Lake"),
         (".hoodie/h", "Apache Hudi"),
+        ("snapshot/snapshot-1", "Apache Paimon"),
         ("metadata/v1.metadata.json", "Apache Iceberg"),
     ],
 )
