@@ -158,17 +158,17 @@ def test_listing_the_last_items_is_leave_one_out(log: Log, keep_seen: bool) -> N
             assert split.parts.counts == replace(counts, users_not_tested=reasons)
 
 
-@pytest.mark.parametrize("protocol", [("leave-one-out",), ("temporal", "1970-01-03"), ("split",)])
-def test_the_weights_of_events_stay_with_their_events(protocol: tuple[Any, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("protocol", "cut"), [("leave-one-out", None), ("temporal", "1970-01-03"), ("split", None)])
+def test_the_weights_of_events_stay_with_their_events(protocol: Any, cut: str | None, tmp_path: Path) -> None:
     events = [("a", 0), ("b", DAY), ("c", 2 * DAY)]
     path = write_log(tmp_path / "sequences.parquet", {"y": events, "z": events})
     weights = pa.array([[3.0, 1.0, 2.0], [1.0, 5.0, 4.0]], pa.list_(pa.float32()))
     pq.write_table(pq.read_table(path).append_column("weights", weights), path)
-    split = write_pairs(str(tmp_path), [("y", "c"), ("z", "c")]) if protocol == ("split",) else None
+    split = write_pairs(str(tmp_path), [("y", "c"), ("z", "c")]) if protocol == "split" else None
     parts_folder = tmp_path / "parts"
     parts_folder.mkdir()
     with connect() as con:
-        config = EvaluationConfig(*protocol, split=split, top_k=1)
+        config = EvaluationConfig(protocol, cut, split=split, top_k=1)
         parts = split_sequences(con, open_sequences(path), config, 0, parts_folder)
     for part in (parts.training, parts.histories):
         assert pq.read_table(part)["weights"].to_pylist() == [[3.0, 1.0], [1.0, 5.0]]
