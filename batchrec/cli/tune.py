@@ -1,5 +1,7 @@
 """The command tune."""
 
+import os
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +48,7 @@ def tune_command(context: click.Context, /, sequences: Path, write: bool, json: 
     if write:
         # Now, not after an hour of trials.
         check_writable_file(file, "--config")
+        _check_environment(config.searched, file)
         with needs_extra("--write", "tune"):
             import_module("tomlkit")
     from batchrec.tuning.tune import tune
@@ -59,6 +62,16 @@ def tune_command(context: click.Context, /, sequences: Path, write: bool, json: 
         set_options(file, "train", report.options)
     if not json and report.options:
         echo(f"\n{file}: written" if write else f"\nPass --write to have this written to {file}")
+
+
+def _check_environment(searched: Iterable[str], file: Path) -> None:
+    """Raise ConfigError if the environment sets an option that is searched: what is written would have no effect."""
+    for variable in (f"BATCHREC_TRAIN_{name.upper()}" for name in searched):
+        if os.environ.get(variable):
+            raise ConfigError(
+                f"environment variable {variable}: takes precedence over {file}, which --write changes. Unset it, and "
+                "set the option in the file"
+            )
 
 
 def _format(report: "TuneReport") -> str:

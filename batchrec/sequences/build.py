@@ -109,6 +109,8 @@ def build_sequences(
             f"--engine {name}: no engine is given. Pass builder=batchrec.engines.sequences_builder({name!r})"
         )
     if config.query is None:
+        if not sources:
+            raise ConfigError("ratings: found none; expected files, folders, globs or URLs")
         files, tables = split_tables(sources)
         local_files = find_files([path for path in files if not is_url(path)], "--ratings")
         inputs = [*map(str, local_files), *map(local_path_of, tables)]

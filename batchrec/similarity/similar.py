@@ -97,6 +97,8 @@ def similar(
         out,
         lambda finished: refuse_broken(finished, out, rules, config),
     )
+    if not is_eligible.any():
+        _log.warning("%s: no item has a list, because of %s", out, " and ".join(rules))
     return SimilarReport(
         out=str(out),
         model_id=loaded.manifest.model_id,

@@ -13,9 +13,7 @@ with tests as (
 
 histories as (
     select
-        log.user_id,
-        log.item_ids,
-        log.timestamps,
+        log.*,
         tests.listed_ids,
         coalesce(tests.n_training, len(log.item_ids)) as n_training
     from read_parquet($path, hive_partitioning = false) as log
@@ -25,8 +23,7 @@ histories as (
 select
     user_id,
     row_number() over (order by user_id) - 1 as user_index,
-    item_ids,
-    timestamps,
+    columns(lambda name: name in ('item_ids', 'timestamps', 'weights')),
     n_training,
     list_filter(item_ids[n_training + 1:], lambda item: list_contains(listed_ids, item)) as test_ids,
     case

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 
 from batchrec.config import EvaluationConfig
 from batchrec.errors import BatchrecError, ConfigError, InputError
-from tests.support.logs import Events, Log, logs, split_log
+from batchrec.evaluation.splits import split_sequences
+from batchrec.tables.queries import connect
+from batchrec.tables.sequences_table import open_sequences
+from tests.support.logs import Events, Log, logs, split_log, write_log
 from tests.support.models import examples
 
 pytestmark = pytest.mark.usefixtures("one_duckdb")
@@ -152,6 +156,22 @@ def test_listing_the_last_items_is_leave_one_out(log: Log, keep_seen: bool) -> N
             n_not_tested = sum(counts.users_not_tested.values())
             reasons = {"not in --split": n_not_tested} if n_not_tested else {}
             assert split.parts.counts == replace(counts, users_not_tested=reasons)
+
+
+@pytest.mark.parametrize(("protocol", "cut"), [("leave-one-out", None), ("temporal", "1970-01-03"), ("split", None)])
+def test_the_weights_of_events_stay_with_their_events(protocol: Any, cut: str | None, tmp_path: Path) -> None:
+    events = [("a", 0), ("b", DAY), ("c", 2 * DAY)]
+    path = write_log(tmp_path / "sequences.parquet", {"y": events, "z": events})
+    weights = pa.array([[3.0, 1.0, 2.0], [1.0, 5.0, 4.0]], pa.list_(pa.float32()))
+    pq.write_table(pq.read_table(path).append_column("weights", weights), path)
+    split = write_pairs(str(tmp_path), [("y", "c"), ("z", "c")]) if protocol == "split" else None
+    parts_folder = tmp_path / "parts"
+    parts_folder.mkdir()
+    with connect() as con:
+        config = EvaluationConfig(protocol, cut, split=split, top_k=1)
+        parts = split_sequences(con, open_sequences(path), config, 0, parts_folder)
+    for part in (parts.training, parts.histories):
+        assert pq.read_table(part)["weights"].to_pylist() == [[3.0, 1.0], [1.0, 5.0]]
 
 
 def daily(n_days: int) -> dict[int, list[tuple[int, int]]]:

@@ -41,6 +41,7 @@ def call(job: Any, *arguments: Any, **options: Any) -> Callable[[], Any]:
             call(batchrec.build_sequences, [FRAME]),
             f"ratings: found a DataFrame; expected files, folders, globs or URLs{ADVICE}",
         ),
+        (call(batchrec.build_sequences, []), "ratings: found none; expected files, folders, globs or URLs"),
         (call(batchrec.build_sequences, 5), "ratings: found an int; expected files, folders, globs or URLs"),
         (call(batchrec.train, FRAME), f"sequences: found a DataFrame; expected a path{ADVICE}"),
         (

@@ -179,6 +179,14 @@ def test_rules_say_what_a_list_may_hold_and_not_which_item_has_one(series: Path,
     assert {len(others) for item, others in lists.items() if item not in {1, 3, 4, 11}} == {4}
 
 
+def test_rules_that_leave_no_item_are_a_warning(series: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    item = made(series, tmp_path)[1][0]["item_id"]
+    rule = write_rows(tmp_path / "rule.csv", "item_id", str(item))
+    assert "no item has a list" not in caplog.text
+    assert made(series, tmp_path, allow=rule, block=rule)[0].rows == 0
+    assert "no item has a list, because of --allow and --block" in caplog.text
+
+
 def test_a_rule_table_without_any_effect_is_an_error(series: Path, tmp_path: Path) -> None:
     block = write_rows(tmp_path / "block.csv", "item_id", "999")
     with pytest.raises(InputError, match=r"block.csv: .*--block.* 0 of 1 items|the model knows 0 of 1 items"):

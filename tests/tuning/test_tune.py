@@ -215,6 +215,16 @@ def test_a_value_keeps_its_spelling_its_comment_and_the_ends_of_the_lines(file: 
     assert file.read_bytes() == text.replace("32", "256").encode()
 
 
+def test_what_the_environment_would_hide_is_not_written(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCHREC_TRAIN_HIDDEN_SIZE", "64")
+    assert run_cli(*SEARCH, "--write") == 2
+    assert "BATCHREC_TRAIN_HIDDEN_SIZE: takes precedence over batchrec.toml" in capsys.readouterr().err
+    assert file.read_text(encoding="utf-8") == FILE
+    assert run_cli(*SEARCH) == 0
+
+
 def test_a_missing_file_is_created(file: Path) -> None:
     file.unlink()
     assert run_cli(*SEARCH, "--write") == 0
