@@ -97,8 +97,11 @@ class Format(ABC):
 
 
 def show_names(names: Sequence[str]) -> str:
-    """Return up to 30 names for an error message, in quotes if they have blanks or unprintable characters."""
-    shown = [name if name and name == name.strip() and name.isprintable() else repr(name) for name in names[:30]]
+    """Return up to 30 names for an error message, in quotes if blanks, commas or unprintable characters would mislead."""
+    shown = [
+        name if name and name == name.strip() and name.isprintable() and "," not in name else repr(name)
+        for name in names[:30]
+    ]
     text = ", ".join(name if len(name) <= 60 else f"{name[:60]}..." for name in shown)
     return text + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 

@@ -34,6 +34,12 @@ _OTHER_FORMATS = {
     "text in UTF-16, big-endian": (0, codecs.BOM_UTF16_BE),
 }
 
+# A date that is written in three columns of a path.
+_DATE_PARTS = {"year", "month", "day"}
+_DATE_OF_PARTS = (
+    "concat_ws('-', year, month, day) as timestamp, from read_parquet or read_csv with hive_partitioning = true"
+)
+
 
 def format_of(layout: Layout) -> Format:
     """Return the format that made a layout."""
@@ -67,7 +73,13 @@ def layout_of(file: InputFile, wanted: dict[str, str], options: CsvOptions = Csv
                 ". If the file has no header pass --header no --columns, for another delimiter --delimiter, and for "
                 "any other format --query with a SELECT that reads the file"
             )
-        found = found_columns(layout.columns, missing[0], wanted[missing[0]])
+        in_parts = _DATE_PARTS <= {key.lower() for key in in_path}
+        offered = sorted(key for key in in_path if not in_parts or key.lower() not in _DATE_PARTS)
+        found = found_columns((*layout.columns, *offered), missing[0], wanted[missing[0]])
+        if wanted[missing[0]] == "--timestamp-column" and in_parts:
+            hint = f"Pass --query with {_DATE_OF_PARTS}"
+        elif wanted[missing[0]] == "--timestamp-column" and "did you mean" not in found:
+            hint += ". For a log without times pass --query with row_number() over () as timestamp: the order of the rows"
         raise InputError(f"{file}: no column {missing[0]!r}; {found} {hint}")
     return layout
 

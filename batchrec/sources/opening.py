@@ -20,6 +20,8 @@ from batchrec.tables.queries import select, table_of
 
 _log = logging.getLogger(__name__)
 
+# Type -> what takes its values apart, if it is not unnest.
+_PART_OF = {"struct": "the field that holds the id or the time, like {column}.field", "map": "unnest(map_keys({column}))"}
 _NESTED = {"list", "array", "struct", "map", "union", "variant"}
 # Maximum number of columns that are written in paths; sql/sources/partitions.sql has as many.
 _MAX_PARTITIONS = 4
@@ -139,9 +141,10 @@ def check_types(source: Source, wanted: dict[str, str]) -> None:
     for column, option in wanted.items():
         type_ = source.type_of(column)
         if type_ in _NESTED:
+            part = _PART_OF.get(type_, "unnest({column})").format(column=column)
             raise InputError(
                 f"{where}: column {column!r} of {option} has values of type {type_}; expected one value per row. "
-                f"Pass a query with unnest({column})"
+                f"Pass a query with {part}"
             )
         if type_ == "interval" or source.arrow_type_of(column).startswith("duration"):
             raise InputError(f"{where}: column {column!r} of {option} has durations; expected text or numbers")

@@ -56,6 +56,10 @@ def test_a_name_may_begin_with_a_tilde(build: BuildSequences) -> None:
         ("_delta_log/00.json", "Delta Lake"),
         (".hoodie/h", "Apache Hudi"),
         ("metadata/v1.metadata.json", "Apache Iceberg"),
+        ("metadata/v1.metadata.json.gz", "Apache Iceberg"),
+        ("dt=1/.hoodie_partition_metadata", "Apache Hudi"),
+        ("schema/schema-0", "Apache Paimon"),
+        ("delta_0000006_0000006/bucket_0", "Apache Hive"),
     ],
 )
 @pytest.mark.parametrize("where", ["plays", "plays/*/*.csv", "plays/dt=1/p.csv"])
