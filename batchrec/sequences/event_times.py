@@ -93,8 +93,8 @@ def problem_of(
     if small is not None and not is_query and small.n_events > n_events / 2:
         return [SMALL], (
             "as seconds these times are before March 1973. Pass --timestamp-unit days for days, excel for times of a "
-            "spreadsheet, s if they are seconds or only their order matters, --timestamp-format for dates, or a query that "
-            "computes times"
+            "spreadsheet, s if they are seconds or only their order matters, --timestamp-format for dates, or a query "
+            "that computes times"
         )
     for system, first, last in _TICKS:
         if nanoseconds is not None and first <= nanoseconds.oldest <= nanoseconds.newest <= last:
@@ -140,8 +140,12 @@ def warnings_of(times: Sequence[TimesOfKind], unit: str) -> list[tuple[str, int]
         for of_kind in times
         if of_kind.kind == ZERO and unit == "auto"
     ]
-    return rounded + zeros + [
-        (f"{of_kind.n_events} numbers are too small to be dates after March 1973. {advice}", of_kind.kind)
-        for of_kind in times
-        if of_kind.kind == SMALL and unit == "auto"
-    ]
+    return (
+        rounded
+        + zeros
+        + [
+            (f"{of_kind.n_events} numbers are too small to be dates after March 1973. {advice}", of_kind.kind)
+            for of_kind in times
+            if of_kind.kind == SMALL and unit == "auto"
+        ]
+    )

@@ -18,7 +18,20 @@ SEVERAL_IDS = rf"^\s*(\[.*\]|\{{.*[,:].*\}}|\(.*,.*\)|{_CODE}((\s*[,|;]\s*|\s+){
 # Other quotes than those of the file, or a spreadsheet's marks of a text: '10', ="10", '10 without a second quote.
 QUOTED_IDS = r"""^\s*(=?"[^"]*"|'[^']*'|'[\w.-]+|`[^`]*`|\x{201c}[^\x{201d}]*\x{201d})\s*$"""
 # In lower case. Some of them can be ids, so they are a warning.
-LIKELY_NULL_WORDS = ("n/a", "#n/a", "na", "nil", "undefined", "(null)", "[null]", "<null>", "(not set)", "unknown", "-", "?")
+LIKELY_NULL_WORDS = (
+    "n/a",
+    "#n/a",
+    "na",
+    "nil",
+    "undefined",
+    "(null)",
+    "[null]",
+    "<null>",
+    "(not set)",
+    "unknown",
+    "-",
+    "?",
+)
 # Ids of these types become integers if every one is an integer; ids of other types are text. Untyped ids can be both.
 _NUMBERS = {"null", "decimal", "hugeint", "uhugeint", *FLOATS}
 _NUMBERS |= {f"{sign}{size}" for sign in ("", "u") for size in ("tinyint", "smallint", "integer", "bigint")}

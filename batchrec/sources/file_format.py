@@ -97,7 +97,7 @@ class Format(ABC):
 
 
 def show_names(names: Sequence[str]) -> str:
-    """Return up to 30 names for an error message, in quotes if blanks, commas or unprintable characters would mislead."""
+    """Return up to 30 names for an error message, in quotes if they have blanks, commas or unprintable characters."""
     shown = [
         name if name and name == name.strip() and name.isprintable() and "," not in name else repr(name)
         for name in names[:30]

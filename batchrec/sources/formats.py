@@ -73,13 +73,15 @@ def layout_of(file: InputFile, wanted: dict[str, str], options: CsvOptions = Csv
                 ". If the file has no header pass --header no --columns, for another delimiter --delimiter, and for "
                 "any other format --query with a SELECT that reads the file"
             )
-        in_parts = _DATE_PARTS <= {key.lower() for key in in_path}
+        in_parts = {key.lower() for key in in_path} >= _DATE_PARTS
         offered = sorted(key for key in in_path if not in_parts or key.lower() not in _DATE_PARTS)
         found = found_columns((*layout.columns, *offered), missing[0], wanted[missing[0]])
         if wanted[missing[0]] == "--timestamp-column" and in_parts:
             hint = f"Pass --query with {_DATE_OF_PARTS}"
         elif wanted[missing[0]] == "--timestamp-column" and "did you mean" not in found:
-            hint += ". For a log without times pass --query with row_number() over () as timestamp: the order of the rows"
+            hint += (
+                ". For a log without times pass --query with row_number() over () as timestamp: the order of the rows"
+            )
         raise InputError(f"{file}: no column {missing[0]!r}; {found} {hint}")
     return layout
 

@@ -21,7 +21,10 @@ from batchrec.tables.queries import select, table_of
 _log = logging.getLogger(__name__)
 
 # Type -> what takes its values apart, if it is not unnest.
-_PART_OF = {"struct": "the field that holds the id or the time, like {column}.field", "map": "unnest(map_keys({column}))"}
+_PART_OF = {
+    "struct": "the field that holds the id or the time, like {column}.field",
+    "map": "unnest(map_keys({column}))",
+}
 _NESTED = {"list", "array", "struct", "map", "union", "variant"}
 # Maximum number of columns that are written in paths; sql/sources/partitions.sql has as many.
 _MAX_PARTITIONS = 4

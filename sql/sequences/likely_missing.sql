@@ -11,5 +11,5 @@ select
 from ids
 where list_contains(cast($words as varchar[]), lower(trim(id)))
 group by id
-order by n_events desc, id
+order by n_events desc, id asc
 limit 1

@@ -104,7 +104,7 @@ def test_the_query_that_the_error_about_a_nested_column_suggests_reads_it(
 ) -> None:
     write_parquet("r.parquet", movieId=values)
     fails(build("--ratings", "r.parquet"), "r.parquet", "'movieId'", "--item-column", f"{item}\n")
-    write("q.sql", f"select userId as user_id, {item} as item_id, timestamp from 'r.parquet'")
+    write("q.sql", f"from 'r.parquet' select userId as user_id, {item} as item_id, timestamp")
     assert 10 in build("--query", "q.sql").histories[1]
     write("q.sql", f"select 1 as user_id, [1, 2] as item_id, {T} as timestamp")
     fails(build("--query", "q.sql"), "q.sql", "'item_id'", "unnest(item_id)")
@@ -131,7 +131,9 @@ def test_ids_that_a_program_has_rounded_are_bad_rows(build: BuildSequences, text
     fails(build(), "line 2", "item id has lost digits")
 
 
-@pytest.mark.parametrize("text", ["[10, 20]", "['a', 'b']", "10,20", "10|20|30", "[]", "{10,20}", "(10, 20)", "10 20", "N1 N2-0"])
+@pytest.mark.parametrize(
+    "text", ["[10, 20]", "['a', 'b']", "10,20", "10|20|30", "[]", "{10,20}", "(10, 20)", "10 20", "N1 N2-0"]
+)
 def test_lists_that_are_written_as_text_are_refused(build: BuildSequences, text: str) -> None:
     log(f'1,"{text}",{T}', f'2,"{text}",{T}', f"3,30,{T}")
     fails(build(), "ratings.csv: column 'movieId' of --item-column has several ids per row", text, "unnest")
@@ -166,7 +168,9 @@ def test_the_quote_that_the_error_about_quoted_ids_suggests_reads_them(build: Bu
 
 def test_a_text_that_others_write_for_a_missing_id_is_a_warning(build: BuildSequences) -> None:
     log(f"undefined,10,{T}", f"u1,10,{T}", f"N/A,10,{T}", f"undefined,20,{T}")
-    assert "WARNING user id 'undefined' has 2 events. If it means a missing id pass --null 'undefined'" in build().stderr
+    assert (
+        "WARNING user id 'undefined' has 2 events. If it means a missing id pass --null 'undefined'" in build().stderr
+    )
     outcome = build("--null", "undefined,n/a", "--max-bad-rows", "3")
     assert (outcome.histories, "WARNING" in outcome.stderr) == ({"u1": [10]}, False)
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import BuildSequences
 from tests.faults import mutated_parquet
-from tests.support.log_files import HEADER, T, fails, log, write, write_parquet
+from tests.support.log_files import HEADER, T, events, fails, log, write, write_parquet
 
 pytestmark = pytest.mark.usefixtures("detected_unit")
 
@@ -69,6 +69,29 @@ def test_a_folder_of_a_table_format_is_refused_as_path_and_as_glob(
     write("plays/dt=1/p.csv", f"{HEADER}1,2,{T}\n")
     write(f"plays/{mark}", "{}")
     fails(build("--ratings", where), "plays", f"table of {kind}", "export")
+
+
+def test_a_date_in_three_folders_is_read_by_the_query_that_the_error_suggests(build: BuildSequences) -> None:
+    for day, item in (("01", 10), ("02", 20)):
+        write(f"plays/year=2024/month=01/day={day}/p.csv", f"userId,movieId\n1,{item}\n")
+    time = "concat_ws('-', year, month, day) as timestamp"
+    fails(build("--ratings", "plays"), "found userId, movieId.", f"--query with {time}", "hive_partitioning = true")
+    files = "read_csv('plays/**/*.csv', hive_partitioning = true)"
+    write("q.sql", f"from {files} select userId as user_id, movieId as item_id, {time}")
+    assert events(build("--query", "q.sql")) == {1: [(10, 1704067200), (20, 1704153600)]}
+
+
+def test_a_column_of_the_path_is_offered_in_place_of_a_missing_one(build: BuildSequences) -> None:
+    write("plays/DT=2024-01-01/p.csv", "userId,movieId\n1,2\n")
+    fails(build("--ratings", "plays", "--timestamp-column", "dt"), "did you mean 'DT'? Pass --timestamp-column\n")
+
+
+def test_a_log_without_times_is_read_by_the_query_that_the_error_suggests(build: BuildSequences) -> None:
+    write("ratings.csv", "userId,movieId\n1,30\n1,20\n")
+    time = "row_number() over () as timestamp"
+    fails(build(), f"--query with {time}")
+    write("q.sql", f"from 'ratings.csv' select userId as user_id, movieId as item_id, {time}")
+    assert build("--query", "q.sql").histories == {1: [30, 20]}
 
 
 def test_skipped_files_of_a_folder_are_listed_in_one_warning(build: BuildSequences) -> None:
