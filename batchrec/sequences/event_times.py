@@ -140,12 +140,9 @@ def warnings_of(times: Sequence[TimesOfKind], unit: str) -> list[tuple[str, int]
         for of_kind in times
         if of_kind.kind == ZERO and unit == "auto"
     ]
-    return (
-        rounded
-        + zeros
-        + [
-            (f"{of_kind.n_events} numbers are too small to be dates after March 1973. {advice}", of_kind.kind)
-            for of_kind in times
-            if of_kind.kind == SMALL and unit == "auto"
-        ]
-    )
+    small = [
+        (f"{of_kind.n_events} numbers are too small to be dates after March 1973. {advice}", of_kind.kind)
+        for of_kind in times
+        if of_kind.kind == SMALL and unit == "auto"
+    ]
+    return [*rounded, *zeros, *small]
