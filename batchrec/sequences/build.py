@@ -102,18 +102,12 @@ def build_sequences(
     """
     started = time.monotonic()
     sources, out = as_sources(ratings, "ratings"), Path(out)
-    inputs = [] if config.query is None else [config.query]
     if builder is None and config.engine != "local":
         name = config.engine
         raise ConfigError(
             f"--engine {name}: no engine is given. Pass builder=batchrec.engines.sequences_builder({name!r})"
         )
-    if config.query is None:
-        if not sources:
-            raise ConfigError("ratings: found none; expected files, folders, globs or URLs")
-        files, tables = split_tables(sources)
-        local_files = find_files([path for path in files if not is_url(path)], "--ratings")
-        inputs = [*map(str, local_files), *map(local_path_of, tables)]
+    inputs = _input_files(sources, config)
     check_output_file(out, inputs)
     check_output_file(rejects_of(out), inputs, kind=None)
     where = where_of(sources, config)
@@ -145,6 +139,17 @@ def build_sequences(
         seconds=round(time.monotonic() - started, 3),
         **counts,
     )
+
+
+def _input_files(ratings: Sequence[str], config: SequencesConfig) -> list[str]:
+    """Return the local files of the log, which no output may replace."""
+    if config.query is not None:
+        return [config.query]
+    if not ratings:
+        raise ConfigError("ratings: found none; expected files, folders, globs or URLs")
+    files, tables = split_tables(ratings)
+    local_files = find_files([path for path in files if not is_url(path)], "--ratings")
+    return [*map(str, local_files), *map(local_path_of, tables)]
 
 
 def where_of(ratings: Sequence[str], config: SequencesConfig) -> str:

@@ -26,11 +26,12 @@ _DATE_NUMBERS = (
     ("%Y%m%d%H", SECONDS, 1980010100, 2100123123),
     ("%Y%m%d%H%M", MILLISECONDS, 190001010000, 210012312359),
     ("%Y%m%d%H%M%S", MILLISECONDS, 19000101000000, 21001231235959),
+    ("%y%m%d%H%M%S", MILLISECONDS, 100101000000, 991231235959),
     ("%Y%m%d%H%M%S%g", MICROSECONDS, 19000101000000000, 21001231235959999),
 )
-# Ticks of 100 ns since the year 1, and since 1601, for the years 1990 to 2060. Read as nanoseconds they are all in
-# 1989 or 1990, and in 1973 or 1974.
-_TICKS = {".NET ticks": (627 * 10**12, 650 * 10**12), "Windows file times": (1227 * 10**11, 1449 * 10**11)}
+# Ticks of 100 ns for the years 1990 to 2060, read as nanoseconds: .NET counts since the year 1, and all are in 1989 or
+# 1990; Windows counts since 1601, and all are in 1973 or 1974.
+_TICKS = ((".NET", 627 * 10**12, 650 * 10**12), ("Windows", 1227 * 10**11, 1449 * 10**11))
 _SECOND = 10**6
 _DAY = 86400 * _SECOND
 _YEAR_1971 = 365 * _DAY
@@ -92,13 +93,13 @@ def problem_of(
     if small is not None and not is_query and small.n_events > n_events / 2:
         return [SMALL], (
             "as seconds these times are before March 1973. Pass --timestamp-unit days for days, excel for times of a "
-            "spreadsheet, s if they are seconds or only their order matters, or --timestamp-format for dates. "
-            "If several columns make a time pass --query with a SELECT that puts them together"
+            "spreadsheet, s if they are seconds or only their order matters, --timestamp-format for dates, or a query "
+            "that computes times"
         )
-    for name, (lowest, highest) in _TICKS.items():
-        if nanoseconds is not None and lowest <= nanoseconds.oldest <= nanoseconds.newest <= highest:
+    for system, first, last in _TICKS:
+        if nanoseconds is not None and first <= nanoseconds.oldest <= nanoseconds.newest <= last:
             advice = "Pass a query that converts them to times, or --timestamp-unit ns"
-            return [NANOSECONDS], f"the numbers look like {name}. {advice}"
+            return [NANOSECONDS], f"the numbers look like {system} ticks. {advice}"
     return None
 
 
@@ -134,8 +135,14 @@ def warnings_of(times: Sequence[TimesOfKind], unit: str) -> list[tuple[str, int]
         for of_kind in times
         if of_kind.n_rounded
     ]
-    return rounded + [
+    zeros = [
+        (f"{of_kind.n_events} time(s) are 0, read as 1970. If they are missing leave the rows out", ZERO)
+        for of_kind in times
+        if of_kind.kind == ZERO and unit == "auto"
+    ]
+    small = [
         (f"{of_kind.n_events} numbers are too small to be dates after March 1973. {advice}", of_kind.kind)
         for of_kind in times
         if of_kind.kind == SMALL and unit == "auto"
     ]
+    return [*rounded, *zeros, *small]

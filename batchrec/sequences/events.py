@@ -9,9 +9,9 @@ import duckdb
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
 from batchrec.sequences.event_times import TimesOfKind, problem_of, times_of, unit_needed, warnings_of
-from batchrec.sequences.id_types import IdTypes, mixed_types
+from batchrec.sequences.id_types import QUOTED_IDS, SEVERAL_IDS, IdTypes, Role, mixed_types
 from batchrec.sequences.log import find_merged, leave_out_merged, open_log, refuse_lost_digits, refuse_quotes
-from batchrec.sequences.reject_texts import advice_on
+from batchrec.sequences.reject_texts import ESCAPED_QUOTE, advice_on
 from batchrec.sequences.scans import Scans, Typing
 from batchrec.sources import Reject, rejects_of_lines, shown_files
 from batchrec.tables.ids import BLANKS
@@ -82,7 +82,9 @@ def _decide(scans: Scans, has_quotes: bool) -> tuple[Typing, list[str]]:
         for role in types.to_change:
             warnings.append(types.warning(role, scans.example(role)))
         typing = Typing(types.changed(), needed, has_quotes)
-    _refuse_several_ids(scans, types)
+    for role in types.guessed_texts:
+        _refuse_ids_of_form(scans, role)
+        warnings.append(_missing_word(scans, role))
     about_times = warnings_of(times, config.timestamp_unit)
     warnings += [f"{scans.example(kind)}: {warning}" for warning, kind in about_times]
     return Typing(types, needed, has_quotes), [warning for warning in warnings if warning is not None]
@@ -98,18 +100,36 @@ def _refuse_times(scans: Scans, times: Sequence[TimesOfKind]) -> None:
         raise InputError(f"{examples[0]}{others}: {text}")
 
 
-def _refuse_several_ids(scans: Scans, types: IdTypes) -> None:
-    """Raise InputError if a column holds lists that are written as text."""
-    for role in types.guessed_texts:
-        text = scans.several_ids(role)
-        if text is not None:
-            log = scans.log
-            column, query = log.user if role == "user" else log.item, log.config.query
-            where = query or ", ".join(shown_files(source.places) for source in log.sources)
-            raise InputError(
-                f"{where}: column {column!r} of --{role}-column has several ids per row, like {text[:60]!r}; expected "
-                f"one. Pass a query with unnest, or --{role}-id-type text to confirm that each is one id"
-            )
+def _refuse_ids_of_form(scans: Scans, role: Role) -> None:
+    """Raise InputError if a column of texts holds lists that are written as text, or ids within quotes."""
+    log = scans.log
+    column, query = log.user if role == "user" else log.item, log.config.query
+    where = query or ", ".join(shown_files(source.places) for source in log.sources)
+    confirm = f"or --{role}-id-type text to confirm that each is one id"
+    several = scans.id_of_form(role, SEVERAL_IDS)
+    if several is not None:
+        raise InputError(
+            f"{where}: column {column!r} of --{role}-column has several ids per row, objects or separated digits, like "
+            f"{several[:60]!r}; expected one id. Pass a query that takes them apart, as unnest does, {confirm}"
+        )
+    quoted = scans.id_of_form(role, QUOTED_IDS)
+    if quoted is not None:
+        text = quoted.strip()
+        marks = {"=": '="', "'": "''", "\u201c": "\u201c\u201d"}.get(text[0], text[0])
+        option = """--quote "'", """ if text[0] == text[-1] == "'" and log.has_csv else ""
+        raise InputError(
+            f"{where}: column {column!r} of --{role}-column has ids within quotes, like {text[:60]!r}; expected ids "
+            f"without them. Pass {option}a query that removes them, as trim({column}, '{marks}') does, {confirm}"
+        )
+
+
+def _missing_word(scans: Scans, role: Role) -> str | None:
+    """Return a warning if ids of a role are words that others write for a missing value; None if not."""
+    found = scans.missing_word(role)
+    if found is None:
+        return None
+    word, n_events = found
+    return f"{role} id {word!r} has {n_events} events. If it means a missing id pass --null {word.strip()!r}"
 
 
 def _check_rejects(scans: Scans, typing: Typing) -> LoadedEvents:
@@ -123,8 +143,8 @@ def _check_rejects(scans: Scans, typing: Typing) -> LoadedEvents:
         return LoadedEvents(n_rows, n_old, n_below, not_parsed + unusable, typing)
     first = not_parsed[0] if not_parsed else next(scans.unusable(1))
     advice = f"Fix them, or allow as many with --max-bad-rows (now {config.max_bad_rows})"
-    if scans.merged:
+    if scans.merged and ESCAPED_QUOTE not in first.value:
         advice = f"If quotes are ordinary characters in this file pass --quote none. {advice}"
     else:
-        advice = f"{advice_on(first.reason, is_every_row=n_bad == n_rows)}{advice}"
+        advice = f"{advice_on(first, is_every_row=n_bad == n_rows)}{advice}"
     raise InputError(f"{first}; {n_bad} of {n_rows} rows cannot be used. {advice}")

@@ -12,9 +12,27 @@ Role = Literal["user", "item"]
 # Below this whole number a float distinguishes all whole numbers, and the next one becomes this one. DuckDB reads
 # Arrow's halffloat as a float.
 FLOATS = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
-# A list that a program has written as text: [10, 20], {10,20} as Postgres does, (10, 20), or numbers between commas,
-# bars or semicolons. A GUID in braces has no comma, and a JSON object has colons.
-SEVERAL_IDS = r"^\s*(\[.*\]|\{(\d*|[^{}:]*,[^{}:]*)\}|\([^()]*,[^()]*\)|\d+(\s*[,|;]\s*\d+)+)\s*$"
+# A list or an object that a program has written as text: [10, 20], {10}, {"id": 10}, (10, 20), or numbers between
+# commas, bars, semicolons or blanks, each with up to four letters before it: N10 N20.
+_CODE = r"[A-Za-z]{0,4}\d+(-\d+)?"
+SEVERAL_IDS = rf"^\s*(\[.*\]|\{{(\d*|.*[,:].*)\}}|\(.*,.*\)|{_CODE}((\s*[,|;]\s*|\s+){_CODE})+)\s*$"
+# Other quotes than those of the file, or a spreadsheet's marks of a text: '10', ="10", '10 without a second quote.
+QUOTED_IDS = r"""^\s*(=?"[^"]*"|'[^']*'|'[\w.-]+|`[^`]*`|\x{201c}[^\x{201d}]*\x{201d})\s*$"""
+# In lower case. Some of them can be ids, so they are a warning.
+LIKELY_NULL_WORDS = (
+    "n/a",
+    "#n/a",
+    "na",
+    "nil",
+    "undefined",
+    "(null)",
+    "[null]",
+    "<null>",
+    "(not set)",
+    "unknown",
+    "-",
+    "?",
+)
 # Ids of these types become integers if every one is an integer; ids of other types are text. Untyped ids can be both.
 _NUMBERS = {"null", "decimal", "hugeint", "uhugeint", *FLOATS}
 _NUMBERS |= {f"{sign}{size}" for sign in ("", "u") for size in ("tinyint", "smallint", "integer", "bigint")}

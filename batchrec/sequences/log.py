@@ -63,6 +63,11 @@ class Log:
             has_quoted_fields(source.layout, source.files) for source in self.sources if source.layout is not None
         )
 
+    @property
+    def has_csv(self) -> bool:
+        """Whether a file is CSV."""
+        return any(source.is_csv for source in self.sources)
+
     def lines(self, file: str, records: Sequence[tuple[str | None, ...]]) -> list[int | None]:
         """Return the lines of records of a file, matched by their values; None if they are not lines of text."""
         source, opened = next(((s, f) for s in self.sources for f in s.files if str(f) == file), (None, None))

@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 
-from batchrec.sources import NOT_UTF_8
+from batchrec.sources import NOT_UTF_8, Reject
 
 # Reasons whose advice helps even if other rows can be used.
 _ABOUT_ONE_ROW = ("unknown event type", NOT_UTF_8)
 
 
-def advice_on(reason: str, is_every_row: bool) -> str:
+# As Spark and MySQL write a quote within quotes; others double it.
+ESCAPED_QUOTE = '\\"'
+
+
+def advice_on(reject: Reject, is_every_row: bool) -> str:
     """Return advice if no row can be used, because then the format of the file is the likely cause; or on the row."""
+    reason = reject.reason
+    if ESCAPED_QUOTE in reject.value:
+        return r"For quotes that a backslash escapes pass --query with read_csv and escape = '\'. "
     if not is_every_row and reason not in _ABOUT_ONE_ROW:
         return ""
     query = "or read the file with --query. "

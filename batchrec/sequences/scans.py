@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from batchrec.config import SequencesConfig
-from batchrec.sequences.id_types import SEVERAL_IDS, IdTypes
+from batchrec.sequences.id_types import LIKELY_NULL_WORDS, IdTypes
 from batchrec.sequences.log import Log
 from batchrec.sequences.reject_texts import shown_value
 from batchrec.sequences.since import first_moment
@@ -43,10 +43,16 @@ class Scans:
         checks: list[dict[str, Any]] = select(self.con, "sequences/load_checks").to_arrow_table().to_pylist()
         return checks
 
-    def several_ids(self, role: str) -> str | None:
-        """Return a text with several ids of a role, if at least half of the first ids that were typed are like it."""
-        rows = select(self.con, "sequences/several_ids", id=f"{role}_id", several=SEVERAL_IDS).fetchall()
+    def id_of_form(self, role: str, form: str) -> str | None:
+        """Return an id of a role that matches a regular expression, if at least half of the first ids do."""
+        rows = select(self.con, "sequences/ids_of_form", id=f"{role}_id", form=form).fetchall()
         return str(rows[0][0]) if rows else None
+
+    def missing_word(self, role: str) -> tuple[str, int] | None:
+        """Return the most frequent id of a role that is likely a word for a missing one, and its number of events."""
+        words = list(LIKELY_NULL_WORDS)
+        rows = select(self.con, "sequences/likely_missing", id=f"{role}_id", words=words).fetchall()
+        return rows[0] if rows else None
 
     def counts(self) -> Counter[str | None]:
         """Count the events by the reason why they are in no history; None: they are in one."""

@@ -97,8 +97,11 @@ class Format(ABC):
 
 
 def show_names(names: Sequence[str]) -> str:
-    """Return up to 30 names for an error message, in quotes if they have blanks or unprintable characters."""
-    shown = [name if name and name == name.strip() and name.isprintable() else repr(name) for name in names[:30]]
+    """Return up to 30 names for an error message, in quotes if they have blanks, commas or unprintable characters."""
+    shown = [
+        name if name and name == name.strip() and name.isprintable() and "," not in name else repr(name)
+        for name in names[:30]
+    ]
     text = ", ".join(name if len(name) <= 60 else f"{name[:60]}..." for name in shown)
     return text + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 
@@ -110,7 +113,7 @@ def partitions_of(name: str) -> list[tuple[str, str]]:
 
 
 def value_of_nested(column: str, type_: str) -> str:
-    """Return an expression of SQL for the error on nested values, that makes rows of one value each."""
-    if type_ in ("list", "array"):
-        return f"unnest({column})"
-    return f"unnest(map_keys({column}))" if type_ == "map" else f"one field, as {column}.id"
+    """Return for the error on nested values what makes rows of one value each in a query."""
+    if type_ == "struct":
+        return f"the field that holds the id or the time, like {column}.field"
+    return f"unnest(map_keys({column}))" if type_ == "map" else f"unnest({column})"

@@ -18,14 +18,16 @@ from batchrec.tables.queries import not_from_home
 _TABLE_FORMATS = {
     "Delta Lake": ("_delta_log", "by a URL like {delta}, or with a query over delta_scan (--query, or a .sql file)"),
     "Apache Iceberg": (
-        "metadata/*.metadata.json",
+        "metadata/*.metadata.json*",
         "by a URL like iceberg://catalog/db.table, or with a query over iceberg_scan (--query, or a .sql file)",
     ),
-    "Apache Hudi": (".hoodie", "with an engine that supports the format"),
-    "Apache Paimon": ("snapshot/snapshot-*", "with an engine that supports the format"),
+    "Apache Hudi": (".hoodie*", "with an engine that supports the format"),
+    "Apache Paimon": ("schema/schema-[0-9]*", "with an engine that supports the format"),
+    "Apache Hive with transactions": (f"delta_{'[0-9]' * 7}_*", "with an engine that supports the format"),
 }
 _MARK = re.compile(
-    r"^(.*)/(?:(_delta_log)/.*|metadata/[^/]*(\.metadata\.json)|(\.hoodie)/.*|snapshot/(snapshot-)[^/]*)$"
+    r"^(.*)/(?:(_delta_log)/.*|metadata/[^/]*(\.metadata\.json)[^/]*|(\.hoodie)[^/]*(?:/.*)?"
+    r"|schema/(schema-)[0-9]+|(delta_)[0-9]{7}_.*)$"
 )
 
 

@@ -34,6 +34,12 @@ _OTHER_FORMATS = {
     "text in UTF-16, big-endian": (0, codecs.BOM_UTF16_BE),
 }
 
+# A date that is written in three columns of a path.
+_DATE_PARTS = {"year", "month", "day"}
+_DATE_OF_PARTS = (
+    "concat_ws('-', year, month, day) as timestamp, from read_parquet or read_csv with hive_partitioning = true"
+)
+
 
 def format_of(layout: Layout) -> Format:
     """Return the format that made a layout."""
@@ -61,19 +67,28 @@ def layout_of(file: InputFile, wanted: dict[str, str], options: CsvOptions = Csv
         if times > 1:
             raise InputError(f"{file}: {times} columns {column!r}; found {show_names(layout.columns)}. Pass {option}")
     if missing:
-        hint = f"Pass {wanted[missing[0]]}"
-        if missing == [column for column, option in wanted.items() if option == "--timestamp-column"]:
-            hint += ", or if only the order of the rows is known, --query with row_number() over () as timestamp"
-        if len(missing) == len(wanted) and layout.is_csv and "--timestamp-column" in wanted.values():
-            hint += (
-                ". If the file has no header pass --header no --columns, for another delimiter --delimiter, and for "
-                "any other format --query with a SELECT that reads the file"
-            )
-        found = found_columns(
-            [*layout.columns, *sorted(in_path.difference(layout.columns))], missing[0], wanted[missing[0]]
-        )
-        raise InputError(f"{file}: no column {missing[0]!r}; {found} {hint}")
+        raise InputError(f"{file}: no column {missing[0]!r}; {_about_missing(missing, wanted, layout, in_path)}")
     return layout
+
+
+def _about_missing(missing: list[str], wanted: dict[str, str], layout: Layout, in_path: set[str]) -> str:
+    """Return what was found in place of a missing column, and what to do."""
+    option = wanted[missing[0]]
+    # Three columns of a path can be the time together, but none of them alone.
+    in_parts = {key.lower() for key in in_path} >= _DATE_PARTS
+    offered = {key for key in in_path if not in_parts or key.lower() not in _DATE_PARTS}
+    found = found_columns([*layout.columns, *sorted(offered.difference(layout.columns))], missing[0], option)
+    if in_parts and option == "--timestamp-column":
+        return f"{found} Pass --query with {_DATE_OF_PARTS}"
+    hint = f"Pass {option}"
+    if len(missing) == len(wanted) and layout.is_csv and "--timestamp-column" in wanted.values():
+        hint += (
+            ". If the file has no header pass --header no --columns, for another delimiter --delimiter, and for "
+            "any other format --query with a SELECT that reads the file"
+        )
+    elif option == "--timestamp-column" and "did you mean" not in found:
+        hint += ". For a log without times pass --query with row_number() over () as timestamp: the order of the rows"
+    return f"{found} {hint}"
 
 
 def column_names(file: InputFile) -> tuple[str, ...]:

@@ -35,16 +35,26 @@ with parsed as (
                 cast_to_type(item_id, $item_type)
             )
         ) as item_key,
-        if($timestamp_format is null, try_cast(event_time as double), null) as tick,
+        case
+            when $timestamp_format is not null then null
+            -- DuckDB would skip the underscores of 2023_12_15.
+            when contains(event_time, '_') then null
+            when contains(event_time, ',') and regexp_matches(event_time, '^\s*\d{5,},\d+\s*$')
+                then try_cast(replace(event_time, ',', '.') as double)
+            else try_cast(event_time as double)
+        end as tick,
         case
             when $timestamp_format is not null
                 then epoch_us(
                     cast(
                         coalesce(
                             try_strptime(event_time, $timestamp_format),
-                            -- 20231215.0 is a whole number, as in ids.
-                            try_strptime(
-                                regexp_replace(trim(event_time, $blanks), '^(\d+)\.0*$', '\1'), $timestamp_format
+                            -- A number from a column of floats or decimals, such as 20231215.0.
+                            try_strptime(regexp_extract(event_time, '^(\d+)\.0*$', 1), $timestamp_format),
+                            if(
+                                regexp_matches(event_time, '^\d+\.\d+$') and $timestamp_format like '%\%S' escape '\',
+                                try_strptime(event_time, concat($timestamp_format, '.%f')),
+                                null
                             )
                         ) as timestamptz
                     )
@@ -53,7 +63,7 @@ with parsed as (
             when
                 tick is null
                 and ascii(right(event_time, 2)) > 57
-                and not regexp_matches(event_time, '\d ?(UTC|GMT)$|Z\[UTC\]$|[A-Za-z]/[A-Za-z]')
+                and not regexp_matches(event_time, '\d ?(UTC|GMT)$|[Z\d]\[UTC\]$|[A-Za-z]/[A-Za-z]')
                 then null
             -- No place is 15 hours from UTC, but such an offset would be added.
             when tick is null and regexp_matches(event_time, ':\d\d([.,]\d+)?\s*[+-](1[5-9]|[2-9]\d)') then null
@@ -68,7 +78,16 @@ with parsed as (
                                 regexp_replace(
                                     regexp_replace(
                                         regexp_replace(
-                                            regexp_replace(trim(event_time, $blanks), '(?i)Z(\[UTC\])?$', 'Z'),
+                                            regexp_replace(
+                                                -- Java adds a region in brackets to the offset.
+                                                regexp_replace(
+                                                    trim(event_time, $blanks),
+                                                    '(?i)(Z|[+-]\d\d:?\d\d)\[[\w/+-]+\]$',
+                                                    '\1'
+                                                ),
+                                                '(?i)\s*Z$',
+                                                'Z'
+                                            ),
                                             '\s+([+-]\d\d:?(\d\d)?)$',
                                             '\1'
                                         ),

@@ -91,19 +91,21 @@ def test_bytes_in_parquet_are_read_as_utf_8(build: BuildSequences) -> None:
 
 
 @pytest.mark.parametrize(
-    "values",
-    [[[10]], [{"id": 10}], pa.array([[(10, 1)]], pa.map_(pa.int64(), pa.int64()))],
+    ("values", "item"),
+    [
+        ([[10, 20]], "unnest(movieId)"),
+        ([{"field": 10}], "movieId.field"),
+        (pa.array([[(10, 2)]], pa.map_(pa.int64(), pa.int64())), "unnest(map_keys(movieId))"),
+    ],
     ids=["list", "struct", "map"],
 )
-def test_the_error_about_a_nested_column_gives_the_expression_that_helps(build: BuildSequences, values: Any) -> None:
+def test_the_query_that_the_error_about_a_nested_column_suggests_reads_it(
+    build: BuildSequences, values: Any, item: str
+) -> None:
     write_parquet("r.parquet", movieId=values)
-    outcome = build("--ratings", "r.parquet")
-    fails(outcome, "r.parquet", "'movieId'", "--item-column", "movieId")
-    expression = (
-        outcome.stderr.strip().removesuffix(".").rpartition("Pass a query with ")[2].removeprefix("one field, as ")
-    )
-    write("q.sql", f"from 'r.parquet' select 1 as user_id, {expression} as item_id, {T} as timestamp")
-    assert build("--query", "q.sql").histories == {1: [10]}
+    fails(build("--ratings", "r.parquet"), "r.parquet", "'movieId'", "--item-column", f"{item}\n")
+    write("q.sql", f"from 'r.parquet' select userId as user_id, {item} as item_id, timestamp")
+    assert 10 in build("--query", "q.sql").histories[1]
     write("q.sql", f"select 1 as user_id, [1, 2] as item_id, {T} as timestamp")
     fails(build("--query", "q.sql"), "q.sql", "'item_id'", "unnest(item_id)")
 
@@ -129,7 +131,10 @@ def test_ids_that_a_program_has_rounded_are_bad_rows(build: BuildSequences, text
     fails(build(), "line 2", "item id has lost digits")
 
 
-@pytest.mark.parametrize("text", ["[10, 20]", "['a', 'b']", "10,20", "10|20|30", "[]", "{10,20}", "{10}", "(10, 20)"])
+@pytest.mark.parametrize(
+    "text",
+    ["[10, 20]", "['a', 'b']", "10,20", "10|20|30", "[]", "{10,20}", "{10}", "(10, 20)", "10 20", "N1 N2-0"],
+)
 def test_lists_that_are_written_as_text_are_refused(build: BuildSequences, text: str) -> None:
     log(f'1,"{text}",{T}', f'2,"{text}",{T}', f"3,30,{T}")
     fails(build(), "ratings.csv: column 'movieId' of --item-column has several ids per row", text, "unnest")
@@ -138,7 +143,7 @@ def test_lists_that_are_written_as_text_are_refused(build: BuildSequences, text:
     fails(build("--ratings", "r.parquet"), "r.parquet: column 'userId' of --user-column", "--user-id-type text")
 
 
-@pytest.mark.parametrize("text", ["{6F9619FF-8B86}", "{a: 1, b: 2}", "(single)", "f(a, b)"])
+@pytest.mark.parametrize("text", ["{6F9619FF-8B86}", "(single)", "f(a, b)"])
 def test_one_id_in_braces_or_parentheses_is_an_id(build: BuildSequences, text: str) -> None:
     log(f'1,"{text}",{T}')
     assert build().histories == {1: [text]}
@@ -147,6 +152,34 @@ def test_one_id_in_braces_or_parentheses_is_an_id(build: BuildSequences, text: s
 def test_a_few_ids_in_brackets_are_ids(build: BuildSequences) -> None:
     log(f"1,[DEMO],{T}", f"1,game,{T + 1}", f"1,other,{T + 2}", f'1,"1,234",{T + 3}', f"1,x,{T + 4}")
     assert build().histories == {1: ["[DEMO]", "game", "other", "1,234", "x"]}
+
+
+@pytest.mark.parametrize("text", ["{550E8400-E29B-41D4-A716-446655440000}", "Portal 2", "FIFA 15", "12-34", "O'Neil"])
+def test_an_id_with_braces_blanks_or_an_apostrophe_is_one_id(build: BuildSequences, text: str) -> None:
+    log(f"1,{text},{T}", f"2,{text},{T}")
+    assert build().histories == {1: [text], 2: [text]}
+
+
+@pytest.mark.parametrize("text", ["'%s'", "`%s`", '"""%s"""', '="%s"', "'%s", "“%s”"])
+def test_ids_within_other_quotes_than_those_of_the_file_are_refused(build: BuildSequences, text: str) -> None:
+    log(f"1,{text % 10},{T}", f"2,{text % 20},{T}")
+    fails(build(), "ratings.csv: column 'movieId' of --item-column has ids within quotes", "trim(movieId, '")
+    assert len(build("--item-id-type", "text").histories) == 2
+
+
+def test_the_quote_that_the_error_about_quoted_ids_suggests_reads_them(build: BuildSequences) -> None:
+    log(f"'1','10',{T}")
+    fails(build(), """Pass --quote "'", a query""")
+    assert build("--quote", "'").histories == {1: [10]}
+
+
+def test_a_text_that_others_write_for_a_missing_id_is_a_warning(build: BuildSequences) -> None:
+    log(f"undefined,10,{T}", f"u1,10,{T}", f"N/A,10,{T}", f"undefined,20,{T}")
+    assert (
+        "WARNING user id 'undefined' has 2 events. If it means a missing id pass --null 'undefined'" in build().stderr
+    )
+    outcome = build("--null", "undefined,n/a", "--max-bad-rows", "3")
+    assert (outcome.histories, "WARNING" in outcome.stderr) == ({"u1": [10]}, False)
 
 
 @pytest.mark.parametrize("text", ["1E15", "12E45678", "1.23456789E7", "1.5E3"])

@@ -213,3 +213,18 @@ def test_quotes_within_quoted_fields_are_recognised_in_tab_separated_files(build
     # As pandas and spreadsheets write it: only fields with a quote, a tab or a line end are quoted.
     write("ratings.csv", f'userId\ttitle\tmovieId\ttimestamp\n1\t"The ""Film"""\t2\t{T}\n1\t"A\tB"\t3\t{T + 1}\n')
     assert events(build()) == {1: [(2, T), (3, T + 1)]}
+
+
+def test_quotes_escaped_by_backslashes_are_read_by_the_query_that_the_error_suggests(build: BuildSequences) -> None:
+    titles = [r'"12\" single"', r'"\"Heroes\", live"', "plain"]
+    rows = "".join(f"{title},1,{item},{T + item}\n" for item, title in enumerate(titles))
+    write("ratings.csv", f"title,userId,movieId,timestamp\n{rows}")
+    option = r"escape = '\'"
+    fails(build(), "ratings.csv: line 2", f"--query with read_csv and {option}.")
+    write("q.sql", f"from read_csv('ratings.csv', {option}) select userId as user_id, movieId as item_id, timestamp")
+    assert build("--query", "q.sql").histories == {1: [0, 1, 2]}
+
+
+def test_a_header_within_quotes_is_shown_with_them(build: BuildSequences) -> None:
+    write("ratings.csv", '"userId,movieId,timestamp"\n')
+    fails(build(), "no column 'userId'; found 'userId,movieId,timestamp'")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import BuildSequences
 from tests.faults import mutated_parquet
-from tests.support.log_files import HEADER, T, fails, log, write, write_parquet
+from tests.support.log_files import HEADER, T, events, fails, log, write, write_parquet
 
 pytestmark = pytest.mark.usefixtures("detected_unit")
 
@@ -55,8 +55,11 @@ def test_a_name_may_begin_with_a_tilde(build: BuildSequences) -> None:
     [
         ("_delta_log/00.json", "Delta Lake"),
         (".hoodie/h", "Apache Hudi"),
-        ("snapshot/snapshot-1", "Apache Paimon"),
         ("metadata/v1.metadata.json", "Apache Iceberg"),
+        ("metadata/v1.metadata.json.gz", "Apache Iceberg"),
+        ("dt=1/.hoodie_partition_metadata", "Apache Hudi"),
+        ("schema/schema-0", "Apache Paimon"),
+        ("delta_0000006_0000006/bucket_0", "Apache Hive"),
     ],
 )
 @pytest.mark.parametrize("where", ["plays", "plays/*/*.csv", "plays/dt=1/p.csv"])
@@ -80,10 +83,26 @@ def test_the_error_about_a_missing_column_lists_those_in_the_path(build: BuildSe
     fails(build("--ratings", "plays"), "no column 'timestamp'; found userId, movieId, dt")
 
 
-def test_the_error_about_a_log_without_times_gives_the_query_that_reads_it(build: BuildSequences) -> None:
+def test_a_date_in_three_folders_is_read_by_the_query_that_the_error_suggests(build: BuildSequences) -> None:
+    for day, item in (("01", 10), ("02", 20)):
+        write(f"plays/year=2024/month=01/day={day}/p.csv", f"userId,movieId\n1,{item}\n")
+    time = "concat_ws('-', year, month, day) as timestamp"
+    fails(build("--ratings", "plays"), "found userId, movieId.", f"--query with {time}", "hive_partitioning = true")
+    files = "read_csv('plays/**/*.csv', hive_partitioning = true)"
+    write("q.sql", f"from {files} select userId as user_id, movieId as item_id, {time}")
+    assert events(build("--query", "q.sql")) == {1: [(10, 1704067200), (20, 1704153600)]}
+
+
+def test_a_column_of_the_path_is_offered_in_place_of_a_missing_one(build: BuildSequences) -> None:
+    write("plays/DT=2024-01-01/p.csv", "userId,movieId\n1,2\n")
+    fails(build("--ratings", "plays", "--timestamp-column", "dt"), "did you mean 'DT'? Pass --timestamp-column\n")
+
+
+def test_a_log_without_times_is_read_by_the_query_that_the_error_suggests(build: BuildSequences) -> None:
     write("ratings.csv", "userId,movieId\n1,30\n1,20\n")
-    fails(build(), "no column 'timestamp'", "row_number() over () as timestamp")
-    write("q.sql", "select userId as user_id, movieId as item_id, row_number() over () as timestamp from 'ratings.csv'")
+    time = "row_number() over () as timestamp"
+    fails(build(), f"--query with {time}")
+    write("q.sql", f"from 'ratings.csv' select userId as user_id, movieId as item_id, {time}")
     assert build("--query", "q.sql").histories == {1: [30, 20]}
 
 

@@ -83,7 +83,7 @@ def test_lines_that_are_no_object_are_bad_rows_with_their_lines(build: BuildSequ
 
 
 @pytest.mark.parametrize(
-    ("value", "type_", "expression"), [([1], "list", "unnest(movieId)"), ({"a": 1}, "struct", "movieId.id")]
+    ("value", "type_", "expression"), [([1], "list", "unnest(movieId)"), ({"a": 1}, "struct", "movieId.field")]
 )
 def test_nested_values_of_a_wanted_key_are_refused(
     build: BuildSequences, value: Any, type_: str, expression: str

@@ -113,7 +113,7 @@ def test_objects_of_a_folder_that_are_not_read_are_named_in_one_warning(build: B
     [
         ("_delta_log/00.json", "is a table of Delta Lake, by a URL like delta+memory://"),
         (".hoodie/h", "is a table of Apache Hudi, with an engine"),
-        ("snapshot/snapshot-1", "is a table of Apache Paimon, with an engine"),
+        ("schema/schema-0", "is a table of Apache Paimon, with an engine"),
         ("metadata/v1.metadata.json", "is a table of Apache Iceberg, by a URL like iceberg://catalog"),
     ],
 )
