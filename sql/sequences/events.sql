@@ -35,14 +35,19 @@ with parsed as (
                 cast_to_type(item_id, $item_type)
             )
         ) as item_key,
-        case
-            when $timestamp_format is not null then null
-            -- DuckDB would skip the underscores of 2023_12_15.
-            when contains(event_time, '_') then null
-            when contains(event_time, ',') and regexp_matches(event_time, '^\s*\d{5,},\d+\s*$')
-                then try_cast(replace(event_time, ',', '.') as double)
-            else try_cast(event_time as double)
-        end as tick,
+        if(
+            $timestamp_format is null,
+            coalesce(
+                -- DuckDB would skip the underscores of 2023_12_15.
+                if(contains(event_time, '_'), null, try_cast(event_time as double)),
+                if(
+                    contains(event_time, ',') and regexp_matches(event_time, '^\s*\d{5,},\d+\s*$'),
+                    try_cast(replace(event_time, ',', '.') as double),
+                    null
+                )
+            ),
+            null
+        ) as tick,
         case
             when $timestamp_format is not null
                 then epoch_us(
