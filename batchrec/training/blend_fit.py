@@ -1,10 +1,11 @@
 """Fit the weights of a blend on held-out items.
 
 The weights are those of a logistic regression: is the item one that the user takes later? Each user has an intercept,
-and all users weigh the same. They are then moved towards NDCG@10 itself, the further the more users there are
+and all users weigh the same. If that helps users of another fold, they are moved towards NDCG@10 itself
 (top_of_list.py). Signals that harm the top of the list with weights fitted in this way are left out, one by one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,8 @@ from batchrec.training.top_of_list import raise_ndcg
 _PENALTY = 1e-2
 _MAX_ITERATIONS = 50
 _TOLERANCE = 1e-7
+# Users are halved anew each time: of a hundred users, one pair of halves can say anything.
+_HALVINGS = 4
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def fit_weights(candidates: Candidates, names: list[str]) -> FittedWeights:
     # A signal that is the same for all candidates, but for its rounding, is not blown up: it has nothing to tell.
     scales = np.where(spreads > 1e-6 * np.abs(candidates.values).max(axis=0), spreads + 1e-9, 1)
     scaled = candidates.with_values((candidates.values / scales).astype(np.float32))
-    kept, moved, gains = _eliminate(scaled)
+    kept, moved, gains = _eliminate(scaled, _fit_top if _helps_other_users(scaled) else _maximise_likelihood)
     weights = moved * _scale(scaled.with_values(scaled.values[:, kept]), moved)
     fitted = FittedWeights(dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0))
     for column, weight, gain in zip(kept, weights, gains, strict=True):
@@ -51,14 +54,14 @@ def fit_weights(candidates: Candidates, names: list[str]) -> FittedWeights:
     return fitted
 
 
-def _eliminate(candidates: Candidates) -> tuple[list[int], Doubles, list[float]]:
-    """Return the signals, of unit variance, that help, their weights, and how much NDCG@10 gains by each.
+def _eliminate(candidates: Candidates, fit: Callable[[Candidates], Doubles]) -> tuple[list[int], Doubles, list[float]]:
+    """Return the signals, of unit variance, that help, their weights by `fit`, and how much NDCG@10 gains by each.
 
     A signal is left out if NDCG@10 rises by more than a standard error without it.
     """
     values = candidates.values
     kept = list(range(values.shape[1]))
-    weights = _fit(candidates)
+    weights = fit(candidates)
     accuracy = candidates.ndcg(weights)
     gains = [float(accuracy.mean())]
     while len(kept) > 1:
@@ -66,21 +69,39 @@ def _eliminate(candidates: Candidates) -> tuple[list[int], Doubles, list[float]]
         for place in range(len(kept)):
             columns = kept[:place] + kept[place + 1 :]
             part = candidates.with_values(values[:, columns])
-            trial = _fit(part)
+            trial = fit(part)
             trials.append((columns, trial, part.ndcg(trial)))
         gains = [float((accuracy - without).mean()) for _, _, without in trials]
         columns, trial, without = max(trials, key=lambda tried: tried[2].mean())
-        rises = without - accuracy
-        if rises.mean() <= rises.std() / np.sqrt(len(rises)):
+        if not _is_above_error(without - accuracy):
             break
         kept, weights, accuracy = columns, trial, without
         gains = [float(accuracy.mean())]
     return kept, weights, gains
 
 
-def _fit(candidates: Candidates) -> Doubles:
-    """Fit the weights of the likelihood, and move them towards NDCG@10."""
+def _helps_other_users(candidates: Candidates) -> bool:
+    """Return whether raising NDCG@10 of half of the users raises that of the others by more than a standard error."""
+    n_users = candidates.n_users
+    if n_users < 2:
+        return False
+    gains = np.zeros(n_users)
+    for halving in range(_HALVINGS):
+        is_first = np.random.default_rng(halving).permutation(n_users) % 2 == 0
+        for is_other in (is_first, ~is_first):
+            fitted_on, others = candidates.of_users(~is_other), candidates.of_users(is_other)
+            gains[is_other] += others.ndcg(_fit_top(fitted_on)) - others.ndcg(_maximise_likelihood(fitted_on))
+    return _is_above_error(gains / _HALVINGS)
+
+
+def _fit_top(candidates: Candidates) -> Doubles:
+    """Move the weights of the likelihood towards NDCG@10."""
     return raise_ndcg(candidates, _maximise_likelihood(candidates))
+
+
+def _is_above_error(gains: Doubles) -> bool:
+    """Return whether the mean of the users' gains is more than its standard error."""
+    return bool(gains.mean() > gains.std() / np.sqrt(len(gains)))
 
 
 def _scale(candidates: Candidates, weights: Doubles) -> float:
