@@ -19,7 +19,7 @@ from batchrec.training.top_of_list import raise_ndcg
 _PENALTY = 1e-2
 _MAX_ITERATIONS = 50
 _TOLERANCE = 1e-7
-# Users are halved anew each time: of a hundred users, one pair of halves can say anything.
+# One halving of a hundred users can say anything.
 _HALVINGS = 4
 
 
