@@ -90,7 +90,8 @@ def _helps_other_users(candidates: Candidates) -> bool:
         is_first = np.random.default_rng(halving).permutation(n_users) % 2 == 0
         for is_other in (is_first, ~is_first):
             fitted_on, others = candidates.of_users(~is_other), candidates.of_users(is_other)
-            gains[is_other] += others.ndcg(_fit_top(fitted_on)) - others.ndcg(_maximise_likelihood(fitted_on))
+            weights = _maximise_likelihood(fitted_on)
+            gains[is_other] += others.ndcg(raise_ndcg(fitted_on, weights)) - others.ndcg(weights)
     return _is_above_error(gains / _HALVINGS)
 
 

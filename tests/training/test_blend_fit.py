@@ -107,6 +107,11 @@ def fit_by_likelihood(candidates: Candidates, names: list[str]) -> dict[str, flo
         return fit_weights(candidates, names).weights
 
 
+def test_weights_are_not_moved_by_chance() -> None:
+    candidates = drawn([1.0, -0.5], 60)
+    assert fit_weights(candidates, ["a", "b"]).weights == fit_by_likelihood(candidates, ["a", "b"])
+
+
 def test_the_fewer_users_the_less_weights_are_moved() -> None:
     candidates = saturated(300, 25)
     few = candidates.of_users(np.arange(candidates.n_users) < 20)
