@@ -242,7 +242,7 @@ class Archive:
             night for night in self.dates_before(current[-1]) if night not in current and self.report(night) is not None
         ]
         if not earlier:
-            raise ConfigError(f"{self.folder}: no earlier night exists to roll back to")
+            raise ConfigError(f"{self.folder}: no earlier night has another table to roll back to")
         return earlier[-1]
 
     def _later_tables(self, night: date) -> dict[date, str]:
