@@ -161,21 +161,23 @@ def _jobs(context: click.Context) -> "Jobs":
     """Make the jobs of a night from their options in the environment and the file."""
     from batchrec.nightly.jobs import Jobs
 
-    sequences, train, score, similar = (
-        resolve_options(context, name) for name in ("build-sequences", "train", "score", "similar")
-    )
-    training, scoring = config_of(TrainingConfig, train), config_of(ScoringConfig, score)
-    # The model is chosen for the lists that score writes.
-    is_repeating = training.repeat_items or scoring.seen_policy != "block"
+    sequences, score, similar = (resolve_options(context, name) for name in ("build-sequences", "score", "similar"))
     return Jobs(
         ratings=sequences["ratings"] or ("ratings.csv",),
         sequences=config_of(SequencesConfig, sequences),
-        training=replace(training, repeat_items=is_repeating),
-        scoring=scoring,
+        training=training_for_lists(context),
+        scoring=config_of(ScoringConfig, score),
         out=score["out"],
         similar=config_of(SimilarConfig, similar),
         similar_out=similar["out"],
     )
+
+
+def training_for_lists(context: click.Context) -> TrainingConfig:
+    """Return the options of train, by which a model is chosen for the lists that score writes."""
+    training = config_of(TrainingConfig, resolve_options(context, "train"))
+    scoring = config_of(ScoringConfig, resolve_options(context, "score"))
+    return replace(training, repeat_items=training.repeat_items or scoring.seen_policy != "block")
 
 
 @cli.command("rollback")
