@@ -23,7 +23,7 @@ from batchrec.cli.options import (
     options_of,
 )
 from batchrec.cli.output import echo, print_figures, print_report
-from batchrec.cli.precedence import read_defaults, resolve_options
+from batchrec.cli.precedence import read_defaults, resolve_options, variable_of
 from batchrec.config import CatalogueConfig, RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_resume, ignore_signals
@@ -76,7 +76,7 @@ def _own_config_file(arguments: list[str]) -> Path | None:
     """Return the file of options that run itself is given, by command line or environment."""
     name = last_value("--config", arguments)
     if name is None:
-        name = os.environ.get("BATCHREC_RUN_CONFIG") or None
+        name = os.environ.get(variable_of("run", "config")) or None
     return None if name is None else Path(name)
 
 
@@ -86,7 +86,7 @@ _METRICS_FILE = re.compile(r"""^[^#\n]*\bmetrics[-_]file["']?[ \t]*=[ \t]*(["'])
 
 def _metrics_file(arguments: list[str], group: click.Context | None) -> Path | None:
     """Return the metrics file of a run with unusable options: from command line, environment or batchrec.toml."""
-    name = last_value("--metrics-file", arguments) or os.environ.get("BATCHREC_RUN_METRICS_FILE")
+    name = last_value("--metrics-file", arguments) or os.environ.get(variable_of("run", "metrics_file"))
     if name:
         return Path(name)
     of_group = group.params.get("config") if group is not None else None

@@ -14,6 +14,7 @@ from batchrec.cli.config_file import DEFAULT_FILE
 from batchrec.cli.nightly import training_for_lists
 from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of, path_option
 from batchrec.cli.output import echo, print_report
+from batchrec.cli.precedence import variable_of
 from batchrec.cli.torchrun import is_one_of_several
 from batchrec.config import TuneConfig
 from batchrec.errors import ConfigError
@@ -66,7 +67,7 @@ def tune_command(context: click.Context, /, sequences: Path, write: bool, json: 
 
 def _check_environment(searched: Iterable[str], file: Path) -> None:
     """Raise ConfigError if the environment sets an option that is searched: what is written would have no effect."""
-    for variable in (f"BATCHREC_TRAIN_{name.upper()}" for name in searched):
+    for variable in (variable_of("train", name) for name in searched):
         if os.environ.get(variable):
             raise ConfigError(
                 f"environment variable {variable}: takes precedence over {file}, which --write changes. Unset it, and "
