@@ -64,7 +64,7 @@ def call(job: Any, *arguments: Any, **options: Any) -> Callable[[], Any]:
         ),
         (call(Model.load, None), "folder: found a NoneType; expected a path"),
         (
-            lambda: Model.load(trained_model(), catalogue=FRAME),
+            lambda: Model.load(trained_model(), catalogue=FRAME),  # type: ignore[arg-type]
             f"catalogue: found a DataFrame; expected a path{ADVICE}",
         ),
         (call(TrainingConfig, max_epochs="5"), "--max-epochs '5': expected an integer"),
