@@ -62,12 +62,8 @@ class Archive:
         return self.decisions.work(run_date)
 
     def dates(self) -> list[date]:
-        """List the published nights, oldest first: folders that hold a table or a report, intact or not."""
-        return parse_dates(
-            path.name.removeprefix("run_date=")
-            for path in self.folder.glob("run_date=*")
-            if (path / REPORT).exists() or (path / RECS).exists()
-        )
+        """List the published nights, oldest first."""
+        return published_nights(self.folder)
 
     def dates_before(self, run_date: date) -> list[date]:
         """List the published nights before a run date."""
@@ -291,3 +287,12 @@ def _published_table(file: Path, sha256: str, report: dict[str, Any]) -> Publish
     """Return a table as a target takes it; report: of its night."""
     run_date, model_id = date.fromisoformat(report["run_date"]), report["stages"]["score"]["model_id"]
     return PublishedTable(file, run_date, sha256, report["run_id"], model_id)
+
+
+def published_nights(folder: Path) -> list[date]:
+    """List the nights of the archive in a folder, oldest first: folders that hold a table or report, intact or not."""
+    return parse_dates(
+        path.name.removeprefix("run_date=")
+        for path in folder.glob("run_date=*")
+        if (path / REPORT).exists() or (path / RECS).exists()
+    )
