@@ -217,7 +217,7 @@ def test_events_after_the_run_date_are_not_among_the_newest(
     log |= {user: [(ITEMS[1], FIRST), (8, NEVER)] for user in range(20, 25)}
     sequences = write_log(tmp_path / "log.parquet", log)
     with held_out_items(sequences, TrainingConfig(), run_date) as held_out:
-        assert held_out.measure(trained_model(), ScoringConfig(device="cpu")).unknown_share == expected
+        assert held_out.measure(trained_model(), ScoringConfig(device="cpu")).figures.unknown_share == expected
 
 
 # Popular items
