@@ -9,7 +9,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from batchrec.config import EncoderShape, TrainingConfig
 from batchrec.model.directory import ENCODER, load_model, replacing_model, write_manifest
-from batchrec.model.graph import BIASES, PER_ITEM, WEIGHTS, biases_in_graph, external_tensor, initializer_name
+from batchrec.model.graph import (
+    BIASES,
+    PER_ITEM,
+    WEIGHTS,
+    Argument,
+    biases_in_graph,
+    external_tensor,
+    graph_inputs,
+    graph_outputs,
+    initializer_name,
+)
 from batchrec.model.parts import weight_offsets, weight_views
 from batchrec.system.disk import mapped
 from batchrec.training.corpus import read_corpus
@@ -54,7 +64,8 @@ def write_instant_graph(folder: Path) -> None:
     for name in sorted(weights.keys() - {*PER_ITEM}):
         held = biases_in_graph(weights[name]) if name in BIASES else weights[name]
         constants.append(numpy_helper.from_array(held, initializer_name(name)))
-    graph = helper.make_graph(_nodes(), "instant", *_inputs_and_outputs(vocabulary_size, hidden_size), constants)
+    inputs, outputs = _values(graph_inputs(vocabulary_size)), _values(graph_outputs(hidden_size))
+    graph = helper.make_graph(_nodes(), "instant", inputs, outputs, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), folder / ENCODER)
 
 
@@ -91,25 +102,8 @@ def _nodes() -> list[onnx.NodeProto]:
     ]
 
 
-def _inputs_and_outputs(
-    vocabulary_size: int, hidden_size: int
-) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
-    inputs = [
-        helper.make_tensor_value_info("tokens", TensorProto.INT32, ["users", "length"]),
-        helper.make_tensor_value_info("seen_rows", TensorProto.INT64, ["pairs"]),
-        helper.make_tensor_value_info("seen_items", TensorProto.INT64, ["pairs"]),
-        helper.make_tensor_value_info("habit_rows", TensorProto.INT64, ["habits"]),
-        helper.make_tensor_value_info("habit_items", TensorProto.INT64, ["habits"]),
-        helper.make_tensor_value_info("habit_scores", TensorProto.FLOAT, ["habits"]),
-        helper.make_tensor_value_info("asked_rows", TensorProto.INT64, ["asked"]),
-        helper.make_tensor_value_info("asked_items", TensorProto.INT64, ["asked"]),
-        helper.make_tensor_value_info("item_offsets", TensorProto.FLOAT, [vocabulary_size]),
-        helper.make_tensor_value_info("top_k", TensorProto.INT64, []),
+def _values(arguments: dict[str, Argument]) -> list[onnx.ValueInfoProto]:
+    return [
+        helper.make_tensor_value_info(name, TensorProto.DataType.Value(kind), sizes)
+        for name, (kind, sizes) in arguments.items()
     ]
-    outputs = [
-        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["users", "k"]),
-        helper.make_tensor_value_info("items", TensorProto.INT32, ["users", "k"]),
-        helper.make_tensor_value_info("states", TensorProto.FLOAT, ["users", hidden_size]),
-        helper.make_tensor_value_info("asked_scores", TensorProto.FLOAT, ["asked"]),
-    ]
-    return inputs, outputs

@@ -22,7 +22,7 @@ from batchrec.cli.options import (
     target_option,
 )
 from batchrec.cli.output import echo, print_figures, print_report
-from batchrec.cli.precedence import check_environment, option_values, read_defaults
+from batchrec.cli.precedence import PREFIX, check_environment, option_values, read_defaults
 from batchrec.cli.torchrun import is_first_process, is_one_of_several
 from batchrec.config import (
     BenchConfig,
@@ -48,9 +48,7 @@ _EXIT_CODES = (
 )
 
 
-@click.group(
-    cls=Group, context_settings={"max_content_width": 110, "auto_envvar_prefix": "BATCHREC"}, epilog=_EXIT_CODES
-)
+@click.group(cls=Group, context_settings={"max_content_width": 110, "auto_envvar_prefix": PREFIX}, epilog=_EXIT_CODES)
 @click.option(
     "--config",
     type=click.Path(path_type=Path),

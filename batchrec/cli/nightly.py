@@ -23,7 +23,7 @@ from batchrec.cli.options import (
     options_of,
 )
 from batchrec.cli.output import echo, print_figures, print_report
-from batchrec.cli.precedence import read_defaults, resolve_options
+from batchrec.cli.precedence import read_defaults, resolve_options, variable_of
 from batchrec.config import CatalogueConfig, RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig
 from batchrec.errors import BatchrecError, ConfigError, ModelError
 from batchrec.system.signals import Terminated, can_resume, ignore_signals
@@ -76,7 +76,7 @@ def _own_config_file(arguments: list[str]) -> Path | None:
     """Return the file of options that run itself is given, by command line or environment."""
     name = last_value("--config", arguments)
     if name is None:
-        name = os.environ.get("BATCHREC_RUN_CONFIG") or None
+        name = os.environ.get(variable_of("run", "config")) or None
     return None if name is None else Path(name)
 
 
@@ -86,7 +86,7 @@ _METRICS_FILE = re.compile(r"""^[^#\n]*\bmetrics[-_]file["']?[ \t]*=[ \t]*(["'])
 
 def _metrics_file(arguments: list[str], group: click.Context | None) -> Path | None:
     """Return the metrics file of a run with unusable options: from command line, environment or batchrec.toml."""
-    name = last_value("--metrics-file", arguments) or os.environ.get("BATCHREC_RUN_METRICS_FILE")
+    name = last_value("--metrics-file", arguments) or os.environ.get(variable_of("run", "metrics_file"))
     if name:
         return Path(name)
     of_group = group.params.get("config") if group is not None else None
@@ -161,21 +161,23 @@ def _jobs(context: click.Context) -> "Jobs":
     """Make the jobs of a night from their options in the environment and the file."""
     from batchrec.nightly.jobs import Jobs
 
-    sequences, train, score, similar = (
-        resolve_options(context, name) for name in ("build-sequences", "train", "score", "similar")
-    )
-    training, scoring = config_of(TrainingConfig, train), config_of(ScoringConfig, score)
-    # The model is chosen for the lists that score writes.
-    is_repeating = training.repeat_items or scoring.seen_policy != "block"
+    sequences, score, similar = (resolve_options(context, name) for name in ("build-sequences", "score", "similar"))
     return Jobs(
         ratings=sequences["ratings"] or ("ratings.csv",),
         sequences=config_of(SequencesConfig, sequences),
-        training=replace(training, repeat_items=is_repeating),
-        scoring=scoring,
+        training=training_for_lists(context),
+        scoring=config_of(ScoringConfig, score),
         out=score["out"],
         similar=config_of(SimilarConfig, similar),
         similar_out=similar["out"],
     )
+
+
+def training_for_lists(context: click.Context) -> TrainingConfig:
+    """Return the options of train, by which a model is chosen for the lists that score writes."""
+    training = config_of(TrainingConfig, resolve_options(context, "train"))
+    scoring = config_of(ScoringConfig, resolve_options(context, "score"))
+    return replace(training, repeat_items=training.repeat_items or scoring.seen_policy != "block")
 
 
 @cli.command("rollback")

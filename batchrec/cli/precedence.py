@@ -13,6 +13,8 @@ from batchrec.config.options import meaning_of
 from batchrec.errors import ConfigError, nearest
 from batchrec.system import logs
 
+# Of the environment variables that set options.
+PREFIX = "BATCHREC"
 # Commands that people start by hand.
 _NOT_IN_FILE = {"init", "models", "rollback"}
 # Read by batchrec's own tests, and set where they run.
@@ -22,28 +24,32 @@ _OF_THE_TESTS = {"BATCHREC_DATA", "BATCHREC_FAULTS"}
 def check_environment(group: click.Group, environment: Mapping[str, str]) -> None:
     """Raise ConfigError for a variable with the prefix of options that names no option; an empty one counts as unset.
 
-    group: the program; its auto_envvar_prefix is the prefix.
+    group: the program.
     """
-    prefix = f"{group.context_settings['auto_envvar_prefix']}_"
-    known = set(_variables(group, prefix))
+    known = set(_variables(group))
     for name in sorted(environment):
-        if environment[name] and name.startswith(prefix) and name not in known | _OF_THE_TESTS:
+        if environment[name] and name.startswith(f"{PREFIX}_") and name not in known | _OF_THE_TESTS:
             near = nearest(name, known)
             meant = f"Did you mean {near}? " if near else ""
             raise ConfigError(
-                f"environment variable {name}: names no option; expected one like {prefix}SCORE_TOP_K. {meant}"
-                "Rename it, or unset it"
+                f"environment variable {name}: names no option; expected one like {variable_of('score', 'top_k')}. "
+                f"{meant}Rename it, or unset it"
             )
 
 
-def _variables(command: click.Command, prefix: str) -> Iterator[str]:
-    """Yield the names of the variables that click reads for a command's options, its subcommands' included."""
+def variable_of(*names: str) -> str:
+    """Return the environment variable of an option, by the names of its command and its own, as click makes it."""
+    return "_".join([PREFIX, *names]).replace("-", "_").upper()
+
+
+def _variables(command: click.Command, *names: str) -> Iterator[str]:
+    """Yield the variables of a command's options, its subcommands' included; names: of the command."""
     for option in command.params:
         if isinstance(option, click.Option) and option.name:
-            yield f"{prefix}{option.name}".upper()
+            yield variable_of(*names, option.name)
     if isinstance(command, click.Group):
         for name, within in command.commands.items():
-            yield from _variables(within, f"{prefix}{name}_".replace("-", "_").upper())
+            yield from _variables(within, *names, name)
 
 
 def read_defaults(group: click.Group, file: Path | None) -> dict[str, dict[str, Any]] | None:

@@ -11,11 +11,12 @@ import click
 from batchrec.cli.commands import cli
 from batchrec.cli.config_edit import set_options
 from batchrec.cli.config_file import DEFAULT_FILE
-from batchrec.cli.options import JobCommand, config_of, json_option, log_format_option, options_of, path_option
+from batchrec.cli.nightly import training_for_lists
+from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of, path_option
 from batchrec.cli.output import echo, print_report
-from batchrec.cli.precedence import resolve_options
+from batchrec.cli.precedence import variable_of
 from batchrec.cli.torchrun import is_one_of_several
-from batchrec.config import TrainingConfig, TuneConfig
+from batchrec.config import TuneConfig
 from batchrec.errors import ConfigError
 from batchrec.system.atomic import check_writable_file
 from batchrec.system.json_text import to_json
@@ -43,7 +44,7 @@ def tune_command(context: click.Context, /, sequences: Path, write: bool, json: 
     """
     if is_one_of_several():
         raise ConfigError("tune runs in one process: start it without torchrun")
-    config, training = TuneConfig(**options), config_of(TrainingConfig, resolve_options(context, "train"))
+    config, training = TuneConfig(**options), training_for_lists(context)
     file = context.find_root().params["config"] or Path(DEFAULT_FILE)
     if write:
         # Now, not after an hour of trials.
@@ -66,7 +67,7 @@ def tune_command(context: click.Context, /, sequences: Path, write: bool, json: 
 
 def _check_environment(searched: Iterable[str], file: Path) -> None:
     """Raise ConfigError if the environment sets an option that is searched: what is written would have no effect."""
-    for variable in (f"BATCHREC_TRAIN_{name.upper()}" for name in searched):
+    for variable in (variable_of("train", name) for name in searched):
         if os.environ.get(variable):
             raise ConfigError(
                 f"environment variable {variable}: takes precedence over {file}, which --write changes. Unset it, and "

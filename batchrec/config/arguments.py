@@ -29,7 +29,7 @@ def checked(job: Callable[Arguments, Report]) -> Callable[Arguments, Report]:
             # Python's own words name the job.
             return job(*args, **kwargs)
         for name, value in given.items():
-            _check(name, value, parameters.parameters[name].default)
+            check_argument(name, value, parameters.parameters[name].default)
         return job(*args, **kwargs)
 
     return checked_job
@@ -45,7 +45,8 @@ def as_sources(given: object, name: str) -> list[str]:
     return list(map(fspath, sources))
 
 
-def _check(name: str, given: object, default: object) -> None:
+def check_argument(name: str, given: object, default: object) -> None:
+    """Raise ConfigError unless an argument is a path, or a config of the same class, as its default is."""
     if isinstance(default, Path) and not isinstance(given, str | PathLike):
         raise ConfigError(f"{name}: found {_kind(given)}; expected a path{_advice(given)}")
     if is_dataclass(default) and not isinstance(given, type(default)):

@@ -114,7 +114,7 @@ class SequencesConfig(RunDate):
 
     def __post_init__(self) -> None:
         check_values(self)
-        check(self.run_date is None or parse_date(self.run_date) is not None, "run_date", self.run_date, DATE)
+        self.check_run_date()
         check(
             len({self.user_column, self.item_column, self.timestamp_column}) == 3 or self.query is not None,
             "item_column",

@@ -24,8 +24,6 @@ _CONNECT_S = 10
 class RayEngine:
     """Scores on the cluster that RAY_ADDRESS names; without it, on a cluster in this machine that ends with the job."""
 
-    name = "ray"
-
     def score(self, inputs: ScoringInputs) -> ScoredChunks:
         """Yield the chunks of the inputs, scored, in their order.
 

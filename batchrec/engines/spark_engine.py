@@ -23,8 +23,6 @@ _CHUNKS_PER_CORE = 2
 class SparkEngine:
     """Scores on the cluster of the Spark session: the active one, or that of spark-submit."""
 
-    name = "spark"
-
     def score(self, inputs: ScoringInputs) -> ScoredChunks:
         """Yield the chunks of the inputs, scored, in their order.
 

@@ -14,7 +14,7 @@ from batchrec.errors import ConfigError, InputError
 from batchrec.evaluation.given_tables import read_test_pairs
 from batchrec.tables.log_end import EventsAhead, ahead_from, iso_time, log_end
 from batchrec.tables.parquet import cast_batches, write_parquet
-from batchrec.tables.queries import literal, materialize, select, table_of
+from batchrec.tables.queries import literal, materialize, rows_of, select, table_of
 from batchrec.tables.schemas import DAY_S, sequences_schema
 from batchrec.tables.sequences_table import OF_EVENTS, Sequences, filter_lists
 
@@ -78,8 +78,7 @@ def split_sequences(
     materialize(con, "evaluation/test_items", keep_seen=config.keep_seen, is_next_only=config.is_next_only)
     for name in ("evaluation/training_events", "evaluation/training_items", "evaluation/user_items"):
         materialize(con, name)
-    summary = select(con, "evaluation/split_summary")
-    sizes = dict(zip(summary.columns, summary.fetchall()[0], strict=True))
+    (sizes,) = rows_of(con, "evaluation/split_summary")
     counts = SplitCounts(users_tested=n_tested, users_not_tested=not_tested, **sizes)
     _check_training_part(counts, sequences.path, config.top_k)
     weighed = {"weights"} & set(sequences.schema.names)

@@ -98,6 +98,8 @@ class Explorer:
         """
         try:
             asked = Asked.of(query)
+            if asked.was is not None:
+                self._user(asked.was.user)
             user = self._user(asked.state.user)
         except ConfigError as error:
             return Page(error=str(error), examples=self._examples)

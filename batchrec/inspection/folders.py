@@ -13,7 +13,7 @@ from batchrec.errors import InputError
 from batchrec.inspection.inspection import N_ROWS, Inspection, n_bytes
 from batchrec.inspection.tables import contract_of, inspect_table
 from batchrec.model.directory import ITEMS, MANIFEST, load_model
-from batchrec.nightly.archive import HISTORIES, RECS, SIMILAR, similar_sha256
+from batchrec.nightly.archive import HISTORIES, RECS, SIMILAR, published_nights, similar_sha256
 from batchrec.nightly.decision_files import REPORT
 from batchrec.nightly.failed_nights import FailedNights
 from batchrec.nightly.registry import ModelRegistry
@@ -22,8 +22,6 @@ from batchrec.report_page.night_sections import NIGHT_COLUMNS, night_row
 from batchrec.system.checkpoints import broken_checkpoints, checkpoints_in
 from batchrec.system.disk import file_sha256
 
-_NIGHT = "run_date="
-
 
 def folder_inspector(folder: Path) -> Callable[[Path], Inspection] | None:
     """Return the function that inspects a folder of batchrec's; None for any other folder."""
@@ -31,7 +29,7 @@ def folder_inspector(folder: Path) -> Callable[[Path], Inspection] | None:
         return _inspect_model
     if _date_of(folder) is not None and ((folder / REPORT).exists() or (folder / RECS).exists()):
         return _inspect_night
-    if any(folder.glob(f"{_NIGHT}*/{RECS}")) or any(folder.glob(f"{_NIGHT}*/{REPORT}")):
+    if published_nights(folder):
         return _inspect_archive
     if ModelRegistry(folder).versions():
         return _inspect_registry
@@ -72,14 +70,14 @@ def _inspect_night(folder: Path) -> Inspection:
 
 
 def _inspect_archive(folder: Path) -> Inspection:
-    nights = [path for path in sorted(folder.glob(f"{_NIGHT}*")) if _date_of(path) is not None]
-    newest = [_inspect_night(night) for night in nights][-1]
+    nights = published_nights(folder)
+    newest = [_inspect_night(folder / f"run_date={night}") for night in nights][-1]
     failed = FailedNights(folder / "failed")
     for date_of_failed in failed.dates():
         if failed.report(date_of_failed) is None:
             raise InputError(f"{failed.folder / str(date_of_failed)}.json: is damaged. Remove it")
     figures = {
-        "nights": [str(_date_of(night)) for night in nights],
+        "nights": list(map(str, nights)),
         "failed nights": list(map(str, failed.dates())),
         "bytes": n_bytes(folder),
     }
@@ -118,4 +116,4 @@ def _tables_in(folder: Path) -> list[Path]:
 
 
 def _date_of(folder: Path) -> date | None:
-    return parse_date(folder.resolve().name.removeprefix(_NIGHT))
+    return parse_date(folder.resolve().name.removeprefix("run_date="))

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from batchrec.arrays import Floats
 from batchrec.config import CatalogueConfig, ScoringConfig, SimilarConfig
+from batchrec.config.arguments import check_argument
 from batchrec.errors import ConfigError, InputError, one_line
 from batchrec.interactive.histories import GivenHistories, HistoriesTable, read_histories
 from batchrec.interactive.rows import Rows
@@ -65,10 +66,12 @@ class Model:
         threads: chunks of histories that are computed at a time, by default one per core. catalogue: with its file, or
         a config that names it, the rows of `recommend` and `similar` have titles.
         Raises ModelError for a broken directory, DeviceError if the device is cuda and no GPU works, InputError for a
-        catalogue that cannot be read.
+        catalogue that cannot be read, ConfigError for an argument that is another thing.
         """
+        check_argument("folder", folder, Path())
         config, loaded = ScoringConfig(device=device, workers=threads), load_model(Path(folder))
         if not isinstance(catalogue, CatalogueConfig):
+            check_argument("catalogue", catalogue, Path())
             catalogue = CatalogueConfig(items=fspath(catalogue))
         titles = read_known_catalogue(catalogue, loaded.vocabulary, Path(folder))
         return cls(loaded, Path(folder), config, titles)

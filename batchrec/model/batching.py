@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from batchrec.arrays import Bools, Floats, Ints, Longs
 from batchrec.config import EncoderShape
+from batchrec.model.id_index import mixed
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.tables.schemas import DAY_S, MASK, PAD
 
@@ -183,9 +184,7 @@ def seen_pairs(histories: Histories, users: Longs) -> SeenPairs:
 def history_digests(histories: Histories, others: Histories | None = None) -> Longs:
     """Hash each history into a number that changes with any item or the place of one: (users,) int64.
 
-    others: further items that the users have seen; without any, the digest is that of the history. Items and their
-    places are mixed by the finalizer of SplitMix64 (Steele et al., "Fast Splittable Pseudorandom Number
-    Generators", OOPSLA 2014).
+    others: further items that the users have seen; without any, the digest is that of the history.
     """
     if others is not None and len(others.items):
         # An odd factor, so that an item counts differently in a history than among the others.
@@ -195,13 +194,10 @@ def history_digests(histories: Histories, others: Histories | None = None) -> Lo
     # Few users at a time, so that all steps work in the cache.
     for first in range(0, len(histories), _DIGESTED_USERS):
         offsets = histories.offsets[first : first + _DIGESTED_USERS + 1]
-        mixed = histories.items[offsets[0] : offsets[-1]].astype(np.uint64)
-        mixed <<= np.uint64(32)
-        mixed += spans(np.zeros(len(offsets) - 1, np.int64), np.diff(offsets)).view(np.uint64)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-            mixed ^= mixed >> np.uint64(shift)
-            mixed *= np.uint64(factor)
-        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed)])[offsets - offsets[0]]
+        placed = histories.items[offsets[0] : offsets[-1]].astype(np.uint64)
+        placed <<= np.uint64(32)
+        placed += spans(np.zeros(len(offsets) - 1, np.int64), np.diff(offsets)).view(np.uint64)
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed(placed))])[offsets - offsets[0]]
         digests[first : first + _DIGESTED_USERS] = np.diff(sums).view(np.int64)
     return digests
 

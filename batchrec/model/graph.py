@@ -1,4 +1,4 @@
-"""The ONNX graph of a model: its protobuf, and the large tensors that it leaves in the weights file."""
+"""The ONNX graph of a model: its protobuf, its arguments, and the large tensors that it leaves in the weights file."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,9 @@ PER_ITEM = ("item_embeddings.weight", BLEND_PREFIX + "neighbours", BLEND_PREFIX 
 # These are in the graph too, because there they differ.
 BIASES = ("item_biases", BLEND_PREFIX + "biases")
 
+# Type and sizes; None for a dynamic size.
+Argument = tuple[str, tuple[int | None, ...]]
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -37,6 +40,32 @@ def graph_of(encoder: bytes, weights: bytes | memoryview) -> Graph:
     names = {tensor.name for tensor in initializers if is_external(tensor)}
     views = {initializer_name(name): view for name, view in weight_views(weights).items()}
     return Graph(encoder, {name: view for name, view in views.items() if name in names})
+
+
+def graph_inputs(vocabulary_size: int) -> dict[str, Argument]:
+    """Return the inputs of every graph by name, in the order of NextItemRanker.forward."""
+    return {
+        "tokens": ("INT32", (None, None)),
+        "seen_rows": ("INT64", (None,)),
+        "seen_items": ("INT64", (None,)),
+        "habit_rows": ("INT64", (None,)),
+        "habit_items": ("INT64", (None,)),
+        "habit_scores": ("FLOAT", (None,)),
+        "asked_rows": ("INT64", (None,)),
+        "asked_items": ("INT64", (None,)),
+        "item_offsets": ("FLOAT", (vocabulary_size,)),
+        "top_k": ("INT64", ()),
+    }
+
+
+def graph_outputs(hidden_size: int) -> dict[str, Argument]:
+    """Return the outputs of every graph by name, in the order of NextItemRanker.forward."""
+    return {
+        "scores": ("FLOAT", (None, None)),
+        "items": ("INT32", (None, None)),
+        "states": ("FLOAT", (None, hidden_size)),
+        "asked_scores": ("FLOAT", (None,)),
+    }
 
 
 def initializer_name(weight: str) -> str:

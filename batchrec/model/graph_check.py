@@ -13,8 +13,11 @@ from batchrec.model.graph import (
     BIASES,
     PER_ITEM,
     WEIGHTS,
+    Argument,
     biases_in_graph,
     external_tensor,
+    graph_inputs,
+    graph_outputs,
     initializer_name,
     is_external,
 )
@@ -22,9 +25,6 @@ from batchrec.model.parts import MisfitError, Weights
 
 if TYPE_CHECKING:
     import onnx
-
-# Type and sizes; None for a dynamic size.
-Argument = tuple[str, tuple[int | None, ...]]
 
 # The types that training writes.
 _VALUE_BYTES = {"FLOAT": 4, "DOUBLE": 8, "INT32": 4, "INT64": 8, "BOOL": 1}
@@ -56,8 +56,8 @@ def check_graph(encoder: bytes, weights: Weights, offsets: Mapping[str, int]) ->
     for tensor in _tensors(model):
         _check_tensor(tensor)
     vocabulary_size, hidden_size = weights["item_embeddings.weight"].shape
-    _check_arguments("input", model.graph.input, _inputs(vocabulary_size))
-    _check_arguments("output", model.graph.output, _outputs(hidden_size))
+    _check_arguments("input", model.graph.input, graph_inputs(vocabulary_size))
+    _check_arguments("output", model.graph.output, graph_outputs(hidden_size))
     _check_weights([*outside, *model.graph.initializer], weights)
 
 
@@ -100,30 +100,6 @@ def _spell_type(number: int) -> str:
 
     names: dict[int, str] = dict(zip(onnx.TensorProto.DataType.values(), onnx.TensorProto.DataType.keys(), strict=True))
     return names.get(number, str(number))
-
-
-def _inputs(vocabulary_size: int) -> dict[str, Argument]:
-    return {
-        "tokens": ("INT32", (None, None)),
-        "seen_rows": ("INT64", (None,)),
-        "seen_items": ("INT64", (None,)),
-        "habit_rows": ("INT64", (None,)),
-        "habit_items": ("INT64", (None,)),
-        "habit_scores": ("FLOAT", (None,)),
-        "asked_rows": ("INT64", (None,)),
-        "asked_items": ("INT64", (None,)),
-        "item_offsets": ("FLOAT", (vocabulary_size,)),
-        "top_k": ("INT64", ()),
-    }
-
-
-def _outputs(hidden_size: int) -> dict[str, Argument]:
-    return {
-        "scores": ("FLOAT", (None, None)),
-        "items": ("INT32", (None, None)),
-        "states": ("FLOAT", (None, hidden_size)),
-        "asked_scores": ("FLOAT", (None,)),
-    }
 
 
 def _check_arguments(kind: str, values: "Iterable[onnx.ValueInfoProto]", expected: dict[str, Argument]) -> None:

@@ -66,11 +66,12 @@ def _keys(ids: pa.Array) -> NDArray[np.uint64]:
         # Without the bytes of the text behind it.
         n_bits = 8 * np.minimum(lengths[rows] - start, _WORD).astype(np.uint64)
         word &= np.uint64(2**64 - 1) >> (np.uint64(64) - n_bits)
-        digests[rows] = _mixed(digests[rows] ^ word)
+        digests[rows] = mixed(digests[rows] ^ word)
     return digests
 
 
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Mix the bits of numbers, in place, by the finalizer of SplitMix64; returns them."""
     for shift, factor in zip((30, 27), _FACTORS, strict=True):
         values ^= values >> np.uint64(shift)
         values *= factor

@@ -62,12 +62,8 @@ class Archive:
         return self.decisions.work(run_date)
 
     def dates(self) -> list[date]:
-        """List the published nights, oldest first: folders that hold a table or a report, intact or not."""
-        return parse_dates(
-            path.name.removeprefix("run_date=")
-            for path in self.folder.glob("run_date=*")
-            if (path / REPORT).exists() or (path / RECS).exists()
-        )
+        """List the published nights, oldest first."""
+        return published_nights(self.folder)
 
     def dates_before(self, run_date: date) -> list[date]:
         """List the published nights before a run date."""
@@ -242,7 +238,7 @@ class Archive:
             night for night in self.dates_before(current[-1]) if night not in current and self.report(night) is not None
         ]
         if not earlier:
-            raise ConfigError(f"{self.folder}: no earlier night exists to roll back to")
+            raise ConfigError(f"{self.folder}: no earlier night has another table to roll back to")
         return earlier[-1]
 
     def _later_tables(self, night: date) -> dict[date, str]:
@@ -291,3 +287,12 @@ def _published_table(file: Path, sha256: str, report: dict[str, Any]) -> Publish
     """Return a table as a target takes it; report: of its night."""
     run_date, model_id = date.fromisoformat(report["run_date"]), report["stages"]["score"]["model_id"]
     return PublishedTable(file, run_date, sha256, report["run_id"], model_id)
+
+
+def published_nights(folder: Path) -> list[date]:
+    """List the nights of the archive in a folder, oldest first: folders that hold a table or report, intact or not."""
+    return parse_dates(
+        path.name.removeprefix("run_date=")
+        for path in folder.glob("run_date=*")
+        if (path / REPORT).exists() or (path / RECS).exists()
+    )

@@ -13,7 +13,7 @@ from batchrec.errors import ConfigError, InputError, ModelError, NothingToDo
 from batchrec.model.directory import load_model
 from batchrec.nightly.archive import HISTORIES, RECS, SIMILAR, Archive
 from batchrec.nightly.gates.input import input_checks, measure_histories
-from batchrec.nightly.gates.model import HeldOutItems, held_out_items, model_checks
+from batchrec.nightly.gates.model import HeldOutItems, MeasuredModel, held_out_items, model_checks
 from batchrec.nightly.gates.output import measure_table, output_checks
 from batchrec.nightly.gates.rules import rule_table_checks
 from batchrec.nightly.gates.similar import similar_checks
@@ -21,7 +21,7 @@ from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.journal import NightJournal
 from batchrec.nightly.publish_steps import Publication
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
-from batchrec.nightly.report import Check, ModelFigures, NightReport
+from batchrec.nightly.report import Check, NightReport
 from batchrec.nightly.retraining import due_by_age, due_by_figures, due_by_parts, starting_from
 from batchrec.scoring.processes import score_file
 from batchrec.scoring.report import ScoringReport
@@ -92,8 +92,8 @@ class Night:
     def _decided(self) -> list["Night"]:
         """List the nights, of any date, that a killed run had started to publish: these are finished first."""
         return [
-            self if date == self._run_date else replace(self, journal=NightJournal(date, resumed=True))
-            for date in self.archive.decisions.dates()
+            self if night == self._run_date else replace(self, journal=NightJournal(night, resumed=True))
+            for night in self.archive.decisions.dates()
         ]
 
     def finish(self) -> bool:
@@ -167,26 +167,27 @@ class Night:
     def _choose_model(self, in_use: ModelVersion | None) -> Path:
         """Return the model to score with: a new one if training is due, otherwise the one in use."""
         with held_out_items(self._sequences, self.jobs.training, self._run_date) as held_out:
-            figures, reason = self._evaluate_current(in_use, held_out)
+            measured, reason = self._evaluate_current(in_use, held_out)
             if in_use is not None and reason is None:
                 return in_use.folder
             self.journal.trained_because = reason
             _log.info("training: %s", reason)
-            return self._retrain(in_use, figures, held_out)
+            return self._retrain(in_use, measured, held_out)
 
     def _evaluate_current(
         self, in_use: ModelVersion | None, held_out: HeldOutItems
-    ) -> tuple[ModelFigures | None, str | None]:
+    ) -> tuple[MeasuredModel | None, str | None]:
         """Measure the model in use, and check it against its gate if it is kept.
 
-        Returns its figures, None if it cannot be used, and why a training is due, None if none is.
+        Returns the measured model, None if it cannot be used, and why a training is due, None if none is.
         """
         due = due_by_age(in_use, self.config, self._run_date)
         if in_use is None:
             return None, due
         try:
             with self.journal.stage("evaluate") as report:
-                figures = self.journal.add_model(held_out.measure(in_use.folder, self.jobs.scoring))
+                measured = held_out.measure(in_use.folder, self.jobs.scoring)
+                figures = self.journal.add_model(measured.figures)
                 report.update(asdict(figures))
         except ModelError as error:
             due = f"the model in use cannot be used: {error}"
@@ -195,16 +196,16 @@ class Night:
         due = due or due_by_parts(in_use, self.jobs, self.config) or due_by_figures(figures, self.config)
         if due is None:
             self.journal.check(model_checks(figures, None, self.config))
-        return figures, due
+        return measured, due
 
-    def _retrain(self, in_use: ModelVersion | None, figures: ModelFigures | None, held_out: HeldOutItems) -> Path:
-        """Train a new model, and check it against its gate. figures: of the model in use; None if it cannot be used."""
-        model = self._work / "model"
+    def _retrain(self, in_use: ModelVersion | None, measured: MeasuredModel | None, held_out: HeldOutItems) -> Path:
+        """Train a new model, and check it against its gate. measured: the model in use; None if it cannot be used."""
+        model, figures = self._work / "model", None if measured is None else measured.figures
         with self.journal.stage("train") as report:
             training = starting_from(in_use, figures, self.jobs.training, self.config)
             report.update(asdict(train(self._sequences, training, model, self._work / "training")))
         with self.journal.stage("evaluate-new") as report:
-            new_figures = self.journal.add_model(held_out.measure(model, self.jobs.scoring))
+            new_figures = self.journal.add_model(held_out.measure(model, self.jobs.scoring, measured).figures)
             report.update(asdict(new_figures))
         self.journal.check(model_checks(new_figures, figures, self.config))
         return model

@@ -48,7 +48,7 @@ class Check:
 class ModelFigures:
     """How well a model ranks tonight's held-out items, and the share of the newest events with items unknown to it.
 
-    *_margin: what chance may take from NDCG@10 against popularity, and against the model that was measured before: two
+    *_margin: what chance may take from NDCG@10 against popularity, and of a new model against the model in use: two
     standard errors of the difference over the held-out users.
     """
 

@@ -104,7 +104,7 @@ class KnownIds:
                 f"{table.file}: --pins item_id {table_ids.texts[place].as_py()!r} is not known, but the histories have "
                 f"{table_ids.alike[place].as_py()!r}. Write it as the histories do, {_ACCEPT}"
             )
-        table_ids = TableIds(table_ids.texts, table_ids.ids, table_ids.is_known | listed, table_ids.alike)
+        table_ids = replace(table_ids, is_known=table_ids.is_known | listed)
         n_known = int(table_ids.is_known.sum())
         if len(table_ids.ids) and n_known == 0:
             expected = "an item of the model, the histories or the catalogue --items"
@@ -190,7 +190,7 @@ class KnownIds:
         known = table_ids.is_known.copy()
         known[places.to_numpy()[is_known.to_numpy(zero_copy_only=False)]] = True
         order = pc.index_in(pa.array(np.arange(len(known))), value_set=places.combine_chunks())
-        return TableIds(table_ids.texts, table_ids.ids, known, alike.combine_chunks().take(order))
+        return replace(table_ids, is_known=known, alike=alike.combine_chunks().take(order))
 
     def _judge(
         self, file: str, option: str, message: str, table_ids: TableIds, other: Callable[[], str | None]

@@ -136,18 +136,18 @@ def _of_one_schema(chunks: ScoredChunks) -> tuple[pa.Schema, ScoredChunks]:
     first = next(chunks)
     schema = first.recs.schema
 
-    def checked() -> ScoredChunks:
+    def alike() -> ScoredChunks:
         with closing(chunks):
             for chunk in chain([first], chunks):
                 if not chunk.recs.schema.equals(schema, check_metadata=True):
                     raise ConfigError(
                         f"--engine: workers differ: {made_by(chunk.recs.schema.metadata)} and "
-                        f"{made_by(schema.metadata)}; expected one "
-                        "device and one version of onnxruntime. Make the workers alike"
+                        f"{made_by(schema.metadata)}; expected one device and one version of onnxruntime. Make the "
+                        "workers alike"
                     )
                 yield chunk
 
-    return schema, checked()
+    return schema, alike()
 
 
 def _check_space(out: Path, n_users: int, config: ScoringConfig, checkpoints: CheckpointStore | None) -> None:

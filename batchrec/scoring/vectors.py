@@ -5,6 +5,7 @@ of a user is 1. Of a blend, the vectors hold the encoder and popularity, not nei
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ ITEMS, USERS = "items.parquet", "users.parquet"
 _ITEMS_PER_BATCH = 1 << 16
 
 
-@dataclass
+@dataclass(frozen=True)
 class VectorsReport:
     """The vectors that were written. users_without_vector: those whose history has no item of the model."""
 
@@ -39,9 +40,9 @@ class VectorsReport:
     device: str
     dimensions: int
     items: int
-    users: int = 0
-    users_without_vector: int = 0
-    seconds: float = 0.0
+    users: int
+    users_without_vector: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,20 @@ def export_vectors(
         encoder = UserEncoder(loaded, Ranker(loaded.graph, config.device, config.precision), table.user_type)
         scoring = ScoringConfig(device=config.device)
         items = item_vectors(loaded)
-        report = VectorsReport(
-            str(out), loaded.manifest.model_id, encoder.device, encoder.dimensions, len(loaded.vocabulary)
-        )
         write_parquet(items.to_batches(_ITEMS_PER_BATCH), items.schema, folder / ITEMS)
         chunks = read_chunks(table, scoring, encoder.device)
         encoded = in_order(chunks, lambda _, chunk: encoder.encode(chunk), n_workers(scoring, encoder.device))
-        write_parquet(_counted(encoded, report), encoder.schema, folder / USERS)
-    report.seconds = round(time.monotonic() - started, 3)
-    return report
+        counts: Counter[str] = Counter(users=0, users_without_vector=0)
+        write_parquet(_counted(encoded, counts), encoder.schema, folder / USERS)
+    return VectorsReport(
+        str(out),
+        loaded.manifest.model_id,
+        encoder.device,
+        encoder.dimensions,
+        len(loaded.vocabulary),
+        **counts,
+        seconds=round(time.monotonic() - started, 3),
+    )
 
 
 def item_vectors(model: Model, needed_by: str = "export-vectors") -> pa.Table:
@@ -127,10 +133,10 @@ class UserEncoder:
         return UserVectors(pa.record_batch(columns, schema=self.schema), len(batch))
 
 
-def _counted(encoded: Iterator[UserVectors], report: VectorsReport) -> Iterator[pa.RecordBatch]:
+def _counted(encoded: Iterator[UserVectors], counts: Counter[str]) -> Iterator[pa.RecordBatch]:
     for chunk in encoded:
-        report.users += len(chunk.rows)
-        report.users_without_vector += chunk.n_users - len(chunk.rows)
+        counts["users"] += len(chunk.rows)
+        counts["users_without_vector"] += chunk.n_users - len(chunk.rows)
         yield chunk.rows
 
 

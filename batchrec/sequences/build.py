@@ -22,7 +22,7 @@ from batchrec.system.atomic import check_output_file, replacing
 from batchrec.system.urls import is_url
 from batchrec.tables.log_end import EventsAhead, ahead_from
 from batchrec.tables.parquet import write_parquet
-from batchrec.tables.queries import connect, is_disk_full, materialize, select
+from batchrec.tables.queries import connect, is_disk_full, materialize, rows_of, select
 from batchrec.tables.report_table import ReportTable
 from batchrec.tables.schemas import WEIGHED_COLUMNS, id_type, sequences_schema
 
@@ -221,8 +221,7 @@ def _summary(con: duckdb.DuckDBPyConnection, written: Written, n_items: int) -> 
     """Return the fields of the report that sql/sequences/history_summary.sql computes."""
     con.from_arrow(pa.table({"n_events": pa.chunked_array(written.lengths)})).create_view("histories")
     oldest = min(written.moments)
-    rows = select(con, "sequences/history_summary", n_items=n_items, oldest=oldest, newest=written.newest)
-    return dict(zip(rows.columns, rows.fetchall()[0], strict=True))
+    return rows_of(con, "sequences/history_summary", n_items=n_items, oldest=oldest, newest=written.newest)[0]
 
 
 def _write_rejects(rejects: list[Reject], out: Path) -> str | None:

@@ -15,7 +15,7 @@ from batchrec.sequences.reject_texts import shown_value
 from batchrec.sequences.since import first_moment
 from batchrec.sources import MergedRecord, Reject, check_no_record_lost, malformed_records
 from batchrec.tables.ids import BLANKS, LOST_DIGITS, WHOLE_NUMBER, null_pattern
-from batchrec.tables.queries import materialize, select
+from batchrec.tables.queries import in_file_order, materialize, select
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,8 @@ class Scans:
 
     def unusable(self, n_rows: int) -> Iterator[Reject]:
         """Yield up to n_rows events that cannot be used, in the order of the files."""
-        self.con.execute("set preserve_insertion_order = true")
-        rows = select(self.con, "sequences/unusable_events", n_rows=n_rows).fetchall()
-        self.con.execute("set preserve_insertion_order = false")
+        with in_file_order(self.con):
+            rows = select(self.con, "sequences/unusable_events", n_rows=n_rows).fetchall()
         for file, group in groupby(rows, key=lambda row: row[0]):
             events = list(group)
             lines = self.log.lines(file, [row[2:] for row in events])
@@ -78,10 +77,9 @@ class Scans:
 
     def example(self, criterion: int | str) -> Reject:
         """Return the first event with a kind of time (int), or an unfit user or item id (str): file, line, value."""
-        self.con.execute("set preserve_insertion_order = true")
         time_kind, unfit = (criterion, None) if isinstance(criterion, int) else (None, criterion)
-        (file, *raw), *_ = select(self.con, "sequences/example_event", time_kind=time_kind, unfit=unfit).fetchall()
-        self.con.execute("set preserve_insertion_order = false")
+        with in_file_order(self.con):
+            (file, *raw), *_ = select(self.con, "sequences/example_event", time_kind=time_kind, unfit=unfit).fetchall()
         (line,) = self.log.lines(file, [tuple(raw)])
         column, value = {"user": (self.log.user, raw[0]), "item": (self.log.item, raw[1])}.get(
             str(criterion), (self.log.timestamp, raw[2])

@@ -9,7 +9,7 @@ from batchrec.rules.rule_tables import RuleTables
 from batchrec.rules.rulebook import read_rule_tables
 from batchrec.rules.table_check import BrokenRule, check_item_lists
 from batchrec.tables.ids import BLANKS
-from batchrec.tables.queries import connect, literal, select
+from batchrec.tables.queries import connect, literal, rows_of
 from batchrec.tables.sealed_parquet import open_parquet
 
 
@@ -35,9 +35,9 @@ def measure_similar(similar: Path, config: SimilarConfig, rules: RuleTables | No
         raise InputError(f"{similar}: cannot be read: {one_line(error)}. Make it again") from error
     rules = read_rule_tables(config.rules) if rules is None else rules
     with connect(similar.parent) as con:
-        relation = select(con, "similarity/table_faults", similar=literal(similar), blanks=BLANKS)
-        faults = dict(zip(relation.columns, map(int, relation.fetchall()[0]), strict=True))
-    return SimilarFigures(faults, check_item_lists(similar, rules, config.night))
+        (faults,) = rows_of(con, "similarity/table_faults", similar=literal(similar), blanks=BLANKS)
+    n_faults = {name: int(number) for name, number in faults.items()}
+    return SimilarFigures(n_faults, check_item_lists(similar, rules, config.night))
 
 
 def refuse_broken(finished: Path, out: Path, rules: RuleTables, config: SimilarConfig) -> None:

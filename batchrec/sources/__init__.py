@@ -10,7 +10,6 @@ from batchrec.sources.formats import column_names
 from batchrec.sources.input_files import InputFile
 from batchrec.sources.object_store import StoredObject, fetch
 from batchrec.sources.opening import (
-    Source,
     check_types,
     describe_error,
     malformed_records,
@@ -30,6 +29,7 @@ from batchrec.sources.records import (
     merged_records,
     rejects_of_lines,
 )
+from batchrec.sources.source import Source
 from batchrec.sources.store_tables import is_table_url, local_path_of, open_tables, split_tables, table_columns
 from batchrec.sources.stores import Since
 from batchrec.sources.usual_columns import guess_column

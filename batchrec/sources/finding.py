@@ -13,8 +13,8 @@ from batchrec.sources.object_store import ObjectStore, StoredObject
 from batchrec.system.urls import is_url
 from batchrec.tables.queries import not_from_home
 
-# Name of a table format -> the file that marks its folders, and how to read its current rows. The data files of such a
-# table also hold old versions of rows.
+# Name of a table format -> the glob of what marks its folders, and how to read its current rows. The data files of such
+# a table also hold old versions of rows.
 _TABLE_FORMATS = {
     "Delta Lake": ("_delta_log", "by a URL like {delta}, or with a query over delta_scan (--query, or a .sql file)"),
     "Apache Iceberg": (
@@ -25,10 +25,9 @@ _TABLE_FORMATS = {
     "Apache Paimon": ("schema/schema-[0-9]*", "with an engine that supports the format"),
     "Apache Hive with transactions": (f"delta_{'[0-9]' * 7}_*", "with an engine that supports the format"),
 }
-_MARK = re.compile(
-    r"^(.*)/(?:(_delta_log)/.*|metadata/[^/]*(\.metadata\.json)[^/]*|(\.hoodie)[^/]*(?:/.*)?"
-    r"|schema/(schema-)[0-9]+|(delta_)[0-9]{7}_.*)$"
-)
+# The name of an object in such a folder: the folder, then a group for each format.
+_MARKS = "|".join(f"({re.escape(mark)})" for mark, _ in _TABLE_FORMATS.values())
+_MARK = re.compile("(.*)/(?:" + _MARKS.replace(r"\*", "[^/]*").replace(r"\[0\-9\]", "[0-9]") + ")(?:/|$)")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from batchrec.errors import InputError
 from batchrec.sources.compressed import DAMAGE_ERRORS, compression_of, open_bytes, open_text
 from batchrec.sources.file_format import Format, Layout, RowError, partitions_of, value_of_nested
 from batchrec.sources.input_files import InputFile
-from batchrec.tables.queries import literal, select
+from batchrec.tables.queries import in_file_order, literal, select
 
 # A GUID in braces can begin a CSV file; a quote after the brace cannot.
 _START = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*["}]')
@@ -80,16 +80,15 @@ class JsonLinesFormat(Format):
     ) -> list[RowError]:
         """Return the lines that are not objects. Raises InputError if a value is a list or an object."""
         pointers = ["/" + name.replace("~", "~0").replace("/", "~1") for name in layout.columns]
-        con.execute("set preserve_insertion_order = true")
-        rows = select(
-            con,
-            "sources/json_lines_errors",
-            columns={"line": "VARCHAR"},
-            paths=[literal(file.path) for file in files],
-            pointers=pointers,
-            compression=layout.compression,
-        ).fetchall()
-        con.execute("set preserve_insertion_order = false")
+        with in_file_order(con):
+            rows = select(
+                con,
+                "sources/json_lines_errors",
+                columns={"line": "VARCHAR"},
+                paths=[literal(file.path) for file in files],
+                pointers=pointers,
+                compression=layout.compression,
+            ).fetchall()
         by_path = {str(file.path): file for file in files}
         lines: defaultdict[InputFile, list[str]] = defaultdict(list)
         for path, line, types in rows:

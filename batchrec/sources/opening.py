@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from functools import reduce
 from itertools import groupby
 
@@ -12,10 +12,11 @@ import duckdb
 from batchrec.config import CsvOptions
 from batchrec.errors import InputError
 from batchrec.sources.compressed import check_whole, is_empty
-from batchrec.sources.file_format import Layout, RowError, value_of_nested
+from batchrec.sources.file_format import Layout, value_of_nested
 from batchrec.sources.formats import FORMATS, format_of, layout_of
 from batchrec.sources.input_files import InputFile, with_urls
 from batchrec.sources.records import Reject, located
+from batchrec.sources.source import Source, types_in
 from batchrec.tables.queries import select, table_of
 
 _log = logging.getLogger(__name__)
@@ -25,49 +26,6 @@ _NESTED = {"list", "array", "struct", "map", "union", "variant"}
 _MAX_PARTITIONS = 4
 # Hive and Spark write this into a path for a null.
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Files of one layout, a table of a store or a query, opened as the view `view`.
-
-    names: column -> column of the view. types: column of the view -> DuckDB's type in lower case, "null" if the column
-    has no value. files: the files that were opened; empty for a table and a query. row_errors: rows of them that are
-    not among those of the view. url: of the table.
-    """
-
-    view: str
-    names: dict[str, str]
-    types: dict[str, str]
-    files: tuple[InputFile, ...] = ()
-    layout: Layout | None = None
-    row_errors: tuple[RowError, ...] = ()
-    url: str = ""
-
-    @property
-    def places(self) -> tuple[InputFile | str, ...]:
-        """The files, or the URL of the table; empty for a query."""
-        return (self.url,) if self.url else self.files
-
-    @property
-    def is_csv(self) -> bool:
-        """Whether the files are CSV."""
-        return self.layout is not None and self.layout.is_csv
-
-    @property
-    def is_untyped(self) -> bool:
-        """Whether every value is text because the format has no types."""
-        return self.layout is not None and format_of(self.layout).values_are_text
-
-    def type_of(self, column: str) -> str:
-        """Return the type of a column."""
-        return self.types[self.names[column]]
-
-    def arrow_type_of(self, column: str) -> str:
-        """Return the type of a column in a Parquet file; empty for any other source."""
-        layout = self.layout
-        is_typed = layout is not None and column in layout.columns and len(layout.types) == len(layout.columns)
-        return layout.types[layout.columns.index(column)] if layout is not None and is_typed else ""
 
 
 def open_sources(
@@ -111,7 +69,7 @@ def _open(con: duckdb.DuckDBPyConnection, view: str, layout: Layout, files: tupl
     relation = format_of(layout).read(con, files, layout)
     # By position as well: DuckDB renames a Parquet column whose name differs from another's only in case.
     names = dict(zip(layout.columns, relation.columns, strict=False))
-    types = dict(zip(relation.columns, (str(type_.id) for type_ in relation.types), strict=True))
+    types = types_in(relation)
     types |= {
         names[column]: "null" for column, type_ in zip(layout.columns, layout.types, strict=False) if type_ == "null"
     }

@@ -7,7 +7,8 @@ from pathlib import Path
 import duckdb
 
 from batchrec.errors import ConfigError, InputError
-from batchrec.sources.opening import Source, check_types
+from batchrec.sources.opening import check_types
+from batchrec.sources.source import Source, types_in
 from batchrec.system.signals import interrupted_by_signals
 from batchrec.tables.queries import select, use_settings
 
@@ -59,9 +60,8 @@ def open_query(
             f"{file}: the query has no column {missing[0]!r}{asked}; found {', '.join(con.view('query').columns)}"
         )
     relation = select(con, "sources/read_query", query_file=str(file))
-    types = dict(zip(relation.columns, (str(type_.id) for type_ in relation.types), strict=True))
     relation.create_view("source_query")
-    source = Source("source_query", names, types)
+    source = Source("source_query", names, types_in(relation))
     try:
         check_types(source, wanted)
     except InputError as error:

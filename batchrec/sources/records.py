@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from typing import Protocol
 
 import duckdb
 
@@ -16,6 +15,7 @@ from batchrec.sources.csv_format import csv_records
 from batchrec.sources.file_format import Layout
 from batchrec.sources.input_files import InputFile
 from batchrec.sources.json_lines_format import json_records
+from batchrec.sources.source import Source
 from batchrec.tables.queries import select
 
 # Maximum length of a value in an error message or a file of rejects.
@@ -79,22 +79,6 @@ def line_numbers(
     return lines
 
 
-class Readable(Protocol):
-    """The part of a source that this module needs: its view, files and layout."""
-
-    @property
-    def view(self) -> str:
-        """Name of the view."""
-
-    @property
-    def files(self) -> Sequence[InputFile]:
-        """Files of the source; empty for a query."""
-
-    @property
-    def layout(self) -> Layout | None:
-        """Layout of the files; None for a query."""
-
-
 @dataclass(frozen=True)
 class MergedRecord:
     """Rows of a CSV file that a stray quote has merged into one record.
@@ -109,7 +93,7 @@ class MergedRecord:
 
 
 def merged_records(
-    con: duckdb.DuckDBPyConnection, source: "Readable", wanted: Sequence[str], times: str | None = None
+    con: duckdb.DuckDBPyConnection, source: Source, wanted: Sequence[str], times: str | None = None
 ) -> list[MergedRecord]:
     """Return the records that a stray quote has made out of several rows.
 
@@ -140,7 +124,7 @@ def merged_records(
 
 
 def check_no_record_lost(
-    con: duckdb.DuckDBPyConnection, source: "Readable", malformed: Sequence[Reject], merged: Sequence[MergedRecord]
+    con: duckdb.DuckDBPyConnection, source: Source, malformed: Sequence[Reject], merged: Sequence[MergedRecord]
 ) -> None:
     """Check with Python's reader that each record of a damaged file was either kept or rejected, and none twice.
 

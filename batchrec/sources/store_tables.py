@@ -10,7 +10,8 @@ import pyarrow as pa
 from batchrec.errors import BatchrecError, InputError
 from batchrec.sources.background import in_background
 from batchrec.sources.file_format import show_names
-from batchrec.sources.opening import Source, check_types
+from batchrec.sources.opening import check_types
+from batchrec.sources.source import Source, types_in
 from batchrec.sources.stores import TABLE_SOURCES, Since
 from batchrec.sources.usual_columns import found_columns
 from batchrec.system.stores import store_error
@@ -58,7 +59,7 @@ def _open(con: duckdb.DuckDBPyConnection, name: str, url: Url, wanted: dict[str,
         decimals = _store(con, name, items)
     relation = select(con, "sources/read_table", table=name, url=str(url))
     names = dict(zip(wanted, relation.columns, strict=False))
-    types = dict(zip(relation.columns, (str(type_.id) for type_ in relation.types), strict=True))
+    types = types_in(relation)
     types |= {names[column]: "decimal" for column in decimals}
     counts = select(con, "sources/values_per_column", table=name).fetchall()[0]
     types |= {column: "null" for column, n_values in zip(names.values(), counts, strict=True) if n_values == 0}

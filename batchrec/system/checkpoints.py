@@ -118,7 +118,7 @@ class CheckpointStore:
 
     def __len__(self) -> int:
         """Return the number of checkpoints, usable or not."""
-        return sum(1 for _ in self._folder.glob(f"*{_SUFFIX}"))
+        return len(checkpoints_in(self._folder))
 
     def n_bytes(self) -> int:
         """Return the size of all checkpoints in bytes."""

@@ -89,6 +89,15 @@ def hide_progress_bar(con: duckdb.DuckDBPyConnection) -> None:
         con.execute("set enable_progress_bar = false")
 
 
+@contextmanager
+def in_file_order(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Within the block, let a scan return rows in the order of its files, which takes longer."""
+    con.execute("set preserve_insertion_order = true")
+    yield
+    # Not after an error, which may leave the connection unusable.
+    con.execute("set preserve_insertion_order = false")
+
+
 def spill_folder(con: duckdb.DuckDBPyConnection) -> Path:
     """Return the folder into which a connection spills, and which is removed when the connection is closed."""
     return Path(con.execute("select current_setting('temp_directory')").fetchall()[0][0])

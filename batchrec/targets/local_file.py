@@ -6,12 +6,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from batchrec.config import TargetLayout
 from batchrec.system.atomic import TABLE, check_writable_file, replacing
 from batchrec.system.disk import file_sha256, put_on_disk
-from batchrec.tables.sealed_parquet import open_parquet, parquet_of, sealed_writer
+from batchrec.tables.sealed_parquet import open_parquet, sealed_writer
+from batchrec.targets.parts import recorded_sha256
 from batchrec.targets.rows import open_rows
 from batchrec.targets.target import PublishedTable
 
@@ -44,10 +43,9 @@ class LocalFile:
         if self.layout != "nested":
             return file_sha256(self.file)
         try:
-            metadata = parquet_of(open_parquet(self.file)).schema_arrow.metadata or {}
-        except (pa.ArrowException, OSError):
+            return recorded_sha256(open_parquet(self.file))
+        except OSError:
             return None
-        return metadata[b"batchrec.sha256"].decode() if b"batchrec.sha256" in metadata else None
 
     @contextmanager
     def replacing(self, table: PublishedTable) -> Iterator[None]:

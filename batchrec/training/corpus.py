@@ -42,11 +42,6 @@ class Corpus:
     times: Longs
     until: int
 
-    @property
-    def weights(self) -> Floats | None:
-        """The weight of each event of the histories: (events,) float32; None if all weigh 1."""
-        return self.histories.weights
-
 
 def read_corpus(path: Path, seed: int, ahead: int | None = None, half_life: float | None = None) -> Corpus:
     """Read a whole sequences table into memory, 14 bytes per event, 18 if events have weights.

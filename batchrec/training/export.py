@@ -18,7 +18,7 @@ from batchrec.errors import one_line
 from batchrec.model.batching import Histories, scoring_tokens, seen_pairs
 from batchrec.model.blend import Blend
 from batchrec.model.directory import ENCODER, read_graph
-from batchrec.model.graph import PER_ITEM, WEIGHTS, external_tensor, initializer_name
+from batchrec.model.graph import PER_ITEM, WEIGHTS, external_tensor, graph_inputs, graph_outputs, initializer_name
 from batchrec.model.parts import weight_offsets
 from batchrec.model.ranker import Ranker
 from batchrec.system.disk import mapped
@@ -30,11 +30,6 @@ from batchrec.training.ranking_graph import NextItemRanker
 _TOLERANCE = 1e-4
 # Users that are checked, fewer beyond a million items.
 _CHECKED_USERS, _CHECKED_SCORES = 64, 1 << 26
-_INPUTS = [
-    *("tokens", "seen_rows", "seen_items", "habit_rows", "habit_items", "habit_scores", "asked_rows", "asked_items"),
-    *("item_offsets", "top_k"),
-]
-_OUTPUTS = ["scores", "items", "states", "asked_scores"]
 # The first opset with an attention operator, which is 5 % faster on a CPU than separate operators.
 _OPSET = 23
 
@@ -75,8 +70,8 @@ def export_encoder(encoder: Encoder, folder: Path, blend: Blend | None = None) -
             dynamo=True,
             opset_version=_OPSET,
             dynamic_shapes=({0: free, 1: free}, *[{0: free}] * 7, None, None),
-            input_names=_INPUTS,
-            output_names=_OUTPUTS,
+            input_names=list(graph_inputs(encoder.item_biases.numel())),
+            output_names=list(graph_outputs(encoder.shape.hidden_size)),
             verbose=False,
         )
     assert program is not None  # noqa: S101 - None only if exported straight to a file

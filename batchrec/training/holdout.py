@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchrec.arrays import Bools, Ints, Longs
+from batchrec.arrays import Bools, Longs
 from batchrec.errors import InputError
 from batchrec.model.batching import NO_PAIRS, Histories, SeenPairs, length_sorted, scoring_tokens, seen_pairs
 from batchrec.model.metrics import user_ndcg
@@ -38,11 +38,6 @@ class HeldOut:
     histories: Histories
     later: Histories
     keep_seen: bool = False
-
-    @property
-    def items(self) -> Ints:
-        """The later items of all users, user by user."""
-        return self.later.items
 
     def excluded(self, users: Longs) -> SeenPairs:
         """List the items that users, row r for users[r], may not get."""

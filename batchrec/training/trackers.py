@@ -9,6 +9,7 @@ from dataclasses import asdict
 from batchrec.config import TrainingConfig
 from batchrec.config.arguments import checked
 from batchrec.errors import ConfigError, StoreError, one_line
+from batchrec.system.stores import needs_extra
 from batchrec.training.loop import Epoch, OnEpoch
 
 _log = logging.getLogger(__name__)
@@ -33,10 +34,8 @@ def tracker(target: str, config: TrainingConfig = TrainingConfig()) -> AbstractC
 
 @contextmanager
 def _tensorboard(folder: str, _config: TrainingConfig) -> Iterator[OnEpoch]:
-    try:
+    with needs_extra("--track tensorboard", "tensorboard"):
         from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise _missing("tensorboard") from error
     with SummaryWriter(folder) as writer:
 
         def on_epoch(epoch: Epoch) -> None:
@@ -49,12 +48,10 @@ def _tensorboard(folder: str, _config: TrainingConfig) -> Iterator[OnEpoch]:
 
 @contextmanager
 def _mlflow(uri: str, config: TrainingConfig) -> Iterator[OnEpoch]:
-    try:
+    with needs_extra("--track mlflow", "mlflow"):
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param
         from mlflow.exceptions import MlflowException
-    except ImportError as error:
-        raise _missing("mlflow") from error
     try:
         client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(_EXPERIMENT)
@@ -91,7 +88,3 @@ _KINDS: dict[str, Callable[[str, TrainingConfig], AbstractContextManager[OnEpoch
 
 def _figures(epoch: Epoch) -> dict[str, float]:
     return {name: figure for name, figure in asdict(epoch).items() if name != "epoch"}
-
-
-def _missing(extra: str) -> ConfigError:
-    return ConfigError(f"--track {extra}: is not installed. Install batchrec[{extra}]")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +23,7 @@ from batchrec.benchmark import bench as benchmark
 from batchrec.benchmark.isolated import Measurement
 from batchrec.cli import cli, run
 from batchrec.cli.precedence import read_defaults
-from batchrec.nightly.gates.model import HeldOutItems
+from batchrec.nightly.gates.model import HeldOutItems, MeasuredModel
 from batchrec.nightly.report import ModelFigures
 from examples.generate import generate
 from tests.support.pages import ROOT, Block, blocks, text_of
@@ -113,7 +114,11 @@ def write_inputs(folder: Path) -> None:
 
 def count_as_better_than_popularity(patch: pytest.MonkeyPatch) -> None:
     """Let a model of two epochs pass the model gate: whether it ranks better depends on the processor's rounding."""
-    patch.setattr(HeldOutItems, "measure", lambda _, model, scoring: ModelFigures(model.name, 0.2, 0.1, 0.0))
+
+    def measure(_: HeldOutItems, model: Path, *__: object) -> MeasuredModel:
+        return MeasuredModel(ModelFigures(model.name, 0.2, 0.1, 0.0), np.empty(0))
+
+    patch.setattr(HeldOutItems, "measure", measure)
 
 
 def write_two_nights(folder: Path) -> None:

@@ -175,6 +175,11 @@ def test_any_query_gets_a_page(query: str) -> None:
     assert client(one_model()).get(f"/?{query}").status_code == 200
 
 
+def test_a_user_who_is_missing_is_named_also_as_the_one_before_the_change() -> None:
+    for fields in ([("user", "nope")], [("user", 7), ("was", "user=nope")]):
+        assert "there is no user &#39;nope&#39;" in show(one_model(), *fields).html
+
+
 def test_requests_have_limits() -> None:
     assert "600 characters" in show(one_model(), ("user", "x" * 600)).texts["alarm"]
     assert "more than 100" in show(one_model(), *[("item", number) for number in range(101)]).texts["alarm"]

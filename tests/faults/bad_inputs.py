@@ -309,7 +309,7 @@ NIGHTS = [
 
 SEQUENCES = "nights/run_date=2024-03-01/recs.parquet"
 COMMANDS = [
-    Bad("no earlier night to roll back to", nothing, "rollback", 2, "nights: no earlier night exists to roll back to"),
+    Bad("no earlier night to roll back to", nothing, "rollback", 2, "nights: no earlier night has another table"),
     Bad("an unknown night", nothing, "rollback --to 2020-01-01", 2, "nights: night 2020-01-01 does not exist"),
     Bad("a word as date to roll back to", nothing, "rollback --to x", 2, "'x' is not a date"),
     Bad(

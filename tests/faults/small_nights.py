@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, SimilarConfig, TrainingConfig
@@ -19,6 +20,7 @@ from batchrec.nightly import night as night_module
 from batchrec.nightly import registry
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.gates.input import HistoriesFigures
+from batchrec.nightly.gates.model import MeasuredModel
 from batchrec.nightly.gates.output import TableFigures
 from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.page import NightPages
@@ -222,8 +224,8 @@ def the_jobs_of(shop: SmallShop) -> Iterator[None]:
 class HeldOut:
     """Replace the held-out items by ones that every model ranks well."""
 
-    def measure(self, model: Path, _scoring: ScoringConfig) -> ModelFigures:
-        return ModelFigures(digested(model).manifest.model_id, 0.2, 0.1, 0.0)
+    def measure(self, model: Path, *_: object) -> MeasuredModel:
+        return MeasuredModel(ModelFigures(digested(model).manifest.model_id, 0.2, 0.1, 0.0), np.empty(0))
 
 
 def new_shop(root: Path) -> SmallShop:

@@ -136,6 +136,16 @@ def test_tables_nights_and_archives_are_described(capsys: pytest.CaptureFixture[
     assert found["figures"]["in use"] in found["figures"]["models"]
 
 
+def test_only_nights_are_an_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nights = tmp_path / "nights"
+    shutil.copytree(Company(two_nights()).archive.folder, nights)
+    (nights / "run_date=2026-11-29").mkdir()
+    (nights / f"run_date={night(0)}").rename(nights / "run_date=backup")
+    assert inspected(capsys, nights)["figures"]["nights"] == [str(night(1))]
+    shutil.rmtree(nights / f"run_date={night(1)}")
+    assert inspected(capsys, nights)["kind"] == "a folder of tables"
+
+
 @pytest.mark.parametrize("name", ["recs.parquet", "report.json"])
 def test_a_damaged_night_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nights = tmp_path / "nights"

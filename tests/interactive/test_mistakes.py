@@ -62,6 +62,11 @@ def call(job: Any, *arguments: Any, **options: Any) -> Callable[[], Any]:
             "--objective 'bert4rec': expected causal or masked. causal: predict each next item from the items "
             "before it (SASRec). masked: predict masked items from all others (BERT4Rec)",
         ),
+        (call(Model.load, None), "folder: found a NoneType; expected a path"),
+        (
+            lambda: Model.load(trained_model(), catalogue=FRAME),  # type: ignore[arg-type]
+            f"catalogue: found a DataFrame; expected a path{ADVICE}",
+        ),
         (call(TrainingConfig, max_epochs="5"), "--max-epochs '5': expected an integer"),
         (
             call(TrainingConfig, device="gpu"),

@@ -25,12 +25,20 @@ def test_the_table_can_be_rolled_back(shop: Company) -> None:
     assert shop.archive.roll_back() == FIRST + timedelta(days=1)
     assert shop.rows() == tables[1]
     assert shop.archive.roll_back() == FIRST
-    with pytest.raises(ConfigError, match="no earlier night exists to roll back to"):
+    with pytest.raises(ConfigError, match="no earlier night has another table to roll back to"):
         shop.archive.roll_back()
     assert shop.archive.roll_back(FIRST + timedelta(days=2)) == FIRST + timedelta(days=2)
     assert shop.rows() == tables[2]
     with pytest.raises(ConfigError, match="night 1999-01-01 does not exist"):
         shop.archive.roll_back(FIRST.replace(year=1999, month=1))
+
+
+def test_nights_with_the_same_table_are_no_nights_to_roll_back_to(shop: Company) -> None:
+    for number in range(2):
+        shop.run(number)
+    assert len(shop.archive.current_nights()) == 2
+    with pytest.raises(ConfigError, match="no earlier night has another table to roll back to"):
+        shop.archive.roll_back()
 
 
 def test_a_table_with_a_changed_byte_is_not_rolled_back_to(shop: Company) -> None:

@@ -16,6 +16,8 @@ from tests.scoring.test_score import Row, recs_of
 from tests.support.models import examples, write_sequences
 from tests.support.plain_rules import ITEMS, Night, expected, model, scores_after, write_table
 
+pytestmark = pytest.mark.usefixtures("one_duckdb")
+
 NEW = [7, 8]
 Histories = Mapping[int, Sequence[int]]
 # Two users with known items, a cold user, and a user who has seen nearly every item.
@@ -270,7 +272,6 @@ nights = st.builds(
 )
 
 
-@pytest.mark.usefixtures("one_duckdb")
 @settings(max_examples=examples(60))
 @given(logs, nights, st.data(), st.integers(1, 8))
 def test_any_rules_equal_a_plain_loop_over_the_catalogue(
@@ -282,7 +283,6 @@ def test_any_rules_equal_a_plain_loop_over_the_catalogue(
     assert_as_by_hand(night, dict(enumerate(lists)), chunk_size=chunk_size)
 
 
-@pytest.mark.usefixtures("one_duckdb")
 @settings(max_examples=examples(20))
 @given(logs, nights, st.sampled_from([0.1, 0.5, 0.9, 1.0]))
 def test_any_diversity_equals_a_plain_loop(lists: list[list[int]], night: Night, diversity: float) -> None:

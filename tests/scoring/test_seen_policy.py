@@ -35,6 +35,8 @@ from tests.support.models import examples
 from tests.support.params import slow_except
 from tests.support.plain_rules import ITEMS, Night, model
 
+pytestmark = pytest.mark.usefixtures("one_duckdb")
+
 RUN_DATE = date(2024, 6, 1)
 POLICIES = ("block", "allow", "30d", "5w", "1d")
 
@@ -137,7 +139,6 @@ any_users = st.lists(
 ).filter(lambda users: any(item in ITEMS for user in users for item, *_ in user.events))
 
 
-@pytest.mark.usefixtures("one_duckdb")
 @settings(max_examples=examples(20))
 @given(any_users, st.sampled_from(POLICIES))
 def test_any_histories_and_dislikes_are_blocked_as_by_hand(users: list[User], policy: str) -> None:

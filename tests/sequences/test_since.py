@@ -32,6 +32,11 @@ def test_any_other_since_is_refused(since: str) -> None:
         SequencesConfig(since=since)
 
 
+def test_a_run_date_from_which_no_age_counts_back_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--run-date 0001-01-01: expected a date like 2024-06-01, after 1970"):
+        SequencesConfig(since="90d", run_date="0001-01-01")
+
+
 def test_an_event_at_midnight_of_the_day_is_kept(build: BuildSequences) -> None:
     log(f"1,2,{MIDNIGHT - 1}", f"1,3,{MIDNIGHT}", f"2,4,{MIDNIGHT - DAY}")
     for since in ("2024-05-01", "31d"):

@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,7 +17,7 @@ from batchrec.config import RunConfig, ScoringConfig, SequencesConfig, SimilarCo
 from batchrec.model.directory import Manifest, load_model
 from batchrec.nightly import night as night_module
 from batchrec.nightly.archive import Archive
-from batchrec.nightly.gates.model import HeldOutItems
+from batchrec.nightly.gates.model import HeldOutItems, MeasuredModel
 from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures, NightReport
@@ -191,5 +192,5 @@ def company(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
     made = Company(folder)
     made.write_log(training_histories())
     monkeypatch.setattr(night_module, "train", made.train)
-    monkeypatch.setattr(HeldOutItems, "measure", lambda _, model, scoring: made.measure(model))
+    monkeypatch.setattr(HeldOutItems, "measure", lambda _, model, *__: MeasuredModel(made.measure(model), np.empty(0)))
     yield made

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from batchrec.model.directory import load_model, write_manifest
+from batchrec.model.directory import write_manifest
 from batchrec.model.vocabulary import Vocabulary
 from batchrec.training.encoder import Encoder
 from tests.support.models import CONFIG, N_ITEMS, next_item_scores, small_encoder
 from tests.support.shared import made_once, write_exported
 
 ITEMS = [1000 + number for number in range(N_ITEMS)]
+# How often the model's items were in the log that it was trained on.
+N_EVENTS = range(2 * N_ITEMS, N_ITEMS, -1)
 Row = tuple[int, float, str]
 
 
@@ -34,8 +36,7 @@ def model() -> Path:
     def make(folder: Path) -> None:
         folder.mkdir()
         write_exported(encoder(), folder)
-        n_events = np.arange(2 * N_ITEMS, N_ITEMS, -1)
-        write_manifest(folder, Vocabulary(pa.array(ITEMS), n_events), encoder().shape, CONFIG, {})
+        write_manifest(folder, Vocabulary(pa.array(ITEMS), np.array(N_EVENTS)), encoder().shape, CONFIG, {})
 
     return made_once("random-model", make)
 
@@ -86,21 +87,19 @@ class Night:
         )
 
     def options(self, folder: Path) -> dict[str, Any]:
-        """Write the tables, and return the options of a ScoringConfig."""
-        pairs = {
-            "block_for_user": [(user, item) for user, items in self.block_for_user.items() for item in items],
-            "candidates": [(user, item) for user, items in (self.candidates or {}).items() for item in items],
-        }
+        """Write the tables that say something, and return the options of a ScoringConfig."""
         tables: dict[str, tuple[str, Sequence[Sequence[object]]]] = {
             "block": ("item_id,segment", rows_by_segment(self.block, self.block_in)),
-            "block_for_user": ("user_id,item_id", pairs["block_for_user"]),
+            "block_for_user": ("user_id,item_id", pairs_of(self.block_for_user)),
             "boost": ("item_id,factor", list(self.boost.items())),
             "pins": ("item_id,position", list(self.pins.items())),
         }
+        tables = {name: (header, rows) for name, (header, rows) in tables.items() if rows}
+        # Without a row, these say something too.
         if self.allow is not None or self.allow_in:
             tables["allow"] = ("item_id,segment", rows_by_segment(self.allow or (), self.allow_in))
         if self.candidates is not None:
-            tables["candidates"] = ("user_id,item_id", pairs["candidates"])
+            tables["candidates"] = ("user_id,item_id", pairs_of(self.candidates))
         if self.segments or self.allow_in or self.block_in:
             tables["segments"] = ("user_id,segment", list(self.segments.items()))
         options: dict[str, Any] = {
@@ -116,6 +115,10 @@ class Night:
             options["items"] = str(write_table(folder / "movies.csv", "movieId,title,genre", catalogue))
             options |= {"category_column": "genre", "max_per_category": self.max_per_category}
         return options
+
+
+def pairs_of(items_of: Mapping[int, Sequence[int]]) -> list[tuple[int, int]]:
+    return [(user, item) for user, items in items_of.items() for item in items]
 
 
 def rows_by_segment(items: Iterable[int], by_segment: Mapping[str, Sequence[int]]) -> list[tuple[int, str]]:
@@ -141,11 +144,10 @@ def popular_items(histories: Mapping[int, Sequence[int]], user: int, night: Nigh
     order = [*ITEMS, *new]
     segment = night.segments.get(user)
     members = [history for other, history in histories.items() if segment and night.segments.get(other) == segment]
-    trained_on = load_model(model()).vocabulary.n_events.tolist()
     tiers = {
         "popular_segment": Counter(item for history in members for item in history),
         "popular": Counter(item for history in histories.values() for item in history),
-        "popular_all_time": Counter(dict(zip(ITEMS, trained_on, strict=True))),
+        "popular_all_time": Counter(dict(zip(ITEMS, N_EVENTS, strict=True))),
     }
     rows: dict[int, Row] = {}
     for source, counts in tiers.items():

@@ -181,7 +181,7 @@ def test_train_and_gates_hold_out_the_same_items_and_no_future_ones(most: int, t
     sequences = write_log(tmp_path / "log.parquet", many())
     corpus = read_corpus(sequences, 3)
     split = hold_out(corpus.histories, most, corpus.holdout_users)
-    item_ids = corpus.vocabulary.item_ids.take([index - 2 for index in split.held_out.items.tolist()]).to_pylist()
+    item_ids = corpus.vocabulary.item_ids.take([index - 2 for index in split.held_out.later.items.tolist()]).to_pylist()
     with held_out_items(sequences, TrainingConfig(seed=3, validation_users=most)) as held_out:
         rows = held_out.con.table("held_out").order("user_id").fetchall()
     assert [user for _, user, *_ in rows if user % 3 == 0] == []
@@ -217,7 +217,7 @@ def test_events_after_the_run_date_are_not_among_the_newest(
     log |= {user: [(ITEMS[1], FIRST), (8, NEVER)] for user in range(20, 25)}
     sequences = write_log(tmp_path / "log.parquet", log)
     with held_out_items(sequences, TrainingConfig(), run_date) as held_out:
-        assert held_out.measure(trained_model(), ScoringConfig(device="cpu")).unknown_share == expected
+        assert held_out.measure(trained_model(), ScoringConfig(device="cpu")).figures.unknown_share == expected
 
 
 # Popular items

@@ -96,24 +96,24 @@ def test_weights_are_those_of_the_table_and_of_the_age(
                 (weight if "weights" in names else 1) * (1 if half_life is None else 0.5 ** (age / half_life))
             )
     if half_life is None and "weights" not in names:
-        assert corpus.weights is None
+        assert corpus.histories.weights is None
         assert corpus.vocabulary.weights is None
         return
-    assert corpus.weights is not None
-    assert corpus.weights.dtype == np.float32
-    assert corpus.weights.tolist() == pytest.approx(expected, rel=1e-6, abs=2e-30)
+    assert corpus.histories.weights is not None
+    assert corpus.histories.weights.dtype == np.float32
+    assert corpus.histories.weights.tolist() == pytest.approx(expected, rel=1e-6, abs=2e-30)
     items = [item for events in EVENTS.values() for item, *_ in events]
     of_item = {
         item: sum(weight for other, weight in zip(items, expected, strict=True) if other == item) for item in items
     }
     popularity = dict(zip(corpus.vocabulary.item_ids.to_pylist(), corpus.vocabulary.popularity.tolist(), strict=True))
     assert popularity == pytest.approx(of_item, rel=1e-6, abs=4e-30)
-    assert (corpus.weights > 0).all()
+    assert (corpus.histories.weights > 0).all()
 
 
 def test_weights_that_are_all_1_are_none(tmp_path: Path) -> None:
     ones = {user: [(item, moment, 1.0) for item, moment, _ in events] for user, events in EVENTS.items()}
-    assert read_corpus(weighed(tmp_path / "sequences.parquet", ones, (*PLAIN, "weights")), 0).weights is None
+    assert read_corpus(weighed(tmp_path / "sequences.parquet", ones, (*PLAIN, "weights")), 0).histories.weights is None
 
 
 def test_weights_follow_their_events(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_held_out_items_are_the_new_last_items_of_the_first_users(
     split = hold_out(indexed(*histories), most, longs(order))
     chosen = sorted(qualified[: max(1, min(most, len(qualified) // 2))])
     assert lists_of(split.held_out.histories) == [histories[user][:-1] for user in chosen]
-    assert split.held_out.items.tolist() == [histories[user][-1] for user in chosen]
+    assert split.held_out.later.items.tolist() == [histories[user][-1] for user in chosen]
     assert lists_of(split.training) == [
         history[:-1] if user in chosen else history for user, history in enumerate(histories)
     ]

@@ -44,8 +44,9 @@ def test_another_target_is_refused(target: str) -> None:
 @pytest.mark.parametrize(("kind", "package"), [("tensorboard", "tensorboardX"), ("mlflow", "mlflow")])
 def test_a_missing_package_is_one_line(kind: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
+    advice = rf"Install it with pip install 'batchrec\[{kind}\]'"
     with (
-        pytest.raises(ConfigError, match=rf"^--track {kind}: is not installed\. Install batchrec\[{kind}\]$"),
+        pytest.raises(ConfigError, match=rf"^--track {kind}: the package {package} is not installed\. {advice}$"),
         tracker(f"{kind}:place"),
     ):
         raise AssertionError

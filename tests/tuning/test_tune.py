@@ -225,6 +225,22 @@ def test_what_the_environment_would_hide_is_not_written(
     assert run_cli(*SEARCH) == 0
 
 
+@pytest.mark.parametrize(("seen", "is_repeating"), [("block", False), ("allow", True), ("30d", True)])
+def test_trials_are_judged_by_lists_as_score_writes_them(
+    seen: str, is_repeating: bool, file: Path, scripted: Scripted
+) -> None:
+    judged_by = set()
+
+    def figure(config: TrainingConfig, _: int) -> float:
+        judged_by.add(config.repeat_items)
+        return 0.1
+
+    scripted(figure)
+    file.write_text(f'[score]\nseen = "{seen}"\n', encoding="utf-8")
+    assert run_cli(*SEARCH) == 0
+    assert judged_by == {is_repeating}
+
+
 def test_a_missing_file_is_created(file: Path) -> None:
     file.unlink()
     assert run_cli(*SEARCH, "--write") == 0

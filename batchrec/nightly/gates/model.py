@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -32,11 +32,19 @@ _K = 10
 
 
 @dataclass(frozen=True)
+class MeasuredModel:
+    """The figures of a model, and its NDCG@10 of each held-out user, (users,), for the comparison with a new model."""
+
+    figures: ModelFigures
+    ndcg: Doubles
+
+
+@dataclass(frozen=True)
 class HeldOutItems:
     """Tonight's held-out items: some users' last item, or what they took after a point in time.
 
-    until: the time before which events count. popularity: NDCG@10 of each user, (users,), by popularity. measured: the
-    same by each model so far. keep_seen: whether items of the history may be recommended.
+    until: the time before which events count. popularity: NDCG@10 of each user, (users,), by popularity. keep_seen:
+    whether items of the history may be recommended.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -44,13 +52,13 @@ class HeldOutItems:
     until: int
     popularity: Doubles
     keep_seen: bool
-    measured: list[Doubles] = field(default_factory=list)
 
-    def measure(self, model: Path, scoring: ScoringConfig) -> ModelFigures:
+    def measure(self, model: Path, scoring: ScoringConfig, in_use: MeasuredModel | None = None) -> MeasuredModel:
         """Rank each user's held-out items among all items that the model knows and the user may get.
 
-        Raises ModelError if the model directory is damaged, if the model knows none of the histories' items, or if its
-        ids have another type. Raises DeviceError if the device is missing.
+        in_use: the model in use, measured before a new one; None without any. Raises ModelError if the model directory
+        is damaged, if the model knows none of the histories' items, or if its ids have another type. Raises DeviceError
+        if the device is missing.
         """
         loaded = load_model(model)
         check_knows(loaded.vocabulary, model, self.table)
@@ -72,16 +80,15 @@ class HeldOutItems:
         n_events = counted["n_events"].to_numpy()
         is_unknown = loaded.vocabulary.indexes(counted["item_id"].combine_chunks()) == PAD
         ndcg = _user_ndcg(select(self.con, "nightly/model_ranks"))
-        in_use = self.measured[-1] if self.measured else ndcg
-        self.measured.append(ndcg)
-        return ModelFigures(
+        figures = ModelFigures(
             model_id=loaded.manifest.model_id,
             ndcg_at_10=_mean(ndcg),
             popularity_ndcg_at_10=_mean(self.popularity),
             unknown_share=float(n_events[is_unknown].sum() / n_events.sum()),
             popularity_margin=_margin(ndcg - self.popularity),
-            in_use_margin=_margin(ndcg - in_use),
+            in_use_margin=_margin(ndcg - (ndcg if in_use is None else in_use.ndcg)),
         )
+        return MeasuredModel(figures, ndcg)
 
 
 @contextmanager

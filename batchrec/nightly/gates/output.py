@@ -5,9 +5,7 @@ Broken rules are counted with it: they are checks of the rules gate (gates/rules
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import duckdb
 import pyarrow.parquet as pq
 
 from batchrec.config import RunConfig, ScoringConfig
@@ -18,7 +16,7 @@ from batchrec.rules.rulebook import read_rule_tables
 from batchrec.rules.table_check import BrokenRule, FinishedTable, check_rules, view_blocked_items
 from batchrec.scoring.user_list import read_user_list
 from batchrec.tables.ids import BLANKS
-from batchrec.tables.queries import connect, literal, select
+from batchrec.tables.queries import connect, literal, rows_of
 from batchrec.tables.sealed_parquet import open_parquet
 
 
@@ -60,21 +58,15 @@ def measure_table(recs: Path, sequences: Path, previous: Path | None, scoring: S
     with connect(recs.parent) as con:
         tables = {"recs": literal(recs), "sequences": literal(sequences)}
         view_blocked_items(con, sequences, scoring)
-        faults = _row(con, "nightly/recs_faults", recs=tables["recs"], blanks=BLANKS)
+        (faults,) = rows_of(con, "nightly/recs_faults", recs=tables["recs"], blanks=BLANKS)
         of_histories = scoring.users is None
-        reach = _row(con, "nightly/recs_reach", **tables, k=scoring.top_k, of_histories=of_histories)
+        (reach,) = rows_of(con, "nightly/recs_reach", **tables, k=scoring.top_k, of_histories=of_histories)
         overlap = None
         if previous is not None:
             both = {"recs": literal(recs), "previous": literal(previous)}
-            overlap = _row(con, "nightly/recs_overlap", **both, blanks=BLANKS)["overlap"]
+            overlap = rows_of(con, "nightly/recs_overlap", **both, blanks=BLANKS)[0]["overlap"]
     n_faults = {name: int(number) for name, number in faults.items()}
     return TableFigures(faults=n_faults, overlap=overlap, broken_rules=broken, **reach)
-
-
-def _row(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> dict[str, Any]:
-    """Run a query that returns one row. Returns its values by the names of the columns."""
-    relation = select(con, name, **values)
-    return dict(zip(relation.columns, relation.fetchall()[0], strict=True))
 
 
 def output_checks(figures: TableFigures, n_users: int, n_items: int, config: RunConfig) -> list[Check]:
