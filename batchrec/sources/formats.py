@@ -46,6 +46,7 @@ _OTHER_FORMATS = {
     "a dump of Postgres": (0, b"PGDMP", f"{_EXPORT}, as with COPY and FORMAT csv, HEADER"),
     "an old spreadsheet": (0, b"\xd0\xcf\x11\xe0", "Export it as CSV"),
     "a PDF": (0, b"%PDF", _CONVERT),
+    "an encrypted Parquet file": (0, b"PARE", "Pass a decrypted copy"),
     "a compressed Parquet file": (0, b"PAR1", _DECOMPRESS),
     "text in UTF-32": (0, codecs.BOM_UTF32_LE, "Convert it to UTF-8, as with iconv -f utf-32 -t utf-8"),
     "text in UTF-16": (0, codecs.BOM_UTF16_LE, _TO_UTF_8.format("utf-16")),

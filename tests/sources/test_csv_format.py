@@ -216,6 +216,7 @@ def test_a_header_without_a_name_for_the_numbers_of_rows_is_completed_by_columns
         (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
         (b"\xff" * 4, "a stream of Arrow"),
         (b"\x89HDF\r\n", "an HDF5 file"),
+        (b"PARE\x15\x00", "an encrypted Parquet file"),
         (gzip.compress(b"X\n\0\0\0\3"), "a file of R (saveRDS)"),
         (gzip.compress(b"a.csv".ljust(257, b"\0") + b"ustar\0"), "a tar archive"),
         (gzip.compress(b"PAR1"), "a compressed Parquet file"),
@@ -243,6 +244,11 @@ def test_a_file_of_pzstd_is_read(build: BuildSequences) -> None:
         frame + pa.compress(f"userId,movieId,timestamp\n1,2,{T}\n".encode(), "zstd", asbytes=True)
     )
     assert build("--ratings", "r.csv.zst").histories == {1: [2]}
+
+
+def test_zeros_behind_the_end_of_a_gzip_file_are_named(build: BuildSequences) -> None:
+    Path("r.csv.gz").write_bytes(gzip.compress(f"userId,movieId,timestamp\n1,2,{T}\n".encode()) + bytes(500))
+    fails(build("--ratings", "r.csv.gz"), "r.csv.gz: a gzip file has bytes behind its end", "gzip -d")
 
 
 def test_texts_that_backslashes_escape_are_named(build: BuildSequences) -> None:
