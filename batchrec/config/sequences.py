@@ -127,6 +127,7 @@ class SequencesConfig(RunDate):
             self.since,
             f"{AGE}, or {DATE}",
         )
+        self._check_timestamp_format()
         self._check_weights()
         _ = self.csv_options
         # DuckDB takes any text that starts with a minus as no limit.
@@ -142,6 +143,21 @@ class SequencesConfig(RunDate):
             self.max_bad_rows,
             "a number of rows like 100, or a share like 0.5%",
         )
+
+    def _check_timestamp_format(self) -> None:
+        """Raise ConfigError for a format that reads other times than are meant: without a year, or with a zone's name.
+
+        A zone that is written out in the format is a letter like any other, and its times would be read as UTC.
+        """
+        if self.timestamp_format is None:
+            return
+        has_year = re.search("%-?[YyGcxFDs]", self.timestamp_format)
+        check(has_year is not None, "timestamp_format", self.timestamp_format, "a year in it, like %Y")
+        if re.search("%-?[zZ]", self.timestamp_format) is None:
+            letters = re.sub("%-?.", " ", self.timestamp_format)
+            zone = re.search(r"\b(?!GMT\b)([A-Z]{2,4}T|MSK)\b|(?<!\w)[+-](?!00:?00)\d\d:?\d\d\b", letters)
+            expected = f"%{'Z' if zone and zone[1] else 'z'} in place of {zone and zone[0]}, which would be read as UTC"
+            check(zone is None, "timestamp_format", self.timestamp_format, expected)
 
     def _check_weights(self) -> None:
         """Raise ConfigError for weights that cannot be read, and options that do not fit together."""

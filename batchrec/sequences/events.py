@@ -9,7 +9,16 @@ import duckdb
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
 from batchrec.sequences.event_times import TimesOfKind, problem_of, times_of, unit_needed, warnings_of
-from batchrec.sequences.id_types import QUOTED_IDS, SEVERAL_IDS, IdTypes, Role, mixed_types
+from batchrec.sequences.id_types import (
+    FLOAT_IDS,
+    QUOTED_IDS,
+    SEVERAL_IDS,
+    SHOWN_IDS,
+    WHOLE_IDS,
+    IdTypes,
+    Role,
+    mixed_types,
+)
 from batchrec.sequences.log import find_merged, leave_out_merged, open_log, refuse_lost_digits, refuse_quotes
 from batchrec.sequences.reject_texts import ESCAPED_QUOTE, advice_on
 from batchrec.sequences.scans import Scans, Typing
@@ -70,6 +79,8 @@ def _decide(scans: Scans, has_quotes: bool) -> tuple[Typing, list[str]]:
     typing = Typing(IdTypes.expected(log.sources, log.user, log.item, config), config.timestamp_unit, has_quotes)
     wanted = ((log.user, config.user_id_type), (log.item, config.item_id_type))
     warnings = [mixed_types(log.sources, column) for column, id_type in wanted if id_type == "auto"]
+    # Per role, the number of ids that are not integers, and the first of them.
+    unfit: dict[Role, tuple[int, Reject]] = {}
     while True:
         checks = scans.checks(typing)
         times = times_of(checks)
@@ -80,11 +91,13 @@ def _decide(scans: Scans, has_quotes: bool) -> tuple[Typing, list[str]]:
         if not types.to_change and needed == typing.unit:
             break
         for role in types.to_change:
-            warnings.append(types.warning(role, scans.example(role)))
+            example = scans.example(role)
+            warnings.append(types.warning(role, example))
+            unfit[role] = types.unfit(role), example
         typing = Typing(types.changed(), needed, has_quotes)
     for role in types.guessed_texts:
+        warnings.append(_missing_word(scans, role, *unfit.get(role, (0, None))))
         _refuse_ids_of_form(scans, role)
-        warnings.append(_missing_word(scans, role))
     about_times = warnings_of(times, config.timestamp_unit)
     warnings += [f"{scans.example(kind)}: {warning}" for warning, kind in about_times]
     return Typing(types, needed, has_quotes), [warning for warning in warnings if warning is not None]
@@ -106,29 +119,46 @@ def _refuse_ids_of_form(scans: Scans, role: Role) -> None:
     column, query = log.user if role == "user" else log.item, log.config.query
     where = query or ", ".join(shown_files(source.places) for source in log.sources)
     confirm = f"or --{role}-id-type text to confirm that each is one id"
+    of_column = f"{where}: column {column!r} of --{role}-column has"
     several = scans.id_of_form(role, SEVERAL_IDS)
     if several is not None:
         raise InputError(
-            f"{where}: column {column!r} of --{role}-column has several ids per row, objects or separated digits, like "
-            f"{several[:60]!r}; expected one id. Pass a query that takes them apart, as unnest does, {confirm}"
+            f"{of_column} several ids per row, objects or separated digits, like {several[:60]!r}; expected one id. "
+            f"Pass a query that takes them apart, as unnest does, {confirm}"
         )
-    quoted = scans.id_of_form(role, QUOTED_IDS)
+    floats = None if scans.id_of_form(role, WHOLE_IDS) else scans.id_of_form(role, FLOAT_IDS)
+    if floats is not None:
+        raise InputError(
+            f"{of_column} whole numbers that are written as floats, like {floats!r}. Pass --{role}-id-type integer if "
+            rf"every id is one, a query with regexp_replace({column}, '\.0+$', ''), {confirm}"
+        )
+    quoted = scans.id_of_form(role, QUOTED_IDS) or scans.id_of_form(role, SHOWN_IDS)
     if quoted is not None:
         text = quoted.strip()
         marks = {"=": '="', "'": "''", "\u201c": "\u201c\u201d"}.get(text[0], text[0])
+        remove = rf"regexp_extract({column}, '\W+(.+?)\W+$', 1)" if text[0].isalpha() else f"trim({column}, '{marks}')"
         option = """--quote "'", """ if text[0] == text[-1] == "'" and log.has_csv else ""
         raise InputError(
-            f"{where}: column {column!r} of --{role}-column has ids within quotes, like {text[:60]!r}; expected ids "
-            f"without them. Pass {option}a query that removes them, as trim({column}, '{marks}') does, {confirm}"
+            f"{of_column} ids within quotes, like {text[:60]!r}; expected ids without them. Pass {option}a query that "
+            f"removes them, as {remove} does, {confirm}"
         )
 
 
-def _missing_word(scans: Scans, role: Role) -> str | None:
-    """Return a warning if ids of a role are words that others write for a missing value; None if not."""
+def _missing_word(scans: Scans, role: Role, n_unfit: int, first: Reject | None) -> str | None:
+    """Return a warning if ids of a role are words that others write for a missing value; None if not.
+
+    n_unfit: how many ids are not integers, first: the first of them. Raises InputError if such a word is the only id
+    that is not an integer: as text, it would change all others.
+    """
     found = scans.missing_word(role)
     if found is None:
         return None
     word, n_events = found
+    if 0 < n_unfit <= n_events:
+        raise InputError(
+            f"{first}: all {role} ids are integers except {word!r}, which has {n_events} events. Pass --null "
+            f"{word.strip()!r} if it means a missing id, or --{role}-id-type text to confirm that it is one"
+        )
     return f"{role} id {word!r} has {n_events} events. If it means a missing id pass --null {word.strip()!r}"
 
 
@@ -146,5 +176,5 @@ def _check_rejects(scans: Scans, typing: Typing) -> LoadedEvents:
     if scans.merged and ESCAPED_QUOTE not in first.value:
         advice = f"If quotes are ordinary characters in this file pass --quote none. {advice}"
     else:
-        advice = f"{advice_on(first, is_every_row=n_bad == n_rows)}{advice}"
+        advice = f"{advice_on(first, 2 * n_bad >= n_rows, scans.log.timestamp)}{advice}"
     raise InputError(f"{first}; {n_bad} of {n_rows} rows cannot be used. {advice}")

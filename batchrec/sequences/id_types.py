@@ -13,15 +13,24 @@ Role = Literal["user", "item"]
 # Arrow's halffloat as a float.
 FLOATS = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
 # A list or an object that a program has written as text: [10, 20], {10}, {"id": 10}, (10, 20), or numbers between
-# commas, bars, semicolons or blanks, each with up to four letters before it: N10 N20.
+# commas, bars, semicolons or blanks, each with up to four letters before it: N10 N20. Blanks also part thousands.
 _CODE = r"[A-Za-z]{0,4}\d+(-\d+)?"
-SEVERAL_IDS = rf"^\s*(\[.*\]|\{{(\d*|.*[,:].*)\}}|\(.*,.*\)|{_CODE}((\s*[,|;]\s*|\s+){_CODE})+)\s*$"
+_BLANKS = r"[\s\x{a0}\x{2009}\x{202f}]"
+SEVERAL_IDS = rf"^\s*(\[.*\]|\{{(\d*|.*[,:].*)\}}|\(.*,.*\)|{_CODE}((\s*[,|;]\s*|{_BLANKS}+){_CODE})+)\s*$"
 # Other quotes than those of the file, or a spreadsheet's marks of a text: '10', ="10", '10 without a second quote.
 QUOTED_IDS = r"""^\s*(=?"[^"]*"|'[^']*'|'[\w.-]+|`[^`]*`|\x{201c}[^\x{201d}]*\x{201d})\s*$"""
+# As Python and MongoDB show an id of bytes or of another type: b'10', ObjectId(65...).
+SHOWN_IDS = r"""^\s*(b'[^']*'|b"[^"]*"|(ObjectId|UUID|Decimal|NumberLong)\(.*\))\s*$"""
+# A column of floats that became text, as in pandas if an integer is missing; unlike codes of which some have a point.
+FLOAT_IDS, WHOLE_IDS = r"^\s*-?\d+\.0+\s*$", r"^\s*-?\d+\s*$"
 # In lower case. Some of them can be ids, so they are a warning.
 LIKELY_NULL_WORDS = (
     "n/a",
     "#n/a",
+    "#ref!",
+    "#value!",
+    "#name?",
+    "#div/0!",
     "na",
     "nil",
     "undefined",
@@ -91,6 +100,11 @@ class IdTypes:
         """The roles whose ids are text without an option that says so."""
         roles: tuple[Role, Role] = ("user", "item")
         return [role for role in roles if not self._of(role).are_integers and self._of(role).wanted == "auto"]
+
+    def unfit(self, role: Role) -> int:
+        """Return how many ids of a role are not integers; 0 if none is an integer."""
+        column = self._of(role)
+        return column.n_unfit if column.n_fit else 0
 
     def warning(self, role: Role, example: Reject) -> str | None:
         """Return a warning that some ids of a role make all of them text; None if not one is an integer."""

@@ -8,6 +8,7 @@ from batchrec.sources.file_format import partitions_of, show_names
 from batchrec.sources.finding import find_files, list_files
 from batchrec.sources.formats import column_names
 from batchrec.sources.input_files import InputFile
+from batchrec.sources.json_lines_format import NO_JSON_OBJECT
 from batchrec.sources.object_store import StoredObject, fetch
 from batchrec.sources.opening import (
     check_types,
@@ -36,6 +37,7 @@ from batchrec.sources.usual_columns import guess_column
 
 __all__ = [
     "NOT_UTF_8",
+    "NO_JSON_OBJECT",
     "InputFile",
     "MergedRecord",
     "Reject",

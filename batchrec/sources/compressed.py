@@ -11,10 +11,12 @@ import pyarrow as pa
 from batchrec.errors import InputError
 from batchrec.sources.input_files import InputFile
 
-_COMPRESSIONS = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
-
+# pzstd starts with a frame that holds sizes only.
+_COMPRESSIONS = {"gzip": (b"\x1f\x8b",), "zstd": (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18")}
 
 _BLOCK = 1 << 20
+# An archive of tar has its mark behind the name and the rights of its first file.
+_HEAD = 512
 # A file of blanks only is shorter.
 _SHORT = 1 << 12
 # Errors of reading a damaged compressed file, in addition to OSError.
@@ -27,9 +29,21 @@ def first_bytes(file: InputFile) -> bytes:
     """Return enough bytes to recognise the format of a file."""
     try:
         with file.open() as opened:
-            return opened.read(32)
+            return opened.read(_HEAD)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def first_bytes_within(file: InputFile, start: bytes) -> bytes:
+    """Return the first bytes of a file's contents, decompressed; none if it is damaged. start: those of the file."""
+    if not start.startswith((*_COMPRESSIONS["gzip"], *_COMPRESSIONS["zstd"])):
+        return start
+    try:
+        with open_bytes(file) as opened:
+            return opened.read(_HEAD)
+    except (*DAMAGE_ERRORS, OSError):
+        # The reader of its format says what is wrong.
+        return b""
 
 
 def is_empty(file: InputFile) -> bool:

@@ -46,7 +46,8 @@ class CsvFormat(Format):
             )
         if "\0" in lines[0]:
             raise InputError(
-                f"{file}: is not text: it has zero bytes. Expected a table in a format that batchrec reads, such as CSV"
+                f"{file}: is not text: it has zero bytes. Expected a table in a format that batchrec reads, such as "
+                "CSV. If it is text in UTF-16 convert it, as with iconv -f utf-16le -t utf-8"
             )
         delimiters = _DELIMITERS if options.delimiter is None else (options.delimiter,)
         headers = [_header(lines, delimiter, options) for delimiter in delimiters]
@@ -98,10 +99,13 @@ def csv_records(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, lis
 def _header(start: list[str], delimiter: str, options: CsvOptions) -> Layout:
     quote = _quote_of(start, delimiter) if options.quote is None else options.quote
     layout = Layout((), delimiter=delimiter, quote=quote)
-    _, columns = next(csv_records(start, layout), (1, []))
+    none: tuple[int, list[str]] = (len(start) + 1, [])
+    (_, columns), (following, second), *_ = [*islice(csv_records(start, layout), 2), none, none]
     if options.names is not None:
+        if options.has_header and len(columns) < len(options.names) == len(second):
+            # R does not name the column of the rows' numbers.
+            columns = second
         columns = [*options.names, *columns[len(options.names) :]] if len(columns) >= len(options.names) else []
-    following = next(islice(csv_records(start, layout), 1, None), (len(start) + 1, []))[0]
     # DuckDB would take the first line end for that of all records, even if it is within quotes.
     last_line = start[following - 2]
     ends = {"\r\n": r"\r\n", "\r": r"\r"}

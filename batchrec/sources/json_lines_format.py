@@ -17,8 +17,10 @@ from batchrec.tables.queries import in_file_order, literal, select
 
 # A GUID in braces can begin a CSV file; a quote after the brace cannot.
 _START = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*["}]')
+_LIST = re.compile(r"\s*\[\s*(\{|$)")
 # Lines whose keys are the columns if all columns are asked for.
 _HEAD = 1000
+NO_JSON_OBJECT = "malformed (no JSON object)"
 _TYPES = {"ARRAY": "list", "OBJECT": "struct"}
 
 
@@ -43,9 +45,11 @@ class JsonLinesFormat(Format):
         in_file = set(wanted) - {key for key, _ in partitions_of(str(file))}
         keys: dict[str, None] = {}
         n_lines = 0
+        is_list = False
         try:
             with open_text(file) as text:
                 for line in text:
+                    is_list |= n_lines == 0 and _LIST.match(line) is not None
                     n_lines += bool(line.strip())
                     keys |= dict.fromkeys(_object(line) or {})
                     if keys and in_file <= keys.keys() and (wanted or n_lines >= _HEAD):
@@ -54,10 +58,11 @@ class JsonLinesFormat(Format):
             raise InputError(f"{file}: cannot be read: {error}") from error
         if not n_lines:
             raise InputError(f"{file}: the file is empty; expected a JSON object per line")
-        if not keys:
+        if not keys or is_list:
+            convert = "jq -c '.[]'" if is_list else "jq -c ."
             raise InputError(
-                f"{file}: has no line that is a JSON object; expected one object per line, not a list of objects or an "
-                "object of several lines. Convert it, for example with jq -c"
+                f"{file}: has {'a list of objects' if is_list else 'no line that is a JSON object'}; expected one "
+                f"object per line. Convert it with {convert}, or pass --query with a SELECT from read_json('{file}')"
             )
         columns = sorted(keys.keys() & wanted.keys()) if wanted and in_file <= keys.keys() else keys
         return Layout(tuple(columns), compression=compression_of(file), format_name=self.name)
@@ -133,5 +138,5 @@ def _located(file: InputFile, texts: Sequence[str]) -> Iterator[RowError]:
     with open_text(file) as text:
         for number, line in enumerate(text, start=1):
             if waiting and line.rstrip("\r\n") == waiting[0]:
-                yield RowError(file, number, "malformed (no JSON object)", waiting.popleft())
-    yield from (RowError(file, None, "malformed (no JSON object)", line) for line in waiting)
+                yield RowError(file, number, NO_JSON_OBJECT, waiting.popleft())
+    yield from (RowError(file, None, NO_JSON_OBJECT, line) for line in waiting)

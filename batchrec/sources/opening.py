@@ -147,6 +147,10 @@ def describe_error(error: duckdb.Error) -> str:
         file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)
         where = file[1] if file else "a file"
         return f"line ends are mixed in {where}, or a quote is misplaced. Use one kind of line end, or pass --quote"
+    if "Input is not a GZIP stream" in text:
+        return "a gzip file has bytes behind its end. Decompress it with gzip -d, which ignores zeros there"
+    if "File is encrypted" in text:
+        return "a column is encrypted, which batchrec does not read. Pass a decrypted copy"
     bytes_ = re.search(r'Invalid string encoding found in Parquet file "(.*?)": value', text)
     if bytes_:
         return f"a column of {bytes_[1]} has bytes that are not UTF-8 text. Pass a query that converts them to text"

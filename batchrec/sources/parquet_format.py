@@ -34,6 +34,10 @@ class ParquetFormat(Format):
                 table = pq.ParquetFile(opened)
                 schema, n_rows = table.schema_arrow, table.metadata.num_rows
                 names = tuple(schema.names)
+        except pa.ArrowNotImplementedError as error:
+            raise InputError(
+                f"{file}: has a type that batchrec does not read: {error}. Cast it to int64 or text"
+            ) from error
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{file}: not a Parquet file: {error}") from error
         return Layout(names, types=tuple(map(str, schema.types)), has_rows=n_rows > 0, format_name=self.name)

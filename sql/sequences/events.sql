@@ -53,7 +53,13 @@ with parsed as (
                 then epoch_us(
                     cast(
                         coalesce(
-                            try_strptime(event_time, $timestamp_format),
+                            if(
+                                -- DuckDB takes each of these for the zone of one country.
+                                $timestamp_format like '%\%Z%' escape '\'
+                                and regexp_matches(event_time, '\b(AST|BST|CST|GST|IST|SST)\b'),
+                                null,
+                                try_strptime(event_time, $timestamp_format)
+                            ),
                             -- A number from a column of floats or decimals, such as 20231215.0.
                             try_strptime(regexp_extract(event_time, '^(\d+)\.0*$', 1), $timestamp_format),
                             if(

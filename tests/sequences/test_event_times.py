@@ -77,6 +77,54 @@ def test_a_timestamp_format_is_applied_exactly(build: BuildSequences) -> None:
 
 
 @pytest.mark.parametrize(
+    ("timestamp_format", "expected"),
+    [
+        ("%H:%M:%S", "a year in it"),
+        ("%a %b %d %H:%M:%S CET %Y", "%Z in place of CET"),
+        ("%Y-%m-%d %H:%M:%S +0100", "%z in place of +0100"),
+        ("%Y-%m-%d %H:%M:%S -05:00", "%z in place of -05:00"),
+    ],
+)
+def test_a_format_without_a_year_or_with_a_zone_of_letters_is_refused(
+    build: BuildSequences, timestamp_format: str, expected: str
+) -> None:
+    log("1,2,2024-01-01")
+    assert expected in build("--timestamp-format", timestamp_format).stderr
+
+
+@pytest.mark.parametrize(
+    ("timestamp_format", "text"),
+    [
+        ("%a %b %d %H:%M:%S %Z %Y", "Fri Dec 01 14:24:41 CET 2023"),
+        ("%a %b %d %H:%M:%S UTC %Y", "Fri Dec 01 13:24:41 UTC 2023"),
+        ("%Y-%m-%d %H:%M:%S %z CET", "2023-12-01 14:24:41 +0100 CET"),
+        ("%d%b%Y:%H:%M:%S", "01DEC2023:13:24:41"),
+        ("%Y-%m-%d %H:%M:%S+00:00", "2023-12-01 13:24:41+00:00"),
+    ],
+)
+def test_a_format_may_have_a_zone(build: BuildSequences, timestamp_format: str, text: str) -> None:
+    log(f"1,2,{text}")
+    assert build("--timestamp-format", timestamp_format).times == [1701437081]
+
+
+def test_a_zone_that_several_countries_have_is_unreadable_by_a_format_too(build: BuildSequences) -> None:
+    log("1,2,2023-07-01 12:00:00 BST")
+    fails(build("--timestamp-format", "%Y-%m-%d %H:%M:%S %Z"), "unreadable time: '2023-07-01 12:00:00 BST'")
+
+
+def test_a_time_of_day_and_a_repeated_header_have_their_own_advice(build: BuildSequences) -> None:
+    log("1,2,13:24:41")
+    fails(build(), "a date and a time of day in two columns", "concat_ws(' ', date, time)")
+    log("1,2,2023-12-01", "userId,movieId,timestamp", "1,3,2023-12-02")
+    fails(build(), "line 3", "repeats the header")
+
+
+def test_days_and_months_in_the_other_order_have_advice_if_most_rows_are_bad(build: BuildSequences) -> None:
+    log("1,2,2023-13-12", "1,3,2023-14-12", "1,4,2023-01-12")
+    fails(build(), "2 of 3 rows", "--timestamp-format")
+
+
+@pytest.mark.parametrize(
     ("numbers", "words"),
     [
         (["20231215", "20240101"], ["--timestamp-format %Y%m%d"]),

@@ -188,6 +188,37 @@ def test_a_text_that_others_write_for_a_missing_id_is_a_warning(build: BuildSequ
     assert (outcome.histories, "WARNING" in outcome.stderr) == ({"u1": [10]}, False)
 
 
+@pytest.mark.parametrize("word", ["NA", "#N/A", "#REF!"])
+def test_a_word_that_alone_would_make_integers_text_is_refused(build: BuildSequences, word: str) -> None:
+    log(f"17850,10,{T}", f"{word},10,{T}", f"13047,10,{T}", f"{word},20,{T}")
+    fails(build(), f"line 3: userId: '{word}'", f"Pass --null '{word}'", "--user-id-type text")
+    assert set(build("--null", word, "--max-bad-rows", "2").histories) == {17850, 13047}
+    assert set(build("--user-id-type", "text").histories) == {"17850", "13047", word}
+
+
+def test_whole_floats_as_text_are_refused(build: BuildSequences) -> None:
+    # As pandas writes a column of integers with a missing one after astype(str).
+    write_parquet("r.parquet", userId=["1", "2"], movieId=["300.0", "400.0"], timestamp=[T, T])
+    fails(build("--ratings", "r.parquet"), "'movieId'", "written as floats, like '300.0'", "--item-id-type integer")
+    assert build("--ratings", "r.parquet", "--item-id-type", "integer").histories == {"1": [300], "2": [400]}
+    assert build("--ratings", "r.parquet", "--item-id-type", "text").histories == {"1": ["300.0"], "2": ["400.0"]}
+
+
+@pytest.mark.parametrize("text", ["b'u%d'", 'b"u%d"', "ObjectId(u%d)", 'ObjectId("u%d")'])
+def test_ids_as_python_and_mongodb_show_them_are_refused(build: BuildSequences, text: str) -> None:
+    write_parquet("r.parquet", userId=[text % 10, text % 20], movieId=[1, 2], timestamp=[T, T])
+    remove = r"regexp_extract(userId, '\W+(.+?)\W+$', 1)"
+    fails(build("--ratings", "r.parquet"), "ids within quotes", remove)
+    write("query.sql", f"select {remove} as user_id, movieId as item_id, timestamp from 'r.parquet'")  # noqa: S608
+    assert build("--query", "query.sql").histories == {"u10": [1], "u20": [2]}
+
+
+@pytest.mark.parametrize("blank", ["\u00a0", "\u202f"])
+def test_digits_of_integers_apart_by_blanks_are_refused(build: BuildSequences, blank: str) -> None:
+    log(f"10{blank}056,2,{T}", f"10{blank}057,2,{T}")
+    fails(build(), "separated digits")
+
+
 @pytest.mark.parametrize("text", ["1E15", "12E45678", "1.23456789E7", "1.5E3"])
 def test_other_ids_with_an_e_are_text(build: BuildSequences, text: str) -> None:
     log(f"17,{text},{T}")
@@ -227,7 +258,7 @@ def test_times_as_floats_of_32_bits_are_refused(build: BuildSequences) -> None:
 
 def test_an_id_in_exponent_notation_is_a_bad_row_and_keeps_ids_integers(build: BuildSequences) -> None:
     log(f"1,5,{T}", f"1.2345678901234568e+18,5,{T}")
-    fails(build(), "line 3", "user id has lost digits", "1.2345678901234568e+18")
+    fails(build(), "line 3", "user id has lost digits", "1.2345678901234568e+18", "as whole numbers or as text")
     assert set(build("--max-bad-rows", "1").histories) == {1}
     # Hexadecimal ids can look like this.
     log(f"1e18,5,{T}")

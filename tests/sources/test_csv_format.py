@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from tests.conftest import BuildSequences
@@ -177,10 +178,16 @@ def test_a_header_below_other_lines_is_named_by_its_line(build: BuildSequences, 
     [
         (
             f"userId,movieId,timestamp\n1,1,2,{T}\n2,1,3,{T}\n".encode(),
-            ["line 2", "Name every field of the rows in the header"],
+            ["line 2", "Name every field of the rows with --columns"],
         ),
-        (f"userId,movieId,timestamp\n1,caf\xe9,{T}\n2,x,{T}\n".encode("latin-1"), ["line 2", "to UTF-8"]),
-        (f"userId,movieId,timestamp\n1,2,{T}\n".encode("utf-16"), ["UTF-16", "Convert it to UTF-8"]),
+        (
+            f"userId,movieId,timestamp\n1,caf\xe9,{T}\n2,x,{T}\n".encode("latin-1"),
+            ["line 2", "from its own encoding to UTF-8"],
+        ),
+        (
+            f"userId,movieId,timestamp\n1,2,{T}\n".encode("utf-16"),
+            ["UTF-16", "Convert it to UTF-8", "encoding = 'utf-16'"],
+        ),
     ],
 )
 def test_an_error_about_the_form_of_a_file_says_what_to_do(
@@ -190,6 +197,63 @@ def test_an_error_about_the_form_of_a_file_says_what_to_do(
     fails(build(), *words)
     Path("r.jsonl").write_bytes('{"userId": 1}'.encode("utf-16"))
     fails(build("--ratings", "r.jsonl"), "UTF-16")
+
+
+@pytest.mark.parametrize("mark", [",", "\t"])
+def test_a_header_without_a_name_for_the_numbers_of_rows_is_completed_by_columns(
+    build: BuildSequences, mark: str
+) -> None:
+    # As write.table of R writes it.
+    write("r.csv", f"userId,movieId,timestamp\n1,7,2,{T}\n2,7,3,{T + 1}\n".replace(",", mark))
+    fails(build("--ratings", "r.csv"), "line 2", "with --columns")
+    outcome = build("--ratings", "r.csv", "--columns", "row,userId,movieId,timestamp")
+    assert events(outcome) == {7: [(2, T), (3, T + 1)]}
+
+
+@pytest.mark.parametrize(
+    ("contents", "words"),
+    [
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+        (b"\xff" * 4, "a stream of Arrow"),
+        (b"\x89HDF\r\n", "an HDF5 file"),
+        (b"PARE\x15\x00", "an encrypted Parquet file"),
+        (gzip.compress(b"X\n\0\0\0\3"), "a file of R (saveRDS)"),
+        (gzip.compress(b"a.csv".ljust(257, b"\0") + b"ustar\0"), "a tar archive"),
+        (gzip.compress(b"PAR1"), "a compressed Parquet file"),
+        (gzip.compress(b"SQLite format 3\0"), "an SQLite database"),
+        (gzip.compress(gzip.compress(b"userId")), "a gzip file within another"),
+        (b"<!DOCTYPE html>\n<title>Log in</title>", "HTML or XML, not a table"),
+    ],
+)
+def test_a_file_of_another_format_is_named_also_if_compressed(
+    build: BuildSequences, contents: bytes, words: str
+) -> None:
+    Path("r.csv").write_bytes(contents)
+    fails(build("--ratings", "r.csv"), "r.csv: is ", words)
+
+
+def test_sql_as_a_log_is_refused_with_the_option_for_queries(build: BuildSequences) -> None:
+    write("r.sql", "select 1 as user_id, 2 as item_id, 3 as timestamp")
+    fails(build("--ratings", "r.sql"), "has statements of SQL", "--query")
+
+
+def test_a_file_of_pzstd_is_read(build: BuildSequences) -> None:
+    # It starts with a frame of sizes, which holds no text.
+    frame = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+    Path("r.csv.zst").write_bytes(
+        frame + pa.compress(f"userId,movieId,timestamp\n1,2,{T}\n".encode(), "zstd", asbytes=True)
+    )
+    assert build("--ratings", "r.csv.zst").histories == {1: [2]}
+
+
+def test_zeros_behind_the_end_of_a_gzip_file_are_named(build: BuildSequences) -> None:
+    Path("r.csv.gz").write_bytes(gzip.compress(f"userId,movieId,timestamp\n1,2,{T}\n".encode()) + bytes(500))
+    fails(build("--ratings", "r.csv.gz"), "r.csv.gz: a gzip file has bytes behind its end", "gzip -d")
+
+
+def test_texts_that_backslashes_escape_are_named(build: BuildSequences) -> None:
+    write("r.tsv", f"userId\tmovieId\ttimestamp\ttext\n1\t2\t{T}\ta\\\tb\n")
+    fails(build("--ratings", "r.tsv"), "line 2", "texts that backslashes escape", "only the columns of users")
 
 
 def test_errors_quote_column_names_with_blanks(build: BuildSequences) -> None:

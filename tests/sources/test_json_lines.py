@@ -97,8 +97,17 @@ def test_nested_values_of_a_wanted_key_are_refused(
     [
         ("", "the file is empty"),
         ("\n  \n", "the file is empty"),
-        (json.dumps([{"userId": 1}, {"userId": 2}]), "one object per line, not a list"),
-        (json.dumps({"userId": 1}, indent=2), "an object of several lines"),
+        (
+            json.dumps([{"userId": 1}, {"userId": 2}]),
+            "a list of objects; expected one object per line. Convert it with jq",
+        ),
+        # As DuckDB, SQLite and Postgres write lists.
+        ('[\n{"userId":1},\n{"userId":2}\n]\n', "has a list of objects"),
+        (json.dumps({"userId": 1}, indent=2), "Convert it with jq -c ., or pass --query"),
+        (
+            json.dumps({"after": {"userId": 1}}),
+            "For a field of an object, like object.field, pass --query with read_json(",
+        ),
         (json.dumps({"userId": 1, "film": 2, "timestamp": T}), "no column 'movieId'; found userId, film, timestamp"),
         (HEADER, "has no line that is a JSON object"),
     ],
@@ -106,6 +115,21 @@ def test_nested_values_of_a_wanted_key_are_refused(
 def test_json_without_objects_or_without_a_key_is_refused(build: BuildSequences, text: str, words: str) -> None:
     write("a.json", text)
     fails(build("--ratings", "a.json"), "a.json: ", words)
+
+
+def test_the_reader_that_the_error_about_a_list_suggests_reads_it(build: BuildSequences) -> None:
+    write(
+        "a.json", json.dumps([{"after": {"u": 1, "i": 2}, "t": T}, {"after": {"u": 1, "i": 3}, "t": T + 1}], indent=1)
+    )
+    write("query.sql", "select after.u as user_id, after.i as item_id, t as timestamp from read_json('a.json')")
+    assert build("--query", "query.sql").histories == {1: [2, 3]}
+
+
+def test_objects_whose_backslashes_are_doubled_are_named(build: BuildSequences) -> None:
+    # As COPY of Postgres writes a column of JSON.
+    row = r'{"userId": 1, "title": "say \\"a\\""}'
+    write("a.jsonl", f'{{"userId": 1, "movieId": 2, "timestamp": {T}}}\n{row}\n')
+    fails(build("--ratings", "a.jsonl"), "line 2", "without doubled backslashes")
 
 
 def test_files_with_other_keys_and_partitions_are_read_together(build: BuildSequences) -> None:
