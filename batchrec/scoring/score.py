@@ -58,7 +58,7 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
     With config.shard, `out` is a shard (shards.py) of the same table, for `commit`.
     Raises InputError, ModelError, DeviceError or ConfigError for an invalid input, model, device or option, before any
     scoring unless it is a broken row far into the sequences, EngineError for a cluster that fails, and GateError for a
-    table that breaks a rule. Then `out` stays as it was.
+    table that breaks a rule or lacks users. Then `out` stays as it was.
     """
     started = time.monotonic()
     sequences, model, out = Path(sequences), Path(model), Path(out)
@@ -75,6 +75,9 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
         schema, scored = _of_one_schema(engine.score(inputs))
 
     def check(recs: Path) -> None:
+        # The users of shards are counted when they are merged.
+        if users is None and totals.n_users < inputs.n_users:
+            raise GateError(f"{totals.n_users} of {inputs.n_users} users were scored: a bug. {out} stays as it was")
         broken = check_rules(FinishedTable(recs, sequences, inputs.listed, config.part), inputs.rules, config)
         # The rules and the popular items were read by the file's name, the histories from the file that was opened.
         inputs.table.check_same()
