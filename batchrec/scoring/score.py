@@ -75,9 +75,8 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
         schema, scored = _of_one_schema(engine.score(inputs))
 
     def check(recs: Path) -> None:
-        # The users of shards are counted when they are merged.
-        if users is None and totals.n_users < inputs.n_users:
-            raise GateError(f"{totals.n_users} of {inputs.n_users} users were scored: a bug. {out} stays as it was")
+        if users is None:  # those of shards are counted when they are merged
+            totals.check_complete(inputs.n_users, out)
         broken = check_rules(FinishedTable(recs, sequences, inputs.listed, config.part), inputs.rules, config)
         # The rules and the popular items were read by the file's name, the histories from the file that was opened.
         inputs.table.check_same()
@@ -179,6 +178,11 @@ class _Totals:
     def add(self, chunk: ScoredChunk) -> None:
         self.n_users += chunk.n_users
         self.counts += chunk.counts
+
+    def check_complete(self, n_users: int, out: Path) -> None:
+        """Raise GateError if fewer than n_users are scored."""
+        if self.n_users < n_users:
+            raise GateError(f"{self.n_users} of {n_users} users were scored: a bug. {out} stays as it was")
 
     def figures(self) -> dict[str, Any]:
         """Return the counts as fields of the report."""

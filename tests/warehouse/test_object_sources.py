@@ -302,7 +302,7 @@ def test_a_part_of_a_page_is_not_taken_for_all_of_it(
 ) -> None:
     (tmp_path / "served" / folder).mkdir()
     url = f"{https}/{folder}/a.csv"
-    # What is left without the last line is a log too.
+    # Without its last line the file would be a log too.
     write(str(tmp_path / "served" / folder / "a.csv"), HEADER + f"1,2,{T}\n1,3,{T + 1}\n")
     command = [sys.executable, "-m", "batchrec", "build-sequences", "--ratings", url]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
