@@ -8,10 +8,10 @@ import platform
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 from batchrec.errors import ModelError
 from batchrec.system.machine import n_cores
+from batchrec.system.versions import version_of
 
 _CUDA_PLATFORMS = {("Linux", "x86_64"), ("Windows", "AMD64")}  # as in pyproject.toml
 _INSTALL = "pip install 'batchrec[cuda]'"
@@ -80,20 +80,20 @@ def diagnose() -> DoctorReport:
     missing = [name for name, is_loaded in loads.items() if not is_loaded]
     driver = _driver_cuda()
     gpus, problems_of_torch = _ask_torch(driver)
-    distributions = {name: installed for name in ("onnxruntime", "onnxruntime-gpu") if (installed := _version(name))}
+    distributions = {name: installed for name in ("onnxruntime", "onnxruntime-gpu") if (installed := version_of(name))}
     problems = list(_problems(trial, driver, missing))
     runs_on = _score_runs_on(trial, problems)
     if len(distributions) > 1:
         both = "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other"
         problems.append(Problem(both, _REINSTALL))
     return DoctorReport(
-        batchrec=_version("batchrec"),
+        batchrec=version_of("batchrec"),
         python=platform.python_version(),
         platform=platform.platform(),
-        torch=_version("torch"),
-        duckdb=_version("duckdb"),
-        pyarrow=_version("pyarrow"),
-        onnx=_version("onnx"),
+        torch=version_of("torch"),
+        duckdb=version_of("duckdb"),
+        pyarrow=version_of("pyarrow"),
+        onnx=version_of("onnx"),
         onnxruntime=distributions,
         cpu_cores=n_cores(),
         providers_listed=trial.listed,
@@ -105,13 +105,6 @@ def diagnose() -> DoctorReport:
         problems=problems + problems_of_torch,
         score_runs_on=runs_on,
     )
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def _try_onnxruntime() -> _Trial:

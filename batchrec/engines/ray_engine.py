@@ -18,6 +18,8 @@ from batchrec.scoring.inputs import ScoringInputs
 from batchrec.system.machine import n_cores
 
 _CONNECT_S = 10
+# Ray Data repeats without end. A chunk that kills its worker, as by too little memory, would never end the night.
+_RETRIES = 3
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class RayEngine:
             with _connected(ray):
                 for row in _scored(ray, inputs).iter_rows():
                     yield result_of(row["scored"])
+        except (ray.exceptions.ActorUnavailableError, ray.exceptions.ActorDiedError) as error:
+            raise EngineError(
+                f"--engine ray: workers died {1 + _RETRIES} times at the same users, perhaps because memory ran out. "
+                "Pass fewer --workers, or a smaller --chunk-size"
+            ) from error
         except (ray.exceptions.RayError, ConnectionError) as error:
             raise EngineError(f"--engine ray: the cluster failed: {one_line(error)}") from error
 
@@ -103,12 +110,13 @@ def _scored(ray: Any, inputs: ScoringInputs) -> Any:
     return (
         ray.data.from_items([{"table": inputs.table.path.name}])
         # The sequences are a file of this machine.
-        .flat_map(read, num_cpus=0, label_selector=here)
+        .flat_map(read, num_cpus=0, label_selector=here, max_retries=_RETRIES)
         .map_batches(
             ScoringActor,
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=n_workers),
+            max_task_retries=_RETRIES,
             **resources,
         )
     )

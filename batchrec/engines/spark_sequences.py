@@ -50,7 +50,8 @@ def build_on_spark(con: duckdb.DuckDBPyConnection, ratings: Sequence[str], confi
     url = next((path for path in ratings if is_url(path)), None)
     if url is not None:
         raise ConfigError(f"{redacted(url)}: is read on one machine. Pass paths that all workers see, or no --engine")
-    log = open_log(con, ratings, config)
+    # Workers run in folders of their own. An empty path must stay empty: it names no file.
+    log = open_log(con, [path and str(Path(path).absolute()) for path in ratings], config)
     with spark_session() as spark:
         scans = SparkScans(spark, con, log)
         loaded = check_events(scans, scans.has_quoted_fields())

@@ -11,19 +11,22 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from batchrec.errors import ConfigError, LockedError
-from batchrec.system.disk import make_folder
+from batchrec.system.disk import has_no_locks, make_folder
 
 
 @contextmanager
 def locked(folder: Path, if_held: Literal["fail", "wait"]) -> Iterator[None]:
     """Hold the lock of the archive in `folder` until the block ends. The lock ends with its process at the latest.
 
-    Raises LockedError if another run holds it and `if_held` is fail, ConfigError if the folder cannot be written.
+    Raises LockedError if another run holds it and `if_held` is fail, ConfigError if the folder cannot be written, or if
+    its disk has no locks.
     """
     file = folder / ".lock"
     try:
         make_folder(folder)
-        lock = FileLock(file, timeout=0 if if_held == "fail" else -1, mode=_mode(folder))
+        timeout = 0 if if_held == "fail" else -1
+        # Instead of a lock filelock would make a file, which a run that is killed on another machine leaves for good.
+        lock = FileLock(file, timeout=timeout, mode=_mode(folder), fallback_to_soft=False)
         lock.acquire()
         _leave_to_owner(file, folder)
     except Timeout as error:
@@ -33,6 +36,11 @@ def locked(folder: Path, if_held: Literal["fail", "wait"]) -> Iterator[None]:
             f"{error.filename or folder}: cannot be written: {error.strerror}. Run batchrec as the user who owns it"
         ) from error
     except OSError as error:
+        if has_no_locks(error):
+            raise ConfigError(
+                f"{folder}: its disk has no locks, which keep two runs apart: {error.strerror}. Pass --nights on "
+                "another disk, or mount this one with locks"
+            ) from error
         raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
         yield

@@ -87,7 +87,8 @@ def _check_same(files: Sequence[ShardFile]) -> None:
     by_shard = [json.dumps(file.same, sort_keys=True) for file in files]
     usual = files[by_shard.index(Counter(by_shard).most_common(1)[0][0])]
     for file in files:
-        names = [name for name, value in usual.same.items() if file.same.get(name) != value]
+        # --explain is named only by a shard that has it.
+        names = [name for name in usual.same | file.same if file.same.get(name) != usual.same.get(name)]
         if names or file.schema != usual.schema:
             name = names[0] if names else "columns"
             own, expected = file.same.get(name), usual.same.get(name)

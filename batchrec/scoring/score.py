@@ -58,7 +58,7 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
     With config.shard, `out` is a shard (shards.py) of the same table, for `commit`.
     Raises InputError, ModelError, DeviceError or ConfigError for an invalid input, model, device or option, before any
     scoring unless it is a broken row far into the sequences, EngineError for a cluster that fails, and GateError for a
-    table that breaks a rule. Then `out` stays as it was.
+    table that breaks a rule or lacks users. Then `out` stays as it was.
     """
     started = time.monotonic()
     sequences, model, out = Path(sequences), Path(model), Path(out)
@@ -75,6 +75,8 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
         schema, scored = _of_one_schema(engine.score(inputs))
 
     def check(recs: Path) -> None:
+        if users is None:  # those of shards are counted when they are merged
+            totals.check_complete(inputs.n_users, out)
         broken = check_rules(FinishedTable(recs, sequences, inputs.listed, config.part), inputs.rules, config)
         # The rules and the popular items were read by the file's name, the histories from the file that was opened.
         inputs.table.check_same()
@@ -176,6 +178,11 @@ class _Totals:
     def add(self, chunk: ScoredChunk) -> None:
         self.n_users += chunk.n_users
         self.counts += chunk.counts
+
+    def check_complete(self, n_users: int, out: Path) -> None:
+        """Raise GateError if fewer than n_users are scored."""
+        if self.n_users < n_users:
+            raise GateError(f"{self.n_users} of {n_users} users were scored: a bug. {out} stays as it was")
 
     def figures(self) -> dict[str, Any]:
         """Return the counts as fields of the report."""

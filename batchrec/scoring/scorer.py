@@ -26,6 +26,7 @@ from batchrec.scoring.indexed_users import IndexedUsers, index_users
 from batchrec.scoring.offer import Offer
 from batchrec.scoring.previous_table import PreviousRecs, open_previous
 from batchrec.scoring.recs_columns import RecsColumns
+from batchrec.system.versions import version_of
 from batchrec.tables.schemas import WEIGHED_COLUMNS, sequences_schema
 from batchrec.tables.sequences_table import checked_batch
 
@@ -125,6 +126,7 @@ class Scorer:
             "seen": config.seen_policy,
             "precision": config.precision,
             "device": ranker.device,
+            "batchrec": version_of("batchrec"),
             "onnxruntime": ort.__version__,
             **offer.digests(),
             **({"explain": True} if config.explain else {}),

@@ -95,7 +95,11 @@ def open_text(file: InputFile, encoding: str = "utf-8-sig") -> io.TextIOWrapper:
 
 def compression_of(file: InputFile) -> Compression:
     """Return the compression of a file, by its first bytes."""
-    start = first_bytes(file)
+    return compression_of_start(first_bytes(file))
+
+
+def compression_of_start(start: bytes) -> Compression:
+    """Return the compression of a file that begins with these bytes."""
     if start.startswith(_COMPRESSIONS["gzip"]):
         return "gzip"
     return "zstd" if start.startswith(_COMPRESSIONS["zstd"]) else "none"

@@ -18,6 +18,7 @@ import duckdb
 from batchrec.errors import BatchrecError, ConfigError, StoreError, one_line
 from batchrec.sources.input_files import InputFile, spooled_as
 from batchrec.sources.parquet_format import unwanted_ranges
+from batchrec.sources.web_object import web_blocks
 from batchrec.system.urls import OBJECT_STORES, Url, file_system
 from batchrec.tables.queries import spill_folder
 
@@ -80,15 +81,14 @@ class StoredObject:
 
     def _blocks(self, file: Path, columns: Collection[str]) -> Iterator[tuple[int, bytes]]:
         """Yield the bytes to copy, block by block, with their places. Each is written before the next is asked for."""
-        streams = self.store.url.scheme == "https"  # a server need not know ranges
-        options: dict[str, Any] = {"block_size": 0} if streams else {"cache_type": "none"}
-        with self.store.errors(self.url), self.store.files.open(self.name, "rb", **options) as opened:
-            if streams:
-                start = 0
-                while block := opened.read(_BLOCK):
+        if self.store.url.scheme == "https":
+            start = 0
+            with self.store.errors(self.url):
+                for block in web_blocks(self.store.files, self.name, _BLOCK):
                     yield start, block
                     start += len(block)
-                return
+            return
+        with self.store.errors(self.url), self.store.files.open(self.name, "rb", cache_type="none") as opened:
             size = opened.seek(0, io.SEEK_END)
             footer = _start_of_footer(opened, size)
             yield from _read(opened, size if footer is None else footer, size)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from batchrec.errors import ConfigError
 from batchrec.system.disk import mapped
+from batchrec.system.versions import version_of
 
 _log = logging.getLogger(__name__)
 
@@ -38,9 +38,7 @@ class Checkpoint:
 def fingerprint_of(depends_on: Mapping[str, object], *packages: ModuleType) -> bytes:
     """Return 32 bytes for what the checkpoints of a job depend on: JSON values, and the versions of packages."""
     versions = {package.__name__: str(package.__version__) for package in (*packages, np)}
-    # A checkout that is not installed has no version.
-    with suppress(PackageNotFoundError):
-        versions["batchrec"] = version("batchrec")
+    versions["batchrec"] = str(version_of("batchrec"))
     return sha256(json.dumps([depends_on, versions], sort_keys=True).encode()).digest()
 
 

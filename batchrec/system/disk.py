@@ -14,9 +14,10 @@ from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
-# Error codes of disks and systems that cannot sync a folder, or link a file.
+# Error codes of disks and systems that cannot sync a folder, link a file, or lock one.
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
+_CANNOT_LOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 def put_on_disk(paths: Iterable[Path]) -> None:
@@ -91,6 +92,11 @@ def exchange(one: Path, other: Path) -> bool:
     if failed and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return not failed
+
+
+def has_no_locks(error: OSError) -> bool:
+    """Return whether the error of a lock says that the disk of its file has none."""
+    return error.errno in _CANNOT_LOCK
 
 
 def remove(path: Path) -> None:

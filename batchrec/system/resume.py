@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from batchrec.errors import ConfigError
 from batchrec.system.atomic import check_writable
+from batchrec.system.disk import has_no_locks
 from batchrec.system.signals import can_resume
 
 _log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ _LOCK = "lock"
 
 @contextmanager
 def open_checkpoint_dir(out: Path) -> Iterator[Path | None]:
-    """Yield the checkpoint folder of the job that writes `out`; None if another run is using it.
+    """Yield the checkpoint folder of the job that writes `out`; None if another run uses it, or its disk has no locks.
 
     The folder is removed if the block ends without an error, or if it is empty then. Raises ConfigError if it cannot be
     made.
@@ -29,7 +30,7 @@ def open_checkpoint_dir(out: Path) -> Iterator[Path | None]:
     check_writable(out)
     folder = checkpoint_dir_of(out)
     # The lock ends with the process: a run that was killed blocks nobody.
-    lock = FileLock(folder / _LOCK, timeout=0, mode=0o600)
+    lock = FileLock(folder / _LOCK, timeout=0, mode=0o600, fallback_to_soft=False)
     try:
         folder.mkdir(0o700, exist_ok=True)
         if not _is_ours(folder):
@@ -42,7 +43,12 @@ def open_checkpoint_dir(out: Path) -> Iterator[Path | None]:
         yield None
         return
     except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        if not has_no_locks(error):
+            raise ConfigError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        _log.info("the disk of %s has no locks: this run writes no checkpoints", out)
+        shutil.rmtree(folder, ignore_errors=True)
+        yield None
+        return
     is_done = False
     try:
         with can_resume():

@@ -11,7 +11,7 @@ from batchrec.config import EngineName, ScoringConfig, SequencesConfig
 from batchrec.engines import scoring_engine, sequences_builder
 from batchrec.engines.scoring_workers import ScoringWorker, chunks_of, shared_by
 from batchrec.engines.shipping import from_bytes, outcome, result_of, to_bytes
-from batchrec.errors import ConfigError, InputError
+from batchrec.errors import ConfigError, GateError, InputError
 from batchrec.scoring.engine import ScoredChunks
 from batchrec.scoring.inputs import ScoringInputs
 from batchrec.scoring.score import score
@@ -70,6 +70,16 @@ def test_workers_that_differ_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"workers differ: .*'device': 'cuda'"):
         scorings(tmp_path, {}, "ray", TwoVersions())
+    assert not (tmp_path / "ray.parquet").exists()
+
+
+def test_a_table_without_the_users_of_a_chunk_is_refused(tmp_path: Path) -> None:
+    class LosesAChunk(OneWorker):
+        def score(self, inputs: ScoringInputs) -> ScoredChunks:
+            yield from list(super().score(inputs))[:-1]
+
+    with pytest.raises(GateError, match="of 702 users were scored"):
+        scorings(tmp_path, {}, "ray", LosesAChunk())
     assert not (tmp_path / "ray.parquet").exists()
 
 

@@ -1,5 +1,7 @@
 """The lock of the archive."""
 
+import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from batchrec.errors import LockedError
+from batchrec.errors import ConfigError, LockedError
 from batchrec.nightly.lock import locked
 from tests.support.nights import Company
 
@@ -28,6 +30,16 @@ def test_a_lock_file_made_by_root_belongs_to_the_owner_of_the_archive(tmp_path: 
     os.chown(nights, 12345, 12346)
     with locked(nights, "fail"):
         assert ((nights / ".lock").stat().st_uid, (nights / ".lock").stat().st_gid) == (12345, 12346)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP])
+def test_a_disk_without_locks_is_refused(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(ConfigError, match=r"its disk has no locks, .* Pass --nights on another disk"):
+        locked(tmp_path / "nights", "fail").__enter__()
 
 
 def test_a_second_run_at_once_is_refused(shop: Company) -> None:

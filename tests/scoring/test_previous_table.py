@@ -152,6 +152,13 @@ def test_nothing_is_carried_over_from_another_model(earlier: Path, tmp_path: Pat
     assert score_of(LAST_NIGHT, tmp_path, model_of("masked"), previous=str(earlier)).users_carried_over == 0
 
 
+def test_nothing_is_carried_over_from_another_version_of_batchrec(
+    earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchrec.scoring.scorer.version_of", lambda _: "0.0.1")
+    assert score_of(LAST_NIGHT, tmp_path, previous=str(earlier)).users_carried_over == 0
+
+
 def test_nothing_is_carried_over_with_other_titles(tmp_path: Path) -> None:
     carried = []
     for title in ("One", "One", "Two"):

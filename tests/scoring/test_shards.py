@@ -241,6 +241,7 @@ def foreign(_: Path, shards: Path, __: dict[str, str]) -> None:
         (scored_with(top_k=5), "shard-2-of-4.parquet: differs from shard-0-of-4.parquet in its top_k: 5; expected 6. "),
         (scored_with(run_date="2024-06-02"), "in its run_date: '2024-06-02'; expected '2024-06-01'. "),
         (scored_with(popular_days=7), "in its popular_days: 7; expected 30. "),
+        (scored_with(explain=True), "in its explain: True; expected None. "),
         (scored_with(pins=""), "in its rules: "),
         (scored_with(segments=""), "in its rule and user tables: "),
         (scored_with(items=""), "in its titles: "),

@@ -1,4 +1,4 @@
-"""Scorings with everything that engines must carry, compared with plain score row for row; a worker that dies once."""
+"""Scorings with everything that engines must carry, compared with plain score row for row; workers that die."""
 
 import os
 import signal
@@ -62,10 +62,13 @@ def _counts(report: ScoringReport) -> dict[str, Any]:
     return {name: value for name, value in asdict(report).items() if name not in ("out", "seconds")}
 
 
-class DiesOnce:
-    """Popular items, but the first process that asks for a list is killed; marker: a file that says that it was."""
+class Deadly:
+    """Popular items, but a process that asks for a list is killed; marker: the first time makes it, and is the last.
 
-    def __init__(self, popular: Any, marker: Path) -> None:
+    Without a marker all processes are killed.
+    """
+
+    def __init__(self, popular: Any, marker: Path | None) -> None:
         self._popular, self._marker = popular, marker
 
     def open(self) -> Any:
@@ -75,18 +78,19 @@ class DiesOnce:
         return self._popular.emptied_by(users)
 
     def lists(self, users: pa.RecordBatch) -> Any:
-        if not self._marker.exists():
-            self._marker.touch()
+        if self._marker is None or not self._marker.exists():
+            if self._marker is not None:
+                self._marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return self._popular.lists(users)
 
 
-def kill_one_worker(monkeypatch: pytest.MonkeyPatch, marker: Path) -> None:
-    """Let the first worker of the next scoring die while it scores a chunk with cold users."""
+def kill_workers(monkeypatch: pytest.MonkeyPatch, marker: Path | None) -> None:
+    """Let workers of the next scoring die while they score a chunk with cold users; marker: as for Deadly."""
 
     def read_deadly(*arguments: Any) -> ScoringInputs:
         inputs = read_inputs(*arguments)
-        offer = replace(inputs.parts.offer, popular=DiesOnce(inputs.parts.offer.popular, marker))  # type: ignore[arg-type]
+        offer = replace(inputs.parts.offer, popular=Deadly(inputs.parts.offer.popular, marker))  # type: ignore[arg-type]
         return replace(inputs, parts=replace(inputs.parts, offer=offer))
 
     monkeypatch.setattr(batchrec.scoring.score, "read_inputs", read_deadly)

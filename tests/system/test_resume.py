@@ -1,5 +1,7 @@
 """A job that was stopped resumes, with the same result as a job that was not stopped."""
 
+import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -460,4 +462,17 @@ def test_too_little_disk_space_is_an_error_before_any_scoring(
     # 60 users: 32 bytes each, and 10 and 8 bytes for each of their 10 rows.
     assert "recs.parquet: needs up to 0.013 MB, and 0.001 MB are free" in capsys.readouterr().err
     assert ranked.n == 0
+    assert names_in(tmp_path) == set()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP])
+def test_a_job_on_a_disk_without_locks_runs_without_checkpoints(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with open_checkpoint_dir(tmp_path / "recs.parquet") as folder:
+        assert folder is None
     assert names_in(tmp_path) == set()

@@ -7,9 +7,9 @@ import pytest
 
 from batchrec.config import EngineName, ScoringConfig
 from batchrec.engines import scoring_engine
-from batchrec.errors import InputError
+from batchrec.errors import EngineError, InputError
 from batchrec.scoring.score import score
-from tests.support.engines import HISTORIES, assert_same, kill_one_worker, scorings, write_tables
+from tests.support.engines import HISTORIES, assert_same, kill_workers, scorings, write_tables
 from tests.support.models import trained_model, write_sequences
 
 # pyspark 4 warns of pandas 3 whenever it is used.
@@ -34,12 +34,22 @@ def test_the_table_equals_that_of_plain_score(engine: EngineName, names: tuple[s
 
 def test_a_killed_worker_is_replaced(engine: EngineName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, _ = scorings(tmp_path, {}, "local", None)
-    kill_one_worker(monkeypatch, tmp_path / "killed")
+    kill_workers(monkeypatch, tmp_path / "killed")
     config = ScoringConfig(device="cpu", workers=2, engine=engine)
     out = tmp_path / "recs.parquet"
     score(tmp_path / "sequences.parquet", trained_model(), config, out, engine=scoring_engine(engine))
     assert (tmp_path / "killed").exists()
     assert_same([plain, out])
+
+
+def test_a_worker_that_dies_again_and_again_ends_the_job(
+    engine: EngineName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = write_sequences(tmp_path / "sequences.parquet", {1: [1000], 801: [7, 8]})
+    kill_workers(monkeypatch, None)
+    config = ScoringConfig(device="cpu", workers=1, engine=engine)
+    with pytest.raises(EngineError, match=f"--engine {engine}: "):
+        score(sequences, trained_model(), config, tmp_path / "recs.parquet", engine=scoring_engine(engine))
 
 
 def test_a_broken_history_is_one_error_and_leaves_the_table(engine: EngineName, tmp_path: Path) -> None:

@@ -193,7 +193,25 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     n_to_drop = 0
 
+    def do_HEAD(self) -> None:
+        if self.path.startswith("/unknown"):
+            self.send_response(200)
+            self.end_headers()
+        else:
+            super().do_HEAD()
+
     def do_GET(self) -> None:
+        folder = self.path.split("/")[1]
+        if folder in {"unknown", "cut", "gzip", "part"}:
+            # Without a length an answer ends when the server closes the connection.
+            contents = Path(self.translate_path(self.path)).read_bytes()
+            self.send_response(206 if folder == "part" else 200)
+            if folder == "gzip":
+                contents = gzip.compress(contents)
+                self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            self.wfile.write(contents if folder == "unknown" else contents[:-15])
+            return
         if _Handler.n_to_drop and "Range" not in self.headers:
             _Handler.n_to_drop -= 1
             self.send_response(200)
@@ -268,6 +286,30 @@ def test_objects_are_read_by_https_and_retried(https: str, tmp_path: Path, n_to_
     else:
         assert ended.returncode == 8, ended.stderr
         assert f"{https}/a.csv: cannot be read" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("folder", "exit_code", "said"),
+    [
+        ("cut", 8, "cannot be read: the object ended early"),
+        ("gzip", 3, "ended before the end-of-stream marker"),
+        ("part", 8, "the server answers 206; expected 200"),
+        ("unknown", 0, "WARNING"),
+    ],
+)
+def test_a_part_of_a_page_is_not_taken_for_all_of_it(
+    https: str, tmp_path: Path, folder: str, exit_code: int, said: str
+) -> None:
+    (tmp_path / "served" / folder).mkdir()
+    url = f"{https}/{folder}/a.csv"
+    # Without its last line the file would be a log too.
+    write(str(tmp_path / "served" / folder / "a.csv"), HEADER + f"1,2,{T}\n1,3,{T + 1}\n")
+    command = [sys.executable, "-m", "batchrec", "build-sequences", "--ratings", url]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == exit_code, ended.stderr
+    last = ended.stderr.splitlines()[-1]
+    assert said in last
+    assert f"{url}: " in last
 
 
 def test_a_missing_page_is_an_input_error(https: str, tmp_path: Path) -> None:

@@ -94,6 +94,12 @@ def test_text_ids_in_one_file_make_all_ids_text(tmp_path: Path) -> None:
     assert both(log, tmp_path)[1].user_id_type == "string"
 
 
+def test_a_relative_path_is_that_of_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (write_log(Path("log")) / "log.csv").unlink()
+    both(Path("log"), tmp_path)
+
+
 def test_the_unit_of_times_is_one_for_all_files(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log")
     (log / "log.csv").write_text("userId,movieId,timestamp\n7,a,1700000000000\n")
