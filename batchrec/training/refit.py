@@ -36,9 +36,9 @@ def refit(
 ) -> Encoder:
     """Return the chosen encoder after more epochs, on the split's final histories; `chosen` stays as it is.
 
-    The epochs are a fifth of those up to the best one, and the learning rate falls to 0 over them. All their randomness
-    depends only on the seed and the number of the epoch, so a run that was killed repeats the refit. It ends early
-    if the time limit is reached.
+    The epochs are a fifth of those up to the best one, at least a whole one if the last one was the best. The learning
+    rate falls to 0 over them. All their randomness depends only on the seed and the number of the epoch, so a run that
+    was killed repeats the refit. It ends early if the time limit is reached.
     Raises ConfigError if the loss is not finite.
     """
     histories = split.final.histories
@@ -49,13 +49,15 @@ def refit(
     n_new = start_new_items(encoder, n_events > 0, histories)
     encoder.to(chosen.item_biases.device)
     n_epochs = max(1, fitted.best_epoch // _EPOCHS_PER_REFIT)
-    n_steps = n_epochs * count_batches(histories, encoder.shape, config)
+    # A model that soon got worse is not trained for twice as long.
+    share = 1 if fitted.best_epoch == len(fitted.epochs) else min(1, fitted.best_epoch / _EPOCHS_PER_REFIT)
+    n_steps = max(1, round(share * n_epochs * count_batches(histories, encoder.shape, config)))
     warmup_steps = min(config.warmup_steps, n_steps // _STEPS_PER_WARM_UP)
     trainer = Trainer(encoder, replace(config, warmup_steps=warmup_steps), group)
     trainer.decay_over(n_steps)
     limit = TimeLimit(fitted.seconds_left(config), group)
     with logging_redirect_tqdm(), closing(_batches(encoder, histories, n_epochs, config, group)) as batches:
-        loss = trainer.take_steps(batches, limit.ends_after)
+        loss = trainer.take_steps(batches, lambda n_taken: n_taken >= n_steps or limit.ends_after(n_taken))
     if not math.isfinite(loss):
         raise ConfigError(
             f"--learning-rate {config.learning_rate}: training has collapsed: the loss of the refit is {loss:.4g}. "

@@ -28,6 +28,7 @@ from batchrec.training.loop import Epoch, FitResult, fit
 from batchrec.training.refit import refit
 from batchrec.training.signals import Signals
 from batchrec.training.train import train
+from batchrec.training.trainer import Trainer
 from batchrec.training.windows import Batch, count_batches, draw_batches
 from tests.support.logs import SPREAD_CUT, spread_log, write_log
 from tests.support.models import CONFIG, N_ITEMS, small_encoder
@@ -96,8 +97,8 @@ def split_of(sequences: Path) -> Split:
     return hold_out_after(read_corpus(sequences, 0), SPREAD_CUT, CONFIG)
 
 
-def fitted(best: int = 1, loss: float = 3.0) -> FitResult:
-    epochs = [Epoch(number, loss, 0.5, 0.5, 0.1, 0.1, 1.0) for number in range(1, best + 1)]
+def fitted(best: int = 1, loss: float = 3.0, n_later: int = 0) -> FitResult:
+    epochs = [Epoch(number, loss, 0.5, 0.5, 0.1, 0.1, 1.0) for number in range(1, best + n_later + 1)]
     return FitResult(epochs, best, "max_epochs", Accuracy(0.1, 0.1))
 
 
@@ -108,6 +109,17 @@ def test_the_refit_has_a_fifth_of_the_epochs(
     drawn = recorded("draw_batches", monkeypatch, refitting)
     refit(small_encoder(SIZE), fitted(best), split_of(sequences), CONFIG)
     assert len(drawn) == n_epochs
+
+
+@pytest.mark.parametrize(("best", "n_later", "share"), [(1, 0, 1), (1, 1, 0.2), (3, 5, 0.6), (5, 5, 1), (9, 5, 1)])
+def test_a_model_that_soon_got_worse_is_refitted_for_less_than_an_epoch(
+    best: int, n_later: int, share: float, sequences: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = recorded("_step", monkeypatch, Trainer)
+    split, config = split_of(sequences), replace(CONFIG, batch_size=2)
+    encoder = small_encoder(SIZE)
+    refit(encoder, fitted(best, n_later=n_later), split, config)
+    assert len(steps) == round(share * count_batches(split.final.histories, encoder.shape, config))
 
 
 def test_the_refit_is_adamw_whose_rate_falls_to_0(objective: Objective, sequences: Path) -> None:
