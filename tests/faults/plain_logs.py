@@ -136,6 +136,8 @@ def read_records(
     rows = [row[: len(header)] if not any(row[len(header) :]) else row for row in rows]
     read = [place for place, name in enumerate(header) if name in wanted]
     whole = [row for row in rows if len(row) == len(header) and not _NO_TEXT.search("".join(row[p] for p in read))]
+    # A malformed record of several lines may have merged rows, which count too.
+    is_plain &= not any("\n" in field for row in rows if len(row) != len(header) for field in row)
     return Records(header, whole, len(rows) - len(whole), is_plain)
 
 
