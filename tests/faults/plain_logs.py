@@ -220,15 +220,14 @@ def expected_of(
     has_text = any(isinstance(moment, int) for _, _, moment in read)
     expected.is_refused = unit is None or not (is_known or has_text)
     timed = [value for value, what, _ in read if what == Verdict.GOOD]
+    users, items = _usable(v.user for v in timed), _usable(v.item for v in timed)
     expected.are_integers = (
-        may_be_integers[0]
-        and all(
-            is_integer(v.user) for v in timed if v.user is not None and not is_missing(v.user) and not _lost(v.user)
-        ),
-        may_be_integers[1]
-        and all(
-            is_integer(v.item) for v in timed if v.item is not None and not is_missing(v.item) and not _lost(v.item)
-        ),
+        may_be_integers[0] and all(map(is_integer, users)),
+        may_be_integers[1] and all(map(is_integer, items)),
+    )
+    # Floats among texts, as after pandas: they may be integers.
+    expected.is_doubtful |= any(
+        not are and _has_only_floats(ids) for are, ids in zip(expected.are_integers, (users, items), strict=True)
     )
     found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for value, what, moment in read:
@@ -250,6 +249,16 @@ def expected_of(
             found[ids[0], ids[1]].append(micros // 10**6)
     expected.events = {pair: sorted(seconds) if repeats == "all" else [max(seconds)] for pair, seconds in found.items()}
     return expected
+
+
+def _usable(ids: Iterable[str | None]) -> list[str]:
+    return [id_ for id_ in ids if id_ is not None and not is_missing(id_) and not _lost(id_)]
+
+
+def _has_only_floats(ids: list[str]) -> bool:
+    """Return whether whole numbers among the ids are all written with a point, as 1.0."""
+    is_float = [bool(re.fullmatch(r"\s*-?[0-9]+\.0+\s*", id_)) for id_ in ids]
+    return any(is_float) and not any(re.fullmatch(r"\s*-?[0-9]+\s*", id_) for id_ in ids)
 
 
 def _lost(text: str) -> bool:
