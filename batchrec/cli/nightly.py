@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,23 +161,19 @@ def _jobs(context: click.Context) -> "Jobs":
     """Make the jobs of a night from their options in the environment and the file."""
     from batchrec.nightly.jobs import Jobs
 
-    sequences, score, similar = (resolve_options(context, name) for name in ("build-sequences", "score", "similar"))
+    sequences, train, score, similar = (
+        resolve_options(context, name) for name in ("build-sequences", "train", "score", "similar")
+    )
+    scoring = config_of(ScoringConfig, score)
     return Jobs(
         ratings=sequences["ratings"] or ("ratings.csv",),
         sequences=config_of(SequencesConfig, sequences),
-        training=training_for_lists(context),
-        scoring=config_of(ScoringConfig, score),
+        training=config_of(TrainingConfig, train).for_lists_of(scoring),
+        scoring=scoring,
         out=score["out"],
         similar=config_of(SimilarConfig, similar),
         similar_out=similar["out"],
     )
-
-
-def training_for_lists(context: click.Context) -> TrainingConfig:
-    """Return the options of train, by which a model is chosen for the lists that score writes."""
-    training = config_of(TrainingConfig, resolve_options(context, "train"))
-    scoring = config_of(ScoringConfig, resolve_options(context, "score"))
-    return replace(training, repeat_items=training.repeat_items or scoring.seen_policy != "block")
 
 
 @cli.command("rollback")

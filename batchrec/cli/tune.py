@@ -11,12 +11,11 @@ import click
 from batchrec.cli.commands import cli
 from batchrec.cli.config_edit import set_options
 from batchrec.cli.config_file import DEFAULT_FILE
-from batchrec.cli.nightly import training_for_lists
-from batchrec.cli.options import JobCommand, json_option, log_format_option, options_of, path_option
+from batchrec.cli.options import JobCommand, config_of, json_option, log_format_option, options_of, path_option
 from batchrec.cli.output import echo, print_report
-from batchrec.cli.precedence import variable_of
+from batchrec.cli.precedence import resolve_options, variable_of
 from batchrec.cli.torchrun import is_one_of_several
-from batchrec.config import TuneConfig
+from batchrec.config import ScoringConfig, TrainingConfig, TuneConfig
 from batchrec.errors import ConfigError
 from batchrec.system.atomic import check_writable_file
 from batchrec.system.json_text import to_json
@@ -44,7 +43,9 @@ def tune_command(context: click.Context, /, sequences: Path, write: bool, json: 
     """
     if is_one_of_several():
         raise ConfigError("tune runs in one process: start it without torchrun")
-    config, training = TuneConfig(**options), training_for_lists(context)
+    scoring = config_of(ScoringConfig, resolve_options(context, "score"))
+    config = TuneConfig(**options)
+    training = config_of(TrainingConfig, resolve_options(context, "train")).for_lists_of(scoring)
     file = context.find_root().params["config"] or Path(DEFAULT_FILE)
     if write:
         # Now, not after an hour of trials.

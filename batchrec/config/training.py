@@ -1,9 +1,10 @@
 """The options of train, and the shape of an encoder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from batchrec.config.options import MAX_DAYS, MAX_SEED, MAX_THREADS, Exclusive, check, check_values, option
+from batchrec.config.scoring import ScoringConfig
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Objective = Literal["causal", "masked"]
@@ -121,6 +122,10 @@ class TrainingConfig:
         masked = () if self.objective == "masked" else ("mask_prob", "last_mask_prob")
         changed = [name for name in masked if getattr(self, name) != getattr(TrainingConfig, name)]
         return [f"--{name.replace('_', '-')}" for name in changed]
+
+    def for_lists_of(self, scoring: ScoringConfig) -> "TrainingConfig":
+        """Return the options by which a model is chosen for the lists that score writes."""
+        return replace(self, repeat_items=self.repeat_items or scoring.seen_policy != "block")
 
     def __post_init__(self) -> None:
         check_values(self)
