@@ -240,6 +240,9 @@ def _read(opened: BinaryIO, start: int, end: int) -> Iterator[tuple[int, bytes]]
 
 
 def _is_transient(error: BaseException | None) -> bool:
-    """Return whether a second try could succeed: not if the object is missing, denied or replaced meanwhile."""
-    is_final = isinstance(error, FileNotFoundError | PermissionError | NotImplementedError)
+    """Return whether a second try could succeed, by the cause of a StoreError; None if the server's answer is unusable.
+
+    It could not if the object is missing, denied or replaced meanwhile.
+    """
+    is_final = error is None or isinstance(error, FileNotFoundError | PermissionError | NotImplementedError)
     return not is_final and getattr(error, "errno", None) != errno.EBUSY
