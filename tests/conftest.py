@@ -57,6 +57,11 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ.setdefault(name, "1")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Number the tests of a parameter of bytes: a gzip file has the second it was made in, and workers must agree."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
     """Cut the link from the modules to pytest, so that Python can free DuckDB's types before it ends.
