@@ -1,0 +1,1 @@
+"""The score job: a list for every user, chunk by chunk, written as one table. Start at score.score."""

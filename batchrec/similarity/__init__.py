@@ -1,0 +1,1 @@
+"""The similar job: for each item the items closest to it. Start at similar.similar."""

@@ -1,0 +1,1 @@
+"""The machine below the jobs: atomic writing, locks, signals, checkpoints, logs, the terminal."""
