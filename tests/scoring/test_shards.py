@@ -1,10 +1,13 @@
 """Shards that are scored on their own are merged into the table of a single scoring, or refused by name."""
 
 import hashlib
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from tests.support.models import (
     write_sequences,
 )
 from tests.support.params import slow_except
+from tests.support.shared import scratch
 
 # Of the last four, two are cold, one has no history, and one has seen every item.
 HISTORIES = training_histories() | {501: [7, 8], 502: [7], 503: [], 504: [1000 + number for number in range(40)]}
@@ -69,6 +73,13 @@ def score_shards(sequences: Path, n_shards: int, model: Path | None = None, **op
     for index in reversed(range(n_shards)):
         score_shard(sequences, f"{index}/{n_shards}", model, **options)
     return sequences.parent / "shards"
+
+
+@cache
+def four_shards() -> Path:
+    """Return the shards of a scoring without options; do not change them."""
+    folder = Path(tempfile.mkdtemp(dir=scratch()))
+    return score_shards(write_sequences(folder / "sequences.parquet", HISTORIES), 4)
 
 
 def score_shard(sequences: Path, shard: str, model: Path | None = None, **options: Any) -> ScoringReport:
@@ -259,7 +270,7 @@ def foreign(_: Path, shards: Path, __: dict[str, str]) -> None:
 def test_shards_that_do_not_belong_together_are_named(
     change: Change, message: str, sequences: Path, tables: dict[str, str]
 ) -> None:
-    shards = score_shards(sequences, 4)
+    shards = shutil.copytree(four_shards(), sequences.parent / "shards")
     change(sequences, shards, tables)
     out = sequences.parent / "recs.parquet"
     with pytest.raises(InputError) as raised:
