@@ -14,6 +14,9 @@ DATASET ?= ml-latest-small
 DATA ?= $(MOVIELENS)/$(DATASET)
 GROUPLENS ?= https://files.grouplens.org/datasets/movielens
 
+# Tests start hundreds of processes: let them share the bytecode, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Test processes: one per core
 WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

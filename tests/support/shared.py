@@ -22,6 +22,8 @@ from batchrec.training.encoder import Encoder
 from batchrec.training.export import export_encoder, write_encoder
 from batchrec.training.ranking_graph import NextItemRanker
 
+Export = Callable[[Encoder, Path, Blend | None], None]
+
 EXPORT = "batchrec.training.export.export_encoder"
 
 # The variable that tells the folder to the other processes: pytest-xdist's workers, and programs that tests start.
@@ -85,18 +87,19 @@ def export_by_shape(encoder: Encoder, folder: Path, blend: Blend | None = None) 
     onnx.save(graph, folder / ENCODER)
 
 
-def exported(encoder: Encoder, blend: Blend | None = None) -> Path:
-    """Return a folder with the weights and the graph of an encoder, as export_encoder makes it.
+def exported(encoder: Encoder, blend: Blend | None = None, export: Export = export_by_shape) -> Path:
+    """Return a folder with the weights and the graph of an encoder; do not change it.
 
-    An export takes seconds, and equal encoders with equal blends have equal graphs.
+    export: export_encoder in tests of the export itself, which takes seconds. Equal encoders with equal blends have
+    equal graphs.
     """
-    parts = [repr(encoder.shape).encode(), save(encoder.state_dict())]
+    parts = [export.__name__.encode(), repr(encoder.shape).encode(), save(encoder.state_dict())]
     parts += [] if blend is None else [array.tobytes() for array in blend.arrays().values()]
 
     def write(folder: Path) -> None:
         folder.mkdir()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(EXPORT, export_encoder)
+            patch.setattr(EXPORT, export)
             write_encoder(encoder, folder, blend)
 
     return made_once(f"exported-{sha256(b''.join(parts)).hexdigest()[:16]}", write)

@@ -19,7 +19,7 @@ from batchrec.model.graph import Graph
 from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training.encoder import Encoder
-from batchrec.training.export import check_parity
+from batchrec.training.export import check_parity, export_encoder
 from tests.support.models import examples, indexed, next_item_scores, small_encoder
 from tests.support.params import masked_is_slow, slow_except
 from tests.support.shared import export_by_shape, exported
@@ -52,7 +52,7 @@ def blend(scale: float) -> Blend:
 
 @cache
 def graph(objective: Objective, scale: float) -> Graph:
-    return read_graph(exported(encoder(objective), blend(scale)))
+    return read_graph(exported(encoder(objective), blend(scale), export_encoder))
 
 
 def plain_scores(objective: Objective, scale: float, history: list[int]) -> list[float]:
@@ -130,7 +130,7 @@ def test_other_precisions_rank_nearly_the_same(objective: Objective, precision: 
 
 @masked_is_slow
 def test_parity_is_checked_with_the_blend(objective: Objective) -> None:
-    folder = exported(encoder(objective), blend(0.6))
+    folder = exported(encoder(objective), blend(0.6), export_encoder)
     table = indexed([2, 3, 4], [5, 6, 7, 8, 9, 10, 11])
     assert check_parity(encoder(objective), folder, table, blend(0.6)) < 1e-4
     with pytest.raises(RuntimeError, match="differ"):
@@ -144,7 +144,7 @@ def test_a_graph_without_the_encoder_has_none_of_its_products() -> None:
 
 @masked_is_slow
 def test_graphs_of_one_shape_differ_only_in_their_weights(objective: Objective, tmp_path: Path) -> None:
-    expected = exported(encoder(objective), blend(0.6))
+    expected = exported(encoder(objective), blend(0.6), export_encoder)
     other, other_blend = (
         small_encoder(SIZE, seed=1, objective=objective),
         replace(blend(0.3), recency=np.ones(3, np.float32)),

@@ -26,7 +26,7 @@ from batchrec.model.ranker import Ranker
 from batchrec.tables.schemas import FIRST_ITEM
 from batchrec.training import export
 from batchrec.training.encoder import Encoder
-from batchrec.training.export import check_parity
+from batchrec.training.export import check_parity, export_encoder
 from tests.support.models import examples, indexed, next_item_scores, small_encoder, write_graph
 from tests.support.shared import export_by_shape, exported, made_once
 
@@ -41,7 +41,7 @@ def encoder(objective: Objective) -> Encoder:
 
 @cache
 def folder(objective: Objective) -> Path:
-    return exported(encoder(objective))
+    return exported(encoder(objective), export=export_encoder)
 
 
 def graph(objective: Objective) -> Path:
@@ -181,7 +181,7 @@ def test_only_the_embeddings_are_in_the_other_file(objective: Objective) -> None
 
 
 def test_the_graph_grows_by_a_bias_per_item() -> None:
-    larger = exported(small_encoder(SIZE + 1000)) / "encoder.onnx"
+    larger = exported(small_encoder(SIZE + 1000), export=export_encoder) / "encoder.onnx"
     assert larger.stat().st_size - graph("causal").stat().st_size == pytest.approx(4 * 1000, abs=100)
 
 
