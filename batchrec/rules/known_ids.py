@@ -44,10 +44,23 @@ class TableIds:
     alike: pa.Array
 
     @property
+    def is_misspelled(self) -> Bools:
+        """(ids,) bool: unknown ids that cannot be of the log's type, or that are like an id that the table lacks."""
+        is_like_another = pc.and_(self.alike.is_valid(), pc.invert(pc.is_in(self.alike, value_set=self.texts)))
+        is_odd: Bools = pc.or_(self.ids.is_null(), is_like_another).to_numpy(zero_copy_only=False)
+        return ~self.is_known & is_odd
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether less than half of the ids are known, or one of the others is misspelled."""
+        return bool(self.is_known.sum() < _MIN_SHARE * len(self.ids) or self.is_misspelled.any())
+
+    @property
     def first_unknown(self) -> int:
-        """The place of an unknown id, of one with an id alike if there is any."""
+        """The place of an unknown id, of a misspelled one or one with an id alike if there is any."""
         is_alike = ~self.is_known & self.alike.is_valid().to_numpy(zero_copy_only=False)
-        return int((is_alike if is_alike.any() else ~self.is_known).argmax())
+        of_kind = (self.is_misspelled, is_alike, ~self.is_known)
+        return int(next((places for places in of_kind if places.any()), of_kind[-1]).argmax())
 
 
 @dataclass(frozen=True)
@@ -128,11 +141,11 @@ class KnownIds:
         self._judge(table.file, option, message, table_ids, lambda: self._unnamed_user(table_ids))
 
     def warn_of_listed(self, option: str) -> None:
-        """Warn if less than half of the listed users have a history: usually most users have one."""
+        """Warn if less than half of the listed users have a history, or if one is almost a user who has one."""
         if self.listed is None:
             return
         table_ids = replace(self, listed=None)._users(self.listed.cast(pa.string()), self.listed)
-        if table_ids.is_known.sum() < _MIN_SHARE * len(table_ids.ids):
+        if table_ids.is_doubtful:
             message = f"{table_ids.is_known.sum()} of {len(table_ids.ids)} users are in the histories"
             _log.warning("%s: %s%s", option, message, _examples(table_ids, lambda: self._unnamed_user(table_ids)))
 
@@ -159,12 +172,18 @@ class KnownIds:
             _log.warning("--category-column: %d of %d items of the model have one; not %r", n_known, n_items, example)
 
     def _items(self, table: RuleTable, is_whole: bool = False) -> TableIds:
-        """Look up a table's items in the model and, if it knows less than half or with is_whole, in the histories."""
+        """Look up a table's items in the model and, if it knows less than half or with is_whole, in the histories.
+
+        If it knows more, an id alike is one of the model's items, which needs no scan.
+        """
         texts = pc.unique(table.required("item_id"))
         ids = as_ids(texts, self.vocabulary.item_ids.type)
         is_known = ids.is_valid().to_numpy(zero_copy_only=False).copy()
         is_known[is_known] = self.vocabulary.indexes(ids.drop_null()) != PAD
         alike = pa.nulls(len(ids), pa.string())
+        if not is_known.all() and is_known.mean() >= _MIN_SHARE and not is_whole and pa.types.is_string(ids.type):
+            items = self.vocabulary.item_ids
+            alike = items.take(pc.index_in(_stems(without_blanks(texts)), value_set=_stems(without_blanks(items))))
         if is_known.all() or (is_known.mean() >= _MIN_SHARE and not is_whole):
             return TableIds(texts, ids, is_known, alike)
         return self._in_histories("rules/known_items", TableIds(texts, ids, is_known, alike))
@@ -202,7 +221,7 @@ class KnownIds:
             self._refuse(
                 f"{file}: {option}: {message}{_examples(table_ids, other)}. Write them as the log does, {_ACCEPT}"
             )
-        elif n_known < _MIN_SHARE * len(table_ids.ids):
+        elif table_ids.is_doubtful:
             _log.warning("%s: %s%s", option, message, _examples(table_ids, other))
         else:
             _log.info("%s: %s", option, message)
@@ -245,5 +264,9 @@ def _is_in(values: pa.Array, known: pa.Array) -> Bools:
 def _as_table(table_ids: TableIds) -> pa.Table:
     """Return the ids for DuckDB: place, id and the text that ids alike share, made as in known_users.sql."""
     spelled = without_blanks(table_ids.ids.cast(pa.string())).fill_null(without_blanks(table_ids.texts))
-    alike = pc.utf8_ltrim(pc.replace_substring_regex(pc.utf8_lower(spelled), r"\.0+$", ""), "0")
-    return pa.table({"place": pa.array(np.arange(len(spelled))), "id": spelled, "alike": alike})
+    return pa.table({"place": pa.array(np.arange(len(spelled))), "id": spelled, "alike": _stems(spelled)})
+
+
+def _stems(texts: pa.Array) -> pa.Array:
+    """Return what ids have in common that differ only in case, leading zeros or .0."""
+    return pc.utf8_ltrim(pc.replace_substring_regex(pc.utf8_lower(texts), r"\.0+$", ""), "0")

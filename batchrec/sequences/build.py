@@ -204,8 +204,9 @@ def check_not_empty(n_items: int, loaded: LoadedEvents, left_out: dict[str, int]
     if not n_items:
         reasons = dict(Counter(reject.reason for reject in loaded.rejects)) | left_out
         texts = [f"{number} ({reason})" for reason, number in reasons.items() if number]
+        advice = "" if loaded.n_rows else ". Export the log again, each event on a line of its own below the header"
         raise InputError(
-            f"{where}: no event is left: of {loaded.n_rows} rows, {', '.join(texts) or 'none'} are left out"
+            f"{where}: no event is left: of {loaded.n_rows} rows, {', '.join(texts) or 'none'} are left out{advice}"
         )
 
 

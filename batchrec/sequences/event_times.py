@@ -1,5 +1,6 @@
 """Check that the times of a log have one unit, and that numbers are not dates written as digits."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ _DATE_NUMBERS = (
 # Ticks of 100 ns for the years 1990 to 2060, read as nanoseconds: .NET counts since the year 1, and all are in 1989 or
 # 1990; Windows counts since 1601, and all are in 1973 or 1974.
 _TICKS = ((".NET", 627 * 10**12, 650 * 10**12), ("Windows", 1227 * 10**11, 1449 * 10**11))
+# Directives of strptime that stand for letters, such as the name of a day.
+_LETTERS = "aAbBpZ"
 _SECOND = 10**6
 _DAY = 86400 * _SECOND
 _YEAR_1971 = 365 * _DAY
@@ -146,3 +149,17 @@ def warnings_of(times: Sequence[TimesOfKind], unit: str) -> list[tuple[str, int]
         if of_kind.kind == SMALL and unit == "auto"
     ]
     return [*rounded, *zeros, *small]
+
+
+def start_of_times(time_format: str | None) -> str:
+    """Return a regular expression that the start of each time matches, up to its first digit.
+
+    time_format: None for numbers and ISO 8601; otherwise times may begin with letters, as in Wed Nov 15 2023.
+    """
+    digit = r"[-+]?\d"
+    start = ""
+    for directive, literal in re.findall(r"(?s)%-?(.)|(.)", time_format or ""):
+        if directive and directive not in _LETTERS:
+            break
+        start += r"[^\W\d]+" if directive else r"\s*" if literal.isspace() else re.escape(literal)
+    return start + digit

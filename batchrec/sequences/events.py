@@ -1,6 +1,7 @@
 """Load raw events into DuckDB with their types, and count the rows that cannot be used."""
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,10 @@ from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
 from batchrec.sequences.event_times import TimesOfKind, problem_of, times_of, unit_needed, warnings_of
 from batchrec.sequences.id_types import (
+    BINARY_IDS,
+    COMMA_AND_ZEROS,
     FLOAT_IDS,
+    PARTED_DIGITS,
     QUOTED_IDS,
     SEVERAL_IDS,
     SHOWN_IDS,
@@ -20,9 +24,9 @@ from batchrec.sequences.id_types import (
     mixed_types,
 )
 from batchrec.sequences.log import find_merged, leave_out_merged, open_log, refuse_lost_digits, refuse_quotes
-from batchrec.sequences.reject_texts import ESCAPED_QUOTE, advice_on
+from batchrec.sequences.reject_texts import advice_on
 from batchrec.sequences.scans import Scans, Typing
-from batchrec.sources import Reject, rejects_of_lines, shown_files
+from batchrec.sources import ESCAPED_QUOTE, Reject, rejects_of_lines, shown_files, sql_name
 from batchrec.tables.ids import BLANKS
 from batchrec.tables.queries import materialize, table_of
 
@@ -114,34 +118,50 @@ def _refuse_times(scans: Scans, times: Sequence[TimesOfKind]) -> None:
 
 
 def _refuse_ids_of_form(scans: Scans, role: Role) -> None:
-    """Raise InputError if a column of texts holds lists that are written as text, or ids within quotes."""
+    """Raise InputError if a column of texts holds lists that are written as text, or ids that are spelled oddly."""
     log = scans.log
     column, query = log.user if role == "user" else log.item, log.config.query
-    where = query or ", ".join(shown_files(source.places) for source in log.sources)
+    where, name = query or ", ".join(shown_files(source.places) for source in log.sources), sql_name(column)
     confirm = f"or --{role}-id-type text to confirm that each is one id"
     of_column = f"{where}: column {column!r} of --{role}-column has"
     several = scans.id_of_form(role, SEVERAL_IDS)
     if several is not None:
         raise InputError(
             f"{of_column} several ids per row, objects or separated digits, like {several[:60]!r}; expected one id. "
-            f"Pass a query that takes them apart, as unnest does, {confirm}"
+            f"Pass a query that {_one_id(several, name)}, {confirm}"
         )
     floats = None if scans.id_of_form(role, WHOLE_IDS) else scans.id_of_form(role, FLOAT_IDS)
     if floats is not None:
         raise InputError(
             f"{of_column} whole numbers that are written as floats, like {floats!r}. Pass --{role}-id-type integer if "
-            rf"every id is one, a query with regexp_replace({column}, '\.0+$', ''), {confirm}"
+            rf"every id is one, a query with regexp_replace({name}, '\.0+$', ''), {confirm}"
         )
     quoted = scans.id_of_form(role, QUOTED_IDS) or scans.id_of_form(role, SHOWN_IDS)
     if quoted is not None:
         text = quoted.strip()
         marks = {"=": '="', "'": "''", "\u201c": "\u201c\u201d"}.get(text[0], text[0])
-        remove = rf"regexp_extract({column}, '\W+(.+?)\W+$', 1)" if text[0].isalpha() else f"trim({column}, '{marks}')"
+        remove = rf"regexp_extract({name}, '\W+(.+?)\W+$', 1)" if text[0].isalpha() else f"trim({name}, '{marks}')"
         option = """--quote "'", """ if text[0] == text[-1] == "'" and log.has_csv else ""
         raise InputError(
             f"{of_column} ids within quotes, like {text[:60]!r}; expected ids without them. Pass {option}a query that "
             f"removes them, as {remove} does, {confirm}"
         )
+    binary = scans.id_of_form(role, BINARY_IDS)
+    if binary is not None:
+        raise InputError(
+            f"{of_column} ids that are no text, like {binary[:60]!r}; expected text or integers of 64 bits. Write them "
+            f"as such, pass a query that spells their bytes, as hex({name}) does, {confirm}"
+        )
+
+
+def _one_id(several: str, name: str) -> str:
+    """Return what makes one id per row of a text that looks like several, in a query. name: the column in SQL."""
+    if re.fullmatch(PARTED_DIGITS, several):
+        digits = rf"regexp_replace({name}, '\D', '', 'g')"
+        return f"removes what parts the digits, as {digits} does, or takes the ids apart, as unnest does"
+    if re.fullmatch(COMMA_AND_ZEROS, several):
+        return f"removes the decimals, as regexp_replace({name}, ',0+$', '') does"
+    return "takes them apart, as unnest does"
 
 
 def _missing_word(scans: Scans, role: Role, n_unfit: int, first: Reject | None) -> str | None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
+from batchrec.sequences.event_times import start_of_times
 from batchrec.sequences.id_types import FLOATS
 from batchrec.sequences.since import needed_files, rows_of_tables
 from batchrec.sources import (
@@ -174,7 +175,8 @@ def refuse_quotes(con: duckdb.DuckDBPyConnection, log: Log) -> None:
 def find_merged(con: duckdb.DuckDBPyConnection, log: Log) -> list[MergedRecord]:
     """Return the records that a stray quote has merged, in the order of the files."""
     wanted = [log.user, log.item, log.timestamp]
-    return [record for source in log.sources for record in merged_records(con, source, wanted, log.timestamp)]
+    times = log.timestamp, start_of_times(log.config.timestamp_format)
+    return [record for source in log.sources for record in merged_records(con, source, wanted, times)]
 
 
 def leave_out_merged(con: duckdb.DuckDBPyConnection, log: Log, merged: Sequence[MergedRecord]) -> None:

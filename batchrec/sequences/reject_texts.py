@@ -3,15 +3,13 @@
 import re
 from collections.abc import Sequence
 
-from batchrec.sources import NO_JSON_OBJECT, NOT_UTF_8, Reject
+from batchrec.sources import ADVICE_ON_ESCAPED_QUOTES, ESCAPED_QUOTE, NO_JSON_OBJECT, NOT_UTF_8, Reject
 
 # Reasons whose advice helps even if other rows can be used.
 _ABOUT_ONE_ROW = ("unknown event type", NOT_UTF_8, "user id has lost digits", "item id has lost digits")
 _TIME_OF_DAY = re.compile(r"\s*\d\d?:\d\d(:\d\d([.,]\d+)?)?\s*")
 
 
-# As Spark and MySQL write a quote within quotes; others double it.
-ESCAPED_QUOTE = '\\"'
 # As MySQL and Postgres write tabs and line ends of a text into a file.
 _ESCAPED_TEXT = ("\\\t", "\\|", "\\,")
 
@@ -51,7 +49,7 @@ def _advice_on_escapes(reject: Reject) -> str | None:
             "Write the objects without doubled backslashes, as psql -At and mysql -B --raw do. " if is_doubled else ""
         )
     if ESCAPED_QUOTE in reject.value:
-        return r"For quotes that a backslash escapes pass --query with read_csv and escape = '\'. "
+        return ADVICE_ON_ESCAPED_QUOTES
     is_escaped = reject.value.endswith("\\") or any(text in reject.value for text in _ESCAPED_TEXT)
     if reject.reason.startswith("malformed") and is_escaped:
         return "For texts that backslashes escape export only the columns of users, items and times, or as CSV. "

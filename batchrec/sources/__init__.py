@@ -4,7 +4,7 @@ To add a file format, write a subclass of Format (file_format.py), and add it to
 with tables, write a subclass of TableSource (stores/table_source.py), and add it to TABLE_SOURCES (stores/__init__.py).
 """
 
-from batchrec.sources.file_format import partitions_of, show_names
+from batchrec.sources.file_format import partitions_of, show_names, sql_name
 from batchrec.sources.finding import find_files, list_files
 from batchrec.sources.formats import column_names
 from batchrec.sources.input_files import InputFile
@@ -20,6 +20,8 @@ from batchrec.sources.opening import (
 )
 from batchrec.sources.querying import is_query, open_query
 from batchrec.sources.records import (
+    ADVICE_ON_ESCAPED_QUOTES,
+    ESCAPED_QUOTE,
     NOT_UTF_8,
     MergedRecord,
     Reject,
@@ -36,6 +38,8 @@ from batchrec.sources.stores import Since
 from batchrec.sources.usual_columns import guess_column
 
 __all__ = [
+    "ADVICE_ON_ESCAPED_QUOTES",
+    "ESCAPED_QUOTE",
     "NOT_UTF_8",
     "NO_JSON_OBJECT",
     "InputFile",
@@ -68,6 +72,7 @@ __all__ = [
     "show_names",
     "shown_files",
     "split_tables",
+    "sql_name",
     "table_columns",
     "unite",
 ]

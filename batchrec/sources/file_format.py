@@ -1,5 +1,6 @@
 """The interface of file formats, what a new format has to provide, and the layout of a file of any format."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,11 @@ import duckdb
 from batchrec.config import CsvOptions
 from batchrec.sources.compressed import Compression
 from batchrec.sources.input_files import InputFile
+
+# Words of DuckDB's SQL that tables have as names of columns.
+_SQL_WORDS = {"all", "any", "array", "asc", "case", "check", "column", "default", "desc", "distinct", "end", "from"}
+_SQL_WORDS |= {"group", "limit", "not", "offset", "on", "only", "order", "primary", "references", "show", "some"}
+_SQL_WORDS |= {"table", "to", "unique", "when", "where", "window"}
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,15 @@ def partitions_of(name: str) -> list[tuple[str, str]]:
     return [(key, unquote(value)) for key, sep, value in (part.partition("=") for part in folders) if sep]
 
 
+def sql_name(column: str) -> str:
+    """Return the name of a column as a query spells it: in quotes if it is a word of SQL or has other characters."""
+    is_plain = re.fullmatch(r"[A-Za-z_]\w*", column, re.ASCII) and column.lower() not in _SQL_WORDS
+    return column if is_plain else '"' + column.replace('"', '""') + '"'
+
+
 def value_of_nested(column: str, type_: str) -> str:
     """Return for the error on nested values what makes rows of one value each in a query."""
+    column = sql_name(column)
     if type_ == "struct":
         return f"the field that holds the id or the time, like {column}.field"
     return f"unnest(map_keys({column}))" if type_ == "map" else f"unnest({column})"

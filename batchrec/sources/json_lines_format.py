@@ -45,12 +45,13 @@ class JsonLinesFormat(Format):
         in_file = set(wanted) - {key for key, _ in partitions_of(str(file))}
         keys: dict[str, None] = {}
         n_lines = 0
-        is_list = False
+        is_list, first = False, ""
         try:
             with open_text(file) as text:
                 for line in text:
                     is_list |= n_lines == 0 and _LIST.match(line) is not None
                     n_lines += bool(line.strip())
+                    first = first or line.strip(" \t\r\n")
                     keys |= dict.fromkeys(_object(line) or {})
                     if keys and in_file <= keys.keys() and (wanted or n_lines >= _HEAD):
                         break
@@ -59,11 +60,8 @@ class JsonLinesFormat(Format):
         if not n_lines:
             raise InputError(f"{file}: the file is empty; expected a JSON object per line")
         if not keys or is_list:
-            convert = "jq -c '.[]'" if is_list else "jq -c ."
-            raise InputError(
-                f"{file}: has {'a list of objects' if is_list else 'no line that is a JSON object'}; expected one "
-                f"object per line. Convert it with {convert}, or pass --query with a SELECT from read_json('{file}')"
-            )
+            found = "a list of objects" if is_list else "no line that is a JSON object"
+            raise InputError(f"{file}: has {found}; expected one object per line. {_conversion(file, first, wanted)}")
         columns = sorted(keys.keys() & wanted.keys()) if wanted and in_file <= keys.keys() else keys
         return Layout(tuple(columns), compression=compression_of(file), format_name=self.name)
 
@@ -115,6 +113,17 @@ def json_records(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, li
         record = _object(line)
         if record is not None:
             yield number, [_text(record.get(column)) for column in layout.columns]
+
+
+def _conversion(file: InputFile, first: str, wanted: Iterable[str]) -> str:
+    """Return how to make an object per line of a file, given its first line that is not empty."""
+    if first.startswith("\x1e"):
+        return r"Remove the separators, as with tr -d '\036'"
+    if first.startswith("[") and first.endswith("]") and not _LIST.match(first):
+        places = ", ".join(f"{json.dumps(key)}: .[{place}]" for place, key in enumerate(wanted))
+        return f"Convert its lists with jq -c '{{{places}}}', with the place of each value from 0"
+    convert = "jq -c '.[]'" if _LIST.match(first) else "jq -c ."
+    return f"Convert it with {convert}, or pass --query with a SELECT from read_json('{file}')"
 
 
 def _object(line: str) -> dict[str, Any] | None:

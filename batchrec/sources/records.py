@@ -22,6 +22,12 @@ from batchrec.tables.queries import select
 _LONGEST_VALUE = 200
 _BLOCK = 1 << 20
 NOT_UTF_8 = "malformed (invalid encoding)"
+# As Spark and MySQL write a quote within quotes; others double it. PHP does both.
+ESCAPED_QUOTE = '\\"'
+ADVICE_ON_ESCAPED_QUOTES = (
+    "For quotes that a backslash escapes pass --query with read_csv and escape = '\\'. In a file that PHP writes pass "
+    "escape: '' to fputcsv. "
+)
 # A longer field is hardly text, and would fill the memory.
 _MOST_LINES = 100_000
 
@@ -93,14 +99,15 @@ class MergedRecord:
 
 
 def merged_records(
-    con: duckdb.DuckDBPyConnection, source: Source, wanted: Sequence[str], times: str | None = None
+    con: duckdb.DuckDBPyConnection, source: Source, wanted: Sequence[str], times: tuple[str, str] | None = None
 ) -> list[MergedRecord]:
     """Return the records that a stray quote has made out of several rows.
 
     A quote that is an ordinary character, as in a title, merges all lines up to the next quote into one record. Text
     of several lines looks the same, so the lines decide: if they are split without regard to quotes and more than one
     is a complete row, they were merged. If the quote is never closed one is enough, other than the first. A complete
-    row has a value in every wanted column and, if `times` is given, a digit at the start of that column.
+    row has a value in every wanted column and, if `times` is given, a time in that column: times has the column and a
+    regular expression that the start of each time matches.
     Raises InputError for a record of more than 100,000 lines: its quote is probably not closed.
     """
     layout = source.layout
@@ -113,12 +120,15 @@ def merged_records(
     # Empty lines make a difference as well; then no record is returned.
     many_lines = [file for file in suspects if _n_lines(file, layout) != n_records.get(str(file), 0)]
     places = [layout.columns.index(column) for column in wanted if column in layout.columns]
-    time_place = layout.columns.index(times) if times in layout.columns else None
+    column, start = times or ("", "")
+    time_place = layout.columns.index(column) if column in layout.columns else None
+    # The lines are split without regard to quotes, so a time may begin with one.
+    time_start = re.compile(rf"[\s{re.escape(layout.quote)}]*{start}")
 
     def is_row(fields: list[str]) -> bool:
         if len(fields) != len(layout.columns) or not all(fields[place].strip() for place in places):
             return False
-        return time_place is None or re.match(r"\s*[-+]?\d", fields[time_place]) is not None
+        return time_place is None or time_start.match(fields[time_place]) is not None
 
     return [record for file in many_lines for record in _merged_records(file, layout, is_row)]
 
@@ -150,10 +160,11 @@ def check_no_record_lost(
         n_missing = n_records - n_kept.get(str(file), 0) - n_rejects[str(file)]
         n_unclear = max(n_missing - n_not_utf_8[str(file)], -n_missing)
         if n_unclear > 0:
+            is_escaped = any(ESCAPED_QUOTE in reject.value for reject in malformed if reject.file == str(file))
             raise InputError(
                 f"{file}: near line {lines[str(file)]} a quote is misplaced, and {n_unclear} more of the file's "
-                f"{n_records} rows cannot be separated. Fix the lines, or pass --quote none if quotes are ordinary "
-                "characters"
+                f"{n_records} rows cannot be separated. {ADVICE_ON_ESCAPED_QUOTES if is_escaped else ''}Fix the "
+                "lines, or pass --quote none if quotes are ordinary characters"
             )
 
 

@@ -156,7 +156,7 @@ def articles() -> tuple[Path, Path]:
 
 def scored_articles(folder: Path, option: str, rows: Rows) -> int:
     chosen, sequences = articles()
-    table = write_table(folder / f"{option}.csv", TABLES[option], rows)
+    table = write_table(folder / f"{option}.csv", TABLES.get(option, "user_id"), rows)
     where = ("--sequences", sequences, "--model", chosen, "--out", folder / "recs.parquet", "--device", "cpu")
     return run_cli("score", *where, f"--{option}", table)
 
@@ -176,6 +176,36 @@ def test_the_error_shows_a_similar_known_id(
 ) -> None:
     assert scored_articles(tmp_path, option, rows) == 3
     assert expected in capsys.readouterr().err
+
+
+PARTLY: dict[str, tuple[str, Rows, str]] = {
+    "items": ("block", [("00100",), ("00102",), (104,)], "unknown: '104'; known ones look like '00104'"),
+    "allowed": ("allow", [("00100",), ("00102",), ("new",), (104,)], "unknown: '104'; known ones look like '00104'"),
+    "users": ("block-for-user", [("ann", "00100"), (7, "00100")], "unknown: '7'; known ones look like '0007'"),
+    "listed": ("users", [("ann",), ("Bob",), (7,)], "--users: 2 of 3 users are in the histories; unknown: '7'"),
+    "segments": ("segments", [("ann", "dk"), ("bob", "dk")], "unknown: 'bob'; known ones look like 'Bob'"),
+}
+
+
+@pytest.mark.parametrize(("option", "rows", "expected"), PARTLY.values(), ids=PARTLY.keys())
+def test_a_few_ids_that_are_almost_known_are_a_warning(
+    option: str, rows: Rows, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scored_articles(tmp_path, option, rows) == 0
+    assert expected in capsys.readouterr().err
+
+
+def test_a_table_that_spells_a_known_id_twice_is_no_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scored_articles(tmp_path, "block", [("00100",), ("00104",), (104,)]) == 0
+    assert scored_articles(tmp_path, "block-for-user", [("ann", "00100"), ("0007", "00100"), (7, "00100")]) == 0
+    assert "WARNING" not in capsys.readouterr().err
+
+
+def test_an_id_that_the_type_of_the_log_excludes_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scored(tmp_path, "block", [(1000,), (1020,), ("1.020",)]) == 0
+    assert "WARNING --block: the model knows 2 of 3 items; unknown: '1.020'" in capsys.readouterr().err
 
 
 def test_a_category_for_none_of_the_items_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

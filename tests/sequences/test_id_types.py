@@ -143,6 +143,53 @@ def test_lists_that_are_written_as_text_are_refused(build: BuildSequences, text:
     fails(build("--ratings", "r.parquet"), "r.parquet: column 'userId' of --user-column", "--user-id-type text")
 
 
+@pytest.mark.parametrize(
+    ("texts", "expression"),
+    [
+        (("1.000.034", "17.850"), r"regexp_replace(movieId, '\D', '', 'g')"),
+        (("1'000'034", "17'850"), r"regexp_replace(movieId, '\D', '', 'g')"),
+        (("1’000’034", "17’850"), r"regexp_replace(movieId, '\D', '', 'g')"),
+        (('"1,000,034"', '"17,850"'), r"regexp_replace(movieId, '\D', '', 'g')"),
+        (('"1000034,00"', '"17850,00"'), "regexp_replace(movieId, ',0+$', '')"),
+    ],
+)
+def test_the_query_that_the_error_about_parted_digits_suggests_reads_them(
+    build: BuildSequences, texts: tuple[str, str], expression: str
+) -> None:
+    log(*(f"1,{text},{T + place}" for place, text in enumerate(texts)), f"2,106,{T}")
+    fails(build(), "ratings.csv: column 'movieId' of --item-column has several ids per row", expression)
+    write("q.sql", f"from 'ratings.csv' select userId as user_id, {expression} as item_id, timestamp")
+    assert build("--query", "q.sql").histories == {1: ["1000034", "17850"], 2: ["106"]}
+
+
+@pytest.mark.parametrize("text", ["1.2.3", "10.20", "0.125", "1234.567", "904.869.12"])
+def test_codes_with_points_are_ids(build: BuildSequences, text: str) -> None:
+    log(f"1,{text},{T}", f"2,{text},{T}", f"3,A1,{T}")
+    assert build().histories == {1: [text], 2: [text], 3: ["A1"]}
+
+
+def test_the_query_that_the_error_suggests_quotes_the_name_of_the_column(build: BuildSequences) -> None:
+    for name in ('="movieId"', "item id", "order"):
+        spelled = name.replace('"', '""')
+        write("r.csv", f'userId,"{spelled}",timestamp\n1,"=""10""",{T}\n')
+        expression = f"""trim("{spelled}", '="')"""
+        fails(build("--ratings", "r.csv", "--item-column", name), expression)
+        table = "read_csv('r.csv', header = true)"
+        write("q.sql", f"from {table} select userId as user_id, {expression} as item_id, timestamp")
+        assert build("--query", "q.sql").histories == {1: ["10"]}
+
+
+def test_ids_that_are_numbers_in_binary_are_refused(build: BuildSequences) -> None:
+    # As ClickHouse writes an Int256.
+    numbers = pa.array([(number).to_bytes(32, "little") for number in (1000034, 1000005)], pa.binary(32))
+    write_parquet("r.parquet", userId=numbers, movieId=[1, 1], timestamp=[T, T])
+    fails(
+        build("--ratings", "r.parquet"), "r.parquet: column 'userId'", "no text", "hex(userId)", "--user-id-type text"
+    )
+    write("q.sql", "from 'r.parquet' select hex(userId) as user_id, movieId as item_id, timestamp")
+    assert len(build("--query", "q.sql").histories) == 2
+
+
 def test_a_few_ids_in_brackets_are_ids(build: BuildSequences) -> None:
     log(f"1,[DEMO],{T}", f"1,game,{T + 1}", f"1,other,{T + 2}", f'1,"1,234",{T + 3}', f"1,x,{T + 4}")
     assert build().histories == {1: ["[DEMO]", "game", "other", "1,234", "x"]}

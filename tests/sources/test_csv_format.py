@@ -96,6 +96,34 @@ def test_merged_rows_are_detected_with_any_line_end(build: BuildSequences) -> No
         fails(build(), "line 3", "3 of 5 rows")
 
 
+@pytest.mark.parametrize(
+    ("time_format", "time"),
+    [
+        ("%a %b %d %H:%M:%S %Y", "Tue Nov 14 22:13:20 2023"),
+        ("%B %d. %Y %H:%M:%S", "November 14. 2023 22:13:20"),
+        ("on %d.%m.%Y %H:%M:%S", "on 14.11.2023 22:13:20"),
+        ("%d/%m/%y %H:%M:%S", "14/11/23 22:13:20"),
+    ],
+)
+def test_merged_rows_are_detected_whatever_their_times_begin_with(
+    build: BuildSequences, time_format: str, time: str
+) -> None:
+    write("ratings.csv", MERGED_ROWS.replace('4,"Low",', '4,Low",').replace(str(T), time))
+    fails(build("--timestamp-format", time_format), "line 3", "3 of 5 rows", "--quote none")
+    outcome = build("--timestamp-format", time_format, "--max-bad-rows", "3")
+    assert outcome.histories == {1: [5], 5: [8]}
+    reviews = "".join(f'{user},"good, nice\nand cheap, too\n\nyes",{user},{time}\n' for user in range(9))
+    write("ratings.csv", f"userId,review,movieId,timestamp\n{reviews}")
+    assert build("--timestamp-format", time_format).report["rejected"] == {}
+
+
+def test_merged_rows_are_counted_if_all_fields_are_quoted(build: BuildSequences) -> None:
+    rows = [f'"{user}","{title}","5","2023-11-14 22:13:20"' for user, title in enumerate(["x", '\\""', "y", "z"])]
+    write("ratings.csv", "\n".join(['"userId","title","movieId","timestamp"', *rows, ""]))
+    outcome = build("--max-bad-rows", "100%")
+    assert (outcome.report["rows_read"], sum(outcome.report["rejected"].values())) == (4, 4 - len(outcome.histories))
+
+
 def test_a_row_that_equals_a_merged_record_is_kept(build: BuildSequences) -> None:
     # Line 2 opens a quote that line 4 closes. The wanted values of this record equal those of line 5.
     text = f'userId,title,movieId,timestamp\n1,"a,5,{T}\n2,b,5,{T}\n1,c",5,{T}\n1,d,5,{T}\n'

@@ -110,6 +110,12 @@ def test_nested_values_of_a_wanted_key_are_refused(
         ),
         (json.dumps({"userId": 1, "film": 2, "timestamp": T}), "no column 'movieId'; found userId, film, timestamp"),
         (HEADER, "has no line that is a JSON object"),
+        # As ClickHouse writes JSONCompactEachRow, and as JSON text sequences begin each object.
+        (
+            f'[1, "a", {T}]\n[2, "b", {T}]\n',
+            """jq -c '{"userId": .[0], "movieId": .[1], "timestamp": .[2]}', with the place of each value from 0""",
+        ),
+        ("\x1e" + json.dumps({"userId": 1}) + "\n", r"Remove the separators, as with tr -d '\036'"),
     ],
 )
 def test_json_without_objects_or_without_a_key_is_refused(build: BuildSequences, text: str, words: str) -> None:
