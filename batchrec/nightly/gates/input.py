@@ -78,9 +78,14 @@ def input_checks(
     age = (run_date - figures.newest.date()).days
     if config.gate_max_age_days is not None:
         checks.append(Check("input", "days since the newest event", age, minimum=0, maximum=config.gate_max_age_days))
-    elif earlier and figures.newest.isoformat() == earlier[-1]["build-sequences"].get("newest_until_tonight"):
-        _log.warning(
-            "the newest event is last night's, %s days old; set --gate-max-age-days to stop such a night",
-            age,
-        )
+    elif earlier:
+        _warn_of_old_log(figures.newest, earlier[-1]["build-sequences"].get("newest_until_tonight"), age)
     return checks
+
+
+def _warn_of_old_log(newest: datetime, last_night: str | None, age: int) -> None:
+    """Log a warning if the log has not grown since last night. last_night: its newest event, if its report has it."""
+    if last_night is None or newest.isoformat() > last_night:
+        return
+    than = "last night's" if newest.isoformat() == last_night else f"older than last night's of {last_night[:10]}"
+    _log.warning("the newest event is %s, %s days old; set --gate-max-age-days to stop such a night", than, age)
