@@ -30,6 +30,7 @@ from batchrec.similarity.similar import similar
 from batchrec.similarity.table_check import measure_similar
 from batchrec.sources import find_files, is_table_url, table_columns
 from batchrec.system.disk import file_sha256, make_folder, put_on_disk
+from batchrec.targets import check_tables
 from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)
@@ -267,6 +268,8 @@ class Night:
             self.archive.clean_up(self._run_date)
             state = "was rolled back and stays rolled back" if is_rolled_back else "is published already"
             raise NothingToDo(f"night {self._run_date} {state}, and this run made the same table")
+        # Once decided, a night that its target never takes would be tried first by every later run.
+        check_tables(self.archive.tables(asdict(self.journal.report()), self._recs, similar))
         version = self.registry.add(model, self._run_date) if is_new else ModelVersion(model)
         self.journal.model = version.name
         with self.journal.stage("publish"):

@@ -7,13 +7,15 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from batchrec.config import TargetLayout
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.json_text import to_json
 from batchrec.system.urls import Url, file_system
 from batchrec.targets.object_store import check_store, client_errors, remove_uploads
 from batchrec.targets.parts import PART_PATH, write_parts
-from batchrec.targets.rows import open_rows, other_layout
+from batchrec.targets.rows import check_part_types, open_rows, other_layout
 from batchrec.targets.target import PublishedTable
 
 _log = logging.getLogger(__name__)
@@ -57,6 +59,17 @@ class StoreFolder:
                 f"{self.url}: holds {strangers[0]}, and no {MANIFEST} of batchrec. Pass another folder as --out"
             )
 
+    def check_table(self, table: PublishedTable) -> None:
+        """Raise ConfigError if the rows of the run date before the table's have other types."""
+        with client_errors(self.url, "read"):
+            files = file_system(self.url)
+            run_dates = self._run_dates(files)
+            earlier = [run_date for run_date in run_dates if run_date < str(table.run_date)]
+            parts = run_dates[max(earlier)]["files"] if earlier else []
+            if parts:
+                with files.open(self._path(parts[0]), "rb", cache_type="readahead") as part:
+                    check_part_types(pq.read_schema(part), table, self.layout, self)
+
     def sync(self) -> None:
         """Do nothing: what a store has answered is durable."""
 
@@ -76,6 +89,7 @@ class StoreFolder:
 
     @contextmanager
     def _switching(self, table: PublishedTable, is_kept: Callable[[str], bool]) -> Iterator[None]:
+        self.check_table(table)
         with client_errors(self.url):
             files = file_system(self.url)
             old = self._run_dates(files)

@@ -100,3 +100,13 @@ def test_rows_of_another_layout_are_refused_before_any_work(dated: Place) -> Non
     publish(dated, TWO)
     with pytest.raises(ConfigError, match=r"expected .*nested.*Pass another --out"):
         replace(dated, layout="nested").target.check_writable()
+
+
+def test_ids_of_another_type_than_those_of_earlier_dates_are_refused(dated: Place) -> None:
+    publish(dated, ONE)
+    texts = write_recs(Path("recs.parquet"), recs_rows({"007": [5]}), LATER)
+    for refuses in (dated.target.check_table, lambda table: dated.target.replacing(table).__enter__()):
+        with pytest.raises(ConfigError, match=r"user_id .*(int64|bigint|BIGINT).*Pass another|pass another"):
+            refuses(texts)
+    dated.target.check_table(write_recs(Path("recs.parquet"), TWO, LATER))
+    assert dated.read() == {str(NIGHT): as_float32(ONE)}
