@@ -105,8 +105,10 @@ def test_rows_of_another_layout_are_refused_before_any_work(dated: Place) -> Non
 def test_ids_of_another_type_than_those_of_earlier_dates_are_refused(dated: Place) -> None:
     publish(dated, ONE)
     texts = write_recs(Path("recs.parquet"), recs_rows({"007": [5]}), LATER)
-    for refuses in (dated.target.check_table, lambda table: dated.target.replacing(table).__enter__()):
-        with pytest.raises(ConfigError, match=r"user_id .*(int64|bigint|BIGINT).*Pass another|pass another"):
-            refuses(texts)
+    said = r"user_id .*(int64|bigint|BIGINT).*[Pp]ass another"
+    with pytest.raises(ConfigError, match=said):
+        dated.target.check_table(texts)
+    with pytest.raises(ConfigError, match=said), dated.target.replacing(texts):
+        pass
     dated.target.check_table(write_recs(Path("recs.parquet"), TWO, LATER))
     assert dated.read() == {str(NIGHT): as_float32(ONE)}
