@@ -151,6 +151,13 @@ class Night:
             config = replace(self.jobs.sequences, run_date=str(self._run_date))
             built = build_sequences(self.jobs.ratings, config, self._sequences, sequences_builder(config.engine))
             report.update(asdict(built))
+        if not self.archive.dates() and self.archive.current.sha256() is not None:
+            _log.warning(
+                "%s holds a table, but %s no night, so no gate compares tonight with earlier nights. If they are "
+                "elsewhere, as on a disk that is not mounted, restore them, and publish this night again",
+                self.archive.current,
+                self.archive.folder,
+            )
         before = self.archive.dates_before(self._run_date)[-self.config.gate_nights :]
         earlier = [kept["stages"] for kept in self.archive.reports(before)]
         figures = measure_histories(self._sequences, self._run_date, self.archive.last_intact(before))

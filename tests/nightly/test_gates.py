@@ -46,6 +46,18 @@ def test_a_log_that_no_longer_grows_is_logged_as_a_warning(shop: Company, caplog
     assert "the newest event is last night's" in caplog.text
 
 
+def test_a_log_that_was_delivered_twice_is_logged_as_a_warning(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
+    shop.run()
+    log = shop.folder / "ratings.csv"
+    lines = log.read_text(encoding="utf-8").splitlines()
+    log.write_text("\n".join([*lines, *lines[1:]]), encoding="utf-8")
+    shop.run(1)
+    n_rows = len(lines) - 1
+    assert f"{2 * n_rows} rows are read, and {n_rows} were last night. If a part" in caplog.text
+    shop.run(2)
+    assert caplog.text.count("were last night") == 1
+
+
 def test_a_log_that_lost_its_newest_events_is_logged_as_a_warning(
     shop: Company, caplog: pytest.LogCaptureFixture
 ) -> None:

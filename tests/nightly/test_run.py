@@ -86,6 +86,19 @@ def test_a_model_is_retrained_at_its_maximum_age_from_the_one_in_use(shop: Compa
     assert shop.manifest().model_id == ids()[1]
 
 
+def test_a_user_who_is_deleted_from_the_log_is_in_no_table_that_is_kept(shop: Company) -> None:
+    shop.run()
+    shop.run(1)
+    log = training_histories()
+    del log[5]
+    shop.write_log(log)
+    shop.run(2, keep=1)
+    tables = [*shop.folder.glob("*.parquet"), *shop.archive.folder.rglob("*.parquet")]
+    assert {path.name for path in tables} == {"recs.parquet"}
+    for path in tables:
+        assert 5 not in {row["user_id"] for row in rows_of(path)}
+
+
 def test_a_model_of_a_clock_that_was_ahead_is_retrained(shop: Company) -> None:
     shop.run()
     in_use = shop.registry.current
