@@ -16,7 +16,7 @@ from batchrec.errors import ConfigError, one_line
 from batchrec.system.atomic import check_writable, switch_folder
 from batchrec.system.disk import link_or_copy, make_folder, put_on_disk
 from batchrec.system.temporaries import temporary_folder
-from batchrec.targets.parts import PARTS, recorded_sha256, write_parts
+from batchrec.targets.parts import PARTS, part_schema, recorded_sha256, write_parts
 from batchrec.targets.rows import RUN_DATE, check_columns, check_part_types, open_rows
 from batchrec.targets.target import PublishedTable
 
@@ -73,7 +73,8 @@ class LocalFolder:
         earlier = [folder for folder in self._dated() if folder.name < _name(table.run_date)]
         parts = sorted(max(earlier).glob(PARTS)) if earlier else []
         if parts:
-            check_part_types(pq.read_schema(parts[0]), table, self.layout, self)
+            with self._as_config_errors():
+                check_part_types(part_schema(parts[0]), table, self.layout, self)
 
     def sync(self) -> None:
         """Sync the folder and the one that holds it, if they exist."""

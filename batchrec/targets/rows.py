@@ -82,13 +82,13 @@ def check_columns(names: Iterable[str], layout: TargetLayout, where: object) -> 
         )
 
 
-def check_part_types(existing: pa.Schema, table: PublishedTable, layout: TargetLayout, where: object) -> None:
+def check_part_types(existing: pa.Schema | None, table: PublishedTable, layout: TargetLayout, where: object) -> None:
     """Raise ConfigError if a table's ids have another type than those of an earlier run date in the same folder.
 
-    Readers take the types of one file for all, so that 007 would become 7. existing: of a file of the earlier date.
-    where: the folder, for the message.
+    Readers take the types of one file for all, so that 007 would become 7. existing: of a file of the earlier date,
+    None if it is damaged. where: the folder, for the message.
     """
-    earlier = _id_types(existing)
+    earlier = {} if existing is None else _id_types(existing)
     for name, type_ in _id_types(rows_schema(pq.read_schema(table.recs), layout, is_dated=False)).items():
         if earlier.get(name, type_) != type_:
             raise ConfigError(

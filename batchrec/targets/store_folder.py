@@ -7,14 +7,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from batchrec.config import TargetLayout
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.json_text import to_json
 from batchrec.system.urls import Url, file_system
 from batchrec.targets.object_store import check_store, client_errors, remove_uploads
-from batchrec.targets.parts import PART_PATH, write_parts
+from batchrec.targets.parts import PART_PATH, part_schema, write_parts
 from batchrec.targets.rows import check_part_types, open_rows, other_layout
 from batchrec.targets.target import PublishedTable
 
@@ -66,9 +64,10 @@ class StoreFolder:
             run_dates = self._run_dates(files)
             earlier = [run_date for run_date in run_dates if run_date < str(table.run_date)]
             parts = run_dates[max(earlier)]["files"] if earlier else []
-            if parts:
+            # An object that somebody has deleted is nothing to compare with.
+            if parts and files.exists(self._path(parts[0])):
                 with files.open(self._path(parts[0]), "rb", cache_type="readahead") as part:
-                    check_part_types(pq.read_schema(part), table, self.layout, self)
+                    check_part_types(part_schema(part), table, self.layout, self)
 
     def sync(self) -> None:
         """Do nothing: what a store has answered is durable."""
