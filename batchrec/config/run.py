@@ -63,8 +63,8 @@ class RunConfig:
     )
     gate_min_rule_rows: float = option(
         0.5,
-        "Minimum number of rows of each rule table, and of items left by --allow and --block, as a share of last "
-        "night's.",
+        "Minimum number of rows of each rule table and of --users, and of items left by --allow and --block, as a "
+        "share of last night's.",
         minimum=0,
         maximum=1,
     )

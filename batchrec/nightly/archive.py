@@ -15,7 +15,7 @@ from batchrec.nightly.decision_files import REPORT, DecidedNight, Decisions
 from batchrec.nightly.failed_nights import FailedNights
 from batchrec.nightly.report import read_report
 from batchrec.system.disk import file_sha256, put_on_disk, remove
-from batchrec.targets import PublishedTable, Target
+from batchrec.targets import PublishedTable, Target, check_tables
 
 _log = logging.getLogger(__name__)
 
@@ -209,19 +209,19 @@ class Archive:
 
         Similar items are switched first, so that the same call, after it was killed in between, finds the same night.
         Returns the run date of that night. Raises ConfigError if there is no such night, if the current table belongs
-        to no night, or if the table to go back to has changed.
+        to no night, or if the table to go back to has changed or does not fit its target.
         """
         if to is not None and to not in self.dates():
             raise ConfigError(f"{self.folder}: night {to} does not exist")
         night = to or self._night_before_current()
-        table = self.table(night)
         if not self.is_intact(night):
-            raise ConfigError(
-                f"{table}: is not the table that was published: its SHA-256 has changed, or its report is lost"
-            )
+            at, why = self.table(night), "its SHA-256 has changed, or its report is lost"
+            raise ConfigError(f"{at}: is not the table that was published: {why}")
+        tables = self._published_tables(night)
+        check_tables(tables)
         self.decisions.roll_back(self._later_tables(night))
         with ExitStack() as switches:
-            for target, switched in self._published_tables(night):
+            for target, switched in tables:
                 switches.enter_context(target.rolling_back(switched))
             _log.info("rolling back to night %s", night)
         return night

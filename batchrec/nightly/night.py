@@ -30,6 +30,7 @@ from batchrec.similarity.similar import similar
 from batchrec.similarity.table_check import measure_similar
 from batchrec.sources import find_files, is_table_url, table_columns
 from batchrec.system.disk import file_sha256, make_folder, put_on_disk
+from batchrec.targets import check_tables
 from batchrec.training.train import train
 
 _log = logging.getLogger(__name__)
@@ -150,6 +151,13 @@ class Night:
             config = replace(self.jobs.sequences, run_date=str(self._run_date))
             built = build_sequences(self.jobs.ratings, config, self._sequences, sequences_builder(config.engine))
             report.update(asdict(built))
+        if not self.archive.dates() and self.archive.current.sha256() is not None:
+            _log.warning(
+                "%s holds a table, but %s no night, so no gate compares tonight with earlier nights. If they are "
+                "elsewhere, as on a disk that is not mounted, restore them, and publish this night again",
+                self.archive.current,
+                self.archive.folder,
+            )
         before = self.archive.dates_before(self._run_date)[-self.config.gate_nights :]
         earlier = [kept["stages"] for kept in self.archive.reports(before)]
         figures = measure_histories(self._sequences, self._run_date, self.archive.last_intact(before))
@@ -267,6 +275,8 @@ class Night:
             self.archive.clean_up(self._run_date)
             state = "was rolled back and stays rolled back" if is_rolled_back else "is published already"
             raise NothingToDo(f"night {self._run_date} {state}, and this run made the same table")
+        # Once decided, a night that its target never takes would be tried first by every later run.
+        check_tables(self.archive.tables(asdict(self.journal.report()), self._recs, similar))
         version = self.registry.add(model, self._run_date) if is_new else ModelVersion(model)
         self.journal.model = version.name
         with self.journal.stage("publish"):

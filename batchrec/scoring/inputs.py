@@ -39,6 +39,12 @@ class ScoringInputs:
         """How many users are scored, not counting users of --segments without a history."""
         return self.table.n_users if self.listed is None else len(self.listed)
 
+    @property
+    def rule_rows(self) -> dict[str, int]:
+        """How many rows each rule table has, by its option, and the list of --users, each user once."""
+        rows = {option: len(table.rows) for option, table in self.rules.items()}
+        return rows if self.listed is None else {**rows, "--users": len(self.listed)}
+
     def chunks(self, device: str) -> Iterator[pa.RecordBatch]:
         """Yield the users to score as sequences batches: those of the table in its order, then users without a row.
 

@@ -89,7 +89,7 @@ def score(  # noqa: PLR0913, PLR0917 - the same at every caller
             device=made_by(schema.metadata)["device"],
             users=totals.n_users,
             eligible_items=int(inputs.parts.offer.rules.is_eligible.sum()),
-            rule_rows={option: len(rule_table.rows) for option, rule_table in inputs.rules.items()},
+            rule_rows=inputs.rule_rows,
             seconds=round(time.monotonic() - started, 3),
             **totals.figures(),
         )

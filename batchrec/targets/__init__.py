@@ -1,7 +1,7 @@
 """The places where recommendations are published: score's --out. A new target is added to `_BY_SCHEME`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from batchrec.config import TargetLayout
@@ -17,7 +17,7 @@ from batchrec.targets.store_folder import StoreFolder
 from batchrec.targets.store_object import StoreObject
 from batchrec.targets.target import PublishedTable, Target
 
-__all__ = ["LocalFile", "LocalFolder", "PublishedTable", "Target", "local_path", "open_target"]
+__all__ = ["LocalFile", "LocalFolder", "PublishedTable", "Target", "check_tables", "local_path", "open_target"]
 
 
 def _in_store(url: Url, layout: TargetLayout) -> Target:
@@ -59,6 +59,12 @@ def open_target(out: str, layout: TargetLayout = "long") -> Target:
         schemes = ", ".join(f"{scheme}://" for scheme in _BY_SCHEME)
         raise ConfigError(f"{url}: no target for {url.scheme}:// is known; expected a file, {schemes}")
     return _BY_SCHEME[url.scheme](url, layout)
+
+
+def check_tables(tables: Iterable[tuple[Target, PublishedTable]]) -> None:
+    """Raise ConfigError if a target cannot take its table, because it holds rows with other columns or types."""
+    for target, table in tables:
+        target.check_table(table)
 
 
 def local_path(out: str) -> Path | None:

@@ -21,7 +21,7 @@ from batchrec.system.atomic import check_writable
 from batchrec.system.disk import put_on_disk
 from batchrec.system.stores import needs_extra, store_errors
 from batchrec.targets.parts import write_parts
-from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
+from batchrec.targets.rows import RUN_DATE, check_columns, open_rows, rows_schema
 from batchrec.targets.stores import ATTEMPTS, TableTarget, check_types, newest_sha256, types_of
 from batchrec.targets.target import PublishedTable
 
@@ -72,6 +72,13 @@ class DeltaTarget(TableTarget):
                 with self._files().open_output_stream(_PROBE) as probe:
                     pq.write_table(pa.table({RUN_DATE: []}), probe)
                 self._files().delete_file(_PROBE)
+
+    def check_table(self, table: PublishedTable) -> None:
+        """Raise ConfigError if the table exists, with other columns or types than the rows."""
+        with self._errors():
+            existing = self._existing()
+            if existing is not None:
+                self._check_types(existing, rows_schema(pq.read_schema(table.recs), self.layout, is_dated=True))
 
     def sync(self) -> None:
         """Wait until the disk holds the newest commit."""
@@ -184,8 +191,11 @@ class DeltaTarget(TableTarget):
 
             existing = DeltaTable.create(self._uri, rows, mode="ignore", partition_by=[RUN_DATE])
         self._check(existing)
-        check_types(types_of(pa.schema(existing.schema().to_arrow())), types_of(rows), self)
+        self._check_types(existing, rows)
         return existing
+
+    def _check_types(self, existing: "DeltaTable", rows: pa.Schema) -> None:
+        check_types(types_of(pa.schema(existing.schema().to_arrow())), types_of(rows), self)
 
     def _check(self, existing: "DeltaTable") -> None:
         check_columns([field.name for field in existing.schema().fields], self.layout, self)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.atomic import check_writable_file
 from batchrec.tables.queries import hide_progress_bar
-from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
+from batchrec.targets.rows import RUN_DATE, check_columns, open_rows, rows_schema
 from batchrec.targets.stores import TableTarget, check_runs
 from batchrec.targets.target import PublishedTable
 
@@ -60,6 +61,16 @@ class DuckdbTable(TableTarget):
                 con.execute(f"insert into {name} select * from {name} where false")  # noqa: S608 - quoted
             con.rollback()
 
+    def check_table(self, table: PublishedTable) -> None:
+        """Raise ConfigError if the table exists, with other columns or types than the rows."""
+        if not self.file.exists():
+            return
+        with self._opened(read_only=True) as con:
+            if _columns(con, self._table):
+                rows = rows_schema(pq.read_schema(table.recs), self.layout, is_dated=True)
+                con.register(_ROWS, rows.empty_table())
+                self._check_types(con)
+
     def sync(self) -> None:
         """Do nothing: DuckDB waits for the disk when it commits."""
 
@@ -69,7 +80,8 @@ class DuckdbTable(TableTarget):
             return None
         with self._opened(read_only=True) as con:
             runs = _columns(con, self._runs)
-            if not runs:
+            # Somebody may have dropped the table only.
+            if not runs or not _columns(con, self._table):
                 return None
             check_runs(runs, _RUNS_COLUMNS, self._runs, self.url)
             newest = con.execute(f"select sha256 from {self._runs} order by {RUN_DATE} desc limit 1").fetchone()  # noqa: S608 - quoted

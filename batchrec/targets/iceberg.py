@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from batchrec.errors import ConfigError, StoreError
 from batchrec.system.stores import needs_extra, store_errors
 from batchrec.targets.parts import write_parts
-from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
+from batchrec.targets.rows import RUN_DATE, check_columns, open_rows, rows_schema
 from batchrec.targets.stores import ATTEMPTS, TableTarget, check_types, newest_sha256, types_of
 from batchrec.targets.target import PublishedTable
 
@@ -52,6 +52,13 @@ class IcebergTarget(TableTarget):
             with existing.io.new_output(probe).create(overwrite=True) as file:
                 pq.write_table(pa.table({RUN_DATE: []}), file)
             existing.io.delete(probe)
+
+    def check_table(self, table: PublishedTable) -> None:
+        """Raise ConfigError if the table exists, with other columns or types than the rows."""
+        with self._errors():
+            existing = self._existing()
+            if existing is not None:
+                self._check_types(existing, rows_schema(pq.read_schema(table.recs), self.layout, is_dated=True))
 
     def sync(self) -> None:
         """Do nothing: a catalog answers when its commit is safe."""
@@ -173,7 +180,6 @@ class IcebergTarget(TableTarget):
     def _open_or_create(self, rows: pa.Schema) -> "Table":
         """Create the table if it does not exist. Raises ConfigError if it has other columns or partitions."""
         from pyiceberg.exceptions import CommitFailedException, TableAlreadyExistsError
-        from pyiceberg.io.pyarrow import schema_to_pyarrow
 
         existing = self._existing()
         if existing is None:
@@ -188,8 +194,13 @@ class IcebergTarget(TableTarget):
                 spec.add_identity(RUN_DATE)
             existing = catalog.load_table(self._name)
         self._check(existing)
-        check_types(types_of(schema_to_pyarrow(existing.schema())), types_of(rows), self)
+        self._check_types(existing, rows)
         return existing
+
+    def _check_types(self, existing: "Table", rows: pa.Schema) -> None:
+        from pyiceberg.io.pyarrow import schema_to_pyarrow
+
+        check_types(types_of(schema_to_pyarrow(existing.schema())), types_of(rows), self)
 
     def _check(self, existing: "Table") -> None:
         schema = existing.schema()

@@ -30,6 +30,9 @@ class LocalFile:
         """Raise ConfigError if the file cannot be created, or is not a Parquet table."""
         check_writable_file(self.file, kind=TABLE)
 
+    def check_table(self, table: PublishedTable) -> None:
+        """Do nothing: the file holds one table."""
+
     def sync(self) -> None:
         """Sync the folder of the file, if it exists."""
         folder = Path(os.path.realpath(self.file)).parent

@@ -16,8 +16,8 @@ from batchrec.errors import ConfigError, one_line
 from batchrec.system.atomic import check_writable, switch_folder
 from batchrec.system.disk import link_or_copy, make_folder, put_on_disk
 from batchrec.system.temporaries import temporary_folder
-from batchrec.targets.parts import PARTS, recorded_sha256, write_parts
-from batchrec.targets.rows import RUN_DATE, check_columns, open_rows
+from batchrec.targets.parts import PARTS, part_schema, recorded_sha256, write_parts
+from batchrec.targets.rows import RUN_DATE, check_columns, check_part_types, open_rows
 from batchrec.targets.target import PublishedTable
 
 _DATED = "run_date="
@@ -68,6 +68,14 @@ class LocalFolder:
                 "within it as --out"
             )
 
+    def check_table(self, table: PublishedTable) -> None:
+        """Raise ConfigError if the rows of the run date before the table's have other types."""
+        earlier = [folder for folder in self._dated() if folder.name < _name(table.run_date)]
+        parts = sorted(max(earlier).glob(PARTS)) if earlier else []
+        if parts:
+            with self._as_config_errors():
+                check_part_types(part_schema(parts[0]), table, self.layout, self)
+
     def sync(self) -> None:
         """Sync the folder and the one that holds it, if they exist."""
         put_on_disk(folder for folder in (self._root.parent, self._root) if folder.is_dir())
@@ -80,6 +88,7 @@ class LocalFolder:
     @contextmanager
     def replacing(self, table: PublishedTable) -> Iterator[None]:
         """Write the rows next to the folder, then exchange the folder of the run date if the block ends."""
+        self.check_table(table)
         with self._as_config_errors(), temporary_folder(self.folder) as temporary:
             new = self._write(table, temporary)
             make_folder(self._root)

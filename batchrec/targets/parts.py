@@ -46,14 +46,19 @@ def parquet_writer(file: IO[bytes], schema: pa.Schema, metadata: Mapping[str, st
     return pq.ParquetWriter(file, schema.with_metadata(dict(metadata)), compression="zstd", write_page_checksum=True)
 
 
+def part_schema(file: object) -> pa.Schema | None:
+    """Return the schema of a Parquet file, of which file is the path or an open file; None if it is damaged."""
+    try:
+        return pq.read_schema(file)
+    except pa.ArrowException:
+        return None
+
+
 def recorded_sha256(file: object) -> str | None:
     """Return the SHA-256 that the metadata of a Parquet file record; None if it is none, or records none.
 
     file: a path or an open file.
     """
-    try:
-        metadata = pq.read_schema(file).metadata or {}
-    except pa.ArrowException:
-        return None
-    sha256 = metadata.get(b"batchrec.sha256")
+    schema = part_schema(file)
+    sha256 = None if schema is None else (schema.metadata or {}).get(b"batchrec.sha256")
     return None if sha256 is None else sha256.decode()

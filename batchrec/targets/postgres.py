@@ -11,12 +11,15 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.signals import interrupted_by_signals
 from batchrec.system.stores import needs_extra, store_errors
 from batchrec.system.urls import connection_uri
 from batchrec.tables.queries import query_text
-from batchrec.targets.rows import check_columns, open_rows
+from batchrec.targets.rows import check_columns, open_rows, rows_schema
 from batchrec.targets.stores import ATTEMPTS, TableTarget, check_runs, check_types
 from batchrec.targets.target import PublishedTable
 
@@ -80,6 +83,14 @@ class PostgresTarget(TableTarget):
                     cursor.execute(f"create table {table} (run_date date)")
             cursor.execute("rollback")
 
+    def check_table(self, table: PublishedTable) -> None:
+        """Raise ConfigError if the table exists, with other columns or types than the rows."""
+        with self._errors(), self._connected() as connection, connection.cursor() as cursor:
+            existing = _columns(cursor, self._table)
+            if existing:
+                self._view_rows(cursor, rows_schema(pq.read_schema(table.recs), "long", is_dated=True))
+                check_types(existing, _columns(cursor, _VIEW), self)
+
     def sync(self) -> None:
         """Do nothing: Postgres answers when its commit is safe."""
 
@@ -87,7 +98,8 @@ class PostgresTarget(TableTarget):
         """Return the SHA-256 of the table of the newest run date, from <name>_runs; None if it is not known."""
         with self._errors(), self._connected() as connection, connection.cursor() as cursor:
             runs = _columns(cursor, self._runs)
-            if not runs:
+            # Somebody may have dropped the table only.
+            if not runs or not _columns(cursor, self._table):
                 return None
             check_runs(runs, _RUNS_COLUMNS, self._runs, self)
             cursor.execute(f"select recs_sha256 from {self._runs} order by run_date desc limit 1")  # noqa: S608 - quoted
@@ -128,15 +140,19 @@ class PostgresTarget(TableTarget):
                 connection.cursor() as cursor,
                 open_rows(table, "long", is_dated=True) as rows,
             ):
-                cursor.adbc_ingest(_ROWS, rows.schema.empty_table(), mode="create", temporary=True)
+                self._view_rows(cursor, rows.schema)
                 for batch in rows:
                     cursor.adbc_ingest(_ROWS, batch, mode="append", temporary=True)
-                layout = "nested" if self.layout == "nested" else "long"
-                cursor.execute(f"create temporary view {_VIEW} as {query_text(f'targets/postgres_{layout}')}")
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _view_rows(self, cursor: "Cursor", schema: pa.Schema) -> None:
+        """Make the temporary table for rows by a schema, and the view of them in the layout of the table."""
+        cursor.adbc_ingest(_ROWS, schema.empty_table(), mode="create", temporary=True)
+        layout = "nested" if self.layout == "nested" else "long"
+        cursor.execute(f"create temporary view {_VIEW} as {query_text(f'targets/postgres_{layout}')}")
 
     def _switch(self, connection: "Connection", table: PublishedTable, replaced: str) -> None:
         """Replace the rows of the run dates that are `replaced`, "=" or ">=" the table's, in one transaction."""

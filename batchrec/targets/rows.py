@@ -23,6 +23,7 @@ RUN_DATE = "run_date"
 # Columns that a user has once in the nested layout; Postgres nests by sql/targets/postgres_nested.sql.
 _OF_USER = ("user_id", "history_digest", "model_id")
 _LIST = "recommendations"
+_IDS = ("user_id", "item_id", "similar_item_id")
 
 
 @contextmanager
@@ -79,6 +80,27 @@ def check_columns(names: Iterable[str], layout: TargetLayout, where: object) -> 
             f"{'similar' if layout == 'similar' else f'--layout {layout}'} writes. Pass another "
             f"--out{other_layout(layout)}"
         )
+
+
+def check_part_types(existing: pa.Schema | None, table: PublishedTable, layout: TargetLayout, where: object) -> None:
+    """Raise ConfigError if a table's ids have another type than those of an earlier run date in the same folder.
+
+    Readers take the types of one file for all, so that 007 would become 7. existing: of a file of the earlier date,
+    None if it is damaged. where: the folder, for the message.
+    """
+    earlier = {} if existing is None else _id_types(existing)
+    for name, type_ in _id_types(rows_schema(pq.read_schema(table.recs), layout, is_dated=False)).items():
+        if earlier.get(name, type_) != type_:
+            raise ConfigError(
+                f"{where}: {name} of an earlier run date is {earlier[name]}, but that of the new rows is {type_}. "
+                "Pass another --out, or delete the earlier run dates"
+            )
+
+
+def _id_types(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """Return the types of the columns of ids, also of those in a nested list."""
+    columns = [column for field in schema for column in (field.type.value_type if field.name == _LIST else [field])]
+    return {column.name: column.type for column in columns if column.name in _IDS}
 
 
 def other_layout(layout: TargetLayout) -> str:

@@ -12,8 +12,8 @@ from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.json_text import to_json
 from batchrec.system.urls import Url, file_system
 from batchrec.targets.object_store import check_store, client_errors, remove_uploads
-from batchrec.targets.parts import PART_PATH, write_parts
-from batchrec.targets.rows import open_rows, other_layout
+from batchrec.targets.parts import PART_PATH, part_schema, write_parts
+from batchrec.targets.rows import check_part_types, open_rows, other_layout
 from batchrec.targets.target import PublishedTable
 
 _log = logging.getLogger(__name__)
@@ -57,6 +57,18 @@ class StoreFolder:
                 f"{self.url}: holds {strangers[0]}, and no {MANIFEST} of batchrec. Pass another folder as --out"
             )
 
+    def check_table(self, table: PublishedTable) -> None:
+        """Raise ConfigError if the rows of the run date before the table's have other types."""
+        with client_errors(self.url, "read"):
+            files = file_system(self.url)
+            run_dates = self._run_dates(files)
+            earlier = [run_date for run_date in run_dates if run_date < str(table.run_date)]
+            parts = run_dates[max(earlier)]["files"] if earlier else []
+            # An object that somebody has deleted is nothing to compare with.
+            if parts and files.exists(self._path(parts[0])):
+                with files.open(self._path(parts[0]), "rb", cache_type="readahead") as part:
+                    check_part_types(part_schema(part), table, self.layout, self)
+
     def sync(self) -> None:
         """Do nothing: what a store has answered is durable."""
 
@@ -76,6 +88,7 @@ class StoreFolder:
 
     @contextmanager
     def _switching(self, table: PublishedTable, is_kept: Callable[[str], bool]) -> Iterator[None]:
+        self.check_table(table)
         with client_errors(self.url):
             files = file_system(self.url)
             old = self._run_dates(files)

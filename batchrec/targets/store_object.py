@@ -27,6 +27,9 @@ class StoreObject:
         """Raise StoreError if no object can be written next to it."""
         check_store(self.url, f"{self.url.address}.probe")
 
+    def check_table(self, table: PublishedTable) -> None:
+        """Do nothing: the object holds one table."""
+
     def sync(self) -> None:
         """Do nothing: what a store has answered is durable."""
 

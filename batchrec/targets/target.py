@@ -43,6 +43,12 @@ class Target(Protocol):
     def check_writable(self) -> None:
         """Raise ConfigError or StoreError if a night could not be published here, before any work is done."""
 
+    def check_table(self, table: PublishedTable) -> None:
+        """Raise ConfigError if readers could not read a table's rows next to those of earlier run dates.
+
+        Called before it is decided to publish: a night that is decided, and never taken here, would block all others.
+        """
+
     def sync(self) -> None:
         """Wait until a power cut cannot undo a switch that a killed run has made."""
 

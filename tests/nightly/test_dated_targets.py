@@ -9,14 +9,14 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from batchrec.errors import NothingToDo, StoreError
+from batchrec.errors import ConfigError, NothingToDo, StoreError
 from batchrec.nightly import publish_steps
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import NightReport
 from batchrec.nightly.run import plan
 from batchrec.system.atomic import replacing_folder
-from tests.support.models import run_cli
+from tests.support.models import run_cli, training_histories
 from tests.support.nights import FIRST, Company, later, metric, night
 from tests.support.params import slow_except
 from tests.support.targets import Place, read_duckdb, read_folder, read_store_folder
@@ -54,6 +54,17 @@ def test_each_night_adds_its_date_and_a_rollback_removes_it(dated: Place, shop: 
         shop.run(1)
     assert_holds(dated, shop, FIRST)
     shop.write_log(later(6))
+    shop.run(2)
+    assert_holds(dated, shop, FIRST, night(2))
+
+
+def test_a_night_that_its_target_cannot_take_is_not_decided(dated: Place, shop: Company) -> None:
+    shop.run(0)
+    shop.write_log({f"00{user}": items for user, items in training_histories().items()})
+    with pytest.raises(ConfigError, match=r"user_id .*new rows"):
+        shop.run(1, gate_new_id_types=True)
+    assert shop.archive.decisions.dates() == []
+    shop.write_log(later())
     shop.run(2)
     assert_holds(dated, shop, FIRST, night(2))
 

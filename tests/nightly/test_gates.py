@@ -46,6 +46,29 @@ def test_a_log_that_no_longer_grows_is_logged_as_a_warning(shop: Company, caplog
     assert "the newest event is last night's" in caplog.text
 
 
+def test_a_log_that_was_delivered_twice_is_logged_as_a_warning(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
+    shop.run()
+    log = shop.folder / "ratings.csv"
+    lines = log.read_text(encoding="utf-8").splitlines()
+    log.write_text("\n".join([*lines, *lines[1:]]), encoding="utf-8")
+    shop.run(1)
+    n_rows = len(lines) - 1
+    assert f"{2 * n_rows} rows are read, and {n_rows} were last night. If a part" in caplog.text
+    shop.run(2)
+    assert caplog.text.count("were last night") == 1
+
+
+def test_a_log_that_lost_its_newest_events_is_logged_as_a_warning(
+    shop: Company, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (shop.folder / "ratings.csv").open("a", encoding="utf-8", newline="") as file:
+        file.write("1,1000,1700200000\r\n")
+    shop.run()
+    shop.write_log(training_histories())
+    shop.run(1)
+    assert "the newest event is older than last night's of 2023-11-17, 109 days old" in caplog.text
+
+
 @pytest.mark.slow
 def test_users_whose_ids_have_become_text_are_other_users(shop: Company) -> None:
     shop.run()

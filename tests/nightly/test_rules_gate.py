@@ -62,6 +62,15 @@ def test_a_rule_table_that_lost_half_its_rows_fails_the_night(shop: Company) -> 
     assert shop.run(2).failed is None
 
 
+def test_a_list_of_users_that_lost_half_its_rows_fails_the_night(shop: Company) -> None:
+    use(shop, "users", "user_id", [(user,) for user in range(1, 10)])
+    shop.run()
+    use(shop, "users", "user_id", [(user,) for user in range(1, 5)])
+    with pytest.raises(GateError, match=r"rules gate: rows of --users is 4, expected at least 4\.5"):
+        shop.run(1)
+    assert shop.run(1, gate_min_rule_rows=0.4).users == 4
+
+
 def test_the_eligible_items_must_not_shrink_by_more_than_half(shop: Company) -> None:
     use(shop, "allow", "item_id", [(item,) for item in ITEMS])
     shop.run()

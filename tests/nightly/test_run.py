@@ -1,6 +1,7 @@
 """run: what a night publishes, when it retrains, and that nothing changes if it fails."""
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from batchrec.nightly import night as night_module
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.gates.model import HeldOutItems
 from batchrec.nightly.publish_steps import Publication
-from batchrec.nightly.registry import ModelRegistry
+from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import plan, run
 from batchrec.scoring.score import score
@@ -83,6 +84,39 @@ def test_a_model_is_retrained_at_its_maximum_age_from_the_one_in_use(shop: Compa
     assert "7 days old" in report.trained_because
     assert shop.trainings[1].init_from == str(shop.registry.folder / f"{FIRST}-{ids()[0]}")
     assert shop.manifest().model_id == ids()[1]
+
+
+def test_a_user_who_is_deleted_from_the_log_is_in_no_table_that_is_kept(shop: Company) -> None:
+    shop.run()
+    shop.run(1)
+    log = training_histories()
+    del log[5]
+    shop.write_log(log)
+    shop.run(2, keep=1)
+    tables = [*shop.folder.glob("*.parquet"), *shop.archive.folder.rglob("*.parquet")]
+    assert {path.name for path in tables} == {"recs.parquet"}
+    for path in tables:
+        assert 5 not in {row["user_id"] for row in rows_of(path)}
+
+
+def test_a_model_of_a_clock_that_was_ahead_is_retrained(shop: Company) -> None:
+    shop.run()
+    in_use = shop.registry.current
+    assert in_use is not None
+    ahead = in_use.folder.rename(in_use.folder.with_name(in_use.name.replace("2024-03-01", "2124-03-01")))
+    shop.registry.use(ModelVersion(ahead))
+    report = shop.run(1)
+    assert report.trained_because == f"the model in use, {ahead.name}, is of a night in the future"
+    assert shop.run(2).trained_because is None
+
+
+def test_lost_nights_are_logged_as_a_warning(shop: Company, caplog: pytest.LogCaptureFixture) -> None:
+    shop.run()
+    shop.run(1)
+    assert "holds a table, but" not in caplog.text
+    shutil.rmtree(shop.archive.folder)
+    shop.run(2)
+    assert "no night, so no gate compares tonight with earlier nights" in caplog.text
 
 
 def test_training_starts_from_scratch_if_asked_or_if_the_shape_differs(

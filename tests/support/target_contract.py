@@ -100,3 +100,15 @@ def test_rows_of_another_layout_are_refused_before_any_work(dated: Place) -> Non
     publish(dated, TWO)
     with pytest.raises(ConfigError, match=r"expected .*nested.*Pass another --out"):
         replace(dated, layout="nested").target.check_writable()
+
+
+def test_ids_of_another_type_than_those_of_earlier_dates_are_refused(dated: Place) -> None:
+    publish(dated, ONE)
+    texts = write_recs(Path("recs.parquet"), recs_rows({"007": [5]}), LATER)
+    said = r"user_id .*(int64|bigint|BIGINT).*[Pp]ass another"
+    with pytest.raises(ConfigError, match=said):
+        dated.target.check_table(texts)
+    with pytest.raises(ConfigError, match=said), dated.target.replacing(texts):
+        pass
+    dated.target.check_table(write_recs(Path("recs.parquet"), TWO, LATER))
+    assert dated.read() == {str(NIGHT): as_float32(ONE)}

@@ -113,6 +113,15 @@ def test_ids_of_another_type_are_refused_and_the_rows_stay() -> None:
         assert con.execute("select distinct user_id from recs").fetchall() == [(1,)]
 
 
+def test_a_dropped_table_is_not_taken_for_published() -> None:
+    target = open_target(OUT)
+    publish(target)
+    execute("drop table recs")
+    assert target.sha256() is None
+    target.check_writable()
+    assert publish(target) == target.sha256()
+
+
 def test_a_table_without_titles_is_published_next_to_one_with_them() -> None:
     target = open_target(OUT)
     with target.replacing(write_recs(Path("recs.parquet"), recs_rows({1: [1, 2]}, with_titles=True))):

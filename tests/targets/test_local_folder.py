@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
@@ -126,3 +127,13 @@ def test_files_have_the_modes_of_the_umask(folder: Path) -> None:
     modes = {path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())}
     assert modes == {0o750}
     assert {path.stat().st_mode & 0o777 for path in folder.rglob(PARTS)} == {0o640}
+
+
+def test_a_damaged_file_of_an_earlier_date_does_not_keep_a_later_one_from_being_published(folder: Path) -> None:
+    publish("recs/")
+    (part,) = folder.glob(f"*/{PARTS}")
+    part.write_bytes(b"no table")
+    later = write_recs(Path("recs.parquet"), recs_rows({"a": [1]}), NIGHT + timedelta(days=1))
+    with open_target("recs/").replacing(later):
+        pass
+    assert len(list(folder.glob(f"*/{PARTS}"))) == 2

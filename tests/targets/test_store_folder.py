@@ -154,3 +154,19 @@ def test_a_second_run_at_the_same_time_is_an_error_of_the_first(files: Any, targ
     with target.replacing(table):
         pass
     assert target.sha256() == other.sha256
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_lost_object_of_an_earlier_date_does_not_keep_a_later_one_from_being_published(
+    files: Any, target: Target, is_deleted: bool
+) -> None:
+    publish(target)
+    (part,) = json.loads(files.cat_file(f"{OUT}_manifest.json"))["run_dates"][str(NIGHT)]["files"]
+    if is_deleted:
+        files.rm_file(OUT + part)
+    else:
+        files.pipe_file(OUT + part, b"no table")
+    later = write_recs(Path("recs.parquet"), recs_rows({"a": [1]}), DATES["later"])
+    with target.replacing(later):
+        pass
+    assert target.sha256() == later.sha256

@@ -73,14 +73,32 @@ def input_checks(
             checks.append(Check("input", name.replace("_", " "), getattr(built, name), minimum=minimum))
     if not config.gate_new_id_types:
         checks.append(Check("input", "id columns whose type has changed", figures.new_id_types, maximum=0))
+    if earlier:
+        _warn_of_twice_the_rows(built.rows_read, earlier[-1]["build-sequences"]["rows_read"])
     rejected = sum(built.rejected.values()) / built.rows_read
     checks.append(Check("input", "share of rejected rows", rejected, maximum=config.gate_max_rejected))
     age = (run_date - figures.newest.date()).days
     if config.gate_max_age_days is not None:
         checks.append(Check("input", "days since the newest event", age, minimum=0, maximum=config.gate_max_age_days))
-    elif earlier and figures.newest.isoformat() == earlier[-1]["build-sequences"].get("newest_until_tonight"):
-        _log.warning(
-            "the newest event is last night's, %s days old; set --gate-max-age-days to stop such a night",
-            age,
-        )
+    elif earlier:
+        _warn_of_old_log(figures.newest, earlier[-1]["build-sequences"].get("newest_until_tonight"), age)
     return checks
+
+
+def _warn_of_twice_the_rows(n_rows: int, last_night: int) -> None:
+    """Log a warning if the log has grown by more than half since last night: no gate has an upper bound."""
+    if n_rows > 1.5 * last_night:
+        _log.warning(
+            "%d rows are read, and %d were last night. If a part of the log was delivered twice, remove it, and run "
+            "this night again",
+            n_rows,
+            last_night,
+        )
+
+
+def _warn_of_old_log(newest: datetime, last_night: str | None, age: int) -> None:
+    """Log a warning if the log has not grown since last night. last_night: its newest event, if its report has it."""
+    if last_night is None or newest.isoformat() > last_night:
+        return
+    than = "last night's" if newest.isoformat() == last_night else f"older than last night's of {last_night[:10]}"
+    _log.warning("the newest event is %s, %s days old; set --gate-max-age-days to stop such a night", than, age)
