@@ -176,10 +176,10 @@ def _missing_word(scans: Scans, role: Role, n_unfit: int, first: Reject | None) 
     word, n_events = found
     if 0 < n_unfit <= n_events:
         raise InputError(
-            f"{first}: all {role} ids are integers except {word!r}, which has {n_events} events. Pass --null "
+            f"{first}: all {role} ids are integers except {word!r}, which has {n_events} event(s). Pass --null "
             f"{word.strip()!r} if it means a missing id, or --{role}-id-type text to confirm that it is one"
         )
-    return f"{role} id {word!r} has {n_events} events. If it means a missing id pass --null {word.strip()!r}"
+    return f"{role} id {word!r} has {n_events} event(s). If it means a missing id pass --null {word.strip()!r}"
 
 
 def _check_rejects(scans: Scans, typing: Typing) -> LoadedEvents:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from batchrec.config import SimilarConfig, SimilarMethod
 from batchrec.config.arguments import checked
-from batchrec.errors import ConfigError
+from batchrec.errors import ModelError
 from batchrec.model.directory import Model, load_model, model_files
 from batchrec.rules.known_ids import KnownIds
 from batchrec.rules.rulebook import read_rule_tables, read_rules
@@ -131,7 +131,7 @@ def _in_row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch
 def method_for(model: Model, folder: Path, method: SimilarMethod) -> SimilarMethod:
     """Return the method to use: of `blended`, with a warning, only the part that the model has.
 
-    Raises ConfigError if the model stores no neighbours and the method needs them.
+    Raises ModelError if the model stores no neighbours and the method needs them.
     """
     only, reason = _only_method(model)
     if method == "auto":
@@ -142,7 +142,7 @@ def method_for(model: Model, folder: Path, method: SimilarMethod) -> SimilarMeth
         _log.warning("%s: %s: blended is %s only", folder, reason, only)
         return only
     if method == "co-occurrence" and only == "vectors":
-        raise ConfigError(
+        raise ModelError(
             f"--method co-occurrence: {folder} stores no neighbours of items, because it was trained with --blend "
             "none. Pass --method vectors, or train without --blend none"
         )

@@ -18,6 +18,7 @@ import duckdb
 from batchrec.errors import BatchrecError, ConfigError, StoreError, one_line
 from batchrec.sources.input_files import InputFile, spooled_as
 from batchrec.sources.parquet_format import unwanted_ranges
+from batchrec.sources.stores import TABLE_SOURCES
 from batchrec.sources.web_object import web_blocks
 from batchrec.system.urls import OBJECT_STORES, Url, file_system
 from batchrec.tables.queries import spill_folder
@@ -106,13 +107,16 @@ class ObjectStore:
     def __init__(self, text: str) -> None:
         """Connect to the store. Raises ConfigError for a URL of another kind, or with parameters."""
         self.url = Url.parse(text)
+        if self.url.scheme not in OBJECT_STORES:
+            schemes = ", ".join(f"{scheme}://" for scheme in sorted([*OBJECT_STORES, *TABLE_SOURCES]))
+            raise ConfigError(
+                f"{self.url.place}: no source for {self.url.scheme}:// is known; expected a file, {schemes}"
+            )
         if self.url.parameters or "?" in text:
             raise ConfigError(
                 f"{self.url.address}: has parameters, which may be credentials; expected none. Credentials are read "
                 "from the usual places, such as the environment"
             )
-        if self.url.scheme not in OBJECT_STORES:
-            raise ConfigError(f"{self.url}: is not an object store; expected one of {', '.join(OBJECT_STORES)}")
 
     @cached_property
     def files(self) -> "AbstractFileSystem":

@@ -22,8 +22,9 @@ from batchrec.tables.queries import select, table_of
 _log = logging.getLogger(__name__)
 
 _NESTED = {"list", "array", "struct", "map", "union", "variant"}
-# Maximum number of columns that are written in paths; sql/sources/partitions.sql has as many.
-_MAX_PARTITIONS = 4
+# Maximum number of columns that are written in paths; sql/sources/partitions.sql has as many. No table has more: of a
+# log these are user, item, time, rating, type and value.
+_MAX_PARTITIONS = 6
 # Hive and Spark write this into a path for a null.
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 

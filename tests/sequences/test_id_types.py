@@ -230,7 +230,7 @@ def test_the_quote_that_the_error_about_quoted_ids_suggests_reads_them(build: Bu
 def test_a_text_that_others_write_for_a_missing_id_is_a_warning(build: BuildSequences) -> None:
     log(f"undefined,10,{T}", f"u1,10,{T}", f"N/A,10,{T}", f"undefined,20,{T}")
     assert (
-        "WARNING user id 'undefined' has 2 events. If it means a missing id pass --null 'undefined'" in build().stderr
+        "WARNING user id 'undefined' has 2 event(s). If it means a missing id pass --null 'undefined'" in build().stderr
     )
     outcome = build("--null", "undefined,n/a", "--max-bad-rows", "3")
     assert (outcome.histories, "WARNING" in outcome.stderr) == ({"u1": [10]}, False)

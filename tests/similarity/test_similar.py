@@ -212,7 +212,7 @@ def test_co_occurrence_of_a_model_without_neighbours_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "similar.parquet"
-    assert run_cli("similar", "--model", trained_model(), "--method", "co-occurrence", "--out", out) == 2
+    assert run_cli("similar", "--model", trained_model(), "--method", "co-occurrence", "--out", out) == 4
     assert capsys.readouterr().err.splitlines() == [
         f"batchrec: error: --method co-occurrence: {trained_model()} stores no neighbours of items, because it was "
         "trained with --blend none. Pass --method vectors, or train without --blend none"

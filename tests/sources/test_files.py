@@ -35,6 +35,12 @@ def test_a_column_of_the_file_precedes_one_of_its_path(build: BuildSequences) ->
     assert build("--ratings", "plays", "--timestamp-column", "dt").histories == {1: [2]}
 
 
+def test_every_column_of_a_log_may_be_written_in_the_path(build: BuildSequences) -> None:
+    write("plays/userId=7/movieId=2/kind=buy/n=3/rating=4/dt=2024-01-01/page=1/p.csv", "other\n1\n")
+    columns = "--timestamp-column dt --min-rating 4 --event-column kind --event-weights buy=2 --value-column n"
+    assert build("--ratings", "plays", *columns.split()).histories == {7: [2]}
+
+
 def test_a_partition_without_a_value_is_a_missing_value(build: BuildSequences) -> None:
     write("plays/userId=__HIVE_DEFAULT_PARTITION__/p.csv", f"movieId,timestamp\n1,{T}\n")
     write("plays/userId=5/p.csv", f"movieId,timestamp\n1,{T}\n")

@@ -179,7 +179,9 @@ def test_a_url_that_names_nothing_is_an_input_error(build: BuildSequences, bucke
         ("s3://bucket/x.csv?versionId=7", "has parameters"),
         ("https://host/x.csv?X-Amz-Signature=abcdef", "has parameters"),
         ("s3://key:geheim@bucket/x.csv", "holds a password"),
-        ("ftp://host/x.csv", "not an object store"),
+        ("ftp://host/x.csv", "no source for ftp:// is known; expected a file, az://, bigquery://"),
+        ("postgres://user:geheim@host/db?table=x", "holds a password"),
+        ("postgres://user@host/db?table=x", "no source for postgres:// is known"),
     ],
 )
 def test_a_url_that_may_hold_a_secret_or_names_no_store_is_refused(build: BuildSequences, url: str, text: str) -> None:
