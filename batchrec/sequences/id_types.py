@@ -22,7 +22,7 @@ SEVERAL_IDS = rf"^\s*(\[.*\]|\{{(\d*|.*[,:].*)\}}|\(.*,.*\)|{_CODE}((\s*[,|;]\s*
 # Whole numbers in digits that are parted in threes by one character, and with zeros behind a decimal comma.
 PARTED_DIGITS, COMMA_AND_ZEROS = r"\s*-?[1-9]\d{0,2}([^\w-]\d{3})+\s*", r"\s*-?\d+,0+\s*"
 # Bytes that spell no text, such as numbers in binary.
-BINARY_IDS = r"[\x01-\x08\x0e-\x1b]|\x00[^\x00]"
+BINARY_IDS = r"[\x01-\x08\x0e-\x1b]|\x00\x00[^\x00]"
 # Other quotes than those of the file, or a spreadsheet's marks of a text: '10', ="10", '10 without a second quote.
 QUOTED_IDS = r"""^\s*(=?"[^"]*"|'[^']*'|'[\w.-]+|`[^`]*`|\x{201c}[^\x{201d}]*\x{201d})\s*$"""
 # As Python and MongoDB show an id of bytes or of another type: b'10', ObjectId(65...).
