@@ -89,9 +89,7 @@ def test_a_model_is_retrained_at_its_maximum_age_from_the_one_in_use(shop: Compa
 def test_a_user_who_is_deleted_from_the_log_is_in_no_table_that_is_kept(shop: Company) -> None:
     shop.run()
     shop.run(1)
-    log = training_histories()
-    del log[5]
-    shop.write_log(log)
+    shop.write_log({user: items for user, items in training_histories().items() if user != 5})
     shop.run(2, keep=1)
     tables = [*shop.folder.glob("*.parquet"), *shop.archive.folder.rglob("*.parquet")]
     assert {path.name for path in tables} == {"recs.parquet"}

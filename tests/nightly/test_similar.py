@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrec.config import ScoringConfig, SimilarConfig, TrainingConfig
-from batchrec.errors import ConfigError, GateError, NothingToDo
+from batchrec.errors import ConfigError, GateError, ModelError, NothingToDo
 from batchrec.nightly import night as night_module
 from batchrec.nightly import publish_steps
 from batchrec.nightly.archive import SIMILAR, Archive
@@ -298,7 +298,7 @@ def test_a_model_in_use_that_lacks_what_a_table_needs_is_retrained(pair: Company
     reason = "the model in use was trained with --blend none and does not store what similar --method co-occurrence"
     assert str(plan(pair.jobs, pair.run_config, night(1)).trains).startswith(reason)
     # The new model is another one of these tests' own, which store no neighbours either.
-    with pytest.raises(ConfigError, match="stores no neighbours of items") as error:
+    with pytest.raises(ModelError, match="stores no neighbours of items") as error:
         pair.run(1)
     assert len(pair.trainings) == 2
     report = error.value.report

@@ -131,7 +131,6 @@ def small_encoder(vocabulary_size: int = 12, seed: int = 0, **options: Any) -> E
     return encoder.eval()
 
 
-@cache
 def training_histories() -> dict[int, list[int]]:
     """60 users with 2 to 22 events over the items 1000 to 1039; some items repeat."""
     chance = random.Random(7)  # noqa: S311 - a sample, no secret
