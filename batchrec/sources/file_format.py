@@ -12,6 +12,7 @@ import duckdb
 from batchrec.config import CsvOptions
 from batchrec.sources.compressed import Compression
 from batchrec.sources.input_files import InputFile
+from batchrec.tables.queries import identifier
 
 # Words of DuckDB's SQL that tables have as names of columns.
 _SQL_WORDS = {"all", "any", "array", "asc", "case", "check", "column", "default", "desc", "distinct", "end", "from"}
@@ -121,7 +122,7 @@ def partitions_of(name: str) -> list[tuple[str, str]]:
 def sql_name(column: str) -> str:
     """Return the name of a column as a query spells it: in quotes if it is a word of SQL or has other characters."""
     is_plain = re.fullmatch(r"[A-Za-z_]\w*", column, re.ASCII) and column.lower() not in _SQL_WORDS
-    return column if is_plain else '"' + column.replace('"', '""') + '"'
+    return column if is_plain else identifier(column)
 
 
 def value_of_nested(column: str, type_: str) -> str:

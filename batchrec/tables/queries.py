@@ -68,6 +68,11 @@ def literal(path: Path) -> str:
     return glob.escape(str(not_from_home(path)))
 
 
+def identifier(name: str) -> str:
+    """Return a name of a table, schema or column quoted for the SQL of DuckDB and Postgres."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def is_disk_full(error: duckdb.Error) -> bool:
     """Return whether DuckDB could not spill because the disk, a quota or a file size limit is exhausted."""
     return isinstance(error, duckdb.IOException) and any(reason in str(error) for reason in _FULL)

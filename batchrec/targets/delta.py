@@ -21,7 +21,7 @@ from batchrec.system.atomic import check_writable
 from batchrec.system.disk import put_on_disk
 from batchrec.system.stores import needs_extra, store_errors
 from batchrec.targets.parts import write_parts
-from batchrec.targets.rows import RUN_DATE, check_columns, open_rows, rows_schema
+from batchrec.targets.rows import RUN_DATE, check_columns, open_rows, schema_of
 from batchrec.targets.stores import ATTEMPTS, TableTarget, check_types, newest_sha256, types_of
 from batchrec.targets.target import PublishedTable
 
@@ -78,7 +78,7 @@ class DeltaTarget(TableTarget):
         with self._errors():
             existing = self._existing()
             if existing is not None:
-                self._check_types(existing, rows_schema(pq.read_schema(table.recs), self.layout, is_dated=True))
+                self._check_types(existing, schema_of(table, self.layout, is_dated=True))
 
     def sync(self) -> None:
         """Wait until the disk holds the newest commit."""

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.atomic import check_writable_file
-from batchrec.tables.queries import hide_progress_bar
-from batchrec.targets.rows import RUN_DATE, check_columns, open_rows, rows_schema
+from batchrec.tables.queries import hide_progress_bar, identifier
+from batchrec.targets.rows import RUN_DATE, check_columns, open_rows, schema_of
 from batchrec.targets.stores import TableTarget, check_runs
 from batchrec.targets.target import PublishedTable
 
@@ -67,8 +66,7 @@ class DuckdbTable(TableTarget):
             return
         with self._opened(read_only=True) as con:
             if _columns(con, self._table):
-                rows = rows_schema(pq.read_schema(table.recs), self.layout, is_dated=True)
-                con.register(_ROWS, rows.empty_table())
+                con.register(_ROWS, schema_of(table, self.layout, is_dated=True).empty_table())
                 self._check_types(con)
 
     def sync(self) -> None:
@@ -158,7 +156,7 @@ class DuckdbTable(TableTarget):
 
 def _quoted(name: str) -> str:
     """Return a name, maybe with a schema before a dot, quoted for SQL."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+    return ".".join(map(identifier, name.split(".")))
 
 
 def _columns(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:

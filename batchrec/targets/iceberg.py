@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from batchrec.errors import ConfigError, StoreError
 from batchrec.system.stores import needs_extra, store_errors
 from batchrec.targets.parts import write_parts
-from batchrec.targets.rows import RUN_DATE, check_columns, open_rows, rows_schema
+from batchrec.targets.rows import RUN_DATE, check_columns, open_rows, schema_of
 from batchrec.targets.stores import ATTEMPTS, TableTarget, check_types, newest_sha256, types_of
 from batchrec.targets.target import PublishedTable
 
@@ -58,7 +58,7 @@ class IcebergTarget(TableTarget):
         with self._errors():
             existing = self._existing()
             if existing is not None:
-                self._check_types(existing, rows_schema(pq.read_schema(table.recs), self.layout, is_dated=True))
+                self._check_types(existing, schema_of(table, self.layout, is_dated=True))
 
     def sync(self) -> None:
         """Do nothing: a catalog answers when its commit is safe."""

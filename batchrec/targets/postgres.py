@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batchrec.errors import ConfigError, StoreError, one_line
 from batchrec.system.signals import interrupted_by_signals
 from batchrec.system.stores import needs_extra, store_errors
 from batchrec.system.urls import connection_uri
-from batchrec.tables.queries import query_text
-from batchrec.targets.rows import check_columns, open_rows, rows_schema
+from batchrec.tables.queries import identifier, query_text
+from batchrec.targets.rows import check_columns, open_rows, schema_of
 from batchrec.targets.stores import ATTEMPTS, TableTarget, check_runs, check_types
 from batchrec.targets.target import PublishedTable
 
@@ -88,7 +87,7 @@ class PostgresTarget(TableTarget):
         with self._errors(), self._connected() as connection, connection.cursor() as cursor:
             existing = _columns(cursor, self._table)
             if existing:
-                self._view_rows(cursor, rows_schema(pq.read_schema(table.recs), "long", is_dated=True))
+                self._view_rows(cursor, schema_of(table, "long", is_dated=True))
                 check_types(existing, _columns(cursor, _VIEW), self)
 
     def sync(self) -> None:
@@ -164,11 +163,11 @@ class PostgresTarget(TableTarget):
             rows = _columns(cursor, _VIEW)
             if not _columns(cursor, self._table):
                 cursor.execute(f"create table {self._table} as table {_VIEW} with no data")
-                cursor.execute(f"create index on {self._table} (run_date, {_quoted(next(iter(rows)))})")
+                cursor.execute(f"create index on {self._table} (run_date, {identifier(next(iter(rows)))})")
             if not _columns(cursor, self._runs):
                 cursor.execute(f"create table {self._runs} {_RUNS}")
             check_types(_columns(cursor, self._table), rows, self)
-            names = ", ".join(map(_quoted, rows))
+            names = ", ".join(map(identifier, rows))
             for name in (self._table, self._runs):
                 cursor.execute(f"delete from {name} where run_date {replaced} $1", (table.run_date,))  # noqa: S608
             cursor.execute(f"insert into {self._table} ({names}) select {names} from {_VIEW}")  # noqa: S608
@@ -199,12 +198,12 @@ class PostgresTarget(TableTarget):
 
     @property
     def _table(self) -> str:
-        return ".".join(map(_quoted, self._schema_and_name))
+        return ".".join(map(identifier, self._schema_and_name))
 
     @property
     def _runs(self) -> str:
         schema, name = self._schema_and_name
-        return f"{_quoted(schema)}.{_quoted(f'{name}_runs')}"
+        return f"{identifier(schema)}.{identifier(f'{name}_runs')}"
 
     def _connect(self) -> "Connection":
         from adbc_driver_postgresql import dbapi
@@ -227,10 +226,6 @@ def _columns(cursor: "Cursor", name: str) -> dict[str, str]:
     """Return the types of a table's columns by their names, in order; nothing if the table does not exist."""
     cursor.execute(query_text("targets/postgres_columns"), (name,))
     return dict(cursor.fetchall())
-
-
-def _quoted(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'
 
 
 def _retried(step: Callable[[], _Result]) -> _Result:

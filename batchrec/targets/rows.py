@@ -61,6 +61,11 @@ def rows_schema(recs: pa.Schema, layout: TargetLayout, *, is_dated: bool) -> pa.
     return pa.schema([*fields, *([pa.field(RUN_DATE, pa.date32(), nullable=False)] if is_dated else [])])
 
 
+def schema_of(table: PublishedTable, layout: TargetLayout, *, is_dated: bool) -> pa.Schema:
+    """Return the schema of a table's rows without reading them; see open_rows."""
+    return rows_schema(pq.read_schema(table.recs), layout, is_dated=is_dated)
+
+
 def check_columns(names: Iterable[str], layout: TargetLayout, where: object) -> None:
     """Raise ConfigError if an existing table of a dated target has other columns than the rows of a layout.
 
@@ -89,7 +94,7 @@ def check_part_types(existing: pa.Schema | None, table: PublishedTable, layout: 
     None if it is damaged. where: the folder, for the message.
     """
     earlier = {} if existing is None else _id_types(existing)
-    for name, type_ in _id_types(rows_schema(pq.read_schema(table.recs), layout, is_dated=False)).items():
+    for name, type_ in _id_types(schema_of(table, layout, is_dated=False)).items():
         if earlier.get(name, type_) != type_:
             raise ConfigError(
                 f"{where}: {name} of an earlier run date is {earlier[name]}, but that of the new rows is {type_}. "

@@ -61,13 +61,7 @@ class StoreFolder:
         """Raise ConfigError if the rows of the run date before the table's have other types."""
         with client_errors(self.url, "read"):
             files = file_system(self.url)
-            run_dates = self._run_dates(files)
-            earlier = [run_date for run_date in run_dates if run_date < str(table.run_date)]
-            parts = run_dates[max(earlier)]["files"] if earlier else []
-            # An object that somebody has deleted is nothing to compare with.
-            if parts and files.exists(self._path(parts[0])):
-                with files.open(self._path(parts[0]), "rb", cache_type="readahead") as part:
-                    check_part_types(part_schema(part), table, self.layout, self)
+            self._check_types(files, self._run_dates(files), table)
 
     def sync(self) -> None:
         """Do nothing: what a store has answered is durable."""
@@ -88,10 +82,10 @@ class StoreFolder:
 
     @contextmanager
     def _switching(self, table: PublishedTable, is_kept: Callable[[str], bool]) -> Iterator[None]:
-        self.check_table(table)
         with client_errors(self.url):
             files = file_system(self.url)
             old = self._run_dates(files)
+            self._check_types(files, old, table)
             # Leftovers of killed runs: a store does not fill up, but it bills.
             remove_uploads(files, self.url, lambda path: path.startswith(self._path("run_date=")))
             self._remove_unnamed(files, old)
@@ -106,6 +100,14 @@ class StoreFolder:
                 files.pipe_file(self._path(MANIFEST), to_json(manifest, indent=2).encode())
         finally:
             self._clean_up(files)
+
+    def _check_types(self, files: Any, run_dates: _RunDates, table: PublishedTable) -> None:
+        earlier = [run_date for run_date in run_dates if run_date < str(table.run_date)]
+        parts = run_dates[max(earlier)]["files"] if earlier else []
+        # An object that somebody has deleted is nothing to compare with.
+        if parts and files.exists(self._path(parts[0])):
+            with files.open(self._path(parts[0]), "rb", cache_type="readahead") as part:
+                check_part_types(part_schema(part), table, self.layout, self)
 
     def _check_alone(self, files: Any, old: _RunDates, written: list[str]) -> None:
         """Raise StoreError if another run has replaced the manifest that was read, or deleted what was written."""
