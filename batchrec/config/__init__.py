@@ -10,7 +10,7 @@ from batchrec.config.options import parse_date, parse_dates
 from batchrec.config.report import ReportConfig
 from batchrec.config.rules import RulesConfig
 from batchrec.config.run import RunConfig
-from batchrec.config.run_date import end_of_day
+from batchrec.config.run_date import end_of_day, latest_run_date
 from batchrec.config.scoring import (
     EngineName,
     Layout,
@@ -61,6 +61,7 @@ __all__ = [
     "Validation",
     "VectorsConfig",
     "end_of_day",
+    "latest_run_date",
     "parse_date",
     "parse_dates",
 ]

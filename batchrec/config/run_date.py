@@ -24,6 +24,11 @@ class RunDate:
         check(self.run_date is None or is_usable, "run_date", self.run_date, f"{DATE}, after 1970")
 
 
+def latest_run_date() -> date:
+    """Return the latest date that a night can have: east of Greenwich it may be tomorrow already."""
+    return datetime.now(UTC).date() + timedelta(days=1)
+
+
 def end_of_day(day: date) -> int:
     """Return the time at which a day ends, in seconds since 1970 UTC."""
     return timegm((day + timedelta(days=1)).timetuple())

@@ -2,9 +2,9 @@
 
 import logging
 from dataclasses import asdict, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 
-from batchrec.config import RunConfig, TrainingConfig
+from batchrec.config import RunConfig, TrainingConfig, latest_run_date
 from batchrec.errors import ModelError
 from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.registry import ModelVersion
@@ -17,8 +17,8 @@ def due_by_age(in_use: ModelVersion | None, config: RunConfig, run_date: date) -
     """Return why a training is due whatever the model's figures are; None if it is not."""
     if in_use is None:
         return "there is no model yet"
-    # East of Greenwich it may be tomorrow already. A later date is that of a clock that was ahead, and would never age.
-    if in_use.trained_on > datetime.now(UTC).date() + timedelta(days=1):
+    # A later date is that of a clock that was ahead, and would never age.
+    if in_use.trained_on > latest_run_date():
         return f"the model in use, {in_use.name}, is of a night in the future"
     age = (run_date - in_use.trained_on).days
     if age < config.days_between_trainings:

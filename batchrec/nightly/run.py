@@ -4,10 +4,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
-from batchrec.config import RunConfig
+from batchrec.config import RunConfig, latest_run_date
 from batchrec.errors import BatchrecError, ConfigError, NothingToDo
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.jobs import Jobs
@@ -186,14 +186,13 @@ def _run_date(given: date | None, archive: Archive) -> date:
     would become current.
     """
     today = datetime.now(UTC).date()
-    # East of Greenwich it may be tomorrow already.
-    tomorrow = today + timedelta(days=1)
-    if given is not None and given > tomorrow:
+    latest = latest_run_date()
+    if given is not None and given > latest:
         raise ConfigError(
             f"--run-date {given}: the clock says {today}. Nights before {given} could no longer be published"
         )
     for night in [*archive.dates(), *archive.decisions.dates()]:
-        if night > tomorrow:
+        if night > latest:
             raise ConfigError(
                 f"{archive.folder}: the clock says {today}, but night {night} is published already, or about to be, "
                 "so no other night would be published at score --out. Correct the clock, or move that night's folder "
