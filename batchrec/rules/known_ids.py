@@ -172,21 +172,22 @@ class KnownIds:
             _log.warning("--category-column: %d of %d items of the model have one; not %r", n_known, n_items, example)
 
     def _items(self, table: RuleTable, is_whole: bool = False) -> TableIds:
-        """Look up a table's items in the model and, if it knows less than half or with is_whole, in the histories.
-
-        If it knows more, an id alike is one of the model's items, which needs no scan.
-        """
+        """Look up a table's items in the model and, if it knows less than half or with is_whole, in the histories."""
         texts = pc.unique(table.required("item_id"))
         ids = as_ids(texts, self.vocabulary.item_ids.type)
         is_known = ids.is_valid().to_numpy(zero_copy_only=False).copy()
         is_known[is_known] = self.vocabulary.indexes(ids.drop_null()) != PAD
-        alike = pa.nulls(len(ids), pa.string())
-        if not is_known.all() and is_known.mean() >= _MIN_SHARE and not is_whole and pa.types.is_string(ids.type):
-            items = self.vocabulary.item_ids
-            alike = items.take(pc.index_in(_stems(without_blanks(texts)), value_set=_stems(without_blanks(items))))
-        if is_known.all() or (is_known.mean() >= _MIN_SHARE and not is_whole):
-            return TableIds(texts, ids, is_known, alike)
-        return self._in_histories("rules/known_items", TableIds(texts, ids, is_known, alike))
+        table_ids = TableIds(texts, ids, is_known, pa.nulls(len(ids), pa.string()))
+        if is_known.all():
+            return table_ids
+        if is_whole or is_known.mean() < _MIN_SHARE:
+            return self._in_histories("rules/known_items", table_ids)
+        if not pa.types.is_string(ids.type):
+            return table_ids
+        # An item of the model is enough to show how ids are spelled, and needs no scan of the histories.
+        items = self.vocabulary.item_ids
+        alike = pc.index_in(_stems(without_blanks(texts)), value_set=_stems(without_blanks(items)))
+        return replace(table_ids, alike=items.take(alike))
 
     def _users(self, texts: pa.Array, ids: pa.Array) -> TableIds:
         is_known = np.zeros(len(ids), bool)

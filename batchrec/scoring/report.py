@@ -11,7 +11,7 @@ class ScoringReport(ReportTable):
 
     emptied_by: users without a list, per rule (its option) that left them nothing.
     eligible_items: how many of the model's items and the pins the rules let any user get.
-    rule_rows: of each rule table and of the list of --users, by the option.
+    rule_rows: number of rows of each rule table, and of users that --users lists, by option.
     """
 
     out: str

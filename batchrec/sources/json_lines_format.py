@@ -44,13 +44,13 @@ class JsonLinesFormat(Format):
         """Return the wanted keys; all keys if no key is wanted or one of them is missing."""
         in_file = set(wanted) - {key for key, _ in partitions_of(str(file))}
         keys: dict[str, None] = {}
-        n_lines = 0
-        is_list, first = False, ""
+        n_lines, first = 0, ""
         try:
             with open_text(file) as text:
                 for line in text:
-                    is_list |= n_lines == 0 and _LIST.match(line) is not None
-                    n_lines += bool(line.strip())
+                    if not line.strip():
+                        continue
+                    n_lines += 1
                     first = first or line.strip(" \t\r\n")
                     keys |= dict.fromkeys(_object(line) or {})
                     if keys and in_file <= keys.keys() and (wanted or n_lines >= _HEAD):
@@ -59,6 +59,7 @@ class JsonLinesFormat(Format):
             raise InputError(f"{file}: cannot be read: {error}") from error
         if not n_lines:
             raise InputError(f"{file}: the file is empty; expected a JSON object per line")
+        is_list = _LIST.match(first) is not None
         if not keys or is_list:
             found = "a list of objects" if is_list else "no line that is a JSON object"
             raise InputError(f"{file}: has {found}; expected one object per line. {_conversion(file, first, wanted)}")
