@@ -8,6 +8,8 @@ from typing import Any
 from tests.faults.byte_mutations import MUTATIONS, TEXT_MUTATIONS, mutated
 
 _T = 1_700_000_000
+# The start of the lines within a quoted title.
+SECOND_LINE = "Part "
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ BASES = [
     ),
     Base(
         "titles with line ends",
-        _lines("userId,title,movieId,timestamp", *(f'{u},"Film, ""{i}""\nPart {u}",{i},{t}' for u, i, t in _PAIRS)),
+        _lines(
+            "userId,title,movieId,timestamp", *(f'{u},"Film, ""{i}""\n{SECOND_LINE}{u}",{i},{t}' for u, i, t in _PAIRS)
+        ),
     ),
     Base(
         "Windows, all quoted",

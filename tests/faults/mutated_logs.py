@@ -173,6 +173,8 @@ def _fields_of(base: Base, line: str) -> list[str]:
     if base.quote:
         fields = [field[1:-1] if len(field) > 1 and field[0] == field[-1] == '"' else field for field in fields]
     is_doubtful = any(mark in "".join(fields) for mark in '"\r\0') or not line.isascii()
+    # The second line of a title may be part of a malformed record.
+    is_doubtful |= line.startswith(csv_logs.SECOND_LINE)
     return [] if is_doubtful else fields
 
 

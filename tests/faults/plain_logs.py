@@ -227,7 +227,7 @@ def expected_of(
     )
     # Floats among texts, as after pandas: they may be integers.
     expected.is_doubtful |= any(
-        not are and _has_only_floats(ids) for are, ids in zip(expected.are_integers, (users, items), strict=True)
+        not are and _are_mostly_floats(ids) for are, ids in zip(expected.are_integers, (users, items), strict=True)
     )
     found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for value, what, moment in read:
@@ -255,10 +255,11 @@ def _usable(ids: Iterable[str | None]) -> list[str]:
     return [id_ for id_ in ids if id_ is not None and not is_missing(id_) and not _lost(id_)]
 
 
-def _has_only_floats(ids: list[str]) -> bool:
-    """Return whether whole numbers among the ids are all written with a point, as 1.0."""
-    is_float = [bool(re.fullmatch(r"\s*-?[0-9]+\.0+\s*", id_)) for id_ in ids]
-    return any(is_float) and not any(re.fullmatch(r"\s*-?[0-9]+\s*", id_) for id_ in ids)
+def _are_mostly_floats(ids: list[str]) -> bool:
+    """Return whether at least half of the ids are whole numbers with a point, as 1.0, and less than half without."""
+    n_floats = sum(bool(re.fullmatch(r"\s*-?[0-9]+\.0+\s*", id_)) for id_ in ids)
+    n_whole = sum(bool(re.fullmatch(r"\s*-?[0-9]+\s*", id_)) for id_ in ids)
+    return n_floats > 0 and 2 * n_floats >= len(ids) > 2 * n_whole
 
 
 def _lost(text: str) -> bool:
