@@ -58,7 +58,7 @@ def _print_changes(report: "DiffReport") -> None:
 
 
 def _side_by_side(head: str, report: "DiffReport", compared: "list[Compared]") -> str:
-    from batchrec.report_page.page import shown
+    from batchrec.report_page.cells import shown
 
     rows = [[row.name, shown(row.before), shown(row.after)] for row in compared]
     return format_table([head, report.before, report.after], rows, [1, 2])

@@ -17,8 +17,8 @@ from batchrec.system.terminal import format_table
 @click.pass_context
 def nights_command(context: click.Context, /, json: bool) -> None:
     """List the nights that are kept, oldest first, with a mark at those whose table is out, and why some failed."""
+    from batchrec.report_page.cells import shown_rows
     from batchrec.report_page.night_sections import NIGHT_COLUMNS, night_row
-    from batchrec.report_page.page import shown
 
     archive = open_archive(context)
     current = archive.current_nights()
@@ -29,7 +29,8 @@ def nights_command(context: click.Context, /, json: bool) -> None:
     if json:
         echo_json(nights)
         return
-    rows = [["*" if night["is_out"] else "", *map(shown, night_row(night))] for night in nights]
+    texts = shown_rows([night_row(night) for night in nights])
+    rows = [["*" if night["is_out"] else "", *row] for night, row in zip(nights, texts, strict=True)]
     failures = {number for number, night in enumerate(nights) if night["failed"] is not None}
     echo(format_table(["", *NIGHT_COLUMNS], rows, range(2, 9), failures) if rows else "no nights")
     for night in nights:

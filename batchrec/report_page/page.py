@@ -8,7 +8,8 @@ import duckdb
 import pyarrow as pa
 
 from batchrec.errors import BatchrecError, ConfigError, one_line
-from batchrec.report_page.blocks import Badge, Block, Cell, MissingError, Note, Section
+from batchrec.report_page.blocks import Badge, Block, MissingError, Note, Section
+from batchrec.report_page.cells import is_numeric, shown, shown_rows
 from batchrec.report_page.model_sections import accuracy, evaluation, model_card, training
 from batchrec.report_page.night_files import NightFiles, NightTables
 from batchrec.report_page.night_sections import gates, summary, trend
@@ -91,22 +92,7 @@ def _section(anchor: str, title: str, blocks: Callable[[], list[Block]]) -> Sect
 def _html(files: NightFiles, sections: list[Section]) -> str:
     environment = template_environment()
     environment.filters["shown"] = shown
-    environment.tests["numeric"] = _is_numeric
+    environment.filters["shown_rows"] = shown_rows
+    environment.tests["numeric"] = is_numeric
     environment.tests["badge"] = lambda cell: isinstance(cell, Badge)
     return environment.get_template("page.html").render(report=files.report, sections=sections)
-
-
-def _is_numeric(cell: Cell) -> bool:
-    """Return whether a cell holds a number or a share, or lacks one."""
-    return cell is None or isinstance(cell, int | float) or (isinstance(cell, str) and cell.endswith("%"))
-
-
-def shown(cell: Cell) -> str:
-    """Return the text of a cell: a number with at most 4 digits behind the point, a dash for None."""
-    if cell is None:
-        return "–"
-    if isinstance(cell, float):
-        # Four digits behind the point, or four that count for smaller numbers.
-        text = f"{cell:,.4f}" if abs(cell) >= 0.001 or cell == 0 else f"{cell:.4g}"
-        return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
-    return f"{cell:,}" if isinstance(cell, int) else str(cell)

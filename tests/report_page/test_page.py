@@ -16,8 +16,10 @@ import vl_convert
 from batchrec.config import CatalogueConfig
 from batchrec.model.directory import Manifest, read_manifest
 from batchrec.report_page import model_sections
+from batchrec.report_page.blocks import Cell
+from batchrec.report_page.cells import shown, shown_rows
 from batchrec.report_page.night_files import NightFiles
-from batchrec.report_page.page import shown, write_page
+from batchrec.report_page.page import write_page
 from tests.support.models import training_histories, training_log
 from tests.support.night_pages import BAD_TITLE, COLD, HISTORIES, Page, last_night, write_evaluation
 from tests.support.nights import night, rows_of
@@ -363,3 +365,13 @@ def test_passwords_are_hidden(tmp_path: Path) -> None:
 )
 def test_numbers_are_short(cell: float | None, text: str) -> None:
     assert shown(cell) == text
+
+
+def test_the_points_of_a_column_of_numbers_stand_below_each_other() -> None:
+    rows: list[list[Cell]] = [["a", 8.0, 12.0, 0.5, 1], ["b", 7.64, None, 0.00001, 20], ["c", 7.579, 3.0, None, 300]]
+    assert shown_rows(rows) == [
+        ["a", "8.000", "12", "0.5", "1"],
+        ["b", "7.640", "–", "1e-05", "20"],
+        ["c", "7.579", "3", "–", "300"],
+    ]
+    assert shown_rows([]) == []
