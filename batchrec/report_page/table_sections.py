@@ -92,22 +92,23 @@ def sources(tables: NightTables) -> list[Block]:
         charts.append(
             bars("Part of the blend that carries a row", [Point(name, n / total) for name, n in carried], ".1%")
         )
-    shares = _blend_shares(tables.files)
-    if shares:
-        points = [Point(name, share) for name, share in shares.items()]
+    training = _training(tables.files)
+    if training.get("blend_shares"):
+        points = [Point(name, share) for name, share in training["blend_shares"].items()]
         charts.append(bars("Share of the top 10 per part, at the training", points, ".1%"))
+        gains = training.get("blend_ndcg_gains", {})
+        signals: list[list[Cell]] = [
+            [name.replace("_", " "), float(weight), gains.get(name)] for name, weight in training["blend"].items()
+        ]
+        blocks.append(Table("Signals of the blend, at the training", ["Signal", "Weight", "Gain in NDCG@10"], signals))
     return [Charts(charts), *blocks]
 
 
-def _blend_shares(files: NightFiles) -> dict[str, float]:
-    """Return the shares that the training of the night's model measured; none if its night's report is not kept."""
-    trainings = [report["stages"].get("train", {}) for report in [*files.earlier, files.report]]
+def _training(files: NightFiles) -> dict[str, Any]:
+    """Return the report of the training of the night's model; empty if its night's report is not kept."""
     model_id = files.stages.get("score", {}).get("model_id")
-    shares: dict[str, float] = {}
-    for training in trainings:
-        if training.get("model_id") == model_id:
-            shares = training.get("blend_shares", {})
-    return shares
+    trainings = [report["stages"].get("train", {}) for report in [*files.earlier, files.report]]
+    return next((training for training in reversed(trainings) if training.get("model_id") == model_id), {})
 
 
 def changes(tables: NightTables) -> list[Block]:

@@ -123,6 +123,24 @@ def test_coverage_and_sources_equal_counts_of_the_table(page: Page) -> None:
     ]
 
 
+def test_the_signals_of_the_blend_are_those_of_the_training_of_this_model(tmp_path: Path) -> None:
+    files = last_night()
+    trained = {
+        "model_id": files.stages["score"]["model_id"],
+        "blend": {"encoder": 1.5, "popular_7_days": -1},
+        "blend_ndcg_gains": {"encoder": 0.25, "popular_7_days": 0.0125},
+        "blend_shares": {"encoder": 1.0, "popularity": 0.0},
+    }
+    caption = "Signals of the blend, at the training"
+    report = {**files.report, "stages": {**files.stages, "train": trained}}
+    assert page_of(replace(files, report=report), tmp_path).tables[caption][1:] == [
+        ["encoder", "1.5", "0.2500"],
+        ["popular 7 days", "-1.0", "0.0125"],
+    ]
+    report["stages"]["train"] |= {"model_id": "another"}
+    assert caption not in page_of(replace(files, report=report), tmp_path).tables
+
+
 def test_the_charts_get_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     charts: list[dict[str, Any]] = []
 
