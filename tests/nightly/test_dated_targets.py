@@ -135,6 +135,23 @@ def test_an_earlier_night_replaces_only_its_own_date(
     assert "stay as they are, and so does the model in use: a later night is published" in caplog.text
 
 
+def test_a_new_target_that_gets_no_rows_of_an_earlier_night_is_named(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(shop.folder)
+    for number in range(2):
+        shop.run(number)
+    shop.target = "new/"
+    shop.write_log(later())
+    shop.run(0)
+    assert not Path("new").exists()
+    assert "nothing is published at new/: it holds no later night" in caplog.text
+    shop.run(1)
+    shop.write_log(later(6))
+    shop.run(0)
+    assert_holds(Place("new/", read_folder), shop, FIRST, night(1))
+
+
 @pytest.mark.slow
 def test_an_earlier_night_does_not_undo_a_rollback(dated: Place, shop: Company) -> None:
     for number in range(3):
