@@ -42,6 +42,10 @@ class ConfigError(BatchrecError):
         return cls(f"{error.filename or where}: cannot be used: {error.strerror or error}")
 
 
+class RefusedError(ConfigError):
+    """A target that refuses a table, by its columns, a constraint or a trigger: it would refuse it again."""
+
+
 class InputError(BatchrecError):
     """Input that breaks its contract."""
 

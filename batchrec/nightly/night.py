@@ -9,8 +9,7 @@ from typing import Any
 
 from batchrec.config import RunConfig
 from batchrec.engines import scoring_engine, sequences_builder
-from batchrec.errors import ConfigError, InputError, ModelError, NothingToDo
-from batchrec.model.directory import load_model
+from batchrec.errors import ConfigError, InputError, ModelError, NothingToDo, RefusedError
 from batchrec.nightly.archive import HISTORIES, RECS, SIMILAR, Archive
 from batchrec.nightly.gates.input import input_checks, measure_histories
 from batchrec.nightly.gates.model import HeldOutItems, MeasuredModel, held_out_items, model_checks
@@ -100,16 +99,29 @@ class Night:
     def finish(self) -> bool:
         """Finish publishing the night as a killed run had decided. Returns False if that is no longer possible.
 
-        In that case, if the night's own folder is complete, its tables become the current ones.
+        In that case, if the night's own folder is complete, its tables become the current ones, unless a target has
+        refused them.
         """
+        try:
+            if self._publish_decided():
+                return True
+        except RefusedError as error:
+            # Every later run would be refused again.
+            self.journal.decided = None
+            _log.warning("night %s is not published: %s", self._run_date, error)
+        self.archive.decisions.remove(self._run_date)
+        return False
+
+    def _publish_decided(self) -> bool:
         decisions, name = self.archive.decisions, f"night {self._run_date}"
         decisions.sync(self._run_date)
         decided = self.archive.decided(self._run_date)
         if decided is not None and decisions.is_rolled_back(self._run_date, decided.report["recs_sha256"]):
             _log.warning("%s was about to be published but was rolled back; it stays rolled back", name)
-        elif decided is not None and (version := self._intact_model(decided.report["model"])) is not None:
+        elif decided is not None and (version := self.registry.find_intact(decided.report["model"])) is not None:
             _log.warning("%s: an earlier run was killed while publishing it, so it is finished first", name)
             self.journal.decided = NightReport(**decided.report)
+            check_tables(self.archive.tables(decided.report, decided.recs, decided.similar))
             self._publication(decided.recs, decided.similar, version).publish(self.archive, self.registry)
             return True
         else:
@@ -121,18 +133,7 @@ class Night:
                 self._run_date, str(recs_sha256)
             ):
                 self.archive.make_current(self._run_date)
-        decisions.remove(self._run_date)
         return False
-
-    def _intact_model(self, name: str) -> ModelVersion | None:
-        """Return the model version of a name; None if it is lost or damaged."""
-        try:
-            version = self.registry.find(name)
-            load_model(version.folder)
-        except (ConfigError, ModelError) as error:
-            _log.warning("%s", error)
-            return None
-        return version
 
     def _check_paths(self) -> None:
         """Check up front what the end of the night needs, before hours of training."""
@@ -281,7 +282,11 @@ class Night:
         self.journal.model = version.name
         with self.journal.stage("publish"):
             self.archive.decisions.add(self._run_date, asdict(self.journal.report()))
-            self._publication(self._recs, similar, version).publish(self.archive, self.registry)
+            try:
+                self._publication(self._recs, similar, version).publish(self.archive, self.registry)
+            except RefusedError:
+                self.archive.decisions.remove(self._run_date)
+                raise
 
     def _publication(self, recs: Path, similar: Path | None, version: ModelVersion) -> Publication:
         rejects, report = rejects_of(self._sequences), asdict(self.journal.report())

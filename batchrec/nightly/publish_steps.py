@@ -45,9 +45,10 @@ class Publication:
         # The stack unwinds in reverse order: the night's folder is renamed first, then the table of similar items, then
         # that of recommendations, by which a later run knows which night is current.
         with ExitStack() as renames:
-            for target, table in archive.tables(self.report, self.recs, self.similar):
-                if archive.switches(target, self.run_date):
-                    renames.enter_context(target.replacing(table))
+            tables = archive.tables(self.report, self.recs, self.similar)
+            switched = [(target, table) for target, table in tables if archive.switches(target, self.run_date)]
+            for target, table in switched:
+                renames.enter_context(target.replacing(table))
             night = replacing_folder(archive.night(self.run_date), marked_by=(REPORT, RECS))
             self._write(renames.enter_context(night))
             if is_newest:
@@ -57,6 +58,12 @@ class Publication:
         else:
             kept = "the newest rows at %s stay as they are" if archive.current.is_dated else "%s stays as it is"
             _log.warning(f"{kept}, and so does the model in use: a later night is published", archive.current)
+            if archive.current.is_dated and not switched:
+                _log.warning(
+                    "nothing is published at %s: it holds no later night, as after a rollback. If it is new, publish "
+                    "the newest night there first",
+                    archive.current,
+                )
         archive.clean_up(self.run_date)
 
     def _write(self, folder: Path) -> None:

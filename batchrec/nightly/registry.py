@@ -1,5 +1,6 @@
 """The model registry: one version per training that passed its gate, and a link to the model in use."""
 
+import logging
 import re
 import shutil
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from batchrec.errors import ConfigError, ModelError
 from batchrec.model.directory import MANIFEST, Manifest, load_model, read_manifest
 from batchrec.system.atomic import replacing_folder
 from batchrec.system.disk import put_on_disk, remove
+
+_log = logging.getLogger(__name__)
 
 _CURRENT = "current"
 _VERSION = re.compile(r"(\d{4}-\d\d-\d\d)-[0-9a-f]+")
@@ -121,6 +124,16 @@ class ModelRegistry:
                 return version
         known = ", ".join(version.name for version in self.versions()) or "none"
         raise ConfigError(f"{self.folder}: no model {name!r}; found {known}")
+
+    def find_intact(self, name: str) -> ModelVersion | None:
+        """Return the version of a name; None, with a warning, if it is lost or damaged."""
+        try:
+            version = self.find(name)
+            load_model(version.folder)
+        except (ConfigError, ModelError) as error:
+            _log.warning("%s", error)
+            return None
+        return version
 
     def before_current(self) -> ModelVersion:
         """Return the version before the model in use. Raises ConfigError if there is none."""

@@ -92,8 +92,8 @@ class DeltaTarget(TableTarget):
             existing = self._existing()
             if existing is None:
                 return None
-            run_dates = [str(partition[RUN_DATE]) for partition in existing.partitions()]
-            return newest_sha256(run_dates, existing.history())
+            run_dates = [partition[RUN_DATE] for partition in existing.partitions()]
+            return newest_sha256(run_dates, _not_undone(existing.history()))
 
     @contextmanager
     def _publishing(self, table: PublishedTable, replaced: str) -> Iterator[None]:
@@ -249,6 +249,21 @@ def _demands(configuration: Mapping[str, str], writer_features: Iterable[str]) -
         or (name == "delta.columnMapping.mode" and value.lower() != "none")
     ]
     return sorted([*properties, *(feature for feature in writer_features if feature not in _HARMLESS_FEATURES)])
+
+
+def _not_undone(history: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the commits that no RESTORE has undone, as long as they are known; history: all of them, newest first."""
+    last: int | None = None
+    for commit in history:
+        if last is not None and commit["version"] > last:
+            continue
+        yield commit
+        if commit.get("operation") == "RESTORE":
+            version = commit.get("operationParameters", {}).get("version")
+            if version is None:
+                # By a time: what it has undone is not known.
+                return
+            last = int(version)
 
 
 def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:

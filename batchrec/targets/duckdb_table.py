@@ -9,11 +9,11 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from batchrec.errors import ConfigError, StoreError, one_line
+from batchrec.errors import ConfigError, RefusedError, StoreError, one_line
 from batchrec.system.atomic import check_writable_file
 from batchrec.tables.queries import hide_progress_bar, identifier
 from batchrec.targets.rows import RUN_DATE, check_columns, open_rows, schema_of
-from batchrec.targets.stores import TableTarget, check_runs
+from batchrec.targets.stores import CHANGE_TABLE, TableTarget, check_runs
 from batchrec.targets.target import PublishedTable
 
 # A query of another process has the file open for seconds: wait for its end rather than lose a night.
@@ -119,12 +119,12 @@ class DuckdbTable(TableTarget):
         check_runs(_columns(con, self._runs), _RUNS_COLUMNS, self._runs, self.url)
 
     def _check_types(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Raise ConfigError if the table has other columns than the rows, or columns of other types."""
+        """Raise ConfigError if the table has other columns than the rows, RefusedError if they have other types."""
         columns = _columns(con, self._table)
         check_columns(columns, self.layout, self.url)
         for name, type_ in _columns(con, _ROWS).items():
             if columns.get(name) != type_:
-                raise ConfigError(
+                raise RefusedError(
                     f"{self.url}: column {name} is {columns.get(name, 'missing')}, but that of the new rows is "
                     f"{type_}. Change the table's column, or pass another table"
                 )
@@ -148,6 +148,10 @@ class DuckdbTable(TableTarget):
             if (None,) in con.execute("select path from duckdb_databases() where not internal").fetchall():
                 raise StoreError(f"{self.url}: {self.file} is not a database of DuckDB. Pass another --out")
             yield con
+        except (duckdb.ConstraintException, duckdb.ConversionException) as error:
+            raise RefusedError(
+                f"{self.url}: refuses the rows: {one_line(error).rstrip('.')}. {CHANGE_TABLE}"
+            ) from error
         except duckdb.Error as error:
             raise StoreError(f"{self.url}: cannot be written: {one_line(error)}") from error
         finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrec.errors import ConfigError, StoreError
+from batchrec.errors import ConfigError, RefusedError, StoreError
 from batchrec.system.stores import needs_extra, store_errors
 from batchrec.targets.parts import write_parts
 from batchrec.targets.rows import RUN_DATE, check_columns, open_rows, schema_of
@@ -72,9 +72,8 @@ class IcebergTarget(TableTarget):
                 return None
             from pyiceberg.table.snapshots import ancestors_of
 
-            run_dates = [
-                str(partition["partition"][RUN_DATE]) for partition in existing.inspect.partitions().to_pylist()
-            ]
+            partitions = existing.inspect.partitions()["partition"].to_pylist()
+            run_dates = [partition.get(RUN_DATE) for partition in partitions]
             summaries = [snapshot.summary for snapshot in ancestors_of(current, existing.metadata)]
             return newest_sha256(run_dates, [each.additional_properties for each in summaries if each is not None])
 
@@ -135,7 +134,7 @@ class IcebergTarget(TableTarget):
             if added and added[0].file_path in {file.file_path for file in removed}:
                 return
             if any(file.spec_id != existing.spec().spec_id for file in removed):
-                raise ConfigError(
+                raise RefusedError(
                     f"{self}: holds files of an earlier partitioning. Rewrite them, or pass another --out"
                 )
             try:

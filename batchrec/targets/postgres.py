@@ -5,21 +5,22 @@ nothing. One transaction then replaces the rows of the run date. A second table,
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
-from batchrec.errors import ConfigError, StoreError, one_line
+from batchrec.errors import ConfigError, RefusedError, StoreError, one_line
 from batchrec.system.signals import interrupted_by_signals
-from batchrec.system.stores import needs_extra, store_errors
+from batchrec.system.stores import needs_extra
 from batchrec.system.urls import connection_uri
 from batchrec.tables.queries import identifier, query_text
 from batchrec.targets.rows import check_columns, open_rows, schema_of
-from batchrec.targets.stores import ATTEMPTS, TableTarget, check_runs, check_types
+from batchrec.targets.stores import ATTEMPTS, CHANGE_TABLE, TableTarget, check_runs, check_types
 from batchrec.targets.target import PublishedTable
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ _RUNS = (
 _RUNS_COLUMNS = [column.split()[0] for column in _RUNS.strip("()").split(", ")]
 # Postgres cuts longer names off, so that two tables could be one.
 _NAME_BYTES = 63
+_STATEMENT = re.compile(r"Failed to execute query '.*': (?=\w+: )", re.DOTALL)
+# SQLSTATE: a value that a column or the encoding cannot hold, a constraint, the check of a view, a trigger's own error.
+_REFUSALS = ("22", "23", "44", "P0001")
 
 
 @dataclass(frozen=True)
@@ -179,12 +183,12 @@ class PostgresTarget(TableTarget):
             cursor.execute("commit")
 
     def _count(self, cursor: "Cursor", table: PublishedTable) -> int:
-        """Return the number of rows of a run date. Raises StoreError if it is not that of the copied rows."""
+        """Return the number of rows of a run date. Raises RefusedError if it is not that of the copied rows."""
         of_date = f"select count(*) from {self._table} where run_date = $1"  # noqa: S608 - quoted
         cursor.execute(f"select ({of_date}), (select count(*) from {_VIEW})", (table.run_date,))  # noqa: S608 - quoted
         ((n_rows, n_copied),) = cursor.fetchall()
         if n_rows != n_copied:
-            raise StoreError(
+            raise RefusedError(
                 f"{self}: holds {n_rows} rows of {table.run_date} after {n_copied} were inserted; expected as many. A "
                 "trigger, a rule or a policy of the table changes what is written. Publish to a table without it"
             )
@@ -216,10 +220,21 @@ class PostgresTarget(TableTarget):
         with closing(self._connect()) as connection, interrupted_by_signals(connection.adbc_cancel):
             yield connection
 
-    def _errors(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         with needs_extra(self, "postgres"):
             from adbc_driver_manager import Error
-        return store_errors(self, "read or written", Error)
+        try:
+            yield
+        except Error as error:
+            if str(error.sqlstate or "").startswith(_REFUSALS):
+                raise RefusedError(f"{self}: refuses the rows: {_text(error)}. {CHANGE_TABLE}") from error
+            raise StoreError(f"{self}: cannot be read or written: {_text(error)}") from error
+
+
+def _text(error: "Error") -> str:
+    """Return the message as one line, without the statement, which comes first and may fill all of it."""
+    return one_line(Exception(_STATEMENT.sub("", str(error))))
 
 
 def _columns(cursor: "Cursor", name: str) -> dict[str, str]:
@@ -238,7 +253,7 @@ def _retried(step: Callable[[], _Result]) -> _Result:
         except Error as error:
             if not _is_temporary(error):
                 raise
-            _log.warning("%s; trying again", one_line(error))
+            _log.warning("%s; trying again", _text(error))
             time.sleep(2**attempt / 4)
     return step()
 

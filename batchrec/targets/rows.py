@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from batchrec.arrays import Longs
 from batchrec.config import TargetLayout
-from batchrec.errors import ConfigError, InputError, one_line
+from batchrec.errors import ConfigError, InputError, RefusedError, one_line
 from batchrec.tables.parquet import cast_batches
 from batchrec.tables.queries import connect, literal, select
 from batchrec.tables.schemas import REASON_COLUMNS, recs_schema, similar_schema
@@ -88,7 +88,7 @@ def check_columns(names: Iterable[str], layout: TargetLayout, where: object) -> 
 
 
 def check_part_types(existing: pa.Schema | None, table: PublishedTable, layout: TargetLayout, where: object) -> None:
-    """Raise ConfigError if a table's ids have another type than those of an earlier run date in the same folder.
+    """Raise RefusedError if a table's ids have another type than those of an earlier run date in the same folder.
 
     Readers take the types of one file for all, so that 007 would become 7. existing: of a file of the earlier date,
     None if it is damaged. where: the folder, for the message.
@@ -96,7 +96,7 @@ def check_part_types(existing: pa.Schema | None, table: PublishedTable, layout: 
     earlier = {} if existing is None else _id_types(existing)
     for name, type_ in _id_types(schema_of(table, layout, is_dated=False)).items():
         if earlier.get(name, type_) != type_:
-            raise ConfigError(
+            raise RefusedError(
                 f"{where}: {name} of an earlier run date is {earlier[name]}, but that of the new rows is {type_}. "
                 "Pass another --out, or delete the earlier run dates"
             )

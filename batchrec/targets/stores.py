@@ -4,17 +4,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
 
 from batchrec.config import TargetLayout
-from batchrec.errors import ConfigError
+from batchrec.errors import ConfigError, RefusedError
 from batchrec.system.urls import Url
 from batchrec.targets.target import PublishedTable
 
 # Publications that other writers may overtake before one gives up, and connections that may be lost.
 ATTEMPTS = 5
+# The advice after the message of a constraint or a trigger that refuses rows.
+CHANGE_TABLE = "Change the table, or pass another --out"
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,12 @@ class TableTarget(ABC):
 
 
 def check_types(existing: Mapping[str, str], expected: Mapping[str, str], where: object) -> None:
-    """Raise ConfigError if a table has other columns or types than the rows to write, in any order.
+    """Raise RefusedError if a table has other columns or types than the rows to write, in any order.
 
     existing, expected: type by column, as in messages. where: the table, for the message.
     """
     if existing != expected:
-        raise ConfigError(
+        raise RefusedError(
             f"{where}: exists with columns {_text(existing)}; expected {_text(expected)}. Pass another --out"
         )
 
@@ -64,14 +67,16 @@ def check_runs(existing: Iterable[str], expected: Sequence[str], table: str, whe
         )
 
 
-def newest_sha256(run_dates: Iterable[str], commits: Iterable[Mapping[str, Any]]) -> str | None:
+def newest_sha256(run_dates: Iterable[date | str | None], commits: Iterable[Mapping[str, Any]]) -> str | None:
     """Return the SHA-256 that is recorded for the newest run date of a table; None if it is not known.
 
-    run_dates: those with rows. commits: the metadata of the table's commits, newest first.
+    run_dates: those with rows; None of rows without one, which others have written. commits: the metadata of the
+    table's commits, newest first.
     """
     ours = [commit for commit in commits if "batchrec.run_date" in commit]
     # The newest commit may be of a table without rows.
-    newest = max([*run_dates, *(commit["batchrec.run_date"] for commit in ours[:1])], default=None)
+    dates = [*map(str, filter(None, run_dates)), *(commit["batchrec.run_date"] for commit in ours[:1])]
+    newest = max(dates, default=None)
     return next((str(commit["batchrec.sha256"]) for commit in ours if commit["batchrec.run_date"] == newest), None)
 
 

@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import duckdb
 import fsspec
 import pytest
 
-from batchrec.errors import ConfigError, NothingToDo, StoreError
+from batchrec.errors import ConfigError, NothingToDo, RefusedError, StoreError
 from batchrec.nightly import publish_steps
 from batchrec.nightly.archive import Archive
+from batchrec.nightly.publish_steps import Publication
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import NightReport
 from batchrec.nightly.run import plan
@@ -69,6 +71,56 @@ def test_a_night_that_its_target_cannot_take_is_not_decided(dated: Place, shop: 
     assert_holds(dated, shop, FIRST, night(2))
 
 
+@pytest.fixture
+def unique(shop: Company, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Publish a night to a table to which somebody then gives a key that the next one breaks."""
+    monkeypatch.chdir(shop.folder)
+    shop.target = "duckdb://recs.db?table=recs"
+    shop.run(0)
+    run_sql("create unique index one_list_per_user on recs (user_id, rank)")
+    shop.write_log(later())
+    return Place(shop.target, read_duckdb)
+
+
+def run_sql(statement: str) -> None:
+    with duckdb.connect("recs.db") as con:
+        con.execute(statement)
+
+
+def test_a_night_whose_rows_are_refused_does_not_keep_later_ones_from_being_published(
+    unique: Place, shop: Company
+) -> None:
+    for number in (1, 1, 2):
+        with pytest.raises(RefusedError, match=r"^duckdb://.*: refuses the rows: .*Duplicate key.*Change the table"):
+            shop.run(number)
+        assert shop.archive.decisions.dates() == []
+        assert_holds(unique, shop, FIRST)
+    run_sql("drop index one_list_per_user")
+    shop.run(3)
+    assert_holds(unique, shop, FIRST, night(3))
+
+
+def test_a_decided_night_that_its_target_refuses_is_left_out(
+    unique: Place, shop: Company, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop.run_killed(monkeypatch, Publication, "publish", night=1)
+    assert shop.archive.decisions.dates() == [night(1)]
+    with pytest.raises(RefusedError):
+        shop.run(2)
+    assert f"night {night(1)} is not published: duckdb://" in caplog.text
+    assert shop.archive.decisions.dates() == []
+    # The same of other columns.
+    run_sql("drop index one_list_per_user")
+    shop.run_killed(monkeypatch, Publication, "publish", night=3)
+    run_sql("alter table recs alter user_id type varchar")
+    with pytest.raises(RefusedError, match="column user_id is VARCHAR"):
+        shop.run(4)
+    assert f"night {night(3)} is not published: duckdb://" in caplog.text
+    run_sql("alter table recs alter user_id type bigint")
+    shop.run(5)
+    assert_holds(unique, shop, FIRST, night(5))
+
+
 def test_an_earlier_night_replaces_only_its_own_date(
     dated: Place, shop: Company, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,6 +133,23 @@ def test_an_earlier_night_replaces_only_its_own_date(
     assert_holds(dated, shop, FIRST, night(1), night(2))
     assert shop.archive.current_nights() == [night(2)]
     assert "stay as they are, and so does the model in use: a later night is published" in caplog.text
+
+
+def test_a_new_target_that_gets_no_rows_of_an_earlier_night_is_named(
+    shop: Company, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(shop.folder)
+    for number in range(2):
+        shop.run(number)
+    shop.target = "new/"
+    shop.write_log(later())
+    shop.run(0)
+    assert not Path("new").exists()
+    assert "nothing is published at new/: it holds no later night" in caplog.text
+    shop.run(1)
+    shop.write_log(later(6))
+    shop.run(0)
+    assert_holds(Place("new/", read_folder), shop, FIRST, night(1))
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -51,6 +52,20 @@ def test_a_rollback_is_one_commit(place: Place) -> None:
         pass
     assert deltalake.DeltaTable("recs").version() == 3
     assert place.read() == {str(NIGHT): as_float32(ONE)}
+
+
+def test_what_a_restore_has_undone_is_not_taken_for_published(place: Place) -> None:
+    first = publish(place, ONE)
+    publish(place, TWO)
+    publish(place, TWO, LATER)
+    deltalake.DeltaTable("recs").restore(1)
+    assert place.read() == {str(NIGHT): as_float32(ONE)}
+    assert place.target.sha256() == first
+    again = publish(place, TWO, LATER)
+    assert place.target.sha256() == again
+    # To the state of a time.
+    deltalake.DeltaTable("recs").restore(datetime.now(UTC) - timedelta(days=1))
+    assert place.target.sha256() != again
 
 
 def test_readers_of_one_user_skip_files_and_row_groups(

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrec.errors import ConfigError, StoreError
+from batchrec.errors import ConfigError, RefusedError, StoreError
+from batchrec.tables.schemas import recs_schema
 from batchrec.targets import open_target
 from batchrec.targets.iceberg import IcebergTarget
 from batchrec.targets.stores import ATTEMPTS
-from tests.support.recs import NIGHT, moderate_recs, write_recs
+from tests.support.recs import NIGHT, moderate_recs, recs_rows, write_recs
 from tests.support.target_contract import LATER, ONE, TWO, as_float32, publish
 from tests.support.targets import Place
 from tests.warehouse.table_targets import assert_is_one_plain_line, read_iceberg, small_files, use_catalog
@@ -163,15 +164,28 @@ def test_a_table_that_is_changed_while_rows_are_written_is_not_written(place: Pl
 
 
 def test_files_of_an_earlier_partitioning_are_not_dropped(place: Place) -> None:
-    publish(place, ONE)
+    sha256 = publish(place, ONE)
     for name in ("user_id", None):
         with table().update_spec() as spec:
             spec.add_identity(name) if name else spec.remove_field("user_id")
         if name:
             rows = table().scan().to_arrow()
             table().append(rows)
-    with pytest.raises(ConfigError, match="holds files of an earlier partitioning"):
+    with pytest.raises(RefusedError, match="holds files of an earlier partitioning"):
         publish(place, TWO)
+    assert place.target.sha256() == sha256
+
+
+def test_rows_of_a_time_before_the_partitions_hide_no_publication(place: Place) -> None:
+    rows = pa.Table.from_pylist(
+        recs_rows({1: [10]}), recs_schema(pa.int64(), pa.int64(), with_titles=False, made_by={})
+    )
+    dates = pa.field("run_date", pa.date32(), nullable=False)
+    dated = rows.replace_schema_metadata(None).append_column(dates, pa.array([NIGHT], pa.date32()))
+    catalogs.load_catalog("lake").create_table("shop.recs", dated.schema).append(dated)
+    with table().update_spec() as spec:
+        spec.add_identity("run_date")
+    assert publish(place, TWO, LATER) == place.target.sha256()
 
 
 @pytest.mark.parametrize("out", ["iceberg://lake", "iceberg://lake/recs", "iceberg:///db.recs", "iceberg://lake/a/b.c"])

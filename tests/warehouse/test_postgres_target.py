@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from batchrec.config import Layout
-from batchrec.errors import ConfigError, StoreError
+from batchrec.errors import ConfigError, RefusedError, StoreError
 from batchrec.targets import PublishedTable, open_target
 from batchrec.targets import postgres as postgres_module
 from batchrec.targets.postgres import PostgresTarget
@@ -203,8 +203,30 @@ def test_a_trigger_that_drops_rows_is_an_error_and_leaves_the_old_rows(place: Pl
         "$$begin if new.user_id <> 3 then return new; end if; return null; end$$; "
         "create trigger keep before insert on recs for each row execute function keep()",
     )
-    with pytest.raises(StoreError, match=rf"holds 1 rows of {NIGHT} after 3 were inserted; .* trigger"):
+    with pytest.raises(RefusedError, match=rf"holds 1 rows of {NIGHT} after 3 were inserted; .* trigger"):
         publish(place, TWO)
+    assert place.read() == {str(NIGHT): as_float32(ONE)}
+
+
+REFUSALS = {
+    "alter table recs add primary key (user_id, rank)": "duplicate key .* Key .user_id, rank.=.1, 1. already exists",
+    "alter table recs add check (item_id < 20) not valid": "violates check constraint .recs_item_id_check",
+    "create table users (user_id bigint primary key); insert into users values (1), (2); "
+    "alter table recs add foreign key (user_id) references users deferrable initially deferred": "not present in table",
+    "create function no() returns trigger language plpgsql as $$begin raise exception 'no user %', new.user_id; end$$; "
+    "create trigger no before insert on recs for each row execute function no()": "no user 1",
+}
+
+
+@pytest.mark.parametrize("statement", REFUSALS)
+def test_rows_that_the_table_refuses_are_named_and_leave_the_old_rows(
+    statement: str, place: Place, postgres: str
+) -> None:
+    publish(place, ONE)
+    psql(postgres, statement)
+    with pytest.raises(RefusedError, match=f"refuses the rows: .*{REFUSALS[statement]}.*Change the table") as error:
+        publish(place, TWO, LATER)
+    assert_is_one_plain_line(str(error.value))
     assert place.read() == {str(NIGHT): as_float32(ONE)}
 
 
