@@ -1,7 +1,7 @@
 """One DuckDB per test process: to start one takes 20 to 30 ms of CPU, and many tests start several.
 
 Connections stay as separate as with a DuckDB each: each has an empty catalog and a folder of its own to spill into.
-What sets options of a whole DuckDB still starts one: a limit of memory, a number of threads, the statements of a user.
+A connection still starts a DuckDB of its own for options: a limit of memory, threads, or a user's statements.
 """
 
 import os
