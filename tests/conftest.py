@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,18 @@ def pytest_unconfigure() -> None:
         vars(finder).clear()
 
 
+@pytest.fixture(scope="session")
+def temporary_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The names of new folders, in one of their own: for each `tmp_path` pytest lists all folders next to it."""
+    parent = tmp_path_factory.mktemp("system")
+    return (str(parent / str(number)) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_temporary_folder(temporary_folders: Iterator[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Set a temporary folder per test, without files of other programs or of tests that kill processes."""
-    folder = str(tmp_path_factory.mktemp("system"))
+    folder = next(temporary_folders)
+    Path(folder).mkdir(0o700)
     monkeypatch.setenv("TMPDIR", folder)
     monkeypatch.setattr(tempfile, "tempdir", folder)
 
