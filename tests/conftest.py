@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from _pytest.assertion.rewrite import AssertionRewritingHook
 from batchrec.cli import run
 from batchrec.config import Objective
 from batchrec.model.ranker import CPU, CUDA
-from batchrec.tables.queries import one_database
+from batchrec.tables.queries import database_of, one_database
 from batchrec.training.export import export_encoder
 from tests.support.models import OBJECTIVES, write_graph
 from tests.support.shared import EXPORT, export_by_shape, shared
+from tests.support.shared_duckdb import DATABASE_OF, close_databases, shared_database_of
 
 # Libraries that would start a thread per core in every worker.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
@@ -74,12 +76,35 @@ def pytest_unconfigure() -> None:
         vars(finder).clear()
 
 
+@pytest.fixture(scope="session")
+def temporary_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The names of new folders, in one of their own: for each `tmp_path` pytest lists all folders next to it."""
+    parent = tmp_path_factory.mktemp("system")
+    return (str(parent / str(number)) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_temporary_folder(temporary_folders: Iterator[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Set a temporary folder per test, without files of other programs or of tests that kill processes."""
-    folder = str(tmp_path_factory.mktemp("system"))
+    folder = next(temporary_folders)
+    Path(folder).mkdir(0o700)
     monkeypatch.setenv("TMPDIR", folder)
     monkeypatch.setattr(tempfile, "tempdir", folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_duckdb_per_process() -> Iterator[None]:
+    """Let connections without options share a DuckDB, each with a catalog and a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DATABASE_OF, shared_database_of)
+        yield
+    close_databases()
+
+
+@pytest.fixture
+def own_duckdb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start a DuckDB for each connection of a test, as for a user."""
+    monkeypatch.setattr(DATABASE_OF, database_of)
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def build_sequences(
     check_output_file(out, inputs)
     check_output_file(rejects_of(out), inputs, kind=None)
     where = where_of(sources, config)
-    with connect(out.parent, config.memory_limit, config.threads) as con:
+    with connect(out.parent, config.memory_limit, config.threads, is_alone=config.query is not None) as con:
         try:
             built = (builder or build_here)(con, sources, config, out)
             loaded, left_out, written = built.loaded, built.left_out, built.written

@@ -4,7 +4,7 @@ import errno
 import glob
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from itertools import count
@@ -123,10 +123,7 @@ def connect(
     Raises ConfigError if DuckDB rejects a setting, or if memory or disk do not suffice.
     """
     parent = spill_folder or Path(gettempdir())
-    shared = _shared.get()
-    is_plain = not is_alone and spill_folder is None and memory_limit is None and threads is None
-    opened = _open(parent, memory_limit, threads) if shared is None or not is_plain else _catalog_of(shared)
-    with opened as con:
+    with database_of(spill_folder, memory_limit, threads, is_alone=is_alone) as con:
         try:
             use_settings(con)
             # A query may run in a thread of write_parquet, which no signal reaches.
@@ -159,13 +156,49 @@ def one_database() -> Iterator[None]:
             _shared.reset(token)
 
 
+def database_of(
+    spill_folder: Path | None, memory_limit: str | None, threads: int | None, *, is_alone: bool
+) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    """Return what opens a connection of `connect`: to a DuckDB of its own, or to a catalog in that of `one_database`.
+
+    Raises ConfigError when it is opened, as `connect`.
+    """
+    shared = _shared.get()
+    if shared is not None and not is_alone and spill_folder is None and memory_limit is None and threads is None:
+        return catalog_of(shared)
+    return _open(spill_folder, memory_limit, threads)
+
+
 @contextmanager
-def _open(parent: Path, memory_limit: str | None, threads: int | None) -> Iterator[duckdb.DuckDBPyConnection]:
+def own_folder(parent: Path | None) -> Iterator[Path]:
+    """Yield an empty folder for one connection in `parent`, or in the system's folder. Raises ConfigError."""
+    parent = parent or Path(gettempdir())
     with ExitStack() as stack:
         try:
-            spill = stack.enter_context(temporary_folder(parent / "batchrec"))
+            folder = stack.enter_context(temporary_folder(parent / "batchrec"))
         except OSError as error:
             raise ConfigError(f"{parent}: cannot be written: {error.strerror or error}") from error
+        yield folder
+
+
+@contextmanager
+def catalog_of(database: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open another connection to a database, with a catalog that nobody else sees and that is dropped with it."""
+    name = f"catalog_{next(_numbers)}"
+    con = database.cursor()
+    try:
+        con.execute(f"attach ':memory:' as {name}; use {name}")
+        yield con
+    finally:
+        con.close()
+        database.execute(f"detach database if exists {name}")
+
+
+@contextmanager
+def _open(
+    spill_folder: Path | None, memory_limit: str | None, threads: int | None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    with own_folder(spill_folder) as spill:
         # Only `order by` determines an order, so parallel reads need not keep the order of the files.
         config: dict[str, Any] = {"temp_directory": str(spill), "preserve_insertion_order": False}
         config |= {"memory_limit": memory_limit} if memory_limit else {}
@@ -178,16 +211,3 @@ def _open(parent: Path, memory_limit: str | None, threads: int | None) -> Iterat
             yield con
         finally:
             con.close()
-
-
-@contextmanager
-def _catalog_of(database: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open another connection to a database, with a catalog that nobody else sees and that is dropped with it."""
-    name = f"catalog_{next(_numbers)}"
-    con = database.cursor()
-    try:
-        con.execute(f"attach ':memory:' as {name}; use {name}")
-        yield con
-    finally:
-        con.close()
-        database.execute(f"detach database if exists {name}")

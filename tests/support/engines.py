@@ -19,7 +19,8 @@ from batchrec.scoring.score import score
 from tests.support.models import trained_model, training_histories, write_sequences
 
 # Of the last three, two are cold and one has no history. Users 61 and on make several chunks.
-HISTORIES = {user: training_histories()[1 + user % 60] for user in range(1, 700)} | {801: [7, 8], 802: [7], 803: []}
+_TRAINED = training_histories()
+HISTORIES = {user: list(_TRAINED[1 + user % 60]) for user in range(1, 700)} | {801: [7, 8], 802: [7], 803: []}
 # 900 and 901 are in no history.
 TABLES = {
     "users": "user_id\n" + "".join(f"{user}\n" for user in (*range(1, 650), 801, 901)),

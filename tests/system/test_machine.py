@@ -93,6 +93,7 @@ def test_a_malformed_limit_is_ignored(limit: str, tmp_path: Path) -> None:
     assert v2(tmp_path, "/", {"": limit}) == 16
 
 
+@pytest.mark.usefixtures("own_duckdb")
 def test_queries_use_the_given_threads_or_one_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrec.tables.queries.n_cores", lambda: 3)
     for given, expected in ((None, 3), (2, 2)):

@@ -11,6 +11,8 @@ import pytest
 from batchrec.errors import ConfigError
 from batchrec.tables.queries import connect, one_database, spill_folder
 
+pytestmark = pytest.mark.usefixtures("own_duckdb")
+
 
 @pytest.fixture
 def n_opened(monkeypatch: pytest.MonkeyPatch) -> list[None]:
