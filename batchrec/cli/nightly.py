@@ -182,10 +182,11 @@ def _jobs(context: click.Context) -> "Jobs":
 def rollback_command(context: click.Context, to: date | None) -> None:
     """Publish the table of an earlier night again at score's --out."""
     from batchrec.nightly.lock import locked
+    from batchrec.nightly.rollback import roll_back
 
     archive = open_archive(context)
     with locked(archive.folder, resolve_options(context, "run")["lock"]):
-        echo(f"{archive.current}: now the table of {archive.roll_back(to)}")
+        echo(f"{archive.current}: now the table of {roll_back(archive, to)}")
 
 
 @cli.group("models", cls=Group, epilog=SEE_EXIT_CODES)
@@ -240,7 +241,7 @@ def models_rollback_command(context: click.Context, name: str | None) -> None:
 
 def _check_settled(nights: Path) -> None:
     """Raise ConfigError if a run was killed while it published: the next run would switch the model again."""
-    from batchrec.nightly.decision_files import Decisions
+    from batchrec.nightly.decisions import Decisions
 
     decided = Decisions(nights).dates()
     if decided:

@@ -14,7 +14,7 @@ from batchrec.inspection.inspection import N_ROWS, Inspection, n_bytes
 from batchrec.inspection.tables import contract_of, inspect_table
 from batchrec.model.directory import ITEMS, MANIFEST, load_model
 from batchrec.nightly.archive import HISTORIES, RECS, SIMILAR, published_nights, similar_sha256
-from batchrec.nightly.decision_files import REPORT
+from batchrec.nightly.decisions import REPORT
 from batchrec.nightly.failed_nights import FailedNights
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import read_report

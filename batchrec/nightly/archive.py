@@ -11,11 +11,11 @@ from typing import Any
 
 from batchrec.config import parse_dates
 from batchrec.errors import ConfigError
-from batchrec.nightly.decision_files import REPORT, DecidedNight, Decisions
+from batchrec.nightly.decisions import REPORT, DecidedNight, Decisions
 from batchrec.nightly.failed_nights import FailedNights
 from batchrec.nightly.report import read_report
 from batchrec.system.disk import file_sha256, put_on_disk, remove
-from batchrec.targets import PublishedTable, Target, check_tables
+from batchrec.targets import PublishedTable, Target
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Archive:
             tables.append((self.similar, _published_table(similar, sha256, report)))
         return tables
 
-    def _published_tables(self, run_date: date) -> list[tuple[Target, PublishedTable]]:
+    def published_tables(self, run_date: date) -> list[tuple[Target, PublishedTable]]:
         """Return the tables of a published night, whose report is intact, to publish them again."""
         report = self.report(run_date)
         if report is None:
@@ -200,51 +200,9 @@ class Archive:
     def make_current(self, run_date: date) -> None:
         """Switch the current tables to those of a published night."""
         with ExitStack() as switches:
-            for target, table in self._published_tables(run_date):
+            for target, table in self.published_tables(run_date):
                 switches.enter_context(target.replacing(table))
             _log.info("night %s was published but was not the current table; it is now", run_date)
-
-    def roll_back(self, to: date | None = None) -> date:
-        """Switch the current table to that of the night `to`, or of the night before the current one.
-
-        Similar items are switched first, so that the same call, after it was killed in between, finds the same night.
-        Returns the run date of that night. Raises ConfigError if there is no such night, if the current table belongs
-        to no night, or if the table to go back to has changed or does not fit its target.
-        """
-        if to is not None and to not in self.dates():
-            raise ConfigError(f"{self.folder}: night {to} does not exist")
-        night = to or self._night_before_current()
-        if not self.is_intact(night):
-            at, why = self.table(night), "its SHA-256 has changed, or its report is lost"
-            raise ConfigError(f"{at}: is not the table that was published: {why}")
-        tables = self._published_tables(night)
-        check_tables(tables)
-        self.decisions.roll_back(self._later_tables(night))
-        with ExitStack() as switches:
-            for target, switched in tables:
-                switches.enter_context(target.rolling_back(switched))
-            _log.info("rolling back to night %s", night)
-        return night
-
-    def _night_before_current(self) -> date:
-        """Return the last night before the current one that has another table, and a report to check it by."""
-        # If a run was killed while it published a night again, the current table may be that night's earlier one.
-        current = self.current_nights() or self.decisions.dates()
-        if not current:
-            raise ConfigError(
-                f"{self.current}: is not the table of any night in {self.folder}. Pass --to with a run date"
-            )
-        earlier = [
-            night for night in self.dates_before(current[-1]) if night not in current and self.report(night) is not None
-        ]
-        if not earlier:
-            raise ConfigError(f"{self.folder}: no earlier night has another table to roll back to")
-        return earlier[-1]
-
-    def _later_tables(self, night: date) -> dict[date, str]:
-        """Return the SHA-256 of the tables of later nights."""
-        tables = {later: self.recs_sha256(later) for later in self.dates() if later > night}
-        return {later: sha256 for later, sha256 in tables.items() if sha256 is not None}
 
     def prune(self, keep: int, tonight: date) -> None:
         """Delete all nights except the newest `keep`, tonight and the current one, and failed reports before them.

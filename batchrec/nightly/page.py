@@ -9,7 +9,7 @@ from batchrec.config import CatalogueConfig, ReportConfig
 from batchrec.errors import ConfigError, ModelError
 from batchrec.model.directory import model_files
 from batchrec.nightly.archive import HISTORIES, PAGE, RECS, Archive
-from batchrec.nightly.decision_files import REPORT
+from batchrec.nightly.decisions import REPORT
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.report_page.night_files import NightFiles
 from batchrec.report_page.page import check_installed, write_page

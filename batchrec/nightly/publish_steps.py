@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrec.nightly.archive import HISTORIES, RECS, SIMILAR, Archive
-from batchrec.nightly.decision_files import REPORT
+from batchrec.nightly.decisions import REPORT
 from batchrec.nightly.registry import ModelRegistry, ModelVersion
 from batchrec.nightly.report import report_to_json
 from batchrec.system.atomic import replacing_folder

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrec.errors import BatchrecError
+from batchrec.nightly.rollback import roll_back
 from tests.faults.byte_mutations import HOSTILE, MUTATIONS, mutated
 from tests.faults.mutated_models import faults_of
 from tests.support.models import training_histories
@@ -127,7 +128,7 @@ def _act(made: Company, command: str, chance: random.Random) -> int | None:
         return night
     if command.startswith("roll back"):
         to = FIRST + timedelta(days=chance.randrange(N_NIGHTS)) if command == "roll back to" else None
-        return (made.archive.roll_back(to) - FIRST).days
+        return (roll_back(made.archive, to) - FIRST).days
     if command == "plan":
         made.archive.reports(made.archive.dates())
     elif command == "models":

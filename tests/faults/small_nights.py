@@ -26,6 +26,7 @@ from batchrec.nightly.jobs import Jobs
 from batchrec.nightly.page import NightPages
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures
+from batchrec.nightly.rollback import roll_back
 from batchrec.nightly.run import run
 from batchrec.similarity.similar import SimilarReport
 from batchrec.similarity.table_check import SimilarFigures
@@ -116,7 +117,7 @@ class SmallShop:
 
     def roll_back(self) -> date:
         with the_jobs_of(self):
-            return self.archive.roll_back()
+            return roll_back(self.archive)
 
     def table_out(self) -> Table | None:
         """Return the current table, None if it does not exist; fail if it is not complete."""

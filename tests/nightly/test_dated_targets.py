@@ -16,6 +16,7 @@ from batchrec.nightly.archive import Archive
 from batchrec.nightly.publish_steps import Publication
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import NightReport
+from batchrec.nightly.rollback import roll_back
 from batchrec.nightly.run import plan
 from batchrec.system.atomic import replacing_folder
 from tests.support.models import run_cli, training_histories
@@ -50,7 +51,7 @@ def test_each_night_adds_its_date_and_a_rollback_removes_it(dated: Place, shop: 
     assert metric(shop, "out_is_newest") == 1
     with pytest.raises(NothingToDo):
         shop.run(1)
-    assert shop.archive.roll_back() == FIRST
+    assert roll_back(shop.archive) == FIRST
     assert_holds(dated, shop, FIRST)
     with pytest.raises(NothingToDo, match="stays rolled back"):
         shop.run(1)
@@ -157,7 +158,7 @@ def test_an_earlier_night_does_not_undo_a_rollback(dated: Place, shop: Company) 
     for number in range(3):
         shop.write_log(later(5 + number))
         shop.run(number)
-    shop.archive.roll_back(FIRST)
+    roll_back(shop.archive, FIRST)
     shop.write_log(later(9))
     shop.run(1)
     assert_holds(dated, shop, FIRST)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from batchrec.errors import GateError, NothingToDo
+from batchrec.nightly.rollback import roll_back
 from tests.support.models import run_cli, training_histories
 from tests.support.nights import Company, metric
 from tests.support.params import slow_except
@@ -115,7 +116,7 @@ def test_the_metrics_say_whether_the_newest_night_is_current(shop: Company) -> N
     assert metric(shop, "out_is_newest") == 1
     shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
     shop.run(1)
-    shop.archive.roll_back()
+    roll_back(shop.archive)
     with pytest.raises(NothingToDo):
         shop.run(1)
     assert metric(shop, "out_is_newest") == 0

@@ -14,6 +14,7 @@ from batchrec.nightly import archive
 from batchrec.nightly.archive import Archive
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import ModelFigures, read_report, report_to_json
+from batchrec.nightly.rollback import roll_back
 from batchrec.nightly.run import plan
 from batchrec.system.atomic import replacing
 from batchrec.targets import LocalFile
@@ -90,7 +91,7 @@ def test_restarting_a_killed_night_does_not_undo_a_rollback(
     home, name = (archive, "remove") if is_settled else (Archive, "clean_up")
     shop.run_killed(monkeypatch, home, name, night=7)
     assert (shop.archive.work(night(7)) / "report.json").exists() is not is_settled
-    assert shop.archive.roll_back() == FIRST
+    assert roll_back(shop.archive) == FIRST
     with pytest.raises(NothingToDo, match="was rolled back and stays rolled back"):
         shop.run(7)
     assert shop.archive.current_nights() == [FIRST]
@@ -194,7 +195,7 @@ def test_models_and_the_table_may_lie_on_another_disk(shop: Company, other_disk:
     assert names_in(other_disk) == {"recs.parquet", "current", report.model}
     shop.run(7)
     assert shop.rows() == shop.rows(night(7))
-    assert shop.archive.roll_back() == FIRST
+    assert roll_back(shop.archive) == FIRST
     assert shop.rows() == shop.rows(FIRST)
 
 

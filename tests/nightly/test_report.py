@@ -11,6 +11,7 @@ import pytest
 
 from batchrec.errors import ConfigError, InputError
 from batchrec.nightly.report import read_report, report_to_json
+from batchrec.nightly.rollback import roll_back
 from batchrec.system.json_text import to_json
 from tests.support.models import run_cli, training_histories
 from tests.support.nights import FIRST, Company, night, report_of
@@ -60,7 +61,7 @@ def test_a_rollback_skips_a_report_that_is_nested_too_deeply(shop: Company) -> N
     shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
     shop.run(3)
     report_of(shop, 2).write_text("[" * 200_000, encoding="utf-8")
-    assert shop.archive.roll_back() == night(1)
+    assert roll_back(shop.archive) == night(1)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_list_of_rollbacks_that_cannot_be_read_fails_the_night(shop: Company, 
     shop.run(0)
     shop.write_log(training_histories() | {5: [1000, 1001, 1002]})
     shop.run(1)
-    assert shop.archive.roll_back() == night(0)
+    assert roll_back(shop.archive) == night(0)
     rolled_back, out = shop.folder / "nights" / "rolled-back.json", Path(shop.jobs.out).read_bytes()
     rolled_back.write_text(text, encoding="utf-8")
     with pytest.raises(

@@ -18,6 +18,7 @@ from batchrec.nightly import publish_steps
 from batchrec.nightly.archive import SIMILAR, Archive
 from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import NightReport
+from batchrec.nightly.rollback import roll_back
 from batchrec.nightly.run import plan, run
 from batchrec.system.atomic import replacing_folder
 from batchrec.targets import LocalFile, PublishedTable
@@ -198,12 +199,12 @@ def test_a_rollback_puts_both_tables_back_even_if_it_is_killed_in_between(
 ) -> None:
     for number in (0, 7, 14):
         pair.run(number)
-    assert pair.archive.roll_back() == night(7)
+    assert roll_back(pair.archive) == night(7)
     assert_published(pair, 7)
-    run_killed_before_recs(monkeypatch, pair.archive.roll_back)
+    run_killed_before_recs(monkeypatch, lambda: roll_back(pair.archive))
     assert similar_rows(pair) == similar_rows(pair, 0)
     assert pair.rows() == pair.rows(night(7))
-    assert pair.archive.roll_back() == FIRST
+    assert roll_back(pair.archive) == FIRST
     assert_published(pair, 0)
 
 
@@ -214,7 +215,7 @@ def test_a_rollback_to_a_night_without_similar_items_leaves_them(
     pair.run()
     pair.config = WITH_SIMILAR
     pair.run(7)
-    assert pair.archive.roll_back() == FIRST
+    assert roll_back(pair.archive) == FIRST
     assert pair.rows() == pair.rows(FIRST)
     assert similar_rows(pair) == similar_rows(pair, 7)
     assert f"similar.parquet stays as it is: night {FIRST} has no intact table for it" in caplog.text
@@ -356,7 +357,7 @@ def test_both_tables_may_be_in_one_database(pair: Company, monkeypatch: pytest.M
                 kept = con.table(table).filter(f"run_date = '{night(number)}'").order("all").fetchall()
                 rows = duckdb.read_parquet(str(pair.archive.night(night(number)) / file)).order("all").fetchall()
                 assert [row[:-1] for row in kept] == rows
-    pair.archive.roll_back()
+    roll_back(pair.archive)
     with duckdb.connect("shop.db", read_only=True) as con:
         for table in ("recs", "similar_items"):
             assert con.table(table).project("run_date").distinct().fetchall() == [(FIRST,)]
@@ -368,7 +369,7 @@ def test_a_dated_target_of_similar_items_holds_every_night(pair: Company, monkey
         pair.run(number)
     assert list(read_store_folder(pair.similar_target)) == [str(FIRST), str(night(14))]
     assert read_store_folder(pair.similar_target)[str(FIRST)] == similar_rows(pair, 0)
-    pair.archive.roll_back()
+    roll_back(pair.archive)
     assert list(read_store_folder(pair.similar_target)) == [str(FIRST)]
 
 

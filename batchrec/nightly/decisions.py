@@ -1,4 +1,4 @@
-"""Records of decisions about nights: to publish a night (night.py), or to roll nights back (archive.py)."""
+"""Records of decisions about nights: to publish a night (night.py), or to roll nights back (rollback.py)."""
 
 import json
 import os
