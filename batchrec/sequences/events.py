@@ -14,6 +14,7 @@ from batchrec.sequences.id_types import (
     BINARY_IDS,
     COMMA_AND_ZEROS,
     FLOAT_IDS,
+    LIKELY_SEVERAL,
     PARTED_DIGITS,
     QUOTED_IDS,
     SEVERAL_IDS,
@@ -100,8 +101,11 @@ def _decide(scans: Scans, has_quotes: bool) -> tuple[Typing, list[str]]:
             unfit[role] = types.unfit(role), example
         typing = Typing(types.changed(), needed, has_quotes)
     for role in types.guessed_texts:
-        warnings.append(_missing_word(scans, role, *unfit.get(role, (0, None))))
+        n_unfit, first_unfit = unfit.get(role, (0, None))
+        warnings.append(_missing_word(scans, role, n_unfit, first_unfit))
         _refuse_ids_of_form(scans, role)
+        if n_unfit == 0:
+            warnings.append(_likely_several(scans, role))
     about_times = warnings_of(times, config.timestamp_unit)
     warnings += [f"{scans.example(kind)}: {warning}" for warning, kind in about_times]
     return Typing(types, needed, has_quotes), [warning for warning in warnings if warning is not None]
@@ -152,6 +156,18 @@ def _refuse_ids_of_form(scans: Scans, role: Role) -> None:
             f"{of_column} ids that are no text, like {binary[:60]!r}; expected text or integers of 64 bits. Write them "
             f"as such, pass a query that spells their bytes, as hex({name}) does, {confirm}"
         )
+
+
+def _likely_several(scans: Scans, role: Role) -> str | None:
+    """Return a warning if some ids of a column of texts look like several; None if not."""
+    several = scans.id_of_form(role, SEVERAL_IDS, LIKELY_SEVERAL)
+    if several is None:
+        return None
+    column = sql_name(scans.log.user if role == "user" else scans.log.item)
+    return (
+        f"some {role} ids look like several in one, like {several[:60]!r}, and are read as one id each. If they are "
+        f"several pass a query that {_one_id(several, column)}, or --{role}-id-type text to confirm"
+    )
 
 
 def _one_id(several: str, name: str) -> str:

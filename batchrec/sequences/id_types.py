@@ -13,12 +13,17 @@ Role = Literal["user", "item"]
 # Arrow's halffloat as a float.
 FLOATS = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
 # A list or an object that a program has written as text: [10, 20], {10}, {"id": 10}, (10, 20), or numbers between
-# commas, bars, semicolons or blanks, each with up to four letters before it: N10 N20. Blanks also part thousands.
-_CODE = r"[A-Za-z]{0,4}\d+(-\d+)?"
+# commas, bars, semicolons or blanks, each with up to four letters before it: N10 N20, or with a quantity: 10:2;20:1.
+# Blanks also part thousands. Between commas and semicolons any codes with digits: SKU-10,B07XJ. Bars are in single ids.
+_CODE = r"[A-Za-z]{0,4}\d+([-:]\d+)?"
+_ANY_CODE = r"[\w:.-]*\d[\w:.-]*"
 _BLANKS = r"[\s\x{a0}\x{2009}\x{202f}]"
 # Points and apostrophes part thousands too, as in German and Swiss: 1.000.034, 1'000'034.
 _THOUSANDS = r"[1-9]\d{0,2}([.'\x{2019}]\d{3})+"
-SEVERAL_IDS = rf"^\s*(\[.*\]|\{{(\d*|.*[,:].*)\}}|\(.*,.*\)|{_CODE}((\s*[,|;]\s*|{_BLANKS}+){_CODE})+|{_THOUSANDS})\s*$"
+_CODES = rf"{_CODE}((\s*[,|;]\s*|{_BLANKS}+){_CODE})+|{_ANY_CODE}(\s*[,;]\s*{_ANY_CODE})+"
+SEVERAL_IDS = rf"^\s*(\[.*\]|\{{(\d*|.*[,:].*)\}}|\(.*,.*\)|{_CODES}|{_THOUSANDS})\s*$"
+# If fewer ids of a column of texts look like several, it is a coincidence.
+LIKELY_SEVERAL = 0.02
 # Whole numbers in digits that are parted in threes by one character, and with zeros behind a decimal comma.
 PARTED_DIGITS, COMMA_AND_ZEROS = r"\s*-?[1-9]\d{0,2}([^\w-]\d{3})+\s*", r"\s*-?\d+,0+\s*"
 # Bytes that spell no text, such as numbers in binary.

@@ -43,9 +43,9 @@ class Scans:
         checks: list[dict[str, Any]] = select(self.con, "sequences/load_checks").to_arrow_table().to_pylist()
         return checks
 
-    def id_of_form(self, role: str, form: str) -> str | None:
-        """Return an id of a role that matches a regular expression, if at least half of the first ids do."""
-        rows = select(self.con, "sequences/ids_of_form", id=f"{role}_id", form=form).fetchall()
+    def id_of_form(self, role: str, form: str, share: float = 0.5) -> str | None:
+        """Return an id of a role that matches a regular expression, if at least a share of the first ids do."""
+        rows = select(self.con, "sequences/ids_of_form", id=f"{role}_id", form=form, share=share).fetchall()
         return str(rows[0][0]) if rows else None
 
     def missing_word(self, role: str) -> tuple[str, int] | None:

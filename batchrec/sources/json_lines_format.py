@@ -123,6 +123,8 @@ def _conversion(file: InputFile, first: str, wanted: Iterable[str]) -> str:
     if first.startswith("[") and first.endswith("]") and not _LIST.match(first):
         places = ", ".join(f"{json.dumps(key)}: .[{place}]" for place, key in enumerate(wanted))
         return f"Convert its lists with jq -c '{{{places}}}', with the place of each value from 0"
+    if _object(first.removesuffix(",")) is not None:
+        return "Remove the commas between the lines, as with sed 's/,$//'"
     convert = "jq -c '.[]'" if _LIST.match(first) else "jq -c ."
     return f"Convert it with {convert}, or pass --query with a SELECT from read_json('{file}')"
 

@@ -122,3 +122,13 @@ def file_sha256(file: Path) -> str:
     """Return the SHA-256 of a file, which may be larger than memory."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def intact_sha256(file: Path) -> str | None:
+    """Return the SHA-256 of a file; None if it is missing, or its disk cannot read it any more."""
+    try:
+        return file_sha256(file) if file.is_file() else None
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None

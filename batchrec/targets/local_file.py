@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batchrec.config import TargetLayout
 from batchrec.system.atomic import TABLE, check_writable_file, replacing
-from batchrec.system.disk import file_sha256, put_on_disk
+from batchrec.system.disk import intact_sha256, put_on_disk
 from batchrec.tables.sealed_parquet import open_parquet, sealed_writer
 from batchrec.targets.parts import recorded_sha256
 from batchrec.targets.rows import open_rows
@@ -44,7 +44,7 @@ class LocalFile:
         if not self.file.is_file():
             return None
         if self.layout != "nested":
-            return file_sha256(self.file)
+            return intact_sha256(self.file)
         try:
             return recorded_sha256(open_parquet(self.file))
         except OSError:

@@ -1,5 +1,6 @@
 """run: what a night publishes, when it retrains, and that nothing changes if it fails."""
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -20,6 +21,7 @@ from batchrec.nightly.report import ModelFigures
 from batchrec.nightly.run import plan, run
 from batchrec.scoring.score import score
 from batchrec.sequences.build import build_sequences
+from batchrec.system import disk
 from tests.support.damage import flip_a_bit
 from tests.support.models import names_in, training_histories
 from tests.support.nights import FIRST, Company, ids, later, rows_of
@@ -186,6 +188,25 @@ def test_a_damaged_table_of_last_night_is_not_carried_over(shop: Company) -> Non
     flip_a_bit(shop.archive.table(FIRST))
     report = shop.run(1)
     assert report.users_carried_over == 0
+    assert shop.rows() == all_scored(shop, shop.folder)
+
+
+def test_a_table_of_last_night_that_its_disk_cannot_read_does_not_fail_later_nights(
+    shop: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.run()
+    shop.run(1)
+    second, file_sha256 = FIRST + timedelta(days=1), disk.file_sha256
+    lost = shop.archive.table(second)
+
+    def failing(file: Path) -> str:
+        if file.samefile(lost):
+            raise OSError(errno.EIO, "Input/output error", str(file))
+        return file_sha256(file)
+
+    monkeypatch.setattr(disk, "file_sha256", failing)
+    assert shop.archive.last_intact([FIRST, second]) == shop.archive.table(FIRST)
+    shop.run(2)
     assert shop.rows() == all_scored(shop, shop.folder)
 
 

@@ -133,7 +133,10 @@ def test_ids_that_a_program_has_rounded_are_bad_rows(build: BuildSequences, text
 
 @pytest.mark.parametrize(
     "text",
-    ["[10, 20]", "['a', 'b']", "10,20", "10|20|30", "[]", "{10,20}", "{10}", "(10, 20)", "10 20", "N1 N2-0"],
+    [
+        *("[10, 20]", "['a', 'b']", "10,20", "10|20|30", "[]", "{10,20}", "{10}", "(10, 20)", "10 20", "N1 N2-0"),
+        *("10:2;20:1", "10:2|20:1", "SKU-10,SKU-20", "B07XJ, B08K2; 85123A"),
+    ],
 )
 def test_lists_that_are_written_as_text_are_refused(build: BuildSequences, text: str) -> None:
     log(f'1,"{text}",{T}', f'2,"{text}",{T}', f"3,30,{T}")
@@ -141,6 +144,22 @@ def test_lists_that_are_written_as_text_are_refused(build: BuildSequences, text:
     assert build("--item-id-type", "text").histories == {1: [text], 2: [text], 3: ["30"]}
     write_parquet("r.parquet", userId=[text], movieId=[1], timestamp=[T])
     fails(build("--ratings", "r.parquet"), "r.parquet: column 'userId' of --user-column", "--user-id-type text")
+
+
+def test_a_warning_names_ids_that_look_like_several_if_others_do_not(build: BuildSequences) -> None:
+    log(*(f'{place},"{text}",{T}' for place, text in enumerate(["SKU-10", "SKU-20,SKU-30", "SKU-40"])))
+    outcome = build()
+    assert outcome.histories[1] == ["SKU-20,SKU-30"]
+    assert "some item ids look like several in one, like 'SKU-20,SKU-30'" in outcome.stderr
+    assert "look like several" not in build("--item-id-type", "text").stderr
+
+
+@pytest.mark.parametrize("text", ["auth0|5f7c8ec7", "auth0|5f7c", "spotify:track:4uLU6", "Smith, J2", "a,b", "10-20"])
+def test_single_ids_with_marks_are_read_without_a_warning(build: BuildSequences, text: str) -> None:
+    log(f'1,"{text}",{T}', f"2,x,{T}")
+    outcome = build()
+    assert outcome.histories == {1: [text], 2: ["x"]}
+    assert "several" not in outcome.stderr
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ def test_nested_values_of_a_wanted_key_are_refused(
             f'[1, "a", {T}]\n[2, "b", {T}]\n',
             """jq -c '{"userId": .[0], "movieId": .[1], "timestamp": .[2]}', with the place of each value from 0""",
         ),
+        ('{"userId": 1},\n{"userId": 2},\n', "Remove the commas between the lines, as with sed 's/,$//'"),
         ("\x1e" + json.dumps({"userId": 1}) + "\n", r"Remove the separators, as with tr -d '\036'"),
     ],
 )
