@@ -191,7 +191,9 @@ def catalog_of(database: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyC
         yield con
     finally:
         con.close()
-        database.execute(f"detach database if exists {name}")
+        # After a fatal error, as of a damaged file, the whole database is unusable: that error must stay the one raised.
+        with suppress(duckdb.FatalException):
+            database.execute(f"detach database if exists {name}")
 
 
 @contextmanager

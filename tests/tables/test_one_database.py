@@ -10,6 +10,7 @@ import pytest
 
 from batchrec.errors import ConfigError
 from batchrec.tables.queries import connect, one_database, spill_folder
+from tests.faults import mutated_parquet
 
 pytestmark = pytest.mark.usefixtures("own_duckdb")
 
@@ -88,3 +89,15 @@ def test_options_and_other_threads_get_databases_of_their_own(n_opened: list[Non
         with pytest.raises(ConfigError, match="--memory-limit 1KB"), connect(memory_limit="1KB") as con:
             con.execute("select list(range) from range(1000000)").fetchall()
     assert len(n_opened) == 5
+
+
+def test_a_fatal_error_stays_the_one_that_is_raised(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.parquet"
+    damaged.write_bytes(mutated_parquet.mutation(3348)[2])
+    with (
+        pytest.raises(duckdb.Error, match="Information loss on integer cast") as caught,
+        one_database(),
+        connect() as con,
+    ):
+        con.execute("select sum(hash(columns(*))) from read_parquet(?)", [str(damaged)]).fetchall()
+    assert "has been invalidated" not in str(caught.value)
