@@ -191,7 +191,7 @@ def catalog_of(database: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyC
         yield con
     finally:
         con.close()
-        # After a fatal error, as of a damaged file, the whole database is unusable: that error must stay the one raised.
+        # A fatal error, as of a damaged file, makes the whole database unusable, and must stay the one that is raised.
         with suppress(duckdb.FatalException):
             database.execute(f"detach database if exists {name}")
 
