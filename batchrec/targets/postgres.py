@@ -40,6 +40,9 @@ _RUNS = (
 _RUNS_COLUMNS = [column.split()[0] for column in _RUNS.strip("()").split(", ")]
 # Postgres cuts longer names off, so that two tables could be one.
 _NAME_BYTES = 63
+_WAIT_FOR_DISK = (
+    "select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'"
+)
 _STATEMENT = re.compile(r"Failed to execute query '.*': (?=\w+: )", re.DOTALL)
 # SQLSTATE: a value that a column or the encoding cannot hold, a constraint, the check of a view, a trigger's own error.
 _REFUSALS = ("22", "23", "44", "P0001")
@@ -95,7 +98,7 @@ class PostgresTarget(TableTarget):
                 check_types(existing, _columns(cursor, _VIEW), self)
 
     def sync(self) -> None:
-        """Do nothing: Postgres answers when its commit is safe."""
+        """Do nothing: a publication waits until its commit is safe."""
 
     def sha256(self) -> str | None:
         """Return the SHA-256 of the table of the newest run date, from <name>_runs; None if it is not known."""
@@ -161,6 +164,9 @@ class PostgresTarget(TableTarget):
         """Replace the rows of the run dates that are `replaced`, "=" or ">=" the table's, in one transaction."""
         with interrupted_by_signals(connection.adbc_cancel), connection.cursor() as cursor:
             cursor.execute("begin")
+            # A user or a database may be set not to wait for the disk.
+            cursor.execute(_WAIT_FOR_DISK)
+            cursor.fetchall()
             # Two runs at the same time would both insert: the later one waits here.
             cursor.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", (self._table,))
             cursor.fetchall()

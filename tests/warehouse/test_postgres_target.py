@@ -208,6 +208,24 @@ def test_a_trigger_that_drops_rows_is_an_error_and_leaves_the_old_rows(place: Pl
     assert place.read() == {str(NIGHT): as_float32(ONE)}
 
 
+def test_a_commit_waits_for_the_disk_also_if_the_user_is_set_not_to(place: Place, postgres: str) -> None:
+    publish(place, ONE)
+    psql(
+        postgres,
+        "create table waits as select current_setting('synchronous_commit') as setting; "
+        "create function wait() returns trigger language plpgsql as "
+        "$$begin insert into waits values (current_setting('synchronous_commit')); return null; end$$; "
+        "create trigger wait after insert on recs execute function wait()",
+    )
+    for setting, expected in (("off", "on"), ("remote_write", "remote_write")):
+        psql(postgres, f"alter role current_user set synchronous_commit = {setting}; truncate waits")
+        try:
+            publish(place, TWO)
+        finally:
+            psql(postgres, "alter role current_user reset synchronous_commit")
+        assert psql(postgres, "select distinct setting from waits").splitlines() == [expected]
+
+
 REFUSALS = {
     "alter table recs add primary key (user_id, rank)": "duplicate key .* Key .user_id, rank.=.1, 1. already exists",
     "alter table recs add check (item_id < 20) not valid": "violates check constraint .recs_item_id_check",
