@@ -3,6 +3,7 @@
 Secrets never come in a URL: every store finds its own credentials, such as the environment, a profile or .pgpass.
 """
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # Scheme of an object store -> the extra that installs its file system.
 OBJECT_STORES = {"s3": "s3", "gs": "gcs", "az": "azure", "https": "https", "memory": ""}
 
-# Time for a web server to connect, and between two blocks.
+# Time for a server to connect, and for a web server between two blocks.
 _PATIENCE_S = 60
 
 
@@ -97,9 +98,11 @@ class Url:
 def connection_uri(url: Url) -> str:
     """Return the URI by which libpq connects: its texts are UTF-8, as ADBC takes and returns them.
 
-    By itself libpq leaves them in the encoding of the database, or of PGCLIENTENCODING.
+    By itself libpq leaves them in the encoding of the database, or of PGCLIENTENCODING, and waits for a server that
+    accepts a connection and does not answer.
     """
-    return f"{url.address}?client_encoding=UTF8"
+    patience = "" if "PGCONNECT_TIMEOUT" in os.environ else f"&connect_timeout={_PATIENCE_S}"
+    return f"{url.address}?client_encoding=UTF8{patience}"
 
 
 def file_system(url: Url) -> "AbstractFileSystem":

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from batchrec.config import Layout
 from batchrec.errors import ConfigError, RefusedError, StoreError
+from batchrec.system import urls
 from batchrec.targets import PublishedTable, open_target
 from batchrec.targets import postgres as postgres_module
 from batchrec.targets.postgres import PostgresTarget
@@ -306,6 +308,18 @@ def test_a_server_that_does_not_answer_is_named() -> None:
     pytest.importorskip("adbc_driver_postgresql", reason="the warehouse extra is not installed")
     with pytest.raises(StoreError, match=r"postgresql://nobody@127.0.0.1:1/db\?table=recs: .*Connection refused"):
         open_target("postgresql://nobody@127.0.0.1:1/db?table=recs").check_writable()
+
+
+@pytest.mark.parametrize("variable", ["", "2"])
+def test_a_server_that_hangs_is_given_up(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("adbc_driver_postgresql", reason="the warehouse extra is not installed")
+    monkeypatch.setattr(urls, "_PATIENCE_S", 3600 if variable else 2)
+    if variable:
+        monkeypatch.setenv("PGCONNECT_TIMEOUT", variable)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        out = f"postgresql://nobody@127.0.0.1:{server.getsockname()[1]}/db?table=recs"
+        with pytest.raises(StoreError, match="timeout expired"):
+            open_target(out).check_writable()
 
 
 def test_a_missing_schema_is_named(postgres: str) -> None:
