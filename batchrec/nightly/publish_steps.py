@@ -56,7 +56,7 @@ class Publication:
         if is_newest:
             archive.decisions.forget_rollback()
         else:
-            kept = "the newest rows at %s stay as they are" if archive.current.is_dated else "%s stays as it is"
+            kept = "rows of other run dates at %s stay as they are" if archive.current.is_dated else "%s stays as it is"
             _log.warning(f"{kept}, and so does the model in use: a later night is published", archive.current)
             if archive.current.is_dated and not switched:
                 _log.warning(
