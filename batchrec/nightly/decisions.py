@@ -92,7 +92,7 @@ class Decisions:
             rolled_back = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         except (OSError, ValueError, RecursionError):
             rolled_back = None
-        if not isinstance(rolled_back, dict):
+        if not isinstance(rolled_back, dict) or len(parse_dates(rolled_back)) < len(rolled_back):
             raise ConfigError(
                 f"{file}: cannot be read; expected a JSON object with the nights that were rolled back and must not "
                 "be published again. Restore it, or remove it if no rollback must be remembered"
