@@ -20,7 +20,7 @@ from batchrec.nightly.registry import ModelRegistry
 from batchrec.nightly.report import read_report
 from batchrec.report_page.night_sections import NIGHT_COLUMNS, night_row
 from batchrec.system.checkpoints import broken_checkpoints, checkpoints_in
-from batchrec.system.disk import intact_sha256
+from batchrec.system.disk import is_intact
 
 
 def folder_inspector(folder: Path) -> Callable[[Path], Inspection] | None:
@@ -57,7 +57,7 @@ def _inspect_night(folder: Path) -> Inspection:
     if report is None:
         raise InputError(f"{folder / REPORT}: is lost, damaged or another night's. Restore it, or roll back to a night")
     for name, sha256 in ((RECS, report["recs_sha256"]), (SIMILAR, similar_sha256(report))):
-        if sha256 is not None and intact_sha256(folder / name) != sha256:
+        if sha256 is not None and not is_intact(folder / name, sha256):
             raise InputError(f"{folder / name}: is lost, or not the table that was published: its SHA-256 has changed")
     table = inspect_table(folder / RECS, contract_of(folder / RECS) or "recs")
     checks = ["seal of the report", "SHA-256 of the tables, by the report", *table.checks]

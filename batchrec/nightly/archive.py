@@ -14,7 +14,7 @@ from batchrec.errors import ConfigError
 from batchrec.nightly.decisions import REPORT, DecidedNight, Decisions
 from batchrec.nightly.failed_nights import FailedNights
 from batchrec.nightly.report import read_report
-from batchrec.system.disk import intact_sha256, put_on_disk, remove
+from batchrec.system.disk import is_intact, put_on_disk, remove
 from batchrec.targets import PublishedTable, Target
 
 _log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Archive:
     def _file_of(folders: Sequence[Path], name: str, sha256: str | None) -> Path | None:
         """Return the first file of a name with these bytes in some folders; None without any."""
         files = (folder / name for folder in folders)
-        return next((file for file in files if sha256 is not None and intact_sha256(file) == sha256), None)
+        return next((file for file in files if is_intact(file, sha256)), None)
 
     def recs_sha256(self, run_date: date) -> str | None:
         """Return the SHA-256 that a night's table had when it was published; None if its report is lost."""
@@ -126,8 +126,7 @@ class Archive:
 
     def is_intact(self, run_date: date) -> bool:
         """Return whether a night's table is still, byte for byte, the one that was published."""
-        sha256 = intact_sha256(self.table(run_date))
-        return sha256 is not None and sha256 == self.recs_sha256(run_date)
+        return is_intact(self.table(run_date), self.recs_sha256(run_date))
 
     def is_complete(self, run_date: date) -> bool:
         """Return whether each table of a night that has a target is still the one that was published."""

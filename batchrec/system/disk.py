@@ -132,3 +132,8 @@ def intact_sha256(file: Path) -> str | None:
         if error.errno != errno.EIO:
             raise
         return None
+
+
+def is_intact(file: Path, sha256: str | None) -> bool:
+    """Return whether a file still has its SHA-256; False if that is not known, which is None."""
+    return sha256 is not None and intact_sha256(file) == sha256

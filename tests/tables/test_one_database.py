@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -15,25 +14,11 @@ from tests.faults import mutated_parquet
 pytestmark = pytest.mark.usefixtures("own_duckdb")
 
 
-@pytest.fixture
-def n_opened(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """A list that grows with each DuckDB that is started."""
-    opened: list[None] = []
-    start = duckdb.connect
-
-    def counted(*args: Any, **options: Any) -> duckdb.DuckDBPyConnection:
-        opened.append(None)
-        return start(*args, **options)
-
-    monkeypatch.setattr("duckdb.connect", counted)
-    return opened
-
-
 def tables_of(con: duckdb.DuckDBPyConnection) -> list[str]:
     return [row[0] for row in con.execute("show tables").fetchall()]
 
 
-def test_nested_connections_share_a_database_but_no_table(n_opened: list[None]) -> None:
+def test_nested_connections_share_a_database_but_no_table(n_started: list[None]) -> None:
     with one_database(), connect() as first:
         first.execute("create table numbers as select 1 as number")
         first.from_arrow(pa.table({"number": [2]})).create_view("others")
@@ -43,7 +28,7 @@ def test_nested_connections_share_a_database_but_no_table(n_opened: list[None]) 
             assert second.execute("select number from others").fetchall() == [(3,)]
         rows = first.execute("select number from numbers union all from others order by number").fetchall()
         assert rows == [(1,), (2,)]
-    assert len(n_opened) == 1
+    assert len(n_started) == 1
 
 
 def test_settings_and_macros_are_those_of_every_connection() -> None:
@@ -73,7 +58,7 @@ def test_tables_are_dropped_with_their_connection_also_after_an_error() -> None:
             assert sum(name.startswith("catalog_") for name in names) == 1
 
 
-def test_options_and_other_threads_get_databases_of_their_own(n_opened: list[None], tmp_path: Path) -> None:
+def test_options_and_other_threads_get_databases_of_their_own(n_started: list[None], tmp_path: Path) -> None:
     def in_thread() -> None:
         with connect():
             pass
@@ -88,7 +73,7 @@ def test_options_and_other_threads_get_databases_of_their_own(n_opened: list[Non
             assert spill_folder(con).exists()
         with pytest.raises(ConfigError, match="--memory-limit 1KB"), connect(memory_limit="1KB") as con:
             con.execute("select list(range) from range(1000000)").fetchall()
-    assert len(n_opened) == 5
+    assert len(n_started) == 5
 
 
 def test_a_fatal_error_stays_the_one_that_is_raised(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import duckdb
 import pytest
@@ -20,22 +19,6 @@ MADE = (
     "create macro made() as table select 1 as number",
     "create temp macro made() as table select 1 as number",
 )
-
-
-@pytest.fixture
-def n_started(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """A list that grows with each DuckDB that is started, after that of the process."""
-    with connect():
-        pass
-    started: list[None] = []
-    start = duckdb.connect
-
-    def counted(*args: Any, **options: Any) -> duckdb.DuckDBPyConnection:
-        started.append(None)
-        return start(*args, **options)
-
-    monkeypatch.setattr("duckdb.connect", counted)
-    return started
 
 
 def use_twice(folder: Path | None) -> None:
