@@ -21,6 +21,7 @@ from batchrec.model.blend import NO_HABITS, ScoredPairs
 from batchrec.model.graph import Graph
 from batchrec.model.precision import at_precision
 from batchrec.model.runs import RunInputs, Runs
+from batchrec.model.wide_graph import with_biases_in_product, without_outputs
 from batchrec.system.machine import has_nvidia_device
 from batchrec.tables.schemas import FIRST_ITEM
 
@@ -61,7 +62,7 @@ class Ranking:
 class Ranker:
     """The model's session on a device. Several threads may call `rank` at once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of a session
         self,
         graph: Graph,
         device: Literal["auto", "cuda", "cpu"],
@@ -69,15 +70,21 @@ class Ranker:
         item_offsets: Floats | None = None,
         *,
         keeps_states: bool = False,
+        scores_pairs: bool = True,
     ) -> None:
         """Open a graph; int8 always runs on the CPU.
 
         item_offsets: (vocabulary,) float32, added to the scores; -inf for items that nobody may get. None adds nothing.
-        keeps_states: whether rankings have the states of the encoder.
+        keeps_states: whether rankings have the states of the encoder. scores_pairs: whether `score` or `rank_and_score`
+        is called: they need a copy of all scores.
         Raises DeviceError if device is cuda and no GPU works, ModelError if the graph is broken.
         """
         if precision == "int8":
             device = "cpu"
+        if not scores_pairs:
+            graph = without_outputs(graph, "asked_scores")
+        if device != "cpu" and has_nvidia_device():
+            graph = with_biases_in_product(graph, item_offsets)
         self._states = ("states",) if keeps_states else ()
         self._session, problem = open_session(at_precision(graph, precision), CPU if device == "cpu" else CUDA)
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"

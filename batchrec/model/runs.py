@@ -15,8 +15,8 @@ from batchrec.model.blend import ScoredPairs
 
 _log = logging.getLogger(__name__)
 
-# Items of a group of training/wide_top_k.py, which pads rows to whole groups.
-GROUP = 32
+# Rows of more scores than WIDE are ranked by groups: docs/decisions/top-k-in-the-graph.md has the figures.
+WIDE, GROUP = 500_000, 32
 # Kernels of onnxruntime and cuDNN count the elements of a tensor in 32 bits.
 _MAX_SCORES = 2**31 - 1
 # The errors of onnxruntime's arena, CUDA, cuBLAS and cuDNN if the memory of the device is full.

@@ -91,8 +91,20 @@ def open_scorer(parts: ScorerParts) -> "Scorer":
     """
     model, config, offer = parts.model, parts.config, parts.offer
     offsets = offer.item_offsets
-    ranker = Ranker(model.graph, config.device, config.precision, offsets, keeps_states=config.explain)
+    ranker = Ranker(
+        model.graph,
+        config.device,
+        config.precision,
+        offsets,
+        keeps_states=config.explain,
+        scores_pairs=_needs_rules(model, offer),
+    )
     return Scorer(model, ranker, parts.user_type, config, offer)
+
+
+def _needs_rules(model: Model, offer: Offer) -> bool:
+    """Return whether lists are more than the best items of the graph."""
+    return offer.rules.choose or offer.vocabulary.size != model.vocabulary.size
 
 
 class Scorer:
@@ -110,10 +122,8 @@ class Scorer:
         self._ranker = ranker
         self._id_types = user_type, model.vocabulary.item_ids.type
         self._offer = offer
-        knows_all = offer.vocabulary.size == model.vocabulary.size
-        # Without rules the best items of the graph are the list.
-        needs_rules = offer.rules.choose or not knows_all
-        self._ruled = RuledRanker(ranker, model, offer.rules, config.top_k) if needs_rules else None
+        is_ruled = _needs_rules(model, offer)
+        self._ruled = RuledRanker(ranker, model, offer.rules, config.top_k) if is_ruled else None
         self._explainer = Explainer(model.weights, model.blend) if config.explain else None
         self._shape, self._blend, self._needs_days = model.manifest.shape, model.blend, model.needs_days
         self._top_k = config.top_k

@@ -5,10 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, topk
 
-from batchrec.model.runs import GROUP
-
-# Rows of more scores than this are wide: the figures are in docs/decisions/top-k-in-the-graph.md.
-WIDE = 500_000
+from batchrec.model.runs import GROUP, WIDE
 
 
 def padded(scores: Tensor) -> Tensor:

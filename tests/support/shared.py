@@ -72,7 +72,8 @@ def export_by_shape(encoder: Encoder, folder: Path, blend: Blend | None = None) 
     weights = NextItemRanker(encoder, blend).state_dict()
     sizes = {name: tuple(weight.shape) for name, weight in weights.items()}
     parts = None if blend is None else (blend.has_encoder, blend.has_neighbours, blend.has_habit)
-    shape = (encoder.shape.objective, encoder.shape.n_heads, sizes, parts, wide_top_k.WIDE)
+    is_wide = wide_top_k.is_wide(encoder.item_biases.numel())
+    shape = (encoder.shape.objective, encoder.shape.n_heads, sizes, parts, is_wide)
 
     def write(template: Path) -> None:
         template.mkdir()
