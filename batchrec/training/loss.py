@@ -48,6 +48,13 @@ class ItemLoss(nn.Module):
         states = self.encoder(tokens, places)[is_labelled]
         return self._loss(states, labels[is_labelled].long(), negatives, label_weights)
 
+    def at_places(
+        self, tokens: Tensor, labels: Tensor, places: Tensor | None, negatives: Tensor | None, weights: Tensor
+    ) -> Tensor:
+        """Compute the loss of an EvenBatch: all steps depend on shapes alone, so none waits for the tensors' values."""
+        states = self.encoder(tokens, places).flatten(0, 1)
+        return self._loss(states, labels.flatten().long(), negatives, weights.flatten())
+
     def _loss(self, states: Tensor, labels: Tensor, negatives: Tensor | None, label_weights: Tensor | None) -> Tensor:
         """Compute the loss of labels (n,) int64 with weights (n,) against the negatives at states (n, size)."""
         weights, biases = self.encoder.item_embeddings.weight, self.encoder.item_biases
@@ -99,9 +106,10 @@ class _CrossEntropy(torch.autograd.Function):
             rows = slice(start, start + n_rows)
             piece = states[rows].to(dtype)
             scores = torch.addmm(column_biases, piece, columns.T).float()
-            hits = (own_places[rows] >= 0).nonzero()[:, 0]
+            places = own_places[rows, None].clamp(min=0)
             # Not -inf: if the label is the only negative, a softmax over -inf alone would be NaN.
-            scores[hits, own_places[rows][hits]] = torch.finfo(scores.dtype).min
+            ignored = torch.finfo(scores.dtype).min
+            scores.scatter_(1, places, scores.gather(1, places).masked_fill(own_places[rows, None] >= 0, ignored))
             shares = scores.softmax(dim=1)
             # The best score has the share 1 / sum(exp(scores - best)), which gives the sum without a second exp.
             others = scores.amax(dim=1) - shares.amax(dim=1).log()

@@ -18,9 +18,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from batchrec.config import TrainingConfig
 from batchrec.errors import ConfigError
+from batchrec.training.cuda_graphs import CudaGraphs, GraphedFunction
 from batchrec.training.default_sizes import has_sparse_steps
 from batchrec.training.distributed import ProcessGroup
 from batchrec.training.encoder import Encoder
+from batchrec.training.few_shapes import in_few_shapes
 from batchrec.training.loss import ItemLoss
 from batchrec.training.sparse_items import ITEM_WEIGHTS, SparseItems
 from batchrec.training.windows import Batch
@@ -48,7 +50,9 @@ class Trainer:
         self._group = group
         self._device = encoder.item_biases.device
         self._dtype = _matrix_dtype(self._device, config)
-        self._item_loss = group.data_parallel(ItemLoss(encoder))
+        item_loss = ItemLoss(encoder)
+        self._loss_at_places = item_loss.at_places
+        self._item_loss = group.data_parallel(item_loss)
         is_sparse = has_sparse_steps(config, encoder.item_biases.numel(), group.size)
         # Whether each weight is moved whole in every step.
         self._is_dense = [not (is_sparse and name in ITEM_WEIGHTS) for name, _ in encoder.named_parameters()]
@@ -68,6 +72,9 @@ class Trainer:
         # The first update only copies: the average starts from the weights before the first step.
         self._average.update_parameters(encoder)
         self._items = SparseItems(encoder, cast(Encoder, self._average.module)) if is_sparse else None
+        self._graphed: GraphedFunction | None = None
+        if self._device.type == "cuda" and group.size == 1 and not is_sparse:
+            self._graphed = GraphedFunction(self._learn_even, self._device, CudaGraphs())
 
     def decay_over(self, n_steps: int) -> None:
         """Let the learning rate fall to 0 over the next steps. The state to resume from does not hold this."""
@@ -137,6 +144,21 @@ class Trainer:
 
     def _step(self, batch: Batch) -> Tensor:
         """Take a step and return this process's share of the loss."""
+        if self._graphed is None:
+            loss, gathered = self._learn(batch)
+        else:
+            loss, gathered = self._graphed(*in_few_shapes(batch, self._encoder.shape.max_len))[0], {}
+        self._optimizer.step()
+        if self._items is not None:
+            self._items.step(gathered, self._optimizer.param_groups[0]["lr"])
+        self._warm_up.step()
+        if self._decay is not None:
+            self._decay.step()
+        self._average.update_parameters(self._encoder)
+        return loss
+
+    def _learn(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute gradients; return this process's share of the loss, and the weights of items that were gathered."""
         mine = batch.share(self._group.rank, self._group.size)
         gathered: dict[str, Tensor] = {}
         if self._items is not None:
@@ -145,7 +167,7 @@ class Trainer:
             None if array is None else torch.from_numpy(array).to(self._device)
             for array in (mine.tokens, mine.labels, mine.negatives, mine.weights)
         )
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+        with self._autocast():
             of_items = {f"encoder.{name}": weight for name, weight in gathered.items()}
             mean: Tensor = functional_call(self._item_loss, of_items, (tokens, labels, negatives, weights))
             loss = mean * (mine.n_labels / batch.n_labels)
@@ -154,14 +176,22 @@ class Trainer:
         (loss * self._group.size).backward()
         learned = [*self._dense(self._encoder.parameters()), *gathered.values()]
         nn.utils.clip_grad_norm_(learned, _MAX_GRADIENT_NORM)
-        self._optimizer.step()
-        if self._items is not None:
-            self._items.step(gathered, self._optimizer.param_groups[0]["lr"])
-        self._warm_up.step()
-        if self._decay is not None:
-            self._decay.step()
-        self._average.update_parameters(self._encoder)
-        return loss.detach()
+        return loss.detach(), gathered
+
+    def _learn_even(self, *batch: Any) -> Tensor:
+        """Compute gradients, always in the same memory, from the tensors of an EvenBatch.
+
+        Returns the loss and the norm of the gradients, (2,).
+        """
+        self._optimizer.zero_grad(set_to_none=False)
+        with self._autocast():
+            loss = self._loss_at_places(*batch)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self._encoder.parameters(), _MAX_GRADIENT_NORM)
+        return torch.stack([loss.detach(), norm])
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
 
     def _move_averages(self, averages: Tensors, weights: Tensors, _: object) -> None:
         """Move the averages towards the weights: fast at first, because the first weights are poor."""

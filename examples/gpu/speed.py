@@ -6,6 +6,7 @@ import pstats
 import statistics
 import time
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from batchrec.config import EncoderShape, ScoringConfig, TrainingConfig
 from batchrec.model.batching import Histories, scoring_tokens, seen_pairs, token_batches
 from batchrec.model.directory import read_graph
 from batchrec.model.ranker import Ranker, Ranking
+from batchrec.scoring.chunks import n_workers
 from batchrec.scoring.inputs import read_inputs
 from batchrec.scoring.scorer import batch_limits, open_scorer
 from batchrec.tables.parquet import write_parquet
@@ -115,8 +117,10 @@ def train(workspace: Workspace) -> Iterator[Row]:
         seconds, labels = time.perf_counter() - started[0], batches.n_labels - started[1]
         figure = f"{1000 * seconds / n_made:.1f} ms per batch, {labels / seconds / 1e6:.2f} M events/s"
         yield Row(f"{what}, one host thread", figure, seconds / n_made)
-    seconds, _ = timed(trainer.take_steps, islice(batches, workspace.sizes.steps))
-    yield Row(f"first {workspace.sizes.steps} steps", f"{seconds:.2f} s", seconds)
+    # Until steps of nearly all shapes are captured.
+    n_first = 5 * workspace.sizes.steps
+    seconds, _ = timed(trainer.take_steps, islice(batches, n_first))
+    yield Row(f"first {n_first} steps", f"{seconds:.2f} s", seconds)
     batches.reset()
     end = time.perf_counter() + workspace.sizes.seconds
     with watched("utilization.gpu") as busy:
@@ -212,7 +216,7 @@ def many_items(workspace: Workspace) -> Iterator[Row]:
         n_bytes = sum(file.stat().st_size for file in folder.iterdir())
         yield Row(f"{name}: export", f"{seconds:.1f} s, {n_bytes / 1e9:.2f} GB", seconds)
         with watched("memory.used") as used:
-            seconds, ranker = timed(lambda: Ranker(read_graph(folder), workspace.device))
+            seconds, ranker = timed(lambda: Ranker(read_graph(folder), workspace.device, scores_pairs=False))
             yield Row(f"{name}: open the graph", f"{seconds:.1f} s", seconds)
             for top_k in (_TOP_K, 10):
                 yield _ranked(name, ranker, histories, shape, top_k, rows)
@@ -224,14 +228,14 @@ def many_items(workspace: Workspace) -> Iterator[Row]:
         del ranker
     with patch.object(wide_top_k, "WIDE", size):
         write_encoder(Encoder(size, shape).eval(), folder)
-    ranker = Ranker(read_graph(folder), workspace.device)
+    ranker = Ranker(read_graph(folder), workspace.device, scores_pairs=False)
     yield _ranked(f"{name}, by TopK alone", ranker, histories, shape, _TOP_K, rows)
 
 
 def _ranked(  # noqa: PLR0913, PLR0917 - the sizes of a run
     name: str, ranker: Ranker, histories: Histories, shape: EncoderShape, top_k: int, rows: int
 ) -> Row:
-    """Time the ranking of all users, in batches of up to `rows`."""
+    """Time the ranking of all users, in batches of up to `rows`, by as many threads as score has on a GPU."""
     lengths = np.minimum(histories.lengths, shape.max_len)
     batches = list(token_batches(lengths, _MAX_TOKENS, rows))
 
@@ -241,6 +245,7 @@ def _ranked(  # noqa: PLR0913, PLR0917 - the sizes of a run
     # Allocates memory before the clock starts: the first batch has the most rows, the last one the longest histories.
     for users in (batches[0], batches[-1]):
         rank(users)
-    seconds, _ = timed(lambda: [len(rank(users).items) for users in batches])
+    with ThreadPoolExecutor(n_workers(ScoringConfig(), "cuda")) as pool:
+        seconds, _ = timed(lambda: [len(ranking.items) for ranking in pool.map(rank, batches)])
     rate = len(histories) / seconds
     return Row(f"{name}: top {top_k}, up to {rows} rows per run", f"{rate:,.0f} users/s", rate)
