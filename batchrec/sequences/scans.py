@@ -45,7 +45,7 @@ class Scans:
         drop_scan(self.con)
         columns = loaded_columns(self.log.config)
         values = typed_by(self.log.config, typing)
-        materialize(self.con, "sequences/loaded_events", reads="sequences/events", columns=columns, **values)
+        materialize(self.con, "sequences/loaded_events", "sequences/events", columns=columns, **values)
         checks: list[dict[str, Any]] = select(self.con, "sequences/load_checks").to_arrow_table().to_pylist()
         return checks
 

@@ -48,7 +48,7 @@ def rows_of(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> list[di
     return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
 
 
-def materialize(con: duckdb.DuckDBPyConnection, name: str, reads: str | None = None, **values: Any) -> None:
+def materialize(con: duckdb.DuckDBPyConnection, name: str, reads: str | None = None, /, **values: Any) -> None:
     """Store the rows of sql/<folder>/<table>.sql as a table; name: "<folder>/<table>".
 
     reads: another query, whose rows the first reads by the name of its file: no view of it is needed.
