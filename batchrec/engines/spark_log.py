@@ -14,7 +14,7 @@ from batchrec.engines.shipping import outcome, result_of
 from batchrec.errors import InputError
 from batchrec.sequences.filters import remembers_left_out
 from batchrec.sequences.log import Log, find_merged, leave_out_merged, open_files, refuse_lost_digits, refuse_quotes
-from batchrec.sequences.scans import Scans, Typing, loaded_columns, view_events
+from batchrec.sequences.scans import Scans, Typing, drop_scan, loaded_columns, view_events
 from batchrec.sources import InputFile, MergedRecord, Reject, describe_error
 from batchrec.tables.queries import connect, select
 
@@ -51,12 +51,13 @@ class SparkScans(Scans):
 
     def checks(self, typing: Typing) -> list[dict[str, Any]]:
         """Type all events, and return the rows of sql/sequences/load_checks.sql, file by file."""
-        is_first, self._typing = not self._scans, typing
+        is_first, self.typing = not self._scans, typing
         self._scans = self._in_files(partial(_scan, typing), self.files)
         if is_first:
             self.merged = [record for scan in self._scans for record in scan.merged]
             leave_out_merged(self.con, self.log, self.merged)
         self.con.execute("drop view if exists loaded_events")
+        drop_scan(self.con)
         view_events(self.con, self.log.config, typing)
         columns = loaded_columns(self.log.config)
         select(self.con, "sequences/loaded_events", columns=columns).create_view("loaded_events")
@@ -75,7 +76,7 @@ class SparkScans(Scans):
         used = {None, "before --since", "below --min-rating"}
         files = [file for file, scan in zip(self.files, self._scans, strict=True) if scan.counts.keys() - used]
         files = files[:n_rows]
-        rejects = self._in_files(partial(_unusable, self._typing, n_rows), files)
+        rejects = self._in_files(partial(_unusable, self.typing, n_rows), files)
         yield from [reject for of_file in rejects for reject in of_file][:n_rows]
 
     def _in_files(self, function: Callable[[Scans], Result], files: Sequence[InputFile]) -> list[Result]:
@@ -126,5 +127,5 @@ def _scan(typing: Typing, scans: Scans) -> _FileScan:
 
 def _unusable(typing: Typing, n_rows: int, scans: Scans) -> list[Reject]:
     leave_out_merged(scans.con, scans.log, scans.merged)
-    view_events(scans.con, scans.log.config, typing)
+    scans.typing = typing
     return list(scans.unusable(n_rows))

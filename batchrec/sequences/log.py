@@ -133,8 +133,9 @@ def _wanted(config: SequencesConfig) -> dict[str, str]:
 def _united(con: duckdb.DuckDBPyConnection, sources: list[Source], config: SequencesConfig) -> Log:
     rating = config.rating_column if config.min_rating is not None else None
     log = Log(config.user_column, config.item_column, config.timestamp_column, rating, sources, config)
-    unite(con, sources, "sequences/records", dict(zip(_ROLES, log.columns, strict=True))).create_view("all_records")
-    con.view("all_records").create_view("records")
+    records = unite(con, sources, "sequences/records", dict(zip(_ROLES, log.columns, strict=True)))
+    for view in ("all_records", "records"):
+        records.create_view(view)
     return log
 
 

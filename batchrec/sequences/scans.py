@@ -30,16 +30,22 @@ class Typing:
 class Scans:
     """Scans by one DuckDB, in which the log is the view `records`; merged: its records that a stray quote merged.
 
+    typing: of the last checks.
     An engine derives a class whose scans run on its workers.
     """
+
+    typing: Typing
 
     def __init__(self, con: duckdb.DuckDBPyConnection, log: Log, merged: Sequence[MergedRecord]) -> None:
         self.con, self.log, self.merged = con, log, merged
 
     def checks(self, typing: Typing) -> list[dict[str, Any]]:
         """Type all events, and return the rows of sql/sequences/load_checks.sql."""
-        view_events(self.con, self.log.config, typing)
-        materialize(self.con, "sequences/loaded_events", columns=loaded_columns(self.log.config))
+        self.typing = typing
+        drop_scan(self.con)
+        columns = loaded_columns(self.log.config)
+        values = typed_by(self.log.config, typing)
+        materialize(self.con, "sequences/loaded_events", "sequences/events", columns=columns, **values)
         checks: list[dict[str, Any]] = select(self.con, "sequences/load_checks").to_arrow_table().to_pylist()
         return checks
 
@@ -67,6 +73,7 @@ class Scans:
 
     def unusable(self, n_rows: int) -> Iterator[Reject]:
         """Yield up to n_rows events that cannot be used, in the order of the files."""
+        view_events(self.con, self.log.config, self.typing)
         with in_file_order(self.con):
             rows = select(self.con, "sequences/unusable_events", n_rows=n_rows).fetchall()
         for file, group in groupby(rows, key=lambda row: row[0]):
@@ -78,6 +85,7 @@ class Scans:
     def example(self, criterion: int | str) -> Reject:
         """Return the first event with a kind of time (int), or an unfit user or item id (str): file, line, value."""
         time_kind, unfit = (criterion, None) if isinstance(criterion, int) else (None, criterion)
+        view_events(self.con, self.log.config, self.typing)
         with in_file_order(self.con):
             (file, *raw), *_ = select(self.con, "sequences/example_event", time_kind=time_kind, unfit=unfit).fetchall()
         (line,) = self.log.lines(file, [tuple(raw)])
@@ -93,34 +101,41 @@ def loaded_columns(config: SequencesConfig) -> list[str]:
     return [*of_history, "before_since", "below_min_rating", "problem", "user_fits", "item_fits", "time_kind"]
 
 
-def view_events(con: duckdb.DuckDBPyConnection, config: SequencesConfig, typing: Typing) -> None:
-    """Make the view `events`, the typed records; the events and errors of an earlier scan are dropped."""
+def drop_scan(con: duckdb.DuckDBPyConnection) -> None:
+    """Drop the events and errors of an earlier scan."""
     con.execute("drop table if exists loaded_events; drop table if exists reject_errors")
     con.execute("drop table if exists reject_scans")
+
+
+def view_events(con: duckdb.DuckDBPyConnection, config: SequencesConfig, typing: Typing) -> None:
+    """Make the view `events`, the typed records."""
+    select(con, "sequences/events", **typed_by(config, typing)).create_view("events")
+
+
+def typed_by(config: SequencesConfig, typing: Typing) -> dict[str, Any]:
+    """Return the parameters of sql/sequences/events.sql."""
     types = typing.types
     integers = {True: duckdb.Value(0, duckdb.sqltypes.BIGINT), False: ""}
     more_words = config.csv_options.null_words
-    select(
-        con,
-        "sequences/events",
-        users_are_integers=types.users.are_integers,
-        user_type=integers[types.users.are_integers],
-        users_must_be_integers=config.user_id_type == "integer",
-        items_are_integers=types.items.are_integers,
-        item_type=integers[types.items.are_integers],
-        items_must_be_integers=config.item_id_type == "integer",
-        null_words=null_pattern(more_words),
-        has_null_words=bool(more_words),
-        has_quotes=typing.has_quotes,
-        blanks=BLANKS,
-        whole_number=WHOLE_NUMBER,
-        lost_digits=LOST_DIGITS,
-        timestamp_format=config.timestamp_format,
-        timestamp_unit=typing.unit,
-        since=first_moment(config),
-        min_rating=config.min_rating,
+    return {
+        "users_are_integers": types.users.are_integers,
+        "user_type": integers[types.users.are_integers],
+        "users_must_be_integers": config.user_id_type == "integer",
+        "items_are_integers": types.items.are_integers,
+        "item_type": integers[types.items.are_integers],
+        "items_must_be_integers": config.item_id_type == "integer",
+        "null_words": null_pattern(more_words),
+        "has_null_words": bool(more_words),
+        "has_quotes": typing.has_quotes,
+        "blanks": BLANKS,
+        "whole_number": WHOLE_NUMBER,
+        "lost_digits": LOST_DIGITS,
+        "timestamp_format": config.timestamp_format,
+        "timestamp_unit": typing.unit,
+        "since": first_moment(config),
+        "min_rating": config.min_rating,
         **_weight_parameters(config),
-    ).create_view("events")
+    }
 
 
 def _weight_parameters(config: SequencesConfig) -> dict[str, Any]:

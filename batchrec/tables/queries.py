@@ -48,9 +48,14 @@ def rows_of(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> list[di
     return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
 
 
-def materialize(con: duckdb.DuckDBPyConnection, name: str, **values: Any) -> None:
-    """Store the rows of sql/<folder>/<table>.sql as a table; name: "<folder>/<table>"."""
-    select(con, name, **values).create(table_of(name))
+def materialize(con: duckdb.DuckDBPyConnection, name: str, reads: str | None = None, /, **values: Any) -> None:
+    """Store the rows of sql/<folder>/<table>.sql as a table; name: "<folder>/<table>".
+
+    reads: another query, whose rows the first reads by the name of its file: no view of it is needed.
+    """
+    # Not by a relation, which DuckDB would bind once more.
+    rows = "" if reads is None else f"with {table_of(reads)} as (\n{query_text(reads)}\n)\n"
+    con.execute(f"create table {table_of(name)} as\n{rows}{query_text(name)}", values or None)
 
 
 def table_of(name: str) -> str:

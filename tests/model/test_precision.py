@@ -38,7 +38,8 @@ from tests.support.shared import exported
 
 FEWER_BITS: list[ScoringPrecision] = ["fp16", "int8"]
 fewer_bits = pytest.mark.parametrize("precision", slow_except(FEWER_BITS, "int8"))
-SIZE = 200
+# As many as in tests/rules/test_segments.py, which needs a graph of this shape too.
+SIZE = 402
 # Where fp16 ends: at 0, at half of its least number, at that, and at infinity.
 EDGES = [sign * edge for sign in (1, -1) for edge in (0.0, 2.0**-25, 2.0**-24, 65504.0, 65520.0)]
 
