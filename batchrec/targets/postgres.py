@@ -163,10 +163,14 @@ class PostgresTarget(TableTarget):
     def _switch(self, connection: "Connection", table: PublishedTable, replaced: str) -> None:
         """Replace the rows of the run dates that are `replaced`, "=" or ">=" the table's, in one transaction."""
         with interrupted_by_signals(connection.adbc_cancel), connection.cursor() as cursor:
-            cursor.execute("begin")
+            # A role or a database may be set to another isolation level: after the wait below, its snapshot would lack
+            # what the other run has committed.
+            cursor.execute("begin isolation level read committed")
             # A user or a database may be set not to wait for the disk.
             cursor.execute(_WAIT_FOR_DISK)
             cursor.fetchall()
+            # Less would round the scores in jsonb.
+            cursor.execute("set local extra_float_digits = 1")
             # Two runs at the same time would both insert: the later one waits here.
             cursor.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", (self._table,))
             cursor.fetchall()
