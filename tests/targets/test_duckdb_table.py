@@ -142,6 +142,8 @@ def test_a_table_without_titles_is_published_next_to_one_with_them() -> None:
         ("duckdb://recs.db?table=a&mode=b", "unknown parameter mode"),
         ("duckdb://missing/recs.db?table=a", "folder missing does not exist"),
         ("duckdb://there/?table=a", "is a folder"),
+        ("duckdb://there/what%3F.db?table=a", r"a name with \?, as in /.*there/what\?\.db"),
+        (r"duckdb://there/a%5Cb.db?table=a", r"a name with \\,"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused(out: str, message: str) -> None:
