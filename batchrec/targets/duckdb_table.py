@@ -138,7 +138,8 @@ class DuckdbTable(TableTarget):
         deadline = time.monotonic() + LOCK_PATIENCE_S
         while True:
             try:
-                con = duckdb.connect(self.file, read_only=read_only)
+                # An absolute path: md:recs.db would be taken for MotherDuck, sqlite:recs.db for SQLite.
+                con = duckdb.connect(self.file.absolute(), read_only=read_only)
                 break
             except duckdb.Error as error:
                 if _LOCKED not in str(error) or time.monotonic() > deadline:

@@ -152,6 +152,15 @@ def test_a_url_that_cannot_be_used_is_refused(out: str, message: str) -> None:
         open_target(out).check_writable()
 
 
+@pytest.mark.parametrize("name", [":memory:", "md:recs.db", "duckdb:recs.db", "sqlite:recs.db"])
+def test_a_name_that_duckdb_would_take_for_another_place_is_one_of_a_file(name: str) -> None:
+    target = open_target(f"duckdb://{name}?table=recs")
+    sha256 = publish(target)
+    assert target.sha256() == sha256
+    assert Path(name).is_file()
+    assert not Path("recs.db").exists()
+
+
 @pytest.mark.parametrize("name", ["recs.csv", "recs.parquet", "recs.json", "damaged.db"])
 def test_a_file_of_another_format_is_refused_and_stays(name: str) -> None:
     Path("recs.csv").write_text("user_id,item_id\n1,2\n", encoding="utf-8")
