@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +30,8 @@ from tests.warehouse.table_targets import assert_is_one_plain_line, psql, read_p
 
 # Within an option of PGOPTIONS.
 OPTION_SPACE = r"\ "
+# What publications to the table recs wait for.
+LOCK_RECS = """pg_advisory_xact_lock(hashtextextended('"public"."recs"', 0))"""
 END_OTHERS = (
     "select pg_terminate_backend(pid) from pg_stat_activity "
     "where pid <> pg_backend_pid() and datname = current_database()"
@@ -275,6 +277,31 @@ def test_texts_stay_the_same_in_a_database_of_another_encoding(place: Place, pos
         psql(postgres, "drop database latin with (force)")
 
 
+@contextmanager
+def meanwhile(postgres: str, action: Callable[[], None], *statements: str) -> Iterator[Any]:
+    """Run an action while another run, in its transaction, has executed statements; yield its cursor, then commit."""
+    waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    dbapi = pytest.importorskip("adbc_driver_postgresql.dbapi")
+    with dbapi.connect(postgres, autocommit=True) as other, other.cursor() as cursor, ThreadPoolExecutor(1) as thread:
+        for statement in ("begin", "do $$begin perform " + LOCK_RECS + "; end$$", *statements):
+            cursor.execute(statement)
+        waiting = thread.submit(action)
+        while psql(postgres, waits) == "0\n":
+            assert not waiting.done()
+        yield cursor
+        cursor.execute("commit")
+        waiting.result()
+
+
+def test_a_check_waits_for_another_run_that_creates_the_table(place: Place, postgres: str) -> None:
+    of_another = Place(f"{postgres}?table=other", read_postgres)
+    publish(of_another, ONE)
+    created = [f"create table recs{end} as table other{end}" for end in ("", "_runs")]
+    with meanwhile(postgres, place.target.check_writable, *created):
+        pass
+    assert place.read() == {str(NIGHT): as_float32(ONE)}
+
+
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 def test_a_rollback_removes_what_it_has_waited_for(
     isolation: str, place: Place, postgres: str, monkeypatch: pytest.MonkeyPatch
@@ -282,27 +309,17 @@ def test_a_rollback_removes_what_it_has_waited_for(
     publish(place, ONE)
     published = write_recs(Path("recs.parquet"), ONE)
     monkeypatch.setenv("PGOPTIONS", f"-c default_transaction_isolation={isolation.replace(' ', OPTION_SPACE)}")
-    waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
-    dbapi = pytest.importorskip("adbc_driver_postgresql.dbapi")
 
     def roll_back() -> None:
         with place.target.rolling_back(published):
             pass
 
-    with dbapi.connect(postgres, autocommit=True) as other, other.cursor() as cursor, ThreadPoolExecutor(1) as thread:
-        cursor.execute("begin")
-        cursor.execute('select pg_advisory_xact_lock(hashtextextended(\'"public"."recs"\', 0))')
-        cursor.fetchall()
-        waiting = thread.submit(roll_back)
-        while psql(postgres, waits) == "0\n":
-            assert not waiting.done()
+    with meanwhile(postgres, roll_back) as cursor:
         for name in ("recs", "recs_runs"):
             cursor.execute(f"create temporary table later as select * from {name}")  # noqa: S608 - our names
             cursor.execute("update later set run_date = run_date + 1")
             cursor.execute(f"insert into {name} select * from later")  # noqa: S608 - our names
             cursor.execute("drop table later")
-        cursor.execute("commit")
-        waiting.result()
     assert place.read() == {str(NIGHT): as_float32(ONE)}
     assert place.target.sha256() == published.sha256
 
