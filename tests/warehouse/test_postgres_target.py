@@ -30,7 +30,7 @@ from tests.warehouse.table_targets import assert_is_one_plain_line, psql, read_p
 
 # Within an option of PGOPTIONS.
 OPTION_SPACE = r"\ "
-# What publications to the table recs wait for.
+# Publications to the table recs wait for this lock.
 LOCK_RECS = """pg_advisory_xact_lock(hashtextextended('"public"."recs"', 0))"""
 END_OTHERS = (
     "select pg_terminate_backend(pid) from pg_stat_activity "
