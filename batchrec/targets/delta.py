@@ -22,7 +22,7 @@ from batchrec.system.disk import put_on_disk
 from batchrec.system.stores import needs_extra, store_errors
 from batchrec.targets.parts import write_parts
 from batchrec.targets.rows import RUN_DATE, check_columns, open_rows, schema_of
-from batchrec.targets.stores import ATTEMPTS, TableTarget, check_types, newest_sha256, types_of
+from batchrec.targets.stores import ATTEMPTS, TableTarget, check_path, check_types, newest_sha256, types_of
 from batchrec.targets.target import PublishedTable
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _LOG = "_delta_log"
 _PROBE = ".batchrec-probe"
+# deltalake takes a path for a URL: it creates a table elsewhere, or finds none of its commits.
+_MISREAD = "?#%\\"
 # Features of Delta's protocol that demand nothing of who adds and removes whole files of our columns, unless a property
 # turns them on. deltalake commits to tables with these; a table of Databricks often has others.
 _HARMLESS_FEATURES = {
@@ -61,11 +63,13 @@ class DeltaTarget(TableTarget):
 
     def check_writable(self) -> None:
         """Raise ConfigError or StoreError if the table has other columns, or its place cannot be reached or written."""
+        folder = self._folder
+        if folder is not None:
+            check_path(folder, _MISREAD, self)
         with self._errors():
             existing = self._existing()
             if existing is not None:
                 self._check(existing)
-            folder = self._folder
             if folder is not None:
                 check_writable(folder / RUN_DATE if folder.is_dir() else folder)
             else:

@@ -13,11 +13,13 @@ from batchrec.errors import ConfigError, RefusedError, StoreError, one_line
 from batchrec.system.atomic import check_writable_file
 from batchrec.tables.queries import hide_progress_bar, identifier
 from batchrec.targets.rows import RUN_DATE, check_columns, open_rows, schema_of
-from batchrec.targets.stores import CHANGE_TABLE, TableTarget, check_runs
+from batchrec.targets.stores import CHANGE_TABLE, TableTarget, check_path, check_runs
 from batchrec.targets.target import PublishedTable
 
 # A query of another process has the file open for seconds: wait for its end rather than lose a night.
 LOCK_PATIENCE_S = 60.0
+# DuckDB looks for parameters after a question mark, and takes a backslash for a slash.
+_MISREAD = "?\\"
 _LOCKED = "Could not set lock"
 _ROWS = "batchrec_rows"
 _RUNS_COLUMNS = [RUN_DATE, "run_id", "model_id", "sha256"]
@@ -42,6 +44,7 @@ class DuckdbTable(TableTarget):
         A view, a missing schema and other obstacles are found by the statements of a publication without rows, rolled
         back.
         """
+        check_path(self.file.absolute(), _MISREAD, self)
         check_writable_file(self.file)
         schemas = self.url.parameters["table"].split(".")[:-1]
         if not self.file.exists():
@@ -135,7 +138,8 @@ class DuckdbTable(TableTarget):
         deadline = time.monotonic() + LOCK_PATIENCE_S
         while True:
             try:
-                con = duckdb.connect(self.file, read_only=read_only)
+                # An absolute path: md:recs.db would be taken for MotherDuck, sqlite:recs.db for SQLite.
+                con = duckdb.connect(self.file.absolute(), read_only=read_only)
                 break
             except duckdb.Error as error:
                 if _LOCKED not in str(error) or time.monotonic() > deadline:

@@ -70,6 +70,7 @@ class PostgresTarget(TableTarget):
         is read-only and other obstacles are found by the statements of a publication without rows, rolled back.
         """
         with self._errors(), self._connected() as connection, connection.cursor() as cursor:
+            self._begin(cursor)
             schema, name = self._schema_and_name
             cursor.execute(query_text("targets/postgres_rights"), (schema, name, f"{name}_runs"))
             missing = [needed for needed, is_granted in cursor.fetchall() if not is_granted]
@@ -79,7 +80,6 @@ class PostgresTarget(TableTarget):
             if existing:
                 check_columns(existing, self.layout, self)
             check_runs(runs, _RUNS_COLUMNS, self._runs, self)
-            cursor.execute("begin")
             cursor.execute(f"create temporary table {_ROWS} (run_date date)")
             for table, columns in ((self._table, existing), (self._runs, runs)):
                 if columns:
@@ -163,13 +163,12 @@ class PostgresTarget(TableTarget):
     def _switch(self, connection: "Connection", table: PublishedTable, replaced: str) -> None:
         """Replace the rows of the run dates that are `replaced`, "=" or ">=" the table's, in one transaction."""
         with interrupted_by_signals(connection.adbc_cancel), connection.cursor() as cursor:
-            cursor.execute("begin")
+            self._begin(cursor)
             # A user or a database may be set not to wait for the disk.
             cursor.execute(_WAIT_FOR_DISK)
             cursor.fetchall()
-            # Two runs at the same time would both insert: the later one waits here.
-            cursor.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", (self._table,))
-            cursor.fetchall()
+            # Less would round the scores in jsonb.
+            cursor.execute("set local extra_float_digits = 1")
             rows = _columns(cursor, _VIEW)
             if not _columns(cursor, self._table):
                 cursor.execute(f"create table {self._table} as table {_VIEW} with no data")
@@ -187,6 +186,14 @@ class PostgresTarget(TableTarget):
                 (table.run_date, table.run_id, table.model_id, table.sha256, n_rows),
             )
             cursor.execute("commit")
+
+    def _begin(self, cursor: "Cursor") -> None:
+        """Begin a transaction. Two runs at the same time would both create or insert: the later one waits here."""
+        # A role or a database may be set to another isolation level: after the wait its snapshot would lack what the
+        # other run has committed.
+        cursor.execute("begin isolation level read committed")
+        cursor.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", (self._table,))
+        cursor.fetchall()
 
     def _count(self, cursor: "Cursor", table: PublishedTable) -> int:
         """Return the number of rows of a run date. Raises RefusedError if it is not that of the copied rows."""

@@ -88,7 +88,7 @@ class StoreFolder:
             self._check_types(files, old, table)
             # Leftovers of killed runs: a store does not fill up, but it bills.
             remove_uploads(files, self.url, lambda path: path.startswith(self._path("run_date=")))
-            self._remove_unnamed(files, old)
+            self._remove_unnamed(files)
         try:
             with client_errors(self.url):
                 new = {run_date: entry for run_date, entry in old.items() if is_kept(run_date)}
@@ -152,13 +152,15 @@ class StoreFolder:
     def _clean_up(self, files: Any) -> None:
         """Delete the parts that the manifest does not name: of an error in the block, or of replaced rows."""
         try:
-            self._remove_unnamed(files, self._run_dates(files))
+            self._remove_unnamed(files)
         except Exception as error:
             _log.warning("%s: old parts are not deleted; the next run does it: %s", self.url, one_line(error))
 
-    def _remove_unnamed(self, files: Any, run_dates: _RunDates) -> None:
-        named = {path for entry in run_dates.values() for path in entry["files"]}
-        for path in self._list(files):
+    def _remove_unnamed(self, files: Any) -> None:
+        paths = self._list(files)
+        # After the list: another run may have published what it had written before.
+        named = {path for entry in self._run_dates(files).values() for path in entry["files"]}
+        for path in paths:
             if PART_PATH.fullmatch(path) and path not in named:
                 # Not all at once: fsspec takes paths to delete for globs, and a folder may have a bracket in its name.
                 files.rm_file(self._path(path))

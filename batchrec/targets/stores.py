@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -64,6 +65,18 @@ def check_runs(existing: Iterable[str], expected: Sequence[str], table: str, whe
         raise ConfigError(
             f"{where}: the table {table} exists with columns {', '.join(existing)}; expected {', '.join(expected)}. "
             "Rename it, or pass another --out"
+        )
+
+
+def check_path(path: Path, misread: str, where: object) -> None:
+    """Raise ConfigError if a path has one of the characters that the library of its tables takes for something else.
+
+    misread: these characters. where: the target, for the message.
+    """
+    found = sorted(set(str(path)) & set(misread))
+    if found:
+        raise ConfigError(
+            f"{where}: a table cannot be kept below a name with {found[0]}, as in {path}. Pass another --out"
         )
 
 

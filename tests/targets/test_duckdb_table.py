@@ -142,12 +142,23 @@ def test_a_table_without_titles_is_published_next_to_one_with_them() -> None:
         ("duckdb://recs.db?table=a&mode=b", "unknown parameter mode"),
         ("duckdb://missing/recs.db?table=a", "folder missing does not exist"),
         ("duckdb://there/?table=a", "is a folder"),
+        ("duckdb://there/what%3F.db?table=a", r"a name with \?, as in /.*there/what\?\.db"),
+        (r"duckdb://there/a%5Cb.db?table=a", r"a name with \\,"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused(out: str, message: str) -> None:
     Path("there").mkdir()
     with pytest.raises(ConfigError, match=message):
         open_target(out).check_writable()
+
+
+@pytest.mark.parametrize("name", [":memory:", "md:recs.db", "duckdb:recs.db", "sqlite:recs.db"])
+def test_a_name_that_duckdb_would_take_for_another_place_is_one_of_a_file(name: str) -> None:
+    target = open_target(f"duckdb://{name}?table=recs")
+    sha256 = publish(target)
+    assert target.sha256() == sha256
+    assert Path(name).is_file()
+    assert not Path("recs.db").exists()
 
 
 @pytest.mark.parametrize("name", ["recs.csv", "recs.parquet", "recs.json", "damaged.db"])

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from batchrec.errors import ConfigError, StoreError
 from batchrec.targets import Target, open_target
+from batchrec.targets.store_folder import StoreFolder
 from tests.support.recs import NIGHT, recs_rows, write_recs
+from tests.support.targets import read_store_folder
 
 OUT = "memory://bucket/recs/"
 DATES = {"night": NIGHT, "later": NIGHT + timedelta(days=1)}
@@ -154,6 +157,35 @@ def test_a_second_run_at_the_same_time_is_an_error_of_the_first(files: Any, targ
     with target.replacing(table):
         pass
     assert target.sha256() == other.sha256
+
+
+@pytest.mark.parametrize("is_after_an_error", [False, True])
+def test_what_another_run_publishes_while_unnamed_parts_are_deleted_stays(
+    files: Any, target: Target, monkeypatch: pytest.MonkeyPatch, is_after_an_error: bool
+) -> None:
+    table, other = (write_recs(Path(f"{name}.parquet"), recs_rows({1: [1]}), date) for name, date in DATES.items())
+    list_objects, of_other = StoreFolder._list, ExitStack()
+
+    def overtaken(folder: StoreFolder, files: Any) -> list[str]:
+        paths = list_objects(folder, files)
+        of_other.close()
+        return paths
+
+    def start_other() -> None:
+        of_other.enter_context(target.replacing(other))
+        monkeypatch.setattr(StoreFolder, "_list", overtaken)
+
+    def run() -> None:
+        with target.replacing(table):
+            if is_after_an_error:
+                start_other()
+                raise KeyError
+
+    if not is_after_an_error:
+        start_other()
+    with pytest.raises((KeyError, StoreError)):
+        run()
+    assert read_store_folder(OUT).keys() == {str(DATES["later"])}
 
 
 @pytest.mark.parametrize("is_deleted", [False, True])

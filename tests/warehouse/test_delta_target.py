@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import pyarrow as pa
@@ -215,6 +217,14 @@ def test_a_table_that_is_changed_while_rows_are_written_is_not_written(place: Pl
 def test_a_url_without_a_folder_is_refused(out: str) -> None:
     with pytest.raises(ConfigError, match="expected a folder"):
         open_target(out)
+
+
+@pytest.mark.parametrize("character", ["?", "#", "%", "\\"])
+def test_a_folder_that_deltalake_would_look_for_elsewhere_is_found_before_any_work(
+    character: str, place: Place
+) -> None:
+    with pytest.raises(ConfigError, match=f"below a name with {re.escape(character)}, as in /.*41 recs"):
+        open_target(f"delta://{quote(character)}41%20recs").check_writable()
 
 
 def test_a_parameter_is_refused() -> None:

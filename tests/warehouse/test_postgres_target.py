@@ -5,7 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ from tests.support.target_contract import LATER, ONE, TWO, as_float32, publish
 from tests.support.targets import Place
 from tests.warehouse.table_targets import assert_is_one_plain_line, psql, read_postgres
 
+# Within an option of PGOPTIONS.
+OPTION_SPACE = r"\ "
+# Publications to the table recs wait for this lock.
+LOCK_RECS = """pg_advisory_xact_lock(hashtextextended('"public"."recs"', 0))"""
 END_OTHERS = (
     "select pg_terminate_backend(pid) from pg_stat_activity "
     "where pid <> pg_backend_pid() and datname = current_database()"
@@ -66,6 +71,16 @@ def test_nested_recommendations_are_queried_as_jsonb(place: Place, postgres: str
         pass
     query = "select user_id, recommendations -> 0 ->> 'item_id', jsonb_array_length(recommendations) from recs"
     assert sorted(psql(postgres, query).splitlines()) == ["1|10|2", "2|12|1"]
+
+
+def test_nested_scores_are_not_rounded_whatever_the_user_is_set_to(
+    place: Place, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c extra_float_digits=0")
+    with open_target(place.out, "nested").replacing(write_recs(Path("recs.parquet"), recs_rows({1: [10, 11, 12]}))):
+        pass
+    # The float32 next to a third.
+    assert psql(postgres, "select recommendations -> 2 ->> 'score' from recs") == "0.33333334\n"
 
 
 @pytest.mark.parametrize("name", ['recs; drop table "x"', 'a "quoted" name', "Größe"])
@@ -260,6 +275,53 @@ def test_texts_stay_the_same_in_a_database_of_another_encoding(place: Place, pos
         assert psql(latin, lengths) == f"6|5|{'Müller'.encode().hex()}\n"
     finally:
         psql(postgres, "drop database latin with (force)")
+
+
+@contextmanager
+def meanwhile(postgres: str, action: Callable[[], None], *statements: str) -> Iterator[Any]:
+    """Run an action while another run, in its transaction, has executed statements; yield its cursor, then commit."""
+    waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    dbapi = pytest.importorskip("adbc_driver_postgresql.dbapi")
+    with dbapi.connect(postgres, autocommit=True) as other, other.cursor() as cursor, ThreadPoolExecutor(1) as thread:
+        for statement in ("begin", "do $$begin perform " + LOCK_RECS + "; end$$", *statements):
+            cursor.execute(statement)
+        waiting = thread.submit(action)
+        while psql(postgres, waits) == "0\n":
+            assert not waiting.done()
+        yield cursor
+        cursor.execute("commit")
+        waiting.result()
+
+
+def test_a_check_waits_for_another_run_that_creates_the_table(place: Place, postgres: str) -> None:
+    of_another = Place(f"{postgres}?table=other", read_postgres)
+    publish(of_another, ONE)
+    created = [f"create table recs{end} as table other{end}" for end in ("", "_runs")]
+    with meanwhile(postgres, place.target.check_writable, *created):
+        pass
+    assert place.read() == {str(NIGHT): as_float32(ONE)}
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+def test_a_rollback_removes_what_it_has_waited_for(
+    isolation: str, place: Place, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(place, ONE)
+    published = write_recs(Path("recs.parquet"), ONE)
+    monkeypatch.setenv("PGOPTIONS", f"-c default_transaction_isolation={isolation.replace(' ', OPTION_SPACE)}")
+
+    def roll_back() -> None:
+        with place.target.rolling_back(published):
+            pass
+
+    with meanwhile(postgres, roll_back) as cursor:
+        for name in ("recs", "recs_runs"):
+            cursor.execute(f"create temporary table later as select * from {name}")  # noqa: S608 - our names
+            cursor.execute("update later set run_date = run_date + 1")
+            cursor.execute(f"insert into {name} select * from later")  # noqa: S608 - our names
+            cursor.execute("drop table later")
+    assert place.read() == {str(NIGHT): as_float32(ONE)}
+    assert place.target.sha256() == published.sha256
 
 
 def test_a_signal_ends_the_wait_for_a_lock(place: Place, postgres: str) -> None:
