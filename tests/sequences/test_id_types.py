@@ -304,6 +304,9 @@ def test_other_ids_with_an_e_are_text(build: BuildSequences, text: str) -> None:
         (pa.array([2.0**24], pa.float32()), False),
         (pa.array([np.float16(2**11 - 1)]), True),
         (pa.array([np.float16(2**11)]), False),
+        # DuckDB reads decimals of more than 38 digits, as of BigQuery's BIGNUMERIC, as doubles.
+        (pa.array([2**53 - 1], pa.decimal256(40, 0)), True),
+        (pa.array([2**53 + 1], pa.decimal256(40, 0)), False),
     ],
     ids=str,
 )
