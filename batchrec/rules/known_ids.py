@@ -152,7 +152,8 @@ class KnownIds:
     def check_segments(self, option: str, table: RuleTable, names: pa.Array, segments: Segments) -> None:
         """Raise InputError if no row of a table is for any user: none of its segments is in --segments."""
         texts = pc.unique(names.drop_null())
-        table_ids = TableIds(texts, texts, _is_in(texts, segments.names), pa.nulls(len(texts), pa.string()))
+        alike = segments.names.take(pc.index_in(_stems(texts), value_set=_stems(segments.names)))
+        table_ids = TableIds(texts, texts, _is_in(texts, segments.names), alike)
         others = segments.names.filter(pc.invert(pc.is_in(segments.names, value_set=texts)))
         message = f"{table_ids.is_known.sum()} of {len(texts)} segments are in --segments"
         self._judge(table.file, option, message, table_ids, lambda: others[0].as_py() if len(others) else None)

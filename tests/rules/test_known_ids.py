@@ -233,6 +233,17 @@ def test_rows_with_a_segment_need_users_in_it(tmp_path: Path, capsys: pytest.Cap
     assert scored(tmp_path, "block", [(1010, "dk"), (1011, "se")], *people, **by_segment) == 0
 
 
+@pytest.mark.parametrize("segment", ["DK", "dk.0", "0dk"])
+def test_a_segment_that_is_almost_one_of_the_users_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], segment: str
+) -> None:
+    people = write_table(tmp_path / "people.csv", "user_id,segment", [(1, "dk"), (2, "se"), (3, "no")])
+    rows: Rows = [(1000, segment), (1001, "se"), (1002, "no")]
+    assert scored(tmp_path, "block", rows, "--segments", people, header="item_id,segment") == 0
+    warning = f"WARNING --block: 2 of 3 segments are in --segments; unknown: {segment!r}; known ones look like 'dk'"
+    assert warning in capsys.readouterr().err
+
+
 def test_columns_may_be_in_capitals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capitals = {"header": "ITEM_ID,SEGMENT,VALID_FROM,VALID_TO"}
     people = write_table(tmp_path / "people.csv", "USER_ID,COUNTRY", [(1, "dk")])
