@@ -39,6 +39,8 @@ LIKELY_NULL_WORDS = (
     "#value!",
     "#name?",
     "#div/0!",
+    "#num!",
+    "#null!",
     "na",
     "nil",
     "undefined",
@@ -46,9 +48,12 @@ LIKELY_NULL_WORDS = (
     "[null]",
     "<null>",
     "(not set)",
+    "(blank)",
+    "missing",
     "unknown",
     "-",
     "?",
+    ".",
 )
 # Ids of these types become integers if every one is an integer; ids of other types are text. Untyped ids can be both.
 _NUMBERS = {"null", "decimal", "hugeint", "uhugeint", *FLOATS}

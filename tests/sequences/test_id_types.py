@@ -255,7 +255,8 @@ def test_a_text_that_others_write_for_a_missing_id_is_a_warning(build: BuildSequ
     assert (outcome.histories, "WARNING" in outcome.stderr) == ({"u1": [10]}, False)
 
 
-@pytest.mark.parametrize("word", ["NA", "#N/A", "#REF!"])
+# The last ones are of SAS, Julia and pivot tables of spreadsheets.
+@pytest.mark.parametrize("word", ["NA", "#N/A", "#REF!", ".", "missing", "(blank)"])
 def test_a_word_that_alone_would_make_integers_text_is_refused(build: BuildSequences, word: str) -> None:
     log(f"17850,10,{T}", f"{word},10,{T}", f"13047,10,{T}", f"{word},20,{T}")
     fails(build(), f"line 3: userId: '{word}'", f"Pass --null '{word}'", "--user-id-type text")
