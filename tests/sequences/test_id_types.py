@@ -125,10 +125,21 @@ def test_whole_floats_as_java_writes_them_are_integers(build: BuildSequences) ->
     assert build().histories == {12345678: [-(10**7), 123456789012345], 123456: [123456789012300]}
 
 
-@pytest.mark.parametrize("text", ["1.23E+15", '"1,23E+15"', "1e+05", "1.2345678E15", "1.2345679E14", "1.2345678E18"])
+@pytest.mark.parametrize(
+    "text",
+    ["1.23E+15", '"1,23E+15"', "1e+05", "1.2345678E15", "1.2345679E14", "1.2345678E18"],
+)
 def test_ids_that_a_program_has_rounded_are_bad_rows(build: BuildSequences, text: str) -> None:
     log(f"17,{text},{T}", f"18,x,{T}")
     fails(build(), "line 2", "item id has lost digits")
+
+
+def test_a_float_beyond_the_exact_ones_is_a_bad_row_also_without_an_exponent(build: BuildSequences) -> None:
+    log(f"17,9123456789012346.0,{T}", f"9123456789012346.0,18,{T}", f"17,19,{T}")
+    fails(build(), "line 2", "item id has lost digits", "2 of 3 rows")
+    assert build("--max-bad-rows", "2").histories == {17: [19]}
+    log(f"17,9007199254740991.0,{T}", f"17,9123456789012345,{T + 1}", f"17,9123456789012345.00,{T + 2}")
+    assert build().histories == {17: [2**53 - 1, 9123456789012345]}
 
 
 @pytest.mark.parametrize(
