@@ -110,6 +110,15 @@ def test_the_query_that_the_error_about_a_nested_column_suggests_reads_it(
     fails(build("--query", "q.sql"), "q.sql", "'item_id'", "unnest(item_id)")
 
 
+@pytest.mark.parametrize("value", ["10::variant", "union_value(a := 10)"], ids=["variant", "union"])
+def test_the_cast_that_the_error_about_a_value_of_any_type_suggests_reads_it(build: BuildSequences, value: str) -> None:
+    rows = f"from (select 1 as user_id, {value} as item_id, {T} as timestamp)"
+    write("q.sql", f"select * {rows}")
+    fails(build("--query", "q.sql"), "q.sql", "'item_id'", "Pass a query with cast(item_id as varchar)\n")
+    write("q.sql", f"select user_id, cast(item_id as varchar) as item_id, timestamp {rows}")
+    assert build("--query", "q.sql").histories == {1: ["10"]}
+
+
 def test_whole_decimals_are_spelled_as_integers_next_to_text(build: BuildSequences) -> None:
     decimals = pa.array(["17850", "2"]).cast(pa.decimal128(38, 10))
     write_parquet("d/r.parquet", userId=decimals, movieId=decimals, timestamp=[T, T])
