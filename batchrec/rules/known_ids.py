@@ -35,7 +35,7 @@ class TableIds:
     """The ids of a column of a rule table, each once.
 
     texts: as the table has them. ids: in the type of the log's ids, null if an id cannot be of that type.
-    is_known: (ids,) bool. alike: an id of the log that differs from the id only in case, leading zeros or .0, or null.
+    is_known: (ids,) bool. alike: an id of the log that differs from the id only as `_stems` says, or null.
     """
 
     texts: pa.Array
@@ -270,5 +270,9 @@ def _as_table(table_ids: TableIds) -> pa.Table:
 
 
 def _stems(texts: pa.Array) -> pa.Array:
-    """Return what ids have in common that differ only in case, leading zeros or .0."""
-    return pc.utf8_ltrim(pc.replace_substring_regex(pc.utf8_lower(texts), r"\.0+$", ""), "0")
+    """Return what ids have in common that differ only in case, leading zeros, .0 or what nobody sees.
+
+    Nobody sees characters without width, and whether an accent is a character of its own.
+    """
+    visible = pc.replace_substring_regex(pc.utf8_normalize(pc.utf8_lower(texts), form="NFC"), r"\.0+$|\p{Cf}", "")
+    return pc.utf8_ltrim(visible, "0")
