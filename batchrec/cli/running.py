@@ -35,6 +35,9 @@ def _exit_code(error: BaseException) -> int:
         return _write_error("interrupted", 130)
     if isinstance(error, OSError) and error.filename is not None:
         error = ConfigError.of(error, error.filename)
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        # As Python holds the other bytes of a path. DuckDB and Arrow take paths in UTF-8.
+        error = ConfigError(f"{error.object!r}: the path has bytes that are not UTF-8. Rename the file or folder")
     if isinstance(error, BatchrecError):
         level = logging.INFO if isinstance(error, NothingToDo) else logging.ERROR
         return _write_error(str(error), error.exit_code, level)

@@ -144,7 +144,7 @@ def _as_text(side: _Side, out: Path) -> Path:
     advice = f"a table with the columns {', '.join(_COLUMNS)}; if they are nested, a query that unnests them"
     columns = dict.fromkeys(_COLUMNS, advice)
     table = read_text_table(name, "diff", columns, ("source",))
-    ids = {column: table.required(column) for column in ("user_id", "item_id")}
+    ids = {column: table.without_null_words(column).required(column) for column in ("user_id", "item_id")}
     try:
         rank = table.required("rank").cast(pa.int64())
     except pa.ArrowException as error:

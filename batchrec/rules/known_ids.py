@@ -35,7 +35,7 @@ class TableIds:
     """The ids of a column of a rule table, each once.
 
     texts: as the table has them. ids: in the type of the log's ids, null if an id cannot be of that type.
-    is_known: (ids,) bool. alike: an id of the log that differs from the id only in case, leading zeros or .0, or null.
+    is_known: (ids,) bool. alike: an id of the log that differs from the id only as `_stems` says, or null.
     """
 
     texts: pa.Array
@@ -152,7 +152,8 @@ class KnownIds:
     def check_segments(self, option: str, table: RuleTable, names: pa.Array, segments: Segments) -> None:
         """Raise InputError if no row of a table is for any user: none of its segments is in --segments."""
         texts = pc.unique(names.drop_null())
-        table_ids = TableIds(texts, texts, _is_in(texts, segments.names), pa.nulls(len(texts), pa.string()))
+        alike = segments.names.take(pc.index_in(_stems(texts), value_set=_stems(segments.names)))
+        table_ids = TableIds(texts, texts, _is_in(texts, segments.names), alike)
         others = segments.names.filter(pc.invert(pc.is_in(segments.names, value_set=texts)))
         message = f"{table_ids.is_known.sum()} of {len(texts)} segments are in --segments"
         self._judge(table.file, option, message, table_ids, lambda: others[0].as_py() if len(others) else None)
@@ -269,5 +270,9 @@ def _as_table(table_ids: TableIds) -> pa.Table:
 
 
 def _stems(texts: pa.Array) -> pa.Array:
-    """Return what ids have in common that differ only in case, leading zeros or .0."""
-    return pc.utf8_ltrim(pc.replace_substring_regex(pc.utf8_lower(texts), r"\.0+$", ""), "0")
+    """Return what ids have in common that differ only in case, leading zeros, .0 or what nobody sees.
+
+    Nobody sees characters without width, and whether an accent is a character of its own.
+    """
+    visible = pc.replace_substring_regex(pc.utf8_normalize(pc.utf8_lower(texts), form="NFC"), r"\.0+$|\p{Cf}", "")
+    return pc.utf8_ltrim(visible, "0")

@@ -82,7 +82,7 @@ def read_rule_table(
     """
     wanted = {name: f"{option} FILE with the column {name}" for name in columns}
     text_table = read_text_table(file, option, wanted, optional, run_date)
-    table = RuleTable(file, text_table.rows, text_table.names)
+    table = RuleTable(file, text_table.rows, text_table.names, text_table.inexact)
     for name in {"user_id", "item_id"}.intersection(columns):
         table = table.without_null_words(name)
     return table

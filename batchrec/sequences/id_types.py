@@ -5,13 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from batchrec.config import IdType, SequencesConfig
-from batchrec.sources import Reject, Source, shown_files
+from batchrec.sources import FLOATS, Reject, Source, shown_files
 
 Role = Literal["user", "item"]
 
-# Below this whole number a float distinguishes all whole numbers, and the next one becomes this one. DuckDB reads
-# Arrow's halffloat as a float.
-FLOATS = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
 # A list or an object that a program has written as text: [10, 20], {10}, {"id": 10}, (10, 20), or numbers between
 # commas, bars, semicolons or blanks, each with up to four letters before it: N10 N20, or with a quantity: 10:2;20:1.
 # Blanks also part thousands. Between commas and semicolons any codes with digits: SKU-10,B07XJ. Bars are in single ids.
@@ -42,6 +39,8 @@ LIKELY_NULL_WORDS = (
     "#value!",
     "#name?",
     "#div/0!",
+    "#num!",
+    "#null!",
     "na",
     "nil",
     "undefined",
@@ -49,9 +48,12 @@ LIKELY_NULL_WORDS = (
     "[null]",
     "<null>",
     "(not set)",
+    "(blank)",
+    "missing",
     "unknown",
     "-",
     "?",
+    ".",
 )
 # Ids of these types become integers if every one is an integer; ids of other types are text. Untyped ids can be both.
 _NUMBERS = {"null", "decimal", "hugeint", "uhugeint", *FLOATS}

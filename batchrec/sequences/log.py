@@ -12,7 +12,6 @@ import pyarrow as pa
 from batchrec.config import SequencesConfig
 from batchrec.errors import InputError
 from batchrec.sequences.event_times import start_of_times
-from batchrec.sequences.id_types import FLOATS
 from batchrec.sequences.since import needed_files, rows_of_tables
 from batchrec.sources import (
     InputFile,
@@ -23,6 +22,7 @@ from batchrec.sources import (
     has_quoted_fields,
     line_numbers,
     list_files,
+    lost_digits,
     merged_records,
     open_query,
     open_sources,
@@ -142,19 +142,10 @@ def _united(con: duckdb.DuckDBPyConnection, sources: list[Source], config: Seque
 def refuse_lost_digits(con: duckdb.DuckDBPyConnection, log: Log) -> None:
     """Raise InputError if a column of floats has ids or times that a float cannot distinguish from others."""
     for column, source in product((log.user, log.item, log.timestamp), log.sources):
-        type_ = source.arrow_type_of(column) or source.type_of(column)
-        # Times as doubles are exact to a microsecond.
-        limit = None if column == log.timestamp and type_ == "double" else FLOATS.get(type_)
-        if limit is None:
-            continue
-        row = select(con, "sequences/greatest_number", source=source.view, number=source.names[column]).fetchall()[0]
-        greatest = row[0]
-        if greatest is not None and greatest >= limit:
-            values = "times" if column == log.timestamp else "ids"
-            raise InputError(
-                f"{shown_files(source.places) or log.config.query}: column {column!r} has {values} as floats, up to "
-                f"{greatest:.0f}: from {limit} on they have lost digits. Write them as integers or text"
-            )
+        values = "times" if column == log.timestamp else "ids"
+        problem = lost_digits(con, source, column, values, log.config.query or "")
+        if problem is not None:
+            raise InputError(problem)
 
 
 def refuse_quotes(con: duckdb.DuckDBPyConnection, log: Log) -> None:

@@ -6,6 +6,7 @@ with tables, write a subclass of TableSource (stores/table_source.py), and add i
 
 from batchrec.sources.file_format import partitions_of, show_names, sql_name
 from batchrec.sources.finding import find_files, list_files
+from batchrec.sources.float_columns import FLOATS, lost_digits
 from batchrec.sources.formats import column_names
 from batchrec.sources.input_files import InputFile
 from batchrec.sources.json_lines_format import NO_JSON_OBJECT
@@ -40,6 +41,7 @@ from batchrec.sources.usual_columns import guess_column
 __all__ = [
     "ADVICE_ON_ESCAPED_QUOTES",
     "ESCAPED_QUOTE",
+    "FLOATS",
     "NOT_UTF_8",
     "NO_JSON_OBJECT",
     "InputFile",
@@ -62,6 +64,7 @@ __all__ = [
     "line_numbers",
     "list_files",
     "local_path_of",
+    "lost_digits",
     "malformed_records",
     "merged_records",
     "open_query",

@@ -86,7 +86,7 @@ def read_categories(config: RulesConfig, id_type: pa.DataType) -> ItemColumn | N
 
 
 def _value_per_item(table: TextTable, item_column: str, value_column: str, id_type: pa.DataType) -> ItemColumn:
-    text = table.rows[item_column].combine_chunks()
+    text = table.written_ids(item_column)
     # A catalogue may hold codes next to integer ids. The items with codes are found by their titles.
     item_ids = pc.coalesce(as_ids(text, id_type).cast(pa.string()), as_ids(text, pa.string()))
     with connect() as con:

@@ -15,7 +15,10 @@ from batchrec.sources.file_format import Format, Layout
 from batchrec.sources.input_files import InputFile
 from batchrec.tables.queries import literal, select
 
-_DELIMITERS = (",", ";", "\t", "|", "::", "\x01")
+_DELIMITERS = (",", ";", "\t", "|", "\x1f", "::", "\x01")
+
+# No name of a column; pandas names columns 0, 1, 2 if nobody else does.
+_LIKE_A_TIME = re.compile(r"\s*[-+]?\d.{3}")
 
 # Python's reader stops at fields of 128 KiB; a review can be longer.
 csv.field_size_limit(2**31 - 1)
@@ -45,15 +48,19 @@ class CsvFormat(Format):
                 f"{file}: the file is empty; expected a header{' with ' if wanted else ''}{', '.join(wanted)}"
             )
         if "\0" in lines[0]:
+            # The zero byte of a letter is its first one in UTF-16BE.
+            encoding = "utf-16be" if lines[0].startswith("\0") else "utf-16le"
             raise InputError(
                 f"{file}: is not text: it has zero bytes. Expected a table in a format that batchrec reads, such as "
-                "CSV. If it is text in UTF-16 convert it, as with iconv -f utf-16le -t utf-8"
+                f"CSV. If it is text in UTF-16 convert it, as with iconv -f {encoding} -t utf-8"
             )
         delimiters = _DELIMITERS if options.delimiter is None else (options.delimiter,)
         headers = [_header(lines, delimiter, options) for delimiter in delimiters]
         best = max(headers, key=lambda layout: (len(set(wanted) & set(layout.columns)), len(layout.columns)))
         if wanted and options.names is None and not set(wanted) & set(best.columns):
             _refuse_late_header(file, lines, wanted, headers)
+        if options.names is not None and options.has_header:
+            _refuse_row_as_header(file, lines, wanted, best)
         if options.names is not None and len(best.columns) != len(options.names):
             raise InputError(
                 f"{file}: --columns names {len(options.names)} columns; the first line has "
@@ -117,6 +124,17 @@ def _header(start: list[str], delimiter: str, options: CsvOptions) -> Layout:
     )
 
 
+def _refuse_row_as_header(file: InputFile, start: list[str], wanted: dict[str, str], layout: Layout) -> None:
+    """Raise InputError if the header that --columns replaces has a time in the column of times, as a row has."""
+    (_, fields), *_ = csv_records(start, layout)
+    for column, field in zip(layout.columns, fields, strict=False):
+        if wanted.get(column) == "--timestamp-column" and _LIKE_A_TIME.match(field):
+            raise InputError(
+                f"{file}: the first line looks like a row: {field!r} is its {column}; expected a header, which "
+                "--columns replaces. Pass --header no too if the file has none"
+            )
+
+
 def _refuse_late_header(file: InputFile, start: list[str], wanted: dict[str, str], layouts: list[Layout]) -> None:
     """Raise InputError if a line below the first names all wanted columns, as below a title or an empty line."""
     for layout in layouts:
@@ -130,7 +148,7 @@ def _refuse_late_header(file: InputFile, start: list[str], wanted: dict[str, str
 
 def _quote_of(start: list[str], delimiter: str) -> str:
     """Return the quote character. In tab-separated files a quote is an ordinary character unless a field is quoted."""
-    if delimiter not in ("\t", "\x01"):
+    if delimiter not in ("\t", "\x01", "\x1f"):
         return '"'
     mark = re.escape(delimiter)
     quoted = re.compile(rf'(?:^|{mark})"(?:[^{mark}"]|"")*"(?:{mark}|[\r\n]*$)')

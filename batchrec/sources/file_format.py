@@ -130,4 +130,7 @@ def value_of_nested(column: str, type_: str) -> str:
     column = sql_name(column)
     if type_ == "struct":
         return f"the field that holds the id or the time, like {column}.field"
+    if type_ in ("variant", "union"):
+        # Of these each row has one value, which may be a list.
+        return f"cast({column} as varchar)"
     return f"unnest(map_keys({column}))" if type_ == "map" else f"unnest({column})"

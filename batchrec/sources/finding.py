@@ -87,6 +87,8 @@ def _list_path(path: str, option: str) -> Listing:
         files = [Path(f) for f in glob.glob(path, recursive=True) if Path(f).is_file()]
         expected = f"a file, a folder or a glob. Pass {option}"
     if not files:
+        if path and not is_folder and Path(path).exists():
+            raise InputError(f"{path}: is a pipe, a device or a socket; expected a file. Save it as a file first")
         others = _of_other_names(path) if is_folder else ""
         raise InputError(f"{path}: no file found; expected {expected}{others}")
     return Listing(list(map(_input_file, files)), unread)
@@ -104,6 +106,10 @@ def _of_other_names(folder: str) -> str:
 
 
 def _input_file(path: Path) -> InputFile:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{str(path)!r}: the name has bytes that are not UTF-8. Rename the file or folder") from error
     # By the path that DuckDB returns with each row.
     return InputFile(not_from_home(path))
 

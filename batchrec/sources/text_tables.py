@@ -3,8 +3,8 @@
 They are files of CSV or Parquet, queries, or tables of stores.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Self
@@ -21,6 +21,7 @@ from batchrec.sources import (
     find_files,
     is_query,
     is_table_url,
+    lost_digits,
     malformed_records,
     merged_records,
     open_query,
@@ -39,12 +40,20 @@ _PLACES = ("first", "second", "third", "fourth")
 class TextTable:
     """A table that an option names, as text columns; a value is null if it is empty or the table lacks the column.
 
-    names: all columns of the table, also those that were not read.
+    names: all columns of the table, also those that were not read. inexact: column of floats that cannot hold its
+    whole numbers -> the text of the error if they are ids.
     """
 
     file: str
     rows: pa.Table
     names: tuple[str, ...] = ()
+    inexact: Mapping[str, str] = field(default_factory=dict)
+
+    def written_ids(self, column: str) -> pa.Array:
+        """Return a column of ids as they are written. Raises InputError if floats have made one of several."""
+        if column in self.inexact:
+            raise InputError(self.inexact[column])
+        return self.rows[column].combine_chunks()
 
     def required(self, column: str) -> pa.Array:
         """Return a column that must have a value in each row. Raises InputError if one is missing."""
@@ -54,15 +63,19 @@ class TextTable:
         return values
 
     def without_null_words(self, column: str) -> Self:
-        """Return the table with nulls in place of a column's words for a missing value, as in ids of the log."""
-        values = as_ids(self.rows[column].combine_chunks(), pa.string())
+        """Return the table with nulls in place of a column's words for a missing value, as in ids of the log.
+
+        Raises InputError if floats have made one id of several.
+        """
+        values = as_ids(self.written_ids(column), pa.string())
         return replace(self, rows=self.rows.set_column(self.rows.schema.get_field_index(column), column, values))
 
     def ids(self, column: str, id_type: pa.DataType) -> pa.Array:
         """Return a column of ids as int64 or string. An id that cannot be of that type is null: nothing has it.
 
-        Raises InputError if a row has no id.
+        Raises InputError if a row has no id, or if floats have made one of several.
         """
+        self.written_ids(column)
         return as_ids(self.required(column), id_type)
 
 
@@ -91,6 +104,12 @@ def read_text_table(
             parameters = {f"{place}_column": name for place, name in zip(_PLACES, wanted, strict=True)}
             rows = unite(con, sources, "sources/texts", parameters).to_arrow_table()
             merged = [record for source in sources for record in merged_records(con, source, list(columns))]
+            inexact = {
+                name: problem
+                for source in sources
+                for name, spelled_name in spelled.items()
+                if (problem := lost_digits(con, source, spelled_name, "ids", file)) is not None
+            }
         except duckdb.Error as error:
             raise InputError(f"{file}: {describe_error(error)}") from error
         bad = malformed_records(con, sources) + [row for record in merged for row in record.rows]
@@ -99,7 +118,7 @@ def read_text_table(
     empty = pa.nulls(len(rows), pa.string())
     arrays = {name: rows[place].cast(pa.string()) for name, place in zip(spelled, _PLACES, strict=False)}
     texts = pa.table({name: arrays.get(name, empty) for name in (*columns, *optional)}).combine_chunks()
-    return TextTable(file, texts, tuple(dict.fromkeys(all_names)))
+    return TextTable(file, texts, tuple(dict.fromkeys(all_names)), inexact)
 
 
 def _open_by_names(

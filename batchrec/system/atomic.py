@@ -32,11 +32,15 @@ def check_writable(out: Path, option: str = "--out") -> None:
     """Raise ConfigError if the file or folder `out` cannot be created. To be called before any work is done."""
     probe = probe_path(out)
     try:
+        # DuckDB and Arrow take names in UTF-8 only.
+        str(out).encode()
         out.exists()  # raises if the name is too long
         has_folder = probe.parent.is_dir()
         if has_folder:
             probe.touch()
             probe.unlink(missing_ok=True)
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{str(out)!r}: the name has bytes that are not UTF-8. Pass another {option}") from error
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}. Pass another {option}") from error
     if not has_folder:

@@ -24,6 +24,8 @@ WHOLE_NUMBER = rf"^(-?(0|[1-9][0-9]{{0,18}})(\.0*)?|{WHOLE_FLOAT})$"
 # Programs that hold a long id as a float, and spreadsheets, write it like this: 1.2345678901234568e+18, 1,23E+15.
 _ROUNDED = [r"[0-9]([.,][0-9]+)?[eE]\+[0-9]+", r"[1-9]\.[0-9]+E(1[5-9]|[2-9][0-9])"]
 _ROUNDED += [rf"[1-9]\.[0-9]{{1,{n - 4}}}E{n}" for n in range(12, 15)]
+# From 2^53 to 10^16 Python and DuckDB write a float like this; texts of decimals mostly have more zeros.
+_ROUNDED += [r"9(007[2-9]|00[89][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})[0-9]{11}\.0"]
 LOST_DIGITS = rf"^\s*-?({'|'.join(_ROUNDED)})\s*$"
 _GREATEST = str(2**63 - 1)
 
@@ -56,7 +58,8 @@ def as_ids(text: pa.Array, id_type: pa.DataType) -> pa.Array:
     present = pc.if_else(is_missing, pa.scalar(None, pa.string()), trimmed)
     if not pa.types.is_integer(id_type):
         return present
-    present = _without_exponent(present)
+    has_lost_digits = pc.match_substring_regex(present, LOST_DIGITS)
+    present = _without_exponent(pc.if_else(has_lost_digits, pa.scalar(None, pa.string()), present))
     number = pc.replace_substring_regex(present, r"\.0*$", "")
     # Texts of the same length compare as numbers do.
     digits = pc.utf8_lpad(pc.utf8_ltrim(number, "-0"), len(_GREATEST), "0")

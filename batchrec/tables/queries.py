@@ -207,7 +207,8 @@ def _open(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     with own_folder(spill_folder) as spill:
         # Only `order by` determines an order, so parallel reads need not keep the order of the files.
-        config: dict[str, Any] = {"temp_directory": str(spill), "preserve_insertion_order": False}
+        # DuckDB's own error for a path that is not UTF-8 does not say so.
+        config: dict[str, Any] = {"temp_directory": str(spill).encode().decode(), "preserve_insertion_order": False}
         config |= {"memory_limit": memory_limit} if memory_limit else {}
         config["threads"] = threads or n_cores()
         try:

@@ -13,7 +13,7 @@ with events as (
 items as (
     select
         item_id,
-        ltrim(regexp_replace(lower(item_id), '\.0+$', ''), '0') as alike
+        ltrim(regexp_replace(nfc_normalize(lower(item_id)), '\.0+$|\p{Cf}', '', 'g'), '0') as alike
     from events
 )
 

@@ -1,10 +1,15 @@
 -- One row per id of a rule table, in the view ids, that equals or is like a user of the histories at $path: its place
 -- in the table, whether it equals one, and the user. Ids are compared by their trimmed text; ids are alike if they
--- differ only in case, leading zeros or a trailing .0.
+-- differ only in case, leading zeros, a trailing .0, characters without width or the form of accents.
 with users as (
     select
         trim(cast(user_id as varchar), $blanks) as user_id,
-        ltrim(regexp_replace(lower(trim(cast(user_id as varchar), $blanks)), '\.0+$', ''), '0') as alike
+        ltrim(
+            regexp_replace(
+                nfc_normalize(lower(trim(cast(user_id as varchar), $blanks))), '\.0+$|\p{Cf}', '', 'g'
+            ),
+            '0'
+        ) as alike
     from read_parquet($path, hive_partitioning = false)
 )
 

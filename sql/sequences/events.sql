@@ -225,12 +225,12 @@ select
                 then 'unreadable time'
             when
                 not user_is_plain
-                and (contains(user_id, '+') or contains(user_id, 'E'))
+                and (contains(user_id, '+') or contains(user_id, 'E') or contains(user_id, '.0'))
                 and regexp_matches(user_id, $lost_digits)
                 then 'user id has lost digits'
             when
                 not item_is_plain
-                and (contains(item_id, '+') or contains(item_id, 'E'))
+                and (contains(item_id, '+') or contains(item_id, 'E') or contains(item_id, '.0'))
                 and regexp_matches(item_id, $lost_digits)
                 then 'item id has lost digits'
             when user_is_two_lines then 'user id holds a line end'

@@ -266,4 +266,11 @@ def _lost(text: str) -> bool:
     """Return whether a text exists but cannot be an id: a float that has lost digits, or text of two records."""
     java = _JAVA_FLOAT.fullmatch(text.strip())
     is_rounded = java is not None and (int(java[2]) >= 15 or 12 <= int(java[2]) > len(java[1]) + 3)
-    return is_rounded or _LOST_DIGITS.fullmatch(text) is not None or re.search("[\r\n]", text.strip(BLANKS)) is not None
+    # As Python writes floats from 2^53 to 10^16.
+    is_large = re.fullmatch(r"\s*-?[0-9]{16}\.0\s*", text) is not None and abs(float(text)) >= 9_007_200e9
+    return (
+        is_rounded
+        or is_large
+        or _LOST_DIGITS.fullmatch(text) is not None
+        or re.search("[\r\n]", text.strip(BLANKS)) is not None
+    )

@@ -165,6 +165,7 @@ ALIKE: dict[str, tuple[str, Rows, str]] = {
     "zeros that a spreadsheet took": ("block", [(104,), (100,)], "unknown: '100'; known ones look like '00100'"),
     "a float": ("allow", [("00101.0",)], "unknown: '00101.0'; known ones look like '00101'"),
     "a pin": ("pins", [("00100", 1), (999, 2)], "item_id '999' is not known, but the histories have '00999'"),
+    "a pin with a character without width": ("pins", [("00101\u200b", 1)], "but the histories have '00101'"),
     "users in capitals": ("block-for-user", [("ANN", "00100")], "unknown: 'ANN'; known ones look like 'ann'"),
     "zeros of users": ("candidates", [(7, "00100")], "unknown: '7'; known ones look like '0007'"),
 }
@@ -182,6 +183,16 @@ PARTLY: dict[str, tuple[str, Rows, str]] = {
     "items": ("block", [("00100",), ("00102",), (104,)], "unknown: '104'; known ones look like '00104'"),
     "allowed": ("allow", [("00100",), ("00102",), ("new",), (104,)], "unknown: '104'; known ones look like '00104'"),
     "users": ("block-for-user", [("ann", "00100"), (7, "00100")], "unknown: '7'; known ones look like '0007'"),
+    "no width": (
+        "block",
+        [("00100",), ("00102",), ("00104\u200b",)],
+        r"unknown: '00104\u200b'; known ones look like '00104'",
+    ),
+    "users without width": (
+        "users",
+        [("ann",), ("Bob",), ("00\u200d07",)],
+        r"unknown: '00\u200d07'; known ones look like '0007'",
+    ),
     "listed": ("users", [("ann",), ("Bob",), (7,)], "--users: 2 of 3 users are in the histories; unknown: '7'"),
     "segments": ("segments", [("ann", "dk"), ("bob", "dk")], "unknown: 'bob'; known ones look like 'Bob'"),
 }
@@ -231,6 +242,18 @@ def test_rows_with_a_segment_need_users_in_it(tmp_path: Path, capsys: pytest.Cap
     )
     assert scored(tmp_path, "block", [(1010, ""), (1011, None)], **by_segment) == 0
     assert scored(tmp_path, "block", [(1010, "dk"), (1011, "se")], *people, **by_segment) == 0
+
+
+# The last one has an accent that is a character of its own.
+@pytest.mark.parametrize("segment", ["DÅNK", "dånk.0", "0dånk", "da\u030ank"])
+def test_a_segment_that_is_almost_one_of_the_users_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], segment: str
+) -> None:
+    people = write_table(tmp_path / "people.csv", "user_id,segment", [(1, "dånk"), (2, "se"), (3, "no")])
+    rows: Rows = [(1000, segment), (1001, "se"), (1002, "no")]
+    assert scored(tmp_path, "block", rows, "--segments", people, header="item_id,segment") == 0
+    warning = f"WARNING --block: 2 of 3 segments are in --segments; unknown: {segment!r}; known ones look like 'dånk'"
+    assert warning in capsys.readouterr().err
 
 
 def test_columns_may_be_in_capitals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

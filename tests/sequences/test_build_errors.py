@@ -268,6 +268,28 @@ def test_names_in_an_error_cannot_break_its_line_or_drive_a_terminal(build: Buil
     assert outcome.stderr.strip().isprintable()
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are always Unicode")
+def test_a_path_that_is_not_utf_8_is_named(build: BuildSequences) -> None:
+    Path("ratings.csv").write_text(GOOD)
+    assert_fails_and_touches_nothing(
+        build, ["--out", "h\udce9.parquet"], 2, ["h\\udce9.parquet", "not UTF-8. Pass another --out"]
+    )
+    Path("log").mkdir()
+    Path("log/r\udce9.csv").write_text(GOOD)
+    outcome = build("--ratings", "log")
+    assert outcome.exit_code == 3
+    assert "log/r\\udce9.csv': the name has bytes that are not UTF-8. Rename" in outcome.stderr
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are always Unicode")
+@pytest.mark.usefixtures("own_duckdb")
+def test_a_folder_that_is_not_utf_8_is_named(build: BuildSequences, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("caf\udce9").mkdir()
+    monkeypatch.chdir("caf\udce9")
+    Path("ratings.csv").write_text(GOOD)
+    assert_fails_and_touches_nothing(build, [], 2, ["caf\\udce9", "not UTF-8. Rename"])
+
+
 def test_a_failed_run_in_a_fresh_folder_leaves_it_as_it_was(build: BuildSequences) -> None:
     Path("ratings.csv").write_text(f"{GOOD}1,3,3,x\n")
     assert build().exit_code == 3

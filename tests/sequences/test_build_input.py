@@ -173,6 +173,7 @@ def test_a_gap_in_a_column_of_floats_is_an_event_without_a_user(build: BuildSequ
         "userId;movieId;rating;timestamp\n1;2;3,5;4\n1;3;3,5;5\n",
         "userId\tmovieId\trating\ttimestamp\n1\t2\t3\t4\n1\t3\t3\t5\n",
         "userId|movieId|rating|timestamp\n1|2|3|4\n1|3|3|5\n",
+        "userId\x1fmovieId\x1frating\x1ftimestamp\n1\x1f2\x1f3\x1f4\n1\x1f3\x1f3\x1f5\n",
         "userId,movieId,rating,timestamp\n1,2,3,4\n\n1,3,3,5\n\n",
         'title,userId,movieId,timestamp\r\n"Avengers, The\r\n""1""",1,2,4\r\n"a\nb",1,3,5\r\n',
         'title,userId,movieId,timestamp\n"Avengers, The\r\n""1""",1,2,4\n"a\nb",1,3,5\n',

@@ -110,6 +110,15 @@ def test_the_query_that_the_error_about_a_nested_column_suggests_reads_it(
     fails(build("--query", "q.sql"), "q.sql", "'item_id'", "unnest(item_id)")
 
 
+@pytest.mark.parametrize("value", ["10::variant", "union_value(a := 10)"], ids=["variant", "union"])
+def test_the_cast_that_the_error_about_a_value_of_any_type_suggests_reads_it(build: BuildSequences, value: str) -> None:
+    rows = f"from (select 1 as user_id, {value} as item_id, {T} as timestamp)"
+    write("q.sql", f"select * {rows}")
+    fails(build("--query", "q.sql"), "q.sql", "'item_id'", "Pass a query with cast(item_id as varchar)\n")
+    write("q.sql", f"select user_id, cast(item_id as varchar) as item_id, timestamp {rows}")
+    assert build("--query", "q.sql").histories == {1: ["10"]}
+
+
 def test_whole_decimals_are_spelled_as_integers_next_to_text(build: BuildSequences) -> None:
     decimals = pa.array(["17850", "2"]).cast(pa.decimal128(38, 10))
     write_parquet("d/r.parquet", userId=decimals, movieId=decimals, timestamp=[T, T])
@@ -125,10 +134,21 @@ def test_whole_floats_as_java_writes_them_are_integers(build: BuildSequences) ->
     assert build().histories == {12345678: [-(10**7), 123456789012345], 123456: [123456789012300]}
 
 
-@pytest.mark.parametrize("text", ["1.23E+15", '"1,23E+15"', "1e+05", "1.2345678E15", "1.2345679E14", "1.2345678E18"])
+@pytest.mark.parametrize(
+    "text",
+    ["1.23E+15", '"1,23E+15"', "1e+05", "1.2345678E15", "1.2345679E14", "1.2345678E18"],
+)
 def test_ids_that_a_program_has_rounded_are_bad_rows(build: BuildSequences, text: str) -> None:
     log(f"17,{text},{T}", f"18,x,{T}")
     fails(build(), "line 2", "item id has lost digits")
+
+
+def test_a_float_beyond_the_exact_ones_is_a_bad_row_also_without_an_exponent(build: BuildSequences) -> None:
+    log(f"17,9123456789012346.0,{T}", f"9123456789012346.0,18,{T}", f"17,19,{T}")
+    fails(build(), "line 2", "item id has lost digits", "2 of 3 rows")
+    assert build("--max-bad-rows", "2").histories == {17: [19]}
+    log(f"17,9007199254740991.0,{T}", f"17,9123456789012345,{T + 1}", f"17,9123456789012345.00,{T + 2}")
+    assert build().histories == {17: [2**53 - 1, 9123456789012345]}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +275,8 @@ def test_a_text_that_others_write_for_a_missing_id_is_a_warning(build: BuildSequ
     assert (outcome.histories, "WARNING" in outcome.stderr) == ({"u1": [10]}, False)
 
 
-@pytest.mark.parametrize("word", ["NA", "#N/A", "#REF!"])
+# The last ones are of SAS, Julia and pivot tables of spreadsheets.
+@pytest.mark.parametrize("word", ["NA", "#N/A", "#REF!", ".", "missing", "(blank)"])
 def test_a_word_that_alone_would_make_integers_text_is_refused(build: BuildSequences, word: str) -> None:
     log(f"17850,10,{T}", f"{word},10,{T}", f"13047,10,{T}", f"{word},20,{T}")
     fails(build(), f"line 3: userId: '{word}'", f"Pass --null '{word}'", "--user-id-type text")
@@ -304,6 +325,9 @@ def test_other_ids_with_an_e_are_text(build: BuildSequences, text: str) -> None:
         (pa.array([2.0**24], pa.float32()), False),
         (pa.array([np.float16(2**11 - 1)]), True),
         (pa.array([np.float16(2**11)]), False),
+        # DuckDB reads decimals of more than 38 digits, as of BigQuery's BIGNUMERIC, as doubles.
+        (pa.array([2**53 - 1], pa.decimal256(40, 0)), True),
+        (pa.array([2**53 + 1], pa.decimal256(40, 0)), False),
     ],
     ids=str,
 )

@@ -238,6 +238,28 @@ def test_a_header_without_a_name_for_the_numbers_of_rows_is_completed_by_columns
     assert events(outcome) == {7: [(2, T), (3, T + 1)]}
 
 
+@pytest.mark.parametrize("time", [str(T), "2023-11-14 22:15:01", '"14.11.2023"'])
+def test_a_row_in_place_of_the_header_that_columns_replaces_is_an_error(build: BuildSequences, time: str) -> None:
+    write("r.csv", f"1,2,{time}\n1,3,{T + 1}\n")
+    options = ("--ratings", "r.csv", "--columns", "userId,movieId,timestamp")
+    fails(build(*options), "r.csv: the first line looks like a row", time.strip('"'), "Pass --header no too")
+    write("r.csv", f"1,2,{T}\n1,3,{T + 1}\n")
+    assert build(*options, "--header", "no").histories == {1: [2, 3]}
+    # pandas numbers columns without names.
+    write("r.csv", f"0,1,2\n1,2,{T}\n1,3,{T + 1}\n")
+    assert build(*options).histories == {1: [2, 3]}
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("utf-16-le", "utf-16le"), ("utf-16-be", "utf-16be")])
+def test_the_conversion_that_the_error_about_utf_16_suggests_fits(
+    build: BuildSequences, encoding: str, name: str
+) -> None:
+    Path("r.csv").write_bytes(f"userId,movieId,timestamp\n1,2,{T}\n".encode(encoding))
+    fails(build("--ratings", "r.csv"), f"iconv -f {name} -t utf-8")
+    Path("r.csv").write_bytes(Path("r.csv").read_bytes().decode(name).encode())
+    assert build("--ratings", "r.csv").histories == {1: [2]}
+
+
 @pytest.mark.parametrize(
     ("contents", "words"),
     [

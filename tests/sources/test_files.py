@@ -1,6 +1,7 @@
 """Files and folders of a log: partitions, compression, table formats, and files that are skipped or damaged."""
 
 import gzip
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,12 @@ def test_the_error_about_a_folder_without_known_suffixes_gives_the_glob_that_rea
     write("plays/_SUCCESS", "")
     fails(build("--ratings", "plays"), "plays: no file found", "'part-00000'", "'plays/**/*'")
     assert build("--ratings", "plays/**/*", "--timestamp-column", "dt").histories == {1: [2]}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no named pipes in folders")
+def test_a_pipe_is_refused_by_that_name(build: BuildSequences) -> None:
+    os.mkfifo("log.csv")
+    fails(build("--ratings", "log.csv"), "log.csv: is a pipe, a device or a socket; expected a file. Save it")
 
 
 def test_the_error_about_a_missing_column_lists_those_in_the_path(build: BuildSequences) -> None:

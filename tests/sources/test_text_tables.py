@@ -1,6 +1,8 @@
 """Small tables that people write: users, catalogues and rules, read with the same spelling of ids."""
 
+from collections.abc import Callable
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +11,7 @@ import pytest
 
 from batchrec.config import CatalogueConfig
 from batchrec.errors import ConfigError, InputError
+from batchrec.rules.rule_tables import read_rule_table
 from batchrec.scoring.user_list import read_user_list
 from batchrec.sources.catalogue import Catalogue, read_catalogue
 from batchrec.sources.text_tables import read_text_table
@@ -42,6 +45,12 @@ def write(folder: Path, name: str, text: str) -> str:
         ("-1.23456789012E11 ", -123456789012, "-1.23456789012E11"),
         ("1.23456789E7", None, "1.23456789E7"),
         ("1.2345679E14", None, "1.2345679E14"),
+        # A float from 2^53 on may be another id.
+        ("9007200000000002.0", None, "9007200000000002.0"),
+        ("-9123456789012346.0", None, "-9123456789012346.0"),
+        ("9006999999999999.0", 9006999999999999, "9006999999999999.0"),
+        ("9123456789012345.00", 9123456789012345, "9123456789012345.00"),
+        ("12345678901234567.0", 12345678901234567, "12345678901234567.0"),
         ("A03  ", None, "A03"),
         ("\\N", None, None),
         (" null ", None, None),
@@ -114,3 +123,32 @@ def test_rows_merged_by_a_stray_quote_are_an_error(tmp_path: Path) -> None:
         catalogue(movies, pa.int64())
     spread = write(tmp_path, "spread.csv", 'movieId,title\n1,"Heroes\nin two lines"\n2,Low\n')
     assert catalogue(spread, pa.int64()).titles.to_pylist() == ["Heroes\nin two lines", "Low"]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array([2.0**53 + 2]),
+        pa.array([2.0**24 + 2], pa.float32()),
+        pa.array([Decimal(2**53 + 1)], pa.decimal256(40, 0)),
+    ],
+    ids=["double", "float", "decimal256"],
+)
+def test_floats_that_have_lost_digits_are_refused_as_ids_of_small_tables(tmp_path: Path, ids: pa.Array) -> None:
+    file = str(tmp_path / "table.parquet")
+    columns = {"user_id": ids, "item_id": ids, "movieId": ids, "title": pa.array(["A"])}
+    pq.write_table(pa.table(columns), file)
+    readers: list[Callable[[], object]] = [
+        lambda: read_rule_table(file, "--block", ["item_id"]),
+        lambda: read_rule_table(file, "--block-for-user", ["user_id"]),
+        lambda: read_user_list(file, pa.int64()),
+        lambda: catalogue(file, pa.int64()),
+        lambda: read_text_table(file, "--recs", {"item_id": "--recs"}).ids("item_id", pa.int64()),
+    ]
+    for read in readers:
+        with pytest.raises(InputError, match=r"table\.parquet: column .* has ids as .* lost digits"):
+            read()
+    # Other columns of floats may be as large.
+    numbers = tmp_path / "numbers.parquet"
+    pq.write_table(pa.table({"item_id": pa.array([7]), "factor": ids}), numbers)
+    assert read_rule_table(str(numbers), "--boost", ["item_id", "factor"]).ids("item_id", pa.int64()).to_pylist() == [7]
