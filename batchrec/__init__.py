@@ -7,6 +7,7 @@ model in memory, with titles by CatalogueConfig. Each loads when it is first use
 torch, onnxruntime and duckdb.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from batchrec.training.trackers import tracker
     from batchrec.training.train import train
     from batchrec.tuning.tune import tune
+
+# Builds of onnxruntime report each session to their makers, and keep a device id and a queue in the user's folders. It
+# looks at this variable when it loads.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "BatchrecError": "errors",

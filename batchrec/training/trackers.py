@@ -1,6 +1,7 @@
 """Trackers: the figures of a training's epochs, sent to TensorBoard or MLflow while it trains."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -48,6 +49,8 @@ def _tensorboard(folder: str, _config: TrainingConfig) -> Iterator[OnEpoch]:
 
 @contextmanager
 def _mlflow(uri: str, config: TrainingConfig) -> Iterator[OnEpoch]:
+    # MLflow would otherwise report to its makers too.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     with needs_extra("--track mlflow", "mlflow"):
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param
