@@ -17,8 +17,8 @@ from batchrec.tables.queries import literal, select
 
 _DELIMITERS = (",", ";", "\t", "|", "\x1f", "::", "\x01")
 
-# No name of a column; pandas names columns 0, 1, 2 if nobody else does.
-_LIKE_A_TIME = re.compile(r"\s*[-+]?\d.{3}")
+# No name of a column, as 1st_seen is; pandas names columns 0, 1, 2 if nobody else does.
+_LIKE_A_TIME = re.compile(r"\s*[-+]?\d[-+\d.,:/ TZ]{3,}")
 
 # Python's reader stops at fields of 128 KiB; a review can be longer.
 csv.field_size_limit(2**31 - 1)
@@ -128,7 +128,7 @@ def _refuse_row_as_header(file: InputFile, start: list[str], wanted: dict[str, s
     """Raise InputError if the header that --columns replaces has a time in the column of times, as a row has."""
     (_, fields), *_ = csv_records(start, layout)
     for column, field in zip(layout.columns, fields, strict=False):
-        if wanted.get(column) == "--timestamp-column" and _LIKE_A_TIME.match(field):
+        if wanted.get(column) == "--timestamp-column" and _LIKE_A_TIME.fullmatch(field):
             raise InputError(
                 f"{file}: the first line looks like a row: {field!r} is its {column}; expected a header, which "
                 "--columns replaces. Pass --header no too if the file has none"

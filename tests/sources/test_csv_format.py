@@ -246,8 +246,9 @@ def test_a_row_in_place_of_the_header_that_columns_replaces_is_an_error(build: B
     write("r.csv", f"1,2,{T}\n1,3,{T + 1}\n")
     assert build(*options, "--header", "no").histories == {1: [2, 3]}
     # pandas numbers columns without names.
-    write("r.csv", f"0,1,2\n1,2,{T}\n1,3,{T + 1}\n")
-    assert build(*options).histories == {1: [2, 3]}
+    for header in ("0,1,2", "who,what,1st_seen"):
+        write("r.csv", f"{header}\n1,2,{T}\n1,3,{T + 1}\n")
+        assert build(*options).histories == {1: [2, 3]}
 
 
 @pytest.mark.parametrize(("encoding", "name"), [("utf-16-le", "utf-16le"), ("utf-16-be", "utf-16be")])
