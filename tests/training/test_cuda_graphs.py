@@ -128,3 +128,17 @@ def test_a_replay_reads_the_arrays_of_its_call_from_the_same_memory() -> None:
     assert len(set(places[1:])) == 1
     assert len(places) == 6
     assert function(np.arange(3), None).tolist() == [0, 2, 4]
+
+
+def test_capturing_changes_no_random_number_that_follows() -> None:
+    def noisy(values: Tensor) -> Tensor:
+        return values + torch.rand(2) / 10
+
+    def plain(values: NDArray[Any]) -> Tensor:
+        return noisy(torch.from_numpy(values))
+
+    drawn = []
+    for function in (plain, GraphedFunction(noisy, CPU, lambda captured: captured)):
+        torch.manual_seed(0)
+        drawn.append([function(np.ones(2)).tolist() for _ in range(4)])
+    assert drawn[0] == drawn[1]
