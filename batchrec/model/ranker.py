@@ -19,9 +19,9 @@ from batchrec.errors import DeviceError, ModelError, one_line
 from batchrec.model.batching import NO_PAIRS, SeenPairs
 from batchrec.model.blend import NO_HABITS, ScoredPairs
 from batchrec.model.graph import Graph
+from batchrec.model.graph_changes import with_biases_in_product, without_outputs
 from batchrec.model.precision import at_precision
 from batchrec.model.runs import RunInputs, Runs
-from batchrec.model.wide_graph import with_biases_in_product, without_outputs
 from batchrec.system.machine import has_nvidia_device
 from batchrec.tables.schemas import FIRST_ITEM
 

@@ -6,7 +6,7 @@ Of many items a step moves only those that it touches (sparse_items.py).
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from weakref import WeakMethod
 
 import numpy as np
@@ -27,6 +27,7 @@ from batchrec.training.loss import ItemLoss
 from batchrec.training.sparse_items import ITEM_WEIGHTS, SparseItems
 from batchrec.training.windows import Batch
 
+Result = TypeVar("Result")
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 _MAX_GRADIENT_NORM = 5.0
@@ -74,7 +75,7 @@ class Trainer:
         self._items = SparseItems(encoder, cast(Encoder, self._average.module)) if is_sparse else None
         self._graphed: GraphedFunction | None = None
         if self._device.type == "cuda" and group.size == 1 and not is_sparse:
-            self._graphed = GraphedFunction(self._learn_even, self._device, CudaGraphs())
+            self._graphed = GraphedFunction(_weakly(self._learn_even), self._device, CudaGraphs())
 
     def decay_over(self, n_steps: int) -> None:
         """Let the learning rate fall to 0 over the next steps. The state to resume from does not hold this."""
@@ -207,14 +208,14 @@ class Trainer:
         return list(compress(weights, self._is_dense))
 
 
-def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+def _weakly(method: Callable[..., Result]) -> Callable[..., Result]:
     """Return a function that calls a method and does not keep its object: gigabytes, in a circle of references."""
     weak = WeakMethod(method)
 
-    def call(*given: object) -> None:
+    def call(*given: object) -> Result:
         alive = weak()
         assert alive is not None  # noqa: S101 - the object itself calls it
-        alive(*given)
+        return alive(*given)
 
     return call
 

@@ -1,5 +1,7 @@
 """Training steps as CUDA graphs, without a GPU: a capture that calls the function again stands for a graph."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from batchrec.config import Objective, TrainingConfig
 from batchrec.model.batching import Histories
+from batchrec.training import trainer as trainers
 from batchrec.training.cuda_graphs import GraphedFunction
 from batchrec.training.encoder import Encoder
 from batchrec.training.few_shapes import in_few_shapes
@@ -111,6 +114,22 @@ def test_a_trainer_that_replays_takes_the_same_steps(
     assert len(captured) == sum(shapes.count(shape) > 1 for shape in set(shapes)) > 1
     assert all(warning is not None and warning in message for message in caplog.messages)
     assert bool(caplog.messages) == (warning is not None)
+
+
+def test_graphs_do_not_keep_the_trainer() -> None:
+    encoder = encoder_of("causal")
+    trainer = Trainer(encoder, CONFIG)
+    graphed = GraphedFunction(trainers._weakly(trainer._learn_even), CPU, lambda function: function)
+    for batch in batches_of(encoder, weighs=False)[:4] * 2:
+        graphed(*in_few_shapes(batch, MAX_LEN))
+    trainer._graphed = graphed
+    alive = weakref.ref(trainer)
+    gc.disable()
+    try:
+        del trainer
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_a_replay_reads_the_arrays_of_its_call_from_the_same_memory() -> None:

@@ -8,8 +8,8 @@ import onnx
 import pytest
 
 from batchrec.arrays import Floats
+from batchrec.model import graph_changes
 from batchrec.model import ranker as ranker_module
-from batchrec.model import wide_graph as wide_graphs
 from batchrec.model.batching import Histories, scoring_tokens, seen_pairs
 from batchrec.model.blend import NO_HABITS, Blend, ScoredPairs
 from batchrec.model.directory import read_graph
@@ -62,8 +62,8 @@ def offsets_of(size: int) -> Floats:
 
 
 def in_a_product(graph: Graph, offsets: Floats | None, monkeypatch: pytest.MonkeyPatch) -> Graph:
-    monkeypatch.setattr(wide_graphs, "WIDE", 0)
-    return wide_graphs.with_biases_in_product(graph, offsets)
+    monkeypatch.setattr(graph_changes, "WIDE", 0)
+    return graph_changes.with_biases_in_product(graph, offsets)
 
 
 def operators(graph: Graph) -> list[str]:
@@ -95,13 +95,13 @@ def test_biases_in_the_product_change_no_list(
 
 def test_other_graphs_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = graph_of(101, "yes")
-    assert wide_graphs.with_biases_in_product(graph, None) is graph
+    assert graph_changes.with_biases_in_product(graph, None) is graph
     without_encoder = graph_of(101, "popularity")
     assert in_a_product(without_encoder, None, monkeypatch) is without_encoder
 
 
 def test_cuda_implements_each_operator_of_the_changed_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    changed = wide_graphs.without_outputs(in_a_product(graph_of(101, "yes"), None, monkeypatch), "asked_scores")
+    changed = graph_changes.without_outputs(in_a_product(graph_of(101, "yes"), None, monkeypatch), "asked_scores")
     model = onnx.ModelProto.FromString(changed.proto)
     for tensor in model.graph.initializer:
         if tensor.name in changed.tensors:
@@ -120,7 +120,7 @@ def test_a_ranker_changes_the_graph_if_there_is_a_gpu(precision: Any, monkeypatc
 
     open_session = ranker_module.open_session
     monkeypatch.setattr(ranker_module, "open_session", opening)
-    monkeypatch.setattr(wide_graphs, "WIDE", 0)
+    monkeypatch.setattr(graph_changes, "WIDE", 0)
     graph, table, users = graph_of(101, "yes"), histories(101), np.arange(5)
     cases: list[tuple[Literal["auto", "cpu"], bool]] = [("auto", False), ("auto", True), ("cpu", True)]
     for device, has_gpu in cases:
@@ -132,7 +132,7 @@ def test_a_ranker_changes_the_graph_if_there_is_a_gpu(precision: Any, monkeypatc
 
 def test_a_graph_without_an_output_lacks_what_only_that_needs() -> None:
     graph = graph_of(101, "no")
-    pruned = wide_graphs.without_outputs(graph, "asked_scores")
+    pruned = graph_changes.without_outputs(graph, "asked_scores")
     assert "GatherND" in operators(graph)
     assert "GatherND" not in operators(pruned)
     assert pruned.tensors.keys() == graph.tensors.keys()
@@ -143,3 +143,24 @@ def test_a_graph_without_an_output_lacks_what_only_that_needs() -> None:
     )
     assert part.items.tolist() == whole.items.tolist()
     assert part.scores.tolist() == whole.scores.tolist()
+
+
+def test_what_a_graph_in_an_attribute_reads_stays() -> None:
+    number = onnx.helper.make_tensor_value_info("number", onnx.TensorProto.FLOAT, [1])
+    chosen, other = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("a", "b"))
+    flag = onnx.helper.make_tensor_value_info("flag", onnx.TensorProto.BOOL, [])
+    branches = {
+        name: onnx.helper.make_graph([onnx.helper.make_node("Neg", ["double"], [name])], name, [], [number])
+        for name in ("then_branch", "else_branch")
+    }
+    for name, branch in branches.items():
+        branch.output[0].name = name
+    nodes = [
+        onnx.helper.make_node("Add", ["number", "number"], ["double"]),
+        onnx.helper.make_node("If", ["flag"], ["a"], **branches),
+        onnx.helper.make_node("Exp", ["number"], ["b"]),
+    ]
+    whole = onnx.helper.make_model(onnx.helper.make_graph(nodes, "whole", [number, flag], [chosen, other]))
+    pruned = onnx.ModelProto.FromString(graph_changes.without_outputs(Graph(whole.SerializeToString()), "b").proto)
+    assert [node.op_type for node in pruned.graph.node] == ["Add", "If"]
+    onnx.checker.check_model(pruned, full_check=True)

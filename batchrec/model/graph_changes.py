@@ -1,5 +1,6 @@
-"""Changes of a graph for one session: outputs that nobody reads are left out, and on a GPU passes over wide scores."""
+"""Changes of a graph for one session: without outputs nobody reads, and on a GPU without passes over wide scores."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,11 +106,21 @@ def _pruned(model: "onnx.ModelProto", tensors: Weights) -> Graph:
     needed, nodes = {output.name for output in model.graph.output}, []
     for node in reversed(model.graph.node):
         if needed.intersection(node.output):
-            needed.update(node.input)
+            needed.update(_inputs(node))
             nodes.append(node)
     _replace(model.graph.node, nodes[::-1])
     _replace(model.graph.initializer, [tensor for tensor in model.graph.initializer if tensor.name in needed])
     return Graph(model.SerializeToString(), {name: tensor for name, tensor in tensors.items() if name in needed})
+
+
+def _inputs(node: "onnx.NodeProto") -> Iterator[str]:
+    """Yield the names that a node reads, also in graphs of its attributes."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (output.name for output in graph.output)
+            for inner in graph.node:
+                yield from _inputs(inner)
 
 
 def _replace(field: Any, values: list[Any]) -> None:
