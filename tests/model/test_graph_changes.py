@@ -17,20 +17,16 @@ from batchrec.model.graph import Graph
 from batchrec.model.ranker import Ranker
 from batchrec.model.runs import GROUP
 from batchrec.tables.schemas import FIRST_ITEM
-from batchrec.training.encoder import Encoder
 from tests.model.test_cuda_operators import uncovered
 from tests.support.models import indexed, small_encoder, zero_blend
-from tests.training.test_wide_top_k import wide_graph
-
-# Whole groups, and a rest.
-SIZES = (3 * GROUP, 101)
+from tests.training.test_wide_top_k import graph_of_habits, of_encoder, wide_graph
 
 
-def blend_of(size: int, *, has_encoder: bool = True) -> Blend:
+def blend_of(size: int) -> Blend:
     generator = np.random.default_rng(1)
     return replace(
         zero_blend(size),
-        scale=np.array([0.5 if has_encoder else 0], np.float32),
+        scale=np.array([0.5], np.float32),
         biases=generator.normal(size=size).astype(np.float32),
         neighbours=generator.integers(FIRST_ITEM, size, (size, 3), dtype=np.int32),
         similarities=generator.random((size, 3), dtype=np.float32),
@@ -39,15 +35,13 @@ def blend_of(size: int, *, has_encoder: bool = True) -> Blend:
     )
 
 
-def encoder_of(size: int) -> Encoder:
-    encoder = small_encoder(size)
-    encoder.item_biases.data.normal_()
-    return encoder
+def plain_graph() -> Graph:
+    return read_graph(of_encoder()[1])
 
 
-def graph_of(size: int, blended: str) -> Graph:
-    blend = None if blended == "no" else blend_of(size, has_encoder=blended == "yes")
-    return read_graph(wide_graph(f"changed-{size}-{blended}", encoder_of(size), blend))
+def graph_of(size: int) -> Graph:
+    """A graph with every part of a blend."""
+    return read_graph(wide_graph(f"changed-{size}", small_encoder(size), blend_of(size)))
 
 
 def histories(size: int) -> Histories:
@@ -71,21 +65,21 @@ def operators(graph: Graph) -> list[str]:
 
 
 @pytest.mark.parametrize("offsets", [False, True])
-@pytest.mark.parametrize("blended", ["no", "yes"])
-@pytest.mark.parametrize("size", SIZES)
+# Whole groups, and a rest.
+@pytest.mark.parametrize(("size", "blended"), [(3 * GROUP, True), (101, True), (101, False)])
 def test_biases_in_the_product_change_no_list(
-    size: int, blended: str, offsets: bool, monkeypatch: pytest.MonkeyPatch
+    size: int, blended: bool, offsets: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph, added = graph_of(size, blended), offsets_of(size) if offsets else None
+    graph, added = graph_of(size) if blended else plain_graph(), offsets_of(size) if offsets else None
     changed = in_a_product(graph, added, monkeypatch)
-    # Nothing but the scores of one product is as wide as the catalogue before the groups.
+    # One more appends ones to the states.
     assert operators(changed).count("Gemm") == operators(graph).count("Gemm") + 1
     table, users = histories(size), np.arange(5)
     tokens, seen = scoring_tokens(table, users, small_encoder(size).shape), seen_pairs(table, users)
     habits = ScoredPairs(np.array([0, 3]), np.array([5, 9]), np.array([2, 3], np.float32))
     top_k = size - FIRST_ITEM
     before, after = (
-        Ranker(each, "cpu", item_offsets=added).rank(tokens, seen, top_k, habits if blended == "yes" else NO_HABITS)
+        Ranker(each, "cpu", item_offsets=added).rank(tokens, seen, top_k, habits if blended else NO_HABITS)
         for each in (graph, changed)
     )
     assert after.is_item.tolist() == before.is_item.tolist()
@@ -94,14 +88,14 @@ def test_biases_in_the_product_change_no_list(
 
 
 def test_other_graphs_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = graph_of(101, "yes")
+    graph = graph_of(101)
     assert graph_changes.with_biases_in_product(graph, None) is graph
-    without_encoder = graph_of(101, "popularity")
+    without_encoder = graph_of_habits(3 * GROUP)
     assert in_a_product(without_encoder, None, monkeypatch) is without_encoder
 
 
 def test_cuda_implements_each_operator_of_the_changed_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    changed = graph_changes.without_outputs(in_a_product(graph_of(101, "yes"), None, monkeypatch), "asked_scores")
+    changed = graph_changes.without_outputs(in_a_product(graph_of(101), None, monkeypatch), "asked_scores")
     model = onnx.ModelProto.FromString(changed.proto)
     for tensor in model.graph.initializer:
         if tensor.name in changed.tensors:
@@ -121,7 +115,7 @@ def test_a_ranker_changes_the_graph_if_there_is_a_gpu(precision: Any, monkeypatc
     open_session = ranker_module.open_session
     monkeypatch.setattr(ranker_module, "open_session", opening)
     monkeypatch.setattr(graph_changes, "WIDE", 0)
-    graph, table, users = graph_of(101, "yes"), histories(101), np.arange(5)
+    graph, table, users = graph_of(101), histories(101), np.arange(5)
     cases: list[tuple[Literal["auto", "cpu"], bool]] = [("auto", False), ("auto", True), ("cpu", True)]
     for device, has_gpu in cases:
         monkeypatch.setattr(ranker_module, "has_nvidia_device", lambda has_gpu=has_gpu: has_gpu)
@@ -131,7 +125,7 @@ def test_a_ranker_changes_the_graph_if_there_is_a_gpu(precision: Any, monkeypatc
 
 
 def test_a_graph_without_an_output_lacks_what_only_that_needs() -> None:
-    graph = graph_of(101, "no")
+    graph = plain_graph()
     pruned = graph_changes.without_outputs(graph, "asked_scores")
     assert "GatherND" in operators(graph)
     assert "GatherND" not in operators(pruned)

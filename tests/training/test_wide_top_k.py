@@ -18,6 +18,7 @@ from batchrec.config import ScoringPrecision
 from batchrec.model.batching import SeenPairs, scoring_tokens, seen_pairs
 from batchrec.model.blend import Blend, ScoredPairs
 from batchrec.model.directory import ENCODER, read_graph
+from batchrec.model.graph import Graph
 from batchrec.model.ranker import Ranker
 from batchrec.model.runs import GROUP
 from batchrec.tables.schemas import FIRST_ITEM
@@ -46,16 +47,22 @@ def wide_graph(name: str, encoder: Encoder, blend: Blend | None = None) -> Path:
     return made_once(f"wide-{name}", export)
 
 
+def graph_of_habits(size: int) -> Graph:
+    """A graph without an encoder."""
+    blend = replace(zero_blend(size), habit=np.ones(2, np.float32))
+    return read_graph(wide_graph(f"habits-{size}", small_encoder(size), blend))
+
+
 @cache
 def of_habits(size: int) -> Ranker:
     """A ranker whose scores are the habits alone: any that a test passes."""
-    blend = replace(zero_blend(size), habit=np.ones(2, np.float32))
-    return Ranker(read_graph(wide_graph(f"habits-{size}", small_encoder(size), blend)), "cpu")
+    return Ranker(graph_of_habits(size), "cpu")
 
 
 @cache
 def of_encoder() -> tuple[Encoder, Path]:
     encoder = small_encoder(101)
+    encoder.item_biases.data = torch.linspace(0.5, -0.5, 101)
     return encoder, wide_graph("encoder", encoder)
 
 
