@@ -1,6 +1,6 @@
 """Changes of a graph for one session: without outputs nobody reads, and on a GPU without passes over wide scores."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ def without_outputs(graph: Graph, *unread: str) -> Graph:
     import onnx
 
     model = onnx.ModelProto.FromString(graph.proto)
-    _replace(model.graph.output, [output for output in model.graph.output if output.name not in unread])
+    _drop(model.graph.output, lambda output: output.name in unread)
     return _pruned(model, graph.tensors)
 
 
@@ -46,7 +46,7 @@ def with_biases_in_product(graph: Graph, item_offsets: Floats | None) -> Graph:
     if product is None or biases is None:
         return graph
     filling, widened = _filling(model, product.output[0])
-    matrix = _matrix(embeddings, biases if item_offsets is None else biases + item_offsets, filling)
+    matrix = _matrix(embeddings, biases if item_offsets is None else biases + item_offsets, filling is not None)
     size = matrix.shape[1] - _N_COLUMNS
     constants = {
         f"{_MATRIX}.columns": np.eye(size, size + _N_COLUMNS, dtype=np.float32),
@@ -54,13 +54,13 @@ def with_biases_in_product(graph: Graph, item_offsets: Floats | None) -> Graph:
     }
     states = onnx.helper.make_node("Gemm", [product.input[0], *constants], [f"{_MATRIX}.states"])
     model.graph.node.insert(list(model.graph.node).index(product), states)
-    _replace(product.input, [states.output[0], _MATRIX])
+    product.input[:] = [states.output[0], _MATRIX]
     for value in model.graph.value_info:
         if value.name in widened:
             value.type.tensor_type.shape.dim[1].dim_value = len(matrix)
     if filling is not None:
         for node in model.graph.node:
-            _replace(node.input, [filling.input[0] if name == filling.output[0] else name for name in node.input])
+            node.input[:] = [filling.input[0] if name == filling.output[0] else name for name in node.input]
     model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
     model.graph.initializer.append(external_tensor(_MATRIX, matrix))
     return _pruned(model, {**graph.tensors, _MATRIX: matrix})
@@ -90,10 +90,10 @@ def _filling(model: "onnx.ModelProto", scores: str) -> "tuple[onnx.NodeProto | N
     return None, names
 
 
-def _matrix(embeddings: Floats, biases: Floats, filling: object) -> Floats:
-    """Return embeddings (items, size) with columns of biases and zeros; with `filling`, rows of -inf up to groups."""
+def _matrix(embeddings: Floats, biases: Floats, fills_groups: bool) -> Floats:
+    """Return embeddings (items, size) with columns of biases and zeros, and perhaps rows of -inf up to whole groups."""
     n_items, size = embeddings.shape
-    n_missing = 0 if filling is None else -n_items % GROUP
+    n_missing = -n_items % GROUP if fills_groups else 0
     matrix = np.zeros((n_items + n_missing, size + _N_COLUMNS), np.float32)
     matrix[:n_items, :size] = embeddings
     matrix[:n_items, size] = biases
@@ -103,13 +103,12 @@ def _matrix(embeddings: Floats, biases: Floats, filling: object) -> Floats:
 
 def _pruned(model: "onnx.ModelProto", tensors: Weights) -> Graph:
     """Return the graph of a protobuf without nodes and weights that none of its outputs needs."""
-    needed, nodes = {output.name for output in model.graph.output}, []
+    needed = {output.name for output in model.graph.output}
     for node in reversed(model.graph.node):
         if needed.intersection(node.output):
             needed.update(_inputs(node))
-            nodes.append(node)
-    _replace(model.graph.node, nodes[::-1])
-    _replace(model.graph.initializer, [tensor for tensor in model.graph.initializer if tensor.name in needed])
+    _drop(model.graph.node, lambda node: not needed.intersection(node.output))
+    _drop(model.graph.initializer, lambda tensor: tensor.name not in needed)
     return Graph(model.SerializeToString(), {name: tensor for name, tensor in tensors.items() if name in needed})
 
 
@@ -123,10 +122,8 @@ def _inputs(node: "onnx.NodeProto") -> Iterator[str]:
                 yield from _inputs(inner)
 
 
-def _replace(field: Any, values: list[Any]) -> None:
-    """Replace the values of a repeated field of a protobuf; the new ones may be among the old."""
-    copies = [
-        value if isinstance(value, str) else type(value).FromString(value.SerializeToString()) for value in values
-    ]
-    del field[:]
-    field.extend(copies)
+def _drop(field: Any, is_dropped: Callable[[Any], bool]) -> None:
+    """Delete some messages of a repeated field of a protobuf, in place: copies of weights would take memory."""
+    for place in reversed(range(len(field))):
+        if is_dropped(field[place]):
+            del field[place]

@@ -35,12 +35,12 @@ def in_few_shapes(batch: Batch, max_len: int) -> EvenBatch:
     weights = is_labelled.astype(np.float32) if batch.weights is None else is_labelled * batch.weights
     length = _rounded(batch.tokens.shape[1], max_len)
     n_places = _rounded(int(is_labelled.sum(axis=1).max()), length)
-    tokens, labels, places = _filled(batch.tokens, length), batch.labels, None
+    tokens, labels, weights = (_filled(part, length) for part in (batch.tokens, batch.labels, weights))
+    places = None
     if n_places < length:
         # The labelled places of each window come first.
-        places = np.argsort(~_filled(is_labelled, length), axis=1, kind="stable")[:, :n_places]
-        labels, weights = (np.take_along_axis(_filled(part, length), places, axis=1) for part in (labels, weights))
-    labels, weights = _filled(labels, n_places), _filled(weights, n_places)
+        places = np.argsort(labels == PAD, axis=1, kind="stable")[:, :n_places]
+        labels, weights = (np.take_along_axis(part, places, axis=1) for part in (labels, weights))
     return EvenBatch(tokens, labels, places, batch.negatives, weights * np.float32(weights.size / batch.n_labels))
 
 

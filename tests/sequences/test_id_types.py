@@ -134,10 +134,7 @@ def test_whole_floats_as_java_writes_them_are_integers(build: BuildSequences) ->
     assert build().histories == {12345678: [-(10**7), 123456789012345], 123456: [123456789012300]}
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["1.23E+15", '"1,23E+15"', "1e+05", "1.2345678E15", "1.2345679E14", "1.2345678E18"],
-)
+@pytest.mark.parametrize("text", ["1.23E+15", '"1,23E+15"', "1e+05", "1.2345678E15", "1.2345679E14", "1.2345678E18"])
 def test_ids_that_a_program_has_rounded_are_bad_rows(build: BuildSequences, text: str) -> None:
     log(f"17,{text},{T}", f"18,x,{T}")
     fails(build(), "line 2", "item id has lost digits")

@@ -1,4 +1,4 @@
-"""Training steps as CUDA graphs, without a GPU: a capture that calls the function again stands for a graph."""
+"""Training steps as CUDA graphs, tested without a GPU: instead of a replay, the function is called again."""
 
 import gc
 import weakref
